@@ -1,0 +1,1 @@
+"""Makes the data: sources, faces, quality, captions, reports."""

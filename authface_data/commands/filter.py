@@ -1,0 +1,123 @@
+"""`authface filter`: faces are found, measured, aligned and judged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from authface_data.commands.outcome import finish
+from manifests.command_line import RetryOption, WorkersOption, WorkspaceOption, YesOption, console, wants_retry
+from manifests.errors import UserMistake
+
+if TYPE_CHECKING:
+    from authface_data.engine.local import Outcomes
+    from manifests.settings import Filter
+    from manifests.workspace import Workspace
+
+
+def filter(
+    detector: Annotated[str | None, typer.Option(help="retinaface | retinaface-mobile")] = None,
+    landmarks: Annotated[str | None, typer.Option(help="dlib | retinaface5")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the crops: 512 | 1024 | 2048 px.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="IQA metrics by pyiqa's names, with commas.")] = None,
+    regate: Annotated[bool, typer.Option("--regate", help="Only decide again, from stored scores.")] = False,
+    workspace: WorkspaceOption = None,
+    retry: RetryOption = None,
+    workers: WorkersOption = None,
+    yes: YesOption = False,
+) -> None:
+    """Detect, measure and align faces, and decide which are kept. Options stand over `[filter]` in authface.toml."""
+    again = wants_retry(retry)
+    from authface_data import gates
+    from authface_data.quality import ARTEFACTS
+    from manifests.workspace import Workspace
+
+    ws = Workspace.find(workspace)
+    given = {"detector": detector, "landmarks": landmarks, "size": size}
+    if metrics is not None:
+        given["metrics"] = [name.strip() for name in metrics.split(",") if name.strip()]  # type: ignore[assignment]
+    given = {name: value for name, value in given.items() if value is not None}
+    if regate and given:
+        raise UserMistake("--regate decides from stored scores: it takes no other option of measuring")
+    with ws.lock("filter"):
+        settings = with_options(ws.settings.filter, given)
+        if regate:
+            gates.check(ws.settings.gates, stored_metrics(ws))
+            gates.decide(ws, ws.settings.gates)
+            _say(ws)
+            return
+        gates.check(ws.settings.gates, [*ARTEFACTS, *settings.metrics])
+        outcomes = measure(ws, settings, workers, again, yes)
+        gates.decide(ws, ws.settings.gates)
+        _say(ws)
+        finish(outcomes, "authface caption")
+
+
+def with_options(settings: Filter, given: dict) -> Filter:
+    """The settings with the options over them. Raises UserMistake for a value that no setting may have."""
+    from pydantic import ValidationError
+
+    try:
+        return type(settings).model_validate({**settings.model_dump(), **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserMistake(f"--{first['loc'][0]}: {first['msg'].lower()} (it is {first['input']!r})") from error
+
+
+def stored_metrics(ws: Workspace) -> list[str]:
+    """The metrics that the workspace has scores of."""
+    from manifests.schema import SCORES
+    from manifests.store import Store
+
+    return sorted(set(Store(ws, SCORES).read(["metric"])["metric"].to_pylist()))
+
+
+def measure(ws: Workspace, settings: Filter, workers: int | None, again: bool, redo: bool) -> Outcomes:
+    """Faces of every photo, then scores of every face. Returns both runs' outcomes as one."""
+    from authface_data.engine import local
+    from authface_data.engine.stage import Chain
+    from authface_data.faces.orphans import remove_orphans
+    from authface_data.faces.stage import FacesStage, PhotoReader
+    from authface_data.quality import ARTEFACTS
+    from authface_data.quality.stage import CropReader, ScoreStage
+    from manifests.schema import FACES, PHOTOS
+    from manifests.store import Store
+
+    photos = Store(ws, PHOTOS).read(["photo_id", "path"]).to_pylist()
+    if not photos:
+        raise UserMistake("there are no photographs yet: `authface collect` first")
+    weights_dir = ws.settings.weights_dir
+    stage = FacesStage(
+        settings.detector,
+        settings.landmarks,
+        settings.size,
+        settings.min_detector_score,
+        settings.detect_long_side_px,
+        weights_dir,
+    )
+    options = {"workers": workers, "retry_failed": again, "redo": redo}
+    inputs = [(row["photo_id"], row) for row in photos]
+    outcomes = local.run(ws, Chain([stage], PhotoReader(ws)), inputs, title="faces", **options)
+    remove_orphans(ws)
+    faces = Store(ws, FACES).read(["face_id", "crop_path"]).to_pylist()
+    stages = [ScoreStage(metric, weights_dir) for metric in dict.fromkeys([*ARTEFACTS, *settings.metrics])]
+    inputs = [(row["face_id"], row) for row in faces]
+    scored = local.run(ws, Chain(stages, CropReader(ws)), inputs, title="scores", **options)
+    if outcomes.seconds:
+        console.print(f"faces: {outcomes.rate(stage):.2f} photographs/s")
+    if scored.seconds:
+        console.print(f"scores: {max(scored.rate(stage) for stage in stages):.2f} faces/s")
+    for mine, theirs in ((outcomes.made, scored.made), (outcomes.dropped, scored.dropped), (outcomes.failed, scored.failed)):
+        mine.update(theirs)
+    return outcomes
+
+
+def _say(ws: Workspace) -> None:
+    from manifests.ledger import kept_faces
+    from manifests.schema import FACES, PHOTOS
+    from manifests.store import Store
+
+    kept = kept_faces(ws)
+    faces, photos = Store(ws, FACES).read(["face_id"]).num_rows, Store(ws, PHOTOS).read(["photo_id"]).num_rows
+    console.print(f"{len(kept)} of {faces} faces kept, in {kept['photo_id'].nunique()} of {photos} photographs")

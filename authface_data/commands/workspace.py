@@ -1,0 +1,72 @@
+"""`authface init`, `status`, `report`, `migrate`: a workspace made and looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from manifests.command_line import JsonOption, WorkspaceOption, YesOption, console
+
+
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The directory to make.")],
+    preset: Annotated[str, typer.Option(help="paper | embedded: what authface.toml starts from.")] = "paper",
+) -> None:
+    """Make a workspace: the directory of one data set."""
+    from manifests.schema import MANIFESTS
+    from manifests.settings import preset_text
+    from manifests.store import Store
+    from manifests.workspace import Workspace
+
+    ws = Workspace.create(directory, preset_text(preset))
+    for manifest in MANIFESTS.values():
+        store = Store(ws, manifest)
+        store.compact(add=store.table([]))  # an empty part, so that every manifest opens from the start
+    console.print(f"Made {ws.root} from the preset {preset}; its settings are in authface.toml")
+    console.print(f"Next: [bold]authface collect -w {directory} --source folder --path DIR --licence-basis own[/]")
+
+
+def status(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Rows per manifest, what was kept, what was dropped and why, and what to run next."""
+    from authface_data.report import status as facts
+    from manifests.workspace import Workspace
+
+    found = facts.gather(Workspace.find(workspace))
+    if as_json:
+        import dataclasses
+        import json
+
+        print(json.dumps(dataclasses.asdict(found), indent=1))
+    else:
+        facts.show(found, console)
+
+
+def report(workspace: WorkspaceOption = None) -> None:
+    """One self-contained HTML: counts, reasons, contact sheets with credits, captions, training curves, restored faces."""
+    from authface_data.report import page
+    from manifests.workspace import Workspace
+
+    ws = Workspace.find(workspace)
+    path = page.write(ws)
+    console.print(f"Report: {ws.root}/{path}", soft_wrap=True)
+
+
+def migrate(workspace: WorkspaceOption = None, yes: YesOption = False) -> None:
+    """Bring manifests written by an older authface up to date, a copy first."""
+    from manifests.migrate import migrate as bring_up_to_date
+    from manifests.migrate import outdated
+    from manifests.workspace import Workspace
+
+    ws = Workspace.find(workspace)
+    with ws.lock("migrate"):
+        parts = outdated(ws)
+        if not parts:
+            console.print("Every manifest is up to date.")
+        elif not yes:
+            what = ", ".join(f"{count} parts of {name}" for name, count in parts.items())
+            console.print(f"{what} would be rewritten, after a copy: pass --yes")
+        else:
+            copies = bring_up_to_date(ws)
+            console.print(f"{sum(parts.values())} parts rewritten; the old ones are in {ws.root}/{copies}")

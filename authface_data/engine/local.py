@@ -1,0 +1,245 @@
+"""The local engine: worker processes for CPU work, one owner per GPU, commits while it runs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from authface_data.engine import worker
+from authface_data.engine.plan import plan, settle
+from authface_data.engine.stage import Chain, Dropped, Failed, Rows, Stage, ledger_gate
+from authface_data.engine.worker import Outcome, Task
+from manifests.errors import UserMistake
+from manifests.ledger import verdict_row
+from manifests.schema import VERDICTS
+from manifests.store import Store
+from manifests.workspace import Workspace
+
+COMMIT_ROWS, COMMIT_SECONDS = 256, 10.0
+TASKS_PER_UNIT = 8
+
+
+@dataclass
+class Outcomes:
+    """What a run did, per stage name: inputs that gave rows, were dropped, failed; and the time it took."""
+
+    made: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    def add(self, stage: Stage, result: object) -> None:
+        kind = self.made if isinstance(result, Rows) else self.dropped if isinstance(result, Dropped) else self.failed
+        kind[stage.name] += 1
+
+    def rate(self, stage: Stage) -> float:
+        """Inputs per second."""
+        name = stage.name
+        return (self.made[name] + self.dropped[name] + self.failed[name]) / max(self.seconds, 1e-9)
+
+
+def run(
+    workspace: Workspace,
+    chain: Chain,
+    inputs: Sequence[tuple[str, dict[str, Any]]],
+    *,
+    title: str,
+    workers: int | None = None,
+    retry_failed: bool = False,
+    redo: bool = False,
+) -> Outcomes:
+    """Bring every input (key, row) through every stage that it still needs, and settle the manifests.
+
+    redo: also make again what other settings made; without it, stale inputs are a UserMistake that counts them.
+    workers: processes; 1 works in this process; None chooses by cores and work.
+    Interrupted at any moment it loses the rows in flight; what it committed is not repeated.
+    """
+    plans = [plan(workspace, stage, [key for key, _ in inputs]) for stage in chain.stages]
+    stale = {p.stage.name: len(p.stale) for p in plans if p.stale}
+    if stale and not redo:
+        what = ", ".join(f"{count} of {name}" for name, count in stale.items())
+        raise UserMistake(f"{what} were made with other settings and would be made again: pass --yes, or set them back")
+    todo = {p.stage.name: {*p.new, *p.stale, *(p.failed if retry_failed else [])} for p in plans}
+    tasks: list[Task] = []
+    for key, row in inputs:
+        wanted = tuple(i for i, stage in enumerate(chain.stages) if key in todo[stage.name])
+        if wanted:
+            tasks.append((key, row, wanted))
+    outcomes = Outcomes()
+    if tasks:
+        committer = _Committer(workspace, chain, [p.fingerprint for p in plans], outcomes)
+        started = time.monotonic()
+        try:
+            _work(workspace, chain, tasks, title, workers, committer)
+        finally:
+            committer.commit()
+            outcomes.seconds = time.monotonic() - started
+    for stage in chain.stages:
+        settle(workspace, stage)
+    return outcomes
+
+
+class _Committer:
+    """Gathers outcomes and commits them: rows first, then verdicts, so that a kill between repeats but never loses."""
+
+    def __init__(self, workspace: Workspace, chain: Chain, fingerprints: list[str], outcomes: Outcomes):
+        self.chain, self.fingerprints, self.outcomes = chain, fingerprints, outcomes
+        self.stores = [Store(workspace, stage.gives) for stage in chain.stages]
+        self.verdict_store = Store(workspace, VERDICTS)
+        self.rows: dict[int, list[dict]] = {index: [] for index in range(len(chain.stages))}
+        self.verdicts: list[dict] = []
+        self.last = time.monotonic()
+
+    def add(self, outcome: Outcome) -> None:
+        key, index, result = outcome
+        stage, mark = self.chain.stages[index], self.fingerprints[index]
+        self.outcomes.add(stage, result)
+        gate, subject = ledger_gate(stage), stage.subject
+        if isinstance(result, Failed):
+            self.verdicts.append(verdict_row(subject, key, gate, "failed", mark, result.message))
+        elif isinstance(result, Dropped):
+            row = verdict_row(subject, key, gate, "dropped", mark, result.reason, result.value, result.threshold)
+            self.verdicts.append(row)
+        elif not result.rows:
+            self.verdicts.append(verdict_row(subject, key, gate, "dropped", mark, "nothing_found"))
+        else:
+            self.rows[index] += [{**row, "fingerprint": mark} for row in result.rows]
+        waiting = len(self.verdicts) + sum(map(len, self.rows.values()))
+        if waiting >= COMMIT_ROWS or time.monotonic() - self.last > COMMIT_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        for index, store in enumerate(self.stores):
+            store.append(self.rows[index])
+            self.rows[index] = []
+        self.verdict_store.append(self.verdicts)
+        self.verdicts = []
+        self.last = time.monotonic()
+
+
+def _work(
+    workspace: Workspace, chain: Chain, tasks: list[Task], title: str, workers: int | None, committer: _Committer
+) -> None:
+    devices = _devices(chain, workers, len(tasks))
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    started = time.monotonic()
+    with Progress(*columns) as progress:
+        bar = progress.add_task(title, total=len(tasks), rate="")
+        finished = 0
+
+        def took(outcomes: list[Outcome]) -> None:
+            nonlocal finished
+            for outcome in outcomes:
+                committer.add(outcome)
+            finished += len({key for key, _, _ in outcomes})
+            rate = finished / max(time.monotonic() - started, 1e-9)
+            progress.update(bar, completed=finished, rate=f"{rate:.2f}/s")
+
+        if len(devices) == 1:
+            worker.start(chain, workspace.write_bytes, devices[0])
+            for unit in _units(tasks, _unit_size(chain, len(tasks), 1)):
+                took(worker.run(unit))
+        else:
+            _in_processes(chain, workspace, tasks, devices, took)
+
+
+def _devices(chain: Chain, workers: int | None, tasks: int) -> list[str]:
+    """One entry per worker. One worker is this process itself: with little to do, starting others costs more."""
+    cards = 0
+    if any(stage.uses_gpu for stage in chain.stages):
+        import torch
+
+        cards = torch.cuda.device_count()
+    if cards:
+        return [f"cuda:{index}" for index in range(cards)][: workers or cards]
+    return ["cpu"] * (workers or max(1, min(os.cpu_count() or 1, tasks // 16)))
+
+
+def _unit_size(chain: Chain, tasks: int, workers: int) -> int:
+    """Tasks handed over at once: at least a batch, but small enough that every worker has some."""
+    batch = max(stage.batch_size for stage in chain.stages)
+    return max(batch, min(TASKS_PER_UNIT, tasks // (4 * workers)), 1)
+
+
+def _units(tasks: Sequence[Task], size: int) -> Iterator[list[Task]]:
+    for at in range(0, len(tasks), size):
+        yield list(tasks[at : at + size])
+
+
+def _in_processes(
+    chain: Chain, workspace: Workspace, tasks: list[Task], devices: list[str], took: Callable[[list[Outcome]], None]
+) -> None:
+    """Work in a pool. Rows in the hands of a worker that died are run again one by one; one that kills again is failed."""
+    units = list(_units(tasks, _unit_size(chain, len(tasks), len(devices))))
+    while units:
+        suspects, units = _pool_run(chain, workspace, units, devices, took)
+        for task in [task for unit in suspects for task in unit]:
+            if _pool_run(chain, workspace, [[task]], devices[:1], took)[0]:
+                key, _, wanted = task
+                took([(key, index, Failed("its worker process died (out of memory?)")) for index in wanted])
+
+
+def _pool_run(
+    chain: Chain,
+    workspace: Workspace,
+    units: list[list[Task]],
+    devices: list[str],
+    took: Callable[[list[Outcome]], None],
+) -> tuple[list[list[Task]], list[list[Task]]]:
+    """Run units in fresh worker processes. Where a worker dies: the units that were running, and those not begun."""
+    context = multiprocessing.get_context("spawn")
+    hand_out = context.SimpleQueue()
+    for device in devices:
+        hand_out.put(device)
+    threads = max(1, (os.cpu_count() or 1) // len(devices))
+    waiting = deque(units)
+    running: dict[Future, list[Task]] = {}
+    with ProcessPoolExecutor(
+        len(devices),
+        mp_context=context,
+        initializer=worker.start_process,
+        initargs=(chain, workspace.root, hand_out, threads),
+    ) as pool:
+        try:
+            while waiting or running:
+                while waiting and len(running) < 2 * len(devices):
+                    running[pool.submit(worker.run, waiting[0])] = waiting[0]
+                    waiting.popleft()
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    outcomes = future.result()
+                    del running[future]
+                    took(outcomes)
+        except BrokenProcessPool:
+            return list(running.values()), list(waiting)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+    return [], []

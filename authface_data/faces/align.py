@@ -1,0 +1,142 @@
+"""Alignment the way FFHQ was made: an oriented square from eyes and mouth, cut out and resampled to a fixed size.
+
+The quad follows Karras et al. 2019 (A Style-Based Generator Architecture); the picture is resampled in one affine
+step with a matching low-pass filter, and padded by blurred reflection where the quad leaves the photograph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SUPERSAMPLE = 4
+
+
+@dataclass(frozen=True)
+class Quad:
+    """corners_px: (4, 2) NW, SW, SE, NE in pixel-centre coordinates; size_px: its side."""
+
+    corners_px: np.ndarray
+    size_px: float
+
+
+@dataclass(frozen=True)
+class Crop:
+    """pixels: (size, size, 3) uint8 sRGB; pad_fraction: 0..1 of the quad's area that lies off the photograph."""
+
+    pixels: np.ndarray
+    pad_fraction: float
+    upscaled: bool
+
+
+def ffhq_quad(left_eye: np.ndarray, right_eye: np.ndarray, mouth_left: np.ndarray, mouth_right: np.ndarray) -> Quad:
+    """FFHQ's oriented square from eye centres and mouth corners, each (2,) in pixels (left as seen in the image)."""
+    eye, mouth = (left_eye + right_eye) / 2, (mouth_left + mouth_right) / 2
+    eye_to_eye, eye_to_mouth = right_eye - left_eye, mouth - eye
+    x = np.array([eye_to_eye[0] + eye_to_mouth[1], eye_to_eye[1] - eye_to_mouth[0]])
+    x /= np.hypot(*x)
+    x *= max(np.hypot(*eye_to_eye) * 2.0, np.hypot(*eye_to_mouth) * 1.8)
+    y = np.array([-x[1], x[0]])
+    centre = eye + eye_to_mouth * 0.1
+    return Quad(np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y]), float(np.hypot(*x) * 2))
+
+
+def to_crop(points_px: np.ndarray, quad: Quad, size_px: int) -> np.ndarray:
+    """Photo points (n, 2) as points of the crop, both pixel centres."""
+    north_west, south_west, _, north_east = quad.corners_px
+    axes = np.stack([north_east - north_west, south_west - north_west], axis=1)
+    return np.linalg.solve(axes, (points_px - north_west).T).T * size_px - 0.5
+
+
+def align(picture: np.ndarray, quad: Quad, size_px: int) -> Crop:
+    """Cut the quad out of a picture (H, W, 3) uint8 and resample it to size_px.
+
+    As in the published recipe: a picture more than four times too large is shrunk first, missing surroundings are reflected
+    and blurred, the quad is sampled bilinearly at four times the size, and Lanczos brings that down.
+    """
+    import cv2
+    from PIL import Image
+
+    fraction = _pad_fraction(quad, picture.shape[1], picture.shape[0])
+    corners, qsize = quad.corners_px, quad.size_px
+    left, top, right, bottom = _surroundings(corners, qsize, picture.shape[1], picture.shape[0])
+    piece = picture[top:bottom, left:right]
+    corners = corners - np.array([left, top])
+    shrink = int(np.floor(qsize / size_px * 0.5))
+    if shrink > 1:
+        height, width = piece.shape[:2]
+        size = (round(width / shrink), round(height / shrink))
+        piece = np.asarray(Image.fromarray(piece).resize(size, Image.Resampling.LANCZOS))
+        # Pixel centres: edges scale, so half a pixel is added before and taken off after.
+        corners = (corners + 0.5) * (size[0] / width, size[1] / height) - 0.5
+        qsize /= shrink
+    piece, corners = _padded(piece, corners, qsize)
+    big = size_px * SUPERSAMPLE
+    north_west, south_west, _, north_east = corners
+    across, down = (north_east - north_west) / big, (south_west - north_west) / big
+    # Output pixel (u, v) has its centre at (u + .5, v + .5) of the quad.
+    origin = north_west + 0.5 * (across + down)
+    matrix = np.column_stack([across, down, origin])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    sampled = cv2.warpAffine(piece, matrix, (big, big), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    crop = Image.fromarray(sampled).resize((size_px, size_px), Image.Resampling.LANCZOS)
+    return Crop(np.asarray(crop), fraction, quad.size_px < size_px)
+
+
+def _border(qsize: float) -> int:
+    return max(int(np.rint(qsize * 0.1)), 3)
+
+
+def _surroundings(corners: np.ndarray, qsize: float, width: int, height: int) -> tuple[int, int, int, int]:
+    """left, top, right, bottom of what the quad and its border need of the photograph."""
+    border = _border(qsize)
+    low, high = np.floor(corners.min(0)).astype(int) - border, np.ceil(corners.max(0)).astype(int) + border
+    return max(low[0], 0), max(low[1], 0), min(high[0], width), min(high[1], height)
+
+
+def _padded(piece: np.ndarray, corners: np.ndarray, qsize: float) -> tuple[np.ndarray, np.ndarray]:
+    """Reflect what is missing around the quad, blurred more the further out, and fading to the median colour."""
+    import cv2
+
+    height, width = piece.shape[:2]
+    border = _border(qsize)
+    low, high = np.floor(corners.min(0)).astype(int), np.ceil(corners.max(0)).astype(int)
+    pads = np.array([-low[0], -low[1], high[0] - width, high[1] - height]) + border
+    pads = np.maximum(pads, 0)
+    if pads.max() <= border - 4:
+        return piece, corners
+    left, top, right, bottom = (int(pad) for pad in np.maximum(pads, int(np.rint(qsize * 0.3))))
+    image = np.pad(piece.astype(np.float32), ((top, bottom), (left, right), (0, 0)), "reflect")
+    rows, columns = np.mgrid[0.0 : image.shape[0], 0.0 : image.shape[1]].astype(np.float32)
+    mask = np.maximum(
+        1 - np.minimum(columns / left, (image.shape[1] - 1 - columns) / right),
+        1 - np.minimum(rows / top, (image.shape[0] - 1 - rows) / bottom),
+    )[..., None]
+    blurred = cv2.GaussianBlur(image, (0, 0), qsize * 0.02)
+    image += (blurred - image) * np.clip(mask * 3 + 1, 0, 1)
+    image += (np.median(image, axis=(0, 1)) - image) * np.clip(mask, 0, 1)
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8), corners + np.array([left, top])
+
+
+def _pad_fraction(quad: Quad, width: int, height: int) -> float:
+    """The share of the quad that lies off the photograph: exact, by clipping the quad to the photograph's edges."""
+    polygon = [tuple(corner) for corner in quad.corners_px + 0.5]
+    for axis, limit, keep_below in ((0, 0.0, False), (0, float(width), True), (1, 0.0, False), (1, float(height), True)):
+        polygon = _clip(polygon, axis, limit, keep_below)
+    xs, ys = np.array([p[0] for p in polygon]), np.array([p[1] for p in polygon])
+    inside = abs(float(xs @ np.roll(ys, -1) - ys @ np.roll(xs, -1))) / 2 if polygon else 0.0
+    return max(0.0, 1.0 - inside / quad.size_px**2)
+
+
+def _clip(polygon: list[tuple], axis: int, limit: float, keep_below: bool) -> list[tuple]:
+    """Sutherland and Hodgman: a convex polygon cut by one axis-parallel line."""
+    result = []
+    for a, b in zip(polygon, polygon[1:] + polygon[:1], strict=True):
+        inside_a, inside_b = ((p[axis] <= limit) == keep_below or p[axis] == limit for p in (a, b))
+        if inside_a:
+            result.append(a)
+        if inside_a != inside_b:
+            t = (limit - a[axis]) / (b[axis] - a[axis])
+            result.append(tuple(pa + t * (pb - pa) for pa, pb in zip(a, b, strict=True)))
+    return result

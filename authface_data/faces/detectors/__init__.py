@@ -1,0 +1,46 @@
+"""Face detectors, by name: one file each, and one line here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Protocol
+
+import numpy as np
+
+from manifests.errors import UserMistake
+
+DETECTORS = {
+    "retinaface": "authface_data.faces.detectors.retinaface:RetinaFaceResNet50",
+    "retinaface-mobile": "authface_data.faces.detectors.retinaface_mobile:RetinaFaceMobile",
+}
+
+
+@dataclass(frozen=True)
+class Detection:
+    """box_px: (4,) float [x0, y0, x1, y1]; score: 0..1; landmarks5_px: (5, 2) float, left eye (as seen in the image), right
+    eye, nose, left and right mouth corner. All in pixels of the picture that was looked at."""
+
+    box_px: np.ndarray
+    score: float
+    landmarks5_px: np.ndarray
+
+
+class Detector(Protocol):
+    """revision: names the weights. `setup` raises Missing where they are not there."""
+
+    revision: str
+
+    def setup(self, device: str, weights_dir: str | None) -> None: ...
+
+    def detect(self, picture: np.ndarray, min_score: float) -> list[Detection]:
+        """Faces in a picture, (H, W, 3) uint8 sRGB, best first."""
+        ...
+
+
+def make_detector(name: str) -> Detector:
+    """The detector of that name, not yet set up. Raises UserMistake for an unknown one."""
+    if name not in DETECTORS:
+        raise UserMistake(f"no detector {name!r}: there are {', '.join(DETECTORS)}")
+    module, kind = DETECTORS[name].split(":")
+    return getattr(import_module(module), kind)()

@@ -1,0 +1,114 @@
+"""Decisions over the whole set, from stored measurements: seconds for what took models hours to measure."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from manifests.errors import UserMistake
+from manifests.fingerprint import fingerprint
+from manifests.ledger import ALL_GATES, ANY_FACE
+from manifests.schema import FACES, SCORES, VERDICTS
+from manifests.settings import Gate
+from manifests.store import Store
+from manifests.workspace import Workspace
+
+FAILS = {">=": "<", ">": "<=", "<=": ">", "<": ">=", "==": "!="}
+RESERVED = {ALL_GATES, ANY_FACE, "collect", "faces"}
+MEASURED_COLUMNS = [name for name, kind in FACES.columns if pt.is_floating(kind) or pt.is_integer(kind) or pt.is_boolean(kind)]
+
+
+def check(gates: list[Gate], metrics: list[str]) -> None:
+    """Raises UserMistake for a gate that cannot work: an unknown measurement, a name used twice or reserved."""
+    names = [gate.name for gate in gates]
+    for gate in gates:
+        if names.count(gate.name) > 1 or gate.name in RESERVED or ":" in gate.name:
+            raise UserMistake(f"gate {gate.name!r}: choose another name (it is used twice, reserved, or has a colon)")
+        if gate.metric not in metrics and gate.metric not in MEASURED_COLUMNS:
+            known = ", ".join([*metrics, *MEASURED_COLUMNS])
+            raise UserMistake(f"gate {gate.name!r} asks for {gate.metric!r}, which is not measured; there are {known}")
+
+
+def decide(workspace: Workspace, gates: list[Gate]) -> None:
+    """Judge every face at every gate, and every photo by its faces; the former judgements go in the same commit.
+
+    A face lacking the measurement has `failed` there. A face is kept if every gate keeps it, a photo if a face of it is kept.
+    """
+    faces = Store(workspace, FACES).read_pandas(["face_id", "photo_id", *MEASURED_COLUMNS])
+    measured = _measurements(workspace, faces)
+    tables, kept = [], np.ones(len(faces), bool)
+    reasons = pd.Series("", index=faces.index)
+    for gate in gates:
+        values = measured[gate.metric].to_numpy(float) if gate.metric in measured else np.full(len(faces), np.nan)
+        passes, known = _compare(values, gate), np.isfinite(values)
+        why = f"{gate.metric} {FAILS[gate.op]} {gate.threshold:g}"
+        verdict = np.where(passes, "kept", np.where(known, "dropped", "failed"))
+        reason = np.where(passes, None, np.where(known, why, f"no {gate.metric}"))  # type: ignore[arg-type]
+        mark = fingerprint(gate=gate.model_dump())
+        tables.append(_verdicts("face", faces["face_id"], gate.name, verdict, reason, values, gate.threshold, mark))
+        reasons[~passes] += np.where(known, why, f"no {gate.metric}")[~passes] + "; "
+        kept &= passes
+    mark = fingerprint(gates=[gate.model_dump() for gate in gates])
+    words = reasons.str.removesuffix("; ").where(~pd.Series(kept, index=faces.index), None)
+    verdict = np.where(kept, "kept", "dropped")
+    tables.append(_verdicts("face", faces["face_id"], ALL_GATES, verdict, words, None, None, mark))
+
+    frame = faces[["photo_id"]].assign(kept=kept, words=words)
+    photos = frame.groupby("photo_id").agg(kept=("kept", "sum"), words=("words", lambda w: " | ".join(w.dropna())))
+    any_kept = photos["kept"].to_numpy() > 0
+    why = np.where(any_kept, None, photos["words"].to_numpy(object))  # type: ignore[arg-type]
+    verdict = np.where(any_kept, "kept", "dropped")
+    counts = photos["kept"].to_numpy(float)
+    tables.append(_verdicts("photo", photos.index.to_series(), ANY_FACE, verdict, why, counts, 1.0, mark))
+
+    def former(part: pa.Table) -> pa.Array:
+        # Everything but the verdicts of stages, whose names are reserved or have a colon: gates now gone are former too.
+        by_stage = pc.or_(pc.is_in(part["gate"], pa.array(["collect", "faces"])), pc.match_substring(part["gate"], ":"))
+        return pc.invert(by_stage)
+
+    Store(workspace, VERDICTS).compact(former, pa.concat_tables(tables))
+
+
+def _measurements(workspace: Workspace, faces: pd.DataFrame) -> pd.DataFrame:
+    """Columns of `faces` and metrics of `scores`, one row per face, in the order of `faces`."""
+    scores = Store(workspace, SCORES).read_pandas(["face_id", "metric", "value"])
+    wide = scores.pivot(index="face_id", columns="metric", values="value").reindex(faces["face_id"])
+    return pd.concat([faces[MEASURED_COLUMNS].astype(float), wide.reset_index(drop=True)], axis=1)
+
+
+def _compare(values: np.ndarray, gate: Gate) -> np.ndarray:
+    """(n,) bool; a value that is not there passes nothing."""
+    with np.errstate(invalid="ignore"):
+        return {
+            ">=": values >= gate.threshold,
+            ">": values > gate.threshold,
+            "<=": values <= gate.threshold,
+            "<": values < gate.threshold,
+            "==": values == gate.threshold,
+        }[gate.op]
+
+
+def _verdicts(subject, ids, gate, verdict, reason, values, threshold, mark) -> pa.Table:
+    """Rows of `verdicts` as a table, one per id; values (n,) or None."""
+    count, schema = len(ids), VERDICTS.schema.remove_metadata()
+    columns = {
+        "subject": np.full(count, subject, object),
+        "id": ids.to_numpy(object),
+        "gate": np.full(count, gate, object),
+        "verdict": verdict,
+        "reason": reason,
+        "value": values,
+        "threshold": None if threshold is None else np.full(count, threshold),
+        "fingerprint": np.full(count, mark, object),
+        "created_at": np.full(count, pd.Timestamp.now("UTC").to_datetime64()),
+    }
+    arrays = [
+        pa.nulls(count, field.type)
+        if columns[field.name] is None
+        else pa.Array.from_pandas(columns[field.name], type=field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)

@@ -1,0 +1,69 @@
+"""The scoring stages: one metric each, all of a face's metrics sharing one decoded crop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
+from authface_data.photo import Photo
+from authface_data.quality import ARTEFACTS, iqa
+from manifests.ledger import Subject
+from manifests.schema import SCORES
+from manifests.workspace import Workspace
+
+CROP_POLICY = "whole crop"
+
+
+class CropReader:
+    """Opens the aligned crop that a row of `faces` names."""
+
+    def __init__(self, workspace: Workspace):
+        self.workspace = workspace
+
+    def __call__(self, row: Mapping[str, Any]) -> Photo:
+        return Photo(lambda: self.workspace.read_bytes(row["crop_path"]))
+
+
+class ScoreStage:
+    """One metric over crops: an artefact measure of ours, or an IQA metric by pyiqa's name."""
+
+    version = 1
+    subject: Subject = "face"
+    gives = SCORES
+    batch_size = 1
+
+    def __init__(self, metric: str, weights_dir: str | None):
+        self.name, self.weights_dir = metric, weights_dir
+        self.is_own = metric in ARTEFACTS
+        self.uses_gpu = not self.is_own
+
+    def settings(self) -> dict[str, Any]:
+        return {"metric_version": self._version(), "crop_policy": CROP_POLICY}
+
+    def _version(self) -> str:
+        return import_module(ARTEFACTS[self.name]).VERSION if self.is_own else iqa.revision()
+
+    def setup(self, device: str) -> None:
+        self._score: Callable[[np.ndarray], float] = (
+            import_module(ARTEFACTS[self.name]).score if self.is_own else iqa.Iqa(self.name, device, self.weights_dir).score
+        )
+
+    def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
+        return [Rows([self._row(item)]) for item in batch]
+
+    def _row(self, item: Item) -> dict[str, Any]:
+        value = self._score(item.picture.pixels())
+        if not math.isfinite(value):
+            raise ValueError(f"{self.name} gave {value}")
+        return {
+            "face_id": item.key,
+            "metric": self.name,
+            "value": value,
+            "metric_version": self._version(),
+            "crop_policy": CROP_POLICY,
+        }

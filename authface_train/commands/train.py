@@ -1,0 +1,6 @@
+def train_prior():
+    pass
+
+
+def train_restore():
+    pass

@@ -1,0 +1,31 @@
+"""The `authface` command: assembles the commands, holds no logic."""
+
+import typer
+
+from authface_data.commands import caption, collect, demo, filter, workspace
+from authface_train.commands import restore, train
+from manifests.command_line import Commands
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="markdown",
+    help="Curate and annotate face photographs, and train a face prior and a blind face restorer on them.",
+)
+
+DATA, TRAIN, LOOK = "Make the data", "Train and restore", "Look and look after"
+app.command(rich_help_panel=DATA)(workspace.init)
+app.command(rich_help_panel=DATA)(collect.collect)
+app.command(rich_help_panel=DATA)(filter.filter)
+app.command(rich_help_panel=DATA)(caption.caption)
+app.command(rich_help_panel=TRAIN)(train.train_prior)
+app.command(rich_help_panel=TRAIN)(train.train_restore)
+app.command(rich_help_panel=TRAIN)(restore.restore)
+app.command(rich_help_panel=LOOK)(workspace.status)
+app.command(rich_help_panel=LOOK)(workspace.report)
+app.command(rich_help_panel=LOOK)(workspace.migrate)
+app.command(rich_help_panel=LOOK)(demo.demo)
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,1 @@
+"""The contract between making data and using it: what a row is, where it is kept, why it was kept or dropped."""

@@ -1,0 +1,26 @@
+"""Where a model of the hub is looked for, and what is said when it cannot be had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from manifests.errors import Missing
+
+
+def locate(model: str, weights_dir: str | None) -> str:
+    """A local folder if `model` is one or weights_dir has it; else the hub id, for the library to find or download."""
+    if Path(model).is_dir():
+        return model
+    if weights_dir and Path(weights_dir, model).is_dir():
+        return str(Path(weights_dir, model))
+    return model
+
+
+def missing(model: str, files: str, weights_dir: str | None, error: Exception) -> Missing:
+    """The error for a model that is neither here nor to be had. files: the ones wanted, in words."""
+    place = Path(weights_dir, model) if weights_dir else "a folder, and name that folder instead"
+    why = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return Missing(
+        f"the weights of {model} are not here and could not be downloaded ({why[:160]}): "
+        f"get {files} of {model} from the Hugging Face hub, and put them into {place}"
+    )

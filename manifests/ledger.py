@@ -1,0 +1,63 @@
+"""The ledger: verdicts of machines, decisions of people, and what the two together keep.
+
+A verdict is `kept`, `dropped` or `failed`, of one subject (a photo or a face) at one gate; a stage that drops or fails a row
+is a gate of the stage's name. A decision is a person's `keep`, `drop` or `unsure`, and has the last word.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pandas as pd
+
+from manifests.schema import DECISIONS, FACES, VERDICTS
+from manifests.store import Store
+from manifests.workspace import Workspace
+
+Subject = Literal["photo", "face"]
+Verdict = Literal["kept", "dropped", "failed"]
+
+# Written for every face that the gates have judged: without it a face is not yet part of any set.
+ALL_GATES = "all_gates"
+# Written for every photo whose faces have been judged.
+ANY_FACE = "any_face"
+
+
+def verdict_row(
+    subject: Subject,
+    id: str,
+    gate: str,
+    verdict: Verdict,
+    fingerprint: str,
+    reason: str | None = None,
+    value: float | None = None,
+    threshold: float | None = None,
+) -> dict:
+    """One row of `verdicts`."""
+    return {
+        "subject": subject,
+        "id": id,
+        "gate": gate,
+        "verdict": verdict,
+        "reason": reason,
+        "value": value,
+        "threshold": threshold,
+        "fingerprint": fingerprint,
+    }
+
+
+def last_decisions(workspace: Workspace) -> pd.Series:
+    """The newest keep or drop of each face, index face_id. `unsure` decides nothing."""
+    frame = Store(workspace, DECISIONS).read_pandas(["id", "decision", "decided_at"])
+    frame = frame[frame["decision"].isin(["keep", "drop"])].sort_values("decided_at", kind="stable")
+    return frame.groupby("id")["decision"].last()
+
+
+def kept_faces(workspace: Workspace) -> pd.DataFrame:
+    """Rows of `faces` that every gate kept, or that a person kept; none that a person dropped."""
+    faces = Store(workspace, FACES).read_pandas()
+    verdicts = Store(workspace, VERDICTS).read_pandas(["subject", "id", "gate", "verdict"])
+    judged = verdicts[(verdicts["subject"] == "face") & (verdicts["gate"] == ALL_GATES)]
+    kept = faces["face_id"].isin(judged.loc[judged["verdict"] == "kept", "id"])
+    decided = faces["face_id"].map(last_decisions(workspace))
+    return faces[(kept & (decided != "drop")) | (decided == "keep")].reset_index(drop=True)

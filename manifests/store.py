@@ -1,0 +1,208 @@
+"""One manifest on disk: append, read, compact.
+
+Parts are plain Parquet files, `part-<number>-<random>.parquet`; later parts supersede earlier ones row by row. A part is
+committed by one rename. A compaction replaces several parts: its last new part names, in its Parquet metadata, the
+parts that it replaces and the sibling parts still to be renamed into place, so that its own rename commits them all; opening
+the manifest finishes what a crash left undone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from manifests.errors import UserMistake
+from manifests.schema import Manifest
+from manifests.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PART = re.compile(r"part-(\d{8})-[0-9a-f]{8}\.parquet")
+PENDING = ".pending-"
+ROWS_PER_PART = 100_000
+REPLACES, SIBLINGS = b"authface.replaces", b"authface.siblings"
+
+Drop = Callable[[pa.Table], pa.Array | pa.ChunkedArray]
+
+
+class Store:
+    """The parts of one manifest in one workspace. Opening it completes an interrupted compaction."""
+
+    def __init__(self, workspace: Workspace, manifest: Manifest):
+        self.workspace, self.manifest = workspace, manifest
+        self.folder = workspace.manifest_folder(manifest.name)
+        self._complete_compaction()
+
+    def parts(self) -> list[str]:
+        """Paths of the committed parts, oldest first."""
+        return [f"{self.folder}/{name}" for name in self.workspace.list(self.folder) if PART.fullmatch(name)]
+
+    # Writing
+
+    def append(self, rows: Iterable[dict]) -> None:
+        """Commit rows as one new part. Columns not given are null; an unknown column is a ValueError."""
+        rows = list(rows)
+        if rows:
+            self._commit(self._next_name(), self.table(rows))
+
+    def table(self, rows: Iterable[dict]) -> pa.Table:
+        """Rows as a table of this manifest's schema, `created_at` set to now."""
+        names, now = set(self.manifest.schema.names), datetime.now(UTC)
+        stamped = []
+        for row in rows:
+            if unknown := set(row) - names:
+                raise ValueError(f"{self.manifest.name} has no column {', '.join(sorted(unknown))}")
+            stamped.append({**row, "created_at": now})
+        return pa.Table.from_pylist(stamped, schema=self.manifest.schema)
+
+    def compact(self, drop: Drop | None = None, add: pa.Table | None = None) -> int:
+        """Merge small parts into parts of about 100,000 rows, without superseded rows. Returns how many rows went.
+
+        drop: given a part, a mask of the rows to remove. add: rows that come in with the same commit.
+        Parts that are large and lose no row stay as they are.
+        """
+        for name in self.workspace.list(self.folder):
+            if name.startswith(PENDING):  # no committed part names it, or opening would have renamed it
+                self.workspace.remove(f"{self.folder}/{name}")
+        last = self._last_of_each_key()
+        rewritten, tables, gone = [], [], 0
+        row = 0
+        for path in self.parts():
+            part = self._read_part(path)
+            keep = pa.array(last[row : row + part.num_rows])
+            row += part.num_rows
+            if drop is not None:
+                keep = pc.and_(keep, pc.invert(pc.fill_null(drop(part), False)))
+            kept = part.filter(keep)
+            if kept.num_rows < part.num_rows or part.num_rows < ROWS_PER_PART // 2:
+                rewritten.append(path)
+                tables.append(kept)
+                gone += part.num_rows - kept.num_rows
+        if add is not None:
+            tables.append(add)
+        elif len(rewritten) < 2 and not gone:
+            return 0
+        self._replace(rewritten, pa.concat_tables([self.manifest.schema.empty_table(), *tables]))
+        return gone
+
+    def _replace(self, old: list[str], table: pa.Table) -> None:
+        """Commit a table in place of old parts, all or nothing."""
+        slices = [table.slice(at, ROWS_PER_PART) for at in range(0, max(table.num_rows, 1), ROWS_PER_PART)]
+        names = [self._next_name(ahead) for ahead in range(len(slices))]
+        for name, piece in zip(names[:-1], slices[:-1], strict=True):
+            self._commit(PENDING + name, piece)
+        extra = {
+            REPLACES: json.dumps([path.rsplit("/", 1)[-1] for path in old]).encode(),
+            SIBLINGS: json.dumps(names[:-1]).encode(),
+        }
+        self._commit(names[-1], slices[-1], extra)
+        self._complete_compaction()
+
+    def _complete_compaction(self) -> None:
+        """Rename the siblings and remove the replaced parts of every committed compaction. Safe to repeat or race."""
+        present = set(self.workspace.list(self.folder))
+        for path in self.parts():
+            metadata = self._metadata(path)
+            for name in json.loads(metadata.get(SIBLINGS, b"[]")):
+                if PENDING + name in present:
+                    self.workspace.rename(f"{self.folder}/{PENDING}{name}", f"{self.folder}/{name}")
+            for name in json.loads(metadata.get(REPLACES, b"[]")):
+                if name in present:
+                    self.workspace.remove(f"{self.folder}/{name}")
+
+    def _next_name(self, ahead: int = 0) -> str:
+        numbers = [int(match[1]) for name in self.workspace.list(self.folder) if (match := PART.fullmatch(name))]
+        return f"part-{max(numbers, default=0) + 1 + ahead:08d}-{uuid.uuid4().hex[:8]}.parquet"
+
+    def _commit(self, name: str, table: pa.Table, extra: dict[bytes, bytes] | None = None) -> None:
+        metadata = {**(self.manifest.schema.metadata or {}), **(extra or {})}
+        sink = pa.BufferOutputStream()
+        pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
+        self.workspace.write_bytes(f"{self.folder}/{name}", sink.getvalue().to_pybytes())
+
+    # Reading
+
+    def read(self, columns: list[str] | None = None) -> pa.Table:
+        """All rows, superseded ones left out, in the order they were written. Columns: all, or those named."""
+        for _ in range(5):
+            try:
+                paths = self.parts()
+                wanted = None if columns is None else list(dict.fromkeys([*columns, *self.manifest.key]))
+                tables = [self._read_part(path, wanted) for path in paths]
+                break
+            except FileNotFoundError:  # a writer compacted between listing and reading
+                continue
+        else:
+            raise OSError(f"{self.folder} kept changing while it was read")
+        schema = self.manifest.schema.remove_metadata()
+        empty = schema.empty_table() if wanted is None else schema.empty_table().select(wanted)
+        table = pa.concat_tables([empty, *tables])
+        if len(paths) > 1:
+            table = table.filter(pa.array(_is_last(table, self.manifest.key)))
+        return table if columns is None else table.select(list(dict.fromkeys(columns)))
+
+    def read_pandas(self, columns: list[str] | None = None) -> pd.DataFrame:
+        """The same as a pandas frame."""
+        return self.read(columns).to_pandas()
+
+    def done(self, fingerprint: str) -> set[str]:
+        """Inputs (values of the manifest's source column) that have a row with this fingerprint."""
+        table = self.read([self.manifest.source, "fingerprint"])
+        return set(table.filter(pc.equal(table["fingerprint"], fingerprint))[self.manifest.source].to_pylist())
+
+    def _last_of_each_key(self) -> np.ndarray:
+        """For every row of every part, in order: whether no later row has its key."""
+        keys = list(self.manifest.key)
+        tables = [self._read_part(path, keys) for path in self.parts()]
+        empty = self.manifest.schema.remove_metadata().empty_table().select(keys)
+        return _is_last(pa.concat_tables([empty, *tables]), self.manifest.key)
+
+    def _metadata(self, path: str) -> dict[bytes, bytes]:
+        try:
+            with self.workspace.open(path) as file:
+                return pq.read_schema(file).metadata or {}
+        except FileNotFoundError:
+            return {}
+
+    def _read_part(self, path: str, columns: list[str] | None = None) -> pa.Table:
+        with self.workspace.open(path) as file:
+            part = pq.ParquetFile(file)
+            check_version(self.manifest, part.schema_arrow.metadata or {}, f"{self.workspace.root}/{path}")
+            table = part.read(columns)
+        table = table.replace_schema_metadata(None)
+        return table if columns is None else table.select(columns)
+
+
+def part_version(metadata: dict[bytes, bytes]) -> int:
+    """The schema version that a part was written with."""
+    return int(metadata.get(b"authface.version", b"0"))
+
+
+def check_version(manifest: Manifest, metadata: dict[bytes, bytes], where: str) -> None:
+    """Raises UserMistake for a part that this version of authface cannot read as it is."""
+    version = part_version(metadata)
+    if version > manifest.version:
+        raise UserMistake(
+            f"{where} has schema {manifest.name} v{version}, newer than this authface knows (v{manifest.version}): upgrade"
+        )
+    if version < manifest.version:
+        raise UserMistake(f"{where} has schema {manifest.name} v{version}, now v{manifest.version}: `authface migrate`")
+
+
+def _is_last(table: pa.Table, key: tuple[str, ...]) -> np.ndarray:
+    """Shape (rows,) bool: True where no later row has the same key."""
+    last = np.zeros(table.num_rows, bool)
+    if table.num_rows:
+        indexed = table.select(list(key)).append_column("row", pa.array(np.arange(table.num_rows)))
+        last[indexed.group_by(list(key)).aggregate([("row", "max")])["row_max"].to_numpy()] = True
+    return last

@@ -1,0 +1,108 @@
+"""Joined rows: the training view, and the split that training and evaluation rest on."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import pandas as pd
+
+from manifests.errors import UserMistake
+from manifests.ledger import kept_faces
+from manifests.schema import CAPTIONS, DECISIONS, PHOTOS
+from manifests.settings import Splits
+from manifests.store import Store
+from manifests.workspace import Workspace
+
+TagChoice = Literal["none", "semantic", "photographic", "both"]
+
+
+def training_view(workspace: Workspace, tags: TagChoice = "both", allow_unknown_licence: bool = False) -> pd.DataFrame:
+    """One row per kept face: the columns of `faces`, the photo's provenance, `captioner`, `caption` and `split`.
+
+    tags: which families make the caption; with "both" it is the captioner's own, unless a person edited the tags.
+    Sorted by face_id. Raises UserMistake where a kept face has no licence basis, unless those are allowed.
+    """
+    faces = kept_faces(workspace)
+    photos = Store(workspace, PHOTOS).read_pandas(
+        ["photo_id", "sha256", "phash", "person", "photographer_name", "photographer_url", "source_url", "licence",
+         "licence_basis"]
+    )  # fmt: skip
+    view = faces.merge(photos, on="photo_id", how="left", validate="many_to_one")
+    unknown = view["licence_basis"].fillna("").str.strip() == ""
+    if unknown.any() and not allow_unknown_licence:
+        raise UserMistake(
+            f"{int(unknown.sum())} kept faces have no licence basis (first: {view.loc[unknown, 'face_id'].iloc[0]}): "
+            "collect them again with --licence-basis, or pass --allow-unknown-licence"
+        )
+    view = view.merge(_captions(workspace, tags), on="face_id", how="left", validate="one_to_one")
+    view["split"] = splits(photos, workspace.settings.splits).reindex(view["photo_id"]).to_numpy()
+    return view.sort_values("face_id").reset_index(drop=True)
+
+
+def _captions(workspace: Workspace, tags: TagChoice) -> pd.DataFrame:
+    """face_id, captioner, caption: of each face the first captioner in `captions.use`, tags as a person left them."""
+    frame = Store(workspace, CAPTIONS).read_pandas()
+    order = {name: rank for rank, name in enumerate(workspace.settings.captions.use)}
+    frame = frame[frame["captioner"].isin(list(order))]
+    frame = frame.assign(rank=frame["captioner"].map(order)).sort_values(["face_id", "rank"])
+    frame = frame.drop_duplicates("face_id").set_index("face_id")
+    edits = Store(workspace, DECISIONS).read_pandas().sort_values("decided_at", kind="stable")
+    frame["edited"] = False
+    for family in ("semantic_tags", "photographic_tags"):
+        edited = edits.dropna(subset=[family]).drop_duplicates("id", keep="last").set_index("id")[family]
+        edited = edited[edited.index.isin(frame.index)]
+        frame.loc[edited.index, "edited"] = True
+        frame[family] = [edited.get(face_id, own) for face_id, own in frame[family].items()]
+    captions = [_caption(row, tags) for row in frame.itertuples()]
+    return pd.DataFrame({"face_id": frame.index, "captioner": frame["captioner"].to_numpy(), "caption": captions})
+
+
+def _caption(row, tags: TagChoice) -> str:
+    if tags == "none":
+        return ""
+    semantic, photographic = _tags(row.semantic_tags), _tags(row.photographic_tags)
+    if row.captioner == "measured":
+        photographic = photographic or _tags(row.measured_tags)
+    if tags == "semantic":
+        return ", ".join(semantic)
+    if tags == "photographic":
+        return ", ".join(photographic)
+    return ", ".join([*semantic, *photographic]) if row.edited else str(row.caption)
+
+
+def _tags(value) -> list[str]:
+    return [] if value is None else [str(tag) for tag in value]
+
+
+def splits(photos: pd.DataFrame, settings: Splits) -> pd.Series:
+    """train, val or test for every photo, index photo_id.
+
+    Photos that share their pixels, their perceptual hash, a photographer or a known person form one group, and a group is
+    never divided. The split is a hash of the group's smallest photo_id and the seed: the order of rows does not matter.
+    """
+    ids = photos["photo_id"].tolist()
+    parent = {photo_id: photo_id for photo_id in ids}
+
+    def root(photo_id: str) -> str:
+        while parent[photo_id] != photo_id:
+            parent[photo_id] = parent[parent[photo_id]]
+            photo_id = parent[photo_id]
+        return photo_id
+
+    for column in ("sha256", "phash", "photographer_name", "person"):
+        first: dict[str, str] = {}
+        for photo_id, value in zip(ids, photos[column], strict=True):
+            if not isinstance(value, str) or not value:
+                continue
+            a, b = root(photo_id), root(first.setdefault(value, photo_id))
+            parent[max(a, b)] = min(a, b)
+    return pd.Series([_split_of(root(photo_id), settings) for photo_id in ids], index=ids, dtype=object)
+
+
+def _split_of(group: str, settings: Splits) -> str:
+    digest = hashlib.sha256(f"{settings.seed}:{group}".encode()).digest()
+    share = int.from_bytes(digest[:8], "big") / 2**64
+    if share < settings.val:
+        return "val"
+    return "test" if share < settings.val + settings.test else "train"
