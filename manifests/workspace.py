@@ -7,7 +7,7 @@ a shared or object store can hold a workspace; what needs a real file (a trainer
 from __future__ import annotations
 
 import os
-import shutil
+import socket
 import uuid
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import fsspec
+import psutil
 from fsspec.implementations.local import LocalFileSystem
 
 from manifests.errors import UserMistake
@@ -170,7 +171,7 @@ class Workspace:
     def _write_temp(self, data: bytes) -> Path:
         folder = Path(self._full(TEMP))
         folder.mkdir(exist_ok=True)
-        temp = folder / uuid.uuid4().hex
+        temp = folder / f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex}"
         with temp.open("wb") as file:
             file.write(data)
             file.flush()
@@ -185,9 +186,13 @@ class Workspace:
             os.close(handle)
 
     def empty_temp(self) -> None:
-        """Throw away half-written files of killed processes. Only the holder of the lock may."""
-        if self.is_local:
-            shutil.rmtree(self._full(TEMP), ignore_errors=True)
+        """Throw away half-written files of this host's killed processes. Trainers, which hold no lock, may be writing."""
+        if not self.is_local:
+            return
+        for name in self.list(TEMP):
+            host, pid, _ = name.rsplit(".", 2)
+            if host == socket.gethostname() and not psutil.pid_exists(int(pid)):
+                self.remove(f"{TEMP}/{name}")
 
     # Writing
 

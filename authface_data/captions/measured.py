@@ -2,7 +2,7 @@
 
 | tag | from | rule |
 |---|---|---|
-| framing | side of FFHQ's quad / short side of the photo | > .75 close-up, > .35 head and shoulders, > .2 half-length, else full-length |
+| framing | quad / short side of the photo | > .75 close-up, > .35 head and shoulders, > .2 half-length, else full-length |
 | view | yaw | < 15 degrees front view, 20 to 50 three-quarter view, > 60 profile view |
 | tilt | roll | > 10 degrees tilted head |
 | light | brightness of the two cheeks | one at least 1.3 times the other: light from that side; within 1.1: even light |

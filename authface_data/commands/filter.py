@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -96,7 +96,7 @@ def measure(ws: Workspace, settings: Filter, workers: int | None, again: bool, r
         settings.detect_long_side_px,
         weights_dir,
     )
-    options = {"workers": workers, "retry_failed": again, "redo": redo}
+    options: dict[str, Any] = {"workers": workers, "retry_failed": again, "redo": redo}
     inputs = [(row["photo_id"], row) for row in photos]
     outcomes = local.run(ws, Chain([stage], PhotoReader(ws)), inputs, title="faces", **options)
     remove_orphans(ws)

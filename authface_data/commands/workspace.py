@@ -50,7 +50,7 @@ def report(workspace: WorkspaceOption = None) -> None:
 
     ws = Workspace.find(workspace)
     path = page.write(ws)
-    console.print(f"Report: {ws.root}/{path}", soft_wrap=True)
+    console.print(f"Report: {ws.root}/{path}")
 
 
 def migrate(workspace: WorkspaceOption = None, yes: YesOption = False) -> None:

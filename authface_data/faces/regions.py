@@ -30,20 +30,23 @@ def square_box(points: np.ndarray, size_px: int, growth: float) -> np.ndarray:
     return np.concatenate([centre - half, centre + half])
 
 
-def regions(landmarks_crop_px: np.ndarray, size_px: int, yaw_deg: float) -> dict[str, Region]:
+def regions(landmarks_crop_px: np.ndarray, size_px: int, yaw_deg: float, on_photo: np.ndarray) -> dict[str, Region]:
     """left_eye, right_eye and mouth (as seen in the image) of a crop of side size_px, from (68, 2) or (5, 2) landmarks.
 
     With five points there is no extent: an eye takes the side that it has on a mean face, .2 of the crop, the mouth .25.
-    Visible: the box lies within the crop, and the head is not turned so far that the region is on its far side.
+    Visible: the box lies within the crop, its landmarks on the photograph (on_photo: (68,) or (5,) bool), and the head is not
+    turned so far that the region is on its far side.
     """
     if len(landmarks_crop_px) == 5:
         left, right, _, mouth_left, mouth_right = landmarks_crop_px
+        there = {"left_eye": on_photo[0], "right_eye": on_photo[1], "mouth": on_photo[3:].all()}
         boxes = {
             "left_eye": _around(left, 0.1 * size_px),
             "right_eye": _around(right, 0.1 * size_px),
             "mouth": _around((mouth_left + mouth_right) / 2, 0.125 * size_px),
         }
     else:
+        there = {"left_eye": on_photo[LEFT_EYE].all(), "right_eye": on_photo[RIGHT_EYE].all(), "mouth": on_photo[MOUTH].all()}
         boxes = {
             "left_eye": square_box(landmarks_crop_px[LEFT_EYE], size_px, EYE_GROWTH),
             "right_eye": square_box(landmarks_crop_px[RIGHT_EYE], size_px, EYE_GROWTH),
@@ -56,7 +59,8 @@ def regions(landmarks_crop_px: np.ndarray, size_px: int, yaw_deg: float) -> dict
         "mouth": abs(yaw_deg) > MOUTH_YAW_DEG,
     }
     return {
-        name: Region(box, bool((box >= 0).all() and (box <= size_px).all() and not turned[name])) for name, box in boxes.items()
+        name: Region(box, bool((box >= 0).all() and (box <= size_px).all() and there[name] and not turned[name]))
+        for name, box in boxes.items()
     }
 
 

@@ -99,7 +99,8 @@ class FacesStage:
         crop = align(picture, quad, self.size_px)
         pose = head_pose(landmarks, photo.size_px)
         landmarks_crop = to_crop(landmarks, quad, self.size_px)
-        seen = regions(landmarks_crop, self.size_px, pose.yaw_deg)
+        on_photo = np.all((landmarks >= 0) & (landmarks < photo.size_px), axis=1)
+        seen = regions(landmarks_crop, self.size_px, pose.yaw_deg, on_photo)
 
         mark = fingerprint(detector=self._detector_settings())
         face_id = f"{photo_id}_{short_hash(f'{mark} {np.rint(box_px).astype(int).tolist()}')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -47,7 +48,7 @@ def gather(ws: Workspace) -> Status:
             for subject, part in chosen.groupby("subject")
         }
 
-    runs = {name: _run_state(ws, name) for name in ws.list("runs") if ws.exists(f"runs/{name}/run.json")}
+    done_runs = runs(ws)
     return Status(
         workspace=str(ws.root),
         rows=rows,
@@ -56,8 +57,8 @@ def gather(ws: Workspace) -> Status:
         captioned=captioned,
         dropped=reasons("dropped"),
         failed=reasons("failed"),
-        runs=runs,
-        next=_next(rows, len(kept), captioned, runs),
+        runs=done_runs,
+        next=_next(rows, len(kept), captioned, done_runs),
     )
 
 
@@ -66,12 +67,15 @@ def short(reason: str | None) -> str:
     return "undecodable file" if str(reason).startswith("undecodable") else str(reason)
 
 
-def _run_state(ws: Workspace, name: str) -> str:
-    import json
-
-    run = json.loads(ws.read_bytes(f"runs/{name}/run.json"))
-    done = "finished" if ws.exists(f"runs/{name}/model/model_index.json") else "not finished"
-    return f"{run['stage']}, {run['settings']['steps']} steps, {done}"
+def runs(ws: Workspace) -> dict[str, str]:
+    """Every training run of the workspace, in words: its stage, its steps, whether it is finished."""
+    found = {}
+    for name in ws.list("runs"):
+        if ws.exists(f"runs/{name}/run.json"):
+            run = json.loads(ws.read_bytes(f"runs/{name}/run.json"))
+            done = "finished" if ws.exists(f"runs/{name}/model_index.json") else "not finished"
+            found[name] = f"{run['stage']}, {run['settings']['steps']} steps, {done}"
+    return found
 
 
 def _next(rows: dict[str, int], kept: int, captioned: int, runs: dict[str, str]) -> str:

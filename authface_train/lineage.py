@@ -1,0 +1,32 @@
+"""Which photographs are in a model: frozen when its run begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+COLUMNS = ["photo_id", "sha256", "photographer_name", "photographer_url", "source_url", "licence", "licence_basis"]
+FILE = "lineage.parquet"
+
+
+def freeze(folder: Path, stage: str, view: pd.DataFrame, prior: Path | None = None) -> pd.DataFrame:
+    """Write `lineage.parquet`: one row per photograph and stage, the prior's own among them. Returns it."""
+    rows = view[["face_id", *COLUMNS]].drop_duplicates("face_id").assign(stage=stage)
+    tables = [rows]
+    if prior is not None and (prior / FILE).is_file():
+        tables.append(pd.read_parquet(prior / FILE))
+    lineage = pd.concat(tables, ignore_index=True)
+    lineage.to_parquet(folder / FILE, index=False)
+    return lineage
+
+
+def credits_markdown(lineage: pd.DataFrame) -> str:
+    """The photographs of a model as a Markdown list: who took them, and on what ground they were used."""
+    photos = lineage.drop_duplicates("photo_id").sort_values("photo_id")
+    lines = []
+    for row in photos.itertuples():
+        who = row.photographer_name if isinstance(row.photographer_name, str) else "photographer not stated"
+        link = f" ({row.source_url})" if isinstance(row.source_url, str) else ""
+        lines.append(f"- `{row.photo_id}`: {who}{link}; basis: {row.licence_basis}")
+    return "\n".join(lines)

@@ -1,0 +1,194 @@
+"""Stage II: the restorer. A ControlNet on the frozen prior, null prompt, degraded faces in, noise and facial loss out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from diffusers import ControlNetModel
+
+from authface_train.checkpoint import Part
+from authface_train.data.counters import Draw, numpy_generator
+from authface_train.data.crops import load_crop
+from authface_train.data.degrade import degrade, preset
+from authface_train.data.degrade import draw as draw_degradation
+from authface_train.data.prompts import Prompts, time_ids
+from authface_train.facial_loss.loss import FacialLoss, RegionPair
+from authface_train.facial_loss.regions import COLUMNS, flip_boxes
+from authface_train.loop import Sample
+from authface_train.prior import NoiseDraws, adamw, without_sync
+from authface_train.settings import RestorerSettings
+from manifests.workspace import Workspace
+
+
+def make_controlnet(unet: Any, seed: int) -> Any:
+    """A ControlNet from the U-Net's encoder; its hint network is new, its zero convolutions make its first output 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ControlNetModel.from_unet(unet)
+
+
+def region_boxes(view: pd.DataFrame, size_px: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(faces, 3, 4) box edges in pixels of a crop scaled to size_px, and (faces, 3) visibility: left eye, right eye, mouth."""
+    scale = size_px / view["crop_size_px"].to_numpy(float)
+    boxes = np.stack([np.stack(view[f"{name}_box_crop_px"].tolist()) for name in COLUMNS], axis=1)
+    visible = view[[f"{name}_visible" for name in COLUMNS]].to_numpy(bool, copy=True)
+    return torch.from_numpy(boxes * scale[:, None, None]).float(), torch.from_numpy(visible)
+
+
+class RestorerTrainer:
+    """parts: the ControlNet; and the facial loss's two discriminators, unless its weight is off."""
+
+    def __init__(
+        self,
+        settings: RestorerSettings,
+        pipeline: Any,
+        controlnet: Any,
+        workspace: Workspace,
+        view: pd.DataFrame,
+        latents: torch.Tensor,
+        null_prompt: Prompts,
+        accelerator: Accelerator,
+    ):
+        self.settings, self.accelerator, self.workspace = settings, accelerator, workspace
+        self.draws = NoiseDraws(settings, view, latents, pipeline)
+        self.faces, self.crop_paths = len(view), view["crop_path"].tolist()
+        self.ranges = preset(settings.degradation)
+        self.boxes_px, self.visible = region_boxes(view, settings.resolution_px)
+        self.null_prompt = null_prompt
+        self.time_ids = torch.tensor(time_ids(settings.resolution_px))
+        # Frozen, but not under no_grad: its decoder carries the ControlNet's gradients.
+        self.unet = pipeline.unet.eval().requires_grad_(False).to(accelerator.device)
+        controlnet.train().requires_grad_(True)
+        if settings.gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+            controlnet.enable_gradient_checkpointing()
+        controlnet, optimiser = accelerator.prepare(controlnet, adamw(controlnet, settings))
+        self.parts = {"controlnet": Part(controlnet, optimiser)}
+        self.facial: FacialLoss | None = None
+        if settings.facial.weight != "off":
+            self._add_discriminators(latents.shape[-1])
+
+    def _add_discriminators(self, latent_cells: int) -> None:
+        own, facial = self.settings, self.settings.facial
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(own.seed + 1)
+            loss = FacialLoss(
+                facial,
+                channels=self.unet.config.in_channels,
+                px_per_cell=own.resolution_px // latent_cells,
+                alphas_cumprod=self.draws.scheduler.alphas_cumprod,
+            )
+        self.facial = loss.to(self.accelerator.device)
+        optimiser = torch.optim.Adam(loss.parameters(), lr=facial.discriminator_learning_rate, betas=facial.discriminator_betas)
+        self.parts["discriminators"] = Part(loss, self.accelerator.prepare(optimiser))
+
+    def sample(self, draw: Draw) -> Sample:
+        sample, flip = self.draws.draw(draw)
+        size = self.settings.resolution_px
+        crop = load_crop(self.workspace, self.crop_paths[draw.index], size)
+        boxes, visible = self.boxes_px[draw.index], self.visible[draw.index]
+        if flip:
+            crop = np.ascontiguousarray(crop[:, ::-1])
+            boxes, visible = flip_boxes(boxes, visible, size)
+        rng = numpy_generator(self.settings.seed, draw.epoch, self.draws.face_ids[draw.index], "degrade")
+        degraded = torch.from_numpy(degrade(crop, draw_degradation(self.ranges, rng))).permute(2, 0, 1).contiguous()
+        return {**sample, "degraded": degraded, "boxes_px": boxes, "visible": visible}
+
+    def step(self, step: int, draws: list[Draw], micros: Iterator[Sample]) -> dict[str, torch.Tensor]:
+        controlnet, optimiser = self.parts["controlnet"].module, self.parts["controlnet"].optimiser
+        world = self.accelerator.num_processes
+        share = self.settings.batch // world
+        # Every process knows the whole global batch, so the mean over visible patches needs no exchange.
+        visible_total = int(self.visible[[draw.index for draw in draws]].sum()) or 1
+        begun = self.facial is not None and step >= self.settings.facial.start_step
+        ramp = self.facial.ramp(step) if self.facial is not None and begun else 0.0
+        zero = torch.zeros((), device=self.accelerator.device)
+        losses = {"loss": zero.clone(), "noise_loss": zero.clone()}
+        kept: list[list[RegionPair]] = []
+        seen = 0
+        for batch in micros:
+            seen += len(batch["latent"])
+            with without_sync(self.accelerator, controlnet, seen == share):
+                noisy, prediction = self._predict(controlnet, batch)
+                noise = F.mse_loss(prediction.float(), batch["noise"].float(), reduction="none").mean((1, 2, 3)).sum() / share
+                loss = noise
+                if self.facial is not None and begun:
+                    pairs = self.facial.pairs(
+                        noisy, prediction, batch["latent"], batch["t_step"], batch["boxes_px"], batch["visible"]
+                    )
+                    if ramp > 0:
+                        facial, parts = self.facial.generator(pairs, visible_total)
+                        loss = loss + ramp * world * facial
+                        _add(losses, {"facial_loss": facial.detach(), **parts}, world)
+                    kept.append([RegionPair(p.name, p.fake.detach(), p.real.detach(), p.weight) for p in pairs])
+                self.accelerator.backward(loss)
+            losses["noise_loss"] += noise.detach()
+            losses["loss"] += loss.detach()
+        norm = self.accelerator.clip_grad_norm_(controlnet.parameters(), self.settings.clip_norm)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        losses["gradient_norm"] = torch.as_tensor(norm)
+        if begun:
+            self._discriminator_step(step, kept, visible_total, losses)
+        return losses
+
+    def _predict(self, controlnet: torch.nn.Module, batch: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+        """z_t and the prior's noise prediction under the ControlNet's guidance, (b, channels, h, w) each."""
+        noisy = self.draws.scheduler.add_noise(batch["latent"], batch["noise"], batch["t_step"])
+        device, count = noisy.device, len(noisy)
+        embeds = self.null_prompt.embeds.to(device).expand(count, -1, -1)
+        added = {
+            "text_embeds": self.null_prompt.pooled.to(device).expand(count, -1),
+            "time_ids": self.time_ids.to(device).expand(count, -1),
+        }
+        with self.accelerator.autocast():
+            down, middle = controlnet(
+                noisy,
+                batch["t_step"],
+                encoder_hidden_states=embeds,
+                controlnet_cond=batch["degraded"],
+                added_cond_kwargs=added,
+                return_dict=False,
+            )
+            prediction = self.unet(
+                noisy,
+                batch["t_step"],
+                encoder_hidden_states=embeds,
+                added_cond_kwargs=added,
+                down_block_additional_residuals=down,
+                mid_block_additional_residual=middle,
+            ).sample
+        return noisy, prediction
+
+    def _discriminator_step(
+        self, step: int, kept: list[list[RegionPair]], visible_total: int, losses: dict[str, torch.Tensor]
+    ) -> None:
+        """One step of both discriminators on the fakes of all micro-batches, detached: the ControlNet is not touched."""
+        assert self.facial is not None
+        part = self.parts["discriminators"]
+        world = self.accelerator.num_processes
+        for pairs in kept:
+            loss, parts = self.facial.discriminator(pairs, visible_total)
+            if self.settings.facial.r1_gamma and step % self.settings.facial.r1_every == 0:
+                loss = loss + self.facial.r1(pairs, visible_total)
+            if loss.requires_grad:
+                self.accelerator.backward(world * loss)
+            _add(losses, parts, world)
+        for parameter in self.facial.parameters():
+            if parameter.grad is None:  # no visible patch here; the other processes may have some
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad = self.accelerator.reduce(parameter.grad, "mean")  # type: ignore[assignment]
+        part.optimiser.step()
+        part.optimiser.zero_grad(set_to_none=True)
+
+
+def _add(losses: dict[str, torch.Tensor], parts: dict[str, torch.Tensor], world: int) -> None:
+    """Sum the parts of a micro-batch, times the processes that the loop will average over."""
+    for name, value in parts.items():
+        losses[name] = losses.get(name, torch.zeros_like(value)) + world * value

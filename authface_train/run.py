@@ -1,0 +1,132 @@
+"""A run's directory: what it was set to, what it learnt from, its losses, its checkpoints and, in the end, its model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from authface_train import checkpoint, lineage
+from authface_train.settings import FREE_ON_RESUME, TrainSettings
+from manifests.errors import UserMistake
+from manifests.fingerprint import fingerprint
+
+RUN, METRICS, NOTES = "run.json", "metrics.csv", "authface.json"
+
+
+class Run:
+    """folder: of the run; diffusers loads the finished model from it. checkpoints: below it."""
+
+    def __init__(self, folder: Path, stage: str):
+        self.folder, self.stage = folder, stage
+        self.checkpoints = folder / "checkpoints"
+
+    def begin(self, settings: TrainSettings, view: pd.DataFrame, resume: bool, prior: Path | None, rank: int) -> None:
+        """Start afresh or go on. Raises UserMistake where a run is there already, or where it was begun otherwise."""
+        record = {
+            "stage": self.stage,
+            "settings": settings.model_dump(mode="json"),
+            "data": fingerprint(rows=view[["face_id", "crop_sha256", "caption"]].fillna("").to_dict("records")),
+            "prior": None if prior is None else str(prior),
+        }
+        if (self.folder / RUN).is_file():
+            if not resume:
+                raise UserMistake(f"{self.folder} holds a run: go on with --resume, or name another --output")
+            self._check_same(json.loads((self.folder / RUN).read_text()), record)
+        elif resume and rank == 0 and self.folder.is_dir() and any(self.folder.iterdir()):
+            raise UserMistake(f"{self.folder} holds no run to resume: it has no {RUN}")
+        if rank:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / lineage.FILE).is_file():
+            lineage.freeze(self.folder, self.stage, view, prior)
+        temp = self.folder / f".{RUN}"
+        temp.write_text(json.dumps(record, indent=1))
+        os.replace(temp, self.folder / RUN)
+
+    def _check_same(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        """Resuming must compute what would have been computed."""
+        if before["stage"] != now["stage"]:
+            raise UserMistake(f"{self.folder} is a run of the {before['stage']}, not of the {now['stage']}")
+        for name, value in _flat(now["settings"]).items():
+            old = _flat(before["settings"]).get(name)
+            if name not in FREE_ON_RESUME and old != value:
+                raise UserMistake(f"{name} was {old} and is {value} now: a resumed run keeps its settings; set it back")
+        for name, words in (("data", "the kept faces or captions have changed"), ("prior", "another --prior is named")):
+            if before[name] != now[name]:
+                raise UserMistake(f"{words} since {self.folder} began: a resumed run keeps its data; start a new --output")
+
+    def open_metrics(self, done_steps: int) -> None:
+        """Keep the losses of the first `done_steps` steps; those of steps lost with a kill go."""
+        path = self.folder / METRICS
+        rows = [row for row in read_metrics(path) if int(row["step"]) <= done_steps]
+        _write_csv(path, rows)
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """One step's losses into metrics.csv."""
+        path = self.folder / METRICS
+        row = {"step": str(step), **{name: repr(value) for name, value in values.items()}}
+        header = _header(path)
+        if set(row) <= set(header):
+            with path.open("a", newline="") as file:
+                csv.DictWriter(file, header, restval="").writerow(row)
+        else:  # a loss that was not there before: a new column
+            _write_csv(path, [*read_metrics(path), row])
+
+    def save_model(self, pipeline: Any, notes: dict[str, Any], card: str) -> None:
+        """Write the pipeline for `from_pretrained(folder)`. model_index.json comes last, as the sign that it is whole."""
+        temp = self.folder / ".saving"
+        shutil.rmtree(temp, ignore_errors=True)
+        pipeline.save_pretrained(temp, safe_serialization=True)
+        (temp / NOTES).write_text(json.dumps(notes, indent=1))
+        (temp / "README.md").write_text(card)
+        for item in sorted(temp.iterdir(), key=lambda item: item.name == "model_index.json"):
+            target = self.folder / item.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(item, target)
+        temp.rmdir()
+
+    def is_finished(self, steps: int) -> bool:
+        """Whether the model of the last step is there."""
+        return (self.folder / "model_index.json").is_file() and checkpoint.steps(self.checkpoints)[-1:] == [steps]
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """The rows of a metrics.csv; none where there is no file. A line cut off by a kill is left out."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [row for row in rows if None not in row and None not in row.values() and str(row["step"]).isdigit()]
+
+
+def _header(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return next(csv.reader(file), [])
+
+
+def _write_csv(path: Path, rows: list[dict[str, str]]) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    temp = path.with_name(f".{path.name}")
+    with temp.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        if names:
+            writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temp, path)
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted names."""
+    result: dict[str, Any] = {}
+    for name, value in settings.items():
+        result.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return result

@@ -1,0 +1,77 @@
+"""SDXL to start from: the real one from a folder or the hub, or a tiny random one built from configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from manifests import hub
+from manifests.clip_tokens import clip_vocabulary
+
+TINY = "tiny"
+
+
+def load_base(base: str, weights_dir: str | None, seed: int) -> Any:
+    """A StableDiffusionXLPipeline in fp32 on the CPU. Raises Missing where the weights cannot be had."""
+    if base == TINY:
+        return tiny_sdxl(seed)
+    from diffusers import StableDiffusionXLPipeline
+
+    where = hub.locate(base, weights_dir)
+    try:
+        return StableDiffusionXLPipeline.from_pretrained(where, dtype=torch.float32, use_safetensors=True)
+    except OSError as error:
+        files = "model_index.json and the folders unet, vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2, scheduler"
+        raise hub.missing(base, files, weights_dir, error) from error
+
+
+def tiny_sdxl(seed: int) -> Any:
+    """The real classes with a few hundred thousand random weights. It has learnt nothing; it makes noise."""
+    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    text: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 3,
+        "projection_dim": 32,
+        "bos_token_id": 49406,
+        "eos_token_id": 49407,
+    }
+    vocabulary, merges = clip_vocabulary()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return StableDiffusionXLPipeline(
+            vae=AutoencoderKL(
+                block_out_channels=(16, 16, 32, 32),
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                norm_num_groups=8,
+                latent_channels=4,
+                sample_size=128,
+                scaling_factor=0.13025,
+            ),
+            text_encoder=CLIPTextModel(CLIPTextConfig(**text)),
+            text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**text)),
+            tokenizer=CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77),
+            tokenizer_2=CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77, pad_token="!"),
+            unet=UNet2DConditionModel(
+                sample_size=16,
+                block_out_channels=(32, 64),
+                layers_per_block=1,
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+                attention_head_dim=(2, 4),
+                use_linear_projection=True,
+                norm_num_groups=8,
+                addition_embed_type="text_time",
+                addition_time_embed_dim=8,
+                projection_class_embeddings_input_dim=80,
+                cross_attention_dim=64,
+            ),
+            scheduler=EulerDiscreteScheduler(
+                beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, timestep_spacing="leading"
+            ),
+        )
