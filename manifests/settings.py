@@ -80,7 +80,8 @@ def load_settings(text: str, where: str) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise UserMistake(f"{where} is not valid TOML: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key is also a missing one: the misspelling explains more.
+        first = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])
         keys = [str(key) for key in first["loc"]]
         name = ".".join(keys)
         if first["type"] != "extra_forbidden":

@@ -43,7 +43,6 @@ class FacesStage:
     version = 1
     subject: Subject = "photo"
     gives = FACES
-    uses_gpu = True
     batch_size = 1
 
     def __init__(
@@ -58,6 +57,7 @@ class FacesStage:
         self.detector_name, self.landmarks_name, self.size_px = detector, landmarks, size_px
         self.min_score, self.long_side_px, self.weights_dir = min_detector_score, detect_long_side_px, weights_dir
         self.detector, self.landmarker = make_detector(detector), make_landmarker(landmarks)
+        self.uses_gpu = self.detector.uses_gpu
 
     def settings(self) -> dict[str, Any]:
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import tarfile
 from dataclasses import dataclass
@@ -11,24 +12,27 @@ from pathlib import Path
 from authface_data.weights import cache_dir, from_package, package_file
 from manifests.errors import Missing
 
+GOVERNMENT = "US government photographer (not stated)"
 LIKELY = "other:US government portrait (unverified)"
 SCIKIT_IMAGE, FACE_RECOGNITION = "scikit-image==0.26.0", "face_recognition==1.3.0"
 
 
 @dataclass(frozen=True)
 class DemoPhoto:
-    """file: its name in the demo's folder. basis: on what ground it may be used; says so where that is only likely."""
+    """file: its name in the demo's folder. basis: on what ground it may be used; says so where that is only likely.
+    photographer: whom it is credited to."""
 
     file: str
     package: str
     member: str
     basis: str
+    photographer: str
 
 
 PHOTOS = (
-    DemoPhoto("astronaut-nasa.png", SCIKIT_IMAGE, "skimage/data/astronaut.png", "public-domain"),
+    DemoPhoto("astronaut-nasa.png", SCIKIT_IMAGE, "skimage/data/astronaut.png", "public-domain", "NASA"),
     *(
-        DemoPhoto(name, FACE_RECOGNITION, f"face_recognition-1.3.0/tests/test_images/{name}", LIKELY)
+        DemoPhoto(name, FACE_RECOGNITION, f"face_recognition-1.3.0/tests/test_images/{name}", LIKELY, GOVERNMENT)
         for name in ("biden.jpg", "obama.jpg", "obama2.jpg", "obama3.jpg", "obama_partial_face2.jpg")
     ),
 )
@@ -49,6 +53,7 @@ def folders() -> dict[str, Path]:
         if target.is_file():
             continue
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{photo.file}.json").write_text(json.dumps({"photographer": photo.photographer}))
         temp = target.with_name(f".{photo.file}")
         temp.write_bytes(_fetch(photo, archives))
         temp.replace(target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,17 @@ from manifests.errors import UserMistake
 
 PREFIX = "fs_"
 LOOK_BYTES = 65536
+# What a sidecar may say -> the column of `photos`.
+SIDECAR = {
+    "photographer": "photographer_name",
+    "photographer_url": "photographer_url",
+    "source_url": "source_url",
+    "licence": "licence",
+    "licence_basis": "licence_basis",
+    "consent_ref": "consent_ref",
+    "person": "person",
+    "note": "note",
+}
 
 
 def find_photos(folder: Path) -> Iterator[tuple[str, dict]]:
@@ -32,9 +44,24 @@ def find_photos(folder: Path) -> Iterator[tuple[str, dict]]:
                 continue
             found = True
             within = path.relative_to(folder).as_posix()
-            yield _photo_id(path, within), {"file": str(path), "name": within}
+            yield _photo_id(path, within), {"file": str(path), "name": within, **_sidecar(path)}
     if not found:
         raise UserMistake(f"no pictures in {folder} (looked for {', '.join(SUFFIXES)})")
+
+
+def _sidecar(path: Path) -> dict[str, str]:
+    """Credit and consent from `<picture file>.json` beside the picture. Raises UserMistake for one that cannot be read."""
+    beside = path.with_name(f"{path.name}.json")
+    if not beside.is_file():
+        return {}
+    try:
+        said = json.loads(beside.read_text("utf-8"))
+        unknown = sorted(set(said) - set(SIDECAR))
+    except (ValueError, TypeError) as error:
+        raise UserMistake(f"{beside} is no JSON object: {error}") from error
+    if unknown:
+        raise UserMistake(f"{beside} says {', '.join(unknown)}; it may say {', '.join(SIDECAR)}")
+    return {SIDECAR[name]: str(value) for name, value in said.items()}
 
 
 def _photo_id(path: Path, within: str) -> str:

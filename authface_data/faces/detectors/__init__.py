@@ -27,9 +27,10 @@ class Detection:
 
 
 class Detector(Protocol):
-    """revision: names the weights. `setup` raises Missing where they are not there."""
+    """revision: names the weights; uses_gpu: whether it takes one. `setup` raises Missing where the weights are not there."""
 
     revision: str
+    uses_gpu: bool
 
     def setup(self, device: str, weights_dir: str | None) -> None: ...
 

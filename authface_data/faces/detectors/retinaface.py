@@ -14,6 +14,7 @@ class RetinaFaceResNet50:
     """27 M parameters. Looks at the picture scaled to a square of the picture's long side."""
 
     revision = RETINAFACE.sha256
+    uses_gpu = True
 
     def setup(self, device: str, weights_dir: str | None) -> None:
         path = find(RETINAFACE, weights_dir)

@@ -18,6 +18,7 @@ class RetinaFaceMobile:
     """1.7 MB of weights, 0.05 s for a picture of 1024 px on one core."""
 
     revision = RETINAFACE_MOBILE.sha256
+    uses_gpu = False
 
     def setup(self, device: str, weights_dir: str | None) -> None:
         import cv2

@@ -1,0 +1,97 @@
+"""Shared fixtures: real photographs and embedded weights, workspaces, and the command itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+os.environ.setdefault("AUTHFACE_CACHE", str(ROOT / ".assets"))
+# No test reaches the internet: the libraries are told so, and find what is on the disk or nothing.
+os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", NO_ALBUMENTATIONS_UPDATE="1", HF_HUB_DISABLE_TELEMETRY="1")
+os.environ.pop("AUTHFACE_WORKSPACE", None)
+
+from authface_data.sources import demo_photos  # noqa: E402
+from manifests.settings import preset_text  # noqa: E402
+from manifests.workspace import Workspace  # noqa: E402
+
+
+def _need(path: Path) -> Path:
+    """An asset that `authface demo --fetch` brings. Without it the test is skipped; under `make test` it fails."""
+    if not path.exists():
+        reason = f"{path.name} is not here: run `authface demo --fetch` first (`make test` does)"
+        if os.environ.get("AUTHFACE_NEED_ASSETS"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+@pytest.fixture(scope="session")
+def photos() -> dict[str, Path]:
+    """The demo's photographs, by file name."""
+    root = Path(os.environ["AUTHFACE_CACHE"]) / "photos"
+    found = {}
+    for photo in demo_photos.PHOTOS:
+        folder = "public-domain" if photo.basis == "public-domain" else "us-government-likely"
+        found[photo.file] = _need(root / folder / photo.file)
+    return found
+
+
+@pytest.fixture(scope="session")
+def weights(photos: dict[str, Path]) -> Path:
+    """The folder of embedded weights."""
+    folder = Path(os.environ["AUTHFACE_CACHE"]) / "weights"
+    for name in ("retinaface_mobilenet025.onnx", "shape_predictor_68_face_landmarks.dat", "niqe_pris_params.mat"):
+        _need(folder / name)
+    return folder
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """An empty workspace of the preset `embedded`."""
+    return Workspace.create(tmp_path / "ws", preset_text("embedded"))
+
+
+Command = Callable[..., subprocess.CompletedProcess]
+
+
+def run_command(*words: object, env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    """The real command in a process of its own, its output captured as text."""
+    return subprocess.run(
+        [sys.executable, "-m", "cli", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", **(env or {})},
+        cwd=cwd,
+        timeout=600,
+    )
+
+
+@pytest.fixture
+def authface() -> Command:
+    """Runs the command and returns what came of it."""
+    return run_command
+
+
+@pytest.fixture(scope="session")
+def filled(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path], weights: Path) -> Path:
+    """A workspace with the demo's photographs collected, filtered and captioned, by the commands. Not to be written to."""
+    root = tmp_path_factory.mktemp("filled") / "ws"
+    folder = tmp_path_factory.mktemp("photos")
+    for name, path in photos.items():
+        (folder / name).symlink_to(path)
+    (folder / "broken.jpg").write_bytes(b"not a picture")
+    for words in (
+        ("init", root, "--preset", "embedded"),
+        ("collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own"),
+        ("filter", "-w", root),
+        ("caption", "-w", root),
+    ):
+        done = run_command(*words)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return root

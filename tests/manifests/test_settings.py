@@ -1,0 +1,41 @@
+"""authface.toml: what is refused, and how."""
+
+import pytest
+
+from manifests.errors import UserMistake
+from manifests.settings import load_settings, preset_names, preset_text
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_are_valid_and_commented(name):
+    text = preset_text(name)
+    settings = load_settings(text, name)
+    assert settings.gates
+    assert text.startswith("#")
+
+
+def test_embedded_is_as_documented():
+    settings = load_settings(preset_text("embedded"), "x")
+    assert (settings.filter.detector, settings.filter.landmarks, settings.filter.size) == ("retinaface-mobile", "dlib", 512)
+    assert settings.filter.metrics == ["piqe", "niqe"]
+    assert settings.captions.captioner == "measured"
+    sizes = [gate for gate in settings.gates if gate.metric == "qsize_px"]
+    assert [(gate.op, gate.threshold) for gate in sizes] == [(">=", 224)]
+    assert not [gate for gate in settings.gates if gate.metric == "upscaled"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[filter]\ndetectr = 'x'", "unknown setting filter.detectr: did you mean detector?"),
+        ("[flter]\nsize = 512", "unknown setting flter: did you mean filter?"),
+        ("[[gates]]\nname='a'\nmetric='b'\nop='>='\ntreshold=1", "did you mean threshold?"),
+        ("[filter]\nsize = 700", "filter.size"),
+        ("[filter", "is not valid TOML"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it(text, words):
+    with pytest.raises(UserMistake) as caught:
+        load_settings(text, "authface.toml")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
