@@ -65,7 +65,9 @@ def test_another_hosts_lock_is_never_taken(workspace):
 
 
 def test_half_written_files_of_dead_processes_go_and_of_living_ones_stay(workspace):
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True).stdout.strip()
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    ).stdout.strip()
     folder = workspace.local(".tmp")
     folder.mkdir()
     (folder / f"{socket.gethostname()}.{dead}.aa").write_bytes(b"")

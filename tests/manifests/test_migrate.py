@@ -11,7 +11,9 @@ from manifests.store import Store
 
 def write_old(workspace, version: int) -> None:
     """A part as an authface of version 0 wrote it: no crop_policy, the value in another column and type."""
-    table = pa.table({"face_id": ["a", "b"], "metric": ["niqe"] * 2, "score": pa.array([3, 4], pa.int32()), "fingerprint": ["f"] * 2})
+    table = pa.table(
+        {"face_id": ["a", "b"], "metric": ["niqe"] * 2, "score": pa.array([3, 4], pa.int32()), "fingerprint": ["f"] * 2}
+    )
     metadata = {"authface.manifest": "scores", "authface.version": str(version)}
     folder = workspace.local("manifests/scores")
     folder.mkdir(parents=True, exist_ok=True)

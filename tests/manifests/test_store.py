@@ -28,7 +28,7 @@ def values(store: Store) -> dict[str, float]:
 
 
 def parts_on_disk(workspace, name="scores") -> list[str]:
-    return [part for part in workspace.list(f"manifests/{name}")]
+    return list(workspace.list(f"manifests/{name}"))
 
 
 def test_every_manifest_round_trips_as_plain_parquet(workspace):

@@ -1,0 +1,100 @@
+"""Detection, landmarks and pose on real photographs."""
+
+import numpy as np
+import pytest
+
+from authface_data.faces.detectors import make_detector
+from authface_data.faces.detectors.retinaface_mobile import anchors
+from authface_data.faces.landmarks import eyes_and_mouth, make_landmarker, predictor_square
+from authface_data.faces.pose import head_pose
+from authface_data.photo import Photo
+from manifests.errors import UserMistake
+
+
+@pytest.fixture(scope="module")
+def detector(weights):
+    made = make_detector("retinaface-mobile")
+    made.setup("cpu", None)
+    return made
+
+
+def pixels(path):
+    return Photo(path.read_bytes).pixels(1280)
+
+
+def test_one_face_where_it_is(detector, photos):
+    found = detector.detect(pixels(photos["astronaut-nasa.png"]), 0.7)
+    assert len(found) == 1
+    assert found[0].score > 0.99
+    x0, y0, x1, y1 = found[0].box_px  # the face of NASA's portrait, by eye
+    assert np.abs(np.array([x0, y0, x1, y1]) - [176, 65, 272, 188]).max() < 12
+    left, right, nose, mouth_left, mouth_right = found[0].landmarks5_px
+    assert left[0] < nose[0] < right[0]
+    assert mouth_left[1] > nose[1] > left[1]
+    assert mouth_left[0] < mouth_right[0]
+
+
+@pytest.mark.parametrize("name", ["biden.jpg", "obama.jpg", "obama2.jpg", "obama3.jpg"])
+def test_every_portrait_has_its_face(detector, photos, name):
+    best = detector.detect(pixels(photos[name]), 0.7)[0]
+    assert best.score > 0.95
+
+
+def test_no_face_no_detection(detector):
+    rng = np.random.default_rng(0)
+    assert detector.detect(rng.integers(0, 255, (300, 400, 3), np.uint8), 0.7) == []
+
+
+def test_a_mirrored_photograph_gives_the_mirrored_face(detector, photos):
+    picture = pixels(photos["obama.jpg"])
+    straight = detector.detect(picture, 0.7)[0]
+    mirrored = detector.detect(np.ascontiguousarray(picture[:, ::-1]), 0.7)[0]
+    x0, y0, x1, y1 = mirrored.box_px
+    back = np.array([picture.shape[1] - x1, y0, picture.shape[1] - x0, y1])
+    assert np.abs(back - straight.box_px).max() < 4
+
+
+def test_anchors_are_cells_by_stride():
+    made = anchors(64, 40)
+    assert len(made) == 2 * (8 * 5 + 4 * 3 + 2 * 2)
+    assert made[:3].tolist() == [[4, 4, 16], [4, 4, 32], [12, 4, 16]]
+
+
+def test_dlib_agrees_with_the_detectors_points(detector, photos):
+    landmarker = make_landmarker("dlib")
+    landmarker.setup(None)
+    picture = pixels(photos["obama.jpg"])
+    five = detector.detect(picture, 0.7)[0].landmarks5_px
+    sixty_eight = landmarker.locate(picture, five)
+    assert sixty_eight.shape == (68, 2)
+    distance = np.linalg.norm(five[1] - five[0])
+    assert np.linalg.norm(eyes_and_mouth(sixty_eight) - eyes_and_mouth(five), axis=1).max() < 0.12 * distance
+
+
+def test_the_predictors_square():
+    five = np.array([(0, 0), (10, 0), (5, 5), (1, 10), (9, 10)], float)
+    assert np.allclose(predictor_square(five), [5 - 12.1, 5 - 12.1, 5 + 12.1, 5 + 12.1])
+
+
+def test_pose_signs(detector, photos):
+    landmarker = make_landmarker("dlib")
+    landmarker.setup(None)
+
+    def pose(picture):
+        face = detector.detect(picture, 0.7)[0]
+        return head_pose(landmarker.locate(picture, face.landmarks5_px), (picture.shape[1], picture.shape[0]))
+
+    looking_left = pixels(photos["obama2.jpg"])
+    straight = pose(looking_left)
+    mirrored = pose(np.ascontiguousarray(looking_left[:, ::-1]))
+    assert straight.yaw_deg < -15
+    assert mirrored.yaw_deg == pytest.approx(-straight.yaw_deg, abs=8)
+    assert mirrored.roll_deg == pytest.approx(-straight.roll_deg, abs=5)
+    assert abs(pose(pixels(photos["obama.jpg"])).yaw_deg) < 12
+
+
+def test_unknown_names_list_the_known():
+    with pytest.raises(UserMistake, match="retinaface, retinaface-mobile"):
+        make_detector("yolo")
+    with pytest.raises(UserMistake, match="dlib, retinaface5"):
+        make_landmarker("farl")

@@ -1,0 +1,99 @@
+"""Decisions from stored measurements."""
+
+import pandas as pd
+import pytest
+
+from authface_data import gates
+from manifests.errors import UserMistake
+from manifests.ledger import kept_faces, verdict_row
+from manifests.schema import FACES, SCORES, VERDICTS
+from manifests.settings import Gate
+from manifests.store import Store
+
+SIZE = Gate(name="size", metric="qsize_px", op=">=", threshold=224)
+CLEAN = Gate(name="clean", metric="pepper", op=">", threshold=0.5)
+
+
+@pytest.fixture
+def measured(workspace):
+    """fs_1: both good; fs_2: small; fs_3: noisy and small; fs_4: never scored. fs_1 and fs_2 are of one photo."""
+    sizes = {"fs_1": ("fs_p", 500.0), "fs_2": ("fs_p", 100.0), "fs_3": ("fs_q", 100.0), "fs_4": ("fs_r", 500.0)}
+    Store(workspace, FACES).append(
+        [{"face_id": f, "photo_id": p, "qsize_px": q, "upscaled": q < 224, "fingerprint": "f"} for f, (p, q) in sizes.items()]
+    )
+    pepper = {"fs_1": 0.9, "fs_2": 0.8, "fs_3": 0.1}
+    Store(workspace, SCORES).append(
+        [{"face_id": f, "metric": "pepper", "value": v, "fingerprint": "f"} for f, v in pepper.items()]
+    )
+    return workspace
+
+
+def told(workspace, gate):
+    frame = Store(workspace, VERDICTS).read_pandas()
+    return frame[frame["gate"] == gate].set_index("id")
+
+
+def test_every_face_has_a_verdict_at_every_gate(measured):
+    gates.decide(measured, [SIZE, CLEAN])
+    assert told(measured, "size")["verdict"].to_dict() == {"fs_1": "kept", "fs_2": "dropped", "fs_3": "dropped", "fs_4": "kept"}
+    clean = told(measured, "clean")
+    assert clean["verdict"].to_dict() == {"fs_1": "kept", "fs_2": "kept", "fs_3": "dropped", "fs_4": "failed"}
+    assert clean.loc["fs_3", ["reason", "value", "threshold"]].tolist() == ["pepper <= 0.5", 0.1, 0.5]
+    assert clean.loc["fs_4", "reason"] == "no pepper"
+    assert pd.isna(clean.loc["fs_1", "reason"])
+    assert kept_faces(measured)["face_id"].tolist() == ["fs_1"]
+
+
+def test_a_photo_is_judged_by_its_faces(measured):
+    gates.decide(measured, [SIZE, CLEAN])
+    photos = told(measured, "any_face")
+    assert photos["verdict"].to_dict() == {"fs_p": "kept", "fs_q": "dropped", "fs_r": "dropped"}
+    assert photos.loc["fs_q", "reason"] == "qsize_px < 224; pepper <= 0.5"
+    assert set(photos["subject"]) == {"photo"}
+
+
+def test_deciding_again_replaces_and_leaves_stages_verdicts(measured):
+    Store(measured, VERDICTS).append(
+        [
+            verdict_row("photo", "fs_z", "collect", "dropped", "f", "undecodable"),
+            verdict_row("photo", "fs_y", "faces", "dropped", "f", "no_face"),
+            verdict_row("face", "fs_4", "scores:pepper", "failed", "f", "boom"),
+        ]
+    )
+    gates.decide(measured, [SIZE, CLEAN])
+    gates.decide(measured, [SIZE])
+    frame = Store(measured, VERDICTS).read_pandas()
+    assert set(frame["gate"]) == {"collect", "faces", "scores:pepper", "size", "all_gates", "any_face"}
+    assert not frame.duplicated(["subject", "id", "gate"]).any()
+    assert kept_faces(measured)["face_id"].tolist() == ["fs_1", "fs_4"]
+
+
+def test_a_flag_can_be_gated(measured):
+    gates.decide(measured, [Gate(name="native", metric="upscaled", op="==", threshold=0)])
+    assert kept_faces(measured)["face_id"].tolist() == ["fs_1", "fs_4"]
+
+
+@pytest.mark.parametrize("op", [">=", ">", "<=", "<", "=="])
+def test_operators(measured, op):
+    gates.decide(measured, [Gate(name="g", metric="qsize_px", op=op, threshold=500)])
+    kept = {">=": 2, ">": 0, "<=": 4, "<": 2, "==": 2}[op]
+    assert len(kept_faces(measured)) == kept
+
+
+def test_no_faces_is_no_error(workspace):
+    gates.decide(workspace, [SIZE])
+    assert len(Store(workspace, VERDICTS).read()) == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ([Gate(name="a", metric="msuiq", op=">", threshold=1)], "'msuiq', which is not measured"),
+        ([SIZE, SIZE], "used twice"),
+        ([Gate(name="faces", metric="qsize_px", op=">", threshold=1)], "reserved"),
+        ([Gate(name="a:b", metric="qsize_px", op=">", threshold=1)], "colon"),
+    ],
+)
+def test_gates_that_cannot_work_are_refused(wrong, words):
+    with pytest.raises(UserMistake, match=words):
+        gates.check(wrong, ["pepper"])

@@ -1,0 +1,96 @@
+"""Photographs as cameras and editors write them."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from authface_data.photo import Photo
+
+
+def saved(image: Image.Image, kind: str, **options) -> Photo:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return Photo(out.getvalue)
+
+
+def picture(width=64, height=48) -> Image.Image:
+    """Red in the left half, blue in the lower right quarter, green in the upper right."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, : width // 2, 0] = 255
+    pixels[height // 2 :, width // 2 :, 2] = 255
+    pixels[: height // 2, width // 2 :, 1] = 255
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied(orientation):
+    upright = picture()
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }.get(orientation)  # fmt: skip
+    stored = upright.transpose(undo) if undo is not None else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo = saved(stored, "PNG", exif=exif)
+    assert photo.size_px == (64, 48)
+    assert np.array_equal(photo.pixels(), np.asarray(upright))
+    assert photo.pixels(32).shape == (24, 32, 3)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1"])
+def test_every_mode_becomes_rgb(mode):
+    kind = "TIFF" if mode == "CMYK" else "PNG"
+    photo = saved(picture().convert(mode), kind)
+    assert photo.pixels().shape == (48, 64, 3)
+    assert photo.pixels().dtype == np.uint8
+
+
+def test_alpha_is_laid_over_white():
+    image = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
+    assert (saved(image, "PNG").pixels() == 255).all()
+
+
+def test_sixteen_bit_grey_is_scaled_down():
+    values = np.linspace(0, 65535, 64 * 4, dtype=np.uint16).reshape(4, 64)
+    photo = saved(Image.fromarray(values), "PNG")
+    assert np.abs(photo.pixels()[..., 0].astype(int) - np.rint(values / 257).astype(int)).max() <= 1
+
+
+def test_an_icc_profile_is_applied():
+    """A profile whose red and blue are swapped turns blue pixels red."""
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+    grey = ImageCms.profileToProfile(picture(), ImageCms.createProfile("sRGB"), lab, outputMode="LAB")
+    assert grey.mode == "LAB"  # profiles work here at all
+    photo = saved(picture(), "JPEG", quality=95, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    assert np.abs(photo.pixels()[10, 10].astype(int) - [255, 0, 0]).max() < 8
+    broken = saved(picture(), "PNG", icc_profile=b"no profile")
+    assert np.array_equal(broken.pixels(), np.asarray(picture()))
+
+
+def test_reduced_decoding_agrees_with_reducing_the_full_picture(photos):
+    data = photos["obama3.jpg"].read_bytes()
+    small = Photo(lambda: data).pixels(600)
+    full = Image.fromarray(Photo(lambda: data).pixels())
+    reference = np.asarray(full.resize((small.shape[1], small.shape[0]), Image.Resampling.LANCZOS))
+    error = np.mean((small.astype(float) - reference) ** 2)
+    assert 10 * np.log10(255**2 / error) > 32
+
+
+def test_each_scale_is_decoded_once(monkeypatch):
+    photo = saved(picture(), "PNG")
+    first = photo.pixels(32)
+    assert photo.pixels(32) is first
+    assert photo.pixels(1000) is photo.pixels()
+
+
+def test_what_cannot_be_decoded_raises():
+    with pytest.raises(OSError):  # noqa: PT011 - Pillow's own words
+        Photo(lambda: b"not a picture").pixels()
+    whole = io.BytesIO()
+    picture(400, 400).save(whole, "JPEG")
+    with pytest.raises(OSError):  # noqa: PT011
+        Photo(lambda: whole.getvalue()[:3000]).pixels()
