@@ -127,7 +127,9 @@ class Store:
     def _commit(self, name: str, table: pa.Table, extra: dict[bytes, bytes] | None = None) -> None:
         metadata = {**(self.manifest.schema.metadata or {}), **(extra or {})}
         sink = pa.BufferOutputStream()
-        pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
+        with pq.ParquetWriter(sink, self.manifest.schema.with_metadata(metadata), compression="zstd") as writer:
+            if table.num_rows:  # an empty row group trips `datasets`
+                writer.write_table(table)
         self.workspace.write_bytes(f"{self.folder}/{name}", sink.getvalue().to_pybytes())
 
     # Reading

@@ -63,7 +63,7 @@ Command = Callable[..., subprocess.CompletedProcess]
 def run_command(*words: object, env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess:
     """The real command in a process of its own, its output captured as text."""
     return subprocess.run(
-        [sys.executable, "-m", "cli", *map(str, words)],
+        [sys.executable, "-P", "-m", "cli", *map(str, words)],
         capture_output=True,
         text=True,
         env={**os.environ, "COLUMNS": "200", **(env or {})},
@@ -72,7 +72,7 @@ def run_command(*words: object, env: dict[str, str] | None = None, cwd: Path | N
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def authface() -> Command:
     """Runs the command and returns what came of it."""
     return run_command

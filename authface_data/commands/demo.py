@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import subprocess
@@ -62,7 +61,8 @@ def _run(*words: object) -> None:
     """Show a command and run it, as a process of its own. Its failure is the demo's, with the same code."""
     line = [str(word) for word in words]
     console.print(f"\n[bold cyan]$ authface {shlex.join(line)}[/]")
-    done = subprocess.run([sys.executable, "-m", "cli", *line], env=os.environ)
+    # -P: a workspace's own folder `manifests` must not be taken for the package, should the demo be started in one.
+    done = subprocess.run([sys.executable, "-P", "-m", "cli", *line])
     if done.returncode:
         failure = AuthfaceError(f"`authface {line[0]}` ended with code {done.returncode}: see above")
         failure.exit_code = done.returncode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -60,7 +61,8 @@ class CollectStage:
             small = photo.pixels(256)
             facts = camera_facts(photo.exif)
         except UNDECODABLE as error:
-            return Dropped(f"undecodable: {name}: {error}"[:500])
+            words = re.sub(r" <_io\S* object at \w+>", "", str(error))  # an address would differ from run to run
+            return Dropped(f"undecodable: {name}: {words}"[:500])
         path = Workspace.photo_path(item.key, Path(name).suffix.lower())
         write_pixels(path, photo.data)
         width, height = photo.size_px

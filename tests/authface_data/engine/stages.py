@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import ClassVar
 
 from authface_data.engine.stage import Dropped, Rows
 from manifests.schema import SCORES
@@ -61,7 +62,7 @@ class Short(Measure):
 class Decoded:
     """A picture that counts how often it is opened."""
 
-    opened: list[str] = []
+    opened: ClassVar[list[float]] = []
 
     def __init__(self, row):
         self.row = row

@@ -1,0 +1,194 @@
+"""Both trainers as commands: what they leave loads, names its data, and goes on only as it was begun."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def trained(filled, tmp_path_factory, authface):
+    root = tmp_path_factory.mktemp("trained") / "ws"
+    shutil.copytree(filled, root)
+    for words in (("train-prior",), ("train-restore", "--set", "facial.discriminator_only_steps=1")):
+        done = authface(*words, "--preset", "tiny", "--steps", 4, "-w", root)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Untrained" in done.stdout
+        assert "Next: " in done.stdout
+    return root
+
+
+def test_diffusers_loads_both(trained):
+    from diffusers import DiffusionPipeline
+
+    for run, kind in (("prior-tiny", "StableDiffusionXLPipeline"), ("restorer-tiny", "StableDiffusionXLControlNetPipeline")):
+        pipeline = DiffusionPipeline.from_pretrained(trained / "runs" / run)
+        assert type(pipeline).__name__ == kind
+        image = np.zeros((128, 128, 3), np.uint8)
+        options = {"image": Image.fromarray(image)} if "ControlNet" in kind else {}
+        pipeline.set_progress_bar_config(disable=True)
+        made = pipeline("a face", num_inference_steps=2, height=128, width=128, **options).images[0]
+        assert made.size == (128, 128)
+        assert pipeline.tokenizer("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]
+
+
+def test_the_restorer_holds_the_priors_unet_untouched_and_the_prior_moved(trained):
+    from safetensors.torch import load_file
+
+    from authface_train.sdxl import tiny_sdxl
+
+    prior, restorer = (
+        load_file(trained / "runs" / run / "unet/diffusion_pytorch_model.safetensors")
+        for run in ("prior-tiny", "restorer-tiny")
+    )
+    assert all(torch.equal(value, restorer[name]) for name, value in prior.items())
+    start = tiny_sdxl(0).unet.state_dict()
+    assert any(not torch.equal(value, start[name]) for name, value in prior.items())
+
+
+def test_losses_are_in_tensorboard_and_csv(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for run, names in (
+        ("prior-tiny", {"loss"}),
+        ("restorer-tiny", {"loss", "noise_loss", "facial_loss", "discriminator_eyes"}),
+    ):
+        folder = trained / "runs" / run
+        events = EventAccumulator(str(folder / "logs"))
+        events.Reload()
+        frame = pd.read_csv(folder / "metrics.csv")
+        assert frame["step"].tolist() == [1, 2, 3, 4]
+        stage = run.split("-")[0]
+        for name in names:
+            logged = [event.value for event in events.Scalars(f"{stage}/{name}")]
+            assert np.allclose(logged, frame[name].dropna())
+
+
+def test_the_model_card_and_lineage_name_the_photographs(trained):
+    photos = pd.read_parquet(trained / "manifests/photos").set_index("photo_id")
+    prior = pd.read_parquet(trained / "runs/prior-tiny/lineage.parquet")
+    both = pd.read_parquet(trained / "runs/restorer-tiny/lineage.parquet")
+    assert set(both["stage"]) == {"prior", "restorer"}
+    for row in prior.itertuples():
+        assert row.sha256 == photos.loc[row.photo_id, "sha256"]
+        assert row.licence_basis == "own"
+        assert row.photo_id in (trained / "runs/restorer-tiny/README.md").read_text()
+    card = (trained / "runs/prior-tiny/README.md").read_text()
+    assert "**Untrained.**" in card
+    assert '"learning_rate": 0.0001' in card
+    notes = json.loads((trained / "runs/restorer-tiny/authface.json").read_text())
+    assert notes["untrained"] is True
+    assert notes["time_ids"] == [128, 128, 0, 0, 128, 128]
+
+
+@pytest.mark.parametrize(
+    ("words", "say"),
+    [
+        ((), "go on with --resume"),
+        (("--resume", "--set", "learning_rate=0.1"), "learning_rate was 0.0001 and is 0.1 now"),
+        (("--resume", "--tags", "semantic"), "tags was both and is semantic now"),
+    ],
+)
+def test_a_run_is_neither_overwritten_nor_resumed_otherwise(trained, authface, words, say):
+    done = authface("train-prior", "--preset", "tiny", "--steps", 4, "-w", trained, *words)
+    assert done.returncode == 2
+    assert say in done.stderr
+
+
+def test_changed_data_is_refused(trained, tmp_path, authface):
+    root = tmp_path / "ws"
+    shutil.copytree(trained, root)
+    settings = (root / "authface.toml").read_text()
+    (root / "authface.toml").write_text(settings.replace("threshold = 224", "threshold = 430"))
+    authface("filter", "--regate", "-w", root)
+    done = authface("train-prior", "--preset", "tiny", "--steps", 6, "-w", root, "--resume")
+    assert done.returncode == 2
+    assert "kept faces or captions have changed" in done.stderr
+
+
+def test_no_licence_basis_no_training(trained, tmp_path, authface):
+    from manifests.schema import PHOTOS
+    from manifests.store import Store
+    from manifests.workspace import Workspace
+
+    root = tmp_path / "ws"
+    shutil.copytree(trained, root)
+    store = Store(Workspace(root), PHOTOS)
+    rows = [{**row, "licence_basis": None} for row in store.read().to_pylist()]
+    store.append(rows)
+    store.compact()
+    output = ("--output", tmp_path / "run")
+    done = authface("train-prior", "--preset", "tiny", "--steps", 1, "-w", root, *output)
+    assert done.returncode == 2
+    assert "--allow-unknown-licence" in done.stderr
+    done = authface("train-prior", "--preset", "tiny", "--steps", 1, "-w", root, *output, "--allow-unknown-licence")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_ends_with_its_code(trained, tmp_path, authface, number, code):
+    words = ["train-prior", "--preset", "tiny", "--steps", "100000", "--output", str(tmp_path / "run"), "-w", str(trained)]
+    process = subprocess.Popen([sys.executable, "-P", "-m", "cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run/metrics.csv"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and (not metrics.is_file() or len(metrics.read_text().splitlines()) < 4):
+        time.sleep(0.1)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == code
+    steps = pd.read_csv(metrics)["step"].max()
+    assert (tmp_path / f"run/checkpoints/step-{steps:08d}").is_dir()
+
+
+def test_restore_degrade_and_refusals(trained, tmp_path, authface, filled):
+    faces, degraded, restored = tmp_path / "faces", tmp_path / "lq", tmp_path / "out"
+    faces.mkdir()
+    for path in sorted((filled / "faces").iterdir())[:2]:
+        shutil.copy(path, faces)
+    done = authface("degrade", "--input", faces, "--output", degraded, "--seed", 3)
+    assert done.returncode == 0, done.stderr
+    draws = pd.read_parquet(degraded / "draws.parquet")
+    assert len(draws) == 2
+    first = {path.name: path.read_bytes() for path in degraded.glob("*.png")}
+    authface("degrade", "--input", faces, "--output", degraded, "--seed", 3)
+    assert {path.name: path.read_bytes() for path in degraded.glob("*.png")} == first
+
+    Image.new("RGB", (100, 60)).save(degraded / "oblong.png")
+    (degraded / "broken.png").write_bytes(b"no picture")
+    words = ("restore", "--model", trained / "runs/restorer-tiny", "--input", degraded, "--output", restored, "--steps", 2)
+    done = authface(*words)
+    assert done.returncode == 4
+    assert "oblong.png is not square" in done.stderr
+    assert "broken.png cannot be decoded" in done.stderr
+    assert {path.name for path in restored.glob("*.png")} == set(first)
+    assert Image.open(restored / "strip.jpg").size == (512, 512)
+    made = {path.name: path.read_bytes() for path in restored.glob("*.png")}
+
+    (degraded / "oblong.png").unlink()
+    (degraded / "broken.png").unlink()
+    again = authface(*words)
+    assert again.returncode == 0
+    assert "2 are there already" in again.stdout
+    alone = tmp_path / "alone"
+    name = sorted(first)[1]
+    authface("restore", "--model", trained / "runs/restorer-tiny", "--input", degraded / name, "--output", alone, "--steps", 2)
+    a, b = (np.asarray(Image.open(folder / name)).astype(int) for folder in (restored, alone))
+    assert np.abs(a - b).max() <= 2  # its batch does not matter
+    assert made
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert authface("restore", "--model", trained / "runs/restorer-tiny", "--input", empty, "--output", alone).returncode == 2
+    done = authface("restore", "--model", trained / "runs/prior-tiny", "--input", degraded, "--output", alone)
+    assert done.returncode == 2
+    assert "is no restorer" in done.stderr
