@@ -25,6 +25,8 @@ def test_every_manifest_opens_with_pandas_and_datasets(filled, tmp_path):
     for name, kind in MANIFESTS.items():
         frame = manifest(filled, name)
         assert list(frame.columns) == kind.schema.names
+        if frame.empty:
+            continue  # `datasets` makes no split of nothing
         loaded = datasets.load_dataset(
             "parquet", data_files=str(filled / "manifests" / name / "*.parquet"), split="train", cache_dir=str(tmp_path)
         )
