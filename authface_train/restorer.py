@@ -15,7 +15,7 @@ from diffusers import ControlNetModel
 from authface_train.checkpoint import Part
 from authface_train.data.counters import Draw, numpy_generator
 from authface_train.data.crops import load_crop
-from authface_train.data.degrade import degrade, preset
+from authface_train.data.degrade import REFERENCE_PX, at_size, degrade, preset
 from authface_train.data.degrade import draw as draw_degradation
 from authface_train.data.prompts import Prompts, time_ids
 from authface_train.facial_loss.loss import FacialLoss, RegionPair
@@ -91,14 +91,15 @@ class RestorerTrainer:
     def sample(self, draw: Draw) -> Sample:
         sample, flip = self.draws.draw(draw)
         size = self.settings.resolution_px
-        crop = load_crop(self.workspace, self.crop_paths[draw.index], size)
+        crop = load_crop(self.workspace, self.crop_paths[draw.index], REFERENCE_PX)
         boxes, visible = self.boxes_px[draw.index], self.visible[draw.index]
         if flip:
             crop = np.ascontiguousarray(crop[:, ::-1])
             boxes, visible = flip_boxes(boxes, visible, size)
         rng = numpy_generator(self.settings.seed, draw.epoch, self.draws.face_ids[draw.index], "degrade")
-        degraded = torch.from_numpy(degrade(crop, draw_degradation(self.ranges, rng))).permute(2, 0, 1).contiguous()
-        return {**sample, "degraded": degraded, "boxes_px": boxes, "visible": visible}
+        degraded = at_size(degrade(crop, draw_degradation(self.ranges, rng)), size)
+        degraded_chw = torch.from_numpy(degraded).permute(2, 0, 1).contiguous()
+        return {**sample, "degraded": degraded_chw, "boxes_px": boxes, "visible": visible}
 
     def step(self, step: int, draws: list[Draw], micros: Iterator[Sample]) -> dict[str, torch.Tensor]:
         controlnet, optimiser = self.parts["controlnet"].module, self.parts["controlnet"].optimiser

@@ -12,6 +12,7 @@ import numpy as np
 from manifests.errors import UserMistake
 
 KERNEL = 41
+REFERENCE_PX = 512  # the side that blur and noise are meant for: pictures are brought to it first
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,16 @@ def degrade(picture: np.ndarray, drawn: Drawn) -> np.ndarray:
         image = _jittered(image, drawn.jitter, drawn.jitter_order)
     image = np.clip(image, 0, 1)
     return (np.rint(image * 255) / 255 if drawn.rounded else image).astype(np.float32)
+
+
+def at_size(image: np.ndarray, side_px: int) -> np.ndarray:
+    """A degraded (H, H, 3) float32 picture at another side: averaged down, or bilinear up."""
+    import cv2
+
+    if len(image) == side_px:
+        return image
+    how = cv2.INTER_AREA if side_px < len(image) else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (side_px, side_px), interpolation=how))
 
 
 def blur_kernel(sigmas_px: tuple[float, float], turn_rad: float) -> np.ndarray:

@@ -138,7 +138,9 @@ def test_no_licence_basis_no_training(trained, tmp_path, authface):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_ends_with_its_code(trained, tmp_path, authface, number, code):
     words = ["train-prior", "--preset", "tiny", "--steps", "100000", "--output", str(tmp_path / "run"), "-w", str(trained)]
-    process = subprocess.Popen([sys.executable, "-P", "-m", "cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     metrics = tmp_path / "run/metrics.csv"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and (not metrics.is_file() or len(metrics.read_text().splitlines()) < 4):
