@@ -18,7 +18,8 @@ from manifests.workspace import Workspace
 
 FAILS = {">=": "<", ">": "<=", "<=": ">", "<": ">=", "==": "!="}
 NOTHING = np.array(None, object)
-RESERVED = {ALL_GATES, ANY_FACE, "collect", "faces"}
+OF_STAGES = ("collect", "faces")  # besides those with a colon
+RESERVED = {ALL_GATES, ANY_FACE, *OF_STAGES}
 MEASURED_COLUMNS = [name for name, kind in FACES.columns if pt.is_floating(kind) or pt.is_integer(kind) or pt.is_boolean(kind)]
 
 
@@ -66,8 +67,8 @@ def decide(workspace: Workspace, gates: list[Gate]) -> None:
     tables.append(_verdicts("photo", photos.index.to_series(), ANY_FACE, verdict, why_none, counts, 1.0, mark))
 
     def former(part: pa.Table) -> pa.Array:
-        # Everything but the verdicts of stages, whose names are reserved or have a colon: gates now gone are former too.
-        by_stage = pc.or_(pc.is_in(part["gate"], pa.array(["collect", "faces"])), pc.match_substring(part["gate"], ":"))
+        # Everything but the verdicts of stages: gates that are no longer set are former too.
+        by_stage = pc.or_(pc.is_in(part["gate"], pa.array(OF_STAGES)), pc.match_substring(part["gate"], ":"))
         return pc.invert(by_stage)
 
     Store(workspace, VERDICTS).compact(former, pa.concat_tables(tables))

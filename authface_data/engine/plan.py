@@ -1,4 +1,4 @@
-"""What is left to do: new, stale, done and failed inputs of a stage, from what its manifests hold."""
+"""What is left to do: new, stale and failed inputs of a stage, from what its manifests hold."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from manifests.workspace import Workspace
 
 @dataclass(frozen=True)
 class Plan:
-    """The inputs of one stage, sorted into what became of them."""
+    """The inputs of one stage that are not done, sorted into what became of them."""
 
     stage: Stage
     fingerprint: str
     new: list[str]
     stale: list[str]
     failed: list[str]
-    done: int
 
 
 def plan(workspace: Workspace, stage: Stage, keys: Sequence[str]) -> Plan:
@@ -42,7 +41,7 @@ def plan(workspace: Workspace, stage: Stage, keys: Sequence[str]) -> Plan:
     new = [key for key in keys if key not in seen]
     stale = [key for key in keys if key in seen and seen[key] != current]
     failed = [key for key in keys if seen.get(key) == current and key in failed_now]
-    return Plan(stage, current, new, stale, failed, len(keys) - len(new) - len(stale) - len(failed))
+    return Plan(stage, current, new, stale, failed)
 
 
 def settle(workspace: Workspace, stage: Stage) -> None:

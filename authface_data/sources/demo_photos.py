@@ -12,7 +12,7 @@ from pathlib import Path
 from authface_data.weights import cache_dir, from_package, package_file
 from manifests.errors import Missing
 
-GOVERNMENT = "US government photographer (not stated)"
+GOVERNMENT = "US government (unverified)"
 LIKELY = "other:US government portrait (unverified)"
 SCIKIT_IMAGE, FACE_RECOGNITION = "scikit-image==0.26.0", "face_recognition==1.3.0"
 
