@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export AUTHFACE_CACHE ?= $(CURDIR)/.assets
 
-.PHONY: demo test fast lint wheel-test clean
+.PHONY: demo test fast lint clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

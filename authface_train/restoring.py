@@ -19,7 +19,7 @@ STRIP, STRIP_SIDE_PX, STRIP_FACES = "strip.jpg", 256, 8
 def weights_dir(workspace: Path | None) -> str | None:
     """The workspace's weights_dir, where there is a workspace: restoring needs none."""
     try:
-        return Workspace.find(workspace).settings.weights_dir
+        return Workspace.find(workspace).weights_dir
     except UserMistake:
         if workspace is not None:
             raise

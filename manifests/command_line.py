@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from typer.core import TyperGroup
 
 from manifests.errors import AuthfaceError, Terminated
@@ -33,6 +36,17 @@ def wants_retry(value: str | None) -> bool:
     return value == "failed"
 
 
+def shown(path: object) -> str:
+    """A path as it is printed: quoted for a shell where it must be, and safe from rich's markup."""
+    return escape(shlex.quote(str(path)))
+
+
+# Typer carries its own copy of click, or in older versions depends on it: the base of its usage errors in either.
+UsageError: Any = typer.BadParameter.__mro__[1]
+# A place that cannot be written to is the user's to mend; any other OSError is ours.
+PLACES = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOSPC, errno.EROFS, errno.EDQUOT)
+
+
 class Commands(TyperGroup):
     """Runs a command; a mistake or something missing ends it with one line and the documented code."""
 
@@ -41,17 +55,21 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except (AuthfaceError, Terminated) as error:
-            errors.print(f"[bold red]authface:[/] {_plain(error)}")
-            sys.exit(error.exit_code)
+            _end(str(error), error.exit_code)
+        except UsageError as error:
+            asked = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
+            _end(error.format_message() + asked, 2)
+        except OSError as error:
+            if error.errno not in PLACES:
+                raise
+            _end(f"{error.filename}: {error.strerror}", 2)
         except KeyboardInterrupt:
-            errors.print("[bold red]authface:[/] interrupted; what was committed is kept, run it again to go on")
-            sys.exit(130)
+            _end("interrupted; what was committed is kept, run it again to go on", 130)
 
 
-def _plain(error: BaseException) -> str:
-    from rich.markup import escape
-
-    return escape(" ".join(str(error).split()))
+def _end(words: str, code: int) -> NoReturn:
+    errors.print(f"[bold red]authface:[/] {escape(' '.join(words.split()))}")
+    sys.exit(code)
 
 
 def _terminate(*_: Any) -> None:

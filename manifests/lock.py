@@ -52,7 +52,10 @@ def writer_lock(workspace: Workspace, command: str) -> Iterator[None]:
             theirs = workspace.read_bytes(LOCK)
         except FileNotFoundError:
             continue  # released between the two looks
-        holder = json.loads(theirs)
+        try:
+            holder = json.loads(theirs)
+        except ValueError:
+            raise UserMistake(f"{workspace.root}/{LOCK} cannot be read: remove it if nothing is writing there") from None
         if not _is_stale(holder):
             raise UserMistake(
                 f"{workspace.root} is being written by `authface {holder['command']}` (process {holder['pid']} on "
@@ -63,4 +66,4 @@ def writer_lock(workspace: Workspace, command: str) -> Iterator[None]:
         workspace.empty_temp()
         yield
     finally:
-        workspace.remove(LOCK)
+        workspace.remove_if_same(LOCK, mine)

@@ -7,7 +7,7 @@ import tomllib
 from importlib import resources
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from manifests.errors import UserMistake
 
@@ -51,6 +51,12 @@ class Splits(Section):
     test: float = Field(0.0, ge=0, lt=1)
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _leaves_some_to_train_on(self) -> Splits:
+        if self.val + self.test >= 1:
+            raise ValueError("val and test together leave nothing to train on")
+        return self
+
 
 class Settings(Section):
     weights_dir: str | None = Field(None, description="where weights are looked for before the caches")
@@ -73,11 +79,11 @@ def _known_keys(path: list[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def load_settings(text: str, where: str) -> Settings:
+def load_settings(data: bytes, where: str) -> Settings:
     """Parse and check. Raises UserMistake, one line, naming the key and what was expected or meant."""
     try:
-        return Settings.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+        return Settings.model_validate(tomllib.loads(data.decode("utf-8-sig")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserMistake(f"{where} is not valid TOML: {error}") from error
     except ValidationError as error:
         # A misspelt key is also a missing one: the misspelling explains more.

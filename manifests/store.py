@@ -139,7 +139,7 @@ class Store:
         for _ in range(5):
             try:
                 paths = self.parts()
-                wanted = None if columns is None else list(dict.fromkeys([*columns, *self.manifest.key]))
+                wanted = None if columns is None else list(dict.fromkeys([*columns, *_identity(self.manifest)]))
                 tables = [self._read_part(path, wanted) for path in paths]
                 break
             except FileNotFoundError:  # a writer compacted between listing and reading
@@ -150,24 +150,19 @@ class Store:
         empty = schema.empty_table() if wanted is None else schema.empty_table().select(wanted)
         table = pa.concat_tables([empty, *tables])
         if len(paths) > 1:
-            table = table.filter(pa.array(_is_last(table, self.manifest.key)))
+            table = table.filter(pa.array(_is_last(table, self.manifest)))
         return table if columns is None else table.select(list(dict.fromkeys(columns)))
 
     def read_pandas(self, columns: list[str] | None = None) -> pd.DataFrame:
         """The same as a pandas frame."""
         return self.read(columns).to_pandas()
 
-    def done(self, fingerprint: str) -> set[str]:
-        """Inputs (values of the manifest's source column) that have a row with this fingerprint."""
-        table = self.read([self.manifest.source, "fingerprint"])
-        return set(table.filter(pc.equal(table["fingerprint"], fingerprint))[self.manifest.source].to_pylist())
-
     def _last_of_each_key(self) -> np.ndarray:
-        """For every row of every part, in order: whether no later row has its key."""
-        keys = list(self.manifest.key)
-        tables = [self._read_part(path, keys) for path in self.parts()]
-        empty = self.manifest.schema.remove_metadata().empty_table().select(keys)
-        return _is_last(pa.concat_tables([empty, *tables]), self.manifest.key)
+        """For every row of every part, in order: whether no later row supersedes it."""
+        columns = _identity(self.manifest)
+        tables = [self._read_part(path, columns) for path in self.parts()]
+        empty = self.manifest.schema.remove_metadata().empty_table().select(columns)
+        return _is_last(pa.concat_tables([empty, *tables]), self.manifest)
 
     def _metadata(self, path: str) -> dict[bytes, bytes]:
         try:
@@ -175,14 +170,24 @@ class Store:
                 return pq.read_schema(file).metadata or {}
         except FileNotFoundError:
             return {}
+        except pa.ArrowInvalid as error:
+            raise UserMistake(_damaged(f"{self.workspace.root}/{path}", error)) from error
 
     def _read_part(self, path: str, columns: list[str] | None = None) -> pa.Table:
-        with self.workspace.open(path) as file:
-            part = pq.ParquetFile(file)
-            check_version(self.manifest, part.schema_arrow.metadata or {}, f"{self.workspace.root}/{path}")
-            table = part.read(columns)
+        where = f"{self.workspace.root}/{path}"
+        try:
+            with self.workspace.open(path) as file:
+                part = pq.ParquetFile(file)
+                check_version(self.manifest, part.schema_arrow.metadata or {}, where)
+                table = part.read(columns)
+        except pa.ArrowInvalid as error:
+            raise UserMistake(_damaged(where, error)) from error
         table = table.replace_schema_metadata(None)
         return table if columns is None else table.select(columns)
+
+
+def _damaged(where: str, error: Exception) -> str:
+    return f"{where} is damaged ({str(error).splitlines()[0][:80]}): put back a copy, or remove it and make its rows again"
 
 
 def part_version(metadata: dict[bytes, bytes]) -> int:
@@ -201,10 +206,28 @@ def check_version(manifest: Manifest, metadata: dict[bytes, bytes], where: str) 
         raise UserMistake(f"{where} has schema {manifest.name} v{version}, now v{manifest.version}: `authface migrate`")
 
 
-def _is_last(table: pa.Table, key: tuple[str, ...]) -> np.ndarray:
-    """Shape (rows,) bool: True where no later row has the same key."""
+def _identity(manifest: Manifest) -> list[str]:
+    """The columns that tell which rows supersede which."""
+    return list(dict.fromkeys([*manifest.key, manifest.source, "fingerprint"]))
+
+
+def _is_last(table: pa.Table, manifest: Manifest) -> np.ndarray:
+    """Shape (rows,) bool: True where no later row supersedes the row.
+
+    A later row with the same key does. Where an input gives several rows (a photo its faces), they are made together: a
+    later row of the input with another fingerprint supersedes all of its earlier ones.
+    """
     last = np.zeros(table.num_rows, bool)
-    if table.num_rows:
-        indexed = table.select(list(key)).append_column("row", pa.array(np.arange(table.num_rows)))
-        last[indexed.group_by(list(key)).aggregate([("row", "max")])["row_max"].to_numpy()] = True
+    last[_last_rows(table, list(manifest.key))] = True
+    if manifest.source not in manifest.key and table.num_rows:
+        newest = _last_rows(table, [manifest.source])
+        marks = table.take(pa.array(newest)).select([manifest.source, "fingerprint"]).to_pandas().set_index(manifest.source)
+        current = table[manifest.source].to_pandas().map(marks["fingerprint"])
+        last &= (current == table["fingerprint"].to_pandas()).to_numpy(bool)
     return last
+
+
+def _last_rows(table: pa.Table, columns: list[str]) -> np.ndarray:
+    """The number of the last row of every different value of the columns."""
+    indexed = table.select(columns).append_column("row", pa.array(np.arange(table.num_rows)))
+    return indexed.group_by(columns).aggregate([("row", "max")])["row_max"].to_numpy()

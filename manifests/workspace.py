@@ -6,10 +6,12 @@ a shared or object store can hold a workspace; what needs a real file (a trainer
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import uuid
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -60,19 +62,28 @@ class Workspace:
 
     @cached_property
     def settings(self) -> Settings:
-        return load_settings(self.read_bytes(SETTINGS_FILE).decode(), f"{self.root}/{SETTINGS_FILE}")
+        return load_settings(self.read_bytes(SETTINGS_FILE), f"{self.root}/{SETTINGS_FILE}")
+
+    @property
+    def weights_dir(self) -> str | None:
+        """The setting of that name; a relative one begins at the workspace."""
+        named = self.settings.weights_dir
+        return None if named is None else str(Path(self.root, Path(named).expanduser()))
 
     # What lies where
 
     @staticmethod
-    def photo_path(photo_id: str, suffix: str) -> str:
-        """Where a photograph is kept. The short hash tells ids apart that differ only by case."""
-        return f"photos/{photo_id}-{short_hash(photo_id, 6)}{suffix}"
+    def photo_path(photo_id: str, sha256: str, suffix: str) -> str:
+        """Where a photograph is kept, named by its content, so that a file that is there never changes.
+
+        The hash also tells ids apart that differ only by case.
+        """
+        return f"photos/{photo_id}-{short_hash(photo_id + sha256)}{suffix}"
 
     @staticmethod
-    def crop_path(face_id: str, size_px: int) -> str:
-        """Where an aligned crop is kept."""
-        return f"faces/{face_id}-{short_hash(face_id, 6)}-{size_px}.png"
+    def crop_path(face_id: str, sha256: str) -> str:
+        """Where an aligned crop is kept, likewise."""
+        return f"faces/{face_id}-{short_hash(face_id + sha256)}.png"
 
     @staticmethod
     def manifest_folder(name: str) -> str:
@@ -118,6 +129,12 @@ class Workspace:
         except FileNotFoundError:
             return
 
+    def remove_all_but(self, folder: str, paths: set[str]) -> None:
+        """Remove the files of a folder that no row names any more."""
+        for name in self.list(folder):
+            if f"{folder}/{name}" not in paths:
+                self.remove(f"{folder}/{name}")
+
     def rename(self, old: str, new: str) -> None:
         """Rename a file within the workspace, over whatever is there; a lost race (old is gone) is fine."""
         try:
@@ -157,16 +174,26 @@ class Workspace:
         return True
 
     def remove_if_same(self, path: str, data: bytes) -> None:
-        """Remove a file whose content is still `data` (two processes may take over one stale lock at once)."""
-        aside = f"{path}.{uuid.uuid4().hex}"
-        try:
-            self.fs.mv(self._full(path), self._full(aside))
-        except FileNotFoundError:
+        """Remove a file whose content is still `data`; one process at a time looks and removes."""
+        with self._alone():
+            try:
+                if self.read_bytes(path) == data:
+                    self.remove(path)
+            except FileNotFoundError:
+                return
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the directory itself locked against other processes of this host, for a moment."""
+        if not self.is_local:
+            yield
             return
-        content = self.read_bytes(aside)
-        if content != data:
-            self.create_exclusive(path, content)
-        self.remove(aside)
+        handle = os.open(self.root, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
 
     def _write_temp(self, data: bytes) -> Path:
         folder = Path(self._full(TEMP))
@@ -190,8 +217,8 @@ class Workspace:
         if not self.is_local:
             return
         for name in self.list(TEMP):
-            host, pid, _ = name.rsplit(".", 2)
-            if host == socket.gethostname() and not psutil.pid_exists(int(pid)):
+            host, _, rest = name.rpartition(".")[0].rpartition(".")
+            if host == socket.gethostname() and rest.isdigit() and not psutil.pid_exists(int(rest)):
                 self.remove(f"{TEMP}/{name}")
 
     # Writing

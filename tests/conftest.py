@@ -46,7 +46,7 @@ def photos() -> dict[str, Path]:
 def weights(photos: dict[str, Path]) -> Path:
     """The folder of embedded weights."""
     folder = Path(os.environ["AUTHFACE_CACHE"]) / "weights"
-    for name in ("retinaface_mobilenet025.onnx", "shape_predictor_68_face_landmarks.dat", "niqe_pris_params.mat"):
+    for name in ("retinaface_mobilenet025.onnx", "shape_predictor_68_face_landmarks.dat", "niqe_pris_params.npz"):
         _need(folder / name)
     return folder
 

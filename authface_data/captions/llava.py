@@ -24,6 +24,7 @@ class LlavaStage:
     version = 1
     subject: Subject = "face"
     gives = CAPTIONS
+    input_mark = "crop_sha256"
     uses_gpu = True
     batch_size = 4
 

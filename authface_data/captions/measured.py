@@ -35,6 +35,7 @@ class MeasuredStage:
     version = 1
     subject: Subject = "face"
     gives = CAPTIONS
+    input_mark = "crop_sha256"
     uses_gpu = False
     batch_size = 1
 
@@ -159,11 +160,11 @@ def _detail(picture: np.ndarray) -> float:
 
 
 def _camera(row: Mapping[str, Any]) -> list[str]:
-    def there(name: str) -> bool:
-        return row.get(name) is not None
+    def value(name: str) -> float:
+        return float(row.get(name) or 0)  # lenses without contacts write 0
 
     return [
-        f"{row['focal_length_mm']:g}mm lens" if there("focal_length_mm") else "",
-        f"f/{row['aperture']:g}" if there("aperture") else "",
-        f"ISO {row['iso']}" if there("iso") else "",
+        f"{value('focal_length_mm'):.0f}mm lens" if value("focal_length_mm") else "",
+        f"f/{round(value('aperture'), 1):g}" if value("aperture") else "",
+        f"ISO {value('iso'):.0f}" if value("iso") else "",
     ]

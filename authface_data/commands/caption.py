@@ -39,7 +39,7 @@ def caption(
         if name not in CAPTIONERS:
             raise UserMistake(f"no captioner {name!r}: there are {', '.join(CAPTIONERS)}")
         module, kind = CAPTIONERS[name].split(":")
-        stage = getattr(import_module(module), kind)(model or settings.model, ws.settings.weights_dir)
+        stage = getattr(import_module(module), kind)(model or settings.model, ws.weights_dir)
         inputs = kept_with_photos(ws)
         if not inputs:
             raise UserMistake("no face is kept yet: `authface filter` first (`authface status` says why faces were dropped)")
@@ -58,5 +58,7 @@ def kept_with_photos(ws: Workspace) -> list[tuple[str, dict[str, Any]]]:
 
     columns = ["photo_id", "width", "height", "focal_length_mm", "aperture", "iso"]
     photos = {row["photo_id"]: row for row in Store(ws, PHOTOS).read(columns).to_pylist()}
-    faces = kept_faces(ws)[["face_id", "photo_id", "crop_path", "qsize_px", "yaw_deg", "roll_deg", "landmarks_crop_px"]]
+    faces = kept_faces(ws)[
+        ["face_id", "photo_id", "crop_path", "crop_sha256", "qsize_px", "yaw_deg", "roll_deg", "landmarks_crop_px"]
+    ]
     return [(row["face_id"], {**row, **photos[row["photo_id"]]}) for row in faces.to_dict("records")]

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-from manifests.command_line import console
+from manifests.command_line import console, shown
 from manifests.errors import AuthfaceError, UserMistake
 
 
@@ -29,7 +30,7 @@ def demo(
     for needed in (weights.RETINAFACE_MOBILE, weights.DLIB68, weights.NIQE):
         weights.find(needed)
     if fetch:
-        console.print(f"Everything is in {weights.cache_dir()}")
+        console.print(f"Everything is in {shown(weights.cache_dir())}")
         return
     if (workspace / "authface.toml").is_file():
         if not (workspace / MARK).is_file():
@@ -60,7 +61,7 @@ MARK = "reports/.demo"
 def _run(*words: object) -> None:
     """Show a command and run it, as a process of its own. Its failure is the demo's, with the same code."""
     line = [str(word) for word in words]
-    console.print(f"\n[bold cyan]$ authface {shlex.join(line)}[/]")
+    console.print(f"\n[bold cyan]$ authface {escape(shlex.join(line))}[/]")
     # -P: a workspace's own folder `manifests` must not be taken for the package, should the demo be started in one.
     done = subprocess.run([sys.executable, "-P", "-m", "cli", *line])
     if done.returncode:

@@ -42,16 +42,22 @@ def filter(
         raise UserMistake("--regate decides from stored scores: it takes no other option of measuring")
     with ws.lock("filter"):
         settings = with_options(ws.settings.filter, given)
+        stored = stored_metrics(ws)
         if regate:
-            gates.check(ws.settings.gates, stored_metrics(ws))
+            if not stored:
+                raise UserMistake("nothing is scored yet: `authface filter` first, without --regate")
+            gates.check(ws.settings.gates, stored)
             gates.decide(ws, ws.settings.gates)
             _say(ws)
             return
         gates.check(ws.settings.gates, [*ARTEFACTS, *settings.metrics])
+        if unknown := [metric for metric in settings.metrics if metric not in {*ARTEFACTS, *stored}]:
+            from authface_data.quality import iqa
+
+            iqa.check(unknown)
         outcomes = measure(ws, settings, workers, again, yes)
         gates.decide(ws, ws.settings.gates)
-        _say(ws)
-        finish(outcomes, "authface caption")
+        finish(outcomes, "authface caption" if _say(ws) else "authface report")
 
 
 def with_options(settings: Filter, given: dict) -> Filter:
@@ -84,10 +90,10 @@ def measure(ws: Workspace, settings: Filter, workers: int | None, again: bool, r
     from manifests.schema import FACES, PHOTOS
     from manifests.store import Store
 
-    photos = Store(ws, PHOTOS).read(["photo_id", "path"]).to_pylist()
+    photos = Store(ws, PHOTOS).read(["photo_id", "path", "sha256"]).to_pylist()
     if not photos:
         raise UserMistake("there are no photographs yet: `authface collect` first")
-    weights_dir = ws.settings.weights_dir
+    weights_dir = ws.weights_dir
     stage = FacesStage(
         settings.detector,
         settings.landmarks,
@@ -100,7 +106,7 @@ def measure(ws: Workspace, settings: Filter, workers: int | None, again: bool, r
     inputs = [(row["photo_id"], row) for row in photos]
     outcomes = local.run(ws, Chain([stage], PhotoReader(ws)), inputs, title="faces", **options)
     remove_orphans(ws)
-    faces = Store(ws, FACES).read(["face_id", "crop_path"]).to_pylist()
+    faces = Store(ws, FACES).read(["face_id", "crop_path", "crop_sha256"]).to_pylist()
     stages = [ScoreStage(metric, weights_dir) for metric in dict.fromkeys([*ARTEFACTS, *settings.metrics])]
     inputs = [(row["face_id"], row) for row in faces]
     scored = local.run(ws, Chain(stages, CropReader(ws)), inputs, title="scores", **options)
@@ -113,11 +119,19 @@ def measure(ws: Workspace, settings: Filter, workers: int | None, again: bool, r
     return outcomes
 
 
-def _say(ws: Workspace) -> None:
+def _say(ws: Workspace) -> int:
+    """Print what is kept, and what could not be judged. Returns the number of kept faces."""
     from manifests.ledger import kept_faces
-    from manifests.schema import FACES, PHOTOS
+    from manifests.schema import FACES, PHOTOS, VERDICTS
     from manifests.store import Store
 
     kept = kept_faces(ws)
     faces, photos = Store(ws, FACES).read(["face_id"]).num_rows, Store(ws, PHOTOS).read(["photo_id"]).num_rows
     console.print(f"{len(kept)} of {faces} faces kept, in {kept['photo_id'].nunique()} of {photos} photographs")
+    verdicts = Store(ws, VERDICTS).read_pandas(["id", "verdict"])
+    failed = verdicts[verdicts["verdict"] == "failed"]["id"].nunique()
+    if failed:
+        console.print(
+            f"[yellow]{failed} could not be judged or measured:[/] `authface status` says why, `authface filter` goes on"
+        )
+    return len(kept)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from manifests.command_line import JsonOption, WorkspaceOption, YesOption, console
+from manifests.command_line import JsonOption, WorkspaceOption, YesOption, console, shown
 
 
 def init(
@@ -24,8 +24,8 @@ def init(
     for manifest in MANIFESTS.values():
         store = Store(ws, manifest)
         store.compact(add=store.table([]))  # an empty part, so that every manifest opens from the start
-    console.print(f"Made {ws.root} from the preset {preset}; its settings are in authface.toml")
-    console.print(f"Next: [bold]authface collect -w {directory} --source folder --path DIR --licence-basis own[/]")
+    console.print(f"Made {shown(ws.root)} from the preset {preset}; its settings are in authface.toml")
+    console.print(f"Next: [bold]authface collect -w {shown(directory)} --source folder --path DIR --licence-basis own[/]")
 
 
 def status(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
@@ -50,7 +50,7 @@ def report(workspace: WorkspaceOption = None) -> None:
 
     ws = Workspace.find(workspace)
     path = page.write(ws)
-    console.print(f"Report: {ws.root}/{path}")
+    console.print(f"Report: {shown(ws.root)}/{path}")
 
 
 def migrate(workspace: WorkspaceOption = None, yes: YesOption = False) -> None:
@@ -69,4 +69,4 @@ def migrate(workspace: WorkspaceOption = None, yes: YesOption = False) -> None:
             console.print(f"{what} would be rewritten, after a copy: pass --yes")
         else:
             copies = bring_up_to_date(ws)
-            console.print(f"{sum(parts.values())} parts rewritten; the old ones are in {ws.root}/{copies}")
+            console.print(f"{sum(parts.values())} parts rewritten; the old ones are in {shown(ws.root)}/{copies}")

@@ -71,11 +71,13 @@ def run(
     workers: processes; 1 works in this process; None chooses by cores and work.
     Interrupted at any moment it loses the rows in flight; what it committed is not repeated.
     """
-    plans = [plan(workspace, stage, [key for key, _ in inputs]) for stage in chain.stages]
+    plans = [plan(workspace, stage, inputs) for stage in chain.stages]
     stale = {p.stage.name: len(p.stale) for p in plans if p.stale}
     if stale and not redo:
         what = ", ".join(f"{count} of {name}" for name, count in stale.items())
-        raise UserMistake(f"{what} were made with other settings and would be made again: pass --yes, or set them back")
+        raise UserMistake(
+            f"{what} were made with other settings (or their source has changed) and would be made again: pass --yes, or set them back"
+        )
     todo = {p.stage.name: {*p.new, *p.stale, *(p.failed if retry_failed else [])} for p in plans}
     tasks: list[Task] = []
     for key, row in inputs:
@@ -84,22 +86,22 @@ def run(
             tasks.append((key, row, wanted))
     outcomes = Outcomes()
     if tasks:
-        committer = _Committer(workspace, chain, [p.fingerprint for p in plans], outcomes)
+        committer = _Committer(workspace, chain, [p.fingerprints for p in plans], outcomes)
         started = time.monotonic()
         try:
             _work(workspace, chain, tasks, title, workers, committer)
         finally:
             committer.commit()
             outcomes.seconds = time.monotonic() - started
-    for stage in chain.stages:
-        settle(workspace, stage)
+    for done in plans:
+        settle(workspace, done)
     return outcomes
 
 
 class _Committer:
     """Gathers outcomes and commits them: rows first, then verdicts, so that a kill between repeats but never loses."""
 
-    def __init__(self, workspace: Workspace, chain: Chain, fingerprints: list[str], outcomes: Outcomes):
+    def __init__(self, workspace: Workspace, chain: Chain, fingerprints: list[dict[str, str]], outcomes: Outcomes):
         self.chain, self.fingerprints, self.outcomes = chain, fingerprints, outcomes
         self.stores = [Store(workspace, stage.gives) for stage in chain.stages]
         self.verdict_store = Store(workspace, VERDICTS)
@@ -109,7 +111,7 @@ class _Committer:
 
     def add(self, outcome: Outcome) -> None:
         key, index, result = outcome
-        stage, mark = self.chain.stages[index], self.fingerprints[index]
+        stage, mark = self.chain.stages[index], self.fingerprints[index][key]
         self.outcomes.add(stage, result)
         gate, subject = ledger_gate(stage), stage.subject
         if isinstance(result, Failed):
@@ -126,11 +128,12 @@ class _Committer:
             self.commit()
 
     def commit(self) -> None:
+        # Taken out first: an interruption in the middle must not commit them a second time.
         for index, store in enumerate(self.stores):
-            store.append(self.rows[index])
-            self.rows[index] = []
-        self.verdict_store.append(self.verdicts)
-        self.verdicts = []
+            rows, self.rows[index] = self.rows[index], []
+            store.append(rows)
+        verdicts, self.verdicts = self.verdicts, []
+        self.verdict_store.append(verdicts)
         self.last = time.monotonic()
 
 
@@ -162,7 +165,7 @@ def _work(
             progress.update(bar, completed=finished, rate=f"{rate:.2f}/s")
 
         if len(devices) == 1:
-            worker.start(chain, workspace.write_bytes, devices[0])
+            worker.start(chain, workspace, devices[0])
             for unit in _units(tasks, _unit_size(chain, len(tasks), 1)):
                 took(worker.run(unit))
         else:

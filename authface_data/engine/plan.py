@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from authface_data.engine.stage import Stage, ledger_gate, stage_fingerprint
+from authface_data.engine.stage import Stage, fingerprints, ledger_gate
 from manifests.schema import VERDICTS
 from manifests.store import Store
 from manifests.workspace import Workspace
@@ -16,59 +17,77 @@ from manifests.workspace import Workspace
 
 @dataclass(frozen=True)
 class Plan:
-    """The inputs of one stage that are not done, sorted into what became of them."""
+    """The inputs of one stage that are not done, sorted into what became of them; and the fingerprint that each should have."""
 
     stage: Stage
-    fingerprint: str
+    fingerprints: dict[str, str]
     new: list[str]
     stale: list[str]
     failed: list[str]
 
 
-def plan(workspace: Workspace, stage: Stage, keys: Sequence[str]) -> Plan:
-    """Sort the keys of all inputs. A key whose rows or verdict carry another fingerprint is stale."""
-    current = stage_fingerprint(stage)
+def plan(workspace: Workspace, stage: Stage, inputs: Sequence[tuple[str, Mapping[str, Any]]]) -> Plan:
+    """Sort the inputs (key, row). One whose rows or verdict carry another fingerprint than it should have is stale."""
+    wanted = fingerprints(stage, inputs)
     rows = _own_rows(Store(workspace, stage.gives).read([*stage.gives.key, stage.gives.source, "fingerprint"]), stage)
     seen = dict(zip(rows[stage.gives.source].to_pylist(), rows["fingerprint"].to_pylist(), strict=True))
     verdicts = _own_verdicts(Store(workspace, VERDICTS).read(), stage)
     failed_now = set()
     for key, mark, verdict in zip(*(verdicts[c].to_pylist() for c in ("id", "fingerprint", "verdict")), strict=True):
-        if seen.get(key) == current:
+        if seen.get(key) == wanted.get(key):
             continue
         seen[key] = mark
-        if mark == current and verdict == "failed":
+        if mark == wanted.get(key) and verdict == "failed":
             failed_now.add(key)
-    new = [key for key in keys if key not in seen]
-    stale = [key for key in keys if key in seen and seen[key] != current]
-    failed = [key for key in keys if seen.get(key) == current and key in failed_now]
-    return Plan(stage, current, new, stale, failed)
+    new = [key for key in wanted if key not in seen]
+    stale = [key for key in wanted if key in seen and seen[key] != wanted[key]]
+    failed = [key for key in wanted if seen.get(key) == wanted[key] and key in failed_now]
+    return Plan(stage, wanted, new, stale, failed)
 
 
-def settle(workspace: Workspace, stage: Stage) -> None:
-    """After a run: compact, and remove what a stage made with other settings for inputs that are done with the present ones.
+def settle(workspace: Workspace, plan: Plan) -> None:
+    """After a run: compact, and remove what is outdated of the plan's inputs.
 
-    Done again after a kill, it finishes what was left.
+    Outdated is what a stage made of an input otherwise, once it has made or refused it as it should: an input that failed
+    keeps what was made of it before. Done again after a kill, it finishes what was left.
     """
-    current = stage_fingerprint(stage)
-    source, gives = stage.gives.source, Store(workspace, stage.gives)
-    verdicts = Store(workspace, VERDICTS)
-    rows = _own_rows(gives.read([*stage.gives.key, source, "fingerprint"]), stage)
-    made = pc.unique(rows.filter(pc.equal(rows["fingerprint"], current))[source])
-    refused = _own_verdicts(verdicts.read(), stage)
-    refused_ids = refused.filter(pc.equal(refused["fingerprint"], current))["id"]
-    done = pa.chunked_array([made, *refused_ids.chunks], pa.string())
+    stage, wanted = plan.stage, plan.fingerprints
+    source, gives, verdicts = stage.gives.source, Store(workspace, stage.gives), Store(workspace, VERDICTS)
+    made = _current(_own_rows(gives.read([*stage.gives.key, source, "fingerprint"]), stage), source, wanted)
+    told = _own_verdicts(verdicts.read(), stage)
+    dropped = _current(told.filter(pc.equal(told["verdict"], "dropped")), "id", wanted)
 
     def outdated_row(part: pa.Table) -> pa.Array:
-        old = pc.and_(_is_own(part, stage), pc.not_equal(part["fingerprint"], current))
-        return pc.and_(old, pc.is_in(part[source], done))
+        keys, marks = part[source].to_pylist(), part["fingerprint"].to_pylist()
+        own = _is_own(part, stage).to_pylist()
+        return pa.array(
+            [
+                mine and key in wanted and (key in dropped or (key in made and mark != wanted[key]))
+                for mine, key, mark in zip(own, keys, marks, strict=True)
+            ],
+            pa.bool_(),
+        )
 
     def outdated_verdict(part: pa.Table) -> pa.Array:
-        # A refusal with the present settings is outdated too where a row was made since: by a retry.
-        old = pc.or_(pc.not_equal(part["fingerprint"], current), pc.is_in(part["id"], made))
-        return pc.and_(pc.and_(_is_own_verdict(part, stage), old), pc.is_in(part["id"], done))
+        # A refusal as it should be is outdated too where a row was made since: by a retry.
+        keys, marks = part["id"].to_pylist(), part["fingerprint"].to_pylist()
+        own = _is_own_verdict(part, stage).to_pylist()
+        return pa.array(
+            [
+                mine and key in wanted and (key in made or (key in dropped and mark != wanted[key]))
+                for mine, key, mark in zip(own, keys, marks, strict=True)
+            ],
+            pa.bool_(),
+        )
 
     gives.compact(outdated_row)
     verdicts.compact(outdated_verdict)
+
+
+def _current(table: pa.Table, column: str, wanted: dict[str, str]) -> set[str]:
+    """The inputs, named by a column, that have a row with the fingerprint they should have."""
+    pairs = zip(table[column].to_pylist(), table["fingerprint"].to_pylist(), strict=True)
+    return {key for key, mark in pairs if wanted.get(key) == mark}
 
 
 def _is_own(table: pa.Table, stage: Stage) -> pa.Array | pa.ChunkedArray:

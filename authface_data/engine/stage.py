@@ -54,7 +54,8 @@ class Stage(Protocol):
     name: where several stages share a manifest, the value of its second key column in this stage's rows.
     version: raised when its results change; part of the fingerprint.
     subject: what its inputs are, in the ledger.
-    gives: the manifest of its rows. `source_column` of that manifest holds the key of the input.
+    gives: the manifest of its rows, whose source column holds the key of the input.
+    input_mark: the column of its input rows that changes when the input does (a hash, say): part of the fingerprint.
     uses_gpu: whether `setup` takes a CUDA device where there is one.
     """
 
@@ -62,6 +63,7 @@ class Stage(Protocol):
     version: int
     subject: Subject
     gives: Manifest
+    input_mark: str
     uses_gpu: bool
     batch_size: int
 
@@ -81,9 +83,10 @@ class Stage(Protocol):
         ...
 
 
-def stage_fingerprint(stage: Stage) -> str:
-    """The fingerprint of what a stage makes with its present settings."""
-    return fingerprint(stage=stage.name, version=stage.version, settings=stage.settings())
+def fingerprints(stage: Stage, inputs: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
+    """Key -> the fingerprint of what a stage makes of that input (key, row) with its present settings."""
+    settings = fingerprint(stage=stage.name, version=stage.version, settings=stage.settings())
+    return {key: fingerprint(settings=settings, input=row.get(stage.input_mark)) for key, row in inputs}
 
 
 def ledger_gate(stage: Stage) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Mapping, Sequence
 from multiprocessing import connection, parent_process
@@ -10,7 +11,7 @@ from multiprocessing.queues import SimpleQueue
 from typing import Any
 
 from authface_data.engine.stage import Chain, Failed, Item, Result, Rows, Stage, WritePixels
-from manifests.errors import AuthfaceError
+from manifests.errors import AuthfaceError, UserMistake
 from manifests.workspace import Workspace
 
 # One unit of work: a row, its key, and which stages of the chain it still needs.
@@ -23,9 +24,16 @@ _write_pixels: WritePixels | None = None
 _broken: Exception | None = None
 
 
-def start(chain: Chain, write_pixels: WritePixels, device: str) -> None:
+def start(chain: Chain, workspace: Workspace, device: str) -> None:
     """Load the chain's models in this process."""
     global _chain, _write_pixels
+
+    def write_pixels(path: str, data: bytes) -> None:
+        try:
+            workspace.write_bytes(path, data)
+        except OSError as error:  # a full or unwritable disk is no row's fault
+            raise UserMistake(f"cannot write {workspace.root}/{path}: {error.strerror}") from error
+
     _chain, _write_pixels = chain, write_pixels
     for stage in chain.stages:
         stage.setup(device)
@@ -34,11 +42,12 @@ def start(chain: Chain, write_pixels: WritePixels, device: str) -> None:
 def start_process(chain: Chain, root: str, hand_out: SimpleQueue[str], threads: int) -> None:
     """The same as the first thing in a process of its own. What goes wrong is told by the first `run`."""
     global _broken
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's to handle
     threading.Thread(target=_die_with_parent, daemon=True).start()
     for name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):  # read when torch and OpenCV are imported, in setup
         os.environ[name] = str(threads)
     try:
-        start(chain, Workspace(root).write_bytes, hand_out.get())
+        start(chain, Workspace(root), hand_out.get())
     except Exception as error:
         _broken = error
 

@@ -24,7 +24,4 @@ def remove_orphans(workspace: Workspace) -> None:
     Store(workspace, SCORES).compact(orphan)
     Store(workspace, CAPTIONS).compact(orphan)
     Store(workspace, VERDICTS).compact(orphan_verdict)
-    paths = set(faces["crop_path"].to_pylist())
-    for name in workspace.list("faces"):
-        if f"faces/{name}" not in paths:
-            workspace.remove(f"faces/{name}")
+    workspace.remove_all_but("faces", set(faces["crop_path"].to_pylist()))

@@ -43,6 +43,7 @@ class FacesStage:
     version = 1
     subject: Subject = "photo"
     gives = FACES
+    input_mark = "sha256"
     batch_size = 1
 
     def __init__(
@@ -105,7 +106,8 @@ class FacesStage:
         mark = fingerprint(detector=self._detector_settings())
         face_id = f"{photo_id}_{short_hash(f'{mark} {np.rint(box_px).astype(int).tolist()}')}"
         data = png_bytes(crop.pixels)
-        path = Workspace.crop_path(face_id, self.size_px)
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = Workspace.crop_path(face_id, sha256)
         write_pixels(path, data)
         row: dict[str, Any] = {
             "face_id": face_id,
@@ -125,7 +127,7 @@ class FacesStage:
             "upscaled": crop.upscaled,
             "pad_fraction": crop.pad_fraction,
             "crop_path": path,
-            "crop_sha256": hashlib.sha256(data).hexdigest(),
+            "crop_sha256": sha256,
             "crop_size_px": self.size_px,
             "landmarks_crop_px": landmarks_crop.tolist(),
         }

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import tempfile
 import urllib.error
 from importlib import metadata
 
@@ -15,12 +16,31 @@ from authface_data import weights
 from manifests.errors import Missing, UserMistake
 
 SEED = 0
-OWN_WEIGHTS = {"niqe": weights.NIQE}
 
 
 def revision() -> str:
     """Part of every IQA score's fingerprint."""
     return f"pyiqa {metadata.version('pyiqa')}"
+
+
+def _niqe_mat(weights_dir: str | None, folder: str) -> str:
+    """NIQE's parameters in the .mat layout that pyiqa reads, as a file in a folder."""
+    import scipy.io
+
+    params = np.load(weights.find(weights.NIQE, weights_dir))
+    path = f"{folder}/niqe.mat"
+    mu, cov = params["mu_pris_param"].reshape(1, -1), params["cov_pris_param"]
+    scipy.io.savemat(path, {"mu_prisparam": mu, "cov_prisparam": cov})
+    return path
+
+
+def check(metrics: list[str]) -> None:
+    """Raises UserMistake for a name that pyiqa has no metric by, before anything is measured."""
+    import pyiqa
+
+    for metric in metrics:
+        if metric not in pyiqa.list_models(metric_mode="NR"):
+            raise UserMistake(f"no metric {metric!r}: it takes pyiqa's no-reference metrics (musiq, niqe, piqe, …)")
 
 
 class Iqa:
@@ -31,14 +51,11 @@ class Iqa:
         import pyiqa
         import torch
 
-        if metric not in pyiqa.list_models(metric_mode="NR"):
-            raise UserMistake(f"no metric {metric!r}: `authface` has its own, and pyiqa's no-reference metrics")
-        options = {}
-        if metric in OWN_WEIGHTS:
-            options["pretrained_model_path"] = str(weights.find(OWN_WEIGHTS[metric], weights_dir))
+        check([metric])
         said = io.StringIO()
         try:
-            with contextlib.redirect_stdout(said):
+            with contextlib.redirect_stdout(said), tempfile.TemporaryDirectory() as folder:
+                options = {"pretrained_model_path": _niqe_mat(weights_dir, folder)} if metric == "niqe" else {}
                 self._metric = pyiqa.create_metric(metric, device=torch.device(device), **options)
         except (OSError, urllib.error.URLError) as error:
             asked = re.search(r'Downloading: "([^"]+)" to (\S+)', said.getvalue())

@@ -12,6 +12,7 @@ import numpy as np
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
 from authface_data.photo import Photo
 from authface_data.quality import ARTEFACTS, iqa
+from authface_data.weights import NIQE
 from manifests.ledger import Subject
 from manifests.schema import SCORES
 from manifests.workspace import Workspace
@@ -35,6 +36,7 @@ class ScoreStage:
     version = 1
     subject: Subject = "face"
     gives = SCORES
+    input_mark = "crop_sha256"
     batch_size = 1
 
     def __init__(self, metric: str, weights_dir: str | None):
@@ -66,4 +68,5 @@ class ScoreStage:
             "value": value,
             "metric_version": self._version(),
             "crop_policy": CROP_POLICY,
+            "model_revision": NIQE.sha256 if self.name == "niqe" else None,
         }

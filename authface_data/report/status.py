@@ -58,7 +58,7 @@ def gather(ws: Workspace) -> Status:
         dropped=reasons("dropped"),
         failed=reasons("failed"),
         runs=done_runs,
-        next=_next(rows, len(kept), captioned, done_runs),
+        next=_next(rows, bool((verdicts["gate"] == "faces").any()), len(kept), captioned, done_runs),
     )
 
 
@@ -78,11 +78,12 @@ def runs(ws: Workspace) -> dict[str, str]:
     return found
 
 
-def _next(rows: dict[str, int], kept: int, captioned: int, runs: dict[str, str]) -> str:
+def _next(rows: dict[str, int], looked: bool, kept: int, captioned: int, runs: dict[str, str]) -> str:
+    """The command to run next. looked: whether photographs without a face were found."""
     if not rows["photos"]:
         return "authface collect --source folder --path DIR --licence-basis own"
     if not rows["faces"]:
-        return "authface filter"
+        return "collect others: no face was found in any photograph" if looked else "authface filter"
     if not kept:
         return "lower a threshold in authface.toml, then authface filter --regate"
     if captioned < kept:

@@ -18,7 +18,7 @@ from manifests.ledger import Subject
 from manifests.schema import PHOTOS
 from manifests.workspace import Workspace
 
-UNDECODABLE = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+UNDECODABLE = (OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
 
 def open_file(row: Mapping[str, Any]) -> Photo:
@@ -36,6 +36,7 @@ class CollectStage:
     version = 1
     subject: Subject = "photo"
     gives = PHOTOS
+    input_mark = "mark"
     uses_gpu = False
     batch_size = 1
 
@@ -63,7 +64,8 @@ class CollectStage:
         except UNDECODABLE as error:
             words = re.sub(r" <_io\S* object at \w+>", "", str(error))  # an address would differ from run to run
             return Dropped(f"undecodable: {name}: {words}"[:500])
-        path = Workspace.photo_path(item.key, Path(name).suffix.lower())
+        sha256 = hashlib.sha256(photo.data).hexdigest()
+        path = Workspace.photo_path(item.key, sha256, Path(name).suffix.lower())
         write_pixels(path, photo.data)
         width, height = photo.size_px
         row = {
@@ -78,7 +80,7 @@ class CollectStage:
             "note": item.row.get("note"),
             "licence_basis": item.row.get("licence_basis") or self.licence_basis,
             "path": path,
-            "sha256": hashlib.sha256(photo.data).hexdigest(),
+            "sha256": sha256,
             "bytes": len(photo.data),
             "width": width,
             "height": height,

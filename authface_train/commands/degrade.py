@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from authface_train.commands.pictures import pictures_in
-from manifests.command_line import console
+from manifests.command_line import console, shown
 
 
 def degrade(
@@ -39,4 +39,4 @@ def degrade(
         Image.fromarray(np.rint(made * 255).astype(np.uint8)).save(output / f"{file.stem}.png")
         rows.append({"file": file.name, "preset": preset, "seed": seed, **dataclasses.asdict(drawn)})
     pd.DataFrame(rows).to_parquet(output / "draws.parquet", index=False)
-    console.print(f"{len(files)} pictures degraded to {output}; what each was given stands in draws.parquet")
+    console.print(f"{len(files)} pictures degraded to {shown(output)}; what each was given stands in draws.parquet")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from authface_train.commands.pictures import pictures_in
-from manifests.command_line import WorkspaceOption, console
+from manifests.command_line import WorkspaceOption, console, shown
 from manifests.errors import DoneInPart
 
 
@@ -25,7 +25,7 @@ def restore(
     files = pictures_in(input)
     todo = [file for file in files if overwrite or not (output / f"{file.stem}.png").exists()]
     if len(todo) < len(files):
-        console.print(f"{len(files) - len(todo)} are there already in {output} (--overwrite restores them again)")
+        console.print(f"{len(files) - len(todo)} are there already in {shown(output)} (--overwrite restores them again)")
     if not todo:
         return
     import time
@@ -42,7 +42,7 @@ def restore(
     refused = restoring.restore_files(restorer, todo, output, steps, seed)
     done = len(todo) - len(refused)
     if done:
-        console.print(f"{done} faces restored to {output}, {(time.monotonic() - started) / done:.2f} s each")
+        console.print(f"{done} faces restored to {shown(output)}, {(time.monotonic() - started) / done:.2f} s each")
     if restorer.notes.get("untrained"):
         console.print("[yellow]Untrained model:[/] what it makes is noise; it shows that the machinery runs")
     if refused:

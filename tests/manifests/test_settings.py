@@ -9,13 +9,13 @@ from manifests.settings import load_settings, preset_names, preset_text
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_are_valid_and_commented(name):
     text = preset_text(name)
-    settings = load_settings(text, name)
+    settings = load_settings(text.encode(), name)
     assert settings.gates
     assert text.startswith("#")
 
 
 def test_embedded_is_as_documented():
-    settings = load_settings(preset_text("embedded"), "x")
+    settings = load_settings(preset_text("embedded").encode(), "x")
     assert (settings.filter.detector, settings.filter.landmarks, settings.filter.size) == ("retinaface-mobile", "dlib", 512)
     assert settings.filter.metrics == ["piqe", "niqe"]
     assert settings.captions.captioner == "measured"
@@ -32,10 +32,12 @@ def test_embedded_is_as_documented():
         ("[[gates]]\nname='a'\nmetric='b'\nop='>='\ntreshold=1", "did you mean threshold?"),
         ("[filter]\nsize = 700", "filter.size"),
         ("[filter", "is not valid TOML"),
+        ("# caf\u00e9", "is not valid TOML"),
+        ("[splits]\nval = 0.6\ntest = 0.6", "nothing to train on"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(text, words):
     with pytest.raises(UserMistake) as caught:
-        load_settings(text, "authface.toml")
+        load_settings(text.encode("latin-1"), "authface.toml")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

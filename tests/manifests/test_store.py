@@ -199,12 +199,26 @@ def test_a_reader_survives_a_compaction_between_listing_and_reading(workspace, m
     assert len(calls) == 2
 
 
-def test_done_is_key_and_fingerprint(workspace):
+def test_the_faces_of_a_photo_are_superseded_together(workspace):
+    """Two faces found with old settings, one with new ones: a reader sees one generation, before and after compaction."""
+    store = Store(workspace, FACES)
+    store.append([{"face_id": f"p_{n}", "photo_id": "p", "fingerprint": "old"} for n in "ab"])
+    store.append([{"face_id": "q_a", "photo_id": "q", "fingerprint": "old"}])
+    store.append([{"face_id": "p_c", "photo_id": "p", "fingerprint": "new"}])
+    assert sorted(store.read()["face_id"].to_pylist()) == ["p_c", "q_a"]
+    assert store.read(["score"]).num_rows == 2
+    store.compact()
+    assert sorted(pd.read_parquet(workspace.local("manifests/faces"))["face_id"]) == ["p_c", "q_a"]
+
+
+def test_a_damaged_part_is_named(workspace):
     store = Store(workspace, SCORES)
-    store.append([score("a", 1, fingerprint="old"), score("b", 1, fingerprint="new")])
-    store.append([score("a", 1, fingerprint="new")])
-    assert store.done("new") == {"a", "b"}
-    assert store.done("old") == set()
+    store.append([score("a", 1)])
+    path = workspace.local(store.parts()[0])
+    path.write_bytes(path.read_bytes()[:50])
+    for use in (store.read, lambda: Store(workspace, SCORES)):
+        with pytest.raises(UserMistake, match=f"{path.name} is damaged"):
+            use()
 
 
 def test_parts_are_named_in_the_replacing_part(workspace):

@@ -37,7 +37,7 @@ def test_a_second_init_is_refused(workspace):
 
 
 def test_ids_that_differ_by_case_get_different_files():
-    lower, upper = (Workspace.photo_path(photo, ".jpg") for photo in ("us_abc", "us_ABC"))
+    lower, upper = (Workspace.photo_path(photo, "5f", ".jpg") for photo in ("us_abc", "us_ABC"))
     assert lower.lower() != upper.lower()
     assert lower.startswith("photos/us_abc-")
 
@@ -49,6 +49,17 @@ def test_exclusive_creation_and_conditional_removal(workspace):
     assert workspace.read_bytes("x") == b"1"
     workspace.remove_if_same("x", b"1")
     assert not workspace.exists("x")
+
+
+def test_a_relative_weights_dir_begins_at_the_workspace(tmp_path):
+    for text, expected in (
+        ('weights_dir = "w"', str(tmp_path / "a" / "w")),
+        ('weights_dir = "/data/w"', "/data/w"),
+        ("", None),
+    ):
+        ws = Workspace.create(tmp_path / "a", text)
+        assert ws.weights_dir == expected
+        (tmp_path / "a" / "authface.toml").unlink()
 
 
 def test_a_workspace_goes_to_worker_processes(workspace):

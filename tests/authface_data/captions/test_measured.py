@@ -62,7 +62,7 @@ def test_light_colour_and_key():
     lit = np.clip(grey().astype(float) * np.linspace(1.9, 0.3, 512)[None, :, None], 0, 255).astype(np.uint8)
     assert "light from the left" in measured_tags(row(), lit)
     assert "light from the right" in measured_tags(row(), lit[:, ::-1])
-    warm = [*grey().astype(int), 25, 0, -40]
+    warm = grey().astype(int) + [25, 0, -40]
     assert "warm colours" in measured_tags(row(), np.clip(warm, 0, 255).astype(np.uint8))
     assert "cool colours" in measured_tags(row(), np.clip(warm[..., ::-1], 0, 255).astype(np.uint8))
 

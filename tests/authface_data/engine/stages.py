@@ -16,6 +16,7 @@ class Measure:
 
     subject = "face"
     gives = SCORES
+    input_mark = "mark"
     uses_gpu = False
     version = 1
 

@@ -6,7 +6,7 @@ import pytest
 from stages import Decoded, Measure, Short, no_picture
 
 from authface_data.engine import local
-from authface_data.engine.stage import Chain, stage_fingerprint
+from authface_data.engine.stage import Chain, fingerprints
 from manifests.errors import UserMistake
 from manifests.schema import SCORES, VERDICTS
 from manifests.store import Store
@@ -173,9 +173,72 @@ def test_a_row_that_kills_its_worker_fails_alone(workspace):
     assert "worker process died" in verdicts(workspace)["f2"]["reason"]
 
 
-def test_the_fingerprint_is_of_name_version_and_settings():
-    base = stage_fingerprint(Measure())
-    assert stage_fingerprint(Measure(batch_size=8)) == base
+def test_an_input_that_changed_is_stale_alone(workspace):
+    rows = inputs(3)
+    run(workspace, Measure(), rows)
+    changed = [(key, {**row, "mark": "edited", "number": 9.0} if key == "f1" else row) for key, row in rows]
+    with pytest.raises(UserMistake, match="1 of m"):
+        run(workspace, Measure(), changed)
+    run(workspace, Measure(), changed, redo=True)
+    assert scores(workspace) == {"f0": 0, "f1": 9, "f2": 2}
+
+
+def test_an_input_that_fails_to_be_made_again_keeps_its_old_row(workspace, tmp_path):
+    rows = inputs(3, f1="raise")
+    healed = tmp_path / "healed"
+    healed.touch()
+    run(workspace, Measure(heal=healed), rows)
+    healed.unlink()
+    run(workspace, Measure(heal=healed, scale=2.0), rows, redo=True)
+    assert scores(workspace) == {"f0": 0, "f1": 1, "f2": 4}
+    assert verdicts(workspace)["f1"]["verdict"] == "failed"
+    healed.touch()
+    run(workspace, Measure(heal=healed, scale=2.0), rows, retry_failed=True)
+    assert scores(workspace) == {"f0": 0, "f1": 2, "f2": 4}
+    assert verdicts(workspace) == {}
+
+
+def test_a_disk_that_cannot_be_written_stops_and_fails_no_row(workspace, monkeypatch):
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    write = type(workspace).write_bytes
+    monkeypatch.setattr(
+        type(workspace),
+        "write_bytes",
+        lambda ws, path, data: full(path, data) if path.startswith("faces/") else write(ws, path, data),
+    )
+    with pytest.raises(UserMistake, match="No space left"):
+        run(workspace, Measure(), inputs(3, f1="pixels"))
+    assert verdicts(workspace) == {}
+    assert scores(workspace) == {"f0": 0}
+
+
+def test_an_interrupted_commit_writes_nothing_twice(workspace, monkeypatch):
+    """A signal arrives when the rows are on the disk, before the engine knows."""
+    append = Store.append
+
+    def interrupted(store, rows):
+        append(store, rows)
+        if store.manifest is SCORES:
+            monkeypatch.setattr(Store, "append", append)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "append", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(workspace, Measure(), inputs(3))
+    import pandas as pd
+
+    assert len(pd.read_parquet(workspace.local("manifests/scores"))) == 3
+
+
+def test_the_fingerprint_is_of_name_version_settings_and_input():
+    def mark(stage, row):
+        return fingerprints(stage, [("f", row)])["f"]
+
+    base = mark(Measure(), {"mark": "x"})
+    assert mark(Measure(batch_size=8), {"mark": "x", "number": 3}) == base
     newer = Measure()
     newer.version = 2
-    assert len({base, stage_fingerprint(Measure("n")), stage_fingerprint(Measure(scale=2.0)), stage_fingerprint(newer)}) == 4
+    others = [mark(stage, {"mark": "x"}) for stage in (Measure("n"), Measure(scale=2.0), newer)]
+    assert len({base, *others, mark(Measure(), {"mark": "y"})}) == 5

@@ -41,7 +41,7 @@ def test_what_hides_a_region():
     off[44] = False
     cut = regions(points, 512, 0, off)
     assert [cut[name].visible for name in ("left_eye", "right_eye", "mouth")] == [True, False, True]
-    outside = regions([*points, 250, 0], 512, 0, there)
+    outside = regions(points + [250, 0], 512, 0, there)
     assert [outside[name].visible for name in ("left_eye", "right_eye", "mouth")] == [True, False, False]
 
 
