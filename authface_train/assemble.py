@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from authface_train import lineage, loop
-from authface_train.data.latents import cached_latents
+from authface_train.data.latents import cached_latents, model_digest
 from authface_train.data.prompts import encode_prompts, time_ids
 from authface_train.model_card import model_card
 from authface_train.prior import PriorTrainer
@@ -24,14 +25,13 @@ from manifests.views import training_view
 from manifests.workspace import Workspace
 
 
-def train_prior(workspace: Workspace, settings: PriorSettings, folder: Path, resume: bool, unknown_licence: bool) -> None:
-    """Stage I. Raises UserMistake or Missing before any step is taken."""
+def train_prior(workspace: Workspace, settings: PriorSettings, folder: Path, resume: bool, unknown_licence: bool) -> bool:
+    """Stage I. Returns whether this is the main process. Raises UserMistake or Missing before any step is taken."""
     accelerator = _accelerator(settings)
     view = _training_rows(workspace, settings.tags, unknown_licence)
     pipeline = load_base(settings.base, workspace.weights_dir, settings.seed)
     run = Run(folder, "prior")
-    run.begin(settings, view, resume, None, accelerator.process_index)
-    accelerator.wait_for_everyone()
+    _begin(run, accelerator, settings, view, resume, settings.base, pipeline)
     latents = _latents(workspace, pipeline, view, settings, accelerator)
     prompts = encode_prompts(pipeline, view["caption"].fillna("").tolist(), accelerator.device)
     _leave_memory(pipeline)
@@ -39,13 +39,14 @@ def train_prior(workspace: Workspace, settings: PriorSettings, folder: Path, res
     loop.train(trainer, settings, run, accelerator)
     if accelerator.is_main_process:
         pipeline.unet = accelerator.unwrap_model(trainer.parts["unet"].module).cpu()
-        _save(run, settings, pipeline, untrained=settings.base == TINY)
+        _save(run, settings, pipeline, settings.base)
+    return accelerator.is_main_process
 
 
 def train_restorer(
     workspace: Workspace, settings: RestorerSettings, folder: Path, resume: bool, unknown_licence: bool, prior: str
-) -> None:
-    """Stage II on a prior: the folder of a Stage I run, or any SDXL."""
+) -> bool:
+    """Stage II on a prior: the folder of a Stage I run, or any SDXL. Returns whether this is the main process."""
     from diffusers import StableDiffusionXLControlNetPipeline
 
     from authface_train.restorer import RestorerTrainer, make_controlnet
@@ -54,8 +55,7 @@ def train_restorer(
     view = _training_rows(workspace, "none", unknown_licence)
     pipeline = load_base(prior, workspace.weights_dir, settings.seed)
     run = Run(folder, "restorer")
-    run.begin(settings, view, resume, Path(prior), accelerator.process_index)
-    accelerator.wait_for_everyone()
+    _begin(run, accelerator, settings, view, resume, prior, pipeline)
     latents = _latents(workspace, pipeline, view, settings, accelerator)
     null_prompt = encode_prompts(pipeline, [""], accelerator.device)
     _leave_memory(pipeline)
@@ -65,13 +65,29 @@ def train_restorer(
     if accelerator.is_main_process:
         trained = accelerator.unwrap_model(trainer.parts["controlnet"].module).cpu()
         pipeline.unet.cpu()
-        whole = StableDiffusionXLControlNetPipeline(**pipeline.components, controlnet=trained)
-        _save(run, settings, whole, untrained=_notes(Path(prior)).get("untrained", prior == TINY))
+        _save(run, settings, StableDiffusionXLControlNetPipeline(**pipeline.components, controlnet=trained), prior)
+    return accelerator.is_main_process
+
+
+def _begin(
+    run: Run, accelerator: Accelerator, settings: TrainSettings, view: pd.DataFrame, resume: bool, base: str, pipeline: Any
+) -> None:
+    """Begin the run on the main process; its refusal is every process's."""
+    refusal: list[str | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            run.begin(settings, view, resume, base, model_digest(pipeline.unet))
+        except UserMistake as error:
+            refusal = [str(error)]
+    broadcast_object_list(refusal)
+    if refusal[0] is not None:
+        raise UserMistake(refusal[0])
 
 
 def last_prior(workspace: Workspace) -> str:
     """The newest finished Stage I run of the workspace. Raises Missing where there is none."""
     runs = workspace.local("runs")
+    runs.mkdir(exist_ok=True)
     finished = [
         folder
         for folder in runs.iterdir()
@@ -82,14 +98,23 @@ def last_prior(workspace: Workspace) -> str:
     return str(max(finished, key=lambda folder: (folder / "model_index.json").stat().st_mtime))
 
 
+def base_of(folder: Path) -> str | None:
+    """What the run in a folder began from; None where there is no run."""
+    record = Run(folder, "restorer").record()
+    return None if record is None else str(record["base"])
+
+
 def _notes(folder: Path) -> dict[str, Any]:
     path = folder / NOTES
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def _accelerator(settings: TrainSettings) -> Accelerator:
+    """Refuses a batch that does not divide before anything is made."""
     on_gpu = torch.cuda.is_available()
-    return Accelerator(mixed_precision=settings.mixed_precision if on_gpu else "no", cpu=not on_gpu)
+    accelerator = Accelerator(mixed_precision=settings.mixed_precision if on_gpu else "no", cpu=not on_gpu)
+    loop.check_batch(settings, accelerator.num_processes)
+    return accelerator
 
 
 def _training_rows(workspace: Workspace, tags: Any, unknown_licence: bool) -> pd.DataFrame:
@@ -98,9 +123,10 @@ def _training_rows(workspace: Workspace, tags: Any, unknown_licence: bool) -> pd
     view = view[view["split"] == "train"].reset_index(drop=True)
     if view.empty:
         raise UserMistake("no kept face to train on: `authface filter`, then `authface status`")
-    if tags != "none" and view["caption"].isna().any():
-        lacking = int(view["caption"].isna().sum())
-        raise UserMistake(f"{lacking} kept faces have no caption: `authface caption` first, or --tags none")
+    lacking = int((view["caption"].fillna("") == "").sum())
+    if tags != "none" and lacking:
+        kind = "" if tags == "both" else f" of {tags} tags"
+        raise UserMistake(f"{lacking} kept faces have no caption{kind}: `authface caption` first, or --tags none")
     return view
 
 
@@ -125,7 +151,8 @@ def _leave_memory(pipeline: Any) -> None:
         torch.cuda.empty_cache()
 
 
-def _save(run: Run, settings: TrainSettings, pipeline: Any, untrained: bool) -> None:
+def _save(run: Run, settings: TrainSettings, pipeline: Any, base: str) -> None:
+    untrained = base == TINY or bool(_notes(Path(base)).get("untrained"))
     frozen = pd.read_parquet(run.folder / lineage.FILE)
     notes = {
         "stage": run.stage,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -10,14 +11,16 @@ COLUMNS = ["photo_id", "sha256", "photographer_name", "photographer_url", "sourc
 FILE = "lineage.parquet"
 
 
-def freeze(folder: Path, stage: str, view: pd.DataFrame, prior: Path | None = None) -> pd.DataFrame:
-    """Write `lineage.parquet`: one row per photograph and stage, the prior's own among them. Returns it."""
+def freeze(folder: Path, stage: str, view: pd.DataFrame, base: Path) -> pd.DataFrame:
+    """Write `lineage.parquet`: one row per face and stage; a run that it begins from brings its own. Returns it."""
     rows = view[["face_id", *COLUMNS]].drop_duplicates("face_id").assign(stage=stage)
     tables = [rows]
-    if prior is not None and (prior / FILE).is_file():
-        tables.append(pd.read_parquet(prior / FILE))
+    if (base / FILE).is_file():
+        tables.append(pd.read_parquet(base / FILE))
     lineage = pd.concat(tables, ignore_index=True)
-    lineage.to_parquet(folder / FILE, index=False)
+    temp = folder / f".{FILE}"
+    lineage.to_parquet(temp, index=False)
+    os.replace(temp, folder / FILE)
     return lineage
 
 

@@ -89,6 +89,7 @@ def train(trainer: Trainer, settings: TrainSettings, run: Run, accelerator: Acce
             _Samples(trainer),
             batch_sampler=_MicroBatches(settings, trainer.faces, done, accelerator.process_index, accelerator.num_processes),
             num_workers=settings.workers,
+            worker_init_fn=_leave_signals_to_the_loop,
             persistent_workers=settings.workers > 0,
         )
     )
@@ -130,8 +131,13 @@ def train(trainer: Trainer, settings: TrainSettings, run: Run, accelerator: Acce
                 words = f"stopped after step {step + 1}, saved; go on with --resume"
                 if asked.signal == signal.SIGTERM:
                     raise Terminated(words)
-                console.print(words)
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt(words)
+
+
+def _leave_signals_to_the_loop(_: int) -> None:
+    """Workers finish what the step in hand needs; the loop ends them."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _to(sample: Sample, device: torch.device) -> Sample:
@@ -152,7 +158,7 @@ def _tensorboard(run: Run, main: bool, done: int) -> Any:
         return nullcontext()
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(run.folder / "logs"), purge_step=done + 1 if done else None)
+    return SummaryWriter(str(run.folder / "logs"), purge_step=done + 1)
 
 
 class _Signals:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from authface_train.data.prompts import time_ids
 from authface_train.run import NOTES
 from manifests import hub
 from manifests.errors import UserMistake
@@ -34,11 +35,15 @@ class Restorer:
                 f"{model} is no restorer (it has no ControlNet): name a run of `authface train-restore`"
             ) from error
         pipeline.vae.to(torch.float32)
-        pipeline.scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
+        # Latents are not pixels: they go beyond 1, and must not be clipped there.
+        config = pipeline.scheduler.config
+        pipeline.scheduler = DDPMScheduler.from_config(config, clip_sample=False, thresholding=False)
         pipeline.set_progress_bar_config(disable=True)
         self.pipeline = pipeline.to(self.device)
         notes = Path(where, NOTES)
-        self.notes = json.loads(notes.read_text()) if notes.is_file() else {"resolution_px": 512, "untrained": False}
+        self.notes: dict[str, Any] = (
+            json.loads(notes.read_text()) if notes.is_file() else {"resolution_px": 512, "time_ids": time_ids(512)}
+        )
         self.size_px = int(self.notes["resolution_px"])
 
     def restore(self, pictures: Sequence[np.ndarray], steps: int, seed: int) -> list[np.ndarray]:
@@ -49,16 +54,22 @@ class Restorer:
         size = (self.size_px, self.size_px)
         hints = [Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS) for picture in pictures]
         generators = [torch.Generator("cpu").manual_seed(seed) for _ in hints]
-        made = self.pipeline(
+        ids = [int(number) for number in self.notes["time_ids"]]
+        latents = self.pipeline(
             prompt=[""] * len(hints),
             image=hints,
             width=size[0],
             height=size[1],
-            original_size=size,
-            target_size=size,
+            original_size=tuple(ids[:2]),
+            crops_coords_top_left=tuple(ids[2:4]),
+            target_size=tuple(ids[4:]),
             num_inference_steps=steps,
             guidance_scale=1.0,
             generator=generators,
-            output_type="pil",
+            output_type="latent",
         ).images
-        return [np.asarray(image) for image in made]
+        # Decoded here, in fp32: SDXL's VAE does not stand fp16, and diffusers would hand it half latents.
+        vae = self.pipeline.vae
+        with torch.no_grad():
+            decoded = vae.decode(latents.float() / vae.config.scaling_factor).sample
+        return [np.asarray(image) for image in self.pipeline.image_processor.postprocess(decoded, output_type="pil")]

@@ -17,6 +17,7 @@ from manifests.errors import UserMistake
 from manifests.fingerprint import fingerprint
 
 RUN, METRICS, NOTES = "run.json", "metrics.csv", "authface.json"
+OF_A_START = {lineage.FILE, f".{lineage.FILE}", f".{RUN}"}  # what a killed start may have left
 
 
 class Run:
@@ -26,28 +27,41 @@ class Run:
         self.folder, self.stage = folder, stage
         self.checkpoints = folder / "checkpoints"
 
-    def begin(self, settings: TrainSettings, view: pd.DataFrame, resume: bool, prior: Path | None, rank: int) -> None:
-        """Start afresh or go on. Raises UserMistake where a run is there already, or where it was begun otherwise."""
+    def begin(self, settings: TrainSettings, view: pd.DataFrame, resume: bool, base: str, base_digest: str) -> None:
+        """Start afresh or go on: for the main process alone. base: what the run begins from, base_digest: of its U-Net.
+
+        Raises UserMistake where a run is there already, where it was begun otherwise, or where the folder holds something else.
+        """
         record = {
             "stage": self.stage,
             "settings": settings.model_dump(mode="json"),
             "data": fingerprint(rows=view[["face_id", "crop_sha256", "caption"]].fillna("").to_dict("records")),
-            "prior": None if prior is None else str(prior),
+            "base": base,
+            "base_digest": base_digest,
         }
-        if (self.folder / RUN).is_file():
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserMistake(f"{self.folder} is a file: --output names a folder")
+        before = self.record()
+        if before is not None:
             if not resume:
                 raise UserMistake(f"{self.folder} holds a run: go on with --resume, or name another --output")
-            self._check_same(json.loads((self.folder / RUN).read_text()), record)
-        elif resume and rank == 0 and self.folder.is_dir() and any(self.folder.iterdir()):
-            raise UserMistake(f"{self.folder} holds no run to resume: it has no {RUN}")
-        if rank:
-            return
+            self._check_same(before, record)
+            last = checkpoint.steps(self.checkpoints)[-1:]
+            if last and last[0] > settings.steps:
+                raise UserMistake(f"{self.folder} has done {last[0]} steps already: --steps cannot be {settings.steps}")
+        elif self.folder.is_dir() and {item.name for item in self.folder.iterdir()} - OF_A_START:
+            raise UserMistake(f"{self.folder} holds something that is no run: name another --output")
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / lineage.FILE).is_file():
-            lineage.freeze(self.folder, self.stage, view, prior)
+        if before is None:
+            lineage.freeze(self.folder, self.stage, view, Path(base))
         temp = self.folder / f".{RUN}"
         temp.write_text(json.dumps(record, indent=1))
         os.replace(temp, self.folder / RUN)
+
+    def record(self) -> dict[str, Any] | None:
+        """What the run was begun with; None where none was."""
+        path = self.folder / RUN
+        return json.loads(path.read_text()) if path.is_file() else None
 
     def _check_same(self, before: dict[str, Any], now: dict[str, Any]) -> None:
         """Resuming must compute what would have been computed."""
@@ -57,9 +71,12 @@ class Run:
             old = _flat(before["settings"]).get(name)
             if name not in FREE_ON_RESUME and old != value:
                 raise UserMistake(f"{name} was {old} and is {value} now: a resumed run keeps its settings; set it back")
-        for name, words in (("data", "the kept faces or captions have changed"), ("prior", "another --prior is named")):
+        for name, words in (
+            ("data", "the kept faces or captions have changed"),
+            ("base_digest", "the model to begin from has changed"),
+        ):
             if before[name] != now[name]:
-                raise UserMistake(f"{words} since {self.folder} began: a resumed run keeps its data; start a new --output")
+                raise UserMistake(f"{words} since {self.folder} began: a resumed run keeps both; start a new --output")
 
     def open_metrics(self, done_steps: int) -> None:
         """Keep the losses of the first `done_steps` steps; those of steps lost with a kill go."""
@@ -85,16 +102,13 @@ class Run:
         pipeline.save_pretrained(temp, safe_serialization=True)
         (temp / NOTES).write_text(json.dumps(notes, indent=1))
         (temp / "README.md").write_text(card)
+        (self.folder / "model_index.json").unlink(missing_ok=True)
         for item in sorted(temp.iterdir(), key=lambda item: item.name == "model_index.json"):
             target = self.folder / item.name
             if target.is_dir():
                 shutil.rmtree(target)
             os.replace(item, target)
         temp.rmdir()
-
-    def is_finished(self, steps: int) -> bool:
-        """Whether the model of the last step is there."""
-        return (self.folder / "model_index.json").is_file() and checkpoint.steps(self.checkpoints)[-1:] == [steps]
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:

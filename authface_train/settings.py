@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from importlib import resources
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from manifests.errors import UserMistake
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
 WeightKind = Literal["time-aware", "constant", "constant-matched", "off"]
 
 
@@ -23,9 +24,9 @@ class TrainSettings(Section):
     resolution_px: int = Field(ge=64, multiple_of=8)
     steps: int = Field(ge=1, description="optimiser steps of the whole run")
     batch: int = Field(ge=1, description="global batch: samples of one optimiser step, over all processes")
-    micro_batch: int = Field(ge=1, description="samples per process and forward pass; accumulation follows from it")
+    micro_batch: int = Field(ge=1, description="samples per process and forward pass, at most; accumulation follows from it")
     learning_rate: float = Field(gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     weight_decay: float = Field(0.01, ge=0)
     epsilon: float = Field(1e-8, gt=0)
     clip_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
@@ -57,7 +58,7 @@ class FacialSettings(Section):
     mouth_cells: int = Field(15, ge=2)
     discriminator_width: int = Field(64, ge=4)
     discriminator_learning_rate: float = Field(1e-4, gt=0)
-    discriminator_betas: tuple[float, float] = (0.5, 0.99)
+    discriminator_betas: tuple[Beta, Beta] = (0.5, 0.99)
     r1_gamma: float = Field(1.0, ge=0)
     r1_every: int = Field(16, ge=1)
     start_step: int = Field(5000, ge=0, description="the discriminators start here")
@@ -74,7 +75,7 @@ class RestorerSettings(TrainSettings):
 
 STAGES: dict[str, type[PriorSettings] | type[RestorerSettings]] = {"prior": PriorSettings, "restorer": RestorerSettings}
 # Settings that may change between a run and its resumption: they do not change what is computed at a step.
-FREE_ON_RESUME = {"steps", "workers", "checkpoint_every", "keep_checkpoints"}
+FREE_ON_RESUME = {"steps", "workers", "micro_batch", "gradient_checkpointing", "checkpoint_every", "keep_checkpoints"}
 
 
 def load_preset(stage: str, name: str, changes: list[str]) -> PriorSettings | RestorerSettings:
@@ -95,6 +96,8 @@ def load_preset(stage: str, name: str, changes: list[str]) -> PriorSettings | Re
         section = values
         for part in path:
             section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise UserMistake(f"--set {change}: {part} has no settings of its own")
         section[last] = _toml_value(value.strip())
     try:
         return STAGES[stage].model_validate(values)

@@ -63,8 +63,8 @@ class Commands(TyperGroup):
             if error.errno not in PLACES:
                 raise
             _end(f"{error.filename}: {error.strerror}", 2)
-        except KeyboardInterrupt:
-            _end("interrupted; what was committed is kept, run it again to go on", 130)
+        except KeyboardInterrupt as error:
+            _end(str(error) or "interrupted; what was committed is kept, run it again to go on", 130)
 
 
 def _end(words: str, code: int) -> NoReturn:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from manifests.errors import Missing
+from manifests.errors import Missing, UserMistake
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def locate(model: str, weights_dir: str | None) -> str:
-    """A local folder if `model` is one or weights_dir has it; else the hub id, for the library to find or download."""
+    """A local folder if `model` is one or weights_dir has it; else the hub id, for the library to find or download.
+
+    Raises UserMistake for what is neither a folder nor can be a hub id.
+    """
     if Path(model).is_dir():
         return model
     if weights_dir and Path(weights_dir, model).is_dir():
         return str(Path(weights_dir, model))
+    if not HUB_ID.fullmatch(model):
+        raise UserMistake(f"{model} is not there: name a folder, or a model of the Hugging Face hub as owner/name")
     return model
 
 

@@ -76,7 +76,8 @@ def run(
     if stale and not redo:
         what = ", ".join(f"{count} of {name}" for name, count in stale.items())
         raise UserMistake(
-            f"{what} were made with other settings (or their source has changed) and would be made again: pass --yes, or set them back"
+            f"{what} were made with other settings (or their source has changed) and would be made again: "
+            "pass --yes, or set them back"
         )
     todo = {p.stage.name: {*p.new, *p.stale, *(p.failed if retry_failed else [])} for p in plans}
     tasks: list[Task] = []

@@ -9,6 +9,7 @@ import typer
 
 from authface_train.commands.pictures import pictures_in
 from manifests.command_line import console, shown
+from manifests.errors import DoneInPart, UserMistake
 
 
 def degrade(
@@ -17,7 +18,7 @@ def degrade(
     preset: Annotated[str, typer.Option(help="gfpgan | bfrffusion | codeformer-large | codeformer-small | diffbir")] = "gfpgan",
     seed: Annotated[int, typer.Option(help="The same seed and file name give the same degradation.")] = 0,
 ) -> None:
-    """Degrade pictures as training does, and record what each was given."""
+    """Degrade pictures as training does, their short side brought to 512 px, and record what each was given."""
     import dataclasses
 
     import numpy as np
@@ -29,14 +30,27 @@ def degrade(
 
     ranges = degradation.preset(preset)
     files = pictures_in(input)
+    if output.resolve() == (input if input.is_dir() else input.parent).resolve():
+        raise UserMistake("--output is the folder of --input: the degraded pictures would overwrite the clean ones")
     output.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows, refused = [], []
     for file in files:
-        with Image.open(file) as image:
-            picture = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        try:
+            with Image.open(file) as image:
+                upright = ImageOps.exif_transpose(image).convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:
+            refused.append(f"{file.name} cannot be decoded ({error})")
+            continue
+        scale = degradation.REFERENCE_PX / min(upright.size)
+        if scale != 1:
+            size = (round(upright.width * scale), round(upright.height * scale))
+            upright = upright.resize(size, Image.Resampling.LANCZOS)
+        picture = np.asarray(upright)
         drawn = degradation.draw(ranges, numpy_generator(seed, 0, file.stem, "degrade"))
         made = degradation.degrade(picture, drawn)
         Image.fromarray(np.rint(made * 255).astype(np.uint8)).save(output / f"{file.stem}.png")
         rows.append({"file": file.name, "preset": preset, "seed": seed, **dataclasses.asdict(drawn)})
     pd.DataFrame(rows).to_parquet(output / "draws.parquet", index=False)
-    console.print(f"{len(files)} pictures degraded to {shown(output)}; what each was given stands in draws.parquet")
+    console.print(f"{len(rows)} pictures degraded to {shown(output)}; what each was given stands in draws.parquet")
+    if refused:
+        raise DoneInPart("; ".join(refused))

@@ -9,20 +9,22 @@ import typer
 
 from authface_train.commands.pictures import pictures_in
 from manifests.command_line import WorkspaceOption, console, shown
-from manifests.errors import DoneInPart
+from manifests.errors import DoneInPart, UserMistake
 
 
 def restore(
     model: Annotated[str, typer.Option(help="A run of train-restore, or a hub id.")],
     input: Annotated[Path, typer.Option(help="An aligned face (square), or a folder of them.")],
     output: Annotated[Path, typer.Option(help="Where the restored faces go, as PNG under the same names.")],
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 50,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 50,
     seed: Annotated[int, typer.Option(help="Of the noise to start from.")] = 123,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Restore again what is there.")] = False,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Restore aligned faces (as `authface filter` writes them). Also writes `strip.jpg`: before above after."""
     files = pictures_in(input)
+    if output.resolve() == input.resolve():
+        raise UserMistake("--output is the folder of --input: the restored faces would overwrite what they are made from")
     todo = [file for file in files if overwrite or not (output / f"{file.stem}.png").exists()]
     if len(todo) < len(files):
         console.print(f"{len(files) - len(todo)} are there already in {shown(output)} (--overwrite restores them again)")

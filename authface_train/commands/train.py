@@ -42,8 +42,8 @@ def train_prior(
     from authface_train import assemble
 
     _quiet()
-    assemble.train_prior(ws, settings, folder, resume, allow_unknown_licence)
-    console.print(f"Next: [bold]authface train-restore --preset {preset} --prior {shown(folder)}[/]")
+    if assemble.train_prior(ws, settings, folder, resume, allow_unknown_licence):
+        console.print(f"Next: [bold]authface train-restore --preset {preset} --prior {shown(folder)}[/]")
 
 
 def train_restore(
@@ -81,9 +81,9 @@ def train_restore(
     from authface_train import assemble
 
     _quiet()
-    on = prior or base or assemble.last_prior(ws)
-    assemble.train_restorer(ws, settings, folder, resume, allow_unknown_licence, on)
-    console.print(f"Next: [bold]authface restore --model {shown(folder)} --input DIR --output DIR[/]")
+    on = prior or base or (assemble.base_of(folder) if resume else None) or assemble.last_prior(ws)
+    if assemble.train_restorer(ws, settings, folder, resume, allow_unknown_licence, on):
+        console.print(f"Next: [bold]authface restore --model {shown(folder)} --input DIR --output DIR[/]")
 
 
 def _changes(given: list[str] | None, **options: object) -> list[str]:

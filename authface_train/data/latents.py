@@ -21,7 +21,8 @@ def model_digest(model: torch.nn.Module) -> str:
     """16 hex digits over a model's configuration and weights: what a cache made by it is keyed by."""
     import hashlib
 
-    digest = hashlib.sha256(str(sorted(dict(getattr(model, "config", {})).items())).encode())
+    config = dict(getattr(model, "config", {}))  # its private keys say where it was loaded from, not what it is
+    digest = hashlib.sha256(str(sorted(item for item in config.items() if not item[0].startswith("_"))).encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

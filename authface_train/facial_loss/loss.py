@@ -113,7 +113,8 @@ class FacialLoss(nn.Module):
     def discriminator(self, pairs: list[RegionPair], visible_total: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """w(t) times binary cross-entropy of true against predicted patches, fakes detached; and the loss of each region."""
         total = max(visible_total, 1)
-        loss, parts = torch.zeros((), device=self.abar.device), {}
+        loss = torch.zeros((), device=self.abar.device)
+        parts = {f"discriminator_{pair.name}": loss.clone() for pair in pairs}
         for pair in pairs:
             if not len(pair.fake):
                 continue

@@ -1,5 +1,7 @@
 """Stage II on the tiny SDXL: the ControlNet's start, and what each step moves."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,14 +20,22 @@ from manifests.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
-def view(filled) -> pd.DataFrame:
-    return training_view(Workspace(filled))
+def mine(filled, tmp_path_factory):
+    """A copy: the trainers write latents into its cache."""
+    root = tmp_path_factory.mktemp("restorer") / "ws"
+    shutil.copytree(filled, root)
+    return root
 
 
-def make_trainer(filled, view, tmp_path_factory, *changes) -> RestorerTrainer:
+@pytest.fixture(scope="module")
+def view(mine) -> pd.DataFrame:
+    return training_view(Workspace(mine))
+
+
+def make_trainer(root, view, *changes) -> RestorerTrainer:
     settings = load_preset("restorer", "tiny", ["facial.start_step=0", "facial.discriminator_only_steps=0", *changes])
     pipeline = tiny_sdxl(0)
-    workspace = Workspace(filled)
+    workspace = Workspace(root)
     accelerator = Accelerator(cpu=True)
     latents = cached_latents(workspace, pipeline.vae, view, settings.resolution_px, accelerator.device, lambda *_: None)
     null_prompt = encode_prompts(pipeline, [""], accelerator.device)
@@ -34,8 +44,8 @@ def make_trainer(filled, view, tmp_path_factory, *changes) -> RestorerTrainer:
 
 
 @pytest.fixture
-def trainer(filled, view, tmp_path_factory):
-    return make_trainer(filled, view, tmp_path_factory)
+def trainer(mine, view):
+    return make_trainer(mine, view)
 
 
 def micros(trainer, draws):
@@ -118,22 +128,52 @@ def test_the_discriminator_step_leaves_the_generator_untouched(trainer):
     assert any(not torch.equal(value, judges[key]) for key, value in trainer.facial.state_dict().items())
 
 
-def test_off_has_no_discriminators(filled, view, tmp_path_factory):
-    trainer = make_trainer(filled, view, tmp_path_factory, "facial.weight=off")
+def test_the_facial_loss_is_fp32_and_outside_autocast(trainer, monkeypatch):
+    """Under bf16 autocast the prediction is half precision; what the facial loss computes with is not."""
+    monkeypatch.setattr(trainer.accelerator, "autocast", lambda: torch.autocast("cpu", dtype=torch.bfloat16))
+    seen = []
+    for name in ("generator", "discriminator", "r1"):
+        original = getattr(trainer.facial, name)
+
+        def spy(pairs, total, original=original):
+            seen.append(
+                (torch.is_autocast_enabled("cpu"), {pair.fake.dtype for pair in pairs} | {pair.real.dtype for pair in pairs})
+            )
+            return original(pairs, total)
+
+        monkeypatch.setattr(trainer.facial, name, spy)
+    predicted = []
+    predict = trainer._predict
+    monkeypatch.setattr(trainer, "_predict", lambda *args: predicted.append(predict(*args)) or predicted[-1])
+    take_step(trainer, 0)
+    assert predicted[0][1].dtype == torch.bfloat16
+    assert seen == [(False, {torch.float32})] * 3
+
+
+def test_no_visible_mouth_leaves_the_same_losses(mine, view):
+    """Every process must report the same losses, whatever its faces show."""
+    hidden = view.assign(mouth_visible=False)
+    both, eyes_only = take_step(make_trainer(mine, view), 0), take_step(make_trainer(mine, hidden), 0)
+    assert set(both) == set(eyes_only)
+    assert float(eyes_only["discriminator_mouth"]) == 0
+
+
+def test_off_has_no_discriminators(mine, view):
+    trainer = make_trainer(mine, view, "facial.weight=off")
     losses = take_step(trainer, 0)
     assert set(trainer.parts) == {"controlnet"}
     assert set(losses) == {"loss", "noise_loss", "gradient_norm"}
     assert float(losses["loss"]) == float(losses["noise_loss"])
 
 
-def test_micro_batches_add_up_to_the_whole_batch(filled, view, tmp_path_factory):
+def test_micro_batches_add_up_to_the_whole_batch(mine, view):
     """Four samples at once, or one by one: the same losses and, to rounding, the same gradients' norm."""
 
     def split(trainer, draws):
         for draw in draws:
             yield from micros(trainer, [draw])
 
-    whole, pieces = (make_trainer(filled, view, tmp_path_factory) for _ in range(2))
+    whole, pieces = (make_trainer(mine, view) for _ in range(2))
     draws = step_draws(0, 0, 4, whole.faces)
     a, b = whole.step(0, draws, micros(whole, draws)), pieces.step(0, draws, split(pieces, draws))
     assert set(a) == set(b)

@@ -32,6 +32,8 @@ def test_set_reaches_nested_settings():
         ("prior", ["steps"], "key=value"),
         ("prior", ["steps=-1"], "steps"),
         ("restorer", ["facial.weight=sometimes"], "facial.weight"),
+        ("prior", ["steps.foo=3"], "has no settings of its own"),
+        ("prior", ["betas=[2, 3]"], "betas"),
     ],
 )
 def test_mistakes_name_the_setting(stage, changes, words):

@@ -47,7 +47,7 @@ def state(root: Path) -> dict:
         found[name] = frame.sort_values(list(manifest.key)).astype(str).to_dict("records")
         assert not [part for part in os.listdir(root / "manifests" / name) if part.startswith(".")]
     for folder in ("photos", "faces"):
-        found[folder] = sorted((path.name, path.read_bytes()) for path in (root / folder).iterdir())
+        found[f"{folder} files"] = sorted((path.name, path.read_bytes()) for path in (root / folder).iterdir())
     found["left over"] = list((root / ".tmp").iterdir()) if (root / ".tmp").exists() else []
     found["lock"] = (root / ".lock").exists()
     return found
@@ -127,6 +127,7 @@ def test_there_is_something_to_kill(undisturbed):
     assert len(moments()) == 20
     assert all(stage["count"] > 7 for stage in undisturbed.values())
     assert len(undisturbed["filter"]["after"]["faces"]) >= 12
+    assert set(undisturbed["filter"]["after"]["faces"][0]) > {"face_id", "score"}  # rows, not files
     assert len(undisturbed["caption"]["after"]["captions"]) >= 6
 
 

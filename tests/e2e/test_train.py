@@ -96,7 +96,7 @@ def test_the_model_card_and_lineage_name_the_photographs(trained):
     [
         ((), "go on with --resume"),
         (("--resume", "--set", "learning_rate=0.1"), "learning_rate was 0.0001 and is 0.1 now"),
-        (("--resume", "--tags", "semantic"), "tags was both and is semantic now"),
+        (("--resume", "--tags", "photographic"), "tags was both and is photographic now"),
     ],
 )
 def test_a_run_is_neither_overwritten_nor_resumed_otherwise(trained, authface, words, say):
@@ -114,6 +114,119 @@ def test_changed_data_is_refused(trained, tmp_path, authface):
     done = authface("train-prior", "--preset", "tiny", "--steps", 6, "-w", root, "--resume")
     assert done.returncode == 2
     assert "kept faces or captions have changed" in done.stderr
+
+
+def test_a_changed_prior_is_refused_and_another_spelling_is_not(trained, tmp_path, authface, monkeypatch):
+    prior, run = tmp_path / "prior", tmp_path / "restorer"
+    shutil.copytree(trained / "runs/prior-tiny", prior)
+    words = ("train-restore", "--preset", "tiny", "--output", run, "-w", trained)
+    assert authface(*words, "--prior", prior, "--steps", 2).returncode == 0
+    assert authface(*words, "--prior", tmp_path / "x/../prior", "--steps", 3, "--resume").returncode == 2  # no such folder x
+    (tmp_path / "x").mkdir()
+    done = authface(*words, "--prior", tmp_path / "x/../prior", "--steps", 3, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert authface(*words, "--steps", 3, "--resume").returncode == 0  # the run's own prior, not the newest
+    assert "has done 3 steps" in authface(*words, "--steps", 2, "--resume").stderr
+    shutil.copytree(trained / "runs/prior-tiny/vae", prior / "other")
+    from safetensors.torch import load_file, save_file
+
+    file = prior / "unet/diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights["conv_in.bias"] += 1
+    save_file(weights, file)
+    done = authface(*words, "--steps", 4, "--resume")
+    assert done.returncode == 2
+    assert "the model to begin from has changed" in done.stderr
+
+
+def test_a_folder_that_is_no_run_is_left_alone(trained, tmp_path, authface):
+    base = tmp_path / "base"
+    shutil.copytree(trained / "runs/prior-tiny", base)
+    for name in ("run.json", "metrics.csv"):
+        (base / name).unlink()
+    before = {path: path.read_bytes() for path in base.rglob("*") if path.is_file()}
+    done = authface("train-prior", "--preset", "tiny", "--base", base, "--output", base, "-w", trained)
+    assert done.returncode == 2
+    assert "holds something that is no run" in done.stderr
+    assert {path: path.read_bytes() for path in base.rglob("*") if path.is_file()} == before
+
+
+def test_training_on_an_untrained_run_stays_untrained_and_keeps_its_credits(trained, tmp_path, authface):
+    run = tmp_path / "again"
+    words = (
+        "train-prior",
+        "--preset",
+        "tiny",
+        "--base",
+        trained / "runs/prior-tiny",
+        "--steps",
+        1,
+        "--output",
+        run,
+        "-w",
+        trained,
+    )
+    done = authface(*words)
+    assert done.returncode == 0, done.stderr
+    assert "Untrained" in done.stdout
+    assert json.loads((run / "authface.json").read_text())["untrained"] is True
+    own = pd.read_parquet(trained / "runs/prior-tiny/lineage.parquet")
+    assert len(pd.read_parquet(run / "lineage.parquet")) == 2 * len(own)
+
+
+@pytest.mark.parametrize(
+    ("words", "say"),
+    [
+        (("train-prior", "--set", "micro_batch=3"), "micro_batch"),
+        (("train-prior", "--base", "/nope/here"), "/nope/here is not there"),
+        (("train-prior", "--tags", "semantic"), "no caption of semantic tags"),
+        (("train-restore", "--prior", "x", "--base", "y"), "give one"),
+    ],
+)
+def test_what_cannot_be_trained_leaves_nothing(trained, tmp_path, authface, words, say):
+    done = authface(*words, "--preset", "tiny", "--output", tmp_path / "run", "-w", trained)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert say in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+TWO = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1", "--master_port")
+
+
+def test_two_processes_give_the_losses_of_one(trained, tmp_path):
+    """Over gloo on the CPU, a fresh start with both at once; one process's share shows no mouth."""
+    import socket
+
+    from manifests.schema import FACES
+    from manifests.store import Store
+    from manifests.workspace import Workspace
+
+    root = tmp_path / "ws"
+    shutil.copytree(trained, root)
+    store = Store(Workspace(root), FACES)
+    rows = store.read().to_pylist()
+    store.append([{**row, "mouth_visible": index == 0} for index, row in enumerate(rows)])
+    store.compact()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    words = ["train-restore", "--preset", "tiny", "--steps", "4", "--set", "facial.discriminator_only_steps=0", "-w", str(root)]
+    words += ["--prior", str(root / "runs/prior-tiny")]
+    script = (
+        "import atexit, cli, torch.distributed as d\n"
+        "atexit.register(lambda: print('world', d.is_initialized() and d.get_world_size()))\ncli.app()"
+    )
+    (tmp_path / "launched.py").write_text(script)
+    for name, launch in (("one", ()), ("two", (*TWO, port))):
+        command = [sys.executable, "-P", *launch, str(tmp_path / "launched.py"), *words, "--output", str(tmp_path / name)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.count("Next: ") == 1
+    assert done.stdout.count("world 2") == 2
+    one, two = (pd.read_csv(tmp_path / name / "metrics.csv") for name in ("one", "two"))
+    assert set(one.columns) == set(two.columns)
+    for column in one.columns:
+        assert np.allclose(one[column], two[column], rtol=1e-5, atol=1e-7, equal_nan=True), column
 
 
 def test_no_licence_basis_no_training(trained, tmp_path, authface):
@@ -163,6 +276,7 @@ def test_restore_degrade_and_refusals(trained, tmp_path, authface, filled):
     assert len(draws) == 2
     first = {path.name: path.read_bytes() for path in degraded.glob("*.png")}
     authface("degrade", "--input", faces, "--output", degraded, "--seed", 3)
+    assert authface("degrade", "--input", faces, "--output", faces).returncode == 2
     assert {path.name: path.read_bytes() for path in degraded.glob("*.png")} == first
 
     Image.new("RGB", (100, 60)).save(degraded / "oblong.png")
@@ -174,7 +288,6 @@ def test_restore_degrade_and_refusals(trained, tmp_path, authface, filled):
     assert "broken.png cannot be decoded" in done.stderr
     assert {path.name for path in restored.glob("*.png")} == set(first)
     assert Image.open(restored / "strip.jpg").size == (512, 512)
-    made = {path.name: path.read_bytes() for path in restored.glob("*.png")}
 
     (degraded / "oblong.png").unlink()
     (degraded / "broken.png").unlink()
@@ -186,8 +299,6 @@ def test_restore_degrade_and_refusals(trained, tmp_path, authface, filled):
     authface("restore", "--model", trained / "runs/restorer-tiny", "--input", degraded / name, "--output", alone, "--steps", 2)
     a, b = (np.asarray(Image.open(folder / name)).astype(int) for folder in (restored, alone))
     assert np.abs(a - b).max() <= 2  # its batch does not matter
-    assert made
-
     empty = tmp_path / "empty"
     empty.mkdir()
     assert authface("restore", "--model", trained / "runs/restorer-tiny", "--input", empty, "--output", alone).returncode == 2
