@@ -7,11 +7,14 @@ reduced JPEG decoding are dealt with once.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
+
+from manifests.workspace import Workspace
 
 Image.MAX_IMAGE_PIXELS = 500_000_000
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif")
@@ -99,6 +102,16 @@ class Photo:
             size = (max(round(width * long_px / full), 1), max(round(height * long_px / full), 1))
             image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
         return np.asarray(image)
+
+
+class PictureReader:
+    """Opens the picture of the workspace that a column of a row names."""
+
+    def __init__(self, workspace: Workspace, column: str):
+        self.workspace, self.column = workspace, column
+
+    def __call__(self, row: Mapping[str, Any]) -> Photo:
+        return Photo(lambda: self.workspace.read_bytes(row[self.column]))
 
 
 def to_srgb(image: Image.Image) -> Image.Image:

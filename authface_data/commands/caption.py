@@ -29,7 +29,7 @@ def caption(
     from authface_data.captions import CAPTIONERS
     from authface_data.engine import local
     from authface_data.engine.stage import Chain
-    from authface_data.quality.stage import CropReader
+    from authface_data.photo import PictureReader
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
@@ -43,7 +43,7 @@ def caption(
         inputs = kept_with_photos(ws)
         if not inputs:
             raise UserMistake("no face is kept yet: `authface filter` first (`authface status` says why faces were dropped)")
-        chain = Chain([stage], CropReader(ws))
+        chain = Chain([stage], PictureReader(ws, "crop_path"))
         outcomes = local.run(ws, chain, inputs, title=f"caption ({name})", workers=workers, retry_failed=again, redo=yes)
         speed = f", {outcomes.rate(stage):.2f} faces/s" if outcomes.seconds else ""
         console.print(f"{outcomes.made[stage.name]} faces captioned by {name}{speed}; {len(inputs)} are kept")

@@ -84,9 +84,10 @@ def measure(ws: Workspace, settings: Filter, workers: int | None, again: bool, r
     from authface_data.engine import local
     from authface_data.engine.stage import Chain
     from authface_data.faces.orphans import remove_orphans
-    from authface_data.faces.stage import FacesStage, PhotoReader
+    from authface_data.faces.stage import FacesStage
+    from authface_data.photo import PictureReader
     from authface_data.quality import ARTEFACTS
-    from authface_data.quality.stage import CropReader, ScoreStage
+    from authface_data.quality.stage import ScoreStage
     from manifests.schema import FACES, PHOTOS
     from manifests.store import Store
 
@@ -104,12 +105,12 @@ def measure(ws: Workspace, settings: Filter, workers: int | None, again: bool, r
     )
     options: dict[str, Any] = {"workers": workers, "retry_failed": again, "redo": redo}
     inputs = [(row["photo_id"], row) for row in photos]
-    outcomes = local.run(ws, Chain([stage], PhotoReader(ws)), inputs, title="faces", **options)
+    outcomes = local.run(ws, Chain([stage], PictureReader(ws, "path")), inputs, title="faces", **options)
     remove_orphans(ws)
     faces = Store(ws, FACES).read(["face_id", "crop_path", "crop_sha256"]).to_pylist()
     stages = [ScoreStage(metric, weights_dir) for metric in dict.fromkeys([*ARTEFACTS, *settings.metrics])]
     inputs = [(row["face_id"], row) for row in faces]
-    scored = local.run(ws, Chain(stages, CropReader(ws)), inputs, title="scores", **options)
+    scored = local.run(ws, Chain(stages, PictureReader(ws, "crop_path")), inputs, title="scores", **options)
     if outcomes.seconds:
         console.print(f"faces: {outcomes.rate(stage):.2f} photographs/s")
     if scored.seconds:

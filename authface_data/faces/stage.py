@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,16 +21,6 @@ from manifests.fingerprint import fingerprint, short_hash
 from manifests.ledger import Subject
 from manifests.schema import FACES
 from manifests.workspace import Workspace
-
-
-class PhotoReader:
-    """Opens the photograph that a row of `photos` names."""
-
-    def __init__(self, workspace: Workspace):
-        self.workspace = workspace
-
-    def __call__(self, row: Mapping[str, Any]) -> Photo:
-        return Photo(lambda: self.workspace.read_bytes(row["path"]))
 
 
 class FacesStage:

@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
-from authface_data.photo import Photo
 from authface_data.quality import ARTEFACTS, iqa
 from authface_data.weights import NIQE
 from manifests.ledger import Subject
 from manifests.schema import SCORES
-from manifests.workspace import Workspace
 
 CROP_POLICY = "whole crop"
-
-
-class CropReader:
-    """Opens the aligned crop that a row of `faces` names."""
-
-    def __init__(self, workspace: Workspace):
-        self.workspace = workspace
-
-    def __call__(self, row: Mapping[str, Any]) -> Photo:
-        return Photo(lambda: self.workspace.read_bytes(row["crop_path"]))
 
 
 class ScoreStage:

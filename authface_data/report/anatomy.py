@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from authface_data.photo import Photo
+from authface_data.photo import PictureReader
 from manifests.workspace import Workspace
 
 SIDE_PX, GAP_PX, TEXT_PX = 512, 16, 460
@@ -34,7 +34,7 @@ def draw(workspace: Workspace, photo: dict[str, Any], face: dict[str, Any], fact
 
 
 def _found(workspace: Workspace, photo: dict[str, Any], face: dict[str, Any]) -> Image.Image:
-    picture = Photo(lambda: workspace.read_bytes(photo["path"]))
+    picture = PictureReader(workspace, "path")(photo)
     image = Image.fromarray(picture.pixels(SIDE_PX))
     scale = image.width / picture.size_px[0]
     pen = ImageDraw.Draw(image)

@@ -50,6 +50,14 @@ def test_every_mode_becomes_rgb(mode):
     assert photo.pixels().dtype == np.uint8
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "TIFF", "HEIF"])
+def test_every_format_is_read(kind):
+    photo = saved(picture(), kind, quality=95)
+    assert photo.format == kind
+    assert photo.size_px == (64, 48)
+    assert np.abs(photo.pixels()[10, 10].astype(int) - [255, 0, 0]).max() < 12
+
+
 def test_alpha_is_laid_over_white():
     image = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
     assert (saved(image, "PNG").pixels() == 255).all()

@@ -148,7 +148,8 @@ def test_status_for_people_and_machines(filled, authface):
 def test_killed_in_the_middle_of_a_redo_and_set_back(filled, tmp_path, authface):
     """Some photographs redone, then the old setting again: rows and crops agree, and `--regate` sees one generation."""
     from authface_data.engine.stage import Chain, Item
-    from authface_data.faces.stage import FacesStage, PhotoReader
+    from authface_data.faces.stage import FacesStage
+    from authface_data.photo import PictureReader
     from manifests.schema import FACES
     from manifests.store import Store
 
@@ -157,7 +158,7 @@ def test_killed_in_the_middle_of_a_redo_and_set_back(filled, tmp_path, authface)
     ws = Workspace(root)
     stage = FacesStage("retinaface-mobile", "dlib", 512, 0.6, 1280, None)
     stage.setup("cpu")
-    chain = Chain([stage], PhotoReader(ws))
+    chain = Chain([stage], PictureReader(ws, "path"))
     for row in manifest(root, "photos").to_dict("records")[:2]:
         (made,) = stage.process([Item(row["photo_id"], row, chain.open_picture(row))], ws.write_bytes)
         Store(ws, FACES).append([{**face, "fingerprint": "another"} for face in made.rows])
