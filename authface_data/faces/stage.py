@@ -30,7 +30,7 @@ class FacesStage:
     """
 
     name = "faces"
-    version = 1
+    version = 2  # 2: another model of the head under the pose
     subject: Subject = "photo"
     gives = FACES
     input_mark = "sha256"
