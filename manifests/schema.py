@@ -44,7 +44,7 @@ class Manifest:
 
 
 PHOTOS = Manifest(
-    "photos", 1, ("photo_id",), "photo_id",
+    "photos", 2, ("photo_id",), "photo_id",
     (
         ("photo_id", TEXT), ("source", TEXT), ("source_url", TEXT),
         ("photographer_name", TEXT), ("photographer_url", TEXT),
@@ -53,19 +53,21 @@ PHOTOS = Manifest(
         ("path", TEXT), ("sha256", TEXT), ("bytes", INT), ("width", INT), ("height", INT), ("format", TEXT),
         ("camera_make", TEXT), ("camera_model", TEXT), ("lens", TEXT),
         ("focal_length_mm", REAL), ("aperture", REAL), ("iso", INT), ("exposure_s", REAL), ("taken_at", TEXT),
-        ("description", TEXT), ("source_tags", TAGS), ("phash", TEXT),
-        ("collected_at", TIME), ("download_reported_at", TIME),
+        ("description", TEXT), ("source_tags", TAGS), ("phash", TEXT), ("pixel_hash", TEXT),
+        ("aligned", FLAG), ("landmarks68_px", POINTS),
+        ("place", TEXT), ("latitude", REAL), ("longitude", REAL),
+        ("collected_at", TIME), ("download_location", TEXT), ("download_reported_at", TIME), ("details_at", TIME),
     ),
 )  # fmt: skip
 
 FACES = Manifest(
-    "faces", 1, ("face_id",), "photo_id",
+    "faces", 2, ("face_id",), "photo_id",
     (
         ("face_id", TEXT), ("photo_id", TEXT), ("detector", TEXT), ("box_px", NUMBERS), ("score", REAL),
         ("landmarks5_px", POINTS), ("landmarks68_px", POINTS), ("landmark_backend", TEXT),
         ("yaw_deg", REAL), ("pitch_deg", REAL), ("roll_deg", REAL), ("interocular_px", REAL),
         ("quad_px", POINTS), ("qsize_px", REAL), ("upscaled", FLAG), ("pad_fraction", REAL),
-        ("crop_path", TEXT), ("crop_sha256", TEXT), ("crop_size_px", INT), ("landmarks_crop_px", POINTS),
+        ("crop_path", TEXT), ("crop_sha256", TEXT), ("crop_phash", TEXT), ("crop_size_px", INT), ("landmarks_crop_px", POINTS),
         ("left_eye_box_crop_px", NUMBERS), ("right_eye_box_crop_px", NUMBERS), ("mouth_box_crop_px", NUMBERS),
         ("left_eye_visible", FLAG), ("right_eye_visible", FLAG), ("mouth_visible", FLAG),
     ),
@@ -104,4 +106,10 @@ DECISIONS = Manifest(
     ),
 )  # fmt: skip
 
-MANIFESTS: dict[str, Manifest] = {m.name: m for m in (PHOTOS, FACES, SCORES, VERDICTS, CAPTIONS, DECISIONS)}
+# What was forgotten, and must not come back: hashes under a key of the workspace, of an id or of a file's or picture's hash.
+TOMBSTONES = Manifest(
+    "tombstones", 1, ("keyed_hash",), "keyed_hash",
+    (("keyed_hash", TEXT), ("kind", TEXT), ("why", TEXT), ("forgotten_at", TIME)),
+)  # fmt: skip
+
+MANIFESTS: dict[str, Manifest] = {m.name: m for m in (PHOTOS, FACES, SCORES, VERDICTS, CAPTIONS, DECISIONS, TOMBSTONES)}

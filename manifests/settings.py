@@ -18,6 +18,33 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class Unsplash(Section):
+    """The API source."""
+
+    base_url: str = Field("https://api.unsplash.com", description="another address: a proxy of yours, a test")
+    window_s: float = Field(3600, gt=0, description="how long the API's limit of requests runs, s")
+    app_name: str = Field("authface", min_length=1, description="utm_source in the links of credits")
+
+
+class Collect(Section):
+    """What `authface collect` takes, and how it asks for it."""
+
+    min_megapixels: float = Field(0, ge=0, description="photographs of a web source below this are not downloaded")
+    min_long_side_px: int = Field(0, ge=0, description="likewise, by the longer side")
+    face_gate: bool = Field(False, description="download a photograph only if its preview shows a face")
+    store_place: bool = Field(False, description="keep GPS and place")
+    allowed_hosts: list[str] = Field([], description="hosts beyond the source's own; private addresses only if named here")
+    per_host: int = Field(8, ge=1, le=64, description="connections to one host at a time")
+    photos_per_second: float = Field(5, gt=0, description="requests to a host that is not one of allowed_hosts")
+    connect_timeout_s: float = Field(10, gt=0)
+    read_timeout_s: float = Field(30, gt=0, description="longest silence of a connection")
+    total_timeout_s: float = Field(600, gt=0, description="longest time of one try of a download")
+    attempts: int = Field(5, ge=1, description="tries of one download or request")
+    max_megabytes: float = Field(300, gt=0, description="larger files are refused")
+    keep_free_gb: float = Field(2, ge=0, description="disk that downloads leave free")
+    unsplash: Unsplash = Unsplash()
+
+
 class Filter(Section):
     """What `authface filter` measures."""
 
@@ -27,6 +54,9 @@ class Filter(Section):
     landmarks: str = Field("dlib", description="dlib (68 points) | retinaface5 (the detector's five)")
     size: Literal[512, 1024, 2048] = Field(1024, description="side of the aligned crops, px; one per workspace")
     metrics: list[str] = Field(["musiq"], description="IQA metrics, by pyiqa's names")
+    duplicate_radius: int = Field(
+        6, ge=0, le=16, description="perceptual hashes that differ in so few of 64 bits are duplicates"
+    )
 
 
 class Gate(Section):
@@ -60,6 +90,7 @@ class Splits(Section):
 
 class Settings(Section):
     weights_dir: str | None = Field(None, description="where weights are looked for before the caches")
+    collect: Collect = Collect()
     filter: Filter = Filter()
     gates: list[Gate] = []
     captions: Captions = Captions()

@@ -157,6 +157,21 @@ class Workspace:
         os.replace(temp, target)
         self._sync_folder(path)
 
+    def link(self, path: str, original: str, hard: bool) -> None:
+        """Commit a name for a file that is there already: a hard link, or a symbolic link that leaves it where it is.
+
+        Raises OSError where the file system cannot (a hard link across two), UserMistake where the workspace is on none.
+        """
+        target, temp = self.local(path), self._temp()
+        if hard:
+            os.link(os.path.realpath(original), temp)
+        else:
+            temp.symlink_to(os.path.abspath(original))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(temp, target)
+        temp.unlink(missing_ok=True)  # renaming onto another name of the same file leaves both
+        self._sync_folder(path)
+
     def create_exclusive(self, path: str, data: bytes) -> bool:
         """Write a file only if there is none: True if this call made it."""
         try:
@@ -195,10 +210,14 @@ class Workspace:
         finally:
             os.close(handle)
 
-    def _write_temp(self, data: bytes) -> Path:
+    def _temp(self) -> Path:
+        """A new name in the folder of half-written files."""
         folder = Path(self._full(TEMP))
         folder.mkdir(exist_ok=True)
-        temp = folder / f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex}"
+        return folder / f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex}"
+
+    def _write_temp(self, data: bytes) -> Path:
+        temp = self._temp()
         with temp.open("wb") as file:
             file.write(data)
             file.flush()

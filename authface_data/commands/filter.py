@@ -9,6 +9,7 @@ import typer
 from authface_data.commands.outcome import finish
 from manifests.command_line import RetryOption, WorkersOption, WorkspaceOption, YesOption, console, wants_retry
 from manifests.errors import UserMistake
+from manifests.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from authface_data.engine.local import Outcomes
@@ -91,7 +92,7 @@ def measure(ws: Workspace, settings: Filter, workers: int | None, again: bool, r
     from manifests.schema import FACES, PHOTOS
     from manifests.store import Store
 
-    photos = Store(ws, PHOTOS).read(["photo_id", "path", "sha256"]).to_pylist()
+    photos = Store(ws, PHOTOS).read(["photo_id", "path", "sha256", "aligned", "landmarks68_px"]).to_pylist()
     if not photos:
         raise UserMistake("there are no photographs yet: `authface collect` first")
     weights_dir = ws.weights_dir
@@ -104,7 +105,7 @@ def measure(ws: Workspace, settings: Filter, workers: int | None, again: bool, r
         weights_dir,
     )
     options: dict[str, Any] = {"workers": workers, "retry_failed": again, "redo": redo}
-    inputs = [(row["photo_id"], row) for row in photos]
+    inputs = [(row["photo_id"], {**row, "mark": mark_of(row)}) for row in photos]
     outcomes = local.run(ws, Chain([stage], PictureReader(ws, "path")), inputs, title="faces", **options)
     remove_orphans(ws)
     faces = Store(ws, FACES).read(["face_id", "crop_path", "crop_sha256"]).to_pylist()
@@ -118,6 +119,13 @@ def measure(ws: Workspace, settings: Filter, workers: int | None, again: bool, r
     for mine, theirs in ((outcomes.made, scored.made), (outcomes.dropped, scored.dropped), (outcomes.failed, scored.failed)):
         mine.update(theirs)
     return outcomes
+
+
+def mark_of(photo: dict[str, Any]) -> str:
+    """What of a photograph its faces depend on: the file, and what its source says of an aligned picture."""
+    if not photo["aligned"]:
+        return str(photo["sha256"])
+    return fingerprint(sha256=photo["sha256"], landmarks=photo["landmarks68_px"])
 
 
 def _say(ws: Workspace) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -34,6 +34,9 @@ from manifests.workspace import Workspace
 
 COMMIT_ROWS, COMMIT_SECONDS = 256, 10.0
 TASKS_PER_UNIT = 8
+
+# Brings tasks in as they get ready, each once, its row perhaps changed; None: nothing is ready yet.
+Arrive = Callable[[list[Task]], Iterator[Task | None]]
 
 
 @dataclass
@@ -64,11 +67,13 @@ def run(
     workers: int | None = None,
     retry_failed: bool = False,
     redo: bool = False,
+    arrive: Arrive | None = None,
 ) -> Outcomes:
     """Bring every input (key, row) through every stage that it still needs, and settle the manifests.
 
     redo: also make again what other settings made; without it, stale inputs are a UserMistake that counts them.
     workers: processes; 1 works in this process; None chooses by cores and work.
+    arrive: where inputs must be fetched first.
     Interrupted at any moment it loses the rows in flight; what it committed is not repeated.
     """
     plans = [plan(workspace, stage, inputs) for stage in chain.stages]
@@ -90,7 +95,7 @@ def run(
         committer = _Committer(workspace, chain, [p.fingerprints for p in plans], outcomes)
         started = time.monotonic()
         try:
-            _work(workspace, chain, tasks, title, workers, committer)
+            _work(workspace, chain, tasks, arrive, title, workers, committer)
         finally:
             committer.commit()
             outcomes.seconds = time.monotonic() - started
@@ -139,7 +144,13 @@ class _Committer:
 
 
 def _work(
-    workspace: Workspace, chain: Chain, tasks: list[Task], title: str, workers: int | None, committer: _Committer
+    workspace: Workspace,
+    chain: Chain,
+    tasks: list[Task],
+    arrive: Arrive | None,
+    title: str,
+    workers: int | None,
+    committer: _Committer,
 ) -> None:
     devices = _devices(chain, workers, len(tasks))
     columns = (
@@ -165,12 +176,17 @@ def _work(
             rate = finished / max(time.monotonic() - started, 1e-9)
             progress.update(bar, completed=finished, rate=f"{rate:.2f}/s")
 
-        if len(devices) == 1:
-            worker.start(chain, workspace, devices[0])
-            for unit in _units(tasks, _unit_size(chain, len(tasks), 1)):
-                took(worker.run(unit))
-        else:
-            _in_processes(chain, workspace, tasks, devices, took)
+        size = 1 if arrive else _unit_size(chain, len(tasks), len(devices))
+        units = _units(arrive(tasks) if arrive else tasks, size)
+        try:
+            if len(devices) == 1:
+                worker.start(chain, workspace, devices[0])
+                for unit in units:
+                    took(worker.run(unit))
+            else:
+                _in_processes(chain, workspace, units, devices, took)
+        finally:
+            units.close()  # what is still on its way is abandoned
 
 
 def _devices(chain: Chain, workers: int | None, tasks: int) -> list[str]:
@@ -191,20 +207,31 @@ def _unit_size(chain: Chain, tasks: int, workers: int) -> int:
     return max(batch, min(TASKS_PER_UNIT, tasks // (4 * workers)), 1)
 
 
-def _units(tasks: Sequence[Task], size: int) -> Iterator[list[Task]]:
-    for at in range(0, len(tasks), size):
-        yield list(tasks[at : at + size])
+def _units(tasks: Iterable[Task | None], size: int) -> Generator[list[Task], None, None]:
+    """Tasks in lists of `size`, the last of what is left; an empty or short one while nothing more is ready."""
+    unit: list[Task] = []
+    tasks = iter(tasks)
+    try:
+        for task in tasks:
+            if task is not None:
+                unit.append(task)
+            if task is None or len(unit) == size:
+                yield unit
+                unit = []
+        if unit:
+            yield unit
+    finally:
+        if isinstance(tasks, Generator):
+            tasks.close()
 
 
 def _in_processes(
-    chain: Chain, workspace: Workspace, tasks: list[Task], devices: list[str], took: Callable[[list[Outcome]], None]
+    chain: Chain, workspace: Workspace, units: Iterator[list[Task]], devices: list[str], took: Callable[[list[Outcome]], None]
 ) -> None:
     """Work in a pool. Rows in the hands of a worker that died are run again one by one; one that kills again is failed."""
-    units = list(_units(tasks, _unit_size(chain, len(tasks), len(devices))))
-    while units:
-        suspects, units = _pool_run(chain, workspace, units, devices, took)
+    while suspects := _pool_run(chain, workspace, units, devices, took):
         for task in [task for unit in suspects for task in unit]:
-            if _pool_run(chain, workspace, [[task]], devices[:1], took)[0]:
+            if _pool_run(chain, workspace, iter([[task]]), devices[:1], took):
                 key, _, wanted = task
                 took([(key, index, Failed("its worker process died (out of memory?)")) for index in wanted])
 
@@ -212,17 +239,17 @@ def _in_processes(
 def _pool_run(
     chain: Chain,
     workspace: Workspace,
-    units: list[list[Task]],
+    units: Iterator[list[Task]],
     devices: list[str],
     took: Callable[[list[Outcome]], None],
-) -> tuple[list[list[Task]], list[list[Task]]]:
-    """Run units in fresh worker processes. Where a worker dies: the units that were running, and those not begun."""
+) -> list[list[Task]]:
+    """Run units in fresh worker processes, to the last. Where a worker dies: the units that were in hand; others wait."""
     context = multiprocessing.get_context("spawn")
     hand_out = context.SimpleQueue()
     for device in devices:
         hand_out.put(device)
     threads = max(1, (os.cpu_count() or 1) // len(devices))
-    waiting = deque(units)
+    in_hand: list[list[Task]] = []
     running: dict[Future, list[Task]] = {}
     with ProcessPoolExecutor(
         len(devices),
@@ -231,19 +258,26 @@ def _pool_run(
         initargs=(chain, workspace.root, hand_out, threads),
     ) as pool:
         try:
-            while waiting or running:
-                while waiting and len(running) < 2 * len(devices):
-                    running[pool.submit(worker.run, waiting[0])] = waiting[0]
-                    waiting.popleft()
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
+            more = True
+            while more or running:
+                while more and len(running) < 2 * len(devices):
+                    unit = next(units, None)
+                    more = unit is not None
+                    if not unit:
+                        break
+                    in_hand.append(unit)
+                    running[pool.submit(worker.run, unit)] = unit
+                for future in wait(
+                    running, timeout=0 if more and len(running) < 2 * len(devices) else None, return_when=FIRST_COMPLETED
+                ).done:
                     outcomes = future.result()
-                    del running[future]
+                    in_hand.remove(running.pop(future))
                     took(outcomes)
         except BrokenProcessPool:
-            return list(running.values()), list(waiting)
+            return in_hand
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
                 process.terminate()
             raise
-    return [], []
+    return []

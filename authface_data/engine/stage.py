@@ -10,7 +10,16 @@ from manifests.fingerprint import fingerprint
 from manifests.ledger import Subject
 from manifests.schema import Manifest
 
-WritePixels = Callable[[str, bytes], None]
+
+@dataclass(frozen=True)
+class LinkTo:
+    """Instead of bytes to write: a file that is there already. hard: another name of it; else a symbolic link to it."""
+
+    file: str
+    hard: bool
+
+
+WritePixels = Callable[[str, bytes | LinkTo], None]
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,8 @@ class Stage(Protocol):
     def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
         """One result per item, in order, each depending on its item alone.
 
-        Pixels go through `write_pixels(path, data)`, which has them on the disk before the row is committed.
+        Pixels go through `write_pixels(path, data)`, which has them on the disk before the row is committed; `LinkTo` stands
+        for data that need not be copied.
         """
         ...
 

@@ -10,7 +10,7 @@ from multiprocessing import connection, parent_process
 from multiprocessing.queues import SimpleQueue
 from typing import Any
 
-from authface_data.engine.stage import Chain, Failed, Item, Result, Rows, Stage, WritePixels
+from authface_data.engine.stage import Chain, Failed, Item, LinkTo, Result, Rows, Stage, WritePixels
 from manifests.errors import AuthfaceError, UserMistake
 from manifests.workspace import Workspace
 
@@ -28,9 +28,12 @@ def start(chain: Chain, workspace: Workspace, device: str) -> None:
     """Load the chain's models in this process."""
     global _chain, _write_pixels
 
-    def write_pixels(path: str, data: bytes) -> None:
+    def write_pixels(path: str, data: bytes | LinkTo) -> None:
         try:
-            workspace.write_bytes(path, data)
+            if isinstance(data, LinkTo):
+                workspace.link(path, data.file, data.hard)
+            else:
+                workspace.write_bytes(path, data)
         except OSError as error:  # a full or unwritable disk is no row's fault
             raise UserMistake(f"cannot write {workspace.root}/{path}: {error.strerror}") from error
 

@@ -11,7 +11,7 @@ from manifests.errors import UserMistake
 
 # dlib's 68 points. Left and right as seen in the image.
 LEFT_EYE, RIGHT_EYE, MOUTH = slice(36, 42), slice(42, 48), slice(48, 68)
-MOUTH_CORNERS = (48, 54)
+MOUTH_CORNERS, NOSE_TIP = (48, 54), 30
 
 
 class Landmarker(Protocol):
@@ -77,3 +77,9 @@ def eyes_and_mouth(landmarks: np.ndarray) -> np.ndarray:
         return landmarks[[0, 1, 3, 4]]
     corners = landmarks[list(MOUTH_CORNERS)]
     return np.stack([landmarks[LEFT_EYE].mean(0), landmarks[RIGHT_EYE].mean(0), *corners])
+
+
+def five_of(landmarks68: np.ndarray) -> np.ndarray:
+    """(5, 2) as a detector gives them, of (68, 2): eye centres, tip of the nose, mouth corners."""
+    left_eye, right_eye, *mouth = eyes_and_mouth(landmarks68)
+    return np.stack([left_eye, right_eye, landmarks68[NOSE_TIP], *mouth])

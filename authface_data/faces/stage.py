@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
-from authface_data.faces.align import align, ffhq_quad, to_crop
+from authface_data.faces.align import Crop, Quad, align, ffhq_quad, to_crop
 from authface_data.faces.detectors import Detection, make_detector
-from authface_data.faces.landmarks import eyes_and_mouth, make_landmarker
+from authface_data.faces.landmarks import eyes_and_mouth, five_of, make_landmarker
 from authface_data.faces.pose import head_pose
 from authface_data.faces.regions import regions
 from authface_data.photo import Photo
@@ -26,14 +26,15 @@ from manifests.workspace import Workspace
 class FacesStage:
     """Detects faces at a reduced scale, locates landmarks, estimates pose, and aligns every face found.
 
-    A photograph without a face is dropped as `no_face`.
+    A photograph without a face is dropped as `no_face`. Of a picture that its source has aligned already (`aligned`), the whole
+    is the crop, with the landmarks that came with it or those found.
     """
 
     name = "faces"
-    version = 2  # 2: another model of the head under the pose
+    version = 3  # 2: another model of the head under the pose; 3: perceptual hashes of crops
     subject: Subject = "photo"
     gives = FACES
-    input_mark = "sha256"
+    input_mark = "mark"
     batch_size = 1
 
     def __init__(
@@ -69,45 +70,90 @@ class FacesStage:
 
     def _one(self, item: Item, write_pixels: WritePixels) -> Rows | Dropped:
         photo: Photo = item.picture
-        small = photo.pixels(self.long_side_px)
-        scale = np.array(photo.size_px) / (small.shape[1], small.shape[0])
-        found = self.detector.detect(small, self.min_score)
+        if item.row.get("aligned"):
+            return self._aligned(item, photo, write_pixels)
+        found = self._detect(photo)
         if not found:
             return Dropped("no_face", threshold=self.min_score)
-        return Rows([self._row(item.key, photo, face, scale, write_pixels) for face in found])
+        mark = fingerprint(detector=self._detector_settings())
+        rows = []
+        for face in found:
+            sixty_eight = self.landmarker.locate(photo.pixels(), face.landmarks5_px)
+            quad = ffhq_quad(*eyes_and_mouth(face.landmarks5_px if sixty_eight is None else sixty_eight))
+            crop = align(photo.pixels(), quad, self.size_px)
+            face_id = f"{item.key}_{short_hash(f'{mark} {np.rint(face.box_px).astype(int).tolist()}')}"
+            rows.append(self._row(face_id, photo, face, sixty_eight, self.landmarks_name, quad, crop, write_pixels))
+        return Rows(rows)
+
+    def _detect(self, photo: Photo) -> list[Detection]:
+        """Faces found at a reduced scale, in pixels of the photograph."""
+        small = photo.pixels(self.long_side_px)
+        scale = np.array(photo.size_px) / (small.shape[1], small.shape[0])
+        # Boxes are edges. Points are pixel centres: half a pixel is added before scaling and taken off after.
+        return [
+            Detection(face.box_px * np.tile(scale, 2), face.score, (face.landmarks5_px + 0.5) * scale - 0.5)
+            for face in self.detector.detect(small, self.min_score)
+        ]
+
+    def _aligned(self, item: Item, photo: Photo, write_pixels: WritePixels) -> Rows | Dropped:
+        """The one face of a picture that its source has aligned already: the whole picture is the quad."""
+        picture = photo.pixels()
+        height, width = picture.shape[:2]
+        if width != height:
+            return Dropped(f"not_square: {width} x {height}, and its source is one of aligned faces")
+        given = item.row.get("landmarks68_px")
+        sixty_eight: np.ndarray | None
+        if given is not None:
+            points = np.array([list(point) for point in given], float)
+            face = Detection(np.concatenate([points.min(0), points.max(0)]), float("nan"), five_of(points))
+            sixty_eight, backend = points, "source"
+        else:
+            found = self._detect(photo)
+            if not found:
+                return Dropped("no_face", threshold=self.min_score)
+            face = max(found, key=lambda one: float(np.prod(one.box_px[2:] - one.box_px[:2])))
+            sixty_eight, backend = self.landmarker.locate(picture, face.landmarks5_px), self.landmarks_name
+        low, high = -0.5, width - 0.5
+        quad = Quad(np.array([[low, low], [low, high], [high, high], [high, low]]), float(width))
+        pixels = picture
+        if width != self.size_px:
+            pixels = np.asarray(Image.fromarray(picture).resize((self.size_px,) * 2, Image.Resampling.LANCZOS))
+        crop = Crop(pixels, 0.0, width < self.size_px)
+        face_id = aligned_face_id(item.key)
+        return Rows([self._row(face_id, photo, face, sixty_eight, backend, quad, crop, write_pixels)])
 
     def _row(
-        self, photo_id: str, photo: Photo, face: Detection, scale: np.ndarray, write_pixels: WritePixels
+        self,
+        face_id: str,
+        photo: Photo,
+        face: Detection,
+        sixty_eight: np.ndarray | None,
+        backend: str,
+        quad: Quad,
+        crop: Crop,
+        write_pixels: WritePixels,
     ) -> dict[str, Any]:
-        picture = photo.pixels()
-        box_px = face.box_px * np.tile(scale, 2)
-        # Points are pixel centres: half a pixel is added before scaling and taken off after.
-        five = (face.landmarks5_px + 0.5) * scale - 0.5
-        sixty_eight = self.landmarker.locate(picture, five)
-        landmarks = five if sixty_eight is None else sixty_eight
+        import imagehash
+
+        landmarks = face.landmarks5_px if sixty_eight is None else sixty_eight
         features = eyes_and_mouth(landmarks)
-        quad = ffhq_quad(*features)
-        crop = align(picture, quad, self.size_px)
         pose = head_pose(landmarks, photo.size_px)
         landmarks_crop = to_crop(landmarks, quad, self.size_px)
         on_photo = np.all((landmarks >= 0) & (landmarks < photo.size_px), axis=1)
         seen = regions(landmarks_crop, self.size_px, pose.yaw_deg, on_photo)
-
-        mark = fingerprint(detector=self._detector_settings())
-        face_id = f"{photo_id}_{short_hash(f'{mark} {np.rint(box_px).astype(int).tolist()}')}"
         data = png_bytes(crop.pixels)
         sha256 = hashlib.sha256(data).hexdigest()
         path = Workspace.crop_path(face_id, sha256)
         write_pixels(path, data)
         row: dict[str, Any] = {
             "face_id": face_id,
-            "photo_id": photo_id,
+            "photo_id": face_id.rsplit("_", 1)[0],
             "detector": self.detector_name,
-            "box_px": box_px.tolist(),
-            "score": face.score,
-            "landmarks5_px": five.tolist(),
+            "box_px": face.box_px.tolist(),
+            "score": face.score if np.isfinite(face.score) else None,
+            "landmarks5_px": face.landmarks5_px.tolist(),
             "landmarks68_px": None if sixty_eight is None else sixty_eight.tolist(),
-            "landmark_backend": self.landmarks_name,
+            "landmark_backend": backend,
             "yaw_deg": pose.yaw_deg,
             "pitch_deg": pose.pitch_deg,
             "roll_deg": pose.roll_deg,
@@ -118,6 +164,7 @@ class FacesStage:
             "pad_fraction": crop.pad_fraction,
             "crop_path": path,
             "crop_sha256": sha256,
+            "crop_phash": str(imagehash.phash(Image.fromarray(crop.pixels))),
             "crop_size_px": self.size_px,
             "landmarks_crop_px": landmarks_crop.tolist(),
         }
@@ -125,6 +172,11 @@ class FacesStage:
             row[f"{name}_box_crop_px"] = region.box_crop_px.tolist()
             row[f"{name}_visible"] = region.visible
         return row
+
+
+def aligned_face_id(photo_id: str) -> str:
+    """The id of the one face of an aligned picture: no detector has a say in it, so it is known before one has looked."""
+    return f"{photo_id}_{short_hash('aligned')}"
 
 
 def png_bytes(pixels: np.ndarray) -> bytes:

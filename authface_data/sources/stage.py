@@ -8,43 +8,73 @@ import struct
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 from PIL import ExifTags, Image
 
-from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
-from authface_data.photo import Photo
+from authface_data.engine.stage import Dropped, Item, LinkTo, Rows, WritePixels
+from authface_data.photo import SUFFIXES, Photo
+from authface_data.place import gps, without_place
 from manifests.ledger import Subject
 from manifests.schema import PHOTOS
+from manifests.tombstones import Tombstones
 from manifests.workspace import Workspace
 
 UNDECODABLE = (OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
 
+FROM_SOURCE = (
+    "source_url", "photographer_name", "photographer_url", "licence", "terms_date", "consent_ref", "person", "note",
+    "source_tags", "download_location", "aligned", "landmarks68_px",
+)  # fmt: skip
+PLACE = ("place", "latitude", "longitude")
+Keep = Literal["copy", "hardlink", "reference"]
+
+
 def open_file(row: Mapping[str, Any]) -> Photo:
     """The photograph in the file that an input row names."""
-    return Photo(Path(row["file"]).read_bytes)
+    return Photo(lambda: Path(row["file"]).read_bytes())
+
+
+class DownloadError(Exception):
+    """A photograph that did not come; another try may bring it."""
 
 
 class CollectStage:
-    """Decodes a photograph once in full, copies the file as it is into `photos/`, and records what it is.
+    """Decodes a photograph once in full, keeps the file in `photos/`, and records what it is.
 
-    A file that cannot be decoded is dropped with the decoder's words.
+    An input row names a `file`, its `name`, and what the source says of it, as columns of `photos`; or, instead of a file, why
+    there is none (`refused`, `failed`). A file that cannot be decoded is dropped with the decoder's words, one whose bytes or
+    pixels were forgotten is dropped as that.
+
+    licence_basis: of photographs whose row names none. keep: copy the file, or have a hard or symbolic link to it.
     """
 
     name = "collect"
-    version = 1
+    version = 2  # 2: a hash of the pixels; GPS blanked
     subject: Subject = "photo"
     gives = PHOTOS
     input_mark = "mark"
     uses_gpu = False
     batch_size = 1
 
-    def __init__(self, source: str, licence_basis: str):
-        self.source, self.licence_basis = source, licence_basis
+    def __init__(
+        self,
+        source: str,
+        licence_basis: str | None = None,
+        keep: Keep = "copy",
+        store_place: bool = False,
+        tombstones: Tombstones | None = None,
+    ):
+        self.source, self.licence_basis, self.keep, self.store_place = source, licence_basis, keep, store_place
+        self.tombstones = tombstones
 
     def settings(self) -> dict[str, Any]:
-        return {"source": self.source, "licence_basis": self.licence_basis}
+        settings: dict[str, Any] = {"source": self.source, "licence_basis": self.licence_basis}
+        if self.keep != "copy":
+            settings["keep"] = self.keep
+        return settings
 
     def setup(self, device: str) -> None:
         return
@@ -55,42 +85,68 @@ class CollectStage:
     def _one(self, item: Item, write_pixels: WritePixels) -> Rows | Dropped:
         import imagehash
 
+        said = item.row
+        if said.get("failed"):
+            raise DownloadError(said["failed"])
+        if said.get("refused"):
+            return Dropped(said["refused"])
         photo: Photo = item.picture
-        name = item.row["name"]
+        name = said["name"]
         try:
-            photo.pixels()
+            pixels = photo.pixels()
             small = photo.pixels(256)
             facts = camera_facts(photo.exif)
         except UNDECODABLE as error:
             words = re.sub(r" <_io\S* object at \w+>", "", str(error))  # an address would differ from run to run
             return Dropped(f"undecodable: {name}: {words}"[:500])
-        sha256 = hashlib.sha256(photo.data).hexdigest()
-        path = Workspace.photo_path(item.key, sha256, Path(name).suffix.lower())
-        write_pixels(path, photo.data)
+        pixel_hash = hash_of_pixels(pixels)
+        data = photo.data if self.store_place or self.keep != "copy" else without_place(photo.data)
+        sha256 = hashlib.sha256(data).hexdigest()
+        if self.tombstones and (self.tombstones.holds(sha256) or self.tombstones.holds(pixel_hash)):
+            return Dropped("forgotten: this photograph was taken out before")
+        path = Workspace.photo_path(item.key, sha256, suffix_of(photo, name))
+        as_it_is = LinkTo(said["file"], hard=self.keep != "reference")
+        write_pixels(path, as_it_is if self.keep != "copy" or (said.get("ours") and data is photo.data) else data)
         width, height = photo.size_px
+        told = {column: said.get(column) for column in FROM_SOURCE}
+        if told["landmarks68_px"] is not None and said.get("landmarks_side_px"):
+            scale = width / said["landmarks_side_px"]
+            told["landmarks68_px"] = [[(x + 0.5) * scale - 0.5, (y + 0.5) * scale - 0.5] for x, y in told["landmarks68_px"]]
+        if self.store_place:
+            latitude, longitude = gps(photo.data)
+            told |= {"latitude": latitude, "longitude": longitude}
+            told |= {column: said[column] for column in PLACE if said.get(column) is not None}
         row = {
             "photo_id": item.key,
             "source": self.source,
-            "source_url": item.row.get("source_url"),
-            "photographer_name": item.row.get("photographer_name"),
-            "photographer_url": item.row.get("photographer_url"),
-            "licence": item.row.get("licence"),
-            "consent_ref": item.row.get("consent_ref"),
-            "person": item.row.get("person"),
-            "note": item.row.get("note"),
-            "licence_basis": item.row.get("licence_basis") or self.licence_basis,
+            **told,
+            "licence_basis": said.get("licence_basis") or self.licence_basis,
             "path": path,
             "sha256": sha256,
-            "bytes": len(photo.data),
+            "bytes": len(data),
             "width": width,
             "height": height,
             "format": photo.format,
-            "description": item.row.get("description") or name,
+            "description": said.get("description") or name,
             "phash": str(imagehash.phash(Image.fromarray(small))),
+            "pixel_hash": pixel_hash,
             "collected_at": datetime.now(UTC),
-            **facts,
+            **{column: said.get(column) if value is None else value for column, value in facts.items()},
         }
         return Rows([row])
+
+
+def suffix_of(photo: Photo, name: str) -> str:
+    """The file's own suffix where it is one of a picture's, else that of its format."""
+    own = Path(name).suffix.lower()
+    return own if own in SUFFIXES else {"JPEG": ".jpg", "MPO": ".jpg"}.get(photo.format, f".{photo.format.lower()}")
+
+
+def hash_of_pixels(pixels: np.ndarray) -> str:
+    """32 hex digits over an upright sRGB picture (H, W, 3) uint8: the same for the same picture in any lossless file."""
+    digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
 
 
 def camera_facts(exif: Mapping[int, Any]) -> dict[str, Any]:

@@ -1,0 +1,287 @@
+"""Downloads of photographs: many at a time, few from one host, resumed where the server allows, committed by a rename.
+
+A file on its way lies beside its target as `.part`, with the server's mark of the version (`.json`) next to it, so that a
+killed download goes on where it was. Only pictures are taken, by their content type; whether one can be decoded is seen later.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import tenacity
+
+from authface_data.hosts import Hosts, Pace, RefusedHost, guarded_client
+from manifests.errors import UserMistake
+from manifests.settings import Collect
+
+GONE = (404, 410)
+BUSY = (408, 425, 429, 500, 502, 503, 504)
+REDIRECTS, MOST_REDIRECTS = (301, 302, 303, 307, 308), 5
+CHUNK_BYTES = 1 << 16
+HOSTS_AT_ONCE = 2
+NOTHING_YET_S = 0.2
+
+
+@dataclass(frozen=True)
+class Job:
+    """key: of the photograph. target: where the file goes, its folder existing."""
+
+    key: str
+    url: str
+    target: Path
+
+
+@dataclass(frozen=True)
+class Arrived:
+    job: Job
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The server's or our own final no; asking again would change nothing."""
+
+    job: Job
+    reason: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Tried as often as allowed; another time it may go."""
+
+    job: Job
+    message: str
+
+
+Result = Arrived | Refused | Failed
+
+
+class _TryAgain(Exception):
+    """What may pass: a busy server, a cut connection."""
+
+    def __init__(self, words: str, wait_s: float = 0.0):
+        super().__init__(words)
+        self.wait_s = wait_s
+
+
+class _Refusal(Exception):
+    pass
+
+
+class Downloader:
+    """Fetches jobs in threads. Use as a context manager; leaving it abandons what is on its way."""
+
+    def __init__(self, settings: Collect, hosts: Hosts):
+        self.settings, self.hosts = settings, hosts
+        self.threads = settings.per_host * HOSTS_AT_ONCE
+        self.client = guarded_client(hosts, settings.connect_timeout_s, settings.read_timeout_s, self.threads)
+        self.pace = Pace(settings.photos_per_second)
+        self._slots: dict[str, threading.Semaphore] = defaultdict(lambda: threading.Semaphore(settings.per_host))
+        self._slots_lock = threading.Lock()
+        self._stop = threading.Event()
+
+    def __enter__(self) -> Downloader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self.client.close()
+
+    def fetch_all(self, jobs: Iterable[Job], patient: bool = True) -> Iterator[Result | None]:
+        """One result per job, as they come. Not patient: None whenever nothing has come for a moment."""
+        todo: queue.Queue[Job | None] = queue.Queue()
+        done: queue.Queue[Result | BaseException] = queue.Queue()
+        waiting = 0
+        for job in jobs:
+            todo.put(job)
+            waiting += 1
+
+        def work() -> None:
+            while not self._stop.is_set():
+                try:
+                    job = todo.get_nowait()
+                except queue.Empty:
+                    return
+                assert job is not None
+                try:
+                    done.put(self.fetch(job))
+                except BaseException as error:
+                    done.put(error)
+
+        for _ in range(min(self.threads, waiting)):
+            threading.Thread(target=work, daemon=True).start()
+        while waiting:
+            try:
+                result = done.get(timeout=NOTHING_YET_S)
+            except queue.Empty:
+                if not patient:
+                    yield None
+                continue
+            if isinstance(result, BaseException):
+                raise result
+            waiting -= 1
+            yield result
+
+    def fetch(self, job: Job) -> Result:
+        """Bring one file. Raises UserMistake where it cannot be written."""
+        try:
+            return Arrived(job, self._until_done(job))
+        except (_Refusal, RefusedHost) as refusal:
+            _remove(job)
+            return Refused(job, str(refusal))
+        except (_TryAgain, httpx.TransportError) as error:
+            return Failed(job, _words(error))
+        except httpx.InvalidURL:
+            return Refused(job, "malformed_url")
+        except OSError as error:
+            raise UserMistake(f"cannot write {job.target}: {error.strerror or error}") from error
+
+    def _until_done(self, job: Job) -> int:
+        if job.target.is_file():
+            return job.target.stat().st_size
+        tries = tenacity.Retrying(
+            stop=tenacity.stop_any(
+                tenacity.stop_after_attempt(self.settings.attempts), tenacity.stop_when_event_set(self._stop)
+            ),
+            wait=_backoff,
+            sleep=self._sleep,
+            retry=tenacity.retry_if_exception_type((_TryAgain, httpx.TransportError)),
+            reraise=True,
+        )
+        return tries(self._once, job)
+
+    def _sleep(self, seconds: float) -> None:
+        self._stop.wait(seconds)
+
+    def _once(self, job: Job) -> int:
+        try:
+            return self._follow(job, job.url)
+        except _Refusal as refusal:
+            # The image server has photographs that it finds only when the URL has a query.
+            if str(refusal).startswith("gone") and not httpx.URL(job.url).query:
+                return self._follow(job, f"{job.url}?fit=max")
+            raise
+
+    def _follow(self, job: Job, url: str) -> int:
+        for _ in range(MOST_REDIRECTS + 1):
+            host = httpx.URL(url).host
+            with self._slots_lock:
+                slot = self._slots[host]
+            with slot:
+                if not self.hosts.is_named(host):
+                    self.pace.wait(host)
+                answer = self._receive(job, url)
+            if isinstance(answer, int):
+                return answer
+            url = answer
+        raise _Refusal("too_many_redirects")
+
+    def _receive(self, job: Job, url: str) -> int | str:
+        """The size of the file, when it is there; or the URL that the server sends us to."""
+        part, notes = _part(job), _notes(job)
+        have, version = _begun(part, notes, url)
+        headers = {"Accept-Encoding": "identity", "Accept": "image/*"}
+        if have:
+            headers |= {"Range": f"bytes={have}-", "If-Range": version}
+        ends = time.monotonic() + self.settings.total_timeout_s
+        with self.client.stream("GET", url, headers=headers) as answer:
+            if answer.status_code in REDIRECTS and "location" in answer.headers:
+                return str(answer.url.join(answer.headers["location"]))
+            self._check(job, answer, have)
+            if have and answer.status_code != 206:
+                have = 0
+            length = int(answer.headers["content-length"]) if answer.headers.get("content-length", "").isdigit() else None
+            limit = int(self.settings.max_megabytes * 1e6)
+            if length is not None and have + length > limit:
+                raise _Refusal(f"too_large: {(have + length) / 1e6:.0f} MB > {self.settings.max_megabytes:g} MB")
+            if not have:
+                _note_version(answer, notes, url)
+            with part.open("r+b" if have else "wb") as file:
+                file.seek(have)
+                size = have
+                for chunk in answer.iter_raw(CHUNK_BYTES):
+                    file.write(chunk)
+                    size += len(chunk)
+                    if size > limit:
+                        raise _Refusal(f"too_large: > {self.settings.max_megabytes:g} MB")
+                    if time.monotonic() > ends:
+                        raise _TryAgain(f"not done after {self.settings.total_timeout_s:g} s")
+                    if self._stop.is_set():
+                        raise _TryAgain("stopped")
+                file.truncate()
+                file.flush()
+                os.fsync(file.fileno())
+        if length is not None and size != have + length:
+            raise _TryAgain(f"{size} bytes came of {have + length}")
+        notes.unlink(missing_ok=True)
+        os.replace(part, job.target)
+        return size
+
+    def _check(self, job: Job, answer: httpx.Response, have: int) -> None:
+        status = answer.status_code
+        if status in GONE:
+            raise _Refusal(f"gone: HTTP {status}")
+        if status in BUSY:
+            asked = answer.headers.get("retry-after", "")
+            raise _TryAgain(f"HTTP {status}", min(float(asked), 120.0) if asked.isdigit() else 0.0)
+        if status == 416 or (status == 206 and not answer.headers.get("content-range", "").startswith(f"bytes {have}-")):
+            _remove(job)
+            raise _TryAgain("the file has changed at the server")
+        if status not in (200, 206):
+            raise _Refusal(f"refused: HTTP {status}")
+        kind = answer.headers.get("content-type", "").split(";")[0].strip().lower()
+        if not kind.startswith("image/"):
+            raise _Refusal(f"content_type: {kind or 'none'}")
+
+
+def _part(job: Job) -> Path:
+    return job.target.with_name(f"{job.target.name}.part")
+
+
+def _notes(job: Job) -> Path:
+    return job.target.with_name(f"{job.target.name}.json")
+
+
+def _remove(job: Job) -> None:
+    _part(job).unlink(missing_ok=True)
+    _notes(job).unlink(missing_ok=True)
+
+
+def _begun(part: Path, notes: Path, url: str) -> tuple[int, str]:
+    """How many bytes are there of which version; (0, "") where that cannot be gone on with."""
+    try:
+        said = json.loads(notes.read_text())
+        if said["url"] == url and part.stat().st_size:
+            return part.stat().st_size, said["version"]
+    except (OSError, ValueError, KeyError):
+        pass
+    return 0, ""
+
+
+def _note_version(answer: httpx.Response, notes: Path, url: str) -> None:
+    """Remember what to resume by: only a strong ETag or a date names exactly these bytes."""
+    tag = answer.headers.get("etag", "")
+    version = tag if tag and not tag.startswith("W/") else answer.headers.get("last-modified", "")
+    notes.unlink(missing_ok=True)
+    if version and answer.headers.get("accept-ranges", "").lower() != "none":
+        notes.write_text(json.dumps({"url": url, "version": version}))
+
+
+def _backoff(state: tenacity.RetryCallState) -> float:
+    """Doubling from half a second, with jitter; longer where the server asks for it."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.wait_s if isinstance(error, _TryAgain) else 0.0
+    return max(asked, tenacity.wait_exponential_jitter(initial=0.5, max=30, jitter=0.5)(state))
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if isinstance(error, httpx.TransportError) else str(error)

@@ -1,0 +1,71 @@
+"""AuthFace-HQ as its authors released it: `woman/woman_11010.png` with `woman/woman_11010_qwen.json`, no provenance.
+
+The pictures are aligned faces. Their captions come in as those of a captioner named `qwen`, once `authface filter` has made
+faces of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from authface_data.photo import SUFFIXES
+from authface_data.sources.folder import walk
+from manifests.errors import UserMistake
+from manifests.fingerprint import fingerprint
+
+PREFIX = "afhq_"
+CAPTION_KEYS = ("caption", "captions", "tags", "text", "answer", "response", "output", "prompt", "content")
+
+
+def find_photos(folder: Path, passed_over: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(photo_id, input row) of every picture below a folder, its caption under `source_tags`.
+
+    The id is `afhq_` and the picture's path within the folder without its suffix. A caption that is missing or unreadable is
+    named in `passed_over`. Raises UserMistake where no picture is.
+    """
+    found = False
+    for path, within in walk(folder, passed_over):
+        found = True
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", within.rsplit(".", 1)[0])
+        tags = _tags(path.with_name(f"{path.stem}_qwen.json"), passed_over)
+        stat = path.stat()
+        mark = fingerprint(size=stat.st_size, time=stat.st_mtime_ns, tags=tags)
+        yield PREFIX + name, {"file": str(path), "name": within, "mark": mark, "aligned": True, "source_tags": tags}
+    if not found:
+        raise UserMistake(f"no pictures in {folder} (looked for {', '.join(SUFFIXES)})")
+
+
+def _tags(path: Path, passed_over: list[str]) -> list[str] | None:
+    try:
+        said = json.loads(path.read_text("utf-8-sig"))
+    except FileNotFoundError:
+        passed_over.append(f"{path} is not there: its picture has no caption")
+        return None
+    except (ValueError, OSError) as error:
+        passed_over.append(f"{path} cannot be read as JSON ({error}): its picture has no caption")
+        return None
+    tags = list(dict.fromkeys(tag for text in _texts(said) for tag in _split(text)))
+    if not tags:
+        passed_over.append(f"{path} holds no caption")
+    return tags or None
+
+
+def _texts(said: Any) -> Iterator[str]:
+    """The caption's texts: of the keys that name one where there are such, else all that is written."""
+    if isinstance(said, str):
+        yield said
+    elif isinstance(said, list):
+        for item in said:
+            yield from _texts(item)
+    elif isinstance(said, dict):
+        named = [value for key, value in said.items() if key.lower() in CAPTION_KEYS]
+        for value in named or said.values():
+            yield from _texts(value)
+
+
+def _split(text: str) -> list[str]:
+    return [tag for piece in re.split(r"[,;\n]", text) if (tag := " ".join(piece.split()).strip(" .").lower())]

@@ -1,0 +1,73 @@
+"""The face gate on previews: a photograph is downloaded only if its small version shows a face."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from authface_data.download import Arrived, Downloader, Job, Refused
+from authface_data.faces.detectors import make_detector
+from authface_data.hosts import Hosts
+from authface_data.photo import Photo
+from authface_data.sources.refusals import PREVIEW, Refusals
+from manifests.fingerprint import short_hash
+from manifests.workspace import Workspace
+
+if TYPE_CHECKING:
+    from authface_data.sources.remote import Candidate
+
+PREVIEWS = "cache/previews"
+
+
+class PreviewGate:
+    """Looks at previews with the detector of the filter stage, at its least score."""
+
+    def __init__(self, workspace: Workspace, hosts: Hosts, refusals: Refusals):
+        self.ws, self.hosts, self.refusals = workspace, hosts, refusals
+        self.settings, self.filter = workspace.settings.collect, workspace.settings.filter
+        self.detector = make_detector(self.filter.detector)
+        device = "cpu"
+        if self.detector.uses_gpu:
+            import torch
+
+            device = "cuda:0" if torch.cuda.is_available() else "cpu"
+        self.detector.setup(device, workspace.weights_dir)
+
+    def kept(self, candidates: list[Candidate]) -> list[Candidate]:
+        """The candidates whose preview shows a face, in their order; the others are refused with the reason.
+
+        One whose preview fails to come is kept: its download will tell.
+        """
+        folder = self.ws.local(PREVIEWS)
+        folder.mkdir(parents=True, exist_ok=True)
+        asked = [candidate for candidate in candidates if candidate.preview_url]
+        jobs = [Job(c.photo_id, str(c.preview_url), folder / f"{c.photo_id}-{short_hash(c.photo_id)}") for c in asked]
+        out: set[str] = set()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Downloader(self.settings, self.hosts) as downloader, Progress(*columns) as progress:
+            for result in progress.track(downloader.fetch_all(jobs), total=len(jobs), description="previews"):
+                assert result is not None
+                key = result.job.key
+                if isinstance(result, Refused):
+                    out.add(key)
+                    self.refusals.refuse(key, PREVIEW, result.reason)
+                elif isinstance(result, Arrived):
+                    self._judge(result.job, out)
+                    result.job.target.unlink(missing_ok=True)
+        return [candidate for candidate in candidates if candidate.photo_id not in out]
+
+    def _judge(self, job: Job, out: set[str]) -> None:
+        try:
+            pixels = Photo(job.target.read_bytes).pixels(self.filter.detect_long_side_px)
+        except (OSError, SyntaxError, ValueError):
+            return
+        if not self.detector.detect(pixels, self.filter.min_detector_score):
+            out.add(job.key)
+            self.refusals.refuse(job.key, PREVIEW, "no_face in the preview", None, self.filter.min_detector_score)

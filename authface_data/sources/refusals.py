@@ -1,0 +1,51 @@
+"""Verdicts on photographs that were refused before they were downloaded: by what their source says, or by their preview."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from manifests.fingerprint import fingerprint
+from manifests.ledger import verdict_row
+from manifests.schema import VERDICTS
+from manifests.store import Store
+from manifests.workspace import Workspace
+
+METADATA, PREVIEW = "collect:metadata", "collect:preview"
+COMMIT_ROWS = 256
+
+
+class Refusals:
+    """Gathers refusals and commits them in batches. A photograph that passes now loses what refused it before."""
+
+    def __init__(self, workspace: Workspace):
+        self.store = Store(workspace, VERDICTS)
+        self.count: Counter[str] = Counter()
+        self._rows: list[dict] = []
+        self._passed: set[str] = set()
+
+    def refuse(self, photo_id: str, gate: str, reason: str, value: float | None = None, threshold: float | None = None) -> None:
+        mark = fingerprint(gate=gate, threshold=threshold)
+        self._rows.append(verdict_row("photo", photo_id, gate, "dropped", mark, reason[:500], value, threshold))
+        self.count[gate] += 1
+        if len(self._rows) >= COMMIT_ROWS:
+            self.commit()
+
+    def passed(self, photo_id: str) -> None:
+        self._passed.add(photo_id)
+
+    def commit(self) -> None:
+        rows, self._rows = self._rows, []
+        self.store.append(rows)
+
+    def settle(self) -> None:
+        """At the end: commit, and remove the refusals of what has passed since."""
+        self.commit()
+        passed, gates = pa.array(sorted(self._passed), pa.string()), pa.array([METADATA, PREVIEW])
+
+        def outdated(part: pa.Table) -> pa.Array:
+            return pc.and_(pc.is_in(part["gate"], gates), pc.is_in(part["id"], passed))
+
+        self.store.compact(outdated)

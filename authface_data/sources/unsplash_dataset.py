@@ -1,0 +1,285 @@
+"""The Unsplash data set, Lite or Full: tab-separated tables of photographs, read as a stream and sieved before a pixel moves.
+
+The tables may lie in a folder or in the zip as it is downloaded, in one file or in shards (`photos.tsv000` …). A row that
+cannot be read is recorded and passed over.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import zipfile
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote
+
+from authface_data.sources.remote import USUAL_BYTES_PER_PX, Candidate, Offer, Turned
+from authface_data.sources.unsplash_listing import ID, PREFIX, Wanted, preview_url, turned
+from manifests.command_line import console
+from manifests.errors import UserMistake
+from manifests.fingerprint import short_hash
+
+SOURCE = "unsplash-dataset"
+LITE, FULL = "unsplash-lite-1.4.0", "unsplash-full-1.4.0"
+MOST_LINES_OF_A_ROW = 64
+NEEDED = ("photo_id", "photo_image_url", "photo_width", "photo_height")
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Sieve:
+    """What a row must show to be asked for. keywords: at least one of them, each a whole keyword, in lower case. camera: in the
+    maker's or model's name. aspect: least and greatest width / height."""
+
+    wanted: Wanted
+    keywords: frozenset[str] = frozenset()
+    camera: str | None = None
+    aspect: tuple[float, float] = (0.0, float("inf"))
+
+
+@dataclass
+class Sieved:
+    """Counts: rows read, passed, and turned away by reason."""
+
+    rows: int = 0
+    passed: int = 0
+    away: Counter[str] = field(default_factory=Counter)
+    pixels: int = 0
+
+
+class Dataset:
+    """The tables of the data set. path: the folder, or the zip. Raises UserMistake where there are no photographs' tables."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        if path.is_dir():
+            self._names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+        elif path.is_file() and zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                self._names = sorted(archive.namelist())
+        else:
+            raise UserMistake(f"{path} is neither a folder nor a zip: --path takes the Unsplash data set, unpacked or not")
+        if not self.tables("photos"):
+            raise UserMistake(f"no photos.tsv… in {path}: --path takes the Unsplash data set, unpacked or not")
+
+    def tables(self, name: str) -> list[str]:
+        """The shards of a table, in order."""
+        pattern = re.compile(rf"(?:.*/)?{name}\.(?:tsv|csv)\d*", re.DOTALL)
+        return [file for file in self._names if pattern.fullmatch(file)]
+
+    @property
+    def licence_basis(self) -> str | None:
+        """The grant that the folder's or zip's name tells of; None where it tells none."""
+        name = self.path.resolve().name.lower()
+        return LITE if "lite" in name else FULL if "full" in name else None
+
+    def rows(self, name: str, bad: Callable[[str, int, str], None]) -> Iterator[Row]:
+        """Rows of a table, as texts. bad(file, line, why): called for those that cannot be read."""
+        for file in self.tables(name):
+            with self._open(file) as stream:
+                yield from read_rows(stream, partial(bad, file))
+
+    @contextmanager
+    def _open(self, file: str) -> Iterator[IO[str]]:
+        if self.path.is_dir():
+            with (self.path / file).open(encoding="utf-8-sig", errors="replace", newline="\n") as stream:
+                yield stream
+            return
+        with zipfile.ZipFile(self.path) as archive, archive.open(file) as raw:
+            yield io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="\n")
+
+
+def read_rows(stream: IO[str], bad: Callable[[int, str], None]) -> Iterator[Row]:
+    """Rows of one tab-separated file with a header. bad(line, why).
+
+    A quoted field may hold tabs and line breaks. A quote that is never closed spoils its own line and no other.
+    """
+    lines = _Lines(stream)
+    first = lines.next()
+    if first is None:
+        return
+    header = [name.strip() for name in first.split("\t")]
+    while (line := lines.next()) is not None:
+        number = lines.number
+        if not line:
+            continue
+        values = line.split("\t") if '"' not in line else _quoted(line, lines, len(header))
+        if values is None or len(values) != len(header):
+            bad(number, "its quotes do not close" if values is None else f"{len(values)} columns instead of {len(header)}")
+            continue
+        yield dict(zip(header, values, strict=True))
+
+
+class _Lines:
+    """Lines one by one, with a way to put some back."""
+
+    def __init__(self, stream: IO[str]):
+        self._stream, self._back = stream, deque[str]()
+        self.number = 0
+
+    def next(self) -> str | None:
+        line = self._back.popleft() if self._back else self._stream.readline()
+        if not line:
+            return None
+        self.number += 1
+        return line.rstrip("\r\n")
+
+    def put_back(self, lines: list[str]) -> None:
+        self._back.extendleft(f"{line}\n" for line in reversed(lines))
+        self.number -= len(lines)
+
+
+def _quoted(line: str, lines: _Lines, columns: int) -> list[str] | None:
+    """The values of a row with quotes, which may go on over the next lines. None where they never close."""
+    taken: list[str] = []
+    text = line
+    while True:
+        if text.count('"') % 2 == 0:
+            values = next(csv.reader(io.StringIO(text, newline=""), delimiter="\t"), [])
+            if len(values) >= columns or not taken:
+                return values
+        more = lines.next() if len(taken) < MOST_LINES_OF_A_ROW else None
+        if more is None:
+            lines.put_back(taken)
+            # Quotes that enclose nothing: inch marks, say. Taken as they stand.
+            plain = line.split("\t")
+            return plain if len(plain) == columns else None
+        taken.append(more)
+        text += f"\n{more}"
+
+
+def photographs_with(dataset: Dataset, keywords: frozenset[str]) -> set[str]:
+    """Ids of the photographs that have one of the keywords. Raises UserMistake where the table is not there."""
+    if not dataset.tables("keywords"):
+        raise UserMistake(f"no keywords.tsv… in {dataset.path}: --keyword needs it")
+    rows = dataset.rows("keywords", lambda *_: None)
+    return {row["photo_id"] for row in rows if row.get("keyword", "").strip().lower() in keywords}
+
+
+def offers(
+    dataset: Dataset, sieve: Sieve, basis: str, allowed: Callable[[str], None], counts: Sieved, store_place: bool = False
+) -> Iterator[Offer]:
+    """Candidates of all rows that pass the sieve, and the rows that are bad. What is sieved away is only counted."""
+    chosen = photographs_with(dataset, sieve.keywords) if sieve.keywords else None
+    told: deque[Turned] = deque()
+
+    def bad(file: str, line: int, why: str) -> None:
+        counts.away["bad row"] += 1
+        told.append(Turned(f"{PREFIX}row_{short_hash(file)}_{line}", f"bad row: {file} line {line}: {why}"))
+
+    terms_date = f"{datetime.now(UTC):%Y-%m-%d}"
+    for row in dataset.rows("photos", bad):
+        counts.rows += 1
+        yield from _drain(told)
+        unsplash_id = row.get("photo_id", "")
+        if any(name not in row for name in NEEDED):
+            lacks = ", ".join(name for name in NEEDED if name not in row)
+            raise UserMistake(f"the photographs' table in {dataset.path} has no column {lacks}: is it Unsplash's?")
+        if not ID.fullmatch(unsplash_id):
+            counts.away["bad row"] += 1
+            yield Turned(f"{PREFIX}row_{short_hash(str(sorted(row.items())))}", f"bad row: no id ({unsplash_id[:40]!r})")
+            continue
+        if chosen is not None and unsplash_id not in chosen:
+            counts.away["keyword"] += 1
+            continue
+        width, height = _whole(row["photo_width"]), _whole(row["photo_height"])
+        url = row["photo_image_url"].strip()
+        why = turned(url, width, height, sieve.wanted, allowed)
+        if why is not None and why.value is not None:
+            counts.away["size"] += 1
+        elif why is not None:
+            counts.away["bad row"] += 1
+            yield Turned(PREFIX + unsplash_id, why.reason)
+        elif sieve.camera and sieve.camera not in f"{row.get('exif_camera_make')} {row.get('exif_camera_model')}".lower():
+            counts.away["camera"] += 1
+        elif not sieve.aspect[0] <= width / height <= sieve.aspect[1]:
+            counts.away["aspect"] += 1
+        else:
+            counts.passed += 1
+            counts.pixels += width * height
+            columns = {**_columns(row, store_place), "licence_basis": basis, "terms_date": terms_date}
+            yield Candidate(PREFIX + unsplash_id, url, width, height, columns, preview_url(url))
+    yield from _drain(told)
+
+
+def _drain(told: deque[Turned]) -> Iterator[Turned]:
+    while told:
+        yield told.popleft()
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(float(text))
+    except (ValueError, OverflowError):
+        return 0
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        top, _, bottom = (text or "").partition("/")
+        value = float(top) / float(bottom or 1)
+    except (ValueError, ZeroDivisionError):
+        return None
+    return value if abs(value) < 1e12 else None
+
+
+def _columns(row: Row, store_place: bool) -> dict[str, Any]:
+    """Columns of `photos`. The file's own EXIF stands over them."""
+    user = row.get("photographer_username", "")
+    names = [row.get("photographer_first_name"), row.get("photographer_last_name")]
+    iso = _number(row.get("exif_iso"))
+    columns: dict[str, Any] = {
+        "licence": "Unsplash Dataset Terms",
+        "source_url": row.get("photo_url") or f"https://unsplash.com/photos/{row['photo_id']}",
+        "photographer_name": " ".join(name for name in names if name) or user or None,
+        "photographer_url": f"https://unsplash.com/@{quote(user)}" if user else None,
+        "description": row.get("photo_description") or row.get("ai_description") or None,
+        "download_location": row["photo_image_url"].strip(),
+        "camera_make": row.get("exif_camera_make") or None,
+        "camera_model": row.get("exif_camera_model") or None,
+        "iso": None if iso is None else int(iso),
+        "aperture": _number(row.get("exif_aperture_value")),
+        "focal_length_mm": _number(row.get("exif_focal_length")),
+        "exposure_s": _number(row.get("exif_exposure_time")),
+    }
+    if store_place:
+        columns["place"] = row.get("photo_location_name") or None
+        columns["latitude"] = _number(row.get("photo_location_latitude"))
+        columns["longitude"] = _number(row.get("photo_location_longitude"))
+    return columns
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What taking the sieved photographs would mean."""
+
+    rows: int
+    passed: int
+    turned_away: dict[str, int]
+    downloads: int
+    bytes: int
+
+    def say(self) -> None:
+        console.print(f"{self.rows:,} rows read, {self.passed:,} pass")
+        for reason, count in self.turned_away.items():
+            console.print(f"  turned away by {reason}: {count:,}")
+        console.print(
+            f"about {self.downloads:,} downloads of {self.bytes / 1e9:.1f} GB in all; the API's limit does not count them"
+        )
+
+
+def plan(offered: Iterator[Offer], counts: Sieved, max_photos: int | None) -> Plan:
+    """Read everything, keep nothing."""
+    for _ in offered:
+        pass
+    downloads = counts.passed if max_photos is None else min(counts.passed, max_photos)
+    each = counts.pixels / counts.passed * USUAL_BYTES_PER_PX if counts.passed else 0.0
+    return Plan(counts.rows, counts.passed, dict(counts.away.most_common()), downloads, round(downloads * each))
