@@ -26,7 +26,6 @@ from manifests.settings import Collect
 GONE = (404, 410)
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 REDIRECTS, MOST_REDIRECTS = (301, 302, 303, 307, 308), 5
-CHUNK_BYTES = 1 << 16
 HOSTS_AT_ONCE = 2
 NOTHING_YET_S = 0.2
 
@@ -208,12 +207,12 @@ class Downloader:
             with part.open("r+b" if have else "wb") as file:
                 file.seek(have)
                 size = have
-                for chunk in answer.iter_raw(CHUNK_BYTES):
+                for chunk in answer.iter_raw():
                     file.write(chunk)
                     size += len(chunk)
                     if size > limit:
                         raise _Refusal(f"too_large: > {self.settings.max_megabytes:g} MB")
-                    if time.monotonic() > ends:
+                    if time.monotonic() > ends and size != (length or 0) + have:
                         raise _TryAgain(f"not done after {self.settings.total_timeout_s:g} s")
                     if self._stop.is_set():
                         raise _TryAgain("stopped")

@@ -24,7 +24,7 @@ class Refusals:
         self.store = Store(workspace, VERDICTS)
         self.count: Counter[str] = Counter()
         self._rows: list[dict] = []
-        self._passed: set[str] = set()
+        self._passed: dict[str, set[str]] = {METADATA: set(), PREVIEW: set()}
 
     def refuse(self, photo_id: str, gate: str, reason: str, value: float | None = None, threshold: float | None = None) -> None:
         mark = fingerprint(gate=gate, threshold=threshold)
@@ -33,8 +33,8 @@ class Refusals:
         if len(self._rows) >= COMMIT_ROWS:
             self.commit()
 
-    def passed(self, photo_id: str) -> None:
-        self._passed.add(photo_id)
+    def passed(self, photo_id: str, gate: str) -> None:
+        self._passed[gate].add(photo_id)
 
     def commit(self) -> None:
         rows, self._rows = self._rows, []
@@ -43,9 +43,10 @@ class Refusals:
     def settle(self) -> None:
         """At the end: commit, and remove the refusals of what has passed since."""
         self.commit()
-        passed, gates = pa.array(sorted(self._passed), pa.string()), pa.array([METADATA, PREVIEW])
+        passed = {gate: pa.array(sorted(ids), pa.string()) for gate, ids in self._passed.items()}
 
         def outdated(part: pa.Table) -> pa.Array:
-            return pc.and_(pc.is_in(part["gate"], gates), pc.is_in(part["id"], passed))
+            of_gate = [pc.and_(pc.equal(part["gate"], gate), pc.is_in(part["id"], ids)) for gate, ids in passed.items()]
+            return pc.or_(*of_gate)
 
         self.store.compact(outdated)

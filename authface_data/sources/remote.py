@@ -165,10 +165,12 @@ class RemoteCollector:
 
     def _collect(self, candidates: list[Candidate]) -> None:
         for candidate in candidates:
-            self.refusals.passed(candidate.photo_id)
+            self.refusals.passed(candidate.photo_id, METADATA)
         if self.preview:
             candidates = self.preview.kept(candidates)
             self.refusals.commit()
+        for candidate in candidates:
+            self.refusals.passed(candidate.photo_id, PREVIEW)
         if not candidates:
             return
         self._check_disk(candidates)

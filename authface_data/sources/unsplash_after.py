@@ -47,6 +47,7 @@ class _Updates:
 
     def __exit__(self, *_: object) -> None:
         self.commit()
+        self.store.compact()
 
 
 def report_downloads(ws: Workspace, api: UnsplashApi) -> int:
@@ -68,7 +69,6 @@ def report_downloads(ws: Workspace, api: UnsplashApi) -> int:
                     continue
                 made += 1
             updates.add({**row, "download_reported_at": datetime.fromisoformat(ws.read_bytes(mark).decode())})
-    Store(ws, PHOTOS).compact()
     for name in ws.list(REPORTED):
         ws.remove(f"{REPORTED}/{name}")
     return made
@@ -107,7 +107,6 @@ def fetch_details(ws: Workspace, api: UnsplashApi, store_place: bool) -> list[st
                 gone.append(row["photo_id"])
             else:
                 updates.add({**row, **_columns(row, details, store_place), "details_at": datetime.now(UTC)})
-    Store(ws, PHOTOS).compact()
     return gone
 
 
