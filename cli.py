@@ -2,7 +2,7 @@
 
 import typer
 
-from authface_data.commands import caption, collect, demo, filter, workspace
+from authface_data.commands import caption, collect, demo, filter, hashes, rights, workspace
 from authface_train.commands import degrade, restore, train
 from manifests.command_line import Commands
 
@@ -25,6 +25,9 @@ app.command(rich_help_panel=TRAIN)(degrade.degrade)
 app.command(rich_help_panel=TRAIN)(restore.restore)
 app.command(rich_help_panel=LOOK)(workspace.status)
 app.command(rich_help_panel=LOOK)(workspace.report)
+app.command(rich_help_panel=LOOK)(rights.licences)
+app.command(rich_help_panel=LOOK)(rights.forget)
+app.command(rich_help_panel=LOOK)(hashes.hashes)
 app.command(rich_help_panel=LOOK)(workspace.migrate)
 app.command(rich_help_panel=LOOK)(demo.demo)
 

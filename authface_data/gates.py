@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from authface_data.duplicates import Exclusions, Same, find_duplicates
 from manifests.errors import UserMistake
 from manifests.fingerprint import fingerprint
-from manifests.ledger import ALL_GATES, ANY_FACE
-from manifests.schema import FACES, SCORES, VERDICTS
+from manifests.ledger import ALL_GATES, ANY_FACE, last_decisions
+from manifests.schema import FACES, PHOTOS, SCORES, VERDICTS
 from manifests.settings import Gate
 from manifests.store import Store
 from manifests.workspace import Workspace
@@ -19,7 +20,8 @@ from manifests.workspace import Workspace
 FAILS = {">=": "<", ">": "<=", "<=": ">", "<": ">=", "==": "!="}
 NOTHING = np.array(None, object)
 OF_STAGES = ("collect", "faces")  # besides those with a colon
-RESERVED = {ALL_GATES, ANY_FACE, *OF_STAGES}
+DUPLICATES, EXCLUSION = "duplicates", "exclusion"
+RESERVED = {ALL_GATES, ANY_FACE, DUPLICATES, EXCLUSION, *OF_STAGES}
 MEASURED_COLUMNS = [name for name, kind in FACES.columns if pt.is_floating(kind) or pt.is_integer(kind) or pt.is_boolean(kind)]
 
 
@@ -37,9 +39,11 @@ def check(gates: list[Gate], metrics: list[str]) -> None:
 def decide(workspace: Workspace, gates: list[Gate]) -> None:
     """Judge every face at every gate, and every photo by its faces; the former judgements go in the same commit.
 
-    A face lacking the measurement has `failed` there. A face is kept if every gate keeps it, a photo if a face of it is kept.
+    A face lacking the measurement has `failed` there. Of photographs that are duplicates the best is kept: one with a face that
+    passes, then the largest, then the sharpest. A face is kept if every gate keeps it, its photo is no duplicate, and
+    neither is excluded; a photo if a face of it is kept.
     """
-    faces = Store(workspace, FACES).read_pandas(["face_id", "photo_id", *MEASURED_COLUMNS])
+    faces = Store(workspace, FACES).read_pandas(["face_id", "photo_id", "crop_phash", *MEASURED_COLUMNS])
     measured = _measurements(workspace, faces)
     tables, kept = [], np.ones(len(faces), bool)
     reasons = pd.Series("", index=faces.index)
@@ -53,6 +57,20 @@ def decide(workspace: Workspace, gates: list[Gate]) -> None:
         tables.append(_verdicts("face", faces["face_id"], gate.name, verdict, reason, values, gate.threshold, mark))
         reasons[~passes] += np.where(known, why, f"no {gate.metric}")[~passes] + "; "
         kept &= passes
+
+    for name, of_faces, of_photos in _over_the_set(workspace, faces, measured, kept):
+        radius = workspace.settings.filter.duplicate_radius
+        mark = fingerprint(gate=name, radius=radius)
+        for subject, told in (("photo", of_photos), ("face", of_faces)):
+            drops, distance = told.notna().to_numpy(), np.full(len(told), np.nan)
+            distance[drops] = [same.distance for same in told[drops]]
+            words = np.array([getattr(same, "reason", None) for same in told], object)
+            verdict = np.where(drops, "dropped", "kept")
+            tables.append(_verdicts(subject, told.index.to_series(), name, verdict, words, distance, float(radius), mark))
+            if subject == "face":
+                reasons[drops] += pd.Series(words[drops], index=reasons[drops].index) + "; "
+                kept &= ~drops
+
     mark = fingerprint(gates=[gate.model_dump() for gate in gates])
     words = reasons.str.removesuffix("; ").where(~pd.Series(kept, index=faces.index), None)
     verdict = np.where(kept, "kept", "dropped")
@@ -72,6 +90,48 @@ def decide(workspace: Workspace, gates: list[Gate]) -> None:
         return pc.invert(by_stage)
 
     Store(workspace, VERDICTS).compact(former, pa.concat_tables(tables))
+
+
+def _over_the_set(
+    workspace: Workspace, faces: pd.DataFrame, measured: pd.DataFrame, kept: np.ndarray
+) -> list[tuple[str, pd.Series, pd.Series]]:
+    """(gate, per face_id, per photo_id: what it is the same as, or None) of what is excluded, and of duplicates."""
+    radius = workspace.settings.filter.duplicate_radius
+    photos = Store(workspace, PHOTOS).read_pandas(["photo_id", "sha256", "phash", "pixel_hash", "width", "height"])
+    gates = []
+    passing = pd.Series(kept, index=faces["face_id"])
+    decided = last_decisions(workspace).reindex(faces["face_id"])
+    passing = (passing & (decided != "drop")) | (decided == "keep")
+    exclusions = Exclusions.of(workspace)
+    if exclusions:
+        out = exclusions.find(photos, {"perceptual": "phash", "pixels": "pixel_hash", "file": "sha256"}, radius)
+        crops = exclusions.find(faces[["face_id", "crop_phash"]], {"perceptual": "crop_phash"}, radius)
+        of_photos, of_faces = _told(photos["photo_id"], out), _told(faces["face_id"], crops)
+        inherited = _told(faces["photo_id"], out).to_numpy(object)
+        of_faces = pd.Series([a or b for a, b in zip(of_faces, inherited, strict=True)], index=of_faces.index, dtype=object)
+        gates.append((EXCLUSION, of_faces, of_photos))
+        passing &= of_faces.isna()
+    best = pd.DataFrame(
+        {
+            "photo_id": faces["photo_id"],
+            "passes": passing.to_numpy(),
+            "sharp": measured.get("sharpness", pd.Series(dtype=float)),
+        }
+    )
+    best = best.groupby("photo_id").agg(passes=("passes", "any"), sharp=("sharp", "max"))
+    passes, sharp = best["passes"].to_dict(), best["sharp"].to_dict()
+    photos["passes"] = [bool(passes.get(photo_id, False)) for photo_id in photos["photo_id"]]
+    photos["sharp"] = [float(sharp.get(photo_id, np.nan)) for photo_id in photos["photo_id"]]
+    photos["pixels"] = photos["width"] * photos["height"]
+    ranked = photos.sort_values(["passes", "pixels", "sharp", "photo_id"], ascending=[False, False, False, True])
+    same = find_duplicates(ranked, radius)
+    of_faces = _told(faces["photo_id"], same).set_axis(faces["face_id"])
+    gates.append((DUPLICATES, of_faces, _told(photos["photo_id"], same)))
+    return gates
+
+
+def _told(ids: pd.Series, found: dict[str, Same]) -> pd.Series:
+    return pd.Series([found.get(one) for one in ids], index=ids.to_numpy(object), dtype=object)
 
 
 def _measurements(workspace: Workspace, faces: pd.DataFrame) -> pd.DataFrame:

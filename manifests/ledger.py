@@ -21,6 +21,8 @@ Verdict = Literal["kept", "dropped", "failed"]
 ALL_GATES = "all_gates"
 # Written for every photo whose faces have been judged.
 ANY_FACE = "any_face"
+# How the reason begins of a photo that is dropped for another.
+DUPLICATE_OF = "duplicate_of:"
 
 
 def verdict_row(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Literal
 
 import pandas as pd
 
 from manifests.errors import UserMistake
-from manifests.ledger import kept_faces
-from manifests.schema import CAPTIONS, DECISIONS, PHOTOS
+from manifests.ledger import DUPLICATE_OF, kept_faces
+from manifests.schema import CAPTIONS, DECISIONS, PHOTOS, VERDICTS
 from manifests.settings import Splits
 from manifests.store import Store
 from manifests.workspace import Workspace
@@ -23,6 +24,7 @@ def training_view(workspace: Workspace, tags: TagChoice = "both", allow_unknown_
     tags: which families make the caption; with "both" it is the captioner's own, unless a person edited the tags.
     Sorted by face_id. Raises UserMistake where a kept face has no licence basis, unless those are allowed.
     """
+    workspace.check_nothing_half_forgotten()
     faces = kept_faces(workspace)
     photos = Store(workspace, PHOTOS).read_pandas(
         ["photo_id", "sha256", "phash", "person", "photographer_name", "photographer_url", "source_url", "licence",
@@ -36,7 +38,7 @@ def training_view(workspace: Workspace, tags: TagChoice = "both", allow_unknown_
             "collect them again with --licence-basis, or pass --allow-unknown-licence"
         )
     view = view.merge(_captions(workspace, tags), on="face_id", how="left", validate="one_to_one")
-    view["split"] = splits(photos, workspace.settings.splits).reindex(view["photo_id"]).to_numpy()
+    view["split"] = splits(photos, workspace.settings.splits, _duplicates(workspace)).reindex(view["photo_id"]).to_numpy()
     return view.sort_values("face_id").reset_index(drop=True)
 
 
@@ -75,11 +77,19 @@ def _tags(value) -> list[str]:
     return [] if value is None else [str(tag) for tag in value]
 
 
-def splits(photos: pd.DataFrame, settings: Splits) -> pd.Series:
+def _duplicates(workspace: Workspace) -> list[tuple[str, str]]:
+    """(photo_id, the photo_id that it duplicates), by the last `authface filter`: a person may keep both."""
+    told = Store(workspace, VERDICTS).read_pandas(["subject", "id", "gate", "reason"])
+    told = told[(told["subject"] == "photo") & told["reason"].str.startswith(DUPLICATE_OF, na=False)]
+    return list(zip(told["id"], told["reason"].str.removeprefix(DUPLICATE_OF), strict=True))
+
+
+def splits(photos: pd.DataFrame, settings: Splits, same: Iterable[tuple[str, str]] = ()) -> pd.Series:
     """train, val or test for every photo, index photo_id.
 
-    Photos that share their pixels, their perceptual hash, a photographer or a known person form one group, and a group is
-    never divided. The split is a hash of the group's smallest photo_id and the seed: the order of rows does not matter.
+    Photos that share their pixels, their perceptual hash, a photographer or a known person form one group, as do those in a
+    pair of `same`, and a group is never divided. The split is a hash of the group's smallest photo_id and the seed: the order
+    of rows does not matter.
     """
     ids = photos["photo_id"].tolist()
     parent = {photo_id: photo_id for photo_id in ids}
@@ -96,6 +106,10 @@ def splits(photos: pd.DataFrame, settings: Splits) -> pd.Series:
             if not isinstance(value, str) or not value:
                 continue
             a, b = root(photo_id), root(first.setdefault(value, photo_id))
+            parent[max(a, b)] = min(a, b)
+    for one, other in same:
+        if one in parent and other in parent:
+            a, b = root(one), root(other)
             parent[max(a, b)] = min(a, b)
     return pd.Series([_split_of(root(photo_id), settings) for photo_id in ids], index=ids, dtype=object)
 

@@ -26,6 +26,7 @@ from manifests.lock import writer_lock
 from manifests.settings import SETTINGS_FILE, Settings, load_settings
 
 TEMP = ".tmp"
+FORGETTING = ".forgetting.json"
 FOLDERS = ("photos", "faces", "manifests", "cache", "runs", "reports")
 
 
@@ -243,5 +244,12 @@ class Workspace:
     # Writing
 
     def lock(self, command: str) -> AbstractContextManager[None]:
-        """Hold the workspace for writing; see lock.py."""
+        """Hold the workspace for writing; see lock.py. Raises UserMistake while something is half forgotten."""
+        if command != "forget":
+            self.check_nothing_half_forgotten()
         return writer_lock(self, command)
+
+    def check_nothing_half_forgotten(self) -> None:
+        """Raises UserMistake where a `forget` was interrupted: nothing may build on what is on its way out."""
+        if self.exists(FORGETTING):
+            raise UserMistake(f"a forget was interrupted in {self.root}: finish it with `authface forget --yes`")

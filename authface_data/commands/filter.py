@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,13 +23,17 @@ def filter(
     landmarks: Annotated[str | None, typer.Option(help="dlib | retinaface5")] = None,
     size: Annotated[int | None, typer.Option(help="Side of the crops: 512 | 1024 | 2048 px.")] = None,
     metrics: Annotated[str | None, typer.Option(help="IQA metrics by pyiqa's names, with commas.")] = None,
+    exclude_hashes: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Hashes of pictures to keep out, a test set's say; remembered (`authface hashes`)."),
+    ] = None,
     regate: Annotated[bool, typer.Option("--regate", help="Only decide again, from stored scores.")] = False,
     workspace: WorkspaceOption = None,
     retry: RetryOption = None,
     workers: WorkersOption = None,
     yes: YesOption = False,
 ) -> None:
-    """Detect, measure and align faces, and decide which are kept. Options stand over `[filter]` in authface.toml."""
+    """Detect, measure and align faces, find duplicates, decide what is kept. Options stand over `[filter]` in authface.toml."""
     again = wants_retry(retry)
     from authface_data import gates
     from authface_data.quality import ARTEFACTS
@@ -43,6 +48,10 @@ def filter(
         raise UserMistake("--regate decides from stored scores: it takes no other option of measuring")
     with ws.lock("filter"):
         settings = with_options(ws.settings.filter, given)
+        if exclude_hashes is not None:
+            from authface_data.duplicates import keep_exclusions
+
+            console.print(f"{keep_exclusions(ws, exclude_hashes)} new hashes are kept out from now on")
         stored = stored_metrics(ws)
         if regate:
             if not stored:
@@ -130,6 +139,7 @@ def mark_of(photo: dict[str, Any]) -> str:
 
 def _say(ws: Workspace) -> int:
     """Print what is kept, and what could not be judged. Returns the number of kept faces."""
+    from authface_data.gates import DUPLICATES
     from manifests.ledger import kept_faces
     from manifests.schema import FACES, PHOTOS, VERDICTS
     from manifests.store import Store
@@ -137,7 +147,10 @@ def _say(ws: Workspace) -> int:
     kept = kept_faces(ws)
     faces, photos = Store(ws, FACES).read(["face_id"]).num_rows, Store(ws, PHOTOS).read(["photo_id"]).num_rows
     console.print(f"{len(kept)} of {faces} faces kept, in {kept['photo_id'].nunique()} of {photos} photographs")
-    verdicts = Store(ws, VERDICTS).read_pandas(["id", "verdict"])
+    verdicts = Store(ws, VERDICTS).read_pandas(["id", "subject", "gate", "verdict"])
+    same = verdicts[(verdicts["subject"] == "photo") & (verdicts["verdict"] == "dropped")]["gate"].value_counts()
+    if same.get(DUPLICATES, 0):
+        console.print(f"{same[DUPLICATES]} photographs are duplicates of others (reason duplicate_of:ID)")
     failed = verdicts[verdicts["verdict"] == "failed"]["id"].nunique()
     if failed:
         console.print(

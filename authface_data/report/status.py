@@ -14,6 +14,15 @@ from manifests.schema import MANIFESTS, VERDICTS
 from manifests.store import Store
 from manifests.workspace import Workspace
 
+# Reasons that go on, after a colon, with what differs from row to row.
+KINDS = {
+    "undecodable": "undecodable file",
+    "duplicate_of": "duplicate of another photograph",
+    "excluded": "on the list of --exclude-hashes",
+    "bad row": "bad row",
+    "too_large": "too large",
+}
+
 
 @dataclass(frozen=True)
 class Status:
@@ -63,8 +72,9 @@ def gather(ws: Workspace) -> Status:
 
 
 def short(reason: str | None) -> str:
-    """A reason without what differs from row to row: an undecodable file's name."""
-    return "undecodable file" if str(reason).startswith("undecodable") else str(reason)
+    """A reason without what differs from row to row: a file's name, another photograph's id, a server's words."""
+    kind, colon, _ = str(reason).partition(":")
+    return KINDS.get(kind, str(reason)) if colon else str(reason)
 
 
 def runs(ws: Workspace) -> dict[str, str]:

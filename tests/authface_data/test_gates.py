@@ -63,7 +63,7 @@ def test_deciding_again_replaces_and_leaves_stages_verdicts(measured):
     gates.decide(measured, [SIZE, CLEAN])
     gates.decide(measured, [SIZE])
     frame = Store(measured, VERDICTS).read_pandas()
-    assert set(frame["gate"]) == {"collect", "faces", "scores:pepper", "size", "all_gates", "any_face"}
+    assert set(frame["gate"]) == {"collect", "faces", "scores:pepper", "size", "duplicates", "all_gates", "any_face"}
     assert not frame.duplicated(["subject", "id", "gate"]).any()
     assert kept_faces(measured)["face_id"].tolist() == ["fs_1", "fs_4"]
 

@@ -1,0 +1,46 @@
+"""`authface hashes`: a list of pictures to keep out of a set, without the pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from manifests.command_line import console, shown
+
+
+def hashes(
+    input: Annotated[Path, typer.Option(help="The folder of pictures: a test set, say.")],
+    output: Annotated[Path, typer.Option(help="The text file to write, for `authface filter --exclude-hashes`.")],
+) -> None:
+    """Write the hashes of a folder's pictures, to keep them out of a training set (`filter --exclude-hashes`)."""
+    import imagehash
+    from PIL import Image
+    from rich.progress import track
+
+    from authface_data.photo import Photo
+    from authface_data.sources.folder import walk
+    from authface_data.sources.stage import UNDECODABLE, hash_of_pixels
+    from manifests.errors import UserMistake
+
+    passed_over: list[str] = []
+    lines = []
+    for path, name in track(list(walk(input, passed_over)), description="hashes"):
+        photo = Photo(path.read_bytes)
+        try:
+            perceptual, pixels = imagehash.phash(Image.fromarray(photo.pixels(256))), hash_of_pixels(photo.pixels())
+        except UNDECODABLE as error:
+            passed_over.append(f"{path}: {error}")
+            continue
+        lines += [f"{perceptual} {name}", f"{pixels} {name}"]
+    for words in passed_over:
+        console.print(f"[yellow]Passed over:[/] {escape(words)}")
+    if not lines:
+        raise UserMistake(f"no pictures in {input}")
+    output.write_text(
+        "\n".join(["# perceptual hashes (16 digits) and hashes of pixels (32), by authface hashes", *lines]) + "\n"
+    )
+    console.print(f"{len(lines) // 2} pictures hashed into {shown(output)}")
+    console.print(f"Next: [bold]authface filter --exclude-hashes {shown(output)}[/]")

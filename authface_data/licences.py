@@ -1,0 +1,129 @@
+"""By what right each kept photograph is there, and whom to thank for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader
+
+from manifests.ledger import kept_faces
+from manifests.schema import PHOTOS
+from manifests.store import Store
+from manifests.workspace import Workspace
+
+UNSPLASH = "https://unsplash.com/"
+NO_BASIS = "no licence basis"
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many kept photographs rest on a basis, of a source."""
+
+    licence_basis: str
+    source: str
+    photos: int
+    faces: int
+
+
+@dataclass(frozen=True)
+class Credit:
+    """One photograph's attribution; the links carry where they were followed from, as Unsplash asks."""
+
+    photo_id: str
+    title: str
+    url: str
+    photographer: str
+    photographer_url: str
+    source: str
+    licence: str
+    licence_basis: str
+
+
+def kept_photos(ws: Workspace) -> pd.DataFrame:
+    """Rows of `photos` with a kept face, and how many (`kept_faces`)."""
+    faces = kept_faces(ws)["photo_id"].value_counts()
+    photos = Store(ws, PHOTOS).read_pandas()
+    photos = photos[photos["photo_id"].isin(faces.index)].copy()
+    photos["kept_faces"] = photos["photo_id"].map(faces)
+    return photos
+
+
+def counts(ws: Workspace) -> list[Count]:
+    """Kept photographs by licence basis and source, most first."""
+    photos = kept_photos(ws)
+    photos["licence_basis"] = photos["licence_basis"].fillna("").str.strip().replace("", NO_BASIS)
+    grouped = photos.groupby(["licence_basis", "source"]).agg(photos=("photo_id", "count"), faces=("kept_faces", "sum"))
+    found = [Count(str(basis), str(source), int(row.photos), int(row.faces)) for (basis, source), row in grouped.iterrows()]
+    return sorted(found, key=lambda count: (-count.photos, count.licence_basis, count.source))
+
+
+def credits(ws: Workspace) -> list[Credit]:
+    """Attribution of every kept photograph, in order of photographer."""
+    app = ws.settings.collect.unsplash.app_name
+
+    def text(value: object) -> str:
+        return value if isinstance(value, str) else ""
+
+    made = [
+        Credit(
+            photo_id=row["photo_id"],
+            title=text(row["description"]) or row["photo_id"],
+            url=with_utm(text(row["source_url"]), app),
+            photographer=text(row["photographer_name"]) or "photographer not stated",
+            photographer_url=with_utm(text(row["photographer_url"]), app),
+            source="Unsplash" if text(row["source"]).startswith("unsplash") else text(row["source"]),
+            licence=text(row["licence"]),
+            licence_basis=text(row["licence_basis"]) or NO_BASIS,
+        )
+        for row in kept_photos(ws).to_dict("records")
+    ]
+    return sorted(made, key=lambda credit: (credit.photographer.lower(), credit.photo_id))
+
+
+def with_utm(url: str, app: str) -> str:
+    """A link to Unsplash with the parameters that its guidelines ask for; any other as it is. Only http(s) links are links."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https"):
+        return ""
+    if parts.hostname not in ("unsplash.com", "www.unsplash.com"):
+        return url
+    query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if not pair[0].startswith("utm_")]
+    return urlunsplit(parts._replace(query=urlencode([*query, ("utm_source", app), ("utm_medium", "referral")])))
+
+
+def markdown(made: Iterable[Credit]) -> str:
+    """A list, one line a photograph: "Photo by NAME on SOURCE"."""
+    lines = ["# Credits", ""]
+    for credit in made:
+        who, where = _md_link(credit.photographer, credit.photographer_url), _md_link(_md(credit.source), _source_url(credit))
+        licence = f", {_md(credit.licence)}" if credit.licence else ""
+        title = _md_link(_md(credit.title), credit.url)
+        lines.append(f"- {title}: photo by {who} on {where}{licence} (basis: {_md(credit.licence_basis)})")
+    return "\n".join(lines) + "\n"
+
+
+def html(made: Iterable[Credit]) -> str:
+    """The same as a page of its own."""
+    environment = Environment(loader=PackageLoader("authface_data", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    rows = [{"credit": credit, "source_url": _source_url(credit)} for credit in made]
+    return environment.get_template("credits.html.jinja").render(rows=rows)
+
+
+def _source_url(credit: Credit) -> str:
+    if credit.source != "Unsplash":
+        return ""
+    query = [pair for pair in urlsplit(credit.url).query.split("&") if pair.startswith("utm_")]
+    return UNSPLASH + (f"?{'&'.join(query)}" if query else "")
+
+
+def _md(text: str) -> str:
+    """Words as they are, whatever they contain."""
+    flat = " ".join(text.split())
+    return "".join(f"\\{char}" if char in "\\`*_[]<>#|" else char for char in flat)
+
+
+def _md_link(shown: str, url: str) -> str:
+    return f"[{shown}](<{url.replace('>', '%3E')}>)" if url else shown
