@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 
 from authface_data import gates
 from authface_data.forget_files import Marks, Sweep
+from authface_data.hashes import hash_of_pixels
 from authface_data.photo import Photo
-from authface_data.sources.stage import hash_of_pixels
 from manifests.errors import DoneInPart, UserMistake
 from manifests.ledger import ALL_GATES, DUPLICATE_OF
 from manifests.schema import CAPTIONS, DECISIONS, FACES, MANIFESTS, PHOTOS, SCORES, TOMBSTONES, VERDICTS, Manifest
@@ -77,8 +77,8 @@ class Found:
 def order(ws: Workspace, ids: list[str], why: str | None) -> tuple[Order, list[str]]:
     """What forgetting the ids means, and those of them that are forgotten already.
 
-    An id is a photograph's, a face's (its whole photograph is meant), or Unsplash's own. Photographs of the same pixels go with it.
-    Raises UserMistake for an id that the workspace does not know.
+    An id is a photograph's, a face's (its whole photograph is meant), or Unsplash's own. Photographs of the same pixels go with
+    it. Raises UserMistake for an id that the workspace does not know.
     """
     photos = {row["photo_id"]: row for row in Store(ws, PHOTOS).read().to_pylist()}
     faces = Store(ws, FACES).read(["face_id", "photo_id", "crop_path", "crop_sha256"]).to_pylist()

@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from authface_data.photo import SUFFIXES, Photo
-from authface_data.sources.stage import hash_of_pixels
+from authface_data.hashes import hash_of_pixels
+from authface_data.photo import SUFFIXES, UNDECODABLE, Photo
 from manifests.lock import LOCK
 from manifests.schema import MANIFESTS
 from manifests.store import PART
@@ -129,7 +129,7 @@ class Sweep:
     def _same_pixels(self, path: Path) -> bool:
         try:
             return hash_of_pixels(Photo(path.read_bytes).pixels()) in self.marks.pixel_hashes
-        except (OSError, SyntaxError, ValueError):
+        except UNDECODABLE:
             return False
 
     def _table(self, path: Path, relative: str) -> tuple[str, Callable[[], None]] | None:

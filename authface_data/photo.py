@@ -7,6 +7,7 @@ reduced JPEG decoding are dealt with once.
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -18,6 +19,8 @@ from manifests.workspace import Workspace
 
 Image.MAX_IMAGE_PIXELS = 500_000_000
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif")
+# What Pillow raises at a file that it cannot decode.
+UNDECODABLE = (OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 SIDEWAYS = (5, 6, 7, 8)
 EXIF_IFD, ORIENTATION, TIFF_WIDTH = 0x8769, 0x0112, 0x0100
 
@@ -95,7 +98,7 @@ class Photo:
         if long_px < full:
             scale = long_px / full
             image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
-        image = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
         image = to_srgb(image)
         if max(image.size) > long_px:
             width, height = self.size_px

@@ -16,13 +16,11 @@ def hashes(
     output: Annotated[Path, typer.Option(help="The text file to write, for `authface filter --exclude-hashes`.")],
 ) -> None:
     """Write the hashes of a folder's pictures, to keep them out of a training set (`filter --exclude-hashes`)."""
-    import imagehash
-    from PIL import Image
     from rich.progress import track
 
-    from authface_data.photo import Photo
+    from authface_data.hashes import hash_of_pixels, perceptual_hash
+    from authface_data.photo import UNDECODABLE, Photo
     from authface_data.sources.folder import walk
-    from authface_data.sources.stage import UNDECODABLE, hash_of_pixels
     from manifests.errors import UserMistake
 
     passed_over: list[str] = []
@@ -30,7 +28,7 @@ def hashes(
     for path, name in track(list(walk(input, passed_over)), description="hashes"):
         photo = Photo(path.read_bytes)
         try:
-            perceptual, pixels = imagehash.phash(Image.fromarray(photo.pixels(256))), hash_of_pixels(photo.pixels())
+            perceptual, pixels = perceptual_hash(photo.pixels()), hash_of_pixels(photo.pixels())
         except UNDECODABLE as error:
             passed_over.append(f"{path}: {error}")
             continue

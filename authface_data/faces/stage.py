@@ -16,6 +16,7 @@ from authface_data.faces.detectors import Detection, make_detector
 from authface_data.faces.landmarks import eyes_and_mouth, five_of, make_landmarker
 from authface_data.faces.pose import head_pose
 from authface_data.faces.regions import regions
+from authface_data.hashes import perceptual_hash
 from authface_data.photo import Photo
 from manifests.fingerprint import fingerprint, short_hash
 from manifests.ledger import Subject
@@ -133,8 +134,6 @@ class FacesStage:
         crop: Crop,
         write_pixels: WritePixels,
     ) -> dict[str, Any]:
-        import imagehash
-
         landmarks = face.landmarks5_px if sixty_eight is None else sixty_eight
         features = eyes_and_mouth(landmarks)
         pose = head_pose(landmarks, photo.size_px)
@@ -164,7 +163,7 @@ class FacesStage:
             "pad_fraction": crop.pad_fraction,
             "crop_path": path,
             "crop_sha256": sha256,
-            "crop_phash": str(imagehash.phash(Image.fromarray(crop.pixels))),
+            "crop_phash": perceptual_hash(crop.pixels),
             "crop_size_px": self.size_px,
             "landmarks_crop_px": landmarks_crop.tolist(),
         }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import httpx
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from authface_data.download import Arrived, Downloader, Job, Refused
 from authface_data.faces.detectors import make_detector
 from authface_data.hosts import Hosts
-from authface_data.photo import Photo
+from authface_data.photo import UNDECODABLE, Photo
 from authface_data.sources.refusals import PREVIEW, Refusals
 from manifests.fingerprint import short_hash
 from manifests.workspace import Workspace
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from authface_data.sources.remote import Candidate
 
 PREVIEWS = "cache/previews"
+
+
+def preview_url(url: str) -> str:
+    """The same photograph 1080 px wide, as Unsplash's image server makes it, every parameter of its URL kept."""
+    return str(httpx.URL(url).copy_merge_params({"w": "1080", "fm": "jpg", "q": "80", "fit": "max"}))
 
 
 class PreviewGate:
@@ -41,8 +47,7 @@ class PreviewGate:
         """
         folder = self.ws.local(PREVIEWS)
         folder.mkdir(parents=True, exist_ok=True)
-        asked = [candidate for candidate in candidates if candidate.preview_url]
-        jobs = [Job(c.photo_id, str(c.preview_url), folder / f"{c.photo_id}-{short_hash(c.photo_id)}") for c in asked]
+        jobs = [Job(c.photo_id, preview_url(c.url), folder / f"{c.photo_id}-{short_hash(c.photo_id)}") for c in candidates]
         out: set[str] = set()
         columns = (
             TextColumn("{task.description}"),
@@ -66,7 +71,7 @@ class PreviewGate:
     def _judge(self, job: Job, out: set[str]) -> None:
         try:
             pixels = Photo(job.target.read_bytes).pixels(self.filter.detect_long_side_px)
-        except (OSError, SyntaxError, ValueError):
+        except UNDECODABLE:
             return
         if not self.detector.detect(pixels, self.filter.min_detector_score):
             out.add(job.key)

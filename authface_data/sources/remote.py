@@ -26,7 +26,7 @@ from manifests.tombstones import Tombstones
 from manifests.workspace import Workspace
 
 DOWNLOADS = "cache/downloads"
-CHUNK = 240
+CHUNK = 1000
 # An original JPEG of a camera; replaced by what this workspace's own photographs of the source take.
 USUAL_BYTES_PER_PX = 0.45
 
@@ -40,7 +40,6 @@ class Candidate:
     width: int
     height: int
     columns: dict[str, Any]
-    preview_url: str | None = None
 
 
 @dataclass(frozen=True)

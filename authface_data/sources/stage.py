@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-import struct
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from authface_data.engine.stage import Dropped, Item, LinkTo, Rows, WritePixels
-from authface_data.photo import SUFFIXES, Photo
+from authface_data.hashes import hash_of_pixels, perceptual_hash
+from authface_data.photo import SUFFIXES, UNDECODABLE, Photo
 from authface_data.place import gps, without_place
 from manifests.ledger import Subject
 from manifests.schema import PHOTOS
 from manifests.tombstones import Tombstones
 from manifests.workspace import Workspace
-
-UNDECODABLE = (OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
-
 
 FROM_SOURCE = (
     "source_url", "photographer_name", "photographer_url", "licence", "terms_date", "consent_ref", "person", "note",
@@ -83,8 +79,6 @@ class CollectStage:
         return [self._one(item, write_pixels) for item in batch]
 
     def _one(self, item: Item, write_pixels: WritePixels) -> Rows | Dropped:
-        import imagehash
-
         said = item.row
         if said.get("failed"):
             raise DownloadError(said["failed"])
@@ -94,7 +88,6 @@ class CollectStage:
         name = said["name"]
         try:
             pixels = photo.pixels()
-            small = photo.pixels(256)
             facts = camera_facts(photo.exif)
         except UNDECODABLE as error:
             words = re.sub(r" <_io\S* object at \w+>", "", str(error))  # an address would differ from run to run
@@ -128,7 +121,7 @@ class CollectStage:
             "height": height,
             "format": photo.format,
             "description": said.get("description") or name,
-            "phash": str(imagehash.phash(Image.fromarray(small))),
+            "phash": perceptual_hash(pixels),
             "pixel_hash": pixel_hash,
             "collected_at": datetime.now(UTC),
             **{column: said.get(column) if value is None else value for column, value in facts.items()},
@@ -140,13 +133,6 @@ def suffix_of(photo: Photo, name: str) -> str:
     """The file's own suffix where it is one of a picture's, else that of its format."""
     own = Path(name).suffix.lower()
     return own if own in SUFFIXES else {"JPEG": ".jpg", "MPO": ".jpg"}.get(photo.format, f".{photo.format.lower()}")
-
-
-def hash_of_pixels(pixels: np.ndarray) -> str:
-    """32 hex digits over an upright sRGB picture (H, W, 3) uint8: the same for the same picture in any lossless file."""
-    digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()
 
 
 def camera_facts(exif: Mapping[int, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typing import IO, Any
 from urllib.parse import quote
 
 from authface_data.sources.remote import USUAL_BYTES_PER_PX, Candidate, Offer, Turned
-from authface_data.sources.unsplash_listing import ID, PREFIX, Wanted, preview_url, turned
+from authface_data.sources.unsplash_listing import ID, PREFIX, Wanted, turned
 from manifests.command_line import console
 from manifests.errors import UserMistake
 from manifests.fingerprint import short_hash
@@ -139,21 +139,25 @@ class _Lines:
 
 def _quoted(line: str, lines: _Lines, columns: int) -> list[str] | None:
     """The values of a row with quotes, which may go on over the next lines. None where they never close."""
+
+    def parsed(text: str) -> list[str]:
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter="\t"), [])
+
+    if line.count('"') % 2 == 0:
+        return parsed(line)
+    plain = line.split("\t")
+    is_whole = len(plain) == columns
+    if is_whole and not plain[-1].startswith('"'):
+        return plain  # a quote that encloses nothing, an inch mark, say: taken as it stands
     taken: list[str] = []
-    text = line
-    while True:
-        if text.count('"') % 2 == 0:
-            values = next(csv.reader(io.StringIO(text, newline=""), delimiter="\t"), [])
-            if len(values) >= columns or not taken:
-                return values
-        more = lines.next() if len(taken) < MOST_LINES_OF_A_ROW else None
-        if more is None:
-            lines.put_back(taken)
-            # Quotes that enclose nothing: inch marks, say. Taken as they stand.
-            plain = line.split("\t")
-            return plain if len(plain) == columns else None
+    while len(taken) < MOST_LINES_OF_A_ROW and (more := lines.next()) is not None:
         taken.append(more)
-        text += f"\n{more}"
+        if more.count('"') % 2:
+            values = parsed("\n".join([line, *taken]))
+            if len(values) == columns:
+                return values
+    lines.put_back(taken)
+    return plain if is_whole else None
 
 
 def photographs_with(dataset: Dataset, keywords: frozenset[str]) -> set[str]:
@@ -206,7 +210,7 @@ def offers(
             counts.passed += 1
             counts.pixels += width * height
             columns = {**_columns(row, store_place), "licence_basis": basis, "terms_date": terms_date}
-            yield Candidate(PREFIX + unsplash_id, url, width, height, columns, preview_url(url))
+            yield Candidate(PREFIX + unsplash_id, url, width, height, columns)
     yield from _drain(told)
 
 
