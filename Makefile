@@ -19,7 +19,7 @@ demo: .venv/.installed
 
 test: .venv/.installed
 	$(BIN)/authface demo --fetch
-	AUTHFACE_NEED_ASSETS=1 $(BIN)/pytest -q
+	AUTHFACE_NEED_ASSETS=1 $(BIN)/pytest -q --numprocesses auto --dist loadfile
 
 fast: .venv/.installed
 	$(BIN)/pytest -q -m "not slow"

@@ -10,7 +10,9 @@ def hash_of_pixels(pixels: np.ndarray) -> str:
     """32 hex digits over an upright sRGB picture (H, W, 3) uint8: the same for the same picture in any lossless file."""
     import xxhash
 
-    digest = xxhash.xxh3_128(str(pixels.shape).encode())  # not a cipher's hash, and ten times as fast: a picture may have 200 MB
+    digest = xxhash.xxh3_128(
+        str(pixels.shape).encode()
+    )  # not a cipher's hash, and ten times as fast: a picture may have 200 MB
     digest.update(np.ascontiguousarray(pixels).reshape(-1).data)
     return digest.hexdigest()
 

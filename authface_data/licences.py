@@ -98,7 +98,10 @@ def markdown(made: Iterable[Credit]) -> str:
     """A list, one line a photograph: "Photo by NAME on SOURCE"."""
     lines = ["# Credits", ""]
     for credit in made:
-        who, where = _md_link(_md(credit.photographer), credit.photographer_url), _md_link(_md(credit.source), _source_url(credit))
+        who, where = (
+            _md_link(_md(credit.photographer), credit.photographer_url),
+            _md_link(_md(credit.source), _source_url(credit)),
+        )
         licence = f", {_md(credit.licence)}" if credit.licence else ""
         title = _md_link(_md(credit.title), credit.url)
         lines.append(f"- {title}: photo by {who} on {where}{licence} (basis: {_md(credit.licence_basis)})")

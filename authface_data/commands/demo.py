@@ -42,6 +42,7 @@ def demo(
     for basis, folder in folders.items():
         _run("collect", *here, "--source", "folder", "--path", folder, "--licence-basis", basis)
     _run("filter", *here)
+    _run("licences", *here, "--credits", workspace / "reports" / "credits.md")
     _run("caption", *here, "--captioner", "measured")
     _run("train-prior", *here, "--preset", "tiny", "--steps", steps)
     _run("train-restore", *here, "--preset", "tiny", "--steps", steps)

@@ -31,6 +31,7 @@ def test_the_wheel_works_alone(tmp_path):
     for file in (
         "cli.py", "manifests/presets/embedded.toml", "authface_train/presets/paper.toml",
         "authface_data/captions/vocabulary.toml", "authface_data/report/page.html.jinja",
+        "authface_data/credits.html.jinja",
     ):  # fmt: skip
         assert file in names
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "docs"))]
@@ -43,3 +44,6 @@ def test_the_wheel_works_alone(tmp_path):
     run(authface, "init", "ws", "--preset", "paper", cwd=tmp_path)
     assert "photos" in run(authface, "status", "-w", "ws", cwd=tmp_path)
     assert "Report:" in run(authface, "report", "-w", "ws", cwd=tmp_path)
+    assert "licence basis" in run(authface, "licences", "-w", "ws", cwd=tmp_path)
+    forget = subprocess.run([authface, "forget", "-w", "ws", "us_nobody"], capture_output=True, text=True, cwd=tmp_path)
+    assert (forget.returncode, "Traceback" in forget.stderr) == (2, False), forget.stderr
