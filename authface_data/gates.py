@@ -59,6 +59,7 @@ def decide(workspace: Workspace, gates: list[Gate]) -> None:
         kept &= passes
 
     for name, of_faces, of_photos in _over_the_set(workspace, faces, measured, kept):
+        of_photos = of_photos[of_photos.notna() | of_photos.index.isin(faces["photo_id"])]  # no face, and no other's: no matter
         radius = workspace.settings.filter.duplicate_radius
         mark = fingerprint(gate=name, radius=radius)
         for subject, told in (("photo", of_photos), ("face", of_faces)):
