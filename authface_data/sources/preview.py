@@ -32,6 +32,7 @@ class PreviewGate:
     def __init__(self, workspace: Workspace, hosts: Hosts, refusals: Refusals):
         self.ws, self.hosts, self.refusals = workspace, hosts, refusals
         self.settings, self.filter = workspace.settings.collect, workspace.settings.filter
+        self.least_score = self.filter.min_detector_score
         self.detector = make_detector(self.filter.detector)
         device = "cpu"
         if self.detector.uses_gpu:
@@ -62,7 +63,7 @@ class PreviewGate:
                 key = result.job.key
                 if isinstance(result, Refused):
                     out.add(key)
-                    self.refusals.refuse(key, PREVIEW, result.reason)
+                    self.refusals.refuse(key, PREVIEW, result.reason, None, self.least_score)
                 elif isinstance(result, Arrived):
                     self._judge(result.job, out)
                     result.job.target.unlink(missing_ok=True)
@@ -73,6 +74,6 @@ class PreviewGate:
             pixels = Photo(job.target.read_bytes).pixels(self.filter.detect_long_side_px)
         except UNDECODABLE:
             return
-        if not self.detector.detect(pixels, self.filter.min_detector_score):
+        if not self.detector.detect(pixels, self.least_score):
             out.add(job.key)
-            self.refusals.refuse(job.key, PREVIEW, "no_face in the preview", None, self.filter.min_detector_score)
+            self.refusals.refuse(job.key, PREVIEW, "no_face in the preview", None, self.least_score)

@@ -113,10 +113,14 @@ class RemoteCollector:
         self.settled = self._judged()
 
     def _judged(self) -> set[str]:
-        """Photographs that were downloaded and refused before, or failed: not asked for again."""
-        told = Store(self.ws, VERDICTS).read_pandas(["id", "gate", "verdict"])
-        told = told[told["gate"] == CollectStage.name]
-        return set(told["id"] if not self.retry_failed else told[told["verdict"] != "failed"]["id"])
+        """Photographs that were downloaded and refused before, or failed, or whose preview was refused: not asked for again."""
+        told = Store(self.ws, VERDICTS).read_pandas(["id", "gate", "verdict", "threshold"])
+        own = told[told["gate"] == CollectStage.name]
+        settled = set(own["id"] if not self.retry_failed else own[own["verdict"] != "failed"]["id"])
+        if self.preview:
+            seen = told[(told["gate"] == PREVIEW) & (told["threshold"] == self.preview.least_score)]
+            settled |= set(seen["id"])
+        return settled
 
     def take(self, offers: Iterable[Offer], after_chunk=lambda: None) -> Tally:
         """Collect what is offered, until it ends or `max_photos` of the offered are in the workspace.
@@ -139,11 +143,8 @@ class RemoteCollector:
                 if self.tombstones.holds(offer.photo_id):
                     self.tally.forgotten += 1
                     continue
-                if offer.photo_id in self.have and not isinstance(offer, Turned):
-                    if offer.photo_id not in self.tally.seen:
-                        self.tally.seen.add(offer.photo_id)
-                        self.tally.already += 1
-                        self.left = None if self.left is None else self.left - 1
+                if offer.photo_id in self.have:
+                    self._have(offer)
                 elif isinstance(offer, Turned):
                     self.refusals.refuse(offer.photo_id, METADATA, offer.reason, offer.value, offer.threshold)
                 elif offer.photo_id not in self.settled:
@@ -161,6 +162,13 @@ class RemoteCollector:
                 self.ws.remove(f"{DOWNLOADS}/{name}")
         self.ws.remove_all_but("photos", set(Store(self.ws, PHOTOS).read(["path"])["path"].to_pylist()))
         return self.tally
+
+    def _have(self, offer: Candidate | Turned) -> None:
+        """Count a photograph that is in the workspace, once; one that would be turned away today stays, uncounted."""
+        if isinstance(offer, Candidate) and offer.photo_id not in self.tally.seen:
+            self.tally.seen.add(offer.photo_id)
+            self.tally.already += 1
+            self.left = None if self.left is None else self.left - 1
 
     def _collect(self, candidates: list[Candidate]) -> None:
         for candidate in candidates:

@@ -323,6 +323,8 @@ def test_the_face_gate_looks_at_previews(tmp_path, authface, weights, photos):
         assert reasons(root)["us_no_face"].startswith("collect:preview|dropped|no_face")
         assert server.image_requests == {"face": 2, "no_face": 1}
         assert not os.listdir(root / "cache/previews")
+        assert authface(*words, env={"UNSPLASH_ACCESS_KEY": KEY}).returncode == 0
+        assert server.image_requests == {"face": 2, "no_face": 1}  # a preview is looked at once
 
 
 def test_a_full_disk_is_seen_before_it_is_full(tmp_path, authface):
