@@ -1,14 +1,14 @@
 """Downloads of photographs: many at a time, few from one host, resumed where the server allows, committed by a rename.
 
-A file on its way lies beside its target as `.part`, with the server's mark of the version (`.json`) next to it, so that a
-killed download goes on where it was. Only pictures are taken, by their content type; whether one can be decoded is seen later.
+A killed download goes on where it was (see partial.py). Only pictures are taken, by their content type; whether one can be
+decoded is seen later.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import queue
+import re
 import threading
 import time
 from collections import defaultdict
@@ -20,11 +20,12 @@ import httpx
 import tenacity
 
 from authface_data.hosts import Hosts, Pace, RefusedHost, guarded_client
+from authface_data.partial import Partial, version_of
 from manifests.errors import UserMistake
 from manifests.settings import Collect
 
 GONE = (404, 410)
-BUSY = (408, 425, 429, 500, 502, 503, 504)
+BUSY = (408, 425, 429)  # and 5xx
 REDIRECTS, MOST_REDIRECTS = (301, 302, 303, 307, 308), 5
 HOSTS_AT_ONCE = 2
 NOTHING_YET_S = 0.2
@@ -135,7 +136,7 @@ class Downloader:
         try:
             return Arrived(job, self._until_done(job))
         except (_Refusal, RefusedHost) as refusal:
-            _remove(job)
+            Partial(job.target).remove()
             return Refused(job, str(refusal))
         except (_TryAgain, httpx.TransportError) as error:
             return Failed(job, _words(error))
@@ -186,8 +187,8 @@ class Downloader:
 
     def _receive(self, job: Job, url: str) -> int | str:
         """The size of the file, when it is there; or the URL that the server sends us to."""
-        part, notes = _part(job), _notes(job)
-        have, version = _begun(part, notes, url)
+        partial = Partial(job.target)
+        have, version = partial.begun(url)
         headers = {"Accept-Encoding": "identity", "Accept": "image/*"}
         if have:
             headers |= {"Range": f"bytes={have}-", "If-Range": version}
@@ -195,16 +196,21 @@ class Downloader:
         with self.client.stream("GET", url, headers=headers) as answer:
             if answer.status_code in REDIRECTS and "location" in answer.headers:
                 return str(answer.url.join(answer.headers["location"]))
-            self._check(job, answer, have)
-            if have and answer.status_code != 206:
+            self._check(answer)
+            if answer.status_code == 416:
+                partial.remove()
+                raise _TryAgain("the file has changed at the server")
+            said = answer.headers.get("content-length", "")
+            length = expected = int(said) if said.isascii() and said.isdecimal() else None
+            if answer.status_code == 206:
+                expected = _goes_on(partial, answer, have, version, length)
+            else:
                 have = 0
-            length = int(answer.headers["content-length"]) if answer.headers.get("content-length", "").isdigit() else None
+                partial.begin(url, answer)
             limit = int(self.settings.max_megabytes * 1e6)
-            if length is not None and have + length > limit:
-                raise _Refusal(f"too_large: {(have + length) / 1e6:.0f} MB > {self.settings.max_megabytes:g} MB")
-            if not have:
-                _note_version(answer, notes, url)
-            with part.open("r+b" if have else "wb") as file:
+            if expected is not None and expected > limit:
+                raise _Refusal(f"too_large: {expected / 1e6:.3g} MB > {self.settings.max_megabytes:g} MB")
+            with partial.part.open("r+b") as file:
                 file.seek(have)
                 size = have
                 for chunk in answer.iter_raw():
@@ -212,67 +218,42 @@ class Downloader:
                     size += len(chunk)
                     if size > limit:
                         raise _Refusal(f"too_large: > {self.settings.max_megabytes:g} MB")
-                    if time.monotonic() > ends and size != (length or 0) + have:
+                    if time.monotonic() > ends and size != expected:
                         raise _TryAgain(f"not done after {self.settings.total_timeout_s:g} s")
                     if self._stop.is_set():
                         raise _TryAgain("stopped")
                 file.truncate()
                 file.flush()
                 os.fsync(file.fileno())
-        if length is not None and size != have + length:
-            raise _TryAgain(f"{size} bytes came of {have + length}")
-        notes.unlink(missing_ok=True)
-        os.replace(part, job.target)
+        if expected is not None and size != expected:
+            if length is not None and size >= have + length:  # all came that was sent, and it is not the file
+                partial.remove()
+            raise _TryAgain(f"{size} bytes came of {expected}")
+        partial.finish()
         return size
 
-    def _check(self, job: Job, answer: httpx.Response, have: int) -> None:
+    def _check(self, answer: httpx.Response) -> None:
         status = answer.status_code
         if status in GONE:
             raise _Refusal(f"gone: HTTP {status}")
-        if status in BUSY:
+        if status in BUSY or status >= 500:
             asked = answer.headers.get("retry-after", "")
-            raise _TryAgain(f"HTTP {status}", min(float(asked), 120.0) if asked.isdigit() else 0.0)
-        if status == 416 or (status == 206 and not answer.headers.get("content-range", "").startswith(f"bytes {have}-")):
-            _remove(job)
-            raise _TryAgain("the file has changed at the server")
-        if status not in (200, 206):
+            raise _TryAgain(f"HTTP {status}", min(float(asked), 120.0) if asked.isascii() and asked.isdecimal() else 0.0)
+        if status not in (200, 206, 416):
             raise _Refusal(f"refused: HTTP {status}")
         kind = answer.headers.get("content-type", "").split(";")[0].strip().lower()
-        if not kind.startswith("image/"):
+        if status != 416 and not kind.startswith("image/"):
             raise _Refusal(f"content_type: {kind or 'none'}")
 
 
-def _part(job: Job) -> Path:
-    return job.target.with_name(f"{job.target.name}.part")
-
-
-def _notes(job: Job) -> Path:
-    return job.target.with_name(f"{job.target.name}.json")
-
-
-def _remove(job: Job) -> None:
-    _part(job).unlink(missing_ok=True)
-    _notes(job).unlink(missing_ok=True)
-
-
-def _begun(part: Path, notes: Path, url: str) -> tuple[int, str]:
-    """How many bytes are there of which version; (0, "") where that cannot be gone on with."""
-    try:
-        said = json.loads(notes.read_text())
-        if said["url"] == url and part.stat().st_size:
-            return part.stat().st_size, said["version"]
-    except (OSError, ValueError, KeyError):
-        pass
-    return 0, ""
-
-
-def _note_version(answer: httpx.Response, notes: Path, url: str) -> None:
-    """Remember what to resume by: only a strong ETag or a date names exactly these bytes."""
-    tag = answer.headers.get("etag", "")
-    version = tag if tag and not tag.startswith("W/") else answer.headers.get("last-modified", "")
-    notes.unlink(missing_ok=True)
-    if version and answer.headers.get("accept-ranges", "").lower() != "none":
-        notes.write_text(json.dumps({"url": url, "version": version}))
+def _goes_on(partial: Partial, answer: httpx.Response, have: int, version: str, length: int | None) -> int | None:
+    """The size of the whole file, where the answer goes on with what is there. Raises _TryAgain where it does not fit."""
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("content-range", ""), re.ASCII)
+    now = version_of(answer)
+    if not have or found is None or int(found[1]) != have or (now and now != version):
+        partial.remove()
+        raise _TryAgain("the file has changed at the server")
+    return int(found[2]) if found[2] != "*" else None if length is None else have + length
 
 
 def _backoff(state: tenacity.RetryCallState) -> float:

@@ -7,10 +7,10 @@ other file. Interrupted at any moment, it is finished by doing it again; until t
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from authface_data import gates
 from authface_data.forget_files import Marks, Sweep
 from authface_data.hashes import hash_of_pixels
-from authface_data.photo import Photo
+from authface_data.photo import UNDECODABLE, Photo
 from manifests.errors import DoneInPart, UserMistake
 from manifests.ledger import ALL_GATES, DUPLICATE_OF
 from manifests.schema import CAPTIONS, DECISIONS, FACES, MANIFESTS, PHOTOS, SCORES, TOMBSTONES, VERDICTS, Manifest
@@ -39,7 +39,8 @@ NAMES: dict[str, str] = {
 
 @dataclass
 class Order:
-    """What is to be forgotten. hashes: SHA-256 of the photographs' files and the crops'. pixels: hashes of their pixels."""
+    """What is to be forgotten. hashes: SHA-256 of the photographs' files and the crops'. pixels: of their pixels. urls: that no
+    other photograph has. others: ids of photographs that stay and begin alike."""
 
     photo_ids: list[str]
     face_ids: list[str] = field(default_factory=list)
@@ -51,10 +52,13 @@ class Order:
     paths: list[str] = field(default_factory=list)
     why: str | None = None
 
+    others: list[str] = field(default_factory=list)
+
     def marks(self) -> Marks:
         return Marks(
             ids=self.photo_ids,
-            words=[*self.photo_hashes, *self.crop_hashes, *self.urls],
+            others=set(self.others),
+            words=[*self.photo_hashes, *self.crop_hashes, *self.photo_pixels, *self.crop_pixels, *self.urls],
             file_hashes={*self.photo_hashes, *self.crop_hashes},
             pixel_hashes={*self.photo_pixels, *self.crop_pixels},
             paths=set(self.paths),
@@ -99,38 +103,43 @@ def order(ws: Workspace, ids: list[str], why: str | None) -> tuple[Order, list[s
             raise UserMistake(f"no photograph {one!r} here: an id is one of photos.photo_id or faces.face_id")
     pixels = {photos[one]["pixel_hash"] for one in chosen if one in photos and photos[one]["pixel_hash"]}
     chosen |= {one: None for one, row in photos.items() if row["pixel_hash"] in pixels}
-    made = Order(list(chosen), why=None if why is None else _without(why, chosen))
+    made = Order(list(chosen))
+    everyone = {*photos, *judged} - set(chosen)
+    made.others = sorted(other for other in everyone if any(other.startswith(one) for one in chosen))
+    shared = Counter(row[name] for row in photos.values() for name in ("source_url", "download_location"))
     for photo_id in chosen:
         row = photos.get(photo_id)
         if row is not None:
             made.photo_hashes.append(row["sha256"])
-            made.photo_pixels.append(row["pixel_hash"] or _pixels_of(ws, row["path"]))
-            made.urls += [row[name] for name in ("source_url", "download_location") if row[name]]
+            made.photo_pixels += [row["pixel_hash"]] if row["pixel_hash"] else _pixels_of(ws, row["path"])
+            urls = {row[name] for name in ("source_url", "download_location") if row[name]}
+            made.urls += sorted(url for url in urls if url.startswith(("http://", "https://")) and shared[url] == 1)
             made.paths.append(row["path"])
     for face in faces:
         if face["photo_id"] in chosen:
             made.face_ids.append(face["face_id"])
             made.crop_hashes.append(face["crop_sha256"])
             made.paths.append(face["crop_path"])
-            if ws.exists(face["crop_path"]):
-                made.crop_pixels.append(_pixels_of(ws, face["crop_path"]))
+            made.crop_pixels += _pixels_of(ws, face["crop_path"])
+    if why is not None:
+        made.why = made.marks().nameless(why.encode("utf-8", "replace")).decode()
+        for photo_id in chosen:  # as Unsplash writes it
+            if photo_id.startswith("us_"):
+                made.why = re.sub(rf"(?<![\w-]){re.escape(photo_id[3:])}(?![\w-])", "forgotten", made.why)
     return made, already
 
 
-def _pixels_of(ws: Workspace, path: str) -> str:
-    return hash_of_pixels(Photo(lambda: ws.read_bytes(path)).pixels())
-
-
-def _without(why: str, ids: dict[str, None]) -> str:
-    """The reason with no id in it: it stays."""
-    for photo_id in ids:
-        why = why.replace(photo_id, "…").replace(photo_id.split("_", 1)[-1], "…")
-    return why
+def _pixels_of(ws: Workspace, path: str) -> list[str]:
+    """The hash of a picture's pixels; nothing of one that is not there or cannot be decoded."""
+    try:
+        return [hash_of_pixels(Photo(lambda: ws.read_bytes(path)).pixels())]
+    except UNDECODABLE:
+        return []
 
 
 def look(ws: Workspace, made: Order, already: list[str]) -> Found:
     """The dry run."""
-    sweep = Sweep(ws, made.marks(), "")
+    sweep = Sweep(ws, made.marks(), {})
     files = {path: what for path, what, _ in sweep.actions()}
     rows = {
         name: count
@@ -197,12 +206,8 @@ def interrupted(ws: Workspace) -> Order | None:
 
 def _mask(part: pa.Table, manifest: Manifest, made: Order) -> pa.Array:
     """Which rows of a part are about what is forgotten, or name it."""
-    gone = {*made.photo_ids, *made.face_ids}
-    about: list[Any] = [one in gone for one in part[NAMES[manifest.name]].to_pylist()]
+    marks = made.marks()
+    texts = part[NAMES[manifest.name]].to_pylist()
     if manifest.name == VERDICTS.name:
-        marks = made.marks()
-        about = [
-            mine or (reason is not None and marks.names(str(reason).encode()))
-            for mine, reason in zip(about, part["reason"].to_pylist(), strict=True)
-        ]
-    return pa.array(about, pa.bool_())
+        texts = [f"{one} {reason or ''}" for one, reason in zip(texts, part["reason"].to_pylist(), strict=True)]
+    return pa.array([text is not None and marks.names(text.encode("utf-8", "replace")) for text in texts], pa.bool_())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader
@@ -15,7 +16,10 @@ from manifests.store import Store
 from manifests.workspace import Workspace
 
 UNSPLASH = "https://unsplash.com/"
+UNSAFE = re.compile(r"[\s\x00-\x1f<>\"'\\^`{|}]")  # what may not stand in a URL, and could end a link
 NO_BASIS = "no licence basis"
+# Sources that are places to be named in a credit.
+SITES = {"unsplash": "Unsplash", "unsplash-dataset": "Unsplash", "ffhq": "Flickr"}
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,11 @@ def credits(ws: Workspace) -> list[Credit]:
     made = [
         Credit(
             photo_id=row["photo_id"],
-            title=text(row["description"]) or row["photo_id"],
+            title=" ".join(text(row["description"]).split()) or row["photo_id"],
             url=with_utm(text(row["source_url"]), app),
-            photographer=text(row["photographer_name"]) or "photographer not stated",
+            photographer=" ".join(text(row["photographer_name"]).split()) or "photographer not stated",
             photographer_url=with_utm(text(row["photographer_url"]), app),
-            source="Unsplash" if text(row["source"]).startswith("unsplash") else text(row["source"]),
+            source=SITES.get(row["source"], ""),
             licence=text(row["licence"]),
             licence_basis=text(row["licence_basis"]) or NO_BASIS,
         )
@@ -85,8 +89,12 @@ def credits(ws: Workspace) -> list[Credit]:
 
 def with_utm(url: str, app: str) -> str:
     """A link to Unsplash with the parameters that its guidelines ask for; any other as it is. Only http(s) links are links."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https"):
+    url = UNSAFE.sub(lambda found: quote(found[0]), url.strip())
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         return ""
     if parts.hostname not in ("unsplash.com", "www.unsplash.com"):
         return url
@@ -95,16 +103,16 @@ def with_utm(url: str, app: str) -> str:
 
 
 def markdown(made: Iterable[Credit]) -> str:
-    """A list, one line a photograph: "Photo by NAME on SOURCE"."""
+    """A list, one line a photograph, its id in a comment: `forget` takes the line out."""
     lines = ["# Credits", ""]
     for credit in made:
-        who, where = (
-            _md_link(_md(credit.photographer), credit.photographer_url),
-            _md_link(_md(credit.source), _source_url(credit)),
-        )
+        who = _md_link(_md(credit.photographer), credit.photographer_url)
+        where = f" on {_md_link(_md(credit.source), _source_url(credit))}" if credit.source else ""
         licence = f", {_md(credit.licence)}" if credit.licence else ""
         title = _md_link(_md(credit.title), credit.url)
-        lines.append(f"- {title}: photo by {who} on {where}{licence} (basis: {_md(credit.licence_basis)})")
+        lines.append(
+            f"- {title}: photo by {who}{where}{licence} (basis: {_md(credit.licence_basis)}) <!-- {credit.photo_id} -->"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -129,4 +137,4 @@ def _md(text: str) -> str:
 
 
 def _md_link(shown: str, url: str) -> str:
-    return f"[{shown}](<{url.replace('>', '%3E')}>)" if url else shown
+    return f"[{shown}](<{url}>)" if url else shown

@@ -1,6 +1,7 @@
 """Where a photograph was taken: read only where asked for, else blanked in the file that is kept.
 
-Blanking changes no length and no pixel: the GPS directory of EXIF is emptied, GPS and place in XMP and IPTC are overwritten.
+Blanking changes no pixel: the GPS directory of EXIF is emptied, GPS and place in XMP and IPTC are overwritten. Chunks of a PNG
+that hold such metadata compressed or in hexadecimal are left out.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4
 # A TIFF header where EXIF begins: a TIFF file itself, JPEG and HEIC ("Exif"), WebP ("EXIF" and a length).
 TIFF = re.compile(rb"(?:\A|Exif\0\0|EXIF.{4})(II\*\0|MM\0\*)", re.DOTALL)
 NAMES = (
-    rb"(?:exif:GPS\w+|photoshop:(?:City|State|Country)|Iptc4xmpCore:(?:Location|CountryCode)"
-    rb"|Iptc4xmpExt:(?:City|Sublocation|ProvinceState|CountryName|CountryCode|LocationId))"
+    rb"(?:[\w-]+:[Gg][Pp][Ss]\w+|photoshop:(?:City|State|Country)|Iptc4xmpCore:(?:Location|CountryCode)"
+    rb"|Iptc4xmpExt:(?:City|Sublocation|ProvinceState|CountryName|CountryCode|Location\w+))"
 )
 XMP_VALUE = re.compile(rb"(<?" + NAMES + rb"""\s*=\s*["'])([^"']*)""")
 XMP_ELEMENT = re.compile(rb"(<" + NAMES + rb"(?:\s[^>]*)?>)(.*?)(?=</)", re.DOTALL)
 IPTC = re.compile(rb"\x1c\x02[\x1a\x1b\x5a\x5c\x5f\x64\x65](..)", re.DOTALL)  # location code and name, city to country
+HINTS = (b"GPS", b"Gps", b"photoshop:", b"Iptc4xmp")
+LAST_GPS_TAG = 31
+IPTC_BLOCK = b"8BIM\x04\x04"
 PNG = b"\x89PNG\r\n\x1a\n"
+RAW_PROFILE = b"Raw profile type "  # how ImageMagick writes EXIF, XMP and IPTC into a PNG: in hexadecimal
 
 
 def without_place(data: bytes) -> bytes:
@@ -51,34 +56,31 @@ def gps(data: bytes) -> tuple[float | None, float | None]:
 
 
 def _blanked(data: bytes) -> bytes:
-    head = data[: _metadata_end(data)]
-    out = bytearray(head)
-    for found in TIFF.finditer(head):
+    out = bytearray(data)
+    for found in TIFF.finditer(data):
         _empty_gps(out, found.start(1))
-    if b"GPS" in head or b"photoshop:" in head or b"Iptc4xmp" in head:
+    if any(hint in data for hint in HINTS):
         for pattern in (XMP_VALUE, XMP_ELEMENT):
             for found in pattern.finditer(bytes(out)):
                 out[found.start(2) : found.end(2)] = b" " * len(found[2])
-    at = head.find(b"Photoshop 3.0\0")
+    at = data.find(IPTC_BLOCK)
     while at >= 0:
-        for found in IPTC.finditer(head, at, at + 65536):
-            (length,) = struct.unpack(">H", found[1])
-            if length < 1024:
-                out[found.end() : found.end() + length] = b" " * length
-        at = head.find(b"Photoshop 3.0\0", at + 1)
-    return bytes(out) + data[len(head) :]
+        _blank_iptc(out, at + len(IPTC_BLOCK))
+        at = data.find(IPTC_BLOCK, at + 1)
+    return bytes(out)
 
 
-def _metadata_end(data: bytes) -> int:
-    """Where a JPEG's compressed picture begins; other files are looked at whole."""
-    if not data.startswith(b"\xff\xd8"):
-        return len(data)
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        if data[at + 1] == 0xDA:
-            return at
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return min(at, len(data))
+def _blank_iptc(out: bytearray, at: int) -> None:
+    """Overwrite places in Photoshop's block of IPTC: at its name, which is padded to an even length, then its size."""
+    if at >= len(out):
+        return
+    begins = at + (out[at] + 2) // 2 * 2 + 4
+    ends = min(begins + int.from_bytes(out[begins - 4 : begins], "big"), len(out))
+    for found in IPTC.finditer(bytes(out[begins:ends])):
+        (length,) = struct.unpack(">H", found[1])
+        first = begins + found.end()
+        last = min(first + length, ends)
+        out[first:last] = b" " * max(last - first, 0)
 
 
 def _empty_gps(out: bytearray, start: int) -> None:
@@ -92,7 +94,7 @@ def _empty_gps(out: bytearray, start: int) -> None:
         first = read("I", 4)
         for entry in range(read("H", first)):
             at = first + 2 + 12 * entry
-            if read("H", at) == GPS_IFD:
+            if read("H", at) == GPS_IFD and read("I", at + 8) != first:
                 _empty_directory(out, start, read("I", at + 8), read)
     except struct.error:
         return
@@ -100,6 +102,8 @@ def _empty_gps(out: bytearray, start: int) -> None:
 
 def _empty_directory(out: bytearray, start: int, directory: int, read) -> None:
     count = read("H", directory)
+    if any(read("H", directory + 2 + 12 * entry) > LAST_GPS_TAG for entry in range(count)):
+        return  # a pointer to something else
     for entry in range(count):
         at = directory + 2 + 12 * entry
         size = TYPE_BYTES.get(read("H", at + 2), 1) * read("I", at + 4)
@@ -116,13 +120,33 @@ def _png(data: bytes) -> bytes:
     while at + 12 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
         kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
+        at_next = at + 12 + length
+        if kind in (b"zTXt", b"iTXt", b"tEXt") and _hides_place(kind, body):
+            changed, at = True, at_next  # left out whole
+            continue
         if kind in (b"eXIf", b"iTXt", b"tEXt"):
             blank = _blanked(body)
             if blank != body:
-                changed = True
-                pieces += [data[at : at + 8], blank, zlib.crc32(kind + blank).to_bytes(4, "big")]
-                at += 12 + length
+                changed, at = True, at_next
+                pieces += [data[at - 12 - length : at - 4 - length], blank, zlib.crc32(kind + blank).to_bytes(4, "big")]
                 continue
-        pieces.append(data[at : at + 12 + length])
-        at += 12 + length
+        pieces.append(data[at:at_next])
+        at = at_next
     return b"".join([*pieces, data[at:]]) if changed else data
+
+
+def _hides_place(kind: bytes, body: bytes) -> bool:
+    """Whether a text chunk of a PNG holds metadata in a form that cannot be overwritten, and may tell a place."""
+    name, _, rest = body.partition(b"\0")
+    if name.startswith(RAW_PROFILE):
+        return True
+    if kind == b"iTXt" and not rest.startswith(b"\1"):
+        return False  # not compressed
+    if kind == b"tEXt":
+        return False
+    packed = rest[1:] if kind == b"zTXt" else rest[2:].split(b"\0", 2)[-1]
+    try:
+        text = zlib.decompress(packed)
+    except zlib.error:
+        return False
+    return any(hint in text for hint in HINTS)

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from authface_data.near import near_pairs
+from manifests.near import near_pairs
 
 
 def main() -> None:

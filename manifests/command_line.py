@@ -62,7 +62,7 @@ class Commands(TyperGroup):
         except OSError as error:
             if error.errno not in PLACES:
                 raise
-            _end(f"{error.filename}: {error.strerror}", 2)
+            _end(f"{error.filename or 'the disk'}: {error.strerror}", 2)
         except KeyboardInterrupt as error:
             _end(str(error) or "interrupted; what was committed is kept, run it again to go on", 130)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from typing import Literal
 
 import pandas as pd
 
 from manifests.errors import UserMistake
-from manifests.ledger import DUPLICATE_OF, kept_faces
-from manifests.schema import CAPTIONS, DECISIONS, PHOTOS, VERDICTS
+from manifests.ledger import kept_faces
+from manifests.near import near_pairs, to_bits
+from manifests.schema import CAPTIONS, DECISIONS, PHOTOS
 from manifests.settings import Splits
 from manifests.store import Store
 from manifests.workspace import Workspace
@@ -38,7 +38,11 @@ def training_view(workspace: Workspace, tags: TagChoice = "both", allow_unknown_
             "collect them again with --licence-basis, or pass --allow-unknown-licence"
         )
     view = view.merge(_captions(workspace, tags), on="face_id", how="left", validate="one_to_one")
-    view["split"] = splits(photos, workspace.settings.splits, _duplicates(workspace)).reindex(view["photo_id"]).to_numpy()
+    view["split"] = (
+        splits(photos, workspace.settings.splits, workspace.settings.filter.duplicate_radius)
+        .reindex(view["photo_id"])
+        .to_numpy()
+    )
     return view.sort_values("face_id").reset_index(drop=True)
 
 
@@ -77,19 +81,12 @@ def _tags(value) -> list[str]:
     return [] if value is None else [str(tag) for tag in value]
 
 
-def _duplicates(workspace: Workspace) -> list[tuple[str, str]]:
-    """(photo_id, the photo_id that it duplicates), by the last `authface filter`: a person may keep both."""
-    told = Store(workspace, VERDICTS).read_pandas(["subject", "id", "gate", "reason"])
-    told = told[(told["subject"] == "photo") & told["reason"].str.startswith(DUPLICATE_OF, na=False)]
-    return list(zip(told["id"], told["reason"].str.removeprefix(DUPLICATE_OF), strict=True))
-
-
-def splits(photos: pd.DataFrame, settings: Splits, same: Iterable[tuple[str, str]] = ()) -> pd.Series:
+def splits(photos: pd.DataFrame, settings: Splits, radius: int = 0) -> pd.Series:
     """train, val or test for every photo, index photo_id.
 
-    Photos that share their pixels, their perceptual hash, a photographer or a known person form one group, as do those in a
-    pair of `same`, and a group is never divided. The split is a hash of the group's smallest photo_id and the seed: the order
-    of rows does not matter.
+    Photos that share their pixels, a photographer or a known person form one group, as do those whose perceptual hashes differ
+    in at most `radius` bits, and a group is never divided. The split is a hash of the group's smallest photo_id and the seed:
+    the order of rows does not matter.
     """
     ids = photos["photo_id"].tolist()
     parent = {photo_id: photo_id for photo_id in ids}
@@ -107,11 +104,16 @@ def splits(photos: pd.DataFrame, settings: Splits, same: Iterable[tuple[str, str
                 continue
             a, b = root(photo_id), root(first.setdefault(value, photo_id))
             parent[max(a, b)] = min(a, b)
-    for one, other in same:
-        if one in parent and other in parent:
-            a, b = root(one), root(other)
-            parent[max(a, b)] = min(a, b)
+    hashes = {text: photo_id for photo_id, text in zip(ids, photos["phash"], strict=True) if _is_hash(text)}
+    first_of_hash, bits = list(hashes.values()), to_bits(list(hashes))
+    for one, other, _ in zip(*near_pairs(bits, bits, radius), strict=True):
+        a, b = root(first_of_hash[one]), root(first_of_hash[other])
+        parent[max(a, b)] = min(a, b)
     return pd.Series([_split_of(root(photo_id), settings) for photo_id in ids], index=ids, dtype=object)
+
+
+def _is_hash(text: object) -> bool:
+    return isinstance(text, str) and len(text) == 16 and all(digit in "0123456789abcdef" for digit in text)
 
 
 def _split_of(group: str, settings: Splits) -> str:

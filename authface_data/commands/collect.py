@@ -33,6 +33,7 @@ WEB = "Sources of the web"
 OF_SOURCES = {
     "path": ("folder", "unsplash-dataset", "authface-hq", "ffhq"),
     "files": ("folder", "authface-hq", "ffhq"),
+    "licence_basis": ("folder", "unsplash-dataset", "authface-hq", "ffhq"),
     **dict.fromkeys(("query", "topic", "collection", "user", "orientation", "content_filter"), ("unsplash",)),
     **dict.fromkeys(("order_by", "details", "no_wait", "i_have_permission"), ("unsplash",)),
     **dict.fromkeys(("max_photos", "min_megapixels", "min_long_side", "face_gate", "plan"), ("unsplash", "unsplash-dataset")),
@@ -114,6 +115,7 @@ def collect(
             _refresh(ws, source, not no_wait)
         elif source == "unsplash":
             from authface_data.sources import unsplash
+            from authface_data.sources.texts import clean
             from authface_data.sources.unsplash_api import Listing
             from authface_data.sources.unsplash_listing import Wanted
 
@@ -124,11 +126,11 @@ def collect(
                 "user": user or [],
             }
             listings = [
-                Listing(kind, name.strip(), orientation, content_filter, order_by)  # type: ignore[arg-type]
+                Listing(kind, clean(name), orientation, content_filter, order_by)  # type: ignore[arg-type]
                 for kind, names in asked.items()
                 for name in dict.fromkeys(names)
             ]
-            if not listings or not all(listing.name for listing in listings):
+            if not listings or any(listing.name in ("", ".", "..") for listing in listings):
                 raise UserMistake("say what to collect: --query TEXT, --topic NAME, --collection ID or --user NAME")
             request = unsplash.Request(listings, Wanted(megapixels, long_side), max_photos, gate, details, not no_wait)
             if plan:
@@ -159,6 +161,8 @@ def _check_options(context: typer.Context, source: str, path: Path | None, refre
         given = context.params.get(name)
         if source not in sources and given not in (None, False, [], ()):
             raise UserMistake(f"--{name.replace('_', '-')} means nothing to --source {source}: it is of {', '.join(sources)}")
+        if refresh and given not in (None, False, [], ()) and name != "no_wait":
+            raise UserMistake(f"--refresh asks again for what is there: it takes no --{name.replace('_', '-')}")
     if source in OF_SOURCES["path"] and path is None and not refresh:
         raise UserMistake(f"--source {source} takes --path: where the photographs lie")
 
@@ -193,6 +197,10 @@ def _files(
     chain = Chain([stage], open_file)
     outcomes = local.run(ws, chain, photos, title="collect", workers=workers, retry_failed=again, redo=yes)
     ws.remove_all_but("photos", set(Store(ws, PHOTOS).read(["path"])["path"].to_pylist()))
+    if keep == "reference":
+        from authface_data.sources import refresh
+
+        refresh.suggest(ws, *refresh.vanished_files(ws))
     if source == "authface-hq":
         from authface_data.captions.qwen import import_captions
 
@@ -241,7 +249,9 @@ def _dataset(ws, dataset, sieve, basis, max_photos, gate, plan, as_json, again, 
     )
     tally = collector.take(offers)
     away = "".join(f", {count:,} by {reason}" for reason, count in counts.away.most_common())
-    console.print(f"{counts.rows:,} rows read, {counts.passed:,} passed the sieve; turned away{away or ': none'}")
+    console.print(
+        f"{counts.rows:,} rows read, {counts.passed:,} passed the sieve; turned away: {away.removeprefix(', ') or 'none'}"
+    )
     console.print(tally.words())
     _finish(tally.failed)
 
@@ -269,12 +279,14 @@ def _refresh(ws: Workspace, source: str, wait: bool) -> None:
     if source == "unsplash":
         from authface_data.sources import unsplash
 
-        gone, asked = unsplash.vanished_photos(ws, wait)
-    elif source == "unsplash-dataset":
-        from authface_data.sources.unsplash import hosts_of
-
-        gone, asked = refresh.vanished_urls(ws, source, hosts_of(ws))
+        asked, gone = unsplash.refresh(ws, wait)
     else:
-        gone, asked = refresh.vanished_files(ws)
-    refresh.suggest(ws, gone, asked)
-    console.print(f"{len(asked)} photographs asked for again, {len(gone)} have vanished")
+        if source == "unsplash-dataset":
+            from authface_data.sources.unsplash import hosts_of
+
+            ids, everyone = refresh.vanished_urls(ws, source, hosts_of(ws))
+        else:
+            ids, everyone = refresh.vanished_files(ws)
+        refresh.suggest(ws, ids, everyone)
+        asked, gone = len(everyone), len(ids)
+    console.print(f"{asked} photographs asked for again, {gone} have vanished")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -32,11 +33,13 @@ def hashes(
         except UNDECODABLE as error:
             passed_over.append(f"{path}: {error}")
             continue
-        lines += [f"{perceptual} {name}", f"{pixels} {name}"]
+        shown_name = " ".join(os.fsencode(name).decode("utf-8", "replace").replace("#", "_").split())
+        lines += [f"{perceptual} {shown_name}", f"{pixels} {shown_name}"]
     for words in passed_over:
         console.print(f"[yellow]Passed over:[/] {escape(words)}")
     if not lines:
         raise UserMistake(f"no pictures in {input}")
+    output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(
         "\n".join(["# perceptual hashes (16 digits) and hashes of pixels (32), by authface hashes", *lines]) + "\n"
     )

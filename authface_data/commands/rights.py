@@ -26,6 +26,8 @@ def licences(
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
+    if credits is not None and (credits.is_dir() or not credits.name):
+        raise UserMistake(f"--credits {credits} is a directory: name the file to write")
     found = rights.counts(ws)
     if as_json:
         import dataclasses
@@ -73,8 +75,7 @@ def forget(
     with ws.lock("forget"):
         unfinished = right.interrupted(ws)
         if unfinished is not None and yes:
-            _act(ws, unfinished)
-            console.print("The forget that was interrupted is finished.")
+            _act(ws, unfinished, as_json and not ids)
         elif unfinished is not None:
             raise UserMistake(f"a forget of {len(unfinished.photo_ids)} photographs was interrupted: finish it with --yes")
         if not ids:
@@ -84,8 +85,8 @@ def forget(
         made, already = right.order(ws, list(dict.fromkeys(ids)), why)
         if yes:
             if made.photo_ids:
-                _act(ws, made)
-            if already:
+                _act(ws, made, as_json)
+            if already and not as_json:
                 console.print(f"{len(already)} were forgotten already")
             return
         found = right.look(ws, made, already)
@@ -103,7 +104,7 @@ def forget(
         )
         console.print("rows: " + (", ".join(f"{count} of {name}" for name, count in found.rows.items()) or "none"))
         for path, what in list(found.files.items())[:MOST_SHOWN]:
-            console.print(f"  {escape(path)}: {what}")
+            console.print(f"  {escape(path.encode('utf-8', 'replace').decode())}: {what}")
         if len(found.files) > MOST_SHOWN:
             console.print(f"  and {len(found.files) - MOST_SHOWN} more files (--json names all)")
         _say_runs(found.runs)
@@ -114,10 +115,15 @@ def forget(
         console.print("This cannot be undone. To do it: the same with [bold]--yes[/]")
 
 
-def _act(ws, made) -> None:
+def _act(ws, made, as_json: bool) -> None:
     from authface_data import forget as right
 
     done, runs = right.act(ws, made)
+    if as_json:
+        import json
+
+        print(json.dumps({"photo_ids": made.photo_ids, "files": dict(done), "runs": runs}, indent=1))
+        return
     what = ", ".join(f"{count} files: {what}" for what, count in sorted(done.items()))
     console.print(
         f"{len(made.photo_ids)} photographs forgotten{f'; {what}' if what else ''}. They will not be collected again."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -266,7 +267,12 @@ def _pool_run(
                     if not unit:
                         break
                     in_hand.append(unit)
-                    running[pool.submit(worker.run, unit)] = unit
+                    # Ctrl-C is this process's to handle: one that is just being started must not see it.
+                    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                    try:
+                        running[pool.submit(worker.run, unit)] = unit
+                    finally:
+                        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
                 for future in wait(
                     running, timeout=0 if more and len(running) < 2 * len(devices) else None, return_when=FIRST_COMPLETED
                 ).done:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import threading
@@ -37,7 +38,10 @@ def start(chain: Chain, workspace: Workspace, device: str) -> None:
                 workspace.link(path, data.file, data.hard)
             else:
                 workspace.write_bytes(path, data)
-        except OSError as error:  # a full or unwritable disk is no row's fault
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                raise UserMistake("a hard link cannot lead to another file system: take --files copy or reference") from error
+            # A full or unwritable disk is no row's fault.
             raise UserMistake(f"cannot write {workspace.root}/{path}: {error.strerror}") from error
 
     _chain, _write_pixels = chain, write_pixels

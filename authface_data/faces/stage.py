@@ -106,6 +106,9 @@ class FacesStage:
         sixty_eight: np.ndarray | None
         if given is not None:
             points = np.array([list(point) for point in given], float)
+            features = eyes_and_mouth(points)
+            if np.linalg.norm(features[1] - features[0]) < 0.02 * width or not np.all(np.abs(points) < 2 * width):
+                return Dropped("landmarks_of_source: the source's 68 points are no face's")
             face = Detection(np.concatenate([points.min(0), points.max(0)]), float("nan"), five_of(points))
             sixty_eight, backend = points, "source"
         else:

@@ -47,6 +47,7 @@ class RunView:
 
 def write(workspace: Workspace) -> str:
     """Write `reports/report.html`. Returns its path in the workspace."""
+    workspace.check_nothing_half_forgotten()
     photos = {row["photo_id"]: row for row in Store(workspace, PHOTOS).read().to_pylist()}
     faces = Store(workspace, FACES).read().to_pylist()
     kept_ids = set(kept_faces(workspace)["face_id"])

@@ -14,8 +14,9 @@ from typing import Any
 
 from authface_data.photo import SUFFIXES
 from authface_data.sources.folder import walk
+from authface_data.sources.texts import clean
 from manifests.errors import UserMistake
-from manifests.fingerprint import fingerprint
+from manifests.fingerprint import fingerprint, short_hash
 
 PREFIX = "afhq_"
 CAPTION_KEYS = ("caption", "captions", "tags", "text", "answer", "response", "output", "prompt", "content")
@@ -24,18 +25,24 @@ CAPTION_KEYS = ("caption", "captions", "tags", "text", "answer", "response", "ou
 def find_photos(folder: Path, passed_over: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(photo_id, input row) of every picture below a folder, its caption under `source_tags`.
 
-    The id is `afhq_` and the picture's path within the folder without its suffix. A caption that is missing or unreadable is
-    named in `passed_over`. Raises UserMistake where no picture is.
+    The id is `afhq_` and the picture's path within the folder without its suffix, with a hash where letters had to go. A
+    caption that is missing or unreadable is named in `passed_over`. Raises UserMistake where no picture is.
     """
-    found = False
+    seen: set[str] = set()
     for path, within in walk(folder, passed_over):
-        found = True
-        name = re.sub(r"[^A-Za-z0-9_-]", "_", within.rsplit(".", 1)[0])
+        stem = within.rsplit(".", 1)[0]
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", stem)
+        if name != stem.replace("/", "_"):
+            name += f"-{short_hash(stem)}"  # other names may come to the same letters
+        if name in seen:
+            passed_over.append(f"{path}: there is another picture of that name")
+            continue
+        seen.add(name)
         tags = _tags(path.with_name(f"{path.stem}_qwen.json"), passed_over)
         stat = path.stat()
         mark = fingerprint(size=stat.st_size, time=stat.st_mtime_ns, tags=tags)
         yield PREFIX + name, {"file": str(path), "name": within, "mark": mark, "aligned": True, "source_tags": tags}
-    if not found:
+    if not seen:
         raise UserMistake(f"no pictures in {folder} (looked for {', '.join(SUFFIXES)})")
 
 
@@ -45,7 +52,7 @@ def _tags(path: Path, passed_over: list[str]) -> list[str] | None:
     except FileNotFoundError:
         passed_over.append(f"{path} is not there: its picture has no caption")
         return None
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         passed_over.append(f"{path} cannot be read as JSON ({error}): its picture has no caption")
         return None
     tags = list(dict.fromkeys(tag for text in _texts(said) for tag in _split(text)))
@@ -68,4 +75,4 @@ def _texts(said: Any) -> Iterator[str]:
 
 
 def _split(text: str) -> list[str]:
-    return [tag for piece in re.split(r"[,;\n]", text) if (tag := " ".join(piece.split()).strip(" .").lower())]
+    return [tag for piece in re.split(r"[,;\n]", text) if (tag := " ".join(clean(piece).split()).strip(" .").lower())]

@@ -11,6 +11,7 @@ from typing import Any
 
 from authface_data.photo import SUFFIXES
 from authface_data.sources.folder import walk
+from authface_data.sources.texts import clean
 from manifests.errors import UserMistake
 from manifests.fingerprint import fingerprint
 
@@ -33,7 +34,7 @@ def find_photos(folder: Path, passed_over: list[str]) -> Iterator[tuple[str, dic
             passed_over.append(f"{path}: there is another picture of that name")
             continue
         seen.add(photo_id)
-        told = said.get(str(int(stem)), {}) if stem.isdigit() else {}
+        told = said.get(str(int(stem)), {}) if stem.isascii() and stem.isdecimal() else {}
         stat = path.stat()
         mark = fingerprint(size=stat.st_size, time=stat.st_mtime_ns, said=told)
         yield photo_id, {"file": str(path), "name": within, "mark": mark, "aligned": True, **told}
@@ -48,7 +49,7 @@ def _read_json(folder: Path, passed_over: list[str]) -> dict[str, dict[str, Any]
             continue
         try:
             entries = json.loads(path.read_text("utf-8-sig"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserMistake(f"{path} cannot be read as JSON: {error}") from error
         if not isinstance(entries, dict):
             raise UserMistake(f"{path} should map the pictures' numbers to what is known of them")
@@ -59,13 +60,13 @@ def _read_json(folder: Path, passed_over: list[str]) -> dict[str, dict[str, Any]
 def _columns(number: str, entry: Any, path: Path, passed_over: list[str]) -> dict[str, Any]:
     try:
         about, image = entry["metadata"], entry["image"]
-        licence = about.get("license")
+        licence = _text(about.get("license"))
         row: dict[str, Any] = {
-            "photographer_name": about.get("author") or None,
-            "source_url": about.get("photo_url") or None,
-            "licence": licence or None,
+            "photographer_name": _text(about.get("author")),
+            "source_url": _text(about.get("photo_url")),
+            "licence": licence,
             "licence_basis": licence_basis(licence) if licence else None,
-            "description": about.get("photo_title") or None,
+            "description": _text(about.get("photo_title")),
         }
         points = image.get("face_landmarks")
         if points is not None:
@@ -77,6 +78,10 @@ def _columns(number: str, entry: Any, path: Path, passed_over: list[str]) -> dic
         passed_over.append(f"{path}: entry {number} is not as it should be ({error}): nothing is taken from it")
         return {}
     return row
+
+
+def _text(value: Any) -> str | None:
+    return clean(str(value)) or None if value is not None else None
 
 
 def licence_basis(licence: str) -> str:

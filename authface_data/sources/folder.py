@@ -39,7 +39,9 @@ def walk(folder: Path, passed_over: list[str], sidecars: Sidecars | None = None)
     """(path, path within the folder) of every picture file below a folder. Raises UserMistake where there is no folder."""
     if not folder.is_dir():
         raise UserMistake(f"{folder} is no folder: --path takes the folder that holds the photographs")
-    seen = set()
+    seen: set[str] = set()
+    linked: set[Path] = set()
+    top = Path(os.path.realpath(folder))
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=lambda error: passed_over.append(str(error))):
         real = os.path.realpath(parent)
         if real in seen or SETTINGS_FILE in names:
@@ -51,8 +53,14 @@ def walk(folder: Path, passed_over: list[str], sidecars: Sidecars | None = None)
             sidecars.read_tables(Path(parent), names)
         for name in sorted(names):
             path = Path(parent, name)
-            if not name.startswith(".") and path.suffix.lower() in SUFFIXES and path.is_file():
-                yield path, path.relative_to(folder).as_posix()
+            if name.startswith(".") or path.suffix.lower() not in SUFFIXES or not path.is_file():
+                continue
+            if path.is_symlink():
+                original = Path(os.path.realpath(path))
+                if original in linked or original.is_relative_to(top):
+                    continue  # it comes by itself
+                linked.add(original)
+            yield path, path.relative_to(folder).as_posix()
 
 
 def _input(path: Path, within: str, said: dict[str, str]) -> tuple[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Iterator
 
@@ -74,8 +75,14 @@ def _is_gone(client: httpx.Client, url: str) -> bool:
 
 
 def vanished_files(ws: Workspace) -> tuple[list[str], set[str]]:
-    """The same of photographs that are only referred to: those whose original is no longer there."""
-    rows = Store(ws, PHOTOS).read(["photo_id", "path"]).to_pylist()
-    links = {row["photo_id"] for row in rows if ws.local(row["path"]).is_symlink()}
-    gone = [row["photo_id"] for row in rows if row["photo_id"] in links and not ws.local(row["path"]).exists()]
-    return gone, links
+    """The same of photographs that are only referred to: those whose original is no longer there, or is another file by now."""
+    rows = Store(ws, PHOTOS).read(["photo_id", "path", "bytes", "sha256"]).to_pylist()
+    linked = [row for row in rows if ws.local(row["path"]).is_symlink()]
+    return [row["photo_id"] for row in linked if _has_changed(ws, row)], {row["photo_id"] for row in linked}
+
+
+def _has_changed(ws: Workspace, row: dict) -> bool:
+    path = ws.local(row["path"])
+    if not path.exists() or path.stat().st_size != row["bytes"]:
+        return True
+    return hashlib.sha256(path.read_bytes()).hexdigest() != row["sha256"]

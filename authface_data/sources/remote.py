@@ -19,7 +19,7 @@ from authface_data.sources.refusals import METADATA, PREVIEW, Refusals
 from authface_data.sources.stage import CollectStage, open_file
 from manifests.command_line import console
 from manifests.errors import UserMistake
-from manifests.fingerprint import short_hash
+from manifests.fingerprint import fingerprint, short_hash
 from manifests.schema import PHOTOS, VERDICTS
 from manifests.store import Store
 from manifests.tombstones import Tombstones
@@ -29,6 +29,8 @@ DOWNLOADS = "cache/downloads"
 CHUNK = 1000
 # An original JPEG of a camera; replaced by what this workspace's own photographs of the source take.
 USUAL_BYTES_PER_PX = 0.45
+# Refusals that other settings would lift.
+BY_SETTINGS = ("too_large", "host_not_allowed", "not_https", "private_address")
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,8 @@ class RemoteCollector:
 
     def _judged(self) -> set[str]:
         """Photographs that were downloaded and refused before, or failed, or whose preview was refused: not asked for again."""
-        told = Store(self.ws, VERDICTS).read_pandas(["id", "gate", "verdict", "threshold"])
-        own = told[told["gate"] == CollectStage.name]
+        told = Store(self.ws, VERDICTS).read_pandas(["id", "gate", "verdict", "threshold", "reason"])
+        own = told[(told["gate"] == CollectStage.name) & ~told["reason"].str.startswith(BY_SETTINGS, na=False)]
         settled = set(own["id"] if not self.retry_failed else own[own["verdict"] != "failed"]["id"])
         if self.preview:
             seen = told[(told["gate"] == PREVIEW) & (told["threshold"] == self.preview.least_score)]
@@ -210,7 +212,9 @@ class RemoteCollector:
     def _row(self, candidate: Candidate) -> dict[str, Any]:
         parts = urlsplit(candidate.url)
         name = PurePosixPath(parts.path).name or candidate.photo_id
-        return {"name": name, "mark": f"{parts.hostname}{parts.path}", "url": candidate.url, "ours": True, **candidate.columns}
+        settings = [self.settings.max_megabytes, sorted(self.settings.allowed_hosts)]  # what a refusal may rest on
+        mark = fingerprint(file=f"{parts.hostname}{parts.path}", settings=settings)
+        return {"name": name, "mark": mark, "url": candidate.url, "ours": True, **candidate.columns}
 
     def _arrive(self, tasks: list[Task]) -> Iterator[Task | None]:
         by_key = {key: (row, wanted) for key, row, wanted in tasks}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from authface_data.sources.texts import clean
 from manifests.errors import UserMistake
 
 # What a sidecar may say -> the column of `photos`.
@@ -67,7 +68,7 @@ class Sidecars:
     def read_tables(self, folder: Path, names: list[str]) -> None:
         """Take in the CSVs of a folder that is being walked."""
         for name in sorted(names):
-            if name.lower().endswith(".csv") and not name.startswith("."):
+            if name.lower().endswith(".csv") and not name.startswith(".") and (folder / name).is_file():
                 table = _from_csv(folder / name)
                 if table is not None:
                     self.tables.append(table)
@@ -86,7 +87,7 @@ def _from_json(beside: Path, named_for_it: bool) -> dict[str, str]:
     """A JSON file that is named for its picture must be one of ours; one that only shares its stem may be something else's."""
     try:
         said = json.loads(beside.read_text("utf-8-sig"))
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         if not named_for_it:
             return {}
         raise UserMistake(f"{beside} cannot be read as JSON: {error}") from error
@@ -103,13 +104,20 @@ def _from_json(beside: Path, named_for_it: bool) -> dict[str, str]:
 def _from_csv(path: Path) -> Table | None:
     """None for a CSV that is not about pictures. Raises UserMistake for one that cannot be read."""
     data = path.read_bytes()
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode(encoding)
     except UnicodeDecodeError:
         text = data.decode("cp1252", "replace")  # what Excel writes where it is not told otherwise
-    head = text.splitlines()[0] if text.strip() else ""
+    head, _, rest = text.partition("\n")
+    if head.strip().lower().startswith("sep=") and rest:  # Excel's own first line
+        text, head = rest, rest.partition("\n")[0]
     separator = max(",;\t", key=head.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        reader.fieldnames  # noqa: B018  reads the header
+    except csv.Error:
+        return None
     names = {name.strip().lower(): name for name in reader.fieldnames or [] if name}
     file_column = next((names[name] for name in FILE_COLUMNS if name in names), None)
     if file_column is None or not set(names) & set(FIELDS):
@@ -119,11 +127,12 @@ def _from_csv(path: Path) -> Table | None:
         for row in reader:
             file = (row.get(file_column) or "").strip().replace("\\", "/").removeprefix("./")
             if file:
-                table.said[file] = _columns({short: row.get(name) for short, name in names.items() if short in FIELDS})
+                said = table.said.setdefault(file, {})  # of two rows the later stands over, where it says something
+                said |= _columns({short: row.get(name) for short, name in names.items() if short in FIELDS})
     except csv.Error as error:
         raise UserMistake(f"{path}, line {reader.line_num}: {error}") from error
     return table
 
 
 def _columns(said: dict[str, Any]) -> dict[str, str]:
-    return {FIELDS[name]: value.strip() for name, value in said.items() if isinstance(value, str) and value.strip()}
+    return {FIELDS[name]: clean(value) for name, value in said.items() if isinstance(value, str) and clean(value)}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from rich.markup import escape
+
 from authface_data.hosts import Hosts
 from authface_data.sources.refresh import suggest
 from authface_data.sources.remote import USUAL_BYTES_PER_PX, RemoteCollector, Tally
-from authface_data.sources.unsplash_after import SOURCE, fetch_details, report_downloads, vanished
+from authface_data.sources.texts import clean
+from authface_data.sources.unsplash_after import SOURCE, ask_again, fetch_details, report_downloads
 from authface_data.sources.unsplash_api import PER_PAGE, Listing, ListingRefused, UnsplashApi
 from authface_data.sources.unsplash_budget import Budget, BudgetSpent
 from authface_data.sources.unsplash_listing import IMAGE_HOST, Pages, Wanted, turned
@@ -38,7 +41,7 @@ def licence_basis(ws: Workspace, permission: str | None) -> str:
     Raises UserMistake where none was made.
     """
     if permission is not None:
-        words = " ".join(permission.split())
+        words = " ".join(clean(permission).split())
         if not words:
             raise UserMistake("--i-have-permission is empty: say what permission you have, and from whom")
         ws.write_bytes(PERMISSION, words.encode())
@@ -125,7 +128,7 @@ class Plan:
 
     def say(self) -> None:
         for name, count in self.found.items():
-            console.print(f"{name}: {count:,} photographs")
+            console.print(f"{escape(name)}: {count:,} photographs")
         console.print(f"{self.passing_share:.0%} of the first pages pass the metadata gate: about {self.downloads:,} downloads")
         console.print(
             f"{self.requests:,} requests ({self.pages:,} pages, the rest one or two per download): "
@@ -175,8 +178,8 @@ def plan(ws: Workspace, request: Request) -> Plan:
     )
 
 
-def vanished_photos(ws: Workspace, wait: bool) -> tuple[list[str], set[str]]:
-    """(ids that Unsplash has no more, all ids asked)."""
+def refresh(ws: Workspace, wait: bool) -> tuple[int, int]:
+    """Ask for every photograph again: (how many were asked, how many are gone)."""
     budget = Budget(ws, ws.settings.collect.unsplash.window_s, wait)
     with UnsplashApi(ws.settings.collect, budget) as api:
-        return vanished(ws, api)
+        return ask_again(ws, api)

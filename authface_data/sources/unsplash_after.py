@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow.compute as pc
+from rich.markup import escape
 from rich.progress import track
 
-from authface_data.sources.unsplash_api import Details, ForeignLocation, LimitReached, UnsplashApi
+from authface_data.sources.refresh import suggest
+from authface_data.sources.texts import clean
+from authface_data.sources.unsplash_answers import Details, Exif, Location, Position
+from authface_data.sources.unsplash_api import LimitReached, NotReportable, UnsplashApi
 from authface_data.sources.unsplash_listing import PREFIX
 from manifests.command_line import console
 from manifests.errors import AuthfaceError
@@ -19,7 +24,7 @@ from manifests.store import Store
 from manifests.workspace import Workspace
 
 SOURCE = "unsplash"
-REPORTED = "cache/unsplash/reported"
+REPORTED, ASKED = "cache/unsplash/reported", "cache/unsplash/refreshed.json"
 COMMIT_ROWS, COMMIT_SECONDS = 64, 5.0
 
 
@@ -84,9 +89,9 @@ def _report(ws: Workspace, api: UnsplashApi, row: dict[str, Any], mark: str) -> 
             return True
         except LimitReached:
             ws.remove(mark)
-        except ForeignLocation as error:
+        except NotReportable as error:
             ws.remove(mark)
-            console.print(f"[yellow]{row['photo_id']}:[/] {error}")
+            console.print(f"[yellow]{row['photo_id']}:[/] {escape(str(error))}")
             return False
         except AuthfaceError:
             ws.remove(mark)
@@ -101,7 +106,7 @@ def fetch_details(ws: Workspace, api: UnsplashApi, store_place: bool) -> list[st
             try:
                 details = api.details(row["photo_id"].removeprefix(PREFIX))
             except ValueError as error:
-                console.print(f"[yellow]{row['photo_id']}:[/] {error}")
+                console.print(f"[yellow]{row['photo_id']}:[/] {escape(str(error))}")
                 continue
             if details is None:
                 gone.append(row["photo_id"])
@@ -110,11 +115,25 @@ def fetch_details(ws: Workspace, api: UnsplashApi, store_place: bool) -> list[st
     return gone
 
 
-def vanished(ws: Workspace, api: UnsplashApi) -> tuple[list[str], set[str]]:
-    """(ids of the photographs that Unsplash has no more, all ids asked)."""
+def ask_again(ws: Workspace, api: UnsplashApi) -> tuple[int, int]:
+    """Ask for every photograph again, and suggest to forget what is gone. Returns (how many were asked, how many are gone).
+
+    Who was asked is remembered until all were, so that an hour without requests, or Ctrl-C, costs no work.
+    """
+    before: set[str] = set(json.loads(ws.read_bytes(ASKED))) if ws.exists(ASKED) else set()
+    asked: set[str] = set()
+    gone: list[str] = []
     ids = [row["photo_id"] for row in _own(ws)]
-    gone = [photo_id for photo_id in _tracked(ids, "refresh") if not api.has(photo_id.removeprefix(PREFIX))]
-    return gone, set(ids)
+    try:
+        for photo_id in _tracked([one for one in ids if one not in before], "refresh"):
+            if not api.has(photo_id.removeprefix(PREFIX)):
+                gone.append(photo_id)
+            asked.add(photo_id)
+    finally:
+        suggest(ws, gone, asked)
+        ws.write_bytes(ASKED, json.dumps(sorted(before | asked)).encode())
+    ws.remove(ASKED)
+    return len(asked), len(gone)
 
 
 def _own(ws: Workspace, lacking: str | None = None) -> list[dict[str, Any]]:
@@ -125,7 +144,7 @@ def _own(ws: Workspace, lacking: str | None = None) -> list[dict[str, Any]]:
 
 
 def _tracked(rows: list[Any], words: str) -> Iterable[Any]:
-    return track(rows, description=words) if rows else rows
+    return track(rows, description=words, console=console) if rows else rows
 
 
 def _columns(row: dict[str, Any], details: Details, store_place: bool) -> dict[str, Any]:
@@ -134,23 +153,25 @@ def _columns(row: dict[str, Any], details: Details, store_place: bool) -> dict[s
     def number(value: Any) -> float | None:
         try:
             top, _, bottom = str(value).partition("/")  # exposure times are fractions
-            return float(top) / float(bottom or 1)
+            made = float(top) / float(bottom or 1)
         except (ValueError, ZeroDivisionError):
             return None
+        return made if abs(made) < 1e9 else None
 
-    exif = details.exif
+    exif, place = details.exif or Exif(), details.location or Location()
+    position = place.position or Position()
     iso = number(exif.iso)
     said: dict[str, Any] = {
-        "camera_make": exif.make,
-        "camera_model": exif.model,
+        "camera_make": clean(exif.make) if exif.make else None,
+        "camera_model": clean(exif.model) if exif.model else None,
         "exposure_s": number(exif.exposure_time),
         "aperture": number(exif.aperture),
         "focal_length_mm": number(exif.focal_length),
         "iso": None if iso is None else int(iso),
     }
     columns = {name: value for name, value in said.items() if row[name] is None}
-    columns["source_tags"] = [tag.title for tag in details.tags if tag.title]
+    columns["source_tags"] = [clean(tag.title) for tag in details.tags or [] if tag.title]
     if store_place:
-        place = details.location
-        columns |= {"place": place.name, "latitude": place.position.latitude, "longitude": place.position.longitude}
+        name = clean(place.name) if place.name else None
+        columns |= {"place": name, "latitude": position.latitude, "longitude": position.longitude}
     return columns

@@ -63,7 +63,7 @@ class Position(_Answer):
 
 class Location(_Answer):
     name: str | None = None
-    position: Position = Position()
+    position: Position | None = None
 
 
 class Tag(_Answer):
@@ -73,6 +73,6 @@ class Tag(_Answer):
 class Details(_Answer):
     """What only a photograph's own page tells."""
 
-    exif: Exif = Exif()
-    location: Location = Location()
-    tags: list[Tag] = []
+    exif: Exif | None = None
+    location: Location | None = None
+    tags: list[Tag] | None = None

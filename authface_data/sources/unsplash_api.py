@@ -23,7 +23,6 @@ from manifests.settings import Collect
 KEY_VARIABLE = "UNSPLASH_ACCESS_KEY"
 OFFICIAL = "https://api.unsplash.com"
 PER_PAGE = 30
-BUSY = (500, 502, 503, 504, 408)
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,8 @@ class LimitReached(Exception):
     """This hour's requests are spent: this one was not counted."""
 
 
-class ForeignLocation(Exception):
-    """A download is to be reported to a host that is not the API."""
+class NotReportable(Exception):
+    """A download cannot be reported: its location is none of the API's, or the API will not have it."""
 
 
 class UnsplashApi:
@@ -94,6 +93,8 @@ class UnsplashApi:
             raise Missing(
                 f"{KEY_VARIABLE} is not set: make an application at https://unsplash.com/developers and put its key there"
             )
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise UserMistake(f"{KEY_VARIABLE} holds no access key: it has signs that none has")
         self.settings, self.budget = settings, budget
         self.base_url = settings.unsplash.base_url.rstrip("/")
         try:
@@ -135,10 +136,16 @@ class UnsplashApi:
             except ValidationError:
                 unread.append(str(item.get("id")) if isinstance(item, dict) else "")
         header = answer.headers.get("x-total", "")
-        total = said.get("total") if isinstance(said, dict) else int(header) if header.isdigit() else None
+        total = (
+            said.get("total") if isinstance(said, dict) else int(header) if header.isascii() and header.isdecimal() else None
+        )
+        total = total if isinstance(total, int) else None
         # Pages shift while they are read: an empty one is the end, and so is one that says that no other follows.
-        says_where = "link" in answer.headers
-        has_next = bool(items) and ('rel="next"' in answer.headers["link"] if says_where else True)
+        if "link" in answer.headers:
+            has_next = 'rel="next"' in answer.headers["link"]
+        else:
+            has_next = total is None or number * PER_PAGE < total
+        has_next = has_next and bool(items)
         return Page(photos, unread, total, has_next)
 
     def details(self, unsplash_id: str) -> Details | None:
@@ -166,25 +173,30 @@ class UnsplashApi:
         """Tell Unsplash of a download, its `download_location` with the query intact. A photograph that is gone needs none.
 
         Returning means that it was told, or that it was asked and its answer was lost: it must not be told again. Raises
-        LimitReached where it was not counted, ForeignLocation for a location that is not the API's: the key goes nowhere else.
+        LimitReached where it was not counted, NotReportable for a location that is not the API's: the key goes nowhere else.
         """
-        url = httpx.URL(location)
+        try:
+            url = httpx.URL(location)
+        except httpx.InvalidURL:
+            raise NotReportable("its location is no URL") from None
         if url.host == httpx.URL(OFFICIAL).host != self.base.host:  # behind a proxy of the user's
             raw = self.base.raw_path.rstrip(b"/") + url.raw_path
             url = url.copy_with(scheme=self.base.scheme, host=self.base.host, port=self.base.port, raw_path=raw)
-        if (url.scheme, url.host, url.port) != (self.base.scheme, self.base.host, self.base.port):
-            raise ForeignLocation(f"the download is to be reported to {url.host}, which is not the API")
+        if (url.scheme, url.host, url.port) != (self.base.scheme, self.base.host, self.base.port) or url.userinfo:
+            raise NotReportable(f"the download is to be reported to {url.host}, which is not the API")
         try:
             answer = self._tried(url, (_TryAgain, httpx.ConnectError, httpx.ConnectTimeout))
         except _LostAnswer:
             return
-        if answer.status_code not in (404, 410):
+        if answer.status_code in (401, 403):
             self._explain(answer)
+        if answer.status_code not in (200, 404, 410):
+            raise NotReportable(f"HTTP {answer.status_code} ({_errors(answer)})")
 
     def _get(self, url: httpx.URL) -> httpx.Response:
         while True:
             try:
-                return self._tried(url, (_TryAgain, httpx.TransportError))
+                return self._tried(url, (_TryAgain, httpx.RequestError))
             except LimitReached:
                 continue  # the budget waits, or says that it will not
 
@@ -203,7 +215,7 @@ class UnsplashApi:
                 f"Unsplash does not answer ({type(error).__name__.lstrip('_')}: {error}); what was collected is kept: "
                 "run the same again later"
             ) from error
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise _LostAnswer from error
         except RefusedHost as refusal:
             raise UserMistake(f"{self.base.host}: {refusal}: name it in collect.allowed_hosts if it is yours") from refusal
@@ -215,7 +227,7 @@ class UnsplashApi:
             self.budget.refused()
             raise LimitReached
         self.budget.after_request(answer.headers.get("x-ratelimit-limit"), answer.headers.get("x-ratelimit-remaining"))
-        if answer.status_code in BUSY:
+        if answer.status_code >= 500 or answer.status_code == 408:
             raise _TryAgain(f"HTTP {answer.status_code}")
         return answer
 

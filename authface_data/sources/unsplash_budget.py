@@ -12,7 +12,7 @@ from manifests.workspace import Workspace
 
 FILE = "cache/unsplash/budget.json"
 AFTER_THE_TURN_S = 2.0
-LOOK_EVERY_S = 0.5
+LOOK_EVERY_S, SAY_EVERY_S = 0.5, 300
 
 
 class BudgetSpent(DoneInPart):
@@ -29,7 +29,7 @@ class Budget:
         self.ws, self.window_s, self.wait = workspace, window_s, wait
         self.limit: int | None = None
         self.remaining: int | None = None
-        self.window = self._window()
+        self.window = self._asked_in = self._window()
         self.requests = 0
         if workspace.exists(FILE):
             self._load()
@@ -57,23 +57,22 @@ class Budget:
             self.window, self.remaining = self._window(), None
         if self.is_spent:
             self._until_it_turns()
+        self._asked_in = self._window()
 
     def after_request(self, limit: str | None, remaining: str | None) -> None:
         """Take in what the answer's headers say."""
         self.requests += 1
-        if limit and limit.isdigit():
+        if limit and limit.isascii() and limit.isdecimal():
             self.limit = int(limit)
-        if remaining and remaining.lstrip("-").isdigit():
-            self.remaining, self.window = int(remaining), self._window()
+        if remaining and remaining.isascii() and remaining.isdecimal():
+            self.remaining, self.window = int(remaining), self._asked_in  # the answer is about the hour of the request
         elif self.remaining is not None:
             self.remaining -= 1
         self._save()
 
     def refused(self) -> None:
         """The API said that the limit is reached."""
-        if self._window() != self.window:
-            self.window = self._window()
-        self.remaining = 0
+        self.remaining, self.window = 0, self._asked_in
         self._save()
 
     def _save(self) -> None:
@@ -90,11 +89,13 @@ class Budget:
         limit = "the hour's requests" if self.limit is None else f"the hour's {self.limit} requests"
         if not self.wait:
             raise BudgetSpent(f"{limit} to Unsplash are spent; what was collected is kept: run the same again after {clock}")
-        minutes = max(until - time.time(), 0) / 60
-        words = f"{limit.capitalize()} to Unsplash are spent: waiting until {clock} ({minutes:.0f} minutes)"
-        console.print(f"{words}; Ctrl-C stops, and what was collected is kept")
-        with console.status(words) as status:
-            while (left := until - time.time()) > 0:
-                status.update(f"Waiting for Unsplash's next hour: {int(left // 60)}:{int(left % 60):02d} left")
-                time.sleep(min(LOOK_EVERY_S, left))
+        said = float("inf")
+        while (left := until - time.time()) > 0:
+            if said - left > SAY_EVERY_S:
+                said = left
+                words = f"{left / 60:.0f} minutes" if left > 120 else f"{left:.0f} s"
+                console.print(
+                    f"{limit.capitalize()} to Unsplash are spent: waiting until {clock}, {words} more (Ctrl-C keeps all)"
+                )
+            time.sleep(min(LOOK_EVERY_S, left))
         self.window, self.remaining = self._window(), None

@@ -6,10 +6,10 @@ cannot be read is recorded and passed over.
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 import zipfile
+import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +21,7 @@ from typing import IO, Any
 from urllib.parse import quote
 
 from authface_data.sources.remote import USUAL_BYTES_PER_PX, Candidate, Offer, Turned
+from authface_data.sources.tsv import Row, read_rows
 from authface_data.sources.unsplash_listing import ID, PREFIX, Wanted, turned
 from manifests.command_line import console
 from manifests.errors import UserMistake
@@ -28,10 +29,7 @@ from manifests.fingerprint import short_hash
 
 SOURCE = "unsplash-dataset"
 LITE, FULL = "unsplash-lite-1.4.0", "unsplash-full-1.4.0"
-MOST_LINES_OF_A_ROW = 64
 NEEDED = ("photo_id", "photo_image_url", "photo_width", "photo_height")
-
-Row = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -78,8 +76,8 @@ class Dataset:
     @property
     def licence_basis(self) -> str | None:
         """The grant that the folder's or zip's name tells of; None where it tells none."""
-        name = self.path.resolve().name.lower()
-        return LITE if "lite" in name else FULL if "full" in name else None
+        words = re.split(r"[^a-z]+", self.path.resolve().name.lower())
+        return FULL if "full" in words else LITE if "lite" in words else None
 
     def rows(self, name: str, bad: Callable[[str, int, str], None]) -> Iterator[Row]:
         """Rows of a table, as texts. bad(file, line, why): called for those that cannot be read."""
@@ -93,92 +91,37 @@ class Dataset:
             with (self.path / file).open(encoding="utf-8-sig", errors="replace", newline="\n") as stream:
                 yield stream
             return
-        with zipfile.ZipFile(self.path) as archive, archive.open(file) as raw:
-            yield io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="\n")
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(file) as raw:
+                yield io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="\n")
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            raise UserMistake(f"{file} in {self.path} cannot be unpacked ({error}): download it again, or unpack it") from error
 
 
-def read_rows(stream: IO[str], bad: Callable[[int, str], None]) -> Iterator[Row]:
-    """Rows of one tab-separated file with a header. bad(line, why).
-
-    A quoted field may hold tabs and line breaks. A quote that is never closed spoils its own line and no other.
-    """
-    lines = _Lines(stream)
-    first = lines.next()
-    if first is None:
-        return
-    header = [name.strip() for name in first.split("\t")]
-    while (line := lines.next()) is not None:
-        number = lines.number
-        if not line:
-            continue
-        values = line.split("\t") if '"' not in line else _quoted(line, lines, len(header))
-        if values is None or len(values) != len(header):
-            bad(number, "its quotes do not close" if values is None else f"{len(values)} columns instead of {len(header)}")
-            continue
-        yield dict(zip(header, values, strict=True))
-
-
-class _Lines:
-    """Lines one by one, with a way to put some back."""
-
-    def __init__(self, stream: IO[str]):
-        self._stream, self._back = stream, deque[str]()
-        self.number = 0
-
-    def next(self) -> str | None:
-        line = self._back.popleft() if self._back else self._stream.readline()
-        if not line:
-            return None
-        self.number += 1
-        return line.rstrip("\r\n")
-
-    def put_back(self, lines: list[str]) -> None:
-        self._back.extendleft(f"{line}\n" for line in reversed(lines))
-        self.number -= len(lines)
-
-
-def _quoted(line: str, lines: _Lines, columns: int) -> list[str] | None:
-    """The values of a row with quotes, which may go on over the next lines. None where they never close."""
-
-    def parsed(text: str) -> list[str]:
-        return next(csv.reader(io.StringIO(text, newline=""), delimiter="\t"), [])
-
-    if line.count('"') % 2 == 0:
-        return parsed(line)
-    plain = line.split("\t")
-    is_whole = len(plain) == columns
-    if is_whole and not plain[-1].startswith('"'):
-        return plain  # a quote that encloses nothing, an inch mark, say: taken as it stands
-    taken: list[str] = []
-    while len(taken) < MOST_LINES_OF_A_ROW and (more := lines.next()) is not None:
-        taken.append(more)
-        if more.count('"') % 2:
-            values = parsed("\n".join([line, *taken]))
-            if len(values) == columns:
-                return values
-    lines.put_back(taken)
-    return plain if is_whole else None
-
-
-def photographs_with(dataset: Dataset, keywords: frozenset[str]) -> set[str]:
+def photographs_with(dataset: Dataset, keywords: frozenset[str], bad: Callable[[str, int, str], None]) -> set[str]:
     """Ids of the photographs that have one of the keywords. Raises UserMistake where the table is not there."""
     if not dataset.tables("keywords"):
         raise UserMistake(f"no keywords.tsv… in {dataset.path}: --keyword needs it")
-    rows = dataset.rows("keywords", lambda *_: None)
-    return {row["photo_id"] for row in rows if row.get("keyword", "").strip().lower() in keywords}
+    found = set()
+    for row in dataset.rows("keywords", bad):
+        if "photo_id" not in row or "keyword" not in row:
+            raise UserMistake(f"the keywords' table in {dataset.path} has no photo_id or no keyword: is it Unsplash's?")
+        if row["keyword"].strip().lower() in keywords:
+            found.add(row["photo_id"])
+    return found
 
 
 def offers(
     dataset: Dataset, sieve: Sieve, basis: str, allowed: Callable[[str], None], counts: Sieved, store_place: bool = False
 ) -> Iterator[Offer]:
     """Candidates of all rows that pass the sieve, and the rows that are bad. What is sieved away is only counted."""
-    chosen = photographs_with(dataset, sieve.keywords) if sieve.keywords else None
     told: deque[Turned] = deque()
 
     def bad(file: str, line: int, why: str) -> None:
         counts.away["bad row"] += 1
         told.append(Turned(f"{PREFIX}row_{short_hash(file)}_{line}", f"bad row: {file} line {line}: {why}"))
 
+    chosen = photographs_with(dataset, sieve.keywords, bad) if sieve.keywords else None
     terms_date = f"{datetime.now(UTC):%Y-%m-%d}"
     for row in dataset.rows("photos", bad):
         counts.rows += 1

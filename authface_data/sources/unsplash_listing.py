@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from authface_data.hosts import RefusedHost
 from authface_data.sources.remote import Candidate, Flush, Offer, Turned
+from authface_data.sources.texts import clean
 from authface_data.sources.unsplash_api import Listing, ListingRefused, Photo, UnsplashApi
 from manifests.command_line import console
 from manifests.fingerprint import fingerprint
@@ -27,6 +28,7 @@ PLUS = ("https://plus.unsplash.com/", "http://plus.unsplash.com/")
 IMAGE_HOST = "images.unsplash.com"
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 PREFIX = "us_"
+MOST_SIDE_PX = 200_000
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Pages:
     def offers(self, listings: list[Listing]) -> Iterator[Offer]:
         """Every photograph of the listings, one page of each in turn."""
         open_, number = list(listings), 1
+        seen: dict[Listing, set[str]] = {listing: set() for listing in listings}
         while open_:
             for listing in list(open_):
                 path = f"{_folder(listing)}/{number:05d}.json"
@@ -60,8 +63,10 @@ class Pages:
                         continue
                 page = json.loads(self.ws.read_bytes(path))
                 yield from map(self._offer, page["photos"])
-                if not page["has_next"]:
+                ids = {row["id"] for row in page["photos"]}
+                if not page["has_next"] or ids <= seen[listing]:  # the end, or a server that repeats itself
                     open_.remove(listing)
+                seen[listing] |= ids
             number += 1
 
     def _fetch(self, listing: Listing, number: int, path: str) -> bool:
@@ -105,14 +110,16 @@ class Pages:
 
 def turned(url: str, width: int, height: int, wanted: Wanted, allowed: Callable[[str], None]) -> Turned | None:
     """Why a photograph is not to be downloaded, by its URL and size; None where it may. `allowed` raises for a host."""
+    if not url.isprintable() or " " in url:
+        return Turned("", "malformed_url")
     if url.lower().startswith(PLUS):
         return Turned("", "unsplash_plus: watermarked, and its terms forbid training")
     try:
         allowed(url)
     except RefusedHost as refusal:
         return Turned("", str(refusal))
-    if width < 1 or height < 1:
-        return Turned("", "no size is told")
+    if not 1 <= width <= MOST_SIDE_PX or not 1 <= height <= MOST_SIDE_PX:
+        return Turned("", "size: none that a photograph has")
     if max(width, height) < wanted.min_long_side_px:
         return Turned("", "long_side_px < min_long_side_px", max(width, height), wanted.min_long_side_px)
     if width * height / 1e6 < wanted.min_megapixels:
@@ -131,10 +138,12 @@ def _kept(photo: Photo) -> dict[str, Any]:
         "id": photo.id,
         "width": photo.width,
         "height": photo.height,
-        "url": photo.urls.raw,
-        "page": photo.links.html,
-        "download_location": photo.links.download_location,
-        "photographer": photo.user.full_name,
-        "photographer_url": photo.user.links.html if photo.user.links else f"https://unsplash.com/@{photo.user.username}",
-        "description": photo.description or photo.alt_description,
+        "url": clean(photo.urls.raw),
+        "page": clean(photo.links.html),
+        "download_location": clean(photo.links.download_location),
+        "photographer": clean(photo.user.full_name),
+        "photographer_url": clean(photo.user.links.html)
+        if photo.user.links
+        else f"https://unsplash.com/@{photo.user.username}",
+        "description": clean(photo.description or photo.alt_description or "") or None,
     }

@@ -8,9 +8,9 @@ from PIL import Image
 from authface_data import gates
 from authface_data.duplicates import Exclusions, find_duplicates, keep_exclusions
 from authface_data.hashes import hash_of_pixels, perceptual_hash
-from authface_data.near import near_pairs
 from manifests.errors import UserMistake
 from manifests.ledger import kept_faces
+from manifests.near import near_pairs
 from manifests.schema import DECISIONS, FACES, PHOTOS, SCORES, VERDICTS
 from manifests.settings import Gate, Splits
 from manifests.store import Store
@@ -162,16 +162,23 @@ def test_duplicates_that_a_person_keeps_share_a_split(twins):
     )
     view = training_view(twins)
     assert len(view) == 4
-    photos = pd.DataFrame({"photo_id": [f"p{n}" for n in range(40)]})
-    for column in ("sha256", "phash", "photographer_name", "person"):
+    assert len(set(view[view["photo_id"].isin(["fs_a", "fs_b", "fs_c"])]["split"])) == 1
+
+
+def test_a_chain_of_near_duplicates_is_never_divided():
+    """The ends of the chain are far apart, and a person may keep all three."""
+    photos = pd.DataFrame({"photo_id": [f"p{n}" for n in range(90)]})
+    rng = np.random.default_rng(0)
+    ends = [int(value) for value in rng.integers(0, 2**64, 30, dtype=np.uint64)]
+    chains = [[end, flipped(end, [0, 1, 2, 3, 4, 5]), flipped(end, list(range(12)))] for end in ends]
+    photos["phash"] = [f"{value:016x}" for chain in chains for value in chain]
+    for column in ("sha256", "photographer_name", "person"):
         photos[column] = None
     half = Splits(val=0.5)
-    alone = splits(photos, half)
-    assert alone["p0"] != alone["p1"] or alone.nunique() == 2
-    pairs = [(f"p{n}", f"p{n + 1}") for n in range(0, 40, 2)]
-    together = splits(photos, half, pairs)
-    assert all(together[a] == together[b] for a, b in pairs)
+    together = splits(photos, half, 6)
+    assert all(len({together[f"p{3 * n + k}"] for k in range(3)}) == 1 for n in range(30))
     assert together.nunique() == 2
+    assert splits(photos, half, 5).to_dict() != together.to_dict()
 
 
 def test_exclusions_of_photographs_and_crops(twins, tmp_path):

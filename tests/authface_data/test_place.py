@@ -87,3 +87,55 @@ def test_truncated_anywhere_it_never_raises():
     data = encoded("JPEG", xmp=XMP)
     for length in range(0, len(data), 7):
         assert len(without_place(data[:length])) == length
+
+
+def test_the_second_picture_of_a_phones_file():
+    """MPO: a JPEG after the JPEG, with EXIF of its own."""
+    data = encoded("JPEG") + encoded("JPEG")
+    blank = without_place(data)
+    half = len(data) // 2
+    assert gps(blank[:half]) == gps(blank[half:]) == (None, None)
+    assert np.array_equal(pixels_of(blank[half:]), pixels_of(data[half:]))
+
+
+def png_with(kind: bytes, body: bytes) -> bytes:
+    import zlib
+
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(out, "PNG")
+    data = out.getvalue()
+    chunk = len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+    return data[:33] + chunk + data[33:]
+
+
+@pytest.mark.parametrize("form", ["raw profile", "compressed xmp", "compressed text"])
+def test_metadata_hidden_in_chunks_of_a_png(form):
+    import zlib
+
+    kind, body = {
+        "raw profile": (b"tEXt", b"Raw profile type exif\0\nexif\n  12\n" + b"47505320".hex().encode()),
+        "compressed xmp": (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(XMP)),
+        "compressed text": (b"zTXt", b"Comment\0\0" + zlib.compress(b"GPS 52.5")),
+    }[form]
+    data = png_with(kind, body)
+    blank = without_place(data)
+    assert body not in blank
+    assert np.array_equal(pixels_of(blank), pixels_of(data))
+    harmless = png_with(b"zTXt", b"Comment\0\0" + zlib.compress(b"a nice day"))
+    assert without_place(harmless) is harmless
+
+
+@pytest.mark.parametrize("name", [b"drone-dji:GpsLatitude", b"Iptc4xmpExt:LocationName", b"exif:GPSAltitude"])
+def test_other_names_of_place(name):
+    xmp = XMP.replace(b"photoshop:City", name)
+    assert b"Sydney" not in without_place(encoded("JPEG", xmp=xmp))
+
+
+def test_a_pointer_to_something_else_empties_nothing():
+    """A GPS pointer that leads to the picture's own directory: blanking it would ruin the file."""
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(out, "TIFF", tiffinfo={0x8825: 8})
+    data = out.getvalue()
+    first = int.from_bytes(data[4:8], "little")
+    data = data.replace((8).to_bytes(4, "little"), first.to_bytes(4, "little")) if first != 8 else data
+    assert np.array_equal(pixels_of(without_place(data)), pixels_of(data))

@@ -58,7 +58,8 @@ def picture(number: int, size: tuple[int, int] = (96, 72), base: Image.Image | N
 
 class UnsplashServer:
     """limit: API requests per window. api_faults: statuses for the next API requests. shift: a photograph that is new appears
-    on top after each page. delay_s: before each image. reports: downloads reported, per id. requests: paths asked for."""
+    on top after each page. range_lies: what is wrong with the next answers to ranges. tag: every ETag. delay_s: before each
+    image. reports: downloads reported, per id. requests: paths asked for."""
 
     def __init__(self, photos: list[Photo], limit: int = 5000, window_s: float = 3600, delay_s: float = 0.0):
         self.photos, self.limit, self.window_s, self.delay_s = list(photos), limit, window_s, delay_s
@@ -66,6 +67,8 @@ class UnsplashServer:
         self.shift: list[Photo] = []
         self.spam: set[str] = set()
         self.ranges_allowed = True
+        self.range_lies: list[str] = []
+        self.tag = ""
         self.reports: Counter[str] = Counter()
         self.requests: list[str] = []
         self.image_requests: Counter[str] = Counter()
@@ -300,7 +303,7 @@ class _Handler(BaseHTTPRequestHandler):
                 out = io.BytesIO()
                 image.convert("RGB").save(out, "JPEG", quality=80)
             data = out.getvalue()
-        tag = f'"{photo.id}-{len(data)}"'
+        tag = state.tag or f'"{photo.id}-{len(data)}"'
         headers = {"ETag": tag, "Accept-Ranges": "bytes" if state.ranges_allowed else "none"}
         status, start = 200, 0
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
@@ -313,6 +316,13 @@ class _Handler(BaseHTTPRequestHandler):
             end = int(wanted[2]) + 1 if wanted[2] else len(data)
             status, data_sent = 206, data[start:end]
             headers["Content-Range"] = f"bytes {start}-{start + len(data_sent) - 1}/{len(data)}"
+            lie = state.range_lies.pop(0) if state.range_lies else ""
+            if lie == "another version":
+                headers["ETag"], data_sent = '"newer"', b"x" * len(data_sent)
+            elif lie == "less than it says":
+                data_sent = data_sent[: len(data_sent) // 2]
+            elif lie == "another total":
+                headers["Content-Range"] = f"bytes {start}-{start + len(data_sent) - 1}/{len(data) + 99}"
         else:
             data_sent = data
         self._send(status, data_sent, photo.content_type, headers, fault)

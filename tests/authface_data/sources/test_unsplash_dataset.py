@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from unsplash_server import Photo, UnsplashServer, picture
 
-from authface_data.sources.unsplash_dataset import Dataset, read_rows
+from authface_data.sources.tsv import read_rows
+from authface_data.sources.unsplash_dataset import Dataset
 from manifests.errors import UserMistake
 
 COLUMNS = """photo_id photo_url photo_image_url photo_submitted_at photo_featured photo_width photo_height photo_aspect_ratio
