@@ -59,7 +59,9 @@ def picture(number: int, size: tuple[int, int] = (96, 72), base: Image.Image | N
 class UnsplashServer:
     """limit: API requests per window. api_faults: statuses for the next API requests. shift: a photograph that is new appears
     on top after each page. range_lies: what is wrong with the next answers to ranges. tag: every ETag. delay_s: before each
-    image. reports: downloads reported, per id. requests: paths asked for."""
+    image. report_status: of reports that are refused, per id. locations: where downloads are said to be reported, per id.
+    null_details, repeats: details are null; every page is the first. reports: downloads reported, per id. requests: paths
+    asked for."""
 
     def __init__(self, photos: list[Photo], limit: int = 5000, window_s: float = 3600, delay_s: float = 0.0):
         self.photos, self.limit, self.window_s, self.delay_s = list(photos), limit, window_s, delay_s
@@ -69,6 +71,9 @@ class UnsplashServer:
         self.ranges_allowed = True
         self.range_lies: list[str] = []
         self.tag = ""
+        self.report_status: dict[str, int] = {}
+        self.locations: dict[str, str] = {}
+        self.null_details = self.repeats = False
         self.reports: Counter[str] = Counter()
         self.requests: list[str] = []
         self.image_requests: Counter[str] = Counter()
@@ -122,7 +127,7 @@ class UnsplashServer:
                 "self": f"{self.url}/photos/{photo.id}",
                 "html": f"https://unsplash.com/photos/a-face-{photo.id}",
                 "download": f"https://unsplash.com/photos/{photo.id}/download?ixid=M3w",
-                "download_location": f"{self.url}/photos/{photo.id}/download?ixid=M3w{photo.id}",
+                "download_location": self.locations.get(photo.id, f"{self.url}/photos/{photo.id}/download?ixid=M3w{photo.id}"),
             },
             "current_user_collections": [],
             "likes": 3,
@@ -226,7 +231,8 @@ class _Handler(BaseHTTPRequestHandler):
             photo = state.by_id(found[1])
             if photo is None or photo.deleted:
                 return self._errors(404, "Couldn't find Photo")
-            return self._json(200, state.full(photo))
+            nothing = {"exif": None, "location": None, "tags": None} if state.null_details else {}
+            return self._json(200, {**state.full(photo), **nothing})
         if path == "/search/photos":
             if asked.get("query") in state.spam:
                 return self._errors(410, "Query flagged as spam")
@@ -238,6 +244,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _page(self, path: str, asked: dict[str, str], search: bool) -> None:
         state = self.server_state
         number, size = int(asked.get("page", 1)), min(int(asked.get("per_page", 10)), 30)
+        if state.repeats:
+            return self._json(200, [state.basic(photo) for photo in state.photos])
         with state.lock:
             found = list(state.photos)
             if asked.get("order_by") == "latest" and state.shift:
@@ -256,6 +264,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _report(self, photo_id: str) -> None:
         state = self.server_state
+        if photo_id in state.report_status:
+            return self._errors(state.report_status[photo_id], "Something is wrong with this photo")
         with state.lock:
             state.reports[photo_id] += 1
         self._json(200, {"url": f"{state.url}/img/photo-{photo_id}"})

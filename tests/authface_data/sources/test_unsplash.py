@@ -345,3 +345,85 @@ def test_private_hosts_must_be_named(tmp_path, authface):
         assert done.returncode == 2
         assert "allowed_hosts" in done.stderr
         assert not server.requests
+
+
+def test_strange_answers_stop_nothing(tmp_path, authface):
+    """Halves of characters, sizes that none has, a report that is refused, locations that are none, details that are null."""
+    photos = [Photo(f"p{n}", picture(n), 6000, 4000) for n in range(6)]
+    photos[1].width = 10**30
+    photos[2].last_name = "x\ud83d"
+    with UnsplashServer(photos) as server:
+        server.report_status = {"p3": 400}
+        server.locations = {"p4": "https://key@evil.example/x", "p5": "http://[::bad"}
+        server.null_details = True
+        root = make_workspace(tmp_path / "ws", authface, server)
+        env = {"UNSPLASH_ACCESS_KEY": KEY}
+        done = authface("collect", "-w", root, *WORDS[:4], "--details", "--i-have-permission", "all \udce9", env=env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        frame = manifest(root, "photos").set_index("photo_id")
+        assert set(frame.index) == {"us_p0", "us_p2", "us_p3", "us_p4", "us_p5"}
+        assert frame["details_at"].notna().all()
+        assert sorted(frame.index[frame["download_reported_at"].isna()]) == ["us_p3", "us_p4", "us_p5"]
+        assert server.reports == {"p0": 1, "p2": 1}
+        assert reasons(root)["us_p1"].endswith("size: none that a photograph has")
+        again = authface("collect", "-w", root, *WORDS[:4], env=env)
+        assert again.returncode == 0, again.stderr
+        assert server.reports == {"p0": 1, "p2": 1}
+
+
+def test_a_key_that_is_none_is_not_shown(tmp_path, authface):
+    with UnsplashServer([]) as server:
+        root = make_workspace(tmp_path / "ws", authface, server)
+        for key in ("abc\ndef", "clé", "two words"):
+            done = authface("collect", "-w", root, *WORDS[:4], "--i-have-permission", "x", env={"UNSPLASH_ACCESS_KEY": key})
+            assert done.returncode == 2
+            assert "holds no access key" in done.stderr
+            assert "def" not in done.stderr
+            assert "clé" not in done.stderr
+
+
+def test_a_server_that_repeats_itself_is_left(tmp_path, authface):
+    with UnsplashServer([Photo("a", picture(1), 6000, 4000)]) as server:
+        server.repeats = True
+        root = make_workspace(tmp_path / "ws", authface, server)
+        words = ("collect", "-w", root, "--source", "unsplash", "--collection", "7", "--i-have-permission", "x")
+        assert authface(*words, env={"UNSPLASH_ACCESS_KEY": KEY}).returncode == 0
+        assert len([path for path in server.requests if "/collections/" in path]) == 2
+
+
+def test_refresh_goes_on_where_the_hour_ended(tmp_path, authface):
+    photos = [Photo(f"p{n}", picture(n), 6000, 4000) for n in range(5)]
+    with UnsplashServer(photos) as server:
+        root = make_workspace(tmp_path / "ws", authface, server)
+        env = {"UNSPLASH_ACCESS_KEY": KEY}
+        assert authface("collect", "-w", root, *WORDS[:4], "--i-have-permission", "all", env=env).returncode == 0
+        server.by_id("p0").deleted = True
+        server.limit = sum(server.used.values()) + 3
+        (root / "cache/unsplash/budget.json").unlink()
+        words = ("collect", "-w", root, "--source", "unsplash", "--refresh", "--no-wait")
+        stopped = authface(*words, env=env)
+        assert stopped.returncode == 4
+        assert "authface forget -- us_p0" in stopped.stdout  # what was learnt is kept
+        server.limit = 5000
+        (root / "cache/unsplash/budget.json").unlink()
+        before = len(server.requests)
+        rest = authface(*words, env=env)
+        assert rest.returncode == 0, rest.stderr
+        assert len(server.requests) - before == 2  # the others were asked already
+        assert authface(*words, "--query", "x", env=env).returncode == 2
+
+
+def test_a_refusal_that_a_setting_lifts_is_lifted(tmp_path, authface):
+    with UnsplashServer([Photo("a", os.urandom(10) + picture(1), 6000, 4000), Photo("b", picture(2), 6000, 4000)]) as server:
+        server.by_id("a").data = picture(3, (700, 700))
+        root = make_workspace(tmp_path / "ws", authface, server, "", 3600)
+        settings = root / "authface.toml"
+        settings.write_text(settings.read_text().replace("max_megabytes = 1", "max_megabytes = 0.004"))
+        words = ("collect", "-w", root, *WORDS[:4], "--i-have-permission", "x")
+        env = {"UNSPLASH_ACCESS_KEY": KEY}
+        assert authface(*words, env=env).returncode == 0
+        assert reasons(root)["us_a"].startswith("collect|dropped|too_large")
+        settings.write_text(settings.read_text().replace("max_megabytes = 0.004", "max_megabytes = 1"))
+        assert authface(*words, env=env).returncode == 0
+        assert set(manifest(root, "photos")["photo_id"]) == {"us_a", "us_b"}
+        assert "us_a" not in reasons(root)
