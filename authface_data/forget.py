@@ -43,16 +43,14 @@ class Order:
     other photograph has. others: ids of photographs that stay and begin alike."""
 
     photo_ids: list[str]
-    face_ids: list[str] = field(default_factory=list)
     photo_hashes: list[str] = field(default_factory=list)
     photo_pixels: list[str] = field(default_factory=list)
     crop_hashes: list[str] = field(default_factory=list)
     crop_pixels: list[str] = field(default_factory=list)
     urls: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
-    why: str | None = None
-
     others: list[str] = field(default_factory=list)
+    why: str | None = None
 
     def marks(self) -> Marks:
         return Marks(
@@ -117,7 +115,6 @@ def order(ws: Workspace, ids: list[str], why: str | None) -> tuple[Order, list[s
             made.paths.append(row["path"])
     for face in faces:
         if face["photo_id"] in chosen:
-            made.face_ids.append(face["face_id"])
             made.crop_hashes.append(face["crop_sha256"])
             made.paths.append(face["crop_path"])
             made.crop_pixels += _pixels_of(ws, face["crop_path"])
