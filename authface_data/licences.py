@@ -11,6 +11,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader
 
 from manifests.ledger import kept_faces
+from manifests.markdown import plain
 from manifests.schema import PHOTOS
 from manifests.store import Store
 from manifests.workspace import Workspace
@@ -106,12 +107,12 @@ def markdown(made: Iterable[Credit]) -> str:
     """A list, one line a photograph, its id in a comment: `forget` takes the line out."""
     lines = ["# Credits", ""]
     for credit in made:
-        who = _md_link(_md(credit.photographer), credit.photographer_url)
-        where = f" on {_md_link(_md(credit.source), _source_url(credit))}" if credit.source else ""
-        licence = f", {_md(credit.licence)}" if credit.licence else ""
-        title = _md_link(_md(credit.title), credit.url)
+        who = _md_link(plain(credit.photographer), credit.photographer_url)
+        where = f" on {_md_link(plain(credit.source), _source_url(credit))}" if credit.source else ""
+        licence = f", {plain(credit.licence)}" if credit.licence else ""
+        title = _md_link(plain(credit.title), credit.url)
         lines.append(
-            f"- {title}: photo by {who}{where}{licence} (basis: {_md(credit.licence_basis)}) <!-- {credit.photo_id} -->"
+            f"- {title}: photo by {who}{where}{licence} (basis: {plain(credit.licence_basis)}) <!-- {credit.photo_id} -->"
         )
     return "\n".join(lines) + "\n"
 
@@ -128,12 +129,6 @@ def _source_url(credit: Credit) -> str:
         return ""
     query = [pair for pair in urlsplit(credit.url).query.split("&") if pair.startswith("utm_")]
     return UNSPLASH + (f"?{'&'.join(query)}" if query else "")
-
-
-def _md(text: str) -> str:
-    """Words as they are, whatever they contain."""
-    flat = " ".join(text.split())
-    return "".join(f"\\{char}" if char in "\\`*_[]<>#|" else char for char in flat)
 
 
 def _md_link(shown: str, url: str) -> str:

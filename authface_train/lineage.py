@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from manifests.markdown import plain
+
 COLUMNS = ["photo_id", "sha256", "photographer_name", "photographer_url", "source_url", "licence", "licence_basis"]
 FILE = "lineage.parquet"
 
@@ -29,7 +31,7 @@ def credits_markdown(lineage: pd.DataFrame) -> str:
     photos = lineage.drop_duplicates("photo_id").sort_values("photo_id")
     lines = []
     for row in photos.itertuples():
-        who = row.photographer_name if isinstance(row.photographer_name, str) else "photographer not stated"
-        link = f" ({row.source_url})" if isinstance(row.source_url, str) else ""
-        lines.append(f"- `{row.photo_id}`: {who}{link}; basis: {row.licence_basis}")
+        who = plain(row.photographer_name) if isinstance(row.photographer_name, str) else "photographer not stated"
+        link = f" ({plain(row.source_url)})" if isinstance(row.source_url, str) else ""
+        lines.append(f"- `{row.photo_id}`: {who}{link}; basis: {plain(str(row.licence_basis))}")
     return "\n".join(lines)
