@@ -50,12 +50,12 @@ def decide(workspace: Workspace, gates: list[Gate]) -> None:
     for gate in gates:
         values = measured[gate.metric].to_numpy(float) if gate.metric in measured else np.full(len(faces), np.nan)
         passes, known = _compare(values, gate), np.isfinite(values)
-        why = f"{gate.metric} {FAILS[gate.op]} {gate.threshold:g}"
+        fails = f"{gate.metric} {FAILS[gate.op]} {gate.threshold:g}"
         verdict = np.where(passes, "kept", np.where(known, "dropped", "failed"))
-        reason = np.where(passes, NOTHING, np.where(known, why, f"no {gate.metric}"))
+        reason = np.where(passes, NOTHING, np.where(known, fails, f"no {gate.metric}"))
         mark = fingerprint(gate=gate.model_dump())
         tables.append(_verdicts("face", faces["face_id"], gate.name, verdict, reason, values, gate.threshold, mark))
-        reasons[~passes] += np.where(known, why, f"no {gate.metric}")[~passes] + "; "
+        reasons[~passes] += np.where(known, fails, f"no {gate.metric}")[~passes] + "; "
         kept &= passes
 
     for name, of_faces, of_photos in _over_the_set(workspace, faces, measured, kept):
@@ -77,12 +77,15 @@ def decide(workspace: Workspace, gates: list[Gate]) -> None:
     verdict = np.where(kept, "kept", "dropped")
     tables.append(_verdicts("face", faces["face_id"], ALL_GATES, verdict, words, None, None, mark))
 
-    frame = faces[["photo_id"]].assign(kept=kept, words=words)
-    photos = frame.groupby("photo_id").agg(kept=("kept", "sum"), words=("words", lambda w: " | ".join(w.dropna())))
-    any_kept = photos["kept"].to_numpy() > 0
-    why_none = np.where(any_kept, NOTHING, photos["words"].to_numpy(object))
+    photos = pd.Series(kept, index=faces["photo_id"]).groupby(level=0).sum()
+    why: dict[str, list[str]] = {}  # joined by hand: pandas takes seconds for it where there are many photos
+    for photo_id, word in zip(faces["photo_id"], words, strict=True):
+        if isinstance(word, str):
+            why.setdefault(photo_id, []).append(word)
+    any_kept = photos.to_numpy() > 0
+    why_none = np.where(any_kept, NOTHING, np.array([" | ".join(why.get(one, [])) for one in photos.index], object))
     verdict = np.where(any_kept, "kept", "dropped")
-    counts = photos["kept"].to_numpy(float)
+    counts = photos.to_numpy(float)
     tables.append(_verdicts("photo", photos.index.to_series(), ANY_FACE, verdict, why_none, counts, 1.0, mark))
 
     def former(part: pa.Table) -> pa.Array:

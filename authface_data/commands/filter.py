@@ -86,7 +86,7 @@ def stored_metrics(ws: Workspace) -> list[str]:
     from manifests.schema import SCORES
     from manifests.store import Store
 
-    return sorted(set(Store(ws, SCORES).read(["metric"])["metric"].to_pylist()))
+    return sorted(Store(ws, SCORES).read(["metric"])["metric"].unique().to_pylist())
 
 
 def measure(ws: Workspace, settings: Filter, workers: int | None, again: bool, redo: bool) -> Outcomes:
