@@ -123,7 +123,7 @@ def ask_again(ws: Workspace, api: UnsplashApi) -> tuple[int, int]:
     before: set[str] = set(json.loads(ws.read_bytes(ASKED))) if ws.exists(ASKED) else set()
     asked: set[str] = set()
     gone: list[str] = []
-    ids = [row["photo_id"] for row in _own(ws)]
+    ids = sorted(row["photo_id"] for row in _own(ws))
     try:
         for photo_id in _tracked([one for one in ids if one not in before], "refresh"):
             if not api.has(photo_id.removeprefix(PREFIX)):

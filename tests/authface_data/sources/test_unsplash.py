@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from unsplash_server import KEY, Photo, UnsplashServer, picture
+from unsplash_server import KEY, NO_TURN_S, Photo, UnsplashServer, picture
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ window_s = {window_s}
 PERMISSION = 'Jane Doe, by letter of 2 May; "for research"'
 
 
-def make_workspace(root: Path, authface, server: UnsplashServer, more: str = "", window_s: float = 3600) -> Path:
+def make_workspace(root: Path, authface, server: UnsplashServer, more: str = "", window_s: float = NO_TURN_S) -> Path:
     assert authface("init", root, "--preset", "embedded").returncode == 0
     file = root / "authface.toml"
     text = SETTINGS.format(url=server.url, more=more, window_s=window_s) + file.read_text().split("[filter]")[1].join(
@@ -416,7 +416,7 @@ def test_refresh_goes_on_where_the_hour_ended(tmp_path, authface):
 def test_a_refusal_that_a_setting_lifts_is_lifted(tmp_path, authface):
     with UnsplashServer([Photo("a", os.urandom(10) + picture(1), 6000, 4000), Photo("b", picture(2), 6000, 4000)]) as server:
         server.by_id("a").data = picture(3, (700, 700))
-        root = make_workspace(tmp_path / "ws", authface, server, "", 3600)
+        root = make_workspace(tmp_path / "ws", authface, server)
         settings = root / "authface.toml"
         settings.write_text(settings.read_text().replace("max_megabytes = 1", "max_megabytes = 0.004"))
         words = ("collect", "-w", root, *WORDS[:4], "--i-have-permission", "x")
