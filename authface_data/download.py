@@ -11,7 +11,7 @@ import queue
 import re
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,20 +98,16 @@ class Downloader:
 
     def fetch_all(self, jobs: Iterable[Job], patient: bool = True) -> Iterator[Result | None]:
         """One result per job, as they come. Not patient: None whenever nothing has come for a moment."""
-        todo: queue.Queue[Job | None] = queue.Queue()
+        todo = deque(jobs)
         done: queue.Queue[Result | BaseException] = queue.Queue()
-        waiting = 0
-        for job in jobs:
-            todo.put(job)
-            waiting += 1
+        waiting = len(todo)
 
         def work() -> None:
             while not self._stop.is_set():
                 try:
-                    job = todo.get_nowait()
-                except queue.Empty:
+                    job = todo.popleft()
+                except IndexError:
                     return
-                assert job is not None
                 try:
                     done.put(self.fetch(job))
                 except BaseException as error:

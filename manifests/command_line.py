@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
+import json
 import shlex
 import signal
 import sys
@@ -39,6 +41,11 @@ def wants_retry(value: str | None) -> bool:
 def shown(path: object) -> str:
     """A path as it is printed: quoted for a shell where it must be, and safe from rich's markup."""
     return escape(shlex.quote(str(path)))
+
+
+def print_json(value: Any) -> None:
+    """A dataclass, a list of them, or plain values, for a machine."""
+    print(json.dumps(value, indent=1, default=dataclasses.asdict))
 
 
 # Typer carries its own copy of click, or in older versions depends on it: the base of its usage errors in either.

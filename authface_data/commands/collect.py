@@ -17,12 +17,14 @@ from manifests.command_line import (
     WorkspaceOption,
     YesOption,
     console,
+    print_json,
     shown,
     wants_retry,
 )
 from manifests.errors import DoneInPart, UserMistake
 
 if TYPE_CHECKING:
+    from authface_data.sources import unsplash, unsplash_dataset
     from manifests.workspace import Workspace
 
 Source = Literal["folder", "unsplash", "unsplash-dataset", "authface-hq", "ffhq"]
@@ -139,17 +141,21 @@ def collect(
             tally = unsplash.collect(ws, request, unsplash.licence_basis(ws, i_have_permission), again, workers)
             _finish(tally.failed)
         elif source == "unsplash-dataset":
-            from authface_data.sources.unsplash_dataset import Dataset, Sieve
+            from authface_data.sources import unsplash_dataset
             from authface_data.sources.unsplash_listing import Wanted
 
             assert path is not None
-            sieve = Sieve(
+            dataset = unsplash_dataset.Dataset(path)
+            sieve = unsplash_dataset.Sieve(
                 Wanted(megapixels, long_side),
                 frozenset(word.strip().lower() for word in keyword or []),
                 camera.strip().lower() if camera else None,
                 (min_aspect or 0.0, math.inf if max_aspect is None else max_aspect),
             )
-            _dataset(ws, Dataset(path), sieve, basis, max_photos, gate, plan, as_json, again, workers)
+            if plan:
+                _say_plan(unsplash_dataset.plan(ws, dataset, sieve, max_photos), as_json)
+                return
+            _finish(unsplash_dataset.collect(ws, dataset, sieve, basis, max_photos, gate, again, workers).failed)
         else:
             assert path is not None
             _files(ws, source, path, basis, files or "copy", again, workers, yes)
@@ -219,55 +225,15 @@ def _files(
     finish(outcomes, "authface filter")
 
 
-def _dataset(ws, dataset, sieve, basis, max_photos, gate, plan, as_json, again, workers) -> None:
-    """Photographs of the Unsplash data set."""
-    from authface_data.sources import unsplash_dataset
-    from authface_data.sources.remote import RemoteCollector
-    from authface_data.sources.unsplash import hosts_of
-
-    hosts = hosts_of(ws)
-    basis = basis or dataset.licence_basis
-    if basis is None:
-        basis = unsplash_dataset.FULL
-        console.print(
-            f"Whether this is Lite or Full its name does not tell: taken as [bold]{basis}[/], which is for non-commercial use "
-            f"(say otherwise with --licence-basis {unsplash_dataset.LITE})"
-        )
-    counts = unsplash_dataset.Sieved()
-    offers = unsplash_dataset.offers(dataset, sieve, basis, hosts.check, counts, ws.settings.collect.store_place)
-    if plan:
-        _say_plan(unsplash_dataset.plan(offers, counts, max_photos), as_json)
-        return
-    collector = RemoteCollector(
-        ws,
-        unsplash_dataset.SOURCE,
-        hosts,
-        max_photos=max_photos,
-        face_gate=gate,
-        retry_failed=again,
-        workers=workers,
-    )
-    tally = collector.take(offers)
-    away = "".join(f", {count:,} by {reason}" for reason, count in counts.away.most_common())
-    console.print(
-        f"{counts.rows:,} rows read, {counts.passed:,} passed the sieve; turned away: {away.removeprefix(', ') or 'none'}"
-    )
-    console.print(tally.words())
-    _finish(tally.failed)
-
-
 def _finish(failed: int) -> None:
     if failed:
         raise DoneInPart(f"{failed} photographs did not come: `authface status` says why; try them again with --retry failed")
     console.print("Next: [bold]authface filter[/]")
 
 
-def _say_plan(plan, as_json: bool) -> None:
+def _say_plan(plan: unsplash.Plan | unsplash_dataset.Plan, as_json: bool) -> None:
     if as_json:
-        import dataclasses
-        import json
-
-        print(json.dumps(dataclasses.asdict(plan), indent=1))
+        print_json(plan)
     else:
         plan.say()
 
@@ -282,7 +248,7 @@ def _refresh(ws: Workspace, source: str, wait: bool) -> None:
         asked, gone = unsplash.refresh(ws, wait)
     else:
         if source == "unsplash-dataset":
-            from authface_data.sources.unsplash import hosts_of
+            from authface_data.sources.unsplash_listing import hosts_of
 
             ids, everyone = refresh.vanished_urls(ws, source, hosts_of(ws))
         else:

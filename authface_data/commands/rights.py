@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from manifests.command_line import JsonOption, WorkspaceOption, YesOption, console, shown
+from manifests.command_line import JsonOption, WorkspaceOption, YesOption, console, print_json, shown
 from manifests.errors import UserMistake
+
+if TYPE_CHECKING:
+    from authface_data.forget import Order
+    from manifests.workspace import Workspace
 
 MOST_SHOWN = 30
 
@@ -30,10 +34,7 @@ def licences(
         raise UserMistake(f"--credits {credits} is a directory: name the file to write")
     found = rights.counts(ws)
     if as_json:
-        import dataclasses
-        import json
-
-        print(json.dumps([dataclasses.asdict(count) for count in found], indent=1))
+        print_json(found)
     else:
         from rich.table import Table
 
@@ -69,6 +70,7 @@ def forget(
 ) -> None:
     """Take photographs out everywhere, for good. Says what would go; --yes does it. Ids that begin with - come after --."""
     from authface_data import forget as right
+    from authface_data.sources.texts import clean
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
@@ -91,10 +93,7 @@ def forget(
             return
         found = right.look(ws, made, already)
         if as_json:
-            import dataclasses
-            import json
-
-            print(json.dumps(dataclasses.asdict(found), indent=1))
+            print_json(found)
             return
         if not found.photo_ids:
             console.print(f"{len(found.already)} were forgotten already")
@@ -104,7 +103,7 @@ def forget(
         )
         console.print("rows: " + (", ".join(f"{count} of {name}" for name, count in found.rows.items()) or "none"))
         for path, what in list(found.files.items())[:MOST_SHOWN]:
-            console.print(f"  {escape(path.encode('utf-8', 'replace').decode())}: {what}")
+            console.print(f"  {escape(clean(path))}: {what}")
         if len(found.files) > MOST_SHOWN:
             console.print(f"  and {len(found.files) - MOST_SHOWN} more files (--json names all)")
         _say_runs(found.runs)
@@ -115,14 +114,12 @@ def forget(
         console.print("This cannot be undone. To do it: the same with [bold]--yes[/]")
 
 
-def _act(ws, made, as_json: bool) -> None:
+def _act(ws: Workspace, made: Order, as_json: bool) -> None:
     from authface_data import forget as right
 
     done, runs = right.act(ws, made)
     if as_json:
-        import json
-
-        print(json.dumps({"photo_ids": made.photo_ids, "files": dict(done), "runs": runs}, indent=1))
+        print_json({"photo_ids": made.photo_ids, "files": done, "runs": runs})
         return
     what = ", ".join(f"{count} files: {what}" for what, count in sorted(done.items()))
     console.print(

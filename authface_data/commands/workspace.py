@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from manifests.command_line import JsonOption, WorkspaceOption, YesOption, console, shown
+from manifests.command_line import JsonOption, WorkspaceOption, YesOption, console, print_json, shown
 
 
 def init(
@@ -35,10 +35,7 @@ def status(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> No
 
     found = facts.gather(Workspace.find(workspace))
     if as_json:
-        import dataclasses
-        import json
-
-        print(json.dumps(dataclasses.asdict(found), indent=1))
+        print_json(found)
     else:
         facts.show(found, console)
 

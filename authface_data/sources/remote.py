@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -72,7 +72,6 @@ class Tally:
     forgotten: int = 0
     bytes: int = 0
     seconds: float = 0.0
-    seen: set[str] = field(default_factory=set)
 
     def words(self) -> str:
         refused = f"{self.refused} refused (see authface status), " if self.refused else ""
@@ -102,6 +101,7 @@ class RemoteCollector:
         self.workers, self.retry_failed = workers, retry_failed
         self.left = max_photos
         self.tally = Tally()
+        self._counted: set[str] = set()
         self.refusals = Refusals(workspace)
         self.preview = PreviewGate(workspace, hosts, self.refusals) if face_gate else None
         self.tombstones = Tombstones(workspace)
@@ -167,8 +167,8 @@ class RemoteCollector:
 
     def _have(self, offer: Candidate | Turned) -> None:
         """Count a photograph that is in the workspace, once; one that would be turned away today stays, uncounted."""
-        if isinstance(offer, Candidate) and offer.photo_id not in self.tally.seen:
-            self.tally.seen.add(offer.photo_id)
+        if isinstance(offer, Candidate) and offer.photo_id not in self._counted:
+            self._counted.add(offer.photo_id)
             self.tally.already += 1
             self.left = None if self.left is None else self.left - 1
 
@@ -199,7 +199,7 @@ class RemoteCollector:
         made = set(Store(self.ws, PHOTOS).read(["photo_id"])["photo_id"].to_pylist()) & ids
         self.have |= made
         self.settled |= ids - made
-        self.tally.seen |= made
+        self._counted |= made
         self.tally.collected += outcomes.made[stage.name]
         self.tally.refused += outcomes.dropped[stage.name]
         self.tally.failed += outcomes.failed[stage.name]

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 from rich.markup import escape
 
-from authface_data.hosts import Hosts
 from authface_data.sources.refresh import suggest
 from authface_data.sources.remote import USUAL_BYTES_PER_PX, RemoteCollector, Tally
 from authface_data.sources.texts import clean
 from authface_data.sources.unsplash_after import SOURCE, ask_again, fetch_details, report_downloads
 from authface_data.sources.unsplash_api import PER_PAGE, Listing, ListingRefused, UnsplashApi
 from authface_data.sources.unsplash_budget import Budget, BudgetSpent
-from authface_data.sources.unsplash_listing import IMAGE_HOST, Pages, Wanted, turned
+from authface_data.sources.unsplash_listing import Pages, Wanted, hosts_of, turned
 from manifests.command_line import console
 from manifests.errors import DoneInPart, UserMistake
 from manifests.workspace import Workspace
@@ -53,11 +52,6 @@ def licence_basis(ws: Workspace, permission: str | None) -> str:
             'grants it: --source unsplash-dataset). If you have permission, say so once: --i-have-permission "WHAT, FROM WHOM"'
         )
     return f"unsplash-api+permission:{words}"
-
-
-def hosts_of(ws: Workspace) -> Hosts:
-    """Where photographs may come from."""
-    return Hosts({IMAGE_HOST}, ws.settings.collect.allowed_hosts)
 
 
 def collect(ws: Workspace, request: Request, basis: str, retry_failed: bool, workers: int | None) -> Tally:

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from authface_data.sources.remote import USUAL_BYTES_PER_PX, Candidate, Offer, Turned
+from authface_data.sources.remote import USUAL_BYTES_PER_PX, Candidate, Offer, RemoteCollector, Tally, Turned
 from authface_data.sources.tsv import Row, read_rows
-from authface_data.sources.unsplash_listing import ID, PREFIX, Wanted, turned
+from authface_data.sources.unsplash_listing import ID, PREFIX, Wanted, hosts_of, turned
 from manifests.command_line import console
 from manifests.errors import UserMistake
 from manifests.fingerprint import short_hash
+from manifests.workspace import Workspace
 
 SOURCE = "unsplash-dataset"
 LITE, FULL = "unsplash-lite-1.4.0", "unsplash-full-1.4.0"
@@ -91,11 +92,17 @@ class Dataset:
             with (self.path / file).open(encoding="utf-8-sig", errors="replace", newline="\n") as stream:
                 yield stream
             return
-        try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(file) as raw:
-                yield io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="\n")
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-            raise UserMistake(f"{file} in {self.path} cannot be unpacked ({error}): download it again, or unpack it") from error
+        advice = f"{file} in {self.path} cannot be unpacked"
+        with zipfile.ZipFile(self.path) as archive:
+            try:
+                raw = archive.open(file)
+            except RuntimeError as error:  # encrypted, or packed in a way that zipfile does not know
+                raise UserMistake(f"{advice} ({error}): unpack it and name the folder") from error
+            try:
+                with raw:
+                    yield io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="\n")
+            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+                raise UserMistake(f"{advice} ({error}): download it again") from error
 
 
 def photographs_with(dataset: Dataset, keywords: frozenset[str], bad: Callable[[str, int, str], None]) -> set[str]:
@@ -223,10 +230,40 @@ class Plan:
         )
 
 
-def plan(offered: Iterator[Offer], counts: Sieved, max_photos: int | None) -> Plan:
+def plan(ws: Workspace, dataset: Dataset, sieve: Sieve, max_photos: int | None) -> Plan:
     """Read everything, keep nothing."""
-    for _ in offered:
+    counts = Sieved()
+    for _ in offers(dataset, sieve, "", hosts_of(ws).check, counts):
         pass
     downloads = counts.passed if max_photos is None else min(counts.passed, max_photos)
     each = counts.pixels / counts.passed * USUAL_BYTES_PER_PX if counts.passed else 0.0
     return Plan(counts.rows, counts.passed, dict(counts.away.most_common()), downloads, round(downloads * each))
+
+
+def collect(
+    ws: Workspace,
+    dataset: Dataset,
+    sieve: Sieve,
+    basis: str | None,
+    max_photos: int | None,
+    face_gate: bool,
+    retry_failed: bool,
+    workers: int | None,
+) -> Tally:
+    """Fill the workspace. basis: else what the data set's name tells, else Full's, the stricter one."""
+    basis = basis or dataset.licence_basis
+    if basis is None:
+        basis = FULL
+        console.print(
+            f"Whether this is Lite or Full its name does not tell: taken as [bold]{basis}[/], which is for non-commercial use "
+            f"(say otherwise with --licence-basis {LITE})"
+        )
+    counts, hosts = Sieved(), hosts_of(ws)
+    collector = RemoteCollector(
+        ws, SOURCE, hosts, max_photos=max_photos, face_gate=face_gate, retry_failed=retry_failed, workers=workers
+    )
+    tally = collector.take(offers(dataset, sieve, basis, hosts.check, counts, ws.settings.collect.store_place))
+    away = ", ".join(f"{count:,} by {reason}" for reason, count in counts.away.most_common())
+    console.print(f"{counts.rows:,} rows read, {counts.passed:,} passed the sieve; turned away: {away or 'none'}")
+    console.print(tally.words())
+    return tally

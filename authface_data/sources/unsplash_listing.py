@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from authface_data.hosts import RefusedHost
+from authface_data.hosts import Hosts, RefusedHost
 from authface_data.sources.remote import Candidate, Flush, Offer, Turned
 from authface_data.sources.texts import clean
 from authface_data.sources.unsplash_api import Listing, ListingRefused, Photo, UnsplashApi
@@ -125,6 +125,11 @@ def turned(url: str, width: int, height: int, wanted: Wanted, allowed: Callable[
     if width * height / 1e6 < wanted.min_megapixels:
         return Turned("", "megapixels < min_megapixels", width * height / 1e6, wanted.min_megapixels)
     return None
+
+
+def hosts_of(ws: Workspace) -> Hosts:
+    """Where photographs may come from."""
+    return Hosts({IMAGE_HOST}, ws.settings.collect.allowed_hosts)
 
 
 def _folder(listing: Listing) -> str:

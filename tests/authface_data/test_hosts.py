@@ -97,10 +97,12 @@ def test_no_redirect_is_followed_unseen():
         assert answer.status_code == 302
 
 
-def test_pace_spreads_requests():
+def test_pace_spreads_requests(monkeypatch):
+    """At 50 a second, each waits a fiftieth longer than the one before; another host waits for none of them."""
+    waits = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
     pace = Pace(50)
-    started = time.monotonic()
-    for _ in range(6):
-        pace.wait("a")
-    pace.wait("b")  # another host waits for none of them
-    assert time.monotonic() - started >= 5 / 50
+    for host in ("a", "a", "a", "b"):
+        pace.wait(host)
+    assert waits == pytest.approx([0, 1 / 50, 2 / 50, 0])

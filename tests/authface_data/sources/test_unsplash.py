@@ -1,4 +1,4 @@
-"""`authface collect --source unsplash`, the real command, against the local server and its faults."""
+"""`authface collect --source unsplash`, the real command, against the local server: what comes, how often, and when."""
 
 import json
 import os
@@ -10,45 +10,12 @@ import sys
 import time
 from pathlib import Path
 
-import pandas as pd
 import pytest
-from unsplash_server import KEY, NO_TURN_S, Photo, UnsplashServer, picture
+from unsplash_server import KEY, Photo, UnsplashServer, picture
+from unsplash_workspace import ENV, make_workspace, manifest, reasons
 
 pytestmark = pytest.mark.slow
-
-SETTINGS = """
-[collect]
-allowed_hosts = ["127.0.0.1"]
-read_timeout_s = 5
-total_timeout_s = 3
-per_host = 4
-max_megabytes = 1
-{more}
-[collect.unsplash]
-base_url = "{url}"
-window_s = {window_s}
-
-"""
 PERMISSION = 'Jane Doe, by letter of 2 May; "for research"'
-
-
-def make_workspace(root: Path, authface, server: UnsplashServer, more: str = "", window_s: float = NO_TURN_S) -> Path:
-    assert authface("init", root, "--preset", "embedded").returncode == 0
-    file = root / "authface.toml"
-    text = SETTINGS.format(url=server.url, more=more, window_s=window_s) + file.read_text().split("[filter]")[1].join(
-        ["[filter]", ""]
-    )
-    file.write_text(text)
-    return root
-
-
-def manifest(root: Path, name: str) -> pd.DataFrame:
-    return pd.read_parquet(root / "manifests" / name)
-
-
-def reasons(root: Path) -> dict[str, str]:
-    verdicts = manifest(root, "verdicts")
-    return dict(zip(verdicts["id"], verdicts["gate"] + "|" + verdicts["verdict"] + "|" + verdicts["reason"], strict=True))
 
 
 def good_and_bad(server_url: str = "") -> list[Photo]:
@@ -133,8 +100,7 @@ def test_every_good_photo_once_and_a_reason_for_each_bad_one(tmp_path, authface)
     with UnsplashServer(good_and_bad()) as server:
         server.api_faults = [500, 503]
         root = make_workspace(tmp_path / "ws", authface, server, "attempts = 4")
-        env = {"UNSPLASH_ACCESS_KEY": KEY}
-        done = authface("collect", "-w", root, *WORDS, "--i-have-permission", PERMISSION, env=env)
+        done = authface("collect", "-w", root, *WORDS, "--i-have-permission", PERMISSION, env=ENV)
         assert done.returncode == 4, done.stdout + done.stderr  # two failed
         assert "2 photographs did not come" in done.stderr
         check_complete(root, server)
@@ -142,14 +108,14 @@ def test_every_good_photo_once_and_a_reason_for_each_bad_one(tmp_path, authface)
         assert server.range_requests["good_002"] == 2  # cut off twice, gone on with twice
         asked = len(server.requests)
         images = server.image_requests.total()
-        again = authface("collect", "-w", root, *WORDS, env=env)  # the permission is remembered
+        again = authface("collect", "-w", root, *WORDS, env=ENV)  # the permission is remembered
         assert again.returncode == 0, again.stdout + again.stderr
         check_complete(root, server)
         assert server.image_requests.total() == images  # nothing is downloaded twice, nothing refused is asked for again
         assert len(server.requests) - asked == 4  # two pages of two listings
         server.by_id("always503").faults = []
         server.by_id("snail").faults = []
-        retried = authface("collect", "-w", root, *WORDS, "--retry", "failed", env=env)
+        retried = authface("collect", "-w", root, *WORDS, "--retry", "failed", env=ENV)
         assert retried.returncode == 0, retried.stdout + retried.stderr
         assert {"us_always503", "us_snail"} <= set(manifest(root, "photos")["photo_id"])
         assert server.reports["snail"] == 1
@@ -172,7 +138,7 @@ def test_killed_ten_times(tmp_path, authface):
             time.sleep(rng.uniform(1.0, 3.5))
             process.send_signal(signal.SIGKILL)
             process.wait()
-        last = authface("collect", "-w", root, *WORDS, env={"UNSPLASH_ACCESS_KEY": KEY})
+        last = authface("collect", "-w", root, *WORDS, env=ENV)
         assert last.returncode in (0, 4), last.stdout + last.stderr
         check_complete(root, server)
 
@@ -181,13 +147,12 @@ def test_the_hour_is_waited_for_and_pages_are_not_asked_twice(tmp_path, authface
     photos = [Photo(f"p{n}", picture(n), 6000, 4000) for n in range(70)]
     with UnsplashServer(photos, limit=20, window_s=4) as server:
         root = make_workspace(tmp_path / "ws", authface, server, window_s=4)
-        env = {"UNSPLASH_ACCESS_KEY": KEY}
         words = ("collect", "-w", root, "--source", "unsplash", "--topic", "people", "--i-have-permission", "all")
-        stopped = authface(*words, "--no-wait", env=env)
+        stopped = authface(*words, "--no-wait", env=ENV)
         assert stopped.returncode == 4
         assert "20 requests to Unsplash are spent" in stopped.stderr
         assert 0 < len(manifest(root, "photos")) <= 70
-        waited = authface(*words, env=env)
+        waited = authface(*words, env=ENV)
         assert waited.returncode == 0, waited.stdout + waited.stderr
         assert "waiting until" in waited.stdout
         assert len(manifest(root, "photos")) == 70
@@ -202,43 +167,11 @@ def test_a_budget_that_is_spent_is_remembered(tmp_path, authface):
         root = make_workspace(tmp_path / "ws", authface, server)
         words = ("collect", "-w", root, "--source", "unsplash", "--query", "x", "--i-have-permission", "all", "--no-wait")
         for expected in (2, 2):  # the page, and a report that is refused; then not even one more
-            assert authface(*words, env={"UNSPLASH_ACCESS_KEY": KEY}).returncode == 4
+            assert authface(*words, env=ENV).returncode == 4
             assert len(server.requests) <= expected
         photos = manifest(root, "photos")
         assert list(photos["photo_id"]) == ["us_a"]  # images are not counted
         assert photos["download_reported_at"].isna().all()
-
-
-def test_what_is_not_asked_again(tmp_path, authface):
-    """A wrong key, a permission that lacks, spam: explained in a line, and asked once."""
-    with UnsplashServer([Photo("a", picture(1), 6000, 4000)]) as server:
-        root = make_workspace(tmp_path / "ws", authface, server)
-        words = ("collect", "-w", root, "--source", "unsplash", "--query")
-        env = {"UNSPLASH_ACCESS_KEY": KEY}
-        without = authface(*words, "x", env=env)
-        assert without.returncode == 2
-        assert "--i-have-permission" in without.stderr
-        no_key = authface(*words, "x", "--i-have-permission", "all")
-        assert no_key.returncode == 3
-        assert "UNSPLASH_ACCESS_KEY" in no_key.stderr
-        wrong = authface(*words, "x", "--i-have-permission", "all", env={"UNSPLASH_ACCESS_KEY": "other"})
-        assert wrong.returncode == 2
-        assert "does not know the key" in wrong.stderr
-        assert "other" not in wrong.stderr.replace("another", "")
-        server.api_faults = ["json403"]
-        refused = authface(*words, "x", env=env)
-        assert refused.returncode == 2
-        assert "permission to access this resource" in refused.stderr
-        assert len(server.requests) == 1
-        server.spam = {"buy"}
-        spam = authface(*words, "buy", env=env)
-        assert spam.returncode == 2
-        assert "flagged as spam" in spam.stderr
-        both = authface(*words, "buy", "--query", "x", env=env)
-        assert both.returncode == 4  # the other query came
-        assert len(manifest(root, "photos")) == 1
-        for done in (without, no_key, wrong, refused, spam, both):
-            assert "Traceback" not in done.stderr
 
 
 def test_plan_says_and_stops(tmp_path, authface):
@@ -246,7 +179,7 @@ def test_plan_says_and_stops(tmp_path, authface):
     with UnsplashServer(photos, limit=50) as server:
         root = make_workspace(tmp_path / "ws", authface, server)
         words = ("collect", "-w", root, *WORDS[:4], "--min-megapixels", 5, "--details", "--plan")
-        done = authface(*words, "--json", env={"UNSPLASH_ACCESS_KEY": KEY})
+        done = authface(*words, "--json", env=ENV)
         assert done.returncode == 0, done.stderr
         said = json.loads(done.stdout)
         assert said["found"] == {"query portrait": 300}
@@ -257,7 +190,7 @@ def test_plan_says_and_stops(tmp_path, authface):
         assert said["bytes"] == pytest.approx(150 * 24e6 * 0.45)
         assert len(server.requests) == 1
         assert not server.image_requests
-        read = authface(*words, env={"UNSPLASH_ACCESS_KEY": KEY})
+        read = authface(*words, env=ENV)
         assert "310 requests" in read.stdout
         assert "6.2 hours" in read.stdout
         assert manifest(root, "photos").empty
@@ -268,10 +201,9 @@ def test_max_photos_details_place_and_shifting_pages(tmp_path, authface):
     with UnsplashServer(photos) as server:
         server.shift = [Photo(f"new{n}", picture(900 + n), 6000, 4000) for n in range(5)]
         root = make_workspace(tmp_path / "ws", authface, server)
-        env = {"UNSPLASH_ACCESS_KEY": KEY}
         words = ("collect", "-w", root, "--source", "unsplash", "--topic", "people", "--order-by", "latest")
         permission = ("--i-have-permission", "all")
-        done = authface(*words, "--max-photos", 7, "--details", *permission, env=env)
+        done = authface(*words, "--max-photos", 7, "--details", *permission, env=ENV)
         assert done.returncode == 0, done.stdout + done.stderr
         frame = manifest(root, "photos")
         assert len(frame) == 7
@@ -282,148 +214,10 @@ def test_max_photos_details_place_and_shifting_pages(tmp_path, authface):
         assert b"Berlin" not in b"".join(path.read_bytes() for path in root.rglob("*") if path.is_file())
         settings = root / "authface.toml"
         settings.write_text(settings.read_text().replace("[collect]", "[collect]\nstore_place = true"))
-        rest = authface(*words, "--details", *permission, env=env)
+        rest = authface(*words, "--details", *permission, env=ENV)
         assert rest.returncode == 0, rest.stdout + rest.stderr
         frame = manifest(root, "photos")
         assert frame["photo_id"].is_unique
         assert {f"us_p{n}" for n in range(80)} <= set(frame["photo_id"])
         assert set(server.reports.values()) == {1}
         assert (frame["place"] == "Berlin, Germany").sum() == len(frame) - 7
-
-
-def test_refresh_suggests_to_forget_what_vanished(tmp_path, authface):
-    photos = [Photo(f"p{n}", picture(n), 6000, 4000) for n in range(4)]
-    with UnsplashServer(photos) as server:
-        root = make_workspace(tmp_path / "ws", authface, server)
-        env = {"UNSPLASH_ACCESS_KEY": KEY}
-        assert authface("collect", "-w", root, *WORDS[:4], "--i-have-permission", "all", env=env).returncode == 0
-        server.by_id("p2").deleted = True
-        done = authface("collect", "-w", root, "--source", "unsplash", "--refresh", env=env)
-        assert done.returncode == 0, done.stderr
-        assert "authface forget -- us_p2" in done.stdout
-        assert "vanished at its source" in authface("status", "-w", root).stdout
-        assert len(manifest(root, "photos")) == 4  # a suggestion: nothing is taken out
-        server.by_id("p2").deleted = False
-        assert authface("collect", "-w", root, "--source", "unsplash", "--refresh", env=env).returncode == 0
-        assert "vanished" not in authface("status", "-w", root).stdout
-
-
-def test_the_face_gate_looks_at_previews(tmp_path, authface, weights, photos):
-    from PIL import Image
-
-    with Image.open(photos["astronaut-nasa.png"]) as face:
-        data = picture(1, base=face.convert("RGB"))
-    offered = [Photo("face", data, 6000, 4000), Photo("no_face", picture(5, (400, 300)), 6000, 4000)]
-    with UnsplashServer(offered) as server:
-        root = make_workspace(tmp_path / "ws", authface, server)
-        words = ("collect", "-w", root, *WORDS[:4], "--face-gate", "--i-have-permission", "all")
-        done = authface(*words, env={"UNSPLASH_ACCESS_KEY": KEY})
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert list(manifest(root, "photos")["photo_id"]) == ["us_face"]
-        assert reasons(root)["us_no_face"].startswith("collect:preview|dropped|no_face")
-        assert server.image_requests == {"face": 2, "no_face": 1}
-        assert not os.listdir(root / "cache/previews")
-        assert authface(*words, env={"UNSPLASH_ACCESS_KEY": KEY}).returncode == 0
-        assert server.image_requests == {"face": 2, "no_face": 1}  # a preview is looked at once
-
-
-def test_a_full_disk_is_seen_before_it_is_full(tmp_path, authface):
-    with UnsplashServer([Photo("a", picture(1), 6000, 4000)]) as server:
-        root = make_workspace(tmp_path / "ws", authface, server, "keep_free_gb = 1000000")
-        done = authface("collect", "-w", root, *WORDS[:4], "--i-have-permission", "all", env={"UNSPLASH_ACCESS_KEY": KEY})
-        assert done.returncode == 2
-        assert "not enough disk" in done.stderr
-        assert not server.image_requests
-
-
-def test_private_hosts_must_be_named(tmp_path, authface):
-    with UnsplashServer([]) as server:
-        root = make_workspace(tmp_path / "ws", authface, server)
-        settings = root / "authface.toml"
-        settings.write_text(settings.read_text().replace('allowed_hosts = ["127.0.0.1"]', ""))
-        done = authface("collect", "-w", root, *WORDS[:4], "--i-have-permission", "all", env={"UNSPLASH_ACCESS_KEY": KEY})
-        assert done.returncode == 2
-        assert "allowed_hosts" in done.stderr
-        assert not server.requests
-
-
-def test_strange_answers_stop_nothing(tmp_path, authface):
-    """Halves of characters, sizes that none has, a report that is refused, locations that are none, details that are null."""
-    photos = [Photo(f"p{n}", picture(n), 6000, 4000) for n in range(6)]
-    photos[1].width = 10**30
-    photos[2].last_name = "x\ud83d"
-    with UnsplashServer(photos) as server:
-        server.report_status = {"p3": 400}
-        server.locations = {"p4": "https://key@evil.example/x", "p5": "http://[::bad"}
-        server.null_details = True
-        root = make_workspace(tmp_path / "ws", authface, server)
-        env = {"UNSPLASH_ACCESS_KEY": KEY}
-        done = authface("collect", "-w", root, *WORDS[:4], "--details", "--i-have-permission", "all \udce9", env=env)
-        assert done.returncode == 0, done.stdout + done.stderr
-        frame = manifest(root, "photos").set_index("photo_id")
-        assert set(frame.index) == {"us_p0", "us_p2", "us_p3", "us_p4", "us_p5"}
-        assert frame["details_at"].notna().all()
-        assert sorted(frame.index[frame["download_reported_at"].isna()]) == ["us_p3", "us_p4", "us_p5"]
-        assert server.reports == {"p0": 1, "p2": 1}
-        assert reasons(root)["us_p1"].endswith("size: none that a photograph has")
-        again = authface("collect", "-w", root, *WORDS[:4], env=env)
-        assert again.returncode == 0, again.stderr
-        assert server.reports == {"p0": 1, "p2": 1}
-
-
-def test_a_key_that_is_none_is_not_shown(tmp_path, authface):
-    with UnsplashServer([]) as server:
-        root = make_workspace(tmp_path / "ws", authface, server)
-        for key in ("abc\ndef", "clé", "two words"):
-            done = authface("collect", "-w", root, *WORDS[:4], "--i-have-permission", "x", env={"UNSPLASH_ACCESS_KEY": key})
-            assert done.returncode == 2
-            assert "holds no access key" in done.stderr
-            assert "def" not in done.stderr
-            assert "clé" not in done.stderr
-
-
-def test_a_server_that_repeats_itself_is_left(tmp_path, authface):
-    with UnsplashServer([Photo("a", picture(1), 6000, 4000)]) as server:
-        server.repeats = True
-        root = make_workspace(tmp_path / "ws", authface, server)
-        words = ("collect", "-w", root, "--source", "unsplash", "--collection", "7", "--i-have-permission", "x")
-        assert authface(*words, env={"UNSPLASH_ACCESS_KEY": KEY}).returncode == 0
-        assert len([path for path in server.requests if "/collections/" in path]) == 2
-
-
-def test_refresh_goes_on_where_the_hour_ended(tmp_path, authface):
-    photos = [Photo(f"p{n}", picture(n), 6000, 4000) for n in range(5)]
-    with UnsplashServer(photos) as server:
-        root = make_workspace(tmp_path / "ws", authface, server)
-        env = {"UNSPLASH_ACCESS_KEY": KEY}
-        assert authface("collect", "-w", root, *WORDS[:4], "--i-have-permission", "all", env=env).returncode == 0
-        server.by_id("p0").deleted = True
-        server.limit = sum(server.used.values()) + 3
-        (root / "cache/unsplash/budget.json").unlink()
-        words = ("collect", "-w", root, "--source", "unsplash", "--refresh", "--no-wait")
-        stopped = authface(*words, env=env)
-        assert stopped.returncode == 4
-        assert "authface forget -- us_p0" in stopped.stdout  # what was learnt is kept
-        server.limit = 5000
-        (root / "cache/unsplash/budget.json").unlink()
-        before = len(server.requests)
-        rest = authface(*words, env=env)
-        assert rest.returncode == 0, rest.stderr
-        assert len(server.requests) - before == 2  # the others were asked already
-        assert authface(*words, "--query", "x", env=env).returncode == 2
-
-
-def test_a_refusal_that_a_setting_lifts_is_lifted(tmp_path, authface):
-    with UnsplashServer([Photo("a", os.urandom(10) + picture(1), 6000, 4000), Photo("b", picture(2), 6000, 4000)]) as server:
-        server.by_id("a").data = picture(3, (700, 700))
-        root = make_workspace(tmp_path / "ws", authface, server)
-        settings = root / "authface.toml"
-        settings.write_text(settings.read_text().replace("max_megabytes = 1", "max_megabytes = 0.004"))
-        words = ("collect", "-w", root, *WORDS[:4], "--i-have-permission", "x")
-        env = {"UNSPLASH_ACCESS_KEY": KEY}
-        assert authface(*words, env=env).returncode == 0
-        assert reasons(root)["us_a"].startswith("collect|dropped|too_large")
-        settings.write_text(settings.read_text().replace("max_megabytes = 0.004", "max_megabytes = 1"))
-        assert authface(*words, env=env).returncode == 0
-        assert set(manifest(root, "photos")["photo_id"]) == {"us_a", "us_b"}
-        assert "us_a" not in reasons(root)
