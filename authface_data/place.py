@@ -10,13 +10,17 @@ import io
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 
 from PIL import Image
 
 GPS_IFD = 0x8825
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-# A TIFF header where EXIF begins: a TIFF file itself, JPEG and HEIC ("Exif"), WebP ("EXIF" and a length).
-TIFF = re.compile(rb"(?:\A|Exif\0\0|EXIF.{4})(II\*\0|MM\0\*)", re.DOTALL)
+# Before a TIFF header: nothing in a TIFF file, a word in JPEG and HEIC, a word and a length in WebP.
+EXIF_WORDS = ((b"Exif\0\0", 0), (b"EXIF", 4))
+TIFF = (b"II*\0", b"MM\0*")
+# An XMP packet lies between these words; 1 MB where the closing one is missing.
+XMP_WORDS, XMP_MOST = (b"xmpmeta", b"rdf:RDF"), 1 << 20
 NAMES = (
     rb"(?:[\w-]+:[Gg][Pp][Ss]\w+|photoshop:(?:City|State|Country)|Iptc4xmpCore:(?:Location|CountryCode)"
     rb"|Iptc4xmpExt:(?:City|Sublocation|ProvinceState|CountryName|CountryCode|Location\w+))"
@@ -56,18 +60,33 @@ def gps(data: bytes) -> tuple[float | None, float | None]:
 
 
 def _blanked(data: bytes) -> bytes:
+    """Looks for fixed words first: patterns are matched only where they can be, for a photograph has tens of megabytes."""
     out = bytearray(data)
-    for found in TIFF.finditer(data):
-        _empty_gps(out, found.start(1))
-    if any(hint in data for hint in HINTS):
-        for pattern in (XMP_VALUE, XMP_ELEMENT):
-            for found in pattern.finditer(bytes(out)):
-                out[found.start(2) : found.end(2)] = b" " * len(found[2])
-    at = data.find(IPTC_BLOCK)
-    while at >= 0:
+    for start in (0, *(at + len(word) + gap for word, gap in EXIF_WORDS for at in _places(data, word))):
+        if data.startswith(TIFF, start):
+            _empty_gps(out, start)
+    for word in XMP_WORDS:
+        first = data.find(word)
+        if first >= 0:
+            last = data.rfind(word)
+            _blank_xmp(out, first, last if last > first else min(first + XMP_MOST, len(out)))
+    for at in _places(data, IPTC_BLOCK):
         _blank_iptc(out, at + len(IPTC_BLOCK))
-        at = data.find(IPTC_BLOCK, at + 1)
     return bytes(out)
+
+
+def _places(data: bytes, word: bytes) -> Iterator[int]:
+    """Where a word stands."""
+    at = data.find(word)
+    while at >= 0:
+        yield at
+        at = data.find(word, at + 1)
+
+
+def _blank_xmp(out: bytearray, first: int, last: int) -> None:
+    for pattern in (XMP_VALUE, XMP_ELEMENT):
+        for found in pattern.finditer(bytes(out[first:last])):
+            out[first + found.start(2) : first + found.end(2)] = b" " * len(found[2])
 
 
 def _blank_iptc(out: bytearray, at: int) -> None:
