@@ -10,17 +10,19 @@ import io
 import struct
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 
+from authface_data.region import JpegRegions, Piece
 from manifests.workspace import Workspace
 
 Image.MAX_IMAGE_PIXELS = 500_000_000
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif")
 # What Pillow raises at a file that it cannot decode.
 UNDECODABLE = (OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+JPEGS = ("JPEG", "MPO")
 SIDEWAYS = (5, 6, 7, 8)
 EXIF_IFD, ORIENTATION, TIFF_WIDTH = 0x8769, 0x0112, 0x0100
 
@@ -91,6 +93,22 @@ class Photo:
         if wanted not in self._decoded:
             self._decoded[wanted] = self._decode(wanted)
         return self._decoded[wanted]
+
+    def region(self, box_px: tuple[int, int, int, int], shrink: int = 1) -> Piece:
+        """The part of the upright photograph within a box (pixel edges, cut at its borders), of a JPEG at 1/shrink.
+
+        shrink: 1, 2, 4 or 8; the piece tells what it came to, which is 1 for other formats.
+        """
+        width, height = self.size_px
+        x0, y0, x1, y1 = (max(box_px[0], 0), max(box_px[1], 0), min(box_px[2], width), min(box_px[3], height))
+        if self.format not in JPEGS:
+            return Piece(self.pixels()[y0:y1, x0:x1], (x0, y0), 1)
+        image, origin, shrink = self._jpeg.cut((x0, y0, x1, y1), shrink)
+        return Piece(np.asarray(to_srgb(image)), origin, shrink)
+
+    @cached_property
+    def _jpeg(self) -> JpegRegions:
+        return JpegRegions(self.data, cast(int, self.exif.get(ORIENTATION, 1)))
 
     def _decode(self, long_px: int) -> np.ndarray:
         full = max(self.size_px)

@@ -56,14 +56,14 @@ def start_process(chain: Chain, root: str, hand_out: SimpleQueue[str], threads: 
     threading.Thread(target=_die_with_parent, daemon=True).start()
     for name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):  # read when torch and OpenCV are imported, in setup
         os.environ[name] = str(threads)
-    _keep_memory()
+    keep_memory()
     try:
         start(chain, Workspace(root), hand_out.get())
     except Exception as error:
         _broken = error
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Have glibc keep what pictures leave behind: giving it back and asking anew costs a third of decoding."""
     try:
         mallopt = ctypes.CDLL(None).mallopt

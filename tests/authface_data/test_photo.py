@@ -112,3 +112,50 @@ def test_what_cannot_be_decoded_raises():
     picture(400, 400).save(whole, "JPEG")
     with pytest.raises(OSError):  # noqa: PT011
         Photo(lambda: whole.getvalue()[:3000]).pixels()
+
+
+@pytest.mark.parametrize("progressive", [False, True], ids=["baseline", "progressive"])
+@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_region_is_that_part_of_the_photograph(photos, orientation, subsampling, progressive):
+    """Every way a file can lie, odd sizes, and only as many rows as it takes: the same pixels."""
+    with Image.open(photos["obama.jpg"]) as opened:
+        stored = opened.crop((0, 0, 607, 803))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo = saved(stored, "JPEG", quality=92, subsampling=subsampling, progressive=progressive, exif=exif)
+    whole = photo.pixels()
+    width, height = photo.size_px
+    for box in ((0, 0, width, height), (101, 57, 311, 290), (200, 300, 900, 410), (-20, -30, 64, 80)):
+        piece = photo.region(box)
+        x0, y0 = piece.origin_px
+        there = whole[y0 : y0 + piece.pixels.shape[0], x0 : x0 + piece.pixels.shape[1]]
+        assert np.array_equal(piece.pixels, there)
+        assert (x0, y0) == (max(box[0], 0), max(box[1], 0))
+        assert piece.pixels.shape[:2] == (min(box[3], height) - y0, min(box[2], width) - x0)
+
+
+@pytest.mark.parametrize("shrink", [2, 4, 8])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_region_lies_where_it_says(photos, orientation, shrink):
+    """A bright square is found where the piece's mapping puts it, to a tenth of a decoded pixel."""
+    pixels = np.zeros((403, 605, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = np.zeros((605, 403, 3) if orientation in (5, 6, 7, 8) else (403, 605, 3), np.uint8)
+    upright[160:224, 96:192] = 255
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }.get(orientation)  # fmt: skip
+    image = Image.fromarray(upright)
+    stored = image.transpose(undo) if undo is not None else image
+    assert stored.size == pixels.shape[1::-1]
+    piece = saved(stored, "JPEG", quality=100, subsampling=0, exif=exif).region((40, 50, 300, 390), shrink)
+    assert piece.shrink == shrink
+    light = piece.pixels[..., 0].astype(float)
+    ys, xs = np.mgrid[: light.shape[0], : light.shape[1]]
+    centre = np.array([[(xs * light).sum(), (ys * light).sum()]]) / light.sum()
+    assert np.abs(piece.to_photo(centre)[0] - [143.5, 191.5]).max() < 0.1 * shrink
+    assert np.allclose(piece.from_photo(piece.to_photo(centre)), centre)

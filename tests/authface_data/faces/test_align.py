@@ -1,11 +1,13 @@
 """FFHQ's alignment: golden quads, and the published recipe written out again, slowly."""
 
+import io
+
 import numpy as np
 import pytest
+from ffhq_recipe import psnr, recipe
 from PIL import Image
-from scipy import ndimage
 
-from authface_data.faces.align import align, ffhq_quad, to_crop
+from authface_data.faces.align import align, align_photo, ffhq_quad, to_crop
 from authface_data.photo import Photo
 
 GOLDEN = [
@@ -34,54 +36,6 @@ def test_golden_quads(features, corners, size):
     assert abs(quad.size_px - size) < 1e-3
 
 
-def recipe(image: Image.Image, quad: np.ndarray, size: int) -> Image.Image:
-    """The published steps, one by one, with Pillow and scipy."""
-    quad = quad.copy()
-    qsize = float(np.hypot(*(quad[3] - quad[0])))
-    shrink = int(np.floor(qsize / size * 0.5))
-    if shrink > 1:
-        image = image.resize(
-            (int(np.rint(image.width / shrink)), int(np.rint(image.height / shrink))), Image.Resampling.LANCZOS
-        )
-        quad, qsize = quad / shrink, qsize / shrink
-    border = max(int(np.rint(qsize * 0.1)), 3)
-    low, high = np.floor(quad.min(0)).astype(int), np.ceil(quad.max(0)).astype(int)
-    crop = (
-        max(low[0] - border, 0),
-        max(low[1] - border, 0),
-        min(high[0] + border, image.width),
-        min(high[1] + border, image.height),
-    )
-    image, quad = image.crop(crop), quad - crop[:2]
-    low, high = np.floor(quad.min(0)).astype(int), np.ceil(quad.max(0)).astype(int)
-    pad = [
-        max(-low[0] + border, 0),
-        max(-low[1] + border, 0),
-        max(high[0] - image.width + border, 0),
-        max(high[1] - image.height + border, 0),
-    ]
-    if max(pad) > border - 4:
-        pad = np.maximum(pad, int(np.rint(qsize * 0.3)))
-        pixels = np.pad(np.float32(image), ((pad[1], pad[3]), (pad[0], pad[2]), (0, 0)), "reflect")
-        h, w, _ = pixels.shape
-        y, x, _ = np.ogrid[:h, :w, :1]
-        mask = np.maximum(
-            1.0 - np.minimum(np.float32(x) / pad[0], np.float32(w - 1 - x) / pad[2]),
-            1.0 - np.minimum(np.float32(y) / pad[1], np.float32(h - 1 - y) / pad[3]),
-        )
-        blur = qsize * 0.02
-        pixels += (ndimage.gaussian_filter(pixels, [blur, blur, 0]) - pixels) * np.clip(mask * 3.0 + 1.0, 0.0, 1.0)
-        pixels += (np.median(pixels, axis=(0, 1)) - pixels) * np.clip(mask, 0.0, 1.0)
-        image = Image.fromarray(np.uint8(np.clip(np.rint(pixels), 0, 255)), "RGB")
-        quad = quad + pad[:2]
-    big = image.transform((4096, 4096), Image.Transform.QUAD, (quad + 0.5).flatten(), Image.Resampling.BILINEAR)
-    return big.resize((size, size), Image.Resampling.LANCZOS)
-
-
-def psnr(a, b) -> float:
-    return float(10 * np.log10(255**2 / np.mean((np.asarray(a, float) - np.asarray(b, float)) ** 2)))
-
-
 @pytest.mark.parametrize(
     ("eye_left", "eye_right", "mouth_left", "mouth_right"),
     [
@@ -97,6 +51,45 @@ def test_the_picture_is_that_of_the_published_recipe(photos, eye_left, eye_right
     quad = ffhq_quad(*np.array([eye_left, eye_right, mouth_left, mouth_right], float))
     ours = align(picture, quad, 512)
     assert psnr(ours.pixels, recipe(Image.fromarray(picture), quad.corners_px, 512)) >= 40
+
+
+def enlarged(path, factor: int, grain: float, **options) -> bytes:
+    """A photograph made `factor` times larger, with a camera's grain, as a JPEG."""
+    import cv2
+
+    with Image.open(path) as opened:
+        image = opened.convert("RGB").resize((opened.width * factor, opened.height * factor), Image.Resampling.BICUBIC)
+    noise = np.random.default_rng(0).normal(0, grain, (image.height, image.width, 1)).astype(np.float32)
+    noise = cv2.GaussianBlur(noise, (0, 0), 0.7)[..., None]
+    out = io.BytesIO()
+    Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)).save(out, "JPEG", quality=95, **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("size", [512, 1024])
+def test_a_reduced_decode_gives_the_same_picture(photos, size, orientation):
+    """Half the scale for crops of 1024 px, a quarter for 512, of files that lie on all sides."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = enlarged(photos["obama2.jpg"], 5, 4.0, exif=exif)
+    photo = Photo(lambda: data)
+    width, height = photo.size_px
+    x, y = 0.48 * width, 0.45 * height
+    features = np.array([(-360, -200), (400, -140), (-280, 420), (270, 470)], float) + (x, y)
+    quad = ffhq_quad(*features)
+    assert 2.3 < quad.size_px / 1024 < 3.0
+    ours = align_photo(photo, quad, size)
+    assert psnr(ours.pixels, recipe(Image.fromarray(Photo(lambda: data).pixels()), quad.corners_px, size)) >= 40
+
+
+def test_a_face_at_the_edge_of_a_reduced_decode(photos):
+    data = enlarged(photos["obama2.jpg"], 5, 4.0)
+    photo = Photo(lambda: data)
+    quad = ffhq_quad(*np.array([(300, 700), (1400, 760), (400, 1800), (1250, 1840)], float))
+    ours = align_photo(photo, quad, 1024)
+    assert ours.pad_fraction > 0.1
+    assert psnr(ours.pixels, recipe(Image.fromarray(Photo(lambda: data).pixels()), quad.corners_px, 1024)) >= 40
 
 
 def test_landmarks_follow_the_pixels():
