@@ -182,7 +182,7 @@ def _pad_fraction(quad: Quad, width: int, height: int) -> float:
         polygon = _clip(polygon, axis, limit, keep_below)
     xs, ys = np.array([p[0] for p in polygon]), np.array([p[1] for p in polygon])
     inside = abs(float(xs @ np.roll(ys, -1) - ys @ np.roll(xs, -1))) / 2 if polygon else 0.0
-    return max(0.0, 1.0 - inside / quad.size_px**2)
+    return round(max(0.0, 1.0 - inside / quad.size_px**2), 9)
 
 
 def _clip(polygon: list[tuple], axis: int, limit: float, keep_below: bool) -> list[tuple]:
