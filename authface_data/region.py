@@ -84,7 +84,7 @@ class JpegRegions:
             else:
                 rows = min(-(-rows // BLOCK_ROWS) * BLOCK_ROWS + BLOCK_ROWS, height)
                 data = cut_off(self._data, rows)
-            image = Image.open(io.BytesIO(data))
+            image: Image.Image = Image.open(io.BytesIO(data))
             image.draft("RGB", (width // shrink, max(rows // shrink, 1)))
             image.load()
             self._decoded[shrink] = rows, image

@@ -50,7 +50,9 @@ class Filter(Section):
 
     detector: str = Field("retinaface", description="retinaface | retinaface-mobile")
     min_detector_score: float = Field(0.7, ge=0, le=1, description="detections below this are not faces")
-    detect_long_side_px: int = Field(1280, ge=64, description="the photo is scaled down to this for detection")
+    detect_long_side_px: int = Field(
+        1920, ge=192, description="the photo is scaled down to this for detection, and to a third for large faces"
+    )
     landmarks: str = Field("dlib", description="dlib (68 points) | retinaface5 (the detector's five)")
     size: Literal[512, 1024, 2048] = Field(1024, description="side of the aligned crops, px; one per workspace")
     metrics: list[str] = Field(["musiq"], description="IQA metrics, by pyiqa's names")

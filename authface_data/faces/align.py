@@ -77,6 +77,11 @@ def to_crop(points_px: np.ndarray, quad: Quad, size_px: int) -> np.ndarray:
     return np.linalg.solve(axes, (points_px - north_west).T).T * size_px - 0.5
 
 
+def shrink_of(quad: Quad, size_px: int) -> int:
+    """The reduction (1, 2, 4, 8) at which a JPEG still has what a crop of size_px needs of it."""
+    return shrink_for(quad.size_px / (ROOM * size_px))
+
+
 def align(picture: np.ndarray, quad: Quad, size_px: int) -> Crop:
     """Cut the quad out of a picture (H, W, 3) uint8 and resample it to size_px."""
     return align_photo(Whole(picture), quad, size_px)
@@ -91,7 +96,7 @@ def align_photo(photo: Source, quad: Quad, size_px: int) -> Crop:
     """
     width, height = photo.size_px
     left, top, right, bottom = _surroundings(quad.corners_px, quad.size_px, width, height)
-    piece = photo.region((left, top, right, bottom), shrink_for(quad.size_px / (ROOM * size_px)))
+    piece = photo.region((left, top, right, bottom), shrink_of(quad, size_px))
     corners, qsize = piece.from_photo(quad.corners_px), quad.size_px / piece.shrink
     pixels, corners = _padded(piece.pixels, corners, qsize)
     sample = _filtered if qsize >= ROOM * size_px else _supersampled

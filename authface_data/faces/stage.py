@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image
 
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
-from authface_data.faces.align import Crop, Quad, align, ffhq_quad, to_crop
+from authface_data.faces.align import Crop, Quad, align_photo, ffhq_quad, shrink_of, to_crop
+from authface_data.faces.detect import detect
 from authface_data.faces.detectors import Detection, make_detector
-from authface_data.faces.landmarks import eyes_and_mouth, five_of, make_landmarker
+from authface_data.faces.landmarks import eyes_and_mouth, five_of, make_landmarker, predictor_square
 from authface_data.faces.pose import head_pose
 from authface_data.faces.regions import regions
 from authface_data.hashes import perceptual_hash
@@ -32,11 +33,10 @@ class FacesStage:
     """
 
     name = "faces"
-    version = 3  # 2: another model of the head under the pose; 3: perceptual hashes of crops
+    version = 4  # 2: another model of the head under the pose; 3: perceptual hashes of crops; 4: two scales, one resampling
     subject: Subject = "photo"
     gives = FACES
     input_mark = "mark"
-    batch_size = 1
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class FacesStage:
         self.detector_name, self.landmarks_name, self.size_px = detector, landmarks, size_px
         self.min_score, self.long_side_px, self.weights_dir = min_detector_score, detect_long_side_px, weights_dir
         self.detector, self.landmarker = make_detector(detector), make_landmarker(landmarks)
-        self.uses_gpu = self.detector.uses_gpu
+        self.uses_gpu, self.batch_size = self.detector.uses_gpu, self.detector.batch_size
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -67,37 +67,40 @@ class FacesStage:
         self.landmarker.setup(self.weights_dir)
 
     def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
-        return [self._one(item, write_pixels) for item in batch]
+        found = detect(self.detector, [item.picture for item in batch], self.long_side_px, self.min_score)
+        return [self._one(item, faces, write_pixels) for item, faces in zip(batch, found, strict=True)]
 
-    def _one(self, item: Item, write_pixels: WritePixels) -> Rows | Dropped:
-        photo: Photo = item.picture
+    def _one(self, item: Item, found: list[Detection], write_pixels: WritePixels) -> Rows | Dropped:
         if item.row.get("aligned"):
-            return self._aligned(item, photo, write_pixels)
-        found = self._detect(photo)
+            return self._aligned(item, found, write_pixels)
         if not found:
             return Dropped("no_face", threshold=self.min_score)
+        photo: Photo = item.picture
         mark = fingerprint(detector=self._detector_settings())
-        rows = []
-        for face in found:
-            sixty_eight = self.landmarker.locate(photo.pixels(), face.landmarks5_px)
+        rows = {}
+        # The lowest face first: a JPEG is decoded down to it, and that serves the others.
+        for face in sorted(found, key=lambda face: -face.box_px[3]):
+            sixty_eight = self._landmarks(photo, face)
             quad = ffhq_quad(*eyes_and_mouth(face.landmarks5_px if sixty_eight is None else sixty_eight))
-            crop = align(photo.pixels(), quad, self.size_px)
+            crop = align_photo(photo, quad, self.size_px)
             face_id = f"{item.key}_{short_hash(f'{mark} {np.rint(face.box_px).astype(int).tolist()}')}"
-            rows.append(self._row(face_id, photo, face, sixty_eight, self.landmarks_name, quad, crop, write_pixels))
-        return Rows(rows)
+            rows[id(face)] = self._row(face_id, photo, face, sixty_eight, self.landmarks_name, quad, crop, write_pixels)
+        return Rows([rows[id(face)] for face in found])
 
-    def _detect(self, photo: Photo) -> list[Detection]:
-        """Faces found at a reduced scale, in pixels of the photograph."""
-        small = photo.pixels(self.long_side_px)
-        scale = np.array(photo.size_px) / (small.shape[1], small.shape[0])
-        # Boxes are edges. Points are pixel centres: half a pixel is added before scaling and taken off after.
-        return [
-            Detection(face.box_px * np.tile(scale, 2), face.score, (face.landmarks5_px + 0.5) * scale - 0.5)
-            for face in self.detector.detect(small, self.min_score)
-        ]
+    def _landmarks(self, photo: Photo, face: Detection) -> np.ndarray | None:
+        """The 68 points in pixels of the photograph, found where the crop will come from: at its scale, in its part."""
+        quad = ffhq_quad(*eyes_and_mouth(face.landmarks5_px))
+        square = predictor_square(face.landmarks5_px)
+        margin = 0.2 * (square[2] - square[0])
+        low, high = np.floor(square[:2] - margin), np.ceil(square[2:] + margin)
+        box = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+        piece = photo.region(box, shrink_of(quad, self.size_px))
+        points = self.landmarker.locate(piece.pixels, piece.from_photo(face.landmarks5_px))
+        return None if points is None else piece.to_photo(points)
 
-    def _aligned(self, item: Item, photo: Photo, write_pixels: WritePixels) -> Rows | Dropped:
+    def _aligned(self, item: Item, found: list[Detection], write_pixels: WritePixels) -> Rows | Dropped:
         """The one face of a picture that its source has aligned already: the whole picture is the quad."""
+        photo: Photo = item.picture
         picture = photo.pixels()
         height, width = picture.shape[:2]
         if width != height:
@@ -112,7 +115,6 @@ class FacesStage:
             face = Detection(np.concatenate([points.min(0), points.max(0)]), float("nan"), five_of(points))
             sixty_eight, backend = points, "source"
         else:
-            found = self._detect(photo)
             if not found:
                 return Dropped("no_face", threshold=self.min_score)
             face = max(found, key=lambda one: float(np.prod(one.box_px[2:] - one.box_px[:2])))

@@ -8,6 +8,7 @@ import httpx
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from authface_data.download import Arrived, Downloader, Job, Refused
+from authface_data.faces.detect import detect
 from authface_data.faces.detectors import make_detector
 from authface_data.hosts import Hosts
 from authface_data.photo import UNDECODABLE, Photo
@@ -71,9 +72,9 @@ class PreviewGate:
 
     def _judge(self, job: Job, out: set[str]) -> None:
         try:
-            pixels = Photo(job.target.read_bytes).pixels(self.filter.detect_long_side_px)
+            found = detect(self.detector, [Photo(job.target.read_bytes)], self.filter.detect_long_side_px, self.least_score)
         except UNDECODABLE:
             return
-        if not self.detector.detect(pixels, self.least_score):
+        if not found[0]:
             out.add(job.key)
             self.refusals.refuse(job.key, PREVIEW, "no_face in the preview", None, self.least_score)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol
@@ -27,15 +28,19 @@ class Detection:
 
 
 class Detector(Protocol):
-    """revision: names the weights; uses_gpu: whether it takes one. `setup` raises Missing where the weights are not there."""
+    """revision: names the weights; uses_gpu: whether it takes one; batch_size: how many pictures it is best given at once.
+
+    `setup` raises Missing where the weights are not there.
+    """
 
     revision: str
     uses_gpu: bool
+    batch_size: int
 
     def setup(self, device: str, weights_dir: str | None) -> None: ...
 
-    def detect(self, picture: np.ndarray, min_score: float) -> list[Detection]:
-        """Faces in a picture, (H, W, 3) uint8 sRGB, best first."""
+    def detect(self, pictures: Sequence[np.ndarray], min_score: float) -> list[list[Detection]]:
+        """Faces in each of some pictures, (H, W, 3) uint8 sRGB, best first; a picture's faces are its own affair."""
         ...
 
 

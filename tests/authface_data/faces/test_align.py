@@ -7,9 +7,8 @@ import pytest
 from ffhq_recipe import psnr, recipe
 from PIL import Image
 
-from authface_data.faces.align import ROOM, align, align_photo, ffhq_quad, to_crop
+from authface_data.faces.align import align, align_photo, ffhq_quad, shrink_of, to_crop
 from authface_data.photo import Photo
-from authface_data.region import shrink_for
 
 GOLDEN = [
     (
@@ -76,7 +75,7 @@ def test_a_reduced_decode_gives_the_same_picture(photos, orientation):
     photo = Photo(lambda: data)
     middle = np.array(photo.size_px) / 2
     quad = ffhq_quad(*np.array([(-160, -100), (180, -70), (-130, 190), (120, 210)], float) + middle)
-    assert photo.region((0, 0, 64, 64), shrink_for(quad.size_px / (ROOM * 512))).shrink == 2
+    assert photo.region((0, 0, 64, 64), shrink_of(quad, 512)).shrink == 2
     ours = align_photo(photo, quad, 512)
     assert ours.pad_fraction == 0
     assert psnr(ours.pixels, recipe(Image.fromarray(Photo(lambda: data).pixels()), quad.corners_px, 512)) >= 40
