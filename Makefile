@@ -19,6 +19,7 @@ demo: .venv/.installed
 
 test: .venv/.installed
 	$(BIN)/authface demo --fetch
+	$(BIN)/python tests/support/public_faces.py
 	AUTHFACE_NEED_ASSETS=1 $(BIN)/pytest -q --numprocesses auto --dist loadfile
 
 fast: .venv/.installed

@@ -141,7 +141,7 @@ class FacesStage:
     ) -> dict[str, Any]:
         landmarks = face.landmarks5_px if sixty_eight is None else sixty_eight
         features = eyes_and_mouth(landmarks)
-        pose = head_pose(landmarks, photo.size_px)
+        pose = head_pose(landmarks, face.landmarks5_px)
         landmarks_crop = to_crop(landmarks, quad, self.size_px)
         on_photo = np.all((landmarks >= 0) & (landmarks < photo.size_px), axis=1)
         seen = regions(landmarks_crop, self.size_px, pose.yaw_deg, on_photo)

@@ -1,7 +1,7 @@
 """Clipped highlights and shadows on the face.
 
-Looks at the middle of the crop, where the face is (FFHQ's alignment: the central 60 % of both sides). A pixel is clipped if any
-channel is at least 254, or all are at most 2. With p the share of such pixels, score = 1 - min(p / 0.5, 1).
+At face scale, in an oval around eyes, nose and mouth. A pixel is clipped if any channel is at least 253, or all are at most 3. With p
+the share of such pixels, score = exp(-p / 0.15): .37 where 15 % of the face are gone.
 
 Fails on: saturated make-up and neon light (one channel clips without loss of detail), black hair falling over the face.
 """
@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import numpy as np
 
-VERSION = "1"
-MARGIN, WORST_SHARE = 0.2, 0.5
+from authface_data.quality.face_scale import SIZE_PX, at_face_scale
+
+VERSION = "2"
+CENTRE, HALF, SHARE = (0.5, 0.58), (0.22, 0.30), 0.15
 
 
 def score(crop: np.ndarray) -> float:
-    """0 (half of the face or more is clipped) to 1 (nothing is), of (H, W, 3) uint8."""
-    height, width = crop.shape[:2]
-    top, left = int(height * MARGIN), int(width * MARGIN)
-    face = crop[top : height - top, left : width - left]
-    clipped = (face >= 254).any(-1) | (face <= 2).all(-1)
-    return 1.0 - min(float(clipped.mean()) / WORST_SHARE, 1.0)
+    """0 (half of the face is clipped) to 1 (nothing is), of (H, H, 3) uint8."""
+    rows, columns = (np.mgrid[:SIZE_PX, :SIZE_PX] + 0.5) / SIZE_PX
+    oval = ((columns - CENTRE[0]) / HALF[0]) ** 2 + ((rows - CENTRE[1]) / HALF[1]) ** 2 <= 1
+    face = at_face_scale(crop)[oval]
+    clipped = (face >= 253).any(-1) | (face <= 3).all(-1)
+    return float(np.exp(-clipped.mean() / SHARE))

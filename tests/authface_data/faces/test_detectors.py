@@ -86,7 +86,7 @@ def test_pose_signs(detector, photos):
 
     def pose(picture):
         face = detector.detect([picture], 0.7)[0][0]
-        return head_pose(landmarker.locate(picture, face.landmarks5_px), (picture.shape[1], picture.shape[0]))
+        return head_pose(landmarker.locate(picture, face.landmarks5_px), face.landmarks5_px)
 
     looking_left = pixels(photos["obama2.jpg"])
     straight = pose(looking_left)

@@ -1,0 +1,34 @@
+"""Banding: smooth shading in steps, from too few levels (heavy editing of 8 bit, a poor screen or export).
+
+At face scale, in squares of 15 px whose brightness spans 5 to 30 levels: of a slope every difference between neighbours is alike, of
+stairs a few are large and the rest nothing. q = mean(d)^2 / mean(d^2) is 1 for a slope, about .6 for natural skin, and falls with the share
+of steps for stairs. The median of the squares, both directions averaged. score is .5 at q = .33.
+
+Fails on: drawings and flat make-up; stairs that noise or resampling has blurred away (not visible either); faces with no smooth
+part at all, which get 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from authface_data.quality.face_scale import at_face_scale, blocks, falling
+from authface_data.quality.luma import luma
+
+VERSION = "1"
+SIDE, LEAST, MOST, MIDDLE, WIDTH = 15, 5, 30, 0.33, 0.04
+
+
+def score(crop: np.ndarray) -> float:
+    """0 (stairs) to 1 (slopes), of (H, H, 3) uint8."""
+    brightness = luma(at_face_scale(crop))
+    squares = blocks(brightness[:-1, :-1], SIDE)
+    span = np.ptp(squares, axis=(1, 2))
+    smooth = (span >= LEAST) & (span < MOST)
+    if not smooth.any():
+        return 1.0
+    evenness = []
+    for steps in (np.abs(np.diff(brightness, axis=0))[:, :-1], np.abs(np.diff(brightness, axis=1))[:-1]):
+        of_square = blocks(steps, SIDE)[smooth]
+        evenness.append(np.median(of_square.mean((1, 2)) ** 2 / np.maximum((of_square**2).mean((1, 2)), 1e-6)))
+    return falling(-float(np.mean(evenness)), -MIDDLE, WIDTH)
