@@ -74,10 +74,10 @@ FACES = Manifest(
 )  # fmt: skip
 
 SCORES = Manifest(
-    "scores", 1, ("face_id", "metric"), "face_id",
+    "scores", 2, ("face_id", "metric"), "face_id",
     (
         ("face_id", TEXT), ("metric", TEXT), ("value", REAL), ("metric_version", TEXT), ("crop_policy", TEXT),
-        ("model_revision", TEXT),
+        ("device", TEXT), ("model_revision", TEXT),
     ),
 )  # fmt: skip
 

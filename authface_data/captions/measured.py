@@ -8,7 +8,7 @@
 | light | brightness of the two cheeks | one at least 1.3 times the other: light from that side; within 1.1: even light |
 | key | mean brightness of the crop | < 60 low-key, > 185 high-key |
 | colour | CIELAB chroma of the crop | 95th percentile < 4 black and white; mean b* > 12 warm, < -4 cool |
-| focus | sharpness of the face | > .5 sharp focus, < .3 soft focus |
+| focus | `sharpness` of the face | > .7 sharp focus, < .3 soft focus |
 | background | detail of the corners / detail of the face | < .25 blurred background |
 | lens, aperture, ISO | EXIF | as they stand |
 """
@@ -32,7 +32,7 @@ class MeasuredStage:
     """Measured tags of a crop. They are photographic by nature: the semantic family stays empty."""
 
     name = "measured"
-    version = 1
+    version = 2  # 2: another measure of sharpness
     subject: Subject = "face"
     gives = CAPTIONS
     input_mark = "crop_sha256"
@@ -146,8 +146,8 @@ def _colour(crop: np.ndarray) -> list[str]:
 def _focus(crop: np.ndarray) -> list[str]:
     size = len(crop)
     face = crop[int(0.3 * size) : int(0.8 * size), int(0.25 * size) : int(0.75 * size)]
-    score = sharpness.score(face)
-    focus = "sharp focus" if score > 0.5 else "soft focus" if score < 0.3 else ""
+    score = sharpness.score(crop)
+    focus = "sharp focus" if score > 0.7 else "soft focus" if score < 0.3 else ""
     corners = [crop[: size // 5, : size // 5], crop[: size // 5, -(size // 5) :]]
     behind = min(_detail(corner) for corner in corners)
     return [focus, "blurred background" if behind < 0.25 * _detail(face) else ""]

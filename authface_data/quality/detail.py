@@ -1,11 +1,12 @@
 """Upscaled sources: high frequencies that the crop has room for and does not hold.
 
-On the crop's own pixels, in its middle 60 %, windowed: the power spectrum P of the brightness. The upper octave (.25 to .5 cycles per pixel), as a
-geometric mean so that gaps count, over the power at .03 to .09, which enlarging leaves alone; rounding to 8 bit gives both a floor. r is the
-decimal logarithm of that. score is .5 at r = -4.8, and goes to 0 below it and 1 above.
+On the crop's own pixels, in its middle 60 %, windowed: the power spectrum P of the brightness. The upper octave (.25 to .5
+cycles per pixel), as a geometric mean so that gaps count, over the power at .03 to .09, which enlarging leaves alone; rounding
+to 8 bit gives both a floor. r is the decimal logarithm of that. score is .5 at r = -4.8, and goes to 0 below it and 1 above.
 
-Fails on: noise, grain or sharpening added after enlarging (counts as detail). Blur and heavy smoothing look alike to it. Enlarged by less than
-twice, a source is not told from a soft photograph; `upscaled` and `qsize_px` tell how far the crop itself was enlarged.
+Fails on: noise, grain or sharpening added after enlarging (counts as detail). Blur and heavy smoothing look alike to it.
+Enlarged by less than twice, a source is not told from a soft photograph; `upscaled` and `qsize_px` tell how far the crop itself
+was enlarged.
 """
 
 from __future__ import annotations

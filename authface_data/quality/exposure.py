@@ -1,7 +1,7 @@
 """Clipped highlights and shadows on the face.
 
-At face scale, in an oval around eyes, nose and mouth. A pixel is clipped if any channel is at least 253, or all are at most 3. With p
-the share of such pixels, score = exp(-p / 0.15): .37 where 15 % of the face are gone.
+At face scale, in an oval around eyes, nose and mouth. A pixel is clipped if any channel is at least 253, or all are at most 3.
+With p the share of such pixels, score = exp(-p / 0.15): .37 where 15 % of the face are gone.
 
 Fails on: saturated make-up and neon light (one channel clips without loss of detail), black hair falling over the face.
 """

@@ -1,12 +1,12 @@
 """JPEG blocking: differences between neighbours that come back every eight pixels of the photograph.
 
-The photograph's grid of 8 x 8 blocks lies in the crop turned and scaled as the quad tells; without a quad it is the crop's own. For both
-directions of the grid, the differences of brightness along it (at most 12, so that edges do not count, and less their local mean)
-are compared with waves of the grid's frequency and its next two multiples, at whatever phase: a, the amplitude above twice that at
-frequencies nearby, over the mean difference. score = exp(-a / 0.4).
+The photograph's grid of 8 x 8 blocks lies in the crop turned and scaled as the quad tells; without a quad it is the crop's own.
+For both directions of the grid, the differences of brightness along it (at most 12, so that edges do not count, and less their
+local mean) are compared with waves of the grid's frequency and its next two multiples, at whatever phase: a, the amplitude
+above twice that at frequencies nearby, over the mean difference. score = exp(-a / 0.2).
 
-Fails on: pictures that were shrunk after they were compressed, and whose quad says nothing of it; a grid finer than 2.5 px of the crop
-(not visible either); woven cloth or a screen of just that period.
+Fails on: pictures that were shrunk after they were compressed, and whose quad says nothing of it; a grid finer than 2.5 px of
+the crop (not visible either); woven cloth or a screen of just that period.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from authface_data.quality.luma import luma
 
 VERSION = "1"
 USES_QUAD = True
-BLOCK_PX, MOST, FINEST, SCALE = 8.0, 12.0, 0.4, 0.4
+BLOCK_PX, MOST, FINEST, SCALE = 8.0, 12.0, 0.4, 0.2
 NEARBY = (-10, -8, -7, -6, -5, 5, 6, 7, 8, 10)  # in cycles per crop
 
 

@@ -1,11 +1,12 @@
 """Gaussian noise: what is left in the calmest parts of the face when everything smooth is taken away.
 
 After Immerkaer 1996 (Fast noise variance estimation): at face scale, the brightness is filtered by the difference of two
-Laplacians, which leaves edges and slopes out; sigma = sqrt(pi / 2) * mean |response| / 6 in each square of 16 px that is neither black
-nor white, and the lower quartile of the squares counts. score = exp(-sigma / 6): .43 at sigma 5, that is noise of 8 in every channel.
+Laplacians, which leaves edges and slopes out; sigma = sqrt(pi / 2) * mean |response| / 6 in each square of 16 px that is
+neither black nor white, and the lower quartile of the squares counts. score = exp(-sigma / 6): .43 at sigma 5, that is noise of
+8 in every channel.
 
-Fails on: fine regular texture over the whole face (a veil, freckles under hard light) counts as noise; noise that was averaged away
-by shrinking the photograph is not seen, and rightly.
+Fails on: fine regular texture over the whole face (a veil, freckles under hard light) counts as noise; noise that was averaged
+away by shrinking the photograph is not seen, and rightly.
 """
 
 from __future__ import annotations

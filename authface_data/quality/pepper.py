@@ -1,7 +1,7 @@
 """Salt-and-pepper noise: single pixels far from all of their neighbours.
 
-At face scale, a pixel counts if its brightness lies outside the range of its eight neighbours by more than 12 of 255. With p the
-share of such pixels, score = exp(-p / 0.005): .37 at half a per cent.
+At face scale, a pixel counts if its brightness lies outside the range of its eight neighbours by more than 12 of 255. With p
+the share of such pixels, score = exp(-p / 0.005): .37 at half a per cent.
 
 Fails on: glitter and water drops (counted as noise), noise that a resize or JPEG has smeared over several pixels (missed).
 """

@@ -1,13 +1,13 @@
 """Blur by defocus or motion: how much a further blur takes away from eyes, nose and mouth.
 
 After Crete et al. 2007 (The blur effect), at face scale, within the middle of the face alone: a blurred background is no fault.
-The brightness, smoothed a little against noise (sigma .8), is blurred with a box of nine pixels along each of four directions; a sharp
-picture loses most of its differences between neighbours, a blurred one few. With D the differences before and B after, the share lost
-is sum(max(D - B, 0)) / sum(D), and the least of the four directions counts (motion blurs only one). score is .5 where a share of .17
-is lost, and goes to 0 and 1 on both sides of it.
+The brightness, smoothed a little against noise (sigma .8), is blurred with a box of nine pixels along each of four directions;
+a sharp picture loses most of its differences between neighbours, a blurred one few. With D the differences before and B after,
+the share lost is sum(max(D - B, 0)) / sum(D), and the least of the four directions counts (motion blurs only one). score is .5
+where a share of .17 is lost, and goes to 0 and 1 on both sides of it.
 
-Fails on: strong noise (counts as sharp), a face of even light with closed eyes (little to go by). A slight blur, of sigma below 2 px on
-a face of 512, is not told from a soft photograph.
+Fails on: strong noise (counts as sharp), a face of even light with closed eyes (little to go by). A slight blur, of sigma below
+2 px on a face of 512, is not told from a soft photograph.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Over-smoothed skin: retouched, beautified or heavily denoised, so that pores are gone and only shading is left.
 
-At face scale, on patches of cheeks and forehead: the fine texture F is the brightness between Gaussians of sigma .7 and 1.4 px, the coarse
-one C between 3 and 6 px, both as the median of absolute values. Smoothing takes the fine one away first, whatever the light and however
-fine the skin, so their ratio tells: r = ln((F + .05) / (C + .3)), the median of the patches. score is .5 at r = -2.05, and
-goes to 0 below it and 1 above.
+At face scale, on patches of cheeks and forehead: the fine texture F is the brightness between Gaussians of sigma .7 and 1.4 px,
+the coarse one C between 3 and 6 px, both as the median of absolute values. Smoothing takes the fine one away first, whatever
+the light and however fine the skin, so their ratio tells: r = ln((F + .05) / (C + .3)), the median of the patches. score is .5
+at r = -2.05, and goes to 0 below it and 1 above.
 
-Fails on: defocus, which takes fine texture away as well (`sharpness` tells the two apart); noise added after retouching (counts as
-texture); beards, fringes and glasses over most patches (counts as texture).
+Fails on: defocus, which takes fine texture away as well (`sharpness` tells the two apart); noise added after retouching (counts
+as texture); beards, fringes and glasses over most patches (counts as texture).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from authface_data.weights import NIQE
 from manifests.ledger import Subject
 from manifests.schema import SCORES
 
-CROP_POLICY = "whole crop"
+CROP_POLICY = f"whole crop, alone, seed {iqa.SEED}"
 
 
 class ScoreStage:
@@ -39,15 +39,17 @@ class ScoreStage:
         return import_module(ARTEFACTS[self.name]).VERSION if self.is_own else iqa.revision()
 
     def setup(self, device: str) -> None:
-        self._score: Callable[[np.ndarray], float] = (
-            import_module(ARTEFACTS[self.name]).score if self.is_own else iqa.Iqa(self.name, device, self.weights_dir).score
-        )
+        self.device = device.partition(":")[0] if self.uses_gpu else "cpu"
+        module = import_module(ARTEFACTS[self.name]) if self.is_own else None
+        self.uses_quad = hasattr(module, "USES_QUAD")
+        self._score: Callable[..., float] = module.score if module else iqa.Iqa(self.name, device, self.weights_dir).score
 
     def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
         return [Rows([self._row(item)]) for item in batch]
 
     def _row(self, item: Item) -> dict[str, Any]:
-        value = self._score(item.picture.pixels())
+        quad = [np.array([list(corner) for corner in item.row["quad_px"]])] if self.uses_quad else []
+        value = self._score(item.picture.pixels(), *quad)
         if not math.isfinite(value):
             raise ValueError(f"{self.name} gave {value}")
         return {
@@ -56,5 +58,6 @@ class ScoreStage:
             "value": value,
             "metric_version": self._version(),
             "crop_policy": CROP_POLICY,
+            "device": self.device,
             "model_revision": NIQE.sha256 if self.name == "niqe" else None,
         }

