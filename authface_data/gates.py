@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.types as pt
 
 from authface_data.duplicates import Exclusions, Same, find_duplicates
+from authface_data.measurements import COLUMNS, Measurements, measurements
+from authface_data.minors import possible_minors
 from manifests.errors import UserMistake
 from manifests.fingerprint import fingerprint
-from manifests.ledger import ALL_GATES, ANY_FACE, last_decisions
-from manifests.schema import FACES, PHOTOS, SCORES, VERDICTS
+from manifests.ledger import ALL_GATES, ANY_FACE, POSSIBLE_MINOR, last_decisions
+from manifests.schema import PHOTOS, VERDICTS
 from manifests.settings import Gate
 from manifests.store import Store
 from manifests.workspace import Workspace
 
 FAILS = {">=": "<", ">": "<=", "<=": ">", "<": ">=", "==": "!="}
-NOTHING = np.array(None, object)
 OF_STAGES = ("collect", "faces")  # besides those with a colon
 DUPLICATES, EXCLUSION = "duplicates", "exclusion"
-RESERVED = {ALL_GATES, ANY_FACE, DUPLICATES, EXCLUSION, *OF_STAGES}
-MEASURED_COLUMNS = [name for name, kind in FACES.columns if pt.is_floating(kind) or pt.is_integer(kind) or pt.is_boolean(kind)]
+RESERVED = {ALL_GATES, ANY_FACE, DUPLICATES, EXCLUSION, POSSIBLE_MINOR, *OF_STAGES}
 
 
 def check(gates: list[Gate], metrics: list[str]) -> None:
@@ -31,118 +32,72 @@ def check(gates: list[Gate], metrics: list[str]) -> None:
     for gate in gates:
         if names.count(gate.name) > 1 or gate.name in RESERVED or ":" in gate.name:
             raise UserMistake(f"gate {gate.name!r}: choose another name (it is used twice, reserved, or has a colon)")
-        if gate.metric not in metrics and gate.metric not in MEASURED_COLUMNS:
-            known = ", ".join([*metrics, *MEASURED_COLUMNS])
+        if gate.metric not in metrics and gate.metric not in COLUMNS:
+            known = ", ".join([*metrics, *COLUMNS])
             raise UserMistake(f"gate {gate.name!r} asks for {gate.metric!r}, which is not measured; there are {known}")
 
 
+@dataclass
+class Judgement:
+    """tables: rows of `verdicts`; kept: (n,) bool, by the gates alone; reasons: (n,) string, null for the kept; measured: of
+    the faces, in the same order."""
+
+    tables: list[pa.Table]
+    kept: np.ndarray
+    reasons: pa.Array
+    measured: Measurements
+
+
 def decide(workspace: Workspace, gates: list[Gate]) -> None:
-    """Judge every face at every gate, and every photo by its faces; the former judgements go in the same commit.
-
-    A face lacking the measurement has `failed` there. Of photographs that are duplicates the best is kept: one with a face that
-    passes, then the largest, then the sharpest. A face is kept if every gate keeps it, its photo is no duplicate, and
-    neither is excluded; a photo if a face of it is kept.
-    """
-    faces = Store(workspace, FACES).read_pandas(["face_id", "photo_id", "crop_phash", *MEASURED_COLUMNS])
-    measured = _measurements(workspace, faces)
-    tables, kept = [], np.ones(len(faces), bool)
-    reasons = pd.Series("", index=faces.index)
-    for gate in gates:
-        values = measured[gate.metric].to_numpy(float) if gate.metric in measured else np.full(len(faces), np.nan)
-        passes, known = _compare(values, gate), np.isfinite(values)
-        fails = f"{gate.metric} {FAILS[gate.op]} {gate.threshold:g}"
-        verdict = np.where(passes, "kept", np.where(known, "dropped", "failed"))
-        reason = np.where(passes, NOTHING, np.where(known, fails, f"no {gate.metric}"))
-        mark = fingerprint(gate=gate.model_dump())
-        tables.append(_verdicts("face", faces["face_id"], gate.name, verdict, reason, values, gate.threshold, mark))
-        reasons[~passes] += np.where(known, fails, f"no {gate.metric}")[~passes] + "; "
-        kept &= passes
-
-    for name, of_faces, of_photos in _over_the_set(workspace, faces, measured, kept):
-        of_photos = of_photos[of_photos.notna() | of_photos.index.isin(faces["photo_id"])]  # no face, and no other's: no matter
-        radius = workspace.settings.filter.duplicate_radius
-        mark = fingerprint(gate=name, radius=radius)
-        for subject, told in (("photo", of_photos), ("face", of_faces)):
-            drops, distance = told.notna().to_numpy(), np.full(len(told), np.nan)
-            distance[drops] = [same.distance for same in told[drops]]
-            words = np.array([getattr(same, "reason", None) for same in told], object)
-            verdict = np.where(drops, "dropped", "kept")
-            tables.append(_verdicts(subject, told.index.to_series(), name, verdict, words, distance, float(radius), mark))
-            if subject == "face":
-                reasons[drops] += pd.Series(words[drops], index=reasons[drops].index) + "; "
-                kept &= ~drops
-
-    mark = fingerprint(gates=[gate.model_dump() for gate in gates])
-    words = reasons.str.removesuffix("; ").where(~pd.Series(kept, index=faces.index), None)
-    verdict = np.where(kept, "kept", "dropped")
-    tables.append(_verdicts("face", faces["face_id"], ALL_GATES, verdict, words, None, None, mark))
-
-    photos = pd.Series(kept, index=faces["photo_id"]).groupby(level=0).sum()
-    why: dict[str, list[str]] = {}  # joined by hand: pandas takes seconds for it where there are many photos
-    for photo_id, word in zip(faces["photo_id"], words, strict=True):
-        if isinstance(word, str):
-            why.setdefault(photo_id, []).append(word)
-    any_kept = photos.to_numpy() > 0
-    why_none = np.where(any_kept, NOTHING, np.array([" | ".join(why.get(one, [])) for one in photos.index], object))
-    verdict = np.where(any_kept, "kept", "dropped")
-    counts = photos.to_numpy(float)
-    tables.append(_verdicts("photo", photos.index.to_series(), ANY_FACE, verdict, why_none, counts, 1.0, mark))
+    """Judge everything and write it down; the former judgements go in the same commit."""
 
     def former(part: pa.Table) -> pa.Array:
         # Everything but the verdicts of stages: gates that are no longer set are former too.
         by_stage = pc.or_(pc.is_in(part["gate"], pa.array(OF_STAGES)), pc.match_substring(part["gate"], ":"))
         return pc.invert(by_stage)
 
-    Store(workspace, VERDICTS).compact(former, pa.concat_tables(tables))
+    tables = judge(workspace, gates).tables
+    Store(workspace, VERDICTS).compact(former, pa.concat_tables(tables), drops_whole_keys=True)
 
 
-def _over_the_set(
-    workspace: Workspace, faces: pd.DataFrame, measured: pd.DataFrame, kept: np.ndarray
-) -> list[tuple[str, pd.Series, pd.Series]]:
-    """(gate, per face_id, per photo_id: what it is the same as, or None) of what is excluded, and of duplicates."""
-    radius = workspace.settings.filter.duplicate_radius
-    photos = Store(workspace, PHOTOS).read_pandas(["photo_id", "sha256", "phash", "pixel_hash", "width", "height"])
-    gates = []
-    passing = pd.Series(kept, index=faces["face_id"])
-    decided = last_decisions(workspace).reindex(faces["face_id"])
-    passing = (passing & (decided != "drop")) | (decided == "keep")
-    exclusions = Exclusions.of(workspace)
-    if exclusions:
-        out = exclusions.find(photos, {"perceptual": "phash", "pixels": "pixel_hash", "file": "sha256"}, radius)
-        crops = exclusions.find(faces[["face_id", "crop_phash"]], {"perceptual": "crop_phash"}, radius)
-        of_photos, of_faces = _told(photos["photo_id"], out), _told(faces["face_id"], crops)
-        inherited = _told(faces["photo_id"], out).to_numpy(object)
-        of_faces = pd.Series([a or b for a, b in zip(of_faces, inherited, strict=True)], index=of_faces.index, dtype=object)
-        gates.append((EXCLUSION, of_faces, of_photos))
-        passing &= of_faces.isna()
-    best = pd.DataFrame(
-        {
-            "photo_id": faces["photo_id"],
-            "passes": passing.to_numpy(),
-            "sharp": measured.get("sharpness", pd.Series(dtype=float)),
-        }
-    )
-    best = best.groupby("photo_id").agg(passes=("passes", "any"), sharp=("sharp", "max"))
-    passes, sharp = best["passes"].to_dict(), best["sharp"].to_dict()
-    photos["passes"] = [bool(passes.get(photo_id, False)) for photo_id in photos["photo_id"]]
-    photos["sharp"] = [float(sharp.get(photo_id, np.nan)) for photo_id in photos["photo_id"]]
-    photos["pixels"] = photos["width"] * photos["height"]
-    ranked = photos.sort_values(["passes", "pixels", "sharp", "photo_id"], ascending=[False, False, False, True])
-    same = find_duplicates(ranked, radius)
-    of_faces = _told(faces["photo_id"], same).set_axis(faces["face_id"])
-    gates.append((DUPLICATES, of_faces, _told(photos["photo_id"], same)))
-    return gates
+def judge(workspace: Workspace, gates: list[Gate]) -> Judgement:
+    """Judge every face at every gate, and every photo by its faces.
+
+    A face lacking the measurement has `failed` there. Of photographs that are duplicates the best is kept: one with a face that
+    passes, then the largest, then the sharpest. Gates of the best N come last, among those that everything else keeps. A
+    face is kept if every gate keeps it, its photo is no duplicate, and neither is excluded; a photo if a face of it is kept.
+    Decisions of people count where faces compete: who was dropped takes no place, who was kept has one.
+    """
+    measured = measurements(workspace)
+    decided = _decided(workspace, measured)
+    judgement = Judgement([], np.ones(len(measured), bool), pa.nulls(len(measured), pa.string()), measured)
+    whole = {False: [gate for gate in gates if gate.best is None], True: [gate for gate in gates if gate.best is not None]}
+    for gate in whole[False]:
+        values = measured.of(gate.metric)
+        passes, known = _compare(values, gate), np.isfinite(values)
+        codes = np.where(passes, -1, np.where(known, 0, 1))
+        words = [f"{gate.metric} {FAILS[gate.op]} {gate.threshold:g}", f"no {gate.metric}"]
+        _record(judgement, gate, np.arange(len(measured)), codes, words, values, float(gate.threshold or 0))
+    _over_the_set(workspace, judgement, decided)
+    for gate in whole[True]:
+        _best(judgement, gate, decided)
+    mark = fingerprint(gates=[gate.model_dump(exclude_none=True) for gate in gates])
+    verdict = _words(np.where(judgement.kept, 0, 1), ["kept", "dropped"])
+    judgement.tables.append(verdicts("face", measured.face_ids, ALL_GATES, verdict, judgement.reasons, None, None, mark))
+    judgement.tables.append(_photos(judgement, mark))
+    judgement.tables.append(_flags(workspace, measured))
+    return judgement
 
 
-def _told(ids: pd.Series, found: dict[str, Same]) -> pd.Series:
-    return pd.Series([found.get(one) for one in ids], index=ids.to_numpy(object), dtype=object)
-
-
-def _measurements(workspace: Workspace, faces: pd.DataFrame) -> pd.DataFrame:
-    """Columns of `faces` and metrics of `scores`, one row per face, in the order of `faces`."""
-    scores = Store(workspace, SCORES).read_pandas(["face_id", "metric", "value"])
-    wide = scores.pivot(index="face_id", columns="metric", values="value").reindex(faces["face_id"])
-    return pd.concat([faces[MEASURED_COLUMNS].astype(float), wide.reset_index(drop=True)], axis=1)
+def _decided(workspace: Workspace, measured: Measurements) -> np.ndarray:
+    """(n,) int: what people said last of each face: 1 keep, -1 drop, 0 nothing."""
+    last = last_decisions(workspace)
+    said = np.zeros(len(measured), int)
+    if len(last):
+        rows = pc.index_in(pa.array(last.index, pa.string()), measured.face_ids).to_numpy(zero_copy_only=False)
+        there = np.isfinite(rows.astype(float))
+        said[rows[there].astype(int)] = np.where(last[there] == "keep", 1, -1)
+    return said
 
 
 def _compare(values: np.ndarray, gate: Gate) -> np.ndarray:
@@ -157,24 +112,163 @@ def _compare(values: np.ndarray, gate: Gate) -> np.ndarray:
         }[gate.op]
 
 
-def _verdicts(subject, ids, gate, verdict, reason, values, threshold, mark) -> pa.Table:
-    """Rows of `verdicts` as a table, one per id; values (n,) or None."""
+def _record(
+    judgement: Judgement,
+    gate: Gate,
+    rows: np.ndarray,
+    codes: np.ndarray,
+    words: list[str],
+    values: np.ndarray,
+    threshold: float,
+) -> None:
+    """Write a gate's verdicts of some faces. codes: -1 kept, else which of the words; 1 means that there is no measurement."""
+    reasons, ids = _words(codes, words), judgement.measured.face_ids
+    verdict = _words(codes + 1, ["kept", "dropped", "failed"])
+    mark = fingerprint(gate=gate.model_dump(exclude_none=True))
+    if len(rows) < len(ids):
+        ids = ids.take(pa.array(rows))
+    judgement.tables.append(verdicts("face", ids, gate.name, verdict, reasons, values, threshold, mark))
+    every = np.full(len(judgement.kept), -1)
+    every[rows] = codes
+    _drop(judgement, every >= 0, _words(every, words))
+
+
+def _drop(judgement: Judgement, drops: np.ndarray, words: pa.Array) -> None:
+    """Faces out, with what is said of them added to their reasons."""
+    former = judgement.reasons
+    both = pc.binary_join_element_wise(former, words, "; ")  # null where either is
+    judgement.reasons = pc.coalesce(both, former, words)
+    judgement.kept &= ~drops
+
+
+def _best(judgement: Judgement, gate: Gate, decided: np.ndarray) -> None:
+    """The best N by a metric of the faces that everything so far keeps, or a person; the others are told where the cut was."""
+    assert gate.best is not None
+    contend = np.flatnonzero((judgement.kept & (decided >= 0)) | (decided > 0))
+    values = judgement.measured.of(gate.metric)[contend]
+    sign = -1.0 if gate.op == ">=" else 1.0
+    known = np.isfinite(values)
+    names = judgement.measured.face_ids.take(pa.array(contend)).to_numpy(zero_copy_only=False).astype(str)
+    order = np.lexsort((names, np.where(known, sign * values, np.inf), -decided[contend]))
+    inside = np.zeros(len(contend), bool)
+    inside[order[: gate.best]] = True
+    inside &= known | (decided[contend] > 0)
+    cut = values[inside & known]
+    threshold = float("nan") if not len(cut) else float(cut.max() if sign > 0 else cut.min())
+    codes = np.where(inside, -1, np.where(known, 0, 1))
+    words = [f"not among the best {gate.best} by {gate.metric}", f"no {gate.metric}"]
+    _record(judgement, gate, contend, codes, words, values, threshold)
+
+
+def _over_the_set(workspace: Workspace, judgement: Judgement, decided: np.ndarray) -> None:
+    """What is excluded, and duplicates: of photographs, and of the faces in them."""
+    radius, measured = workspace.settings.filter.duplicate_radius, judgement.measured
+    photos = Store(workspace, PHOTOS).read_pandas(["photo_id", "sha256", "phash", "pixel_hash", "width", "height"])
+    rows = pc.index_in(measured.photo_ids, pa.array(photos["photo_id"], pa.string()))
+    of_face = pc.fill_null(rows, len(photos)).to_numpy(zero_copy_only=False)  # a face without its photo: one beyond the last
+    passing = (judgement.kept & (decided >= 0)) | (decided > 0)
+    has_face = np.isin(np.arange(len(photos)), of_face)
+    exclusions = Exclusions.of(workspace)
+    if exclusions:
+        out = exclusions.find(photos, {"perceptual": "phash", "pixels": "pixel_hash", "file": "sha256"}, radius)
+        crops = pd.DataFrame({"id": measured.face_ids.to_pylist(), "phash": measured.crop_phashes.to_pylist()})
+        found = exclusions.find(crops, {"perceptual": "phash"}, radius)
+        photo_ids = measured.photo_ids.to_pylist()
+        told = [found.get(face) or out.get(photo) for face, photo in zip(crops["id"], photo_ids, strict=True)]
+        passing &= np.array([one is None for one in told], bool)
+        _same(judgement, EXCLUSION, told, photos["photo_id"], [out.get(one) for one in photos["photo_id"]], has_face, radius)
+    ranked = photos.assign(passes=False, sharp=np.nan, pixels=photos["width"] * photos["height"])
+    if len(measured):
+        ranked["passes"] = np.bincount(of_face, passing, len(photos) + 1)[:-1] > 0
+        sharp = np.full(len(photos) + 1, -np.inf)
+        np.maximum.at(sharp, of_face, np.nan_to_num(measured.of("sharpness"), nan=-np.inf))
+        ranked["sharp"] = sharp[:-1]
+    ranked = ranked.sort_values(["passes", "pixels", "sharp", "photo_id"], ascending=[False, False, False, True])
+    same = find_duplicates(ranked, radius)
+    of_photos = [same.get(one) for one in photos["photo_id"]]
+    beyond = [*of_photos, None]
+    of_faces = [beyond[row] for row in of_face]
+    _same(judgement, DUPLICATES, of_faces, photos["photo_id"], of_photos, has_face, radius)
+
+
+def _same(
+    judgement: Judgement,
+    gate: str,
+    of_faces: list[Same | None],
+    photo_ids: pd.Series,
+    of_photos: list[Same | None],
+    has_face: np.ndarray,
+    radius: int,
+) -> None:
+    """Write down what is the same as something else. A photo without a face, and no other's, has no verdict."""
+    mark = fingerprint(gate=gate, radius=radius)
+    chosen = [row for row, one in enumerate(of_photos) if one is not None or has_face[row]]
+    photos = pa.array([photo_ids.iloc[row] for row in chosen], pa.string())
+    for subject, ids, told in (
+        ("photo", photos, [of_photos[row] for row in chosen]),
+        ("face", judgement.measured.face_ids, of_faces),
+    ):
+        drops = np.array([one is not None for one in told], bool)
+        words = pa.array([one.reason if one else None for one in told], pa.string())
+        distance = np.array([one.distance if one else np.nan for one in told], float)
+        verdict = _words(drops.astype(int), ["kept", "dropped"])
+        judgement.tables.append(verdicts(subject, ids, gate, verdict, words, distance, float(radius), mark))
+        if subject == "face":
+            _drop(judgement, drops, words)
+
+
+def _photos(judgement: Judgement, mark: str) -> pa.Table:
+    """The verdict on each photo that has faces: how many of them are kept, and why none is."""
+    photos = judgement.measured.photo_ids.dictionary_encode()
+    codes = photos.indices.to_numpy(zero_copy_only=False)
+    counts = np.bincount(codes, judgement.kept, len(photos.dictionary))
+    why: dict[int, list[str]] = {}
+    lost = np.flatnonzero(counts[codes] == 0)
+    for row, words in zip(lost, judgement.reasons.take(pa.array(lost)).to_pylist(), strict=True):
+        why.setdefault(codes[row], []).append(words)
+    reasons = pa.array([" | ".join(why[code]) if code in why else None for code in range(len(counts))], pa.string())
+    verdict = _words((counts == 0).astype(int), ["kept", "dropped"])
+    return verdicts("photo", photos.dictionary, ANY_FACE, verdict, reasons, counts.astype(float), 1.0, mark)
+
+
+def _flags(workspace: Workspace, measured: Measurements) -> pa.Table:
+    """Faces that people should look at before they are used: kept as they are, with a reason."""
+    flags = possible_minors(workspace, measured)
+    kept, reasons = pa.array(["kept"] * len(flags), pa.string()), pa.array(list(flags.values()), pa.string())
+    ids = pa.array(list(flags), pa.string())
+    return verdicts("face", ids, POSSIBLE_MINOR, kept, reasons, None, None, fingerprint(gate=POSSIBLE_MINOR))
+
+
+def _words(codes: np.ndarray, words: list[str]) -> pa.Array:
+    """(n,) string: the word of each code, null for -1."""
+    index = pa.array(codes, pa.int32(), mask=codes < 0)
+    return pa.DictionaryArray.from_arrays(index, pa.array(words, pa.string())).cast(pa.string())
+
+
+def verdicts(
+    subject: str,
+    ids: pa.Array,
+    gate: str,
+    verdict: pa.Array,
+    reasons: pa.Array,
+    values: np.ndarray | None,
+    threshold: float | None,
+    mark: str,
+) -> pa.Table:
+    """Rows of `verdicts` as a table, one per id; values (n,), NaN where there is none."""
     count, schema = len(ids), VERDICTS.schema.remove_metadata()
+    now = pa.scalar(pd.Timestamp.now("UTC").to_pydatetime(), schema.field("created_at").type)
     columns = {
-        "subject": np.full(count, subject, object),
-        "id": ids.to_numpy(object),
-        "gate": np.full(count, gate, object),
+        "subject": pa.repeat(subject, count),
+        "id": ids,
+        "gate": pa.repeat(gate, count),
         "verdict": verdict,
-        "reason": reason,
-        "value": values,
-        "threshold": None if threshold is None else np.full(count, threshold),
-        "fingerprint": np.full(count, mark, object),
-        "created_at": np.full(count, pd.Timestamp.now("UTC").to_datetime64()),
+        "reason": reasons,
+        "value": pa.nulls(count, pa.float64()) if values is None else pa.array(values, pa.float64(), from_pandas=True),
+        "threshold": pa.array(
+            [threshold] * count if threshold is None else np.full(count, threshold), pa.float64(), from_pandas=True
+        ),
+        "fingerprint": pa.repeat(mark, count),
+        "created_at": pa.repeat(now, count),
     }
-    arrays = [
-        pa.nulls(count, field.type)
-        if columns[field.name] is None
-        else pa.Array.from_pandas(columns[field.name], type=field.type)
-        for field in schema
-    ]
-    return pa.Table.from_arrays(arrays, schema=schema)
+    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)

@@ -49,7 +49,7 @@ class Credit:
 
 def kept_photos(ws: Workspace) -> pd.DataFrame:
     """Rows of `photos` with a kept face, and how many (`kept_faces`)."""
-    faces = kept_faces(ws)["photo_id"].value_counts()
+    faces = kept_faces(ws, ["photo_id"])["photo_id"].value_counts()
     photos = Store(ws, PHOTOS).read_pandas()
     photos = photos[photos["photo_id"].isin(faces.index)].copy()
     photos["kept_faces"] = photos["photo_id"].map(faces)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Literal
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from manifests.schema import DECISIONS, FACES, VERDICTS
 from manifests.store import Store
@@ -21,6 +23,8 @@ Verdict = Literal["kept", "dropped", "failed"]
 ALL_GATES = "all_gates"
 # Written for every photo whose faces have been judged.
 ANY_FACE = "any_face"
+# Written for faces that a person should look at: kept all the same.
+POSSIBLE_MINOR = "possible_minor"
 # How the reason begins of a photo that is dropped for another.
 DUPLICATE_OF = "duplicate_of:"
 
@@ -55,11 +59,14 @@ def last_decisions(workspace: Workspace) -> pd.Series:
     return frame.groupby("id")["decision"].last()
 
 
-def kept_faces(workspace: Workspace) -> pd.DataFrame:
-    """Rows of `faces` that every gate kept, or that a person kept; none that a person dropped."""
-    faces = Store(workspace, FACES).read_pandas()
-    verdicts = Store(workspace, VERDICTS).read_pandas(["subject", "id", "gate", "verdict"])
-    judged = verdicts[(verdicts["subject"] == "face") & (verdicts["gate"] == ALL_GATES)]
-    kept = faces["face_id"].isin(judged.loc[judged["verdict"] == "kept", "id"])
-    decided = faces["face_id"].map(last_decisions(workspace))
-    return faces[(kept & (decided != "drop")) | (decided == "keep")].reset_index(drop=True)
+def kept_faces(workspace: Workspace, columns: list[str] | None = None) -> pd.DataFrame:
+    """Rows of `faces` that every gate kept, or that a person kept; none that a person dropped. Columns: all, or those named."""
+    wanted = None if columns is None else list(dict.fromkeys(["face_id", *columns]))
+    faces = Store(workspace, FACES).read(wanted)
+    verdicts = Store(workspace, VERDICTS).read(["id", "gate", "verdict"])
+    chosen = verdicts.filter(pc.and_(pc.equal(verdicts["gate"], ALL_GATES), pc.equal(verdicts["verdict"], "kept")))
+    kept = pc.is_in(faces["face_id"], chosen["id"].combine_chunks())
+    decided = last_decisions(workspace)
+    for decision, join in (("drop", lambda a, b: pc.and_(a, pc.invert(b))), ("keep", pc.or_)):
+        kept = join(kept, pc.is_in(faces["face_id"], pa.array(decided.index[decided == decision], pa.string())))
+    return faces.filter(kept).to_pandas()

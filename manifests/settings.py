@@ -62,12 +62,21 @@ class Filter(Section):
 
 
 class Gate(Section):
-    """One decision: a face is kept if `metric op threshold` holds."""
+    """One decision: a face is kept if `metric op threshold` holds, or if it is among the `best` of those that are kept."""
 
     name: str = Field(min_length=1)
-    metric: str = Field(description="a metric of `scores`, or a number or flag column of `faces`")
+    metric: str = Field(description="a metric of `scores`, or a number or flag of `faces`")
     op: Literal[">=", ">", "<=", "<", "=="]
-    threshold: float
+    threshold: float | None = None
+    best: int | None = Field(None, ge=1, description="instead of a threshold: so many; op >= where more is better, else <=")
+
+    @model_validator(mode="after")
+    def _one_way_or_the_other(self) -> Gate:
+        if (self.threshold is None) == (self.best is None):
+            raise ValueError("a gate takes a threshold, or best = N")
+        if self.best is not None and self.op not in (">=", "<="):
+            raise ValueError('with best = N, op is ">=" where more is better, or "<=" where less is')
+        return self
 
 
 class Captions(Section):

@@ -65,16 +65,17 @@ class Store:
             stamped.append({**row, "created_at": now})
         return pa.Table.from_pylist(stamped, schema=self.manifest.schema)
 
-    def compact(self, drop: Drop | None = None, add: pa.Table | None = None) -> int:
+    def compact(self, drop: Drop | None = None, add: pa.Table | None = None, drops_whole_keys: bool = False) -> int:
         """Merge small parts into parts of about 100,000 rows, without superseded rows. Returns how many rows went.
 
-        drop: given a part, a mask of the rows to remove. add: rows that come in with the same commit.
+        drop: given a part, a mask of the rows to remove. add: rows that come in with the same commit. drops_whole_keys: that
+        what is removed never leaves an older row of its key behind, which saves comparing what goes anyway.
         Parts that are large and lose no row stay as they are.
         """
         for name in self.workspace.list(self.folder):
             if name.startswith(PENDING):  # no committed part names it, or opening would have renamed it
                 self.workspace.remove(f"{self.folder}/{name}")
-        last = self._last_of_each_key()
+        last = self._last_of_each_key(drop if drops_whole_keys else None)
         rewritten, tables, gone = [], [], 0
         row = 0
         for path in self.parts():
@@ -157,12 +158,17 @@ class Store:
         """The same as a pandas frame."""
         return self.read(columns).to_pandas()
 
-    def _last_of_each_key(self) -> np.ndarray:
-        """For every row of every part, in order: whether no later row supersedes it."""
+    def _last_of_each_key(self, without: Drop | None = None) -> np.ndarray:
+        """For every row of every part, in order: whether no later row supersedes it. without: rows not worth comparing."""
         columns = _identity(self.manifest)
         tables = [self._read_part(path, columns) for path in self.parts()]
-        empty = self.manifest.schema.remove_metadata().empty_table().select(columns)
-        return _is_last(pa.concat_tables([empty, *tables]), self.manifest)
+        table = pa.concat_tables([self.manifest.schema.remove_metadata().empty_table().select(columns), *tables])
+        if without is None:
+            return _is_last(table, self.manifest)
+        compared = pc.invert(pc.fill_null(without(table), False)).to_numpy()
+        last = np.ones(table.num_rows, bool)
+        last[compared] = _is_last(table.filter(pa.array(compared)), self.manifest)
+        return last
 
     def _metadata(self, path: str) -> dict[bytes, bytes]:
         try:

@@ -144,7 +144,7 @@ def _say(ws: Workspace) -> int:
     from manifests.schema import FACES, PHOTOS, VERDICTS
     from manifests.store import Store
 
-    kept = kept_faces(ws)
+    kept = kept_faces(ws, ["photo_id"])
     faces, photos = Store(ws, FACES).read(["face_id"]).num_rows, Store(ws, PHOTOS).read(["photo_id"]).num_rows
     console.print(f"{len(kept)} of {faces} faces kept, in {kept['photo_id'].nunique()} of {photos} photographs")
     verdicts = Store(ws, VERDICTS).read_pandas(["id", "subject", "gate", "verdict"])

@@ -1,8 +1,8 @@
 """Banding: smooth shading in steps, from too few levels (heavy editing of 8 bit, a poor screen or export).
 
 At face scale, smoothed by sigma 1 so that it matters little how the steps were resampled, in squares of 15 px whose brightness
-spans 5 to 30 levels: of a slope every difference between neighbours is alike, of stairs a few are large and the rest nothing.
-q = mean(d)^2 / mean(d^2) is 1 for a slope, about .64 for natural skin (differences as of a Gaussian: 2 / pi), and falls with the
+spans 5 to 30 levels: of a slope every difference between neighbours is alike, of stairs a few are large and the rest nothing. q
+= mean(d)^2 / mean(d^2) is 1 for a slope, about .64 for natural skin (differences as of a Gaussian: 2 / pi), and falls with the
 share of steps for stairs. The median of the squares, both directions averaged. score is .5 at q = .61.
 
 Fails on: drawings and flat make-up; stairs that noise or resampling has blurred away (not visible either); faces with no smooth

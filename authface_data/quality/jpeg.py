@@ -49,6 +49,6 @@ def _amplitude(brightness: np.ndarray, wave: np.ndarray) -> float:
     above = 0.0
     for multiple in (1, 2, 3):
         if multiple * frequency <= FINEST:
-            nearby = np.mean([at(multiple * frequency + off / len(brightness)) for off in NEARBY])
+            nearby = float(np.mean([at(multiple * frequency + off / len(brightness)) for off in NEARBY]))
             above += max(at(multiple * frequency) - 2 * nearby, 0)
     return above / (float((steps * window).sum() / window.sum()) + 0.3)

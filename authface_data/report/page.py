@@ -50,7 +50,7 @@ def write(workspace: Workspace) -> str:
     workspace.check_nothing_half_forgotten()
     photos = {row["photo_id"]: row for row in Store(workspace, PHOTOS).read().to_pylist()}
     faces = Store(workspace, FACES).read().to_pylist()
-    kept_ids = set(kept_faces(workspace)["face_id"])
+    kept_ids = set(kept_faces(workspace, [])["face_id"])
     verdicts = Store(workspace, VERDICTS).read().to_pylist()
     cards = _cards(workspace, photos, faces, verdicts)
     lost = [

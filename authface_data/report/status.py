@@ -43,7 +43,7 @@ class Status:
 def gather(ws: Workspace) -> Status:
     """Read the manifests and the folder of runs."""
     rows = {name: Store(ws, manifest).read(list(manifest.key)).num_rows for name, manifest in MANIFESTS.items()}
-    kept = kept_faces(ws)
+    kept = kept_faces(ws, ["photo_id"])
     captions = Store(ws, MANIFESTS["captions"]).read_pandas(["face_id", "captioner"])
     used = captions[captions["captioner"].isin(ws.settings.captions.use)]
     captioned = int(kept["face_id"].isin(used["face_id"]).sum())

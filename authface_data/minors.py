@@ -1,0 +1,59 @@
+"""Possible minors: faces that a person should look at before they are used. Words flag them; no model decides.
+
+Nothing is measured in the picture. What photographers, sources and captioners wrote is searched for words of childhood: a flag
+may be wrong (adults are called girls and boys), and a face without a flag may still be a child's.
+"""
+
+from __future__ import annotations
+
+import re
+
+from authface_data.measurements import Measurements
+from manifests.schema import CAPTIONS, PHOTOS
+from manifests.store import Store
+from manifests.workspace import Workspace
+
+WORDS = (
+    "adolescent", "adolescents", "babies", "baby", "boy", "boys", "child", "childhood", "children", "daughter", "girl", "girls",
+    "infant", "infants", "juvenile", "kid", "kids", "kindergarten", "minor", "newborn", "preschooler", "pupil", "schoolboy",
+    "schoolgirl", "son", "teen", "teenage", "teenager", "teenagers", "teens", "toddler", "toddlers", "youngster",
+)  # fmt: skip
+_WORD = re.compile(rf"\b({'|'.join(WORDS)})\b", re.IGNORECASE)
+_AGE = re.compile(
+    r"\b(?:aged?\s+)?(\d{1,2})[\s-]*(?:years?[\s-]*old|y/?o\b|months?[\s-]*old)|\baged?\s+(\d{1,2})\b", re.IGNORECASE
+)
+ADULT = 18
+
+
+def word_of_childhood(text: str | None) -> str | None:
+    """The first word or age in a text that a child may be meant by."""
+    if not text:
+        return None
+    if found := _WORD.search(text):
+        return found[0].lower()
+    for found in _AGE.finditer(text):
+        if "month" in found[0].lower() or int(found[1] or found[2]) < ADULT:
+            return found[0].lower()
+    return None
+
+
+def possible_minors(workspace: Workspace, measured: Measurements) -> dict[str, str]:
+    """face_id -> why it should be looked at."""
+    photos = Store(workspace, PHOTOS).read(["photo_id", "description", "note", "source_tags"]).to_pylist()
+    of_photos = {}
+    for row in photos:
+        for place in ("description", "note", "source_tags"):
+            texts = row[place] if place == "source_tags" else [row[place]]
+            if word := next((word for text in texts or [] if (word := word_of_childhood(text))), None):
+                of_photos[row["photo_id"]] = f"look: {word!r} in the photograph's {place.replace('_', ' ')}"
+                break
+    faces = measured.face_ids.to_pylist()
+    flags = {
+        face: of_photos[photo] for face, photo in zip(faces, measured.photo_ids.to_pylist(), strict=True) if photo in of_photos
+    }
+    known = set(faces)
+    for row in Store(workspace, CAPTIONS).read(["face_id", "captioner", "semantic_tags"]).to_pylist():
+        word = next((word for text in row["semantic_tags"] or [] if (word := word_of_childhood(text))), None)
+        if word and row["face_id"] in known:
+            flags.setdefault(row["face_id"], f"look: {word!r} in the caption by {row['captioner']}")
+    return flags
