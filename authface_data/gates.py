@@ -40,15 +40,21 @@ def check(gates: list[Gate], metrics: list[str]) -> None:
 @dataclass
 class Judgement:
     """tables: rows of `verdicts`; kept: (n,) bool, by the gates alone; reasons: (n,) string, null for the kept; measured: of
-    the faces, in the same order."""
+    the faces, in the same order; decided: (n,) int, what people said last of each: 1 keep, -1 drop, 0 nothing."""
 
     tables: list[pa.Table]
     kept: np.ndarray
     reasons: pa.Array
     measured: Measurements
+    decided: np.ndarray
+
+    @property
+    def in_the_set(self) -> np.ndarray:
+        """(n,) bool: what is kept when people have had the last word."""
+        return (self.kept & (self.decided >= 0)) | (self.decided > 0)
 
 
-def decide(workspace: Workspace, gates: list[Gate]) -> None:
+def decide(workspace: Workspace, gates: list[Gate]) -> Judgement:
     """Judge everything and write it down; the former judgements go in the same commit."""
 
     def former(part: pa.Table) -> pa.Array:
@@ -56,8 +62,9 @@ def decide(workspace: Workspace, gates: list[Gate]) -> None:
         by_stage = pc.or_(pc.is_in(part["gate"], pa.array(OF_STAGES)), pc.match_substring(part["gate"], ":"))
         return pc.invert(by_stage)
 
-    tables = judge(workspace, gates).tables
-    Store(workspace, VERDICTS).compact(former, pa.concat_tables(tables), drops_whole_keys=True)
+    judgement = judge(workspace, gates)
+    Store(workspace, VERDICTS).compact(former, pa.concat_tables(judgement.tables), drops_whole_keys=True)
+    return judgement
 
 
 def judge(workspace: Workspace, gates: list[Gate]) -> Judgement:
@@ -69,18 +76,18 @@ def judge(workspace: Workspace, gates: list[Gate]) -> Judgement:
     Decisions of people count where faces compete: who was dropped takes no place, who was kept has one.
     """
     measured = measurements(workspace)
-    decided = _decided(workspace, measured)
-    judgement = Judgement([], np.ones(len(measured), bool), pa.nulls(len(measured), pa.string()), measured)
+    count, decided = len(measured), _decided(workspace, measured)
+    judgement = Judgement([], np.ones(count, bool), pa.nulls(count, pa.string()), measured, decided)
     whole = {False: [gate for gate in gates if gate.best is None], True: [gate for gate in gates if gate.best is not None]}
     for gate in whole[False]:
         values = measured.of(gate.metric)
         passes, known = _compare(values, gate), np.isfinite(values)
         codes = np.where(passes, -1, np.where(known, 0, 1))
         words = [f"{gate.metric} {FAILS[gate.op]} {gate.threshold:g}", f"no {gate.metric}"]
-        _record(judgement, gate, np.arange(len(measured)), codes, words, values, float(gate.threshold or 0))
-    _over_the_set(workspace, judgement, decided)
+        _record(judgement, gate, np.arange(count), codes, words, values, float(gate.threshold or 0))
+    _over_the_set(workspace, judgement)
     for gate in whole[True]:
-        _best(judgement, gate, decided)
+        _best(judgement, gate)
     mark = fingerprint(gates=[gate.model_dump(exclude_none=True) for gate in gates])
     verdict = _words(np.where(judgement.kept, 0, 1), ["kept", "dropped"])
     judgement.tables.append(verdicts("face", measured.face_ids, ALL_GATES, verdict, judgement.reasons, None, None, mark))
@@ -90,7 +97,7 @@ def judge(workspace: Workspace, gates: list[Gate]) -> Judgement:
 
 
 def _decided(workspace: Workspace, measured: Measurements) -> np.ndarray:
-    """(n,) int: what people said last of each face: 1 keep, -1 drop, 0 nothing."""
+    """As in `Judgement`."""
     last = last_decisions(workspace)
     said = np.zeros(len(measured), int)
     if len(last):
@@ -141,10 +148,10 @@ def _drop(judgement: Judgement, drops: np.ndarray, words: pa.Array) -> None:
     judgement.kept &= ~drops
 
 
-def _best(judgement: Judgement, gate: Gate, decided: np.ndarray) -> None:
+def _best(judgement: Judgement, gate: Gate) -> None:
     """The best N by a metric of the faces that everything so far keeps, or a person; the others are told where the cut was."""
     assert gate.best is not None
-    contend = np.flatnonzero((judgement.kept & (decided >= 0)) | (decided > 0))
+    contend, decided = np.flatnonzero(judgement.in_the_set), judgement.decided
     values = judgement.measured.of(gate.metric)[contend]
     sign = -1.0 if gate.op == ">=" else 1.0
     known = np.isfinite(values)
@@ -160,13 +167,13 @@ def _best(judgement: Judgement, gate: Gate, decided: np.ndarray) -> None:
     _record(judgement, gate, contend, codes, words, values, threshold)
 
 
-def _over_the_set(workspace: Workspace, judgement: Judgement, decided: np.ndarray) -> None:
+def _over_the_set(workspace: Workspace, judgement: Judgement) -> None:
     """What is excluded, and duplicates: of photographs, and of the faces in them."""
     radius, measured = workspace.settings.filter.duplicate_radius, judgement.measured
     photos = Store(workspace, PHOTOS).read_pandas(["photo_id", "sha256", "phash", "pixel_hash", "width", "height"])
     rows = pc.index_in(measured.photo_ids, pa.array(photos["photo_id"], pa.string()))
     of_face = pc.fill_null(rows, len(photos)).to_numpy(zero_copy_only=False)  # a face without its photo: one beyond the last
-    passing = (judgement.kept & (decided >= 0)) | (decided > 0)
+    passing = judgement.in_the_set
     has_face = np.isin(np.arange(len(photos)), of_face)
     exclusions = Exclusions.of(workspace)
     if exclusions:
@@ -203,7 +210,7 @@ def _same(
     """Write down what is the same as something else. A photo without a face, and no other's, has no verdict."""
     mark = fingerprint(gate=gate, radius=radius)
     chosen = [row for row, one in enumerate(of_photos) if one is not None or has_face[row]]
-    photos = pa.array([photo_ids.iloc[row] for row in chosen], pa.string())
+    photos = pa.array(photo_ids, pa.string()).take(pa.array(chosen, pa.int64()))
     for subject, ids, told in (
         ("photo", photos, [of_photos[row] for row in chosen]),
         ("face", judgement.measured.face_ids, of_faces),

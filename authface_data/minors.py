@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+import pyarrow.compute as pc
+
 from authface_data.measurements import Measurements
 from manifests.schema import CAPTIONS, PHOTOS
 from manifests.store import Store
@@ -39,21 +41,22 @@ def word_of_childhood(text: str | None) -> str | None:
 
 def possible_minors(workspace: Workspace, measured: Measurements) -> dict[str, str]:
     """face_id -> why it should be looked at."""
-    photos = Store(workspace, PHOTOS).read(["photo_id", "description", "note", "source_tags"]).to_pylist()
+    photos = Store(workspace, PHOTOS).read(["photo_id", "description", "note", "source_tags"])
+    said = pc.or_(pc.or_(pc.is_valid(photos["description"]), pc.is_valid(photos["note"])), pc.is_valid(photos["source_tags"]))
     of_photos = {}
-    for row in photos:
+    for row in photos.filter(said).to_pylist():
         for place in ("description", "note", "source_tags"):
             texts = row[place] if place == "source_tags" else [row[place]]
             if word := next((word for text in texts or [] if (word := word_of_childhood(text))), None):
                 of_photos[row["photo_id"]] = f"look: {word!r} in the photograph's {place.replace('_', ' ')}"
                 break
-    faces = measured.face_ids.to_pylist()
-    flags = {
-        face: of_photos[photo] for face, photo in zip(faces, measured.photo_ids.to_pylist(), strict=True) if photo in of_photos
-    }
-    known = set(faces)
-    for row in Store(workspace, CAPTIONS).read(["face_id", "captioner", "semantic_tags"]).to_pylist():
+    captions = Store(workspace, CAPTIONS).read(["face_id", "captioner", "semantic_tags"]).to_pylist()
+    if not of_photos and not captions:
+        return {}
+    photo_of = dict(zip(measured.face_ids.to_pylist(), measured.photo_ids.to_pylist(), strict=True))
+    flags = {face: of_photos[photo] for face, photo in photo_of.items() if photo in of_photos}
+    for row in captions:
         word = next((word for text in row["semantic_tags"] or [] if (word := word_of_childhood(text))), None)
-        if word and row["face_id"] in known:
+        if word and row["face_id"] in photo_of:
             flags.setdefault(row["face_id"], f"look: {word!r} in the caption by {row['captioner']}")
     return flags

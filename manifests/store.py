@@ -158,6 +158,10 @@ class Store:
         """The same as a pandas frame."""
         return self.read(columns).to_pandas()
 
+    def distinct(self, column: str) -> set:
+        """The values that a column has, of superseded rows as well."""
+        return {value for path in self.parts() for value in self._read_part(path, [column])[column].unique().to_pylist()}
+
     def _last_of_each_key(self, without: Drop | None = None) -> np.ndarray:
         """For every row of every part, in order: whether no later row supersedes it. without: rows not worth comparing."""
         columns = _identity(self.manifest)

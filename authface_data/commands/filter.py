@@ -14,6 +14,7 @@ from manifests.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from authface_data.engine.local import Outcomes
+    from authface_data.gates import Judgement
     from manifests.settings import Filter
     from manifests.workspace import Workspace
 
@@ -57,8 +58,7 @@ def filter(
             if not stored:
                 raise UserMistake("nothing is scored yet: `authface filter` first, without --regate")
             gates.check(ws.settings.gates, stored)
-            gates.decide(ws, ws.settings.gates)
-            _say(ws)
+            _say(ws, gates.decide(ws, ws.settings.gates))
             return
         gates.check(ws.settings.gates, [*ARTEFACTS, *settings.metrics])
         if unknown := [metric for metric in settings.metrics if metric not in {*ARTEFACTS, *stored}]:
@@ -66,8 +66,8 @@ def filter(
 
             iqa.check(unknown)
         outcomes = measure(ws, settings, workers, again, yes)
-        gates.decide(ws, ws.settings.gates)
-        finish(outcomes, "authface caption" if _say(ws) else "authface report")
+        kept = _say(ws, gates.decide(ws, ws.settings.gates))
+        finish(outcomes, "authface caption" if kept else "authface report")
 
 
 def with_options(settings: Filter, given: dict) -> Filter:
@@ -86,7 +86,7 @@ def stored_metrics(ws: Workspace) -> list[str]:
     from manifests.schema import SCORES
     from manifests.store import Store
 
-    return sorted(Store(ws, SCORES).read(["metric"])["metric"].unique().to_pylist())
+    return sorted(Store(ws, SCORES).distinct("metric"))
 
 
 def measure(ws: Workspace, settings: Filter, workers: int | None, again: bool, redo: bool) -> Outcomes:
@@ -137,23 +137,32 @@ def mark_of(photo: dict[str, Any]) -> str:
     return fingerprint(sha256=photo["sha256"], landmarks=photo["landmarks68_px"])
 
 
-def _say(ws: Workspace) -> int:
+def _say(ws: Workspace, judgement: Judgement) -> int:
     """Print what is kept, and what could not be judged. Returns the number of kept faces."""
+    import numpy as np
+    import pyarrow.compute as pc
+
     from authface_data.gates import DUPLICATES
-    from manifests.ledger import kept_faces
-    from manifests.schema import FACES, PHOTOS, VERDICTS
+    from manifests.ledger import POSSIBLE_MINOR
+    from manifests.schema import PHOTOS, VERDICTS
     from manifests.store import Store
 
-    kept = kept_faces(ws, ["photo_id"])
-    faces, photos = Store(ws, FACES).read(["face_id"]).num_rows, Store(ws, PHOTOS).read(["photo_id"]).num_rows
-    console.print(f"{len(kept)} of {faces} faces kept, in {kept['photo_id'].nunique()} of {photos} photographs")
-    verdicts = Store(ws, VERDICTS).read_pandas(["id", "subject", "gate", "verdict"])
-    same = verdicts[(verdicts["subject"] == "photo") & (verdicts["verdict"] == "dropped")]["gate"].value_counts()
-    if same.get(DUPLICATES, 0):
-        console.print(f"{same[DUPLICATES]} photographs are duplicates of others (reason duplicate_of:ID)")
-    failed = verdicts[verdicts["verdict"] == "failed"]["id"].nunique()
-    if failed:
+    kept, faces = judgement.in_the_set, len(judgement.measured)
+    in_photos = len(judgement.measured.photo_ids.filter(np.asarray(kept)).unique())
+    photos = Store(ws, PHOTOS).read(["photo_id"]).num_rows
+    console.print(f"{int(kept.sum())} of {faces} faces kept, in {in_photos} of {photos} photographs")
+    verdicts = Store(ws, VERDICTS).read(["subject", "id", "gate", "verdict"])
+
+    dropped = pc.and_(pc.equal(verdicts["verdict"], "dropped"), pc.equal(verdicts["subject"], "photo"))
+    if same := pc.sum(pc.and_(dropped, pc.equal(verdicts["gate"], DUPLICATES))).as_py():
+        console.print(f"{same} photographs are duplicates of others (reason duplicate_of:ID)")
+    if flagged := pc.sum(pc.equal(verdicts["gate"], POSSIBLE_MINOR)).as_py():
         console.print(
-            f"[yellow]{failed} could not be judged or measured:[/] `authface status` says why, `authface filter` goes on"
+            f"[yellow]{flagged} faces may be of minors:[/] look at them with `authface review sheet`, where they come first"
         )
-    return len(kept)
+    failed = verdicts.filter(pc.equal(verdicts["verdict"], "failed"))["id"].unique()
+    if len(failed):
+        console.print(
+            f"[yellow]{len(failed)} could not be judged or measured:[/] `authface status` says why, `authface filter` goes on"
+        )
+    return int(kept.sum())
