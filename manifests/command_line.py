@@ -8,6 +8,7 @@ import json
 import shlex
 import signal
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -44,8 +45,12 @@ def shown(path: object) -> str:
 
 
 def print_json(value: Any) -> None:
-    """A dataclass, a list of them, or plain values, for a machine."""
-    print(json.dumps(value, indent=1, default=dataclasses.asdict))
+    """A dataclass, a list of them, or plain values and times, for a machine."""
+
+    def plain(one: Any) -> Any:
+        return one.isoformat() if isinstance(one, datetime) else dataclasses.asdict(one)
+
+    print(json.dumps(value, indent=1, default=plain))
 
 
 # Typer carries its own copy of click, or in older versions depends on it: the base of its usage errors in either.

@@ -6,11 +6,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from authface_data.commands.outcome import finish
-from manifests.command_line import RetryOption, WorkersOption, WorkspaceOption, YesOption, console, wants_retry
+from manifests.command_line import (
+    JsonOption,
+    RetryOption,
+    WorkersOption,
+    WorkspaceOption,
+    YesOption,
+    console,
+    print_json,
+    shown,
+    wants_retry,
+)
 from manifests.errors import UserMistake
 from manifests.fingerprint import fingerprint
+
+EXAMPLES = 5
 
 if TYPE_CHECKING:
     from authface_data.engine.local import Outcomes
@@ -29,10 +42,14 @@ def filter(
         typer.Option(metavar="FILE", help="Hashes of pictures to keep out, a test set's say; remembered (`authface hashes`)."),
     ] = None,
     regate: Annotated[bool, typer.Option("--regate", help="Only decide again, from stored scores.")] = False,
+    what_if: Annotated[
+        str | None, typer.Option(metavar='"METRIC>=X"', help="Only show what another threshold would change, with faces.")
+    ] = None,
     workspace: WorkspaceOption = None,
     retry: RetryOption = None,
     workers: WorkersOption = None,
     yes: YesOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Detect, measure and align faces, find duplicates, decide what is kept. Options stand over `[filter]` in authface.toml."""
     again = wants_retry(retry)
@@ -47,6 +64,13 @@ def filter(
     given = {name: value for name, value in given.items() if value is not None}
     if regate and given:
         raise UserMistake("--regate decides from stored scores: it takes no other option of measuring")
+    if what_if is not None:
+        if regate or given or exclude_hashes:
+            raise UserMistake("--what-if changes nothing: it takes no other option but --json")
+        _say_what_if(ws, what_if, as_json)
+        return
+    if as_json:
+        raise UserMistake("--json goes with --what-if")
     with ws.lock("filter"):
         settings = with_options(ws.settings.filter, given)
         if exclude_hashes is not None:
@@ -135,6 +159,24 @@ def mark_of(photo: dict[str, Any]) -> str:
     if not photo["aligned"]:
         return str(photo["sha256"])
     return fingerprint(sha256=photo["sha256"], landmarks=photo["landmarks68_px"])
+
+
+def _say_what_if(ws: Workspace, asked: str, as_json: bool) -> None:
+    from authface_data.what_if import what_if
+
+    change = what_if(ws, asked, stored_metrics(ws))
+    if as_json:
+        print_json(change)
+        return
+    gate = f"gate {', '.join(change.replaced)}" if change.replaced else "a new gate"
+    console.print(f"With {escape(change.asked)} ({escape(gate)}): {change.kept_then} faces kept, now {change.kept_now}")
+    for ids, word in ((change.lost, "dropped"), (change.gained, "kept again")):
+        if ids:
+            more = f" and {len(ids) - EXAMPLES} others" if len(ids) > EXAMPLES else ""
+            console.print(f"  {len(ids)} {word}: {', '.join(ids[:EXAMPLES])}{more}")
+    if change.picture:
+        console.print(f"Look at them: {shown(ws.root)}/{change.picture}")
+        console.print("Next: set the threshold in authface.toml, then [bold]authface filter --regate[/]")
 
 
 def _say(ws: Workspace, judgement: Judgement) -> int:

@@ -1,4 +1,4 @@
-"""`authface init`, `status`, `report`, `migrate`: a workspace made and looked at."""
+"""`authface init`, `status`, `explain`, `report`, `migrate`: a workspace made and looked at."""
 
 from __future__ import annotations
 
@@ -38,6 +38,22 @@ def status(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> No
         print_json(found)
     else:
         facts.show(found, console)
+
+
+def explain(
+    id: Annotated[str, typer.Argument(metavar="ID", help="A face_id or a photo_id.")],
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A face's whole story, or a photograph's: source, measurements, every gate's verdict, captions, decisions, runs."""
+    from authface_data import explain as story
+    from manifests.workspace import Workspace
+
+    told = story.explain(Workspace.find(workspace), id)
+    if as_json:
+        print_json(told)
+    else:
+        story.show(told, console)
 
 
 def report(workspace: WorkspaceOption = None) -> None:
