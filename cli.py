@@ -2,7 +2,7 @@
 
 import typer
 
-from authface_data.commands import caption, collect, demo, filter, hashes, rights, workspace
+from authface_data.commands import caption, collect, demo, filter, hashes, review, rights, workspace
 from authface_train.commands import degrade, restore, train
 from manifests.command_line import Commands
 
@@ -18,6 +18,7 @@ DATA, TRAIN, LOOK = "Make the data", "Train and restore", "Look and look after"
 app.command(rich_help_panel=DATA)(workspace.init)
 app.command(rich_help_panel=DATA)(collect.collect)
 app.command(rich_help_panel=DATA)(filter.filter)
+app.add_typer(review.app, name="review", rich_help_panel=DATA)
 app.command(rich_help_panel=DATA)(caption.caption)
 app.command(rich_help_panel=TRAIN)(train.train_prior)
 app.command(rich_help_panel=TRAIN)(train.train_restore)

@@ -99,10 +99,10 @@ CAPTIONS = Manifest(
 )  # fmt: skip
 
 DECISIONS = Manifest(
-    "decisions", 1, ("id", "reviewer", "decided_at"), "id",
+    "decisions", 2, ("id", "reviewer", "decided_at"), "id",
     (
-        ("id", TEXT), ("reviewer", TEXT), ("decision", TEXT), ("reason", TEXT), ("semantic_tags", TAGS),
-        ("photographic_tags", TAGS), ("note", TEXT), ("decided_at", TIME),
+        ("id", TEXT), ("reviewer", TEXT), ("decision", TEXT), ("rating", INT), ("reason", TEXT), ("semantic_tags", TAGS),
+        ("photographic_tags", TAGS), ("note", TEXT), ("decided_at", TIME), ("photo_id", TEXT), ("box_px", NUMBERS),
     ),
 )  # fmt: skip
 

@@ -46,8 +46,21 @@ def training_view(workspace: Workspace, tags: TagChoice = "both", allow_unknown_
     return view.sort_values("face_id").reset_index(drop=True)
 
 
+def used_captions(workspace: Workspace) -> dict[str, tuple[list[str], list[str]]]:
+    """face_id -> its semantic and its photographic tags: the first captioner's in `captions.use`, as a person left them."""
+    frame = _tagged(workspace)
+    return {str(row.Index): (_tags(row.semantic_tags), _photographic(row)) for row in frame.itertuples()}
+
+
 def _captions(workspace: Workspace, tags: TagChoice) -> pd.DataFrame:
     """face_id, captioner, caption: of each face the first captioner in `captions.use`, tags as a person left them."""
+    frame = _tagged(workspace)
+    captions = [_caption(row, tags) for row in frame.itertuples()]
+    return pd.DataFrame({"face_id": frame.index, "captioner": frame["captioner"].to_numpy(), "caption": captions})
+
+
+def _tagged(workspace: Workspace) -> pd.DataFrame:
+    """Rows of `captions` by face_id, one each, with a person's tags in place of the captioner's, and whether that is so."""
     frame = Store(workspace, CAPTIONS).read_pandas()
     order = {name: rank for rank, name in enumerate(workspace.settings.captions.use)}
     frame = frame[frame["captioner"].isin(list(order))]
@@ -60,21 +73,23 @@ def _captions(workspace: Workspace, tags: TagChoice) -> pd.DataFrame:
         edited = edited[edited.index.isin(frame.index)]
         frame.loc[edited.index, "edited"] = True
         frame[family] = [edited.get(face_id, own) for face_id, own in frame[family].items()]
-    captions = [_caption(row, tags) for row in frame.itertuples()]
-    return pd.DataFrame({"face_id": frame.index, "captioner": frame["captioner"].to_numpy(), "caption": captions})
+    return frame
 
 
 def _caption(row, tags: TagChoice) -> str:
     if tags == "none":
         return ""
-    semantic, photographic = _tags(row.semantic_tags), _tags(row.photographic_tags)
-    if row.captioner == "measured":
-        photographic = photographic or _tags(row.measured_tags)
+    semantic, photographic = _tags(row.semantic_tags), _photographic(row)
     if tags == "semantic":
         return ", ".join(semantic)
     if tags == "photographic":
         return ", ".join(photographic)
     return ", ".join([*semantic, *photographic]) if row.edited else str(row.caption)
+
+
+def _photographic(row) -> list[str]:
+    tags = _tags(row.photographic_tags)
+    return tags or _tags(row.measured_tags) if row.captioner == "measured" and not row.edited else tags
 
 
 def _tags(value) -> list[str]:
