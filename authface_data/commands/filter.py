@@ -90,6 +90,7 @@ def filter(
 
             iqa.check(unknown)
         outcomes = measure(ws, settings, workers, again, yes)
+        _follow(ws)
         kept = _say(ws, gates.decide(ws, ws.settings.gates))
         finish(outcomes, "authface caption" if kept else "authface report")
 
@@ -159,6 +160,18 @@ def mark_of(photo: dict[str, Any]) -> str:
     if not photo["aligned"]:
         return str(photo["sha256"])
     return fingerprint(sha256=photo["sha256"], landmarks=photo["landmarks68_px"])
+
+
+def _follow(ws: Workspace) -> None:
+    """Decisions of people go on to the faces that are there now; those that cannot are listed."""
+    from authface_data.review.follow import follow_faces
+
+    followed, lost = follow_faces(ws)
+    if followed:
+        console.print(f"{followed} decisions of people followed their faces to new ids")
+    if lost:
+        more = f" and {len(lost) - EXAMPLES} others" if len(lost) > EXAMPLES else ""
+        console.print(f"[yellow]{len(lost)} decided faces are no longer found:[/] {', '.join(lost[:EXAMPLES])}{more}")
 
 
 def _say_what_if(ws: Workspace, asked: str, as_json: bool) -> None:

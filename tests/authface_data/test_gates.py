@@ -1,12 +1,14 @@
 """Decisions from stored measurements."""
 
+from datetime import UTC, datetime
+
 import pandas as pd
 import pytest
 
 from authface_data import gates
 from manifests.errors import UserMistake
 from manifests.ledger import kept_faces, verdict_row
-from manifests.schema import FACES, SCORES, VERDICTS
+from manifests.schema import CAPTIONS, DECISIONS, FACES, PHOTOS, SCORES, VERDICTS
 from manifests.settings import Gate
 from manifests.store import Store
 
@@ -97,3 +99,83 @@ def test_no_faces_is_no_error(workspace):
 def test_gates_that_cannot_work_are_refused(wrong, words):
     with pytest.raises(UserMistake, match=words):
         gates.check(wrong, ["pepper"])
+
+
+def test_gates_on_a_faces_place_in_its_photo(measured):
+    """All faces, the largest of each photo, or only photos of one person: the gate chooses."""
+    gates.decide(measured, [Gate(name="largest", metric="rank_in_photo", op="<=", threshold=1)])
+    assert kept_faces(measured)["face_id"].tolist() == ["fs_1", "fs_3", "fs_4"]
+    gates.decide(measured, [Gate(name="alone", metric="faces_in_photo", op="==", threshold=1)])
+    assert kept_faces(measured)["face_id"].tolist() == ["fs_3", "fs_4"]
+    assert told(measured, "alone").loc["fs_1", "reason"] == "faces_in_photo != 1"
+
+
+@pytest.fixture
+def many(workspace):
+    """Ten faces, each of its photo, with musiq 0 … 9, and one that was never scored."""
+    ids = [f"fs_{number:02d}" for number in range(11)]
+    Store(workspace, FACES).append(
+        [{"face_id": i, "photo_id": f"p{i}", "qsize_px": 500.0 - n, "fingerprint": "f"} for n, i in enumerate(ids)]
+    )
+    Store(workspace, SCORES).append(
+        [{"face_id": i, "metric": "musiq", "value": float(n), "fingerprint": "f"} for n, i in enumerate(ids[:10])]
+    )
+    return workspace
+
+
+BEST3 = Gate(name="best", metric="musiq", op=">=", best=3)
+
+
+def test_the_best_n_of_those_kept(many):
+    gates.decide(many, [BEST3, Gate(name="low", metric="musiq", op="<=", threshold=7)])
+    assert kept_faces(many)["face_id"].tolist() == ["fs_05", "fs_06", "fs_07"]
+    best = told(many, "best")
+    assert set(best.index) == {f"fs_{n:02d}" for n in range(8)}  # those that the other gate drops do not compete
+    assert best.loc["fs_04", ["verdict", "reason", "value", "threshold"]].tolist() == [
+        "dropped", "not among the best 3 by musiq", 4.0, 5.0,
+    ]  # fmt: skip
+    gates.decide(many, [Gate(name="best", metric="musiq", op="<=", best=2)])
+    assert kept_faces(many)["face_id"].tolist() == ["fs_00", "fs_01"]
+    assert told(many, "best").loc["fs_10", ["verdict", "reason"]].tolist() == ["failed", "no musiq"]
+
+
+def test_people_come_before_the_best(many):
+    """Who was dropped by a person takes no place among the best N; who was kept by one has one."""
+    Store(many, DECISIONS).append(
+        [
+            {"id": face, "reviewer": "r", "decision": word, "decided_at": datetime.now(UTC), "fingerprint": ""}
+            for face, word in (("fs_09", "drop"), ("fs_00", "keep"))
+        ]
+    )
+    gates.decide(many, [BEST3])
+    assert kept_faces(many)["face_id"].tolist() == ["fs_00", "fs_07", "fs_08"]
+
+
+@pytest.mark.parametrize("wrong", [{}, {"threshold": 1, "best": 2}, {"best": 2, "op": "=="}, {"best": 0}])
+def test_a_gate_is_a_threshold_or_the_best(wrong):
+    with pytest.raises(ValueError, match=r"threshold|best|greater"):
+        Gate.model_validate({"name": "g", "metric": "m", "op": ">=", **wrong})
+
+
+def test_possible_minors_are_flagged_and_not_decided(many):
+    Store(many, PHOTOS).append(
+        [
+            {"photo_id": "pfs_00", "description": "A boy at the lake", "fingerprint": "f"},
+            {"photo_id": "pfs_01", "source_tags": ["portrait", "teenager"], "fingerprint": "f"},
+            {"photo_id": "pfs_02", "description": "Kidney beans by Childs & Sons, aged 41", "fingerprint": "f"},
+            {"photo_id": "pfs_03", "description": "She is 9 years old", "fingerprint": "f"},
+        ]
+    )
+    Store(many, CAPTIONS).append(
+        [{"face_id": "fs_04", "captioner": "llava", "semantic_tags": ["young child"], "fingerprint": "f"}]
+    )
+    gates.decide(many, [])
+    flags = told(many, "possible_minor")
+    assert flags["reason"].to_dict() == {
+        "fs_00": "look: 'boy' in the photograph's description",
+        "fs_01": "look: 'teenager' in the photograph's source tags",
+        "fs_03": "look: '9 years old' in the photograph's description",
+        "fs_04": "look: 'child' in the caption by llava",
+    }
+    assert set(flags["verdict"]) == {"kept"}
+    assert len(kept_faces(many)) == 11
