@@ -54,7 +54,7 @@ def filter(
     """Detect, measure and align faces, find duplicates, decide what is kept. Options stand over `[filter]` in authface.toml."""
     again = wants_retry(retry)
     from authface_data import gates
-    from authface_data.quality import ARTEFACTS
+    from authface_data.quality import MEASURES
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
@@ -84,8 +84,8 @@ def filter(
             gates.check(ws.settings.gates, stored)
             _say(ws, gates.decide(ws, ws.settings.gates))
             return
-        gates.check(ws.settings.gates, [*ARTEFACTS, *settings.metrics])
-        if unknown := [metric for metric in settings.metrics if metric not in {*ARTEFACTS, *stored}]:
+        gates.check(ws.settings.gates, [*MEASURES, *settings.metrics])
+        if unknown := [metric for metric in settings.metrics if metric not in {*MEASURES, *stored}]:
             from authface_data.quality import iqa
 
             iqa.check(unknown)
@@ -121,7 +121,7 @@ def measure(ws: Workspace, settings: Filter, workers: int | None, again: bool, r
     from authface_data.faces.orphans import remove_orphans
     from authface_data.faces.stage import FacesStage
     from authface_data.photo import PictureReader
-    from authface_data.quality import ARTEFACTS
+    from authface_data.quality import MEASURES
     from authface_data.quality.stage import ScoreStage
     from manifests.schema import FACES, PHOTOS
     from manifests.store import Store
@@ -143,7 +143,7 @@ def measure(ws: Workspace, settings: Filter, workers: int | None, again: bool, r
     outcomes = local.run(ws, Chain([stage], PictureReader(ws, "path")), inputs, title="faces", **options)
     remove_orphans(ws)
     faces = Store(ws, FACES).read(["face_id", "crop_path", "crop_sha256", "quad_px"]).to_pylist()
-    stages = [ScoreStage(metric, weights_dir) for metric in dict.fromkeys([*ARTEFACTS, *settings.metrics])]
+    stages = [ScoreStage(metric, weights_dir) for metric in dict.fromkeys([*MEASURES, *settings.metrics])]
     inputs = [(row["face_id"], row) for row in faces]
     scored = local.run(ws, Chain(stages, PictureReader(ws, "crop_path")), inputs, title="scores", **options)
     if outcomes.seconds:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from manifests.command_line import JsonOption, WorkspaceOption, YesOption, console, print_json, shown
 
@@ -56,13 +57,20 @@ def explain(
         story.show(told, console)
 
 
-def report(workspace: WorkspaceOption = None) -> None:
-    """One self-contained HTML: counts, reasons, contact sheets with credits, captions, training curves, restored faces."""
-    from authface_data.report import page
+def report(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """One self-contained HTML: counts, reasons, balance, contact sheets with credits, captions, curves, restored faces."""
+    from authface_data.report import balance, page
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
     path = page.write(ws)
+    facets = balance.balance(ws)
+    lacking = balance.missing(facets)
+    if as_json:
+        print_json({"report": f"{ws.root}/{path}", "balance": facets, "missing": lacking})
+        return
+    if lacking:
+        console.print(f"To ask for, since hardly any kept face is of it: {escape('; '.join(lacking))}")
     console.print(f"Report: {shown(ws.root)}/{path}")
 
 

@@ -9,8 +9,8 @@ A region is visible if all of this holds:
   between Gaussians of .008 and .03 of the crop is .32 of the cheeks' brightness).
 
 Error (tests/authface_data/faces/test_visibility.py): 6 of 138 regions of the 46 faces of 24 public photographs, labelled by
-looking; 4 of the 6 on two out-of-focus faces of 87 and 142 px. Of the same faces under painted sunglasses, hands and masks, none of
-160 eyes and 80 mouths is taken for visible. The numbers above were chosen on these faces: expect more errors on others.
+looking; 4 of the 6 on two out-of-focus faces of 87 and 142 px. Of the same faces under painted sunglasses, hands and masks,
+none of 160 eyes and 80 mouths is taken for visible. The numbers above were chosen on these faces: expect more errors on others.
 
 Fails on: hair over an eye (strands are dark in light: visible), clear or mirrored glasses with a reflection right over the
 eye, a hand with dark gaps between its fingers, eyes lost in black shadow or out of focus (hidden).

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
-from authface_data.quality import ARTEFACTS, iqa
+from authface_data.quality import MEASURES, iqa
 from authface_data.weights import NIQE
 from manifests.ledger import Subject
 from manifests.schema import SCORES
@@ -29,18 +29,18 @@ class ScoreStage:
 
     def __init__(self, metric: str, weights_dir: str | None):
         self.name, self.weights_dir = metric, weights_dir
-        self.is_own = metric in ARTEFACTS
+        self.is_own = metric in MEASURES
         self.uses_gpu = not self.is_own
 
     def settings(self) -> dict[str, Any]:
         return {"metric_version": self._version(), "crop_policy": CROP_POLICY}
 
     def _version(self) -> str:
-        return import_module(ARTEFACTS[self.name]).VERSION if self.is_own else iqa.revision()
+        return import_module(MEASURES[self.name]).VERSION if self.is_own else iqa.revision()
 
     def setup(self, device: str) -> None:
         self.device = device.partition(":")[0] if self.uses_gpu else "cpu"
-        module = import_module(ARTEFACTS[self.name]) if self.is_own else None
+        module = import_module(MEASURES[self.name]) if self.is_own else None
         self.uses_quad = hasattr(module, "USES_QUAD")
         self._score: Callable[..., float] = module.score if module else iqa.Iqa(self.name, device, self.weights_dir).score
 

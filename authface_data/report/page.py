@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 from PIL import Image
 
-from authface_data.report import anatomy, status
+from authface_data.report import anatomy, balance, status
 from authface_data.report.curves import HEIGHT, LEFT, WIDTH, Curve, curves
 from authface_data.report.pictures import jpeg_uri, thumbnail
 from manifests.ledger import ANY_FACE, kept_faces
@@ -58,7 +58,7 @@ def write(workspace: Workspace) -> str:
         for row in verdicts
         if row["subject"] == "photo" and row["verdict"] != "kept" and row["gate"] != ANY_FACE
     ]
-    taken_apart = anatomy_of(workspace)
+    taken_apart, facets = anatomy_of(workspace), balance.balance(workspace)
     page = _template().render(
         made=f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC",
         status=status.gather(workspace),
@@ -67,6 +67,8 @@ def write(workspace: Workspace) -> str:
         most=MOST_FACES,
         lost=lost,
         anatomy="" if taken_apart is None else jpeg_uri(taken_apart),
+        balance=facets,
+        missing=balance.missing(facets),
         runs=_runs(workspace),
         strips=_strips(workspace),
         plot={"width": WIDTH, "height": HEIGHT, "left": LEFT},
