@@ -17,13 +17,15 @@ from authface_data.quality.luma import luma
 
 VERSION = "1"
 USES_QUAD = True
+MOST_PX = 1024  # of a larger crop the middle will do
 BLOCK_PX, MOST, FINEST, SCALE = 8.0, 12.0, 0.4, 0.2
 NEARBY = (-10, -8, -7, -6, -5, 5, 6, 7, 8, 10)  # in cycles per crop
 
 
 def score(crop: np.ndarray, quad_px: np.ndarray | None = None) -> float:
     """0 (blocks and little else) to 1 (no blocks), of (H, H, 3) uint8; quad_px (4, 2): where it lay in the photograph."""
-    size, brightness = len(crop), luma(crop)
+    size, rest = len(crop), max(len(crop) - MOST_PX, 0) // 2
+    brightness = luma(crop[rest : size - rest, rest : size - rest])
     if quad_px is None:
         axes = np.eye(2)
     else:
@@ -35,16 +37,21 @@ def score(crop: np.ndarray, quad_px: np.ndarray | None = None) -> float:
 def _amplitude(brightness: np.ndarray, wave: np.ndarray) -> float:
     """How much of the differences goes with waves of that frequency, (x, y) in cycles per pixel, and its multiples."""
     import cv2
+    from scipy import fft
 
     axis = 1 if abs(wave[0]) > abs(wave[1]) else 0
     steps = np.minimum(np.abs(np.diff(brightness, axis=axis)), MOST)
-    rows, columns = np.arange(steps.shape[0]), np.arange(steps.shape[1])
-    window = np.outer(np.hanning(len(rows)), np.hanning(len(columns)))
-    varying, frequency = (steps - cv2.blur(steps, (33, 33))) * window, float(np.hypot(*wave))
+    rows, columns = steps.shape
+    window = np.outer(np.hanning(rows), np.hanning(columns)).astype(np.float32)
+    # Twice as long as the picture, so that no wave falls between two of the transform's.
+    length = fft.next_fast_len(2 * len(brightness))
+    waves = fft.rfft2((steps - cv2.blur(steps, (33, 33))) * window, (length, length))
+    frequency = float(np.hypot(*wave))
+    direction = wave / frequency * (1 if wave[0] >= 0 else -1)  # a real picture's waves are the same both ways
 
     def at(cycles_per_px: float) -> float:
-        x, y = wave / frequency * cycles_per_px
-        return abs(np.exp(-2j * np.pi * y * rows) @ varying @ np.exp(-2j * np.pi * x * columns)) * 2 / window.sum()
+        x, y = np.rint(direction * cycles_per_px * length).astype(int)
+        return abs(complex(waves[y % length, x])) * 2 / float(window.sum())
 
     above = 0.0
     for multiple in (1, 2, 3):

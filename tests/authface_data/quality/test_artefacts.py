@@ -41,6 +41,7 @@ def of(held_out):
     return lambda name: small if name == "detail" else list(held_out.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "spoil", "degrees"), CASES, ids=[f"{name}-{spoil.__name__}" for name, spoil, _ in CASES])
 def test_worse_is_lower_and_told_from_clean(of, name, spoil, degrees):
     """On average, and on almost every face, each degree is lower than the one before; all are told from clean and hard ones."""
@@ -68,6 +69,7 @@ def test_clean_faces_pass_the_presets_gates(held_out, of, name, tmp_path):
     assert (np.array(hard) >= gate.threshold).mean() >= 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in ARTEFACTS if name != "detail"])
 def test_the_size_of_the_crop_does_not_matter(held_out, name):
     """The same face at 256, 512, 1024 and 2048 px, clean and spoilt: the same score, to .1 on average."""
