@@ -55,6 +55,7 @@ class Filter(Section):
     )
     landmarks: str = Field("dlib", description="dlib (68 points) | retinaface5 (the detector's five)")
     size: Literal[512, 1024, 2048] = Field(1024, description="side of the aligned crops, px; one per workspace")
+    crop_format: Literal["png", "webp"] = Field("png", description="png, or lossless webp: smaller, and slower to write")
     metrics: list[str] = Field(["musiq"], description="IQA metrics, by pyiqa's names")
     duplicate_radius: int = Field(
         6, ge=0, le=16, description="perceptual hashes that differ in so few of 64 bits are duplicates"

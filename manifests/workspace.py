@@ -82,9 +82,9 @@ class Workspace:
         return f"photos/{photo_id}-{short_hash(photo_id + sha256)}{suffix}"
 
     @staticmethod
-    def crop_path(face_id: str, sha256: str) -> str:
+    def crop_path(face_id: str, sha256: str, suffix: str = ".png") -> str:
         """Where an aligned crop is kept, likewise."""
-        return f"faces/{face_id}-{short_hash(face_id + sha256)}.png"
+        return f"faces/{face_id}-{short_hash(face_id + sha256)}{suffix}"
 
     @staticmethod
     def manifest_folder(name: str) -> str:

@@ -137,6 +137,7 @@ def measure(ws: Workspace, settings: Filter, workers: int | None, again: bool, r
         settings.min_detector_score,
         settings.detect_long_side_px,
         weights_dir,
+        settings.crop_format,
     )
     options: dict[str, Any] = {"workers": workers, "retry_failed": again, "redo": redo}
     inputs = [(row["photo_id"], {**row, "mark": mark_of(row)}) for row in photos]

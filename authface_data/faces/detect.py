@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image
 
 from authface_data.faces.detectors import Detection, Detector
 from authface_data.photo import Photo
@@ -23,7 +24,7 @@ SAME_OVERLAP, SAME_INSIDE = 0.4, 0.7
 def detect(detector: Detector, photos: Sequence[Photo], long_side_px: int, min_score: float) -> list[list[Detection]]:
     """The faces of each photograph in its own pixels, best first."""
     fine = [photo.pixels(long_side_px) for photo in photos]
-    coarse = [photo.pixels(long_side_px // COARSE) for photo in photos]
+    coarse = [_reduced(picture, long_side_px // COARSE) for picture in fine]
     found = []
     for photo, small, large, of_small, of_large in zip(
         photos, coarse, fine, detector.detect(coarse, min_score), detector.detect(fine, min_score), strict=True
@@ -35,6 +36,13 @@ def detect(detector: Detector, photos: Sequence[Photo], long_side_px: int, min_s
         others = [face for face in _in_photo(of_large, large, photo) if _share(face, photo) < FINE_TO]
         found.append(sorted(_without_same([*big, *others]), key=lambda face: -face.score))
     return found
+
+
+def _reduced(picture: np.ndarray, long_side_px: int) -> np.ndarray:
+    """The picture with its long side at most that."""
+    image = Image.fromarray(picture)
+    image.thumbnail((long_side_px, long_side_px), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return np.asarray(image)
 
 
 def _in_photo(faces: list[Detection], picture: np.ndarray, photo: Photo) -> list[Detection]:

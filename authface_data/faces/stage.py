@@ -47,9 +47,11 @@ class FacesStage:
         min_detector_score: float,
         detect_long_side_px: int,
         weights_dir: str | None,
+        crop_format: str = "png",
     ):
         self.detector_name, self.landmarks_name, self.size_px = detector, landmarks, size_px
         self.min_score, self.long_side_px, self.weights_dir = min_detector_score, detect_long_side_px, weights_dir
+        self.crop_format = crop_format
         self.detector, self.landmarker = make_detector(detector), make_landmarker(landmarks)
         self.uses_gpu, self.batch_size = self.detector.uses_gpu, self.detector.batch_size
 
@@ -58,6 +60,7 @@ class FacesStage:
             "detector": self._detector_settings(),
             "landmarks": [self.landmarks_name, self.landmarker.revision],
             "size_px": self.size_px,
+            "crop_format": self.crop_format,
         }
 
     def _detector_settings(self) -> list:
@@ -146,9 +149,9 @@ class FacesStage:
         landmarks_crop = to_crop(landmarks, quad, self.size_px)
         boxes = regions(landmarks_crop, self.size_px)
         seen = visible(crop.pixels, boxes, quad, photo.size_px, pose.yaw_deg)
-        data = png_bytes(crop.pixels)
+        data = lossless(crop.pixels, self.crop_format)
         sha256 = hashlib.sha256(data).hexdigest()
-        path = Workspace.crop_path(face_id, sha256)
+        path = Workspace.crop_path(face_id, sha256, f".{self.crop_format}")
         write_pixels(path, data)
         row: dict[str, Any] = {
             "face_id": face_id,
@@ -184,8 +187,11 @@ def aligned_face_id(photo_id: str) -> str:
     return f"{photo_id}_{short_hash('aligned')}"
 
 
-def png_bytes(pixels: np.ndarray) -> bytes:
-    """(H, W, 3) uint8 as a PNG, lossless and quick to write, with no metadata."""
+def lossless(pixels: np.ndarray, crop_format: str) -> bytes:
+    """(H, W, 3) uint8 as a PNG or a lossless WebP, quick to write, with no metadata."""
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG", compress_level=1)
+    if crop_format == "webp":
+        Image.fromarray(pixels).save(out, "WEBP", lossless=True, quality=0, method=0)
+    else:
+        Image.fromarray(pixels).save(out, "PNG", compress_level=1)
     return out.getvalue()

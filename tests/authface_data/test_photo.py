@@ -159,3 +159,16 @@ def test_a_reduced_region_lies_where_it_says(photos, orientation, shrink):
     centre = np.array([[(xs * light).sum(), (ys * light).sum()]]) / light.sum()
     assert np.abs(piece.to_photo(centre)[0] - [143.5, 191.5]).max() < 0.1 * shrink
     assert np.allclose(piece.from_photo(piece.to_photo(centre)), centre)
+
+
+def test_a_region_is_in_srgb_too(photos):
+    """The colour profile is applied to the piece as to the whole."""
+    with Image.open(photos["obama.jpg"]) as opened:
+        stored = opened.convert("RGB").crop((0, 0, 320, 400))
+    # A profile with the primaries swapped round: red and green change places, which nobody can overlook.
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = lab.replace(b"rXYZ", b"TMP1").replace(b"gXYZ", b"rXYZ").replace(b"TMP1", b"gXYZ")
+    photo = saved(stored, "JPEG", quality=95, icc_profile=swapped)
+    whole, piece = photo.pixels(), photo.region((40, 50, 200, 300))
+    assert np.abs(whole.astype(int) - np.asarray(stored)).mean() > 10
+    assert np.array_equal(piece.pixels, whole[50:300, 40:200])

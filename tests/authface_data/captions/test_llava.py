@@ -5,7 +5,7 @@ import pytest
 
 from authface_data.captions.llava import LlavaStage
 from authface_data.engine.stage import Item
-from authface_data.faces.stage import png_bytes
+from authface_data.faces.stage import lossless
 from authface_data.photo import Photo
 from manifests.errors import Missing
 
@@ -70,7 +70,7 @@ def checkpoint(tmp_path_factory):
 def item(key, level):
     rng = np.random.default_rng(level)
     pixels = rng.integers(0, 255, (64, 64, 3), np.uint8)
-    data = png_bytes(pixels)
+    data = lossless(pixels, "png")
     return Item(key, {}, Photo(lambda: data))
 
 

@@ -136,6 +136,7 @@ def saved(pixels_) -> Photo:
     return Photo(out.getvalue)
 
 
+@pytest.mark.slow
 def test_resnet_reads_its_network_as_its_package_does_and_in_batches(photos, tmp_path, monkeypatch):
     """With random weights, of which it makes many faces: the same boxes as the package's own code, which rounds to pixels."""
     import torch

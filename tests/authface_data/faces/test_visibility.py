@@ -19,6 +19,7 @@ from authface_data.faces.stage import FacesStage
 from authface_data.faces.visibility import visible
 from authface_data.photo import Photo
 
+pytestmark = pytest.mark.slow
 REGIONS = ("left_eye", "right_eye", "mouth")
 LABELS = Path(__file__).with_name("visibility_labels.csv")
 
