@@ -57,14 +57,17 @@ class Judgement:
 def decide(workspace: Workspace, gates: list[Gate]) -> Judgement:
     """Judge everything and write it down; the former judgements go in the same commit."""
 
-    def former(part: pa.Table) -> pa.Array:
-        # Everything but the verdicts of stages: gates that are no longer set are former too.
-        by_stage = pc.or_(pc.is_in(part["gate"], pa.array(OF_STAGES)), pc.match_substring(part["gate"], ":"))
-        return pc.invert(by_stage)
-
     judgement = judge(workspace, gates)
-    Store(workspace, VERDICTS).compact(former, pa.concat_tables(judgement.tables), drops_whole_keys=True)
+    # Everything but the verdicts of stages is former: gates that are no longer set are too.
+    Store(workspace, VERDICTS).compact(
+        lambda part: pc.invert(by_stage(part)), pa.concat_tables(judgement.tables), drops_whole_keys=True
+    )
     return judgement
+
+
+def by_stage(part: pa.Table) -> pa.Array:
+    """Which verdicts are a stage's, not a gate's."""
+    return pc.or_(pc.is_in(part["gate"], pa.array(OF_STAGES)), pc.match_substring(part["gate"], ":"))
 
 
 def judge(workspace: Workspace, gates: list[Gate]) -> Judgement:

@@ -67,7 +67,7 @@ def main() -> None:
         authface("collect", "-w", root, "--source", "folder", "--path", photos, "--licence-basis", "public-domain")
         authface("filter", "-w", root)
         authface("caption", "-w", root)
-        authface("filter", "-w", root, "--what-if", "sharpness>=0.98")
+        authface("filter", "-w", root, "--what-if", "detail>=0.3")
         docs = ROOT / "docs"
         (docs / "what-if.jpg").write_bytes((root / "reports" / "what-if.jpg").read_bytes())
         authface("review", "sheet", "-w", root)

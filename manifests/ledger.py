@@ -63,8 +63,8 @@ def kept_faces(workspace: Workspace, columns: list[str] | None = None) -> pd.Dat
     """Rows of `faces` that every gate kept, or that a person kept; none that a person dropped. Columns: all, or those named."""
     wanted = None if columns is None else list(dict.fromkeys(["face_id", *columns]))
     faces = Store(workspace, FACES).read(wanted)
-    verdicts = Store(workspace, VERDICTS).read(["id", "gate", "verdict"])
-    chosen = verdicts.filter(pc.and_(pc.equal(verdicts["gate"], ALL_GATES), pc.equal(verdicts["verdict"], "kept")))
+    verdicts = Store(workspace, VERDICTS).read(["id", "verdict"], lambda part: pc.equal(part["gate"], ALL_GATES))
+    chosen = verdicts.filter(pc.equal(verdicts["verdict"], "kept"))
     kept = pc.is_in(faces["face_id"], chosen["id"].combine_chunks())
     decided = last_decisions(workspace)
     for decision, join in (("drop", lambda a, b: pc.and_(a, pc.invert(b))), ("keep", pc.or_)):

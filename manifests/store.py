@@ -135,13 +135,18 @@ class Store:
 
     # Reading
 
-    def read(self, columns: list[str] | None = None) -> pa.Table:
-        """All rows, superseded ones left out, in the order they were written. Columns: all, or those named."""
+    def read(self, columns: list[str] | None = None, only: Drop | None = None) -> pa.Table:
+        """All rows, superseded ones left out, in the order they were written. Columns: all, or those named.
+
+        only: given a part, a mask of the rows that are wanted, by the columns of the key alone.
+        """
         for _ in range(5):
             try:
                 paths = self.parts()
                 wanted = None if columns is None else list(dict.fromkeys([*columns, *_identity(self.manifest)]))
                 tables = [self._read_part(path, wanted) for path in paths]
+                if only is not None:
+                    tables = [table.filter(only(table)) for table in tables]
                 break
             except FileNotFoundError:  # a writer compacted between listing and reading
                 continue

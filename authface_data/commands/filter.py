@@ -196,9 +196,10 @@ def _say_what_if(ws: Workspace, asked: str, as_json: bool) -> None:
 def _say(ws: Workspace, judgement: Judgement) -> int:
     """Print what is kept, and what could not be judged. Returns the number of kept faces."""
     import numpy as np
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    from authface_data.gates import DUPLICATES
+    from authface_data.gates import DUPLICATES, by_stage
     from manifests.ledger import POSSIBLE_MINOR
     from manifests.schema import PHOTOS, VERDICTS
     from manifests.store import Store
@@ -207,16 +208,14 @@ def _say(ws: Workspace, judgement: Judgement) -> int:
     in_photos = len(judgement.measured.photo_ids.filter(np.asarray(kept)).unique())
     photos = Store(ws, PHOTOS).read(["photo_id"]).num_rows
     console.print(f"{int(kept.sum())} of {faces} faces kept, in {in_photos} of {photos} photographs")
-    verdicts = Store(ws, VERDICTS).read(["subject", "id", "gate", "verdict"])
-
-    dropped = pc.and_(pc.equal(verdicts["verdict"], "dropped"), pc.equal(verdicts["subject"], "photo"))
-    if same := pc.sum(pc.and_(dropped, pc.equal(verdicts["gate"], DUPLICATES))).as_py():
+    gates = pa.concat_tables(judgement.tables)
+    dropped = pc.and_(pc.equal(gates["verdict"], "dropped"), pc.equal(gates["subject"], "photo"))
+    if same := pc.sum(pc.and_(dropped, pc.equal(gates["gate"], DUPLICATES))).as_py():
         console.print(f"{same} photographs are duplicates of others (reason duplicate_of:ID)")
-    if flagged := pc.sum(pc.equal(verdicts["gate"], POSSIBLE_MINOR)).as_py():
-        console.print(
-            f"[yellow]{flagged} faces may be of minors:[/] look at them with `authface review sheet`, where they come first"
-        )
-    failed = verdicts.filter(pc.equal(verdicts["verdict"], "failed"))["id"].unique()
+    if flagged := pc.sum(pc.equal(gates["gate"], POSSIBLE_MINOR)).as_py():
+        console.print(f"[yellow]{flagged} faces may be of minors:[/] `authface review sheet` shows them first")
+    told = pa.concat_tables([gates, Store(ws, VERDICTS).read(gates.column_names, by_stage)])
+    failed = told.filter(pc.equal(told["verdict"], "failed"))["id"].unique()
     if len(failed):
         console.print(
             f"[yellow]{len(failed)} could not be judged or measured:[/] `authface status` says why, `authface filter` goes on"
