@@ -62,14 +62,13 @@ def import_(
         data = file.read_bytes()
     except OSError as error:
         raise UserMistake(f"{file} cannot be read: {error.strerror}") from error
+    if not yes:
+        if _show(read_table(ws, data, reviewer)):
+            console.print("Nothing is recorded yet: pass [bold]--yes[/]")
+        return
     with ws.lock("review import"):
         reading = read_table(ws, data, reviewer)
-        _show(reading)
-        if not reading.said:
-            console.print("Nothing new to record.")
-        elif not yes:
-            console.print("Nothing is recorded yet: pass [bold]--yes[/]")
-        else:
+        if _show(reading):
             record(ws, reading.said, datetime.now(UTC))
             console.print(f"{len(reading.said)} decisions recorded. Next: [bold]authface filter --regate[/]")
 
@@ -157,8 +156,8 @@ def _write(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def _show(reading: Reading) -> None:
-    """What the table would change, as a diff."""
+def _show(reading: Reading) -> bool:
+    """What the table would change, as a diff. Whether that is anything."""
     console.print(
         f"{len(reading.said)} rows say something new; {reading.known} were imported before, {reading.silent} are empty"
     )
@@ -166,6 +165,9 @@ def _show(reading: Reading) -> None:
         console.print(f"  {escape(one.id)}: {escape(_diff(one))}")
     if len(reading.said) > MOST_SHOWN:
         console.print(f"  and {len(reading.said) - MOST_SHOWN} others")
+    if not reading.said:
+        console.print("Nothing new to record.")
+    return bool(reading.said)
 
 
 def _diff(one: Said) -> str:

@@ -71,8 +71,10 @@ class FacesStage:
         self.landmarker.setup(self.weights_dir)
 
     def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
-        found = detect(self.detector, [item.picture for item in batch], self.long_side_px, self.min_score)
-        return [self._one(item, faces, write_pixels) for item, faces in zip(batch, found, strict=True)]
+        looked_for = [item for item in batch if not (item.row.get("aligned") and item.row.get("landmarks68_px") is not None)]
+        faces = detect(self.detector, [item.picture for item in looked_for], self.long_side_px, self.min_score)
+        found = {item.key: of_photo for item, of_photo in zip(looked_for, faces, strict=True)}
+        return [self._one(item, found.get(item.key, []), write_pixels) for item in batch]
 
     def _one(self, item: Item, found: list[Detection], write_pixels: WritePixels) -> Rows | Dropped:
         if item.row.get("aligned"):
