@@ -21,8 +21,11 @@ from manifests.workspace import Workspace
 
 @dataclass(frozen=True)
 class ReviewFace:
-    """kept: by the gates; why: reasons of those that drop it; flag: why people should look; near: the distance to the nearest
-    threshold, in standard deviations; state: changes when crop, tags or decisions do."""
+    """kept: by the gates; why: reasons of those that drop it; flag: why people should look; state: see state.py.
+
+    near: the distance to the nearest threshold; margin: how far above the one that it is worst at, below 0 where that drops it;
+    both in standard deviations.
+    """
 
     id: str
     photo_id: str
@@ -39,21 +42,21 @@ class ReviewFace:
     photographic_tags: list[str]
     scores: Mapping[str, float]
     near: float
+    margin: float
     state: str
 
 
 def faces_to_review(workspace: Workspace, near_threshold: int | None = None, sample: int | None = None) -> list[ReviewFace]:
     """All faces, or the N nearest to a threshold, or N drawn by a hash of their ids (the same ones each time).
 
-    Order: flagged ones first, then those that the gates drop, then by distance to the nearest threshold: the worst and the
-    doubtful before the good.
+    Order: flagged ones first, then the worst first, by the margin.
     """
     every = _all(workspace)
     if near_threshold is not None:
         every = sorted(every, key=lambda face: (face.near, face.id))[:near_threshold]
     if sample is not None:
         every = sorted(every, key=lambda face: hashlib.sha256(face.id.encode()).digest())[:sample]
-    return sorted(every, key=lambda face: (not face.flag, face.kept, face.near, face.id))
+    return sorted(every, key=lambda face: (not face.flag, face.margin, face.id))
 
 
 def _all(workspace: Workspace) -> list[ReviewFace]:
@@ -64,7 +67,7 @@ def _all(workspace: Workspace) -> list[ReviewFace]:
     flags = verdicts[verdicts["gate"] == POSSIBLE_MINOR].set_index("id")["reason"].to_dict()
     kept, why = judged["verdict"].to_dict(), judged["reason"].dropna().to_dict()
     judgement = judge(workspace, workspace.settings.gates)
-    near = nearness(judgement, workspace.settings.gates)
+    near, margin = margins(judgement, workspace.settings.gates)
     row_of = {face_id: row for row, face_id in enumerate(judgement.measured.face_ids.to_pylist())}
     metrics = {name: judgement.measured.of(name) for name in judgement.measured.metrics}
     tags, decided, now = used_captions(workspace), decisions_in_words(workspace), datetime.now(UTC)
@@ -92,21 +95,24 @@ def _all(workspace: Workspace) -> list[ReviewFace]:
                 photographic_tags=photographic,
                 scores={name: float(values[row]) for name, values in metrics.items() if np.isfinite(values[row])},
                 near=float(near[row]),
+                margin=float(margin[row]),
                 state=str(State.of(face["crop_sha256"], semantic, photographic, now)),
             )
         )
     return found
 
 
-def nearness(judgement: Judgement, gates: list[Gate]) -> np.ndarray:
-    """(n,) the distance of each face's measurement to the nearest threshold, in standard deviations of that measurement."""
-    nearest = np.full(len(judgement.measured), np.inf)
+def margins(judgement: Judgement, gates: list[Gate]) -> tuple[np.ndarray, np.ndarray]:
+    """near and margin of every face, each (n,); infinite where there is no threshold."""
+    nearest, margin = np.full((2, len(judgement.measured)), np.inf)
     for gate in gates:
         values = judgement.measured.of(gate.metric)
         if gate.threshold is not None and np.isfinite(values).any():
-            spread = float(np.nanstd(values)) or 1.0
-            nearest = np.fmin(nearest, np.abs(values - gate.threshold) / spread)
-    return nearest
+            above = (values - gate.threshold) / (float(np.nanstd(values)) or 1.0)
+            nearest = np.fmin(nearest, np.abs(above))
+            inside = {"=": -np.abs(above), ">": above, "<": -above}[gate.op[0]]
+            margin = np.fmin(margin, inside)
+    return nearest, margin
 
 
 def decisions_in_words(workspace: Workspace) -> dict[str, str]:

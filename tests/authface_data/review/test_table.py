@@ -88,8 +88,8 @@ def test_what_was_made_harmless_is_meant_as_before(text):
     assert meant(harmless(text)) == text
 
 
-def test_the_worst_and_the_doubtful_come_first(reviewed):
-    assert [row["id"] for row in rows_of(to_csv(faces_to_review(reviewed)))] == ["fs_2_a", "fs_3_a", "fs_1_a", "fs_0_a"]
+def test_the_worst_come_first(reviewed):
+    assert [row["id"] for row in rows_of(to_csv(faces_to_review(reviewed)))] == ["fs_3_a", "fs_2_a", "fs_1_a", "fs_0_a"]
     near = faces_to_review(reviewed, near_threshold=2)
     assert {face.id for face in near} == {"fs_1_a", "fs_2_a"}
     drawn = faces_to_review(reviewed, sample=2)
@@ -141,8 +141,8 @@ def test_all_or_nothing_and_every_mistake_by_line_and_column(reviewed):
     with pytest.raises(UserMistake) as caught:
         take_in(reviewed, written(rows))
     said = str(caught.value)
-    assert "line 2, column rating: '9' is not 1 to 5" in said
-    assert "line 3, column state: '1.5E+10' was written by no export" in said
+    assert "line 3, column rating: '9' is not 1 to 5" in said
+    assert "line 2, column state: '1.5E+10' was written by no export" in said
     assert "line 5, column decision: 'maybe' is none of keep, drop, unsure" in said
     assert "line 6, column id: there is no face 'fs_9_a' here" in said
     assert Store(reviewed, DECISIONS).read().num_rows == 0
