@@ -129,7 +129,7 @@ def test_a_changed_setting_asks_and_then_redoes(filled, tmp_path, authface):
     assert faces["landmark_backend"].tolist() == ["retinaface5"] * 6
     assert faces["landmarks68_px"].isna().all()
     scores, captions = manifest(root, "scores"), manifest(root, "captions")
-    assert len(scores) == 30
+    assert len(scores) == 78
     niqe, before = (frame[frame["metric"] == "niqe"]["value"] for frame in (scores, manifest(filled, "scores")))
     assert not set(niqe) & set(before)  # new crops, new scores
     for row in faces.itertuples():
