@@ -152,22 +152,26 @@ def _drop(judgement: Judgement, drops: np.ndarray, words: pa.Array) -> None:
 
 
 def _best(judgement: Judgement, gate: Gate) -> None:
-    """The best N by a metric of the faces that everything so far keeps, or a person; the others are told where the cut was."""
+    """The best N by a metric of the faces that everything so far keeps; the verdict is by merit, whatever people said.
+
+    Who was kept by a person has one of the N places, who was dropped by one takes none: so the cut, the value of the last that
+    is in, is found among those whom nobody has decided on.
+    """
     assert gate.best is not None
-    contend, decided = np.flatnonzero(judgement.in_the_set), judgement.decided
-    values = judgement.measured.of(gate.metric)[contend]
+    contend, decided = np.flatnonzero(judgement.kept), judgement.decided
     sign = -1.0 if gate.op == ">=" else 1.0
-    known = np.isfinite(values)
+    values = sign * judgement.measured.of(gate.metric)[contend]  # less is better
+    known, open_ = np.isfinite(values), decided[contend] == 0
     names = judgement.measured.face_ids.take(pa.array(contend)).to_numpy(zero_copy_only=False).astype(str)
-    order = np.lexsort((names, np.where(known, sign * values, np.inf), -decided[contend]))
+    places = max(gate.best - int((decided > 0).sum()), 0)
+    order = [row for row in np.lexsort((names, np.where(known, values, np.inf))) if open_[row] and known[row]]
     inside = np.zeros(len(contend), bool)
-    inside[order[: gate.best]] = True
-    inside &= known | (decided[contend] > 0)
-    cut = values[inside & known]
-    threshold = float("nan") if not len(cut) else float(cut.max() if sign > 0 else cut.min())
+    inside[order[:places]] = True
+    cut = values[order[:places][-1]] if order[:places] else np.nan
+    inside |= ~open_ & known & (values <= cut)
     codes = np.where(inside, -1, np.where(known, 0, 1))
     words = [f"not among the best {gate.best} by {gate.metric}", f"no {gate.metric}"]
-    _record(judgement, gate, contend, codes, words, values, threshold)
+    _record(judgement, gate, contend, codes, words, sign * values, sign * cut)
 
 
 def _over_the_set(workspace: Workspace, judgement: Judgement) -> None:

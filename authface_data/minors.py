@@ -16,13 +16,23 @@ from manifests.store import Store
 from manifests.workspace import Workspace
 
 WORDS = (
-    "adolescent", "adolescents", "babies", "baby", "boy", "boys", "child", "childhood", "children", "daughter", "girl", "girls",
-    "infant", "infants", "juvenile", "kid", "kids", "kindergarten", "minor", "newborn", "preschooler", "pupil", "schoolboy",
-    "schoolgirl", "son", "teen", "teenage", "teenager", "teenagers", "teens", "toddler", "toddlers", "youngster",
+    "adolescent", "adolescents", "babies", "baby", "boy", "boys", "child", "childhood", "children", "daughter", "daughters",
+    "girl", "girls", "grandchild", "grandchildren", "grandson", "granddaughter", "infant", "infants", "juvenile", "juveniles",
+    "kid", "kids", "kindergarten", "minor", "minors", "newborn", "newborns", "preschooler", "preschoolers", "pupil", "pupils",
+    "schoolboy", "schoolboys", "schoolchild", "schoolchildren", "schoolgirl", "schoolgirls", "son", "sons", "teen", "teenage",
+    "teenager", "teenagers", "teens", "toddler", "toddlers", "youngster", "youngsters",
 )  # fmt: skip
-_WORD = re.compile(rf"\b({'|'.join(WORDS)})\b", re.IGNORECASE)
+NUMBERS = (
+    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen",
+    "fifteen", "sixteen", "seventeen",
+)  # fmt: skip
+# Names of files join words by underscores, which a word boundary does not see.
+_WORD = re.compile(rf"(?<![A-Za-z])({'|'.join(WORDS)})(?![A-Za-z])", re.IGNORECASE)
+_NUMBER = rf"(\d{{1,2}}|{'|'.join(NUMBERS)})"
 _AGE = re.compile(
-    r"\b(?:aged?\s+)?(\d{1,2})[\s-]*(?:years?[\s-]*old|y/?o\b|months?[\s-]*old)|\baged?\s+(\d{1,2})\b", re.IGNORECASE
+    rf"(?<![A-Za-z0-9])(?:{_NUMBER}[\s_-]*(years?|yrs?|y|months?|mo)\b\.?[\s_-]*(?:olds?|o\b)?"
+    rf"|{_NUMBER}[\s_-]*(y)[/.]?\s?o\b|aged?[\s_:]*{_NUMBER}(?![0-9]))",
+    re.IGNORECASE,
 )
 ADULT = 18
 
@@ -34,8 +44,10 @@ def word_of_childhood(text: str | None) -> str | None:
     if found := _WORD.search(text):
         return found[0].lower()
     for found in _AGE.finditer(text):
-        if "month" in found[0].lower() or int(found[1] or found[2]) < ADULT:
-            return found[0].lower()
+        number = (found[1] or found[3] or found[5]).lower()
+        age = int(number) if number.isdigit() else NUMBERS.index(number) + 1
+        if (found[2] or "").lower().startswith("mo") or age < ADULT:
+            return found[0].lower().strip()
     return None
 
 

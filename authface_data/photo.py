@@ -61,7 +61,8 @@ class Photo:
     def _header(self) -> tuple[tuple[int, int], str, dict]:
         with self._open() as image:
             exif = image.getexif()
-            tags = {**exif, **exif.get_ifd(EXIF_IFD)}
+            # Only the main directory's orientation counts: that is what turns the picture.
+            tags = {**{tag: value for tag, value in exif.get_ifd(EXIF_IFD).items() if tag != ORIENTATION}, **exif}
             is_turned = exif.get(ORIENTATION) in SIDEWAYS
             if is_turned and isinstance(image, TiffImagePlugin.TiffImageFile):
                 is_turned = image.tag_v2.get(TIFF_WIDTH) == image.width  # some versions of Pillow tell the upright size

@@ -70,7 +70,7 @@ def parse(asked: str) -> Gate:
     try:
         if match is None:
             raise ValueError
-        return Gate.model_validate({"name": "what_if", "metric": match[1], "op": match[2], "threshold": float(match[3])})
+        return Gate.model_validate({"name": "--what-if", "metric": match[1], "op": match[2], "threshold": float(match[3])})
     except ValueError as error:
         raise UserMistake(f'--what-if {asked!r}: say a measurement, a comparison and a number, as in "musiq>=65"') from error
 
@@ -89,7 +89,7 @@ def _draw(workspace: Workspace, judgement: Judgement, gate: Gate, gained: list[s
 
     def section(title: str, ids: list[str]) -> Section:
         some = f", the {SHOWN} nearest to the threshold" if len(ids) > SHOWN else ""
-        shown = [(paths[one], f"{gate.metric} {values[one]:.4g}") for one in ids[:SHOWN] if paths[one]]
+        shown = [(paths[one], f"{gate.metric} {values[one]:.4g}") for one in ids[:SHOWN] if workspace.exists(paths[one])]
         return Section(f"{title}: {len(ids)}{some}", shown)
 
     asked = f"{gate.metric} {gate.op} {gate.threshold:g}"

@@ -53,10 +53,11 @@ def verdict_row(
 
 
 def last_decisions(workspace: Workspace) -> pd.Series:
-    """The newest keep or drop of each face, index face_id. `unsure` decides nothing."""
-    frame = Store(workspace, DECISIONS).read_pandas(["id", "decision", "decided_at"])
-    frame = frame[frame["decision"].isin(["keep", "drop"])].sort_values("decided_at", kind="stable")
-    return frame.groupby("id")["decision"].last()
+    """The newest keep or drop of each face, index face_id. `unsure` decides nothing, and takes back its reviewer's own."""
+    frame = Store(workspace, DECISIONS).read_pandas(["id", "reviewer", "decision", "decided_at"])
+    frame = frame.dropna(subset=["decision"]).sort_values("decided_at", kind="stable")
+    frame = frame.drop_duplicates(["id", "reviewer"], keep="last")
+    return frame[frame["decision"].isin(["keep", "drop"])].groupby("id")["decision"].last()
 
 
 def kept_faces(workspace: Workspace, columns: list[str] | None = None) -> pd.DataFrame:

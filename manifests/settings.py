@@ -68,7 +68,7 @@ class Gate(Section):
     name: str = Field(min_length=1)
     metric: str = Field(description="a metric of `scores`, or a number or flag of `faces`")
     op: Literal[">=", ">", "<=", "<", "=="]
-    threshold: float | None = None
+    threshold: float | None = Field(None, allow_inf_nan=False)
     best: int | None = Field(None, ge=1, description="instead of a threshold: so many; op >= where more is better, else <=")
 
     @model_validator(mode="after")

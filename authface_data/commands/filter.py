@@ -65,7 +65,7 @@ def filter(
     if regate and given:
         raise UserMistake("--regate decides from stored scores: it takes no other option of measuring")
     if what_if is not None:
-        if regate or given or exclude_hashes:
+        if regate or given or exclude_hashes or again or workers or yes:
             raise UserMistake("--what-if changes nothing: it takes no other option but --json")
         _say_what_if(ws, what_if, as_json)
         return

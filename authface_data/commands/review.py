@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,6 +39,8 @@ def export(
     from authface_data.review.table import to_csv
     from manifests.workspace import Workspace
 
+    if csv.exists():
+        raise UserMistake(f"{csv} is there already, and may hold somebody's decisions: name another file, or remove it")
     faces = _faces(Workspace.find(workspace), near_threshold, sample, everything)
     _write(csv, to_csv(faces))
     console.print(f"{len(faces)} faces in {shown(csv)}: fill in decision (keep, drop, unsure), and what else you see")
@@ -153,7 +156,12 @@ def _faces(ws: Workspace, near_threshold: int | None, sample: int | None, everyt
 def _write(path: Path, data: bytes) -> None:
     if path.is_dir() or not path.parent.is_dir():
         raise UserMistake(f"{path}: name a file in a directory that is there")
-    path.write_bytes(data)
+    temp = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temp.write_bytes(data)
+        os.replace(temp, path)
+    except FileNotFoundError as error:
+        raise UserMistake(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _show(reading: Reading) -> bool:

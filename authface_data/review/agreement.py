@@ -64,8 +64,9 @@ class Agreement:
 def agreement(workspace: Workspace) -> Agreement:
     """Compare the last keep or drop of every reviewer with the verdicts, and with each other's."""
     frame = Store(workspace, DECISIONS).read_pandas(["id", "reviewer", "decision", "decided_at"])
-    frame = frame[frame["decision"].isin(["keep", "drop"])].sort_values("decided_at", kind="stable")
+    frame = frame.dropna(subset=["decision"]).sort_values("decided_at", kind="stable")
     frame = frame.drop_duplicates(["id", "reviewer"], keep="last")
+    frame = frame[frame["decision"] != "unsure"]
     measured = measurements(workspace)
     said = frame.pivot(index="id", columns="reviewer", values="decision")
     said = said.reindex([one for one in measured.face_ids.to_pylist() if one in said.index])
@@ -134,7 +135,11 @@ def best_threshold(values: np.ndarray, dropped: np.ndarray, op: str) -> tuple[fl
     if op == "==" or dropped.all() or not dropped.any():
         return None, None
     ordered = np.unique(values)
-    between = [*((ordered[:-1] + ordered[1:]) / 2), ordered[0] - 1e-9 * (1 + abs(ordered[0])), ordered[-1] * (1 + 1e-9) + 1e-9]
+    between = [
+        *((ordered[:-1] + ordered[1:]) / 2),
+        ordered[0] - 1e-9 * (1 + abs(ordered[0])),
+        ordered[-1] + 1e-9 * (1 + abs(ordered[-1])),
+    ]
     laxest_first = sorted(between, reverse=op in ("<=", "<"))
     agrees = [float((passes(values, op, threshold) != dropped).mean()) for threshold in laxest_first]
     at = int(np.argmax(agrees))

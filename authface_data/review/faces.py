@@ -74,7 +74,7 @@ def _all(workspace: Workspace) -> list[ReviewFace]:
     found = []
     for face in faces:
         face_id, photo = face["face_id"], photos.get(face["photo_id"], {})
-        if not face["crop_path"] or face_id not in kept:
+        if not face["crop_path"] or face_id not in kept or not workspace.exists(face["crop_path"]):
             continue
         semantic, photographic = tags.get(face_id, ([], []))
         row = row_of[face_id]
@@ -118,5 +118,8 @@ def margins(judgement: Judgement, gates: list[Gate]) -> tuple[np.ndarray, np.nda
 def decisions_in_words(workspace: Workspace) -> dict[str, str]:
     """face_id -> what was decided last, and by whom."""
     frame = Store(workspace, DECISIONS).read_pandas(["id", "reviewer", "decision", "decided_at"])
-    frame = frame.dropna(subset=["decision"]).sort_values("decided_at", kind="stable").drop_duplicates("id", keep="last")
+    frame = frame.dropna(subset=["decision"]).sort_values("decided_at", kind="stable")
+    frame = frame.drop_duplicates(["id", "reviewer"], keep="last")
+    frame = frame.assign(decides=frame["decision"] != "unsure").sort_values("decides", kind="stable")
+    frame = frame.drop_duplicates("id", keep="last")
     return {row.id: f"{row.decision} by {row.reviewer}" for row in frame.itertuples()}

@@ -17,13 +17,14 @@ from manifests.views import used_captions
 from manifests.workspace import Workspace
 
 MOST_ERRORS = 20
+RATINGS = ("1", "2", "3", "4", "5")
 FAMILIES = ("semantic_tags", "photographic_tags")
 NEEDED = ("id", "decision", STATE)
 
 
 @dataclass(frozen=True)
 class Said:
-    """What one row says that was not known. The tags are None where they were left as they are."""
+    """What one row says that was not known. The tags are None where they were left as they are; table: which one it is of."""
 
     line: int
     id: str
@@ -35,6 +36,7 @@ class Said:
     semantic_tags: list[str] | None
     photographic_tags: list[str] | None
     before: str
+    table: str
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ def read_table(workspace: Workspace, data: bytes, reviewer: str | None) -> Readi
 
     Raises UserMistake with every mistake of the file, by line and column.
     """
-    rows = _rows(data)
+    text, is_lossy = _text(data)
+    rows = _rows(text)
     faces = {row["face_id"]: row for row in Store(workspace, FACES).read(["face_id", "crop_sha256"]).to_pylist()}
     tags, latest = used_captions(workspace), _latest(workspace)
     said, mistakes, seen, known, silent = [], [], dict[tuple[str, str], int](), 0, 0
@@ -59,7 +62,7 @@ def read_table(workspace: Workspace, data: bytes, reviewer: str | None) -> Readi
         face_id = row["id"]
         there = tags.get(face_id, ([], []))
         try:
-            one = _said(line, row, reviewer, there)
+            one = _said(line, row, reviewer, there, latest, is_lossy)
             if one is None:
                 silent += 1
                 continue
@@ -99,7 +102,7 @@ def record(workspace: Workspace, said: list[Said], now: datetime) -> None:
             "decided_at": now,
             "photo_id": places[one.id]["photo_id"],
             "box_px": places[one.id]["box_px"],
-            "fingerprint": "",
+            "fingerprint": one.table,
         }
         for one in said
     ]
@@ -118,6 +121,8 @@ def _check_state(
     what = ""
     if state.crop != now.crop:
         what = "the picture of"
+    elif before is not None and before["fingerprint"] == state.table:
+        pass  # the same table once more: its reviewer may think again
     elif edits and state.tags != now.tags:
         what = "the tags of"
     elif before is not None and before["decided_at"] > state.shown_at:
@@ -132,13 +137,15 @@ class _Wrong(Exception):
         self.column = column
 
 
-def _rows(data: bytes) -> list[tuple[int, dict[str, str]]]:
-    """(line, column -> cell) of a CSV with commas, semicolons or tabs, in the encodings that spreadsheets write."""
-    text = _text(data)
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
+def _rows(text: str) -> list[tuple[int, dict[str, str]]]:
+    """(line, column -> cell) of a CSV with commas, semicolons or tabs."""
+    lines = text.split("\n", 2)
+    told = lines[0].startswith("sep=")  # a line of Excel's own
+    delimiter = max(",;\t", key=lines[min(int(told), len(lines) - 1)].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
+        if told:
+            next(reader)
         header = [cell.strip().lower() for cell in next(reader, [])]
         if missing := [name for name in NEEDED if name not in header]:
             raise UserMistake(f"line 1: no column {', '.join(missing)}: is this a table of `authface review export`?")
@@ -155,45 +162,82 @@ def _rows(data: bytes) -> list[tuple[int, dict[str, str]]]:
     return rows
 
 
-def _text(data: bytes) -> str:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16")
+def _text(data: bytes) -> tuple[str, bool]:
+    """The text of a file in the encodings that spreadsheets write, and whether characters may have been lost in it."""
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("cp1252", errors="replace")  # what Excel calls CSV
+        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            return data.decode("utf-16"), False
+        return data.decode("utf-8-sig"), False
+    except UnicodeDecodeError as error:
+        if error.encoding.startswith("utf-16"):
+            raise UserMistake("the file is cut off or damaged: its text cannot be read") from error
+        return data.decode("cp1252", errors="replace"), True  # what Excel calls CSV
 
 
-def _said(line: int, row: dict[str, str], reviewer: str | None, tags: tuple[list[str], list[str]]) -> Said | None:
+def _said(
+    line: int,
+    row: dict[str, str],
+    reviewer: str | None,
+    tags: tuple[list[str], list[str]],
+    latest: dict[tuple[str, str], dict[str, Any]],
+    is_lossy: bool,
+) -> Said | None:
     """What a row says, or None. Raises _Wrong."""
     decision = row["decision"].lower()
     if decision and decision not in DECISION_WORDS:
         raise _Wrong("decision", f"{row['decision']!r} is none of {', '.join(DECISION_WORDS)}")
     rating = row.get("rating", "")
-    if rating and rating not in "12345":
+    if rating and rating not in RATINGS:
         raise _Wrong("rating", f"{rating!r} is not 1 to 5")
-    semantic, photographic = _edited(row, tags)
+    state = State.parse(row[STATE])
+    who = row.get("reviewer") or " ".join((reviewer or "").split())
+    before = latest.get((row["id"], who))
+    again = before is not None and state is not None and before["fingerprint"] == state.table
+    semantic, photographic = _edited(row, tags, is_lossy, again)
     note, reason = row.get("note") or None, row.get("reason") or None
     if not (decision or rating or note or reason or semantic is not None or photographic is not None):
         return None
-    who = row.get("reviewer") or reviewer
     if not who:
         raise _Wrong("reviewer", "whose decision is this? fill the column, or pass --reviewer NAME")
-    before = ", ".join(filter(None, (row.get("gates"), row.get("decided"))))
     return Said(
-        line, row["id"], who, decision or None, int(rating) if rating else None, reason, note, semantic, photographic, before
+        line=line,
+        id=row["id"],
+        reviewer=who,
+        decision=decision or None,
+        rating=int(rating) if rating else None,
+        reason=reason,
+        note=note,
+        semantic_tags=semantic,
+        photographic_tags=photographic,
+        before=", ".join(filter(None, (row.get("gates"), row.get("decided")))),
+        table="" if state is None else state.table,
     )
 
 
-def _edited(row: dict[str, str], tags: tuple[list[str], list[str]]) -> tuple[list[str] | None, list[str] | None]:
-    """The tags that a person changed; None for a family that is as it was given out, or as it is now."""
+def _edited(
+    row: dict[str, str], tags: tuple[list[str], list[str]], is_lossy: bool, again: bool
+) -> tuple[list[str] | None, list[str] | None]:
+    """The tags that a person changed; None for a family that is as it was given out, or as it is now.
+
+    again: the reviewer imported this very table before, so tags as they were given out may be an edit taken back.
+    """
     now = [split_tags(", ".join(there)) for there in tags]
     given = [split_tags(row[name]) if name in row else there for name, there in zip(FAMILIES, now, strict=True)]
     state = State.parse(row[STATE])
-    if state is not None and state.tags == tags_mark(*given):
+    if state is not None and state.tags == tags_mark(*given) and not again:
         return None, None
-    semantic, photographic = (None if own == there else own for own, there in zip(given, now, strict=True))
-    return semantic, photographic
+    edited = [
+        None if own == there or (is_lossy and own == _lossy(there)) else own for own, there in zip(given, now, strict=True)
+    ]
+    for name, own, there in zip(FAMILIES, edited, now, strict=True):
+        if own is not None and is_lossy and not "".join([*own, *there]).isascii():
+            raise _Wrong(name, "this file is not in UTF-8, which may have changed its letters: save it as CSV UTF-8")
+    return edited[0], edited[1]
+
+
+def _lossy(tags: list[str]) -> list[str]:
+    """Tags as Windows' encoding leaves them."""
+    return [tag.encode("cp1252", "replace").decode("cp1252") for tag in tags]
 
 
 def _latest(workspace: Workspace) -> dict[tuple[str, str], dict[str, Any]]:

@@ -22,9 +22,12 @@ const fieldOf = (face, name) => (said[idOf(face)] || {})[name] ?? face.cells[at[
 function restore() {
   try {
     const kept = JSON.parse(localStorage.getItem(KEY) || "{}");
-    said = kept.said || {};
+    for (const face of faces) {
+      const own = (kept.said || {})[idOf(face)];
+      if (own && own.mark === face.mark) said[idOf(face)] = own.fields; // of another picture or other tags: out of date
+    }
     $("reviewer").value = kept.reviewer || localStorage.getItem("authface-reviewer") || "";
-    here = Math.min(kept.here || 0, faces.length - 1);
+    here = Math.max(faces.findIndex((face) => idOf(face) === kept.here), 0);
   } catch {
     $("saved").textContent = "this browser keeps nothing: save the table before you close";
   }
@@ -32,7 +35,14 @@ function restore() {
 
 function keep() {
   try {
-    localStorage.setItem(KEY, JSON.stringify({ said, here, reviewer: $("reviewer").value }));
+    // Another page of the same workspace may hold other faces: theirs stay.
+    const all = JSON.parse(localStorage.getItem(KEY) || "{}").said || {};
+    for (const face of faces) {
+      const id = idOf(face);
+      if (said[id] && Object.keys(said[id]).length) all[id] = { mark: face.mark, fields: said[id] };
+      else delete all[id];
+    }
+    localStorage.setItem(KEY, JSON.stringify({ said: all, here: idOf(faces[here]), reviewer: $("reviewer").value }));
     localStorage.setItem("authface-reviewer", $("reviewer").value);
     $("saved").textContent = "kept in this browser";
   } catch {
@@ -231,7 +241,7 @@ document.addEventListener("mousemove", (event) => {
 
 // The table.
 
-const harmless = (cell) => (data.formula.some((sign) => cell.startsWith(sign)) ? `'${cell}` : cell);
+const harmless = (cell) => cell.replace(/(^|[;\t\r\n])([ \t\r\n]*)(?=[=+\-@'＝＋－＠])/g, "$1$2'"); // as in table.py
 const quoted = (cell) => (/[",\r\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell);
 
 function table() {

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from PIL import Image
 
 from authface_data.review.faces import ReviewFace
-from authface_data.review.table import DECISION_WORDS, FORMULA, SAID, cells, columns, metrics_of
+from authface_data.review.table import DECISION_WORDS, SAID, cells, columns, metrics_of
 from manifests.fingerprint import fingerprint
 from manifests.workspace import Workspace
 
@@ -40,11 +40,10 @@ def page(workspace: Workspace, faces: Sequence[ReviewFace]) -> bytes:
         lstrip_blocks=True,
     )
     data = {
-        "sheet": fingerprint(faces=[[face.id, face.state] for face in faces]),
+        "sheet": fingerprint(workspace=str(workspace.root)),
         "columns": columns(metrics),
         "said": list(SAID),
         "words": list(DECISION_WORDS),
-        "formula": list(FORMULA),
         "faces": shown,
     }
     return (
@@ -69,6 +68,7 @@ def _facts(face: ReviewFace, metrics: Sequence[str], crop: Image.Image) -> dict[
     thumbnail = crop.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
     return {
         "cells": cells(face, metrics),
+        "mark": face.state.rpartition("-")[0],
         "kept": face.kept,
         "why": face.why,
         "flag": face.flag,

@@ -32,7 +32,15 @@ class State:
     def parse(cls, text: str) -> State | None:
         """None for what is not one, an emptied cell say."""
         match = FORM.fullmatch(text)
-        return match and cls(match[1], match[2], EPOCH + timedelta(microseconds=int(match[3], 16)))
+        try:
+            return match and cls(match[1], match[2], EPOCH + timedelta(microseconds=int(match[3], 16)))
+        except OverflowError:
+            return None
+
+    @property
+    def table(self) -> str:
+        """Which table it is of, by the time that was written."""
+        return f"{(self.shown_at - EPOCH) // timedelta(microseconds=1):016x}"
 
     def __str__(self) -> str:
         return f"c{self.crop}-t{self.tags}-{(self.shown_at - EPOCH) // timedelta(microseconds=1):x}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 
 from authface_data.review.faces import ReviewFace
@@ -13,8 +14,10 @@ SAID = ("id", "decision", "reason", "semantic_tags", "photographic_tags", "note"
 STATE = "state"
 DECISION_WORDS = ("keep", "drop", "unsure")
 CONTEXT = ("gates", "why", "flag", "decided", "photo", "credit", "crop")
-# A spreadsheet takes a cell that begins so for a formula (or eats the apostrophe that says it is none).
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+# A spreadsheet takes a cell that begins so for a formula (or eats the apostrophe that says it is none). Where it takes other
+# separators than ours, a cell may begin in the middle of one. The page's script has the same expression.
+FORMULA = re.compile(r"(^|[;\t\r\n])([ \t\r\n]*)(?=[=+\-@'＝＋－＠])")
+MEANT = re.compile(r"(^|[;\t\r\n])([ \t\r\n]*)'(?=[=+\-@'＝＋－＠])")
 TAG_SEPARATOR = ", "
 
 
@@ -50,9 +53,9 @@ def to_csv(faces: Sequence[ReviewFace]) -> bytes:
 
 def harmless(cell: str) -> str:
     """The cell with an apostrophe before what a spreadsheet would run."""
-    return f"'{cell}" if cell.startswith(FORMULA) else cell
+    return FORMULA.sub(r"\1\2'", cell)
 
 
 def meant(cell: str) -> str:
     """The way back."""
-    return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA) else cell
+    return MEANT.sub(r"\1\2", cell)

@@ -149,6 +149,9 @@ def test_people_come_before_the_best(many):
     )
     gates.decide(many, [BEST3])
     assert kept_faces(many)["face_id"].tolist() == ["fs_00", "fs_07", "fs_08"]
+    best = told(many, "best")  # by merit: the verdict is the gate's own, whatever people said
+    assert best.loc[["fs_09", "fs_00"], "verdict"].tolist() == ["kept", "dropped"]
+    assert best["threshold"].unique().tolist() == [7.0]
 
 
 @pytest.mark.parametrize("wrong", [{}, {"threshold": 1, "best": 2}, {"best": 2, "op": "=="}, {"best": 0}])
@@ -162,7 +165,7 @@ def test_possible_minors_are_flagged_and_not_decided(many):
         [
             {"photo_id": "pfs_00", "description": "A boy at the lake", "fingerprint": "f"},
             {"photo_id": "pfs_01", "source_tags": ["portrait", "teenager"], "fingerprint": "f"},
-            {"photo_id": "pfs_02", "description": "Kidney beans by Childs & Sons, aged 41", "fingerprint": "f"},
+            {"photo_id": "pfs_02", "description": "Kidney beans by Childs & Co, aged 41", "fingerprint": "f"},
             {"photo_id": "pfs_03", "description": "She is 9 years old", "fingerprint": "f"},
         ]
     )

@@ -172,3 +172,14 @@ def test_a_region_is_in_srgb_too(photos):
     whole, piece = photo.pixels(), photo.region((40, 50, 200, 300))
     assert np.abs(whole.astype(int) - np.asarray(stored)).mean() > 10
     assert np.array_equal(piece.pixels, whole[50:300, 40:200])
+
+
+def test_only_the_main_directorys_orientation_counts(photos):
+    """Some editors write one into the Exif directory too: it turns nothing."""
+    with Image.open(photos["obama.jpg"]) as opened:
+        stored = opened.convert("RGB").crop((0, 0, 300, 400))
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x0112] = 6
+    photo = saved(stored, "JPEG", quality=95, exif=exif)
+    assert photo.size_px == (300, 400)
+    assert np.array_equal(photo.region((20, 30, 200, 390)).pixels, photo.pixels()[30:390, 20:200])

@@ -75,3 +75,9 @@ def test_nothing_decided(workspace, authface):
     done = authface("review", "agreement", "-w", workspace.root)
     assert done.returncode == 2
     assert "nobody has decided anything yet" in done.stderr
+
+
+def test_keeping_all_is_tried_below_zero_too():
+    best, agrees = best_threshold(np.array([-5.0, -6.0, -7.0, -8.0]), np.array([False, True, False, False]), "<=")
+    assert best > -5.0
+    assert agrees == 0.75

@@ -84,6 +84,11 @@ def test_a_reviewers_whole_path(opened, ws):
     chromium.open(where)  # closed and opened again: everything is still there
     assert chromium.run("document.getElementById('reviewer').value") == "Anna Ö"
     assert chromium.run("fieldOf(faces[0], 'decision')") == "keep"
+    where.write_bytes(page(ws, faces_to_review(ws, near_threshold=4)))  # another page of the same workspace, and back again
+    chromium.open(where)
+    where.write_bytes(page(ws, faces_to_review(ws)))
+    chromium.open(where)
+    assert chromium.run("fieldOf(faces[0], 'decision')") == "keep"
     table = saved(chromium, downloads)
     reading = importing.read_table(ws, table, None)
     said = {one.id: one for one in reading.said}

@@ -31,6 +31,7 @@ def reviewed(workspace):
         face, photo = f"fs_{number}_a", f"fs_{number}"
         said = {"description": "=cmd|' /C calc'!A0", "licence_basis": "own"}
         Store(workspace, PHOTOS).append([{"photo_id": photo, **said, "fingerprint": "f"}])
+        workspace.write_bytes(f"faces/{face}.png", b"")
         Store(workspace, FACES).append(
             [
                 {
@@ -135,14 +136,14 @@ def test_as_spreadsheets_save_it(reviewed, delimiter, encoding, end):
 def test_all_or_nothing_and_every_mistake_by_line_and_column(reviewed):
     rows = filled(
         reviewed, face0={"decision": "maybe"}, face1={"decision": "keep"}, face2={"rating": "9"},
-        face3={"decision": "drop", "state": "1.5E+10"},
+        face3={"decision": "drop", "state": "c00000000-t00000000-ffffffffffffffff"},
     )  # fmt: skip
     rows.append({**rows[0], "id": "fs_9_a", "decision": "keep", "rating": ""})
     with pytest.raises(UserMistake) as caught:
         take_in(reviewed, written(rows))
     said = str(caught.value)
     assert "line 3, column rating: '9' is not 1 to 5" in said
-    assert "line 2, column state: '1.5E+10' was written by no export" in said
+    assert "line 2, column state: 'c00000000-t00000000-ffffffffffffffff' was written by no export" in said
     assert "line 5, column decision: 'maybe' is none of keep, drop, unsure" in said
     assert "line 6, column id: there is no face 'fs_9_a' here" in said
     assert Store(reviewed, DECISIONS).read().num_rows == 0
@@ -159,6 +160,57 @@ def test_a_row_that_changed_since_is_refused(reviewed):
     Store(reviewed, FACES).append([{name: value for name, value in changed.items() if name != "created_at"}])
     with pytest.raises(UserMistake, match="line 5, column state: the picture of fs_0_a changed since"):
         take_in(reviewed, written(old))
+
+
+def test_a_reviewer_may_think_again_in_the_same_table(reviewed):
+    """Change one's mind, add a note, take an edit of tags back: the table that was imported may be corrected."""
+    rows = filled(reviewed, face0={"decision": "drop"}, face1={"photographic_tags": "wrong"})
+    take_in(reviewed, written(rows))
+    for row in rows:
+        row.update({"fs_0_a": {"decision": "keep", "note": "no, fine"}, "fs_2_a": {"decision": "keep"}}.get(row["id"], {}))
+        if row["id"] == "fs_1_a":
+            row["photographic_tags"] = "front view, soft light"
+    reading = take_in(reviewed, written(rows))
+    assert {one.id for one in reading.said} == {"fs_0_a", "fs_1_a", "fs_2_a"}
+    assert sorted(kept_faces(reviewed)["face_id"]) == ["fs_0_a", "fs_1_a", "fs_2_a"]
+    assert training_view(reviewed).set_index("face_id")["caption"]["fs_1_a"] == "front view, soft light"
+
+
+def test_unsure_takes_ones_own_word_back_and_nobody_elses(reviewed):
+    take_in(reviewed, written(filled(reviewed, face0={"decision": "drop"}, face3={"decision": "keep"})), reviewer="anna")
+    take_in(reviewed, written(filled(reviewed, face0={"decision": "unsure"}, face3={"decision": "unsure"})), reviewer="ben")
+    assert sorted(kept_faces(reviewed)["face_id"]) == ["fs_1_a", "fs_3_a"]
+    take_in(reviewed, written(filled(reviewed, face0={"decision": "unsure"}, face3={"decision": "unsure"})), reviewer="anna")
+    assert sorted(kept_faces(reviewed)["face_id"]) == ["fs_0_a", "fs_1_a"]
+
+
+@pytest.mark.parametrize("rating", ["0", "6", "12", "12345", "1.5"])
+def test_ratings_are_one_to_five(reviewed, rating):
+    with pytest.raises(UserMistake, match="is not 1 to 5"):
+        take_in(reviewed, written(filled(reviewed, face0={"rating": rating})))
+
+
+def test_another_encoding_changes_no_tags(reviewed):
+    take_in(reviewed, written(filled(reviewed, face0={"photographic_tags": "café, 髪"})))
+    rows = filled(reviewed, face0={"decision": "keep"})
+    out = written(rows, encoding="utf-8").decode().encode("cp1252", "replace")
+    assert [one.photographic_tags for one in take_in(reviewed, out).said] == [None]
+    mac = written(filled(reviewed, face0={"decision": "drop"}), encoding="utf-8").decode().encode("mac_roman", "replace")
+    with pytest.raises(UserMistake, match="not in UTF-8"):
+        take_in(reviewed, mac)
+
+
+def test_excels_own_first_line_and_a_name_with_spaces(reviewed):
+    data = b"sep=;\r\n" + written(filled(reviewed, face0={"decision": "drop"}), delimiter=";", encoding="utf-8")
+    take_in(reviewed, data, reviewer=" anna  b ")
+    assert Store(reviewed, DECISIONS).read_pandas()["reviewer"].tolist() == ["anna b"]
+
+
+@pytest.mark.parametrize("text", ["x;=HYPERLINK(1)", "a\n=1+1", " =1", "＝1", "a;b", "'; '=x"])
+def test_a_formula_in_the_middle_is_harmless_too(text):
+    assert meant(harmless(text)) == text
+    assert ";=" not in harmless(text)
+    assert not harmless(text).strip().startswith(("=", "＝"))
 
 
 def test_a_later_word_of_the_same_person_is_not_taken_back_by_an_older_table(reviewed):
@@ -182,7 +234,12 @@ def test_two_people_cannot_edit_the_same_tags_unseen(reviewed):
 
 @pytest.mark.parametrize(
     ("data", "words"),
-    [(b"a,b\r\n1,2\r\n", "no column id, decision, state"), (b"", "no column id"), (b'id,decision,state\r\n"x', "not a CSV")],
+    [
+        (b"a,b\r\n1,2\r\n", "no column id, decision, state"),
+        (b"", "no column id"),
+        (b'id,decision,state\r\n"x', "not a CSV"),
+        (b"\xff\xfeA", "cut off or damaged"),
+    ],
 )
 def test_what_is_no_table(reviewed, data, words):
     with pytest.raises(UserMistake, match=words):
