@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from manifests.ledger import ALL_GATES, ANY_FACE, kept_faces
@@ -125,7 +126,7 @@ def show(status: Status, console: Console) -> None:
         table.add_column("count", justify="right")
         for subject, reasons in groups.items():
             for reason, count in reasons.items():
-                table.add_row(subject, reason, f"{count:,}")
+                table.add_row(subject, escape(reason), f"{count:,}")
         console.print(table)
     for name, state in status.runs.items():
         console.print(f"run {name}: {state}")
