@@ -40,9 +40,9 @@ def fill(workspace, basis="own"):
     )  # fmt: skip
 
 
-def decide(workspace, face, decision, minute, **edits):
+def decide(workspace, face, decision, minute, **more):
     at = datetime(2026, 1, 1, 0, minute, tzinfo=UTC)
-    Store(workspace, DECISIONS).append([{"id": face, "reviewer": "r", "decision": decision, "decided_at": at, **edits}])
+    Store(workspace, DECISIONS).append([{"id": face, "reviewer": "r", "decision": decision, "decided_at": at, **more}])
 
 
 def test_kept_by_gates_one_caption_per_face_first_in_use(workspace):
@@ -70,8 +70,10 @@ def test_a_person_has_the_last_word(workspace):
     decide(workspace, "fs_a_1", "drop", 1)
     assert kept_faces(workspace)["face_id"].tolist() == ["fs_b_1", "fs_c_1"]
     decide(workspace, "fs_a_1", "keep", 2)
-    decide(workspace, "fs_b_1", "unsure", 2)  # decides nothing: the keep before it stands
+    decide(workspace, "fs_b_1", "unsure", 2, reviewer="another")  # decides nothing: the keep before it stands
     assert kept_faces(workspace)["face_id"].tolist() == ["fs_a_1", "fs_b_1", "fs_c_1"]
+    decide(workspace, "fs_b_1", "unsure", 3)  # of the same person: it takes that back
+    assert kept_faces(workspace)["face_id"].tolist() == ["fs_a_1", "fs_c_1"]
 
 
 def test_edited_tags_make_the_caption(workspace):
