@@ -81,15 +81,14 @@ def judge(workspace: Workspace, gates: list[Gate]) -> Judgement:
     measured = measurements(workspace)
     count, decided = len(measured), _decided(workspace, measured)
     judgement = Judgement([], np.ones(count, bool), pa.nulls(count, pa.string()), measured, decided)
-    whole = {False: [gate for gate in gates if gate.best is None], True: [gate for gate in gates if gate.best is not None]}
-    for gate in whole[False]:
+    for gate in (gate for gate in gates if gate.best is None):
         values = measured.of(gate.metric)
         passes, known = _compare(values, gate), np.isfinite(values)
         codes = np.where(passes, -1, np.where(known, 0, 1))
         words = [f"{gate.metric} {FAILS[gate.op]} {gate.threshold:g}", f"no {gate.metric}"]
         _record(judgement, gate, np.arange(count), codes, words, values, float(gate.threshold or 0))
     _over_the_set(workspace, judgement)
-    for gate in whole[True]:
+    for gate in (gate for gate in gates if gate.best is not None):
         _best(judgement, gate)
     mark = fingerprint(gates=[gate.model_dump(exclude_none=True) for gate in gates])
     verdict = _words(np.where(judgement.kept, 0, 1), ["kept", "dropped"])

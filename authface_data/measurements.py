@@ -1,5 +1,4 @@
-"""What is known of every face in numbers: the measured columns of `faces`, the metrics of `scores`, and its place in its
-photo."""
+"""What is known of every face in numbers: measured columns of `faces`, metrics of `scores`, its place in its photo."""
 
 from __future__ import annotations
 
@@ -43,13 +42,13 @@ def measurements(workspace: Workspace) -> Measurements:
     """Read them."""
     faces = Store(workspace, FACES).read(["face_id", "photo_id", "crop_phash", *OF_FACES])
     face_ids, photo_ids, phashes = (_flat(faces[name]) for name in ("face_id", "photo_id", "crop_phash"))
-    values = {name: _numbers(faces[name]) for name in OF_FACES}
+    values = {name: _numbers(_flat(faces[name])) for name in OF_FACES}
     codes = photo_ids.dictionary_encode().indices.to_numpy(zero_copy_only=False)
     values["faces_in_photo"] = np.bincount(codes)[codes].astype(float) if len(codes) else np.zeros(0)
     values["rank_in_photo"] = _ranks(codes, values["qsize_px"])
     scores = Store(workspace, SCORES).read(["face_id", "metric", "value"])
     metric = _flat(scores["metric"]).dictionary_encode()
-    rows, numbers = _numbers(pc.index_in(_flat(scores["face_id"]), face_ids)), _numbers(scores["value"])
+    rows, numbers = _numbers(pc.index_in(_flat(scores["face_id"]), face_ids)), _numbers(_flat(scores["value"]))
     which, metrics = metric.indices.to_numpy(zero_copy_only=False), metric.dictionary.to_pylist()
     for code, name in enumerate(metrics):
         chosen = (which == code) & np.isfinite(rows)
@@ -71,10 +70,6 @@ def _flat(column: pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks()
 
 
-def _numbers(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+def _numbers(column: pa.Array) -> np.ndarray:
     """As float, null as NaN."""
-    return (
-        pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)
-        if isinstance(column, pa.Array)
-        else _numbers(_flat(column))
-    )
+    return pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)

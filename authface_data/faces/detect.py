@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from authface_data.faces.boxes import area, overlap, shared_area
 from authface_data.faces.detectors import Detection, Detector
 from authface_data.photo import Photo
 
@@ -66,6 +67,4 @@ def _without_same(faces: list[Detection]) -> list[Detection]:
 
 
 def _is_same(box: np.ndarray, other: np.ndarray) -> bool:
-    inside = float(np.prod(np.maximum(np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2]), 0)))
-    area, other_area = float(np.prod(box[2:] - box[:2])), float(np.prod(other[2:] - other[:2]))
-    return inside > SAME_OVERLAP * (area + other_area - inside) or inside > SAME_INSIDE * area
+    return overlap(box, other) > SAME_OVERLAP or shared_area(box, other) > SAME_INSIDE * area(box)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from authface_data.quality.face_scale import at_face_scale, blocks, falling
+from authface_data.quality.face_scale import at_face_scale, blocks, rising
 from authface_data.quality.luma import luma
 
 VERSION = "1"
@@ -34,4 +34,4 @@ def score(crop: np.ndarray) -> float:
     for steps in (np.abs(np.diff(brightness, axis=0))[:, :-1], np.abs(np.diff(brightness, axis=1))[:-1]):
         of_square = blocks(steps, SIDE)[smooth]
         evenness.append(np.median(of_square.mean((1, 2)) ** 2 / np.maximum((of_square**2).mean((1, 2)), 1e-6)))
-    return falling(-float(np.mean(evenness)), -MIDDLE, WIDTH)
+    return rising(float(np.mean(evenness)), MIDDLE, WIDTH)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from authface_data.quality.face_scale import falling
+from authface_data.quality.face_scale import rising
 from authface_data.quality.luma import luma
 
 VERSION = "1"
@@ -30,4 +30,4 @@ def score(crop: np.ndarray) -> float:
     frequency = np.hypot(axis[:, None], axis[None])
     low = power[(frequency > 0.03) & (frequency < 0.09)].mean()
     high = np.exp(np.log(power[(frequency > 0.25) & (frequency < 0.5)] + 0.1 * ROUNDING).mean())
-    return falling(-float(np.log10(high / (low + ROUNDING))), -MIDDLE, WIDTH)
+    return rising(float(np.log10(high / (low + ROUNDING))), MIDDLE, WIDTH)

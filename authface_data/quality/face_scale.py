@@ -42,6 +42,6 @@ def blocks(plane: np.ndarray, side: int) -> np.ndarray:
     return cells.swapaxes(1, 2).reshape(-1, side, side)
 
 
-def falling(value: float, middle: float, width: float) -> float:
-    """1 for values far below the middle, 0 far above it, .5 at it: never quite flat, so that worse is always lower."""
-    return float(1 / (1 + np.exp(np.clip((value - middle) / width, -50, 50))))
+def rising(value: float, middle: float, width: float) -> float:
+    """0 for values far below the middle, 1 far above it, .5 at it: never quite flat, so that worse is always lower."""
+    return float(1 / (1 + np.exp(np.clip((middle - value) / width, -50, 50))))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from authface_data.quality.face_scale import SIZE_PX, at_face_scale, falling
+from authface_data.quality.face_scale import SIZE_PX, at_face_scale, rising
 from authface_data.quality.luma import luma
 
 VERSION = "2"
@@ -32,7 +32,7 @@ def score(crop: np.ndarray) -> float:
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), 45, 1)
     turned = cv2.warpAffine(face, turn, (width, height))[CORNER:-CORNER, CORNER:-CORNER]
     lost = [_share_lost(plane, axis) for plane in (face, turned) for axis in (0, 1)]
-    return falling(-min(lost), -MIDDLE, WIDTH)
+    return rising(min(lost), MIDDLE, WIDTH)
 
 
 def _share_lost(plane: np.ndarray, axis: int) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from authface_data.quality.face_scale import at_face_scale, falling, skin_patches
+from authface_data.quality.face_scale import at_face_scale, rising, skin_patches
 from authface_data.quality.luma import luma
 
 VERSION = "1"
@@ -31,4 +31,4 @@ def score(crop: np.ndarray) -> float:
 
     patches = zip(skin_patches(between(0.7, 1.4)), skin_patches(between(3, 6)), strict=True)
     ratios = [(np.median(fine) + 0.05) / (np.median(coarse) + 0.3) for fine, coarse in patches]
-    return falling(-float(np.log(np.median(ratios))), -MIDDLE, WIDTH)
+    return rising(float(np.log(np.median(ratios))), MIDDLE, WIDTH)
