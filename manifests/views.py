@@ -15,6 +15,7 @@ from manifests.settings import Splits
 from manifests.store import Store
 from manifests.workspace import Workspace
 
+PERSON = "person"  # stands for the captioner where nobody but a reviewer gave tags
 TagChoice = Literal["none", "semantic", "photographic", "both"]
 
 
@@ -67,6 +68,10 @@ def _tagged(workspace: Workspace) -> pd.DataFrame:
     frame = frame.assign(rank=frame["captioner"].map(order)).sort_values(["face_id", "rank"])
     frame = frame.drop_duplicates("face_id").set_index("face_id")
     edits = Store(workspace, DECISIONS).read_pandas().sort_values("decided_at", kind="stable")
+    tagged = edits.loc[edits["semantic_tags"].notna() | edits["photographic_tags"].notna(), "id"].unique()
+    # Tags that a person gave to a face without a caption are its caption.
+    frame = frame.reindex([*frame.index, *(one for one in tagged if one not in frame.index)])
+    frame["captioner"] = frame["captioner"].fillna(PERSON)
     frame["edited"] = False
     for family in ("semantic_tags", "photographic_tags"):
         edited = edits.dropna(subset=[family]).drop_duplicates("id", keep="last").set_index("id")[family]
@@ -93,7 +98,7 @@ def _photographic(row) -> list[str]:
 
 
 def _tags(value) -> list[str]:
-    return [] if value is None else [str(tag) for tag in value]
+    return [] if value is None or isinstance(value, float) else [str(tag) for tag in value]
 
 
 def splits(photos: pd.DataFrame, settings: Splits, radius: int = 0) -> pd.Series:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 import pytest
 
 from manifests.errors import UserMistake
@@ -81,6 +82,14 @@ def test_edited_tags_make_the_caption(workspace):
     decide(workspace, "fs_a_1", "keep", 1, semantic_tags=["woman"])
     view = training_view(workspace).set_index("face_id")
     assert view.loc["fs_a_1", "caption"] == "woman, front view"
+
+
+def test_tags_of_a_person_are_a_caption_where_there_is_none(workspace):
+    fill(workspace)
+    Store(workspace, CAPTIONS).compact(lambda part: pc.equal(part["face_id"], "fs_a_1"))
+    decide(workspace, "fs_a_1", "keep", 1, semantic_tags=["a man", "hat"])
+    row = training_view(workspace).set_index("face_id").loc["fs_a_1"]
+    assert (row["captioner"], row["caption"]) == ("person", "a man, hat")
 
 
 def test_a_face_that_was_not_judged_is_not_in_the_set(workspace):
