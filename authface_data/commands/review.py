@@ -58,19 +58,21 @@ def import_(
     from datetime import UTC, datetime
 
     from authface_data.review.importing import read_table, record
+    from authface_data.sources.texts import clean
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
+    who = clean(reviewer or "")
     try:
         data = file.read_bytes()
     except OSError as error:
         raise UserMistake(f"{file} cannot be read: {error.strerror}") from error
     if not yes:
-        if _show(read_table(ws, data, reviewer)):
+        if _show(read_table(ws, data, who)):
             console.print("Nothing is recorded yet: pass [bold]--yes[/]")
         return
     with ws.lock("review import"):
-        reading = read_table(ws, data, reviewer)
+        reading = read_table(ws, data, who)
         if _show(reading):
             record(ws, reading.said, datetime.now(UTC))
             console.print(f"{len(reading.said)} decisions recorded. Next: [bold]authface filter --regate[/]")

@@ -48,9 +48,10 @@ def explain(
 ) -> None:
     """A face's whole story, or a photograph's: source, measurements, every gate's verdict, captions, decisions, runs."""
     from authface_data import explain as story
+    from authface_data.sources.texts import clean
     from manifests.workspace import Workspace
 
-    told = story.explain(Workspace.find(workspace), id)
+    told = story.explain(Workspace.find(workspace), clean(id))
     if as_json:
         print_json(told)
     else:

@@ -48,7 +48,7 @@ class Reading:
     silent: int
 
 
-def read_table(workspace: Workspace, data: bytes, reviewer: str | None) -> Reading:
+def read_table(workspace: Workspace, data: bytes, reviewer: str) -> Reading:
     """Check a reviewed CSV against the workspace. reviewer: whose it is, where the column is empty.
 
     Raises UserMistake with every mistake of the file, by line and column.
@@ -177,7 +177,7 @@ def _text(data: bytes) -> tuple[str, bool]:
 def _said(
     line: int,
     row: dict[str, str],
-    reviewer: str | None,
+    reviewer: str,
     tags: tuple[list[str], list[str]],
     latest: dict[tuple[str, str], dict[str, Any]],
     is_lossy: bool,
@@ -190,7 +190,7 @@ def _said(
     if rating and rating not in RATINGS:
         raise _Wrong("rating", f"{rating!r} is not 1 to 5")
     state = State.parse(row[STATE])
-    who = row.get("reviewer") or " ".join((reviewer or "").split())
+    who = row.get("reviewer") or " ".join(reviewer.split())
     before = latest.get((row["id"], who))
     again = before is not None and state is not None and before["fingerprint"] == state.table
     semantic, photographic = _edited(row, tags, is_lossy, again)

@@ -1,6 +1,7 @@
 """Looking at what was decided: explain, --what-if, the report for machines."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -69,6 +70,7 @@ def test_a_faces_whole_story(filled, authface):
     unknown = authface("explain", "fs_nobody", "-w", filled)
     assert unknown.returncode == 2
     assert "no photograph or face 'fs_nobody'" in unknown.stderr
+    assert authface("explain", os.fsdecode(b"fs_\xff"), "-w", filled).returncode == 2
 
 
 def test_what_was_forgotten_is_not_told(root, authface):

@@ -90,7 +90,7 @@ def test_a_reviewers_whole_path(opened, ws):
     chromium.open(where)
     assert chromium.run("fieldOf(faces[0], 'decision')") == "keep"
     table = saved(chromium, downloads)
-    reading = importing.read_table(ws, table, None)
+    reading = importing.read_table(ws, table, "")
     said = {one.id: one for one in reading.said}
     first, second, third = (said[face.id] for face in faces[:3])
     assert (first.decision, first.rating, first.reviewer) == ("keep", 4, "Anna Ö")

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import shutil
 from datetime import UTC, datetime, timedelta
 
@@ -151,7 +152,7 @@ def test_all_or_nothing_and_every_mistake_by_line_and_column(reviewed):
 
 def test_who_says_so_must_be_known(reviewed):
     with pytest.raises(UserMistake, match="column reviewer: whose decision"):
-        take_in(reviewed, written(filled(reviewed, face0={"decision": "drop"})), reviewer=None)
+        take_in(reviewed, written(filled(reviewed, face0={"decision": "drop"})), reviewer="")
 
 
 def test_a_row_that_changed_since_is_refused(reviewed):
@@ -267,6 +268,8 @@ def test_the_commands(filled_workspace, authface, tmp_path):
     assert len(rows) == 3
     rows[0]["decision"] = "keep"
     table.write_bytes(written(rows))
+    no_text = os.fsdecode(b"an\xffa")
+    assert "(an?a)" in authface("review", "import", table, "-w", filled_workspace, "--reviewer", no_text).stdout
     shown = authface("review", "import", table, "-w", filled_workspace, "--reviewer", "anna")
     assert f"{rows[0]['id']}: " in shown.stdout
     assert "Nothing is recorded yet" in shown.stdout
