@@ -106,16 +106,20 @@ def moments() -> list[tuple[str, str, float]]:
 def test_killed_and_run_again_is_as_undisturbed(undisturbed, folder, tmp_path, name, kind, share):
     stage = undisturbed[name]
     root = tmp_path / "ws"
-    shutil.copytree(stage["before"], root)
     words = {
         "collect": ["collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own"],
         "filter": [*SETTINGS, "-w", root],
         "caption": ["caption", "-w", root],
     }[name]
-    if kind == "operation":
-        killed = run(words, stop=1 + int(share * stage["count"]))
-    else:
-        killed = run(words, kill_after=share * 0.9 * stage["seconds"])
+    for sooner in (1.0, 0.6, 0.3, 0.1):  # a machine that was slow before may be done before the clock strikes
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(stage["before"], root)
+        if kind == "operation":
+            killed = run(words, stop=1 + int(share * stage["count"]))
+        else:
+            killed = run(words, kill_after=share * sooner * 0.9 * stage["seconds"])
+        if killed.returncode == -signal.SIGKILL:
+            break
     assert killed.returncode == -signal.SIGKILL, killed.stdout
     again = run(words)
     assert again.returncode == 0, again.stdout
