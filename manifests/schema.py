@@ -17,6 +17,10 @@ TEXT, INT, REAL, FLAG, TIME = pa.string(), pa.int64(), pa.float64(), pa.bool_(),
 NUMBERS = pa.list_(pa.float64())
 POINTS = pa.list_(pa.list_(pa.float64()))
 TAGS = pa.list_(pa.string())
+# What was measured of a crop: the tag of a facet, the value that it rests on, and how sure it is, .5 to 1.
+FACTS = pa.list_(pa.struct([("facet", TEXT), ("tag", TEXT), ("value", REAL), ("confidence", REAL)]))
+# Tags of a captioner that are not true of the picture, and what says so.
+CONTRADICTIONS = pa.list_(pa.struct([("tag", TEXT), ("against", TEXT), ("confidence", REAL)]))
 
 
 @dataclass(frozen=True)
@@ -90,19 +94,20 @@ VERDICTS = Manifest(
 )  # fmt: skip
 
 CAPTIONS = Manifest(
-    "captions", 1, ("face_id", "captioner"), "face_id",
+    "captions", 2, ("face_id", "captioner"), "face_id",
     (
         ("face_id", TEXT), ("captioner", TEXT), ("semantic_tags", TAGS), ("photographic_tags", TAGS),
-        ("measured_tags", TAGS), ("caption", TEXT), ("raw_answers", TAGS), ("model", TEXT), ("model_revision", TEXT),
+        ("measured_tags", TAGS), ("measurements", FACTS), ("unknown_tags", TAGS), ("cut_tags", TAGS),
+        ("contradictions", CONTRADICTIONS), ("caption", TEXT), ("raw_answers", TAGS), ("model", TEXT), ("model_revision", TEXT),
         ("prompt_hash", TEXT), ("token_count", INT),
     ),
 )  # fmt: skip
 
 DECISIONS = Manifest(
-    "decisions", 2, ("id", "reviewer", "decided_at"), "id",
+    "decisions", 3, ("id", "reviewer", "decided_at"), "id",
     (
         ("id", TEXT), ("reviewer", TEXT), ("decision", TEXT), ("rating", INT), ("reason", TEXT), ("semantic_tags", TAGS),
-        ("photographic_tags", TAGS), ("note", TEXT), ("decided_at", TIME), ("photo_id", TEXT), ("box_px", NUMBERS),
+        ("photographic_tags", TAGS), ("renamed_to", TEXT), ("note", TEXT), ("decided_at", TIME), ("photo_id", TEXT), ("box_px", NUMBERS),
     ),
 )  # fmt: skip
 

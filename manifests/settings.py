@@ -80,10 +80,29 @@ class Gate(Section):
         return self
 
 
+class Server(Section):
+    """The captioner `server`: an OpenAI-compatible endpoint. Its key comes from AUTHFACE_API_KEY."""
+
+    base_url: str = Field("http://127.0.0.1:8000/v1", description="vLLM's own address by default")
+    model: str | None = Field(None, description="as the server names it; its only one if it serves one")
+    concurrency: int = Field(8, ge=1, le=256, description="requests under way at a time")
+    attempts: int = Field(6, ge=1, description="tries of one request")
+    timeout_s: float = Field(120, gt=0, description="longest wait for one answer")
+
+
 class Captions(Section):
-    captioner: str = Field("llava", description="what `authface caption` uses: llava | measured")
+    captioner: str = Field("llava", description="what `authface caption` uses: llava | server | measured")
     model: str = Field("llava-hf/llava-v1.6-mistral-7b-hf", description="LLaVA-1.6 checkpoint, hub id or folder")
+    precision: Literal["bf16", "8bit", "4bit"] = Field("bf16", description="of LLaVA's weights on a GPU; fp32 without one")
     use: list[str] = Field(["server", "llava", "qwen", "measured"], description="which captions train: first present")
+    sensitive: list[Literal["age", "ethnicity", "gender"]] = Field(
+        ["age", "ethnicity", "gender"], description="what a caption may say of a person, as the paper's do"
+    )
+    contradictions: Literal["leave out", "keep"] = Field(
+        "leave out", description="tags of a model that contradict a confident measurement"
+    )
+    max_words: int = Field(5, ge=1, description="a tag of more words is none")
+    server: Server = Server()
 
 
 class Splits(Section):

@@ -1,33 +1,99 @@
-"""From a model's words to tags: split, stripped of openers, synonyms made one, duplicates gone."""
+"""The controlled vocabulary: facets, their canonical tags, and which tags exclude each other (vocabulary.toml says how)."""
 
 from __future__ import annotations
 
 import re
 import tomllib
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from importlib import resources
+from typing import Literal
 
-OPENERS = re.compile(r"^(the|this|an?) (image|photo|photograph|picture) (shows|depicts|is of|features|of) ", re.IGNORECASE)
-MAX_WORDS = 5
+Family = Literal["semantic", "photographic"]
+Sensitive = Literal["age", "ethnicity", "gender"]
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Facet:
+    """tags: the canonical ones; heads: last words that place any other tag here; exclusive: groups of which one can be true."""
+
+    name: str
+    family: Family
+    tags: frozenset[str]
+    heads: frozenset[str]
+    pattern: re.Pattern[str] | None
+    exclusive: tuple[frozenset[str], ...]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """synonyms: every known way to say a tag, in lower case -> the canonical tag; facets: in the order of a caption; cut_first:
+    names of facets, the least important first; unsaid: facts that no caption says; sensitive: attribute -> word -> what stands
+    for it; the rest: kinds of words, see words.py."""
+
+    facets: tuple[Facet, ...]
+    synonyms: dict[str, str]
+    cut_first: tuple[str, ...]
+    unsaid: frozenset[str]
+    sensitive: dict[str, dict[str, str]]
+    splits: frozenset[str]
+    prepositions: frozenset[str]
+    fillers: frozenset[str]
+    adverbs: frozenset[str]
+    not_adverbs: frozenset[str]
+    says_nothing: frozenset[str]
+    openers: tuple[str, ...]
+
+    @cached_property
+    def _facet_of(self) -> dict[str, Facet]:
+        return {tag: facet for facet in self.facets for tag in facet.tags}
+
+    def facet_of(self, tag: str) -> Facet | None:
+        """The facet of a tag: that of the canonical tag, else by its pattern, else by its last word. None where it has none."""
+        tag = tag.lower()
+        if tag in self._facet_of:
+            return self._facet_of[tag]
+        last = tag.split()[-1] if tag.split() else ""
+        for facet in self.facets:
+            if facet.pattern is not None and facet.pattern.fullmatch(tag):
+                return facet
+        return next((facet for facet in self.facets if last in facet.heads), None)
+
+    def facet_name(self, tag: str) -> str:
+        facet = self.facet_of(tag)
+        return UNKNOWN if facet is None else facet.name
+
+    def exclude(self, one: str, other: str) -> bool:
+        """Whether only one of two canonical tags can be true of a picture."""
+        facet = self._facet_of.get(one)
+        return one != other and facet is not None and any(one in group and other in group for group in facet.exclusive)
 
 
 @lru_cache(maxsize=1)
-def synonyms() -> dict[str, str]:
-    """Every known way to say a tag, in lower case -> the canonical tag."""
-    text = (resources.files("authface_data.captions") / "vocabulary.toml").read_text("utf-8")
-    known: dict[str, str] = {}
-    for facet in tomllib.loads(text)["facet"]:
-        for tag, others in facet["tags"].items():
-            known.update(dict.fromkeys([tag, *others], tag))
-    return known
-
-
-def tags_of(answer: str) -> list[str]:
-    """A model's comma-separated answer as tags, in order. What is longer than five words is a sentence, not a tag, and goes."""
-    tags: dict[str, None] = {}
-    for piece in re.split(r"[,;\n]", OPENERS.sub("", answer.strip())):
-        tag = re.sub(r"\s+", " ", piece).strip(" .\"'*-").lower()
-        tag = re.sub(r"^(a|an|the) ", "", tag)
-        if tag and len(tag.split()) <= MAX_WORDS:
-            tags[synonyms().get(tag, tag)] = None
-    return list(tags)
+def vocabulary() -> Vocabulary:
+    """The one in vocabulary.toml."""
+    said = tomllib.loads((resources.files("authface_data.captions") / "vocabulary.toml").read_text("utf-8"))
+    facets = tuple(
+        Facet(
+            name=facet["name"],
+            family=facet["family"],
+            tags=frozenset(facet["tags"]),
+            heads=frozenset(facet["heads"]),
+            pattern=re.compile(facet["pattern"]) if "pattern" in facet else None,
+            exclusive=tuple(frozenset(group) for group in facet.get("exclusive", [])),
+        )
+        for facet in said["facet"]
+    )
+    synonyms = {
+        word: tag for facet in said["facet"] for tag, others in facet["tags"].items() for word in (tag, *others)
+    }  # fmt: skip
+    kinds = ("splits", "prepositions", "fillers", "adverbs", "not_adverbs", "says_nothing", "unsaid")
+    return Vocabulary(
+        facets=facets,
+        synonyms=synonyms,
+        cut_first=tuple(said["cut_first"]),
+        sensitive=said["sensitive"],
+        openers=tuple(sorted(said["openers"], key=len, reverse=True)),
+        **{kind: frozenset(said[kind]) for kind in kinds},
+    )

@@ -15,6 +15,7 @@ import sys
 import tarfile
 import urllib.request
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -131,6 +132,43 @@ def crops(paths: dict[str, Path], size_px: int = 512, least_px: float = 290) -> 
             if quad.size_px >= least_px:
                 found[f"{name}:{number}"] = align_photo(photo, quad, size_px).pixels
     return found
+
+
+@dataclass(frozen=True)
+class Found:
+    """A face of a photograph: its place among the photograph's faces from the left, its row of `faces`, its crop of 512 px."""
+
+    photo: str
+    place: int
+    row: dict
+    crop: np.ndarray
+    photo_px: tuple[int, int]
+
+
+@lru_cache(maxsize=1)
+def found_faces() -> tuple[Found, ...]:
+    """Every face that the detector finds in the public photographs and the demo's, by the stage itself: 46 of 24."""
+    from PIL import Image
+
+    from authface_data.engine.stage import Item, Rows
+    from authface_data.faces.stage import FacesStage
+    from authface_data.photo import Photo
+
+    demo = Path(os.environ["AUTHFACE_CACHE"]) / "photos"
+    paths = {**photographs(), **{path.name: path for path in demo.glob("*/*")}}
+    stage = FacesStage("retinaface-mobile", "dlib", 512, 0.7, 1920, None)
+    stage.setup("cpu")
+    found = []
+    for name, path in sorted(paths.items()):
+        if path.suffix not in (".jpg", ".png"):
+            continue
+        photo, written = Photo(path.read_bytes), dict[str, bytes]()
+        (result,) = stage.process([Item(f"fs_{name}", {}, photo)], written.__setitem__)  # type: ignore[arg-type]
+        assert isinstance(result, Rows)
+        for place, row in enumerate(sorted(result.rows, key=lambda row: row["box_px"][0])):
+            with Image.open(io.BytesIO(written[row["crop_path"]])) as crop:
+                found.append(Found(name, place, row, np.asarray(crop), photo.size_px))
+    return tuple(found)
 
 
 # The artefact measures were tuned on sample1, sample3, sample5, obama, biden, single_face and lenna: none of these is of those.

@@ -10,14 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from occlusions import hand, mask, sunglasses
-from public_faces import photographs
+from public_faces import found_faces
 
-from authface_data.engine.stage import Item
 from authface_data.faces.align import Quad
 from authface_data.faces.pose import head_pose
-from authface_data.faces.stage import FacesStage
 from authface_data.faces.visibility import visible
-from authface_data.photo import Photo
 
 pytestmark = pytest.mark.slow
 REGIONS = ("left_eye", "right_eye", "mouth")
@@ -27,21 +24,7 @@ LABELS = Path(__file__).with_name("visibility_labels.csv")
 @pytest.fixture(scope="module")
 def faces(photos, weights):
     """(photo's name, row of `faces`, crop, size of the photo) of every face, through the stage itself."""
-    from io import BytesIO
-
-    from PIL import Image
-
-    stage = FacesStage("retinaface-mobile", "dlib", 512, 0.7, 1920, None)
-    stage.setup("cpu")
-    found = []
-    for name, path in sorted({**photographs(), **photos}.items()):
-        if path.suffix not in (".jpg", ".png", ".ppm"):
-            continue
-        photo, crops = Photo(path.read_bytes), {}
-        (result,) = stage.process([Item(f"fs_{name}", {}, photo)], crops.__setitem__)
-        for row in result.rows:
-            found.append((name, row, np.asarray(Image.open(BytesIO(crops[row["crop_path"]]))), photo.size_px))
-    return found
+    return [(one.photo, one.row, one.crop, one.photo_px) for one in found_faces()]
 
 
 def boxes_of(row):
