@@ -62,13 +62,15 @@ def possible_minors(workspace: Workspace, measured: Measurements) -> dict[str, s
             if word := next((word for text in texts or [] if (word := word_of_childhood(text))), None):
                 of_photos[row["photo_id"]] = f"look: {word!r} in the photograph's {place.replace('_', ' ')}"
                 break
-    captions = Store(workspace, CAPTIONS).read(["face_id", "captioner", "semantic_tags"]).to_pylist()
+    captions = Store(workspace, CAPTIONS).read(["face_id", "captioner", "semantic_tags", "raw_answers"]).to_pylist()
     if not of_photos and not captions:
         return {}
     photo_of = dict(zip(measured.face_ids.to_pylist(), measured.photo_ids.to_pylist(), strict=True))
     flags = {face: of_photos[photo] for face, photo in photo_of.items() if photo in of_photos}
     for row in captions:
-        word = next((word for text in row["semantic_tags"] or [] if (word := word_of_childhood(text))), None)
+        # The answer itself too: captions may be set to say nothing of age.
+        said = [*(row["semantic_tags"] or []), *(row["raw_answers"] or [])[:1]]
+        word = next((word for text in said if (word := word_of_childhood(text))), None)
         if word and row["face_id"] in photo_of:
             flags.setdefault(row["face_id"], f"look: {word!r} in the caption by {row['captioner']}")
     return flags

@@ -1,15 +1,20 @@
-"""CLIP's vocabulary, from inside the openai-clip package: captions are counted in it, tiny tokenizers built from it."""
+"""CLIP's vocabulary, from inside the openai-clip package: captions are counted in it, tiny tokenizers built from it.
+
+And how a caption of more tokens than its encoders see loses whole tags.
+"""
 
 from __future__ import annotations
 
 import gzip
 import importlib.util
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from manifests.errors import Missing
 
 MERGES = 48894
+SEEN = 77  # tokens, the one before and the one after among them
 
 
 @lru_cache(maxsize=1)
@@ -33,3 +38,16 @@ def _byte_letters() -> list[str]:
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     rest = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(rest))]
+
+
+def fit(
+    tags: Sequence[str], count: Callable[[str], int], least: Callable[[list[str]], int] = lambda tags: len(tags) - 1
+) -> tuple[list[str], list[str]]:
+    """The tags whose caption the encoders see whole, and those left out for it, in the order they went.
+
+    count: tokens of a caption. least: the place of the tag to leave out next; by default the last.
+    """
+    kept, cut = list(tags), []
+    while kept and count(", ".join(kept)) > SEEN:
+        cut.append(kept.pop(least(kept)))
+    return kept, cut

@@ -6,6 +6,8 @@ is a gate of the stage's name. A decision is a person's `keep`, `drop` or `unsur
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 import pandas as pd
@@ -25,6 +27,8 @@ ALL_GATES = "all_gates"
 ANY_FACE = "any_face"
 # Written for faces that a person should look at: kept all the same.
 POSSIBLE_MINOR = "possible_minor"
+# How the id of a decision begins that is about a tag in all captions, not about a face.
+OF_A_TAG = "tag:"
 # How the reason begins of a photo that is dropped for another.
 DUPLICATE_OF = "duplicate_of:"
 
@@ -58,6 +62,27 @@ def last_decisions(workspace: Workspace) -> pd.Series:
     frame = frame.dropna(subset=["decision"]).sort_values("decided_at", kind="stable")
     frame = frame.drop_duplicates(["id", "reviewer"], keep="last")
     return frame[frame["decision"].isin(["keep", "drop"])].groupby("id")["decision"].last()
+
+
+@dataclass(frozen=True)
+class TagDecision:
+    """What a person decided about a tag in all captions: renamed_to None means that it goes."""
+
+    tag: str
+    renamed_to: str | None
+    decided_at: datetime
+
+
+def tag_decisions(workspace: Workspace) -> list[TagDecision]:
+    """The decisions about tags that stand, the last of each tag, oldest first; `keep` takes an earlier one back."""
+    frame = Store(workspace, DECISIONS).read_pandas(["id", "decision", "renamed_to", "decided_at"])
+    frame = frame[frame["id"].str.startswith(OF_A_TAG)].sort_values("decided_at", kind="stable")
+    frame = frame.drop_duplicates("id", keep="last")
+    frame = frame[frame["decision"] == "drop"]
+    return [
+        TagDecision(row.id.removeprefix(OF_A_TAG), row.renamed_to if isinstance(row.renamed_to, str) else None, row.decided_at)
+        for row in frame.itertuples()
+    ]
 
 
 def kept_faces(workspace: Workspace, columns: list[str] | None = None) -> pd.DataFrame:

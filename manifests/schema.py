@@ -99,7 +99,7 @@ CAPTIONS = Manifest(
         ("face_id", TEXT), ("captioner", TEXT), ("semantic_tags", TAGS), ("photographic_tags", TAGS),
         ("measured_tags", TAGS), ("measurements", FACTS), ("unknown_tags", TAGS), ("cut_tags", TAGS),
         ("contradictions", CONTRADICTIONS), ("caption", TEXT), ("raw_answers", TAGS), ("model", TEXT), ("model_revision", TEXT),
-        ("prompt_hash", TEXT), ("token_count", INT),
+        ("prompt_hash", TEXT), ("token_count", INT), ("composition", TEXT),
     ),
 )  # fmt: skip
 

@@ -83,7 +83,7 @@ class Gate(Section):
 class Server(Section):
     """The captioner `server`: an OpenAI-compatible endpoint. Its key comes from AUTHFACE_API_KEY."""
 
-    base_url: str = Field("http://127.0.0.1:8000/v1", description="vLLM's own address by default")
+    base_url: str = Field("http://127.0.0.1:8000/v1", pattern="^https?://", description="vLLM's own address by default")
     model: str | None = Field(None, description="as the server names it; its only one if it serves one")
     concurrency: int = Field(8, ge=1, le=256, description="requests under way at a time")
     attempts: int = Field(6, ge=1, description="tries of one request")

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 from typing import Literal
 
 import pandas as pd
 
 from manifests.errors import UserMistake
-from manifests.ledger import kept_faces
+from manifests.ledger import OF_A_TAG, TagDecision, kept_faces, tag_decisions
 from manifests.near import near_pairs, to_bits
 from manifests.schema import CAPTIONS, DECISIONS, PHOTOS
 from manifests.settings import Splits
 from manifests.store import Store
 from manifests.workspace import Workspace
 
+FAMILIES = ("semantic_tags", "photographic_tags")
 PERSON = "person"  # stands for the captioner where nobody but a reviewer gave tags
 TagChoice = Literal["none", "semantic", "photographic", "both"]
 
 
 def training_view(workspace: Workspace, tags: TagChoice = "both", allow_unknown_licence: bool = False) -> pd.DataFrame:
-    """One row per kept face: the columns of `faces`, the photo's provenance, `captioner`, `caption` and `split`.
+    """One row per kept face: the columns of `faces`, the photo's provenance, `captioner`, `tags`, `caption` and `split`.
 
-    tags: which families make the caption; with "both" it is the captioner's own, unless a person edited the tags.
-    Sorted by face_id. Raises UserMistake where a kept face has no licence basis, unless those are allowed.
+    tags: which families make the caption. `tags` are a caption's own, in its order; `caption` is them with commas between. A
+    captioner's are within the 77 tokens that SDXL's text encoders see; a person's may be longer. Sorted by face_id. Raises
+    UserMistake where a kept face has no licence basis, unless those are allowed.
     """
     workspace.check_nothing_half_forgotten()
     faces = kept_faces(workspace)
@@ -48,56 +51,56 @@ def training_view(workspace: Workspace, tags: TagChoice = "both", allow_unknown_
 
 
 def used_captions(workspace: Workspace) -> dict[str, tuple[list[str], list[str]]]:
-    """face_id -> its semantic and its photographic tags: the first captioner's in `captions.use`, as a person left them."""
-    frame = _tagged(workspace)
-    return {str(row.Index): (_tags(row.semantic_tags), _photographic(row)) for row in frame.itertuples()}
+    """face_id -> its semantic and its photographic tags: the first captioner's in `captions.use`, as people left them."""
+    return {str(row.Index): (row.semantic_tags, row.photographic_tags) for row in _tagged(workspace).itertuples()}
 
 
-def _captions(workspace: Workspace, tags: TagChoice) -> pd.DataFrame:
-    """face_id, captioner, caption: of each face the first captioner in `captions.use`, tags as a person left them."""
+def _captions(workspace: Workspace, choice: TagChoice) -> pd.DataFrame:
+    """face_id, captioner, tags, caption: of each face the first captioner in `captions.use`, tags as people left them."""
     frame = _tagged(workspace)
-    captions = [_caption(row, tags) for row in frame.itertuples()]
-    return pd.DataFrame({"face_id": frame.index, "captioner": frame["captioner"].to_numpy(), "caption": captions})
+    tags = [_chosen(row, choice) for row in frame.itertuples()]
+    captions = [", ".join(own) for own in tags]
+    return pd.DataFrame({"face_id": frame.index, "captioner": frame["captioner"].to_numpy(), "tags": tags, "caption": captions})
 
 
 def _tagged(workspace: Workspace) -> pd.DataFrame:
-    """Rows of `captions` by face_id, one each, with a person's tags in place of the captioner's, and whether that is so."""
-    frame = Store(workspace, CAPTIONS).read_pandas()
+    """Rows of `captions` by face_id, one each, with people's tags in place of the captioner's."""
+    frame = Store(workspace, CAPTIONS).read_pandas(["face_id", "captioner", *FAMILIES])
     order = {name: rank for rank, name in enumerate(workspace.settings.captions.use)}
     frame = frame[frame["captioner"].isin(list(order))]
     frame = frame.assign(rank=frame["captioner"].map(order)).sort_values(["face_id", "rank"])
     frame = frame.drop_duplicates("face_id").set_index("face_id")
     edits = Store(workspace, DECISIONS).read_pandas().sort_values("decided_at", kind="stable")
+    edits = edits[~edits["id"].str.startswith(OF_A_TAG)]
     tagged = edits.loc[edits["semantic_tags"].notna() | edits["photographic_tags"].notna(), "id"].unique()
     # Tags that a person gave to a face without a caption are its caption.
     frame = frame.reindex([*frame.index, *(one for one in tagged if one not in frame.index)])
     frame["captioner"] = frame["captioner"].fillna(PERSON)
-    frame["edited"] = False
-    for family in ("semantic_tags", "photographic_tags"):
-        edited = edits.dropna(subset=[family]).drop_duplicates("id", keep="last").set_index("id")[family]
-        edited = edited[edited.index.isin(frame.index)]
-        frame.loc[edited.index, "edited"] = True
-        frame[family] = [edited.get(face_id, own) for face_id, own in frame[family].items()]
+    decided = tag_decisions(workspace)
+    for family in FAMILIES:
+        edited = edits.dropna(subset=[family]).drop_duplicates("id", keep="last").set_index("id")[[family, "decided_at"]]
+        times, said = edited["decided_at"].to_dict(), edited[family].to_dict()
+        own = [said.get(face_id, tags) for face_id, tags in frame[family].items()]
+        now = [_decided(_list(tags), decided, times.get(face_id)) for face_id, tags in zip(frame.index, own, strict=True)]
+        frame[family] = pd.Series(now, index=frame.index, dtype=object)
     return frame
 
 
-def _caption(row, tags: TagChoice) -> str:
-    if tags == "none":
-        return ""
-    semantic, photographic = _tags(row.semantic_tags), _photographic(row)
-    if tags == "semantic":
-        return ", ".join(semantic)
-    if tags == "photographic":
-        return ", ".join(photographic)
-    return ", ".join([*semantic, *photographic]) if row.edited else str(row.caption)
+def _decided(tags: list[str], decided: list[TagDecision], since: datetime | None) -> list[str]:
+    """Tags as decisions about tags leave them; since: when a person last edited these, which earlier decisions do not touch."""
+    for one in decided:
+        if one.tag in map(str.lower, tags) and (since is None or one.decided_at > since):
+            new = [one.renamed_to if tag.lower() == one.tag else tag for tag in tags]
+            tags = list(dict.fromkeys(tag for tag in new if tag is not None))
+    return tags
 
 
-def _photographic(row) -> list[str]:
-    tags = _tags(row.photographic_tags)
-    return tags or _tags(row.measured_tags) if row.captioner == "measured" and not row.edited else tags
+def _chosen(row, choice: TagChoice) -> list[str]:
+    semantic = row.semantic_tags if choice in ("semantic", "both") else []
+    return [*semantic, *(row.photographic_tags if choice in ("photographic", "both") else [])]
 
 
-def _tags(value) -> list[str]:
+def _list(value) -> list[str]:
     return [] if value is None or isinstance(value, float) else [str(tag) for tag in value]
 
 

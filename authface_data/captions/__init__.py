@@ -1,6 +1,1 @@
-"""Captioners, by name: one file each, and one line here. A captioner is a stage over crops whose rows are captions."""
-
-CAPTIONERS = {
-    "measured": "authface_data.captions.measured:MeasuredStage",
-    "llava": "authface_data.captions.llava:LlavaStage",
-}
+"""Captioners: each a stage over crops whose rows are captions, in a file of its own. authface_data/commands/caption.py names them."""

@@ -7,14 +7,15 @@ what contradicts a measurement, what is left out of too long a caption.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from authface_data.captions import tokens
 from authface_data.captions.facts import SURE, Measured
 from authface_data.captions.vocabulary import UNKNOWN, Family, Sensitive, vocabulary
 from authface_data.captions.words import tags_of
-from manifests import tokens
+from manifests.clip_tokens import fit
 from manifests.settings import Captions
 
 ALIKE = 0.9  # difflib's ratio
@@ -67,6 +68,20 @@ def read(semantic: str, photographic: str, measured: Sequence[Measured], setting
     return compose(said, measured, settings)
 
 
+def answered(said: Sequence[str], facts: Sequence[Mapping[str, Any]] | None, settings: Captions) -> dict[str, Any]:
+    """The columns of `captions` that follow from a model's two answers and the face's `measurements`."""
+    measured = [Measured(**fact) for fact in facts or []]
+    caption = read(said[0], said[1], measured, settings)
+    if not caption.text:
+        raise ValueError(f"the model gave no tags: {said[0]!r}, {said[1]!r}")
+    return {"raw_answers": list(said), "measured_tags": tags_of_facts(measured), **caption.columns()}
+
+
+def tags_of_facts(facts: Sequence[Measured]) -> list[str]:
+    """Those of the facts that a caption says."""
+    return [fact.tag for fact in facts if fact.tag not in vocabulary().unsaid]
+
+
 def compose(said: dict[Family, list[str]], measured: Sequence[Measured], settings: Captions) -> Caption:
     """The caption that tags of the two families make. measured: what they must not contradict."""
     words = vocabulary()
@@ -82,7 +97,7 @@ def compose(said: dict[Family, list[str]], measured: Sequence[Measured], setting
     distinct = _without_alike([tag for _, tag in placed])
     contradictions = _contradictions(distinct, measured)
     wrong = {one.tag for one in contradictions} if settings.contradictions == "leave out" else set()
-    kept, cut = tokens.fit([tag for tag in distinct if tag not in wrong], _least_important)
+    kept, cut = fit([tag for tag in distinct if tag not in wrong], tokens.count, _least_important)
     families = dict((tag, family) for family, tag in reversed(placed))
     return Caption(
         semantic=[tag for tag in kept if families[tag] == "semantic"],

@@ -1,91 +1,197 @@
-"""LLaVA-1.6 by transformers: tags in two families, from two questions about each crop."""
+"""LLaVA-1.6 by transformers: tags in two families, from two questions about each crop.
+
+A crop is some 2,900 image tokens and a question 60: both questions are asked over one encoding of the image and one pass of the
+language model over its tokens. Prompts of square crops are equally long, so a batch needs no padding, and its answers are those
+of its members alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from authface_data.captions import prompts, tokens
-from authface_data.captions.vocabulary import tags_of
+from authface_data.captions import prompts
+from authface_data.captions.compose import answered
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
 from manifests import hub
+from manifests.errors import Missing, UserMistake
 from manifests.ledger import Subject
 from manifests.schema import CAPTIONS
+from manifests.settings import Captions
 
 MAX_NEW_TOKENS = 96
+MEMORY_SHARE = 0.7  # of what is free after loading, for keys and values: the rest is activations
+ANSWER_TOKENS = 200  # a question and its answer, beside the image's tokens
 
 
 class LlavaStage:
-    """model: a llava-hf 1.6 checkpoint, hub id or folder. Greedy, so that the same crop gets the same words."""
+    """Greedy, so that the same crop gets the same words. Any llava-hf 1.6 checkpoint, hub id or folder."""
 
     name = "llava"
-    version = 1
+    version = 2  # 2: both questions over one encoding
     subject: Subject = "face"
     gives = CAPTIONS
     input_mark = "crop_sha256"
     uses_gpu = True
-    batch_size = 4
+    batch_size = 16
 
-    def __init__(self, model: str, weights_dir: str | None):
-        self.model_name, self.weights_dir = model, weights_dir
+    def __init__(self, settings: Captions, weights_dir: str | None):
+        self._captions, self.model_name, self.weights_dir = settings, settings.model, weights_dir
 
     def settings(self) -> dict[str, Any]:
-        return {"model": self.model_name, "prompts": prompts.prompt_hash(), "max_new_tokens": MAX_NEW_TOKENS}
+        return {
+            "model": self.model_name,
+            "prompts": prompts.prompt_hash(),
+            "max_new_tokens": MAX_NEW_TOKENS,
+            "precision": self._captions.precision,
+        }
 
     def setup(self, device: str) -> None:
-        """Raises Missing where the checkpoint cannot be had."""
+        """Raises Missing where the checkpoint cannot be had, UserMistake for a precision that this machine has not."""
         import torch
         from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 
         where = hub.locate(self.model_name, self.weights_dir)
-        dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+        on_gpu = device.startswith("cuda")
+        options: dict[str, Any] = {"dtype": torch.bfloat16 if on_gpu else torch.float32}
+        if self._captions.precision != "bf16":
+            options |= _quantised(self._captions.precision, device)
         try:
             self._processor = LlavaNextProcessor.from_pretrained(where)
-            model = LlavaNextForConditionalGeneration.from_pretrained(where, dtype=dtype)
+            model = LlavaNextForConditionalGeneration.from_pretrained(where, **options)
         except OSError as error:
             raise hub.missing(self.model_name, "config, tokenizer and *.safetensors", self.weights_dir, error) from error
-        self._processor.tokenizer.padding_side = "left"  # else the new tokens of short prompts follow padding
-        self._model = model.to(device).eval()
+        self._processor.tokenizer.padding_side = "left"  # else the new tokens of a shorter prompt would follow padding
+        if self._captions.precision == "bf16":
+            model = model.to(device)
+        self._model = model.eval()
         self._revision = getattr(model.config, "_commit_hash", None)
         self._torch, self._device = torch, device
+        self._at_once = self.batch_size
 
     def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
-        pictures = [Image.fromarray(item.picture.pixels()) for item in batch]
-        semantic = self._ask(prompts.SEMANTIC, pictures)
-        photographic = self._ask(prompts.PHOTOGRAPHIC, pictures)
-        return [
-            Rows([self._row(item.key, said, shown)]) for item, said, shown in zip(batch, semantic, photographic, strict=True)
-        ]
+        pictures = [item.picture.pixels() for item in batch]
+        return [Rows([self._row(item, said)]) for item, said in zip(batch, self.answers(pictures), strict=True)]
 
-    def _ask(self, question: str, pictures: list[Image.Image]) -> list[str]:
-        """The model's answer about each picture."""
-        talk = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
-        prompt = self._processor.apply_chat_template(talk, add_generation_prompt=True)
-        inputs = self._processor(images=pictures, text=[prompt] * len(pictures), padding=True, return_tensors="pt").to(
-            self._device, self._model.dtype
+    def answers(self, crops: Sequence[np.ndarray]) -> list[list[str]]:
+        """What the model says of each crop (H, H, 3) uint8, one answer per question. As many crops at once as memory holds."""
+        said: list[list[str]] = []
+        while len(said) < len(crops):
+            some = crops[len(said) : len(said) + self._at_once]
+            try:
+                said += self._ask([Image.fromarray(crop) for crop in some])
+            except self._torch.OutOfMemoryError:
+                if len(some) == 1:
+                    raise
+                self._at_once = len(some) // 2
+            else:
+                continue
+            self._torch.cuda.empty_cache()  # outside of the handler, which holds on to the tensors
+        return said
+
+    def _ask(self, pictures: list[Image.Image]) -> list[list[str]]:
+        torch, model, config = self._torch, self._model, self._model.config
+        inputs = self._processor(
+            images=pictures,
+            text=[prompts.prompt(self._processor, config, prompts.QUESTIONS[0])] * len(pictures),
+            padding=True,
+            return_tensors="pt",
         )
-        with self._torch.inference_mode():
-            made = self._model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-        new = made[:, inputs["input_ids"].shape[1] :]
-        return [answer.strip() for answer in self._processor.batch_decode(new, skip_special_tokens=True)]
+        questions = self._token_ids(inputs["input_ids"])
+        self._fit(len(questions[0]))
+        if len(pictures) > self._at_once:
+            halves = pictures[: self._at_once], pictures[self._at_once :]
+            return [answer for half in halves for answer in self._ask(half)]
+        shared = _common_length(questions)
+        said: list[list[str]] = [[] for _ in pictures]
+        with torch.inference_mode():
+            ids = torch.tensor(questions[0][:shared], device=self._device).expand(len(pictures), -1)
+            seen = model(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                pixel_values=inputs["pixel_values"].to(self._device, model.dtype),
+                image_sizes=inputs["image_sizes"].to(self._device),
+                use_cache=True,
+                logits_to_keep=1,
+            ).past_key_values
+            for question in questions:
+                seen.crop(shared)
+                ids = torch.tensor(question, device=self._device).expand(len(pictures), -1)
+                made = model.generate(
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    past_key_values=seen,
+                    max_new_tokens=MAX_NEW_TOKENS,
+                    do_sample=False,
+                )
+                answers = self._processor.batch_decode(made[:, ids.shape[1] :], skip_special_tokens=True)
+                for own, answer in zip(said, answers, strict=True):
+                    own.append(answer.strip())
+        return said
 
-    def _row(self, face_id: str, semantic: str, photographic: str) -> dict[str, Any]:
-        tags = tags_of(semantic), tags_of(photographic)
-        caption = ", ".join(dict.fromkeys([*tags[0], *tags[1]]))
-        if not caption:
-            raise ValueError(f"the model gave no tags: {semantic!r}, {photographic!r}")
+    def _token_ids(self, first: Any) -> list[list[int]]:
+        """Each question's whole prompt, image tokens included, given that of the first for every picture. Checks them."""
+        tokenizer, image = self._processor.tokenizer, self._model.config.image_token_id
+        counts = {int((row == image).sum()) for row in first}
+        if len(counts) != 1 or any((row != first[0]).any() for row in first):
+            raise ValueError(f"crops of one size have different numbers of image tokens: {sorted(counts)}")
+        token = self._processor.image_token
+        told = [first[0].tolist()]
+        for question in prompts.QUESTIONS[1:]:
+            text = prompts.prompt(self._processor, self._model.config, question)
+            told.append(tokenizer(text.replace(token, token * max(counts))).input_ids)
+        begin = tokenizer.bos_token_id
+        own = [begin] == tokenizer("").input_ids[:1]  # whether the tokenizer begins a text with it
+        for ids in told:
+            if ids.count(image) not in counts or ids.count(begin) not in ((1,) if own else (0, 1)):
+                raise ValueError(f"a prompt with {ids.count(image)} image tokens and {ids.count(begin)} beginnings of a text")
+        return told
+
+    def _fit(self, prompt_tokens: int) -> None:
+        """Lower the number of crops asked about at once to what memory holds."""
+        text = self._model.config.text_config
+        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        of_a_token = 2 * text.num_hidden_layers * heads * head * self._model.dtype.itemsize
+        if self._device.startswith("cuda"):
+            free = self._torch.cuda.mem_get_info(self._device)[0]
+        else:
+            import psutil
+
+            free = psutil.virtual_memory().available
+        held = of_a_token * (prompt_tokens + ANSWER_TOKENS)
+        self._at_once = max(1, min(self._at_once, int(MEMORY_SHARE * free / held)))
+
+    def _row(self, item: Item, said: list[str]) -> dict[str, Any]:
         return {
-            "face_id": face_id,
+            "face_id": item.key,
             "captioner": self.name,
-            "semantic_tags": tags[0],
-            "photographic_tags": tags[1],
-            "measured_tags": [],
-            "caption": caption,
-            "raw_answers": [semantic, photographic],
             "model": self.model_name,
             "model_revision": self._revision,
             "prompt_hash": prompts.prompt_hash(),
-            "token_count": tokens.count(caption),
+            **answered(said, item.row.get("measurements"), self._captions),
         }
+
+
+def _quantised(precision: str, device: str) -> dict[str, Any]:
+    """What loading in 8 or 4 bits takes."""
+    import importlib.util
+
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if not device.startswith("cuda"):
+        raise UserMistake(f"captions.precision {precision} needs a GPU: without one, leave it at bf16 (fp32 is used)")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise Missing(f"captions.precision {precision} needs bitsandbytes: `pip install bitsandbytes`")
+    bits = {"4bit": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}}
+    return {"quantization_config": BitsAndBytesConfig(**bits.get(precision, {"load_in_8bit": True})), "device_map": {"": device}}
+
+
+def _common_length(questions: Sequence[Sequence[int]]) -> int:
+    """How many tokens all begin with; at least one token of each is left to be read."""
+    shortest = min(map(len, questions)) - 1
+    return next((at for at in range(shortest) if len({ids[at] for ids in questions}) > 1), shortest)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from authface_data.captions import tokens
-from authface_data.captions.vocabulary import synonyms
+from authface_data.captions.compose import read
 from authface_data.faces.stage import aligned_face_id
 from manifests.fingerprint import fingerprint
 from manifests.schema import CAPTIONS, PHOTOS
@@ -19,7 +18,6 @@ def import_captions(workspace: Workspace) -> int:
     store = Store(workspace, CAPTIONS)
     there = store.read(["face_id", "captioner", "fingerprint"]).to_pylist()
     marks = {row["face_id"]: row["fingerprint"] for row in there if row["captioner"] == NAME}
-    known = set(synonyms().values())
     rows, count = [], 0
     for photo in photos:
         if photo["source"] != SOURCE or not photo["source_tags"]:
@@ -28,19 +26,14 @@ def import_captions(workspace: Workspace) -> int:
         face_id, mark = aligned_face_id(photo["photo_id"]), fingerprint(captioner=NAME, tags=photo["source_tags"])
         if marks.get(face_id) == mark:
             continue
-        tags = list(dict.fromkeys(synonyms().get(tag, tag) for tag in photo["source_tags"]))
-        caption = ", ".join(tags)
+        said = ", ".join(photo["source_tags"])
         rows.append(
             {
                 "face_id": face_id,
                 "captioner": NAME,
-                "semantic_tags": [tag for tag in tags if tag not in known],
-                "photographic_tags": [tag for tag in tags if tag in known],
-                "measured_tags": [],
-                "caption": caption,
-                "raw_answers": [", ".join(photo["source_tags"])],
+                "raw_answers": [said],
                 "model": "Qwen, as released with AuthFace-HQ",
-                "token_count": tokens.count(caption),
+                **read(said, "", [], workspace.settings.captions).columns(),
                 "fingerprint": mark,
             }
         )

@@ -73,7 +73,7 @@ class Vocabulary:
 @lru_cache(maxsize=1)
 def vocabulary() -> Vocabulary:
     """The one in vocabulary.toml."""
-    said = tomllib.loads((resources.files("authface_data.captions") / "vocabulary.toml").read_text("utf-8"))
+    said = tomllib.loads(vocabulary_text())
     facets = tuple(
         Facet(
             name=facet["name"],
@@ -97,3 +97,8 @@ def vocabulary() -> Vocabulary:
         openers=tuple(sorted(said["openers"], key=len, reverse=True)),
         **{kind: frozenset(said[kind]) for kind in kinds},
     )
+
+
+@lru_cache(maxsize=1)
+def vocabulary_text() -> str:
+    return (resources.files("authface_data.captions") / "vocabulary.toml").read_text("utf-8")

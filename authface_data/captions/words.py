@@ -7,12 +7,14 @@ left to the raw answer, which is stored beside them.
 from __future__ import annotations
 
 import itertools
+import json
 import re
 
 from authface_data.captions.vocabulary import Vocabulary, vocabulary
 
 MOST_WORDS_OF_A_PIECE = 8  # more is a sentence
 SENTENCE = frozenset(["she", "he", "it", "they", "i", "there", "this", "these", "who", "which"])
+FENCE = re.compile(r"^\s*```\w*|```\s*$")
 BULLET = re.compile(r"^\s*(?:[-*•–]+|\d+[.)])\s*")
 
 
@@ -20,10 +22,29 @@ def tags_of(answer: str, max_words: int = 5) -> list[str]:
     """The tags of an answer, in lower case, in order, each once. One of more than `max_words` words is dropped."""
     words = vocabulary()
     tags: dict[str, None] = {}
-    for line in answer.lower().splitlines():
+    for line in _plain(answer).lower().splitlines():
         for piece in re.split(r"[,;|]|\.\s|\.$", _without_opener(BULLET.sub("", line), words)):
             tags.update(dict.fromkeys(tag for tag in _read(piece, words) if len(tag.split()) <= max_words))
     return list(tags)
+
+
+def _plain(answer: str) -> str:
+    """The answer with one tag a line where it is JSON, be it cut off; as it is where it is text."""
+    body = FENCE.sub("", answer).strip()
+    if not body.startswith(("{", "[")):
+        return body
+    try:
+        return "\n".join(_strings(json.loads(body)))
+    except ValueError:
+        return "\n".join(text for text, key in re.findall(r'"((?:[^"\\]|\\.)*)"\s*(:?)', body) if not key)
+
+
+def _strings(value: object) -> list[str]:
+    """All texts in a JSON value, in order; names of fields are none."""
+    if isinstance(value, str):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [text for part in parts for text in _strings(part)]
 
 
 def _without_opener(line: str, words: Vocabulary) -> str:

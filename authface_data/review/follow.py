@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from authface_data.faces.boxes import overlap
+from manifests.ledger import OF_A_TAG
 from manifests.schema import DECISIONS, FACES
 from manifests.store import Store
 from manifests.workspace import Workspace
@@ -30,7 +31,7 @@ def follow_faces(workspace: Workspace) -> tuple[int, list[str]]:
     moved: dict[str, str] = {}
     lost: dict[str, None] = {}  # in the order that they come in
     for row in decisions.select(["id", "photo_id", "box_px"]).to_pylist():
-        if row["id"] in known or row["id"] in moved or row["id"] in lost:
+        if row["id"] in known or row["id"] in moved or row["id"] in lost or row["id"].startswith(OF_A_TAG):
             continue
         box = row["box_px"]
         near = [face for face in there.get(row["photo_id"], []) if box and overlap(face["box_px"], box) > OVERLAP]

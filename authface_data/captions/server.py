@@ -1,0 +1,253 @@
+"""Tags by any OpenAI-compatible endpoint: vLLM, SGLang, a hosted one.
+
+Requests are under way side by side, as many as the setting says. Every answer is kept in the workspace as soon as it is there
+(cache/answers, by the crop's hash and the request's), so that a run that was killed pays for nothing twice.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import ipaddress
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import tenacity
+from PIL import Image
+from pydantic import BaseModel, ValidationError
+
+from authface_data.captions import prompts
+from authface_data.captions.compose import answered
+from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
+from manifests.errors import DoneInPart, UserMistake
+from manifests.fingerprint import fingerprint
+from manifests.ledger import Subject
+from manifests.schema import CAPTIONS
+from manifests.settings import Captions
+from manifests.workspace import Workspace
+
+KEY_VARIABLE = "AUTHFACE_API_KEY"
+ANSWERS = "cache/answers"
+MAX_TOKENS, JPEG_QUALITY, LONGEST_SIDE_PX = 160, 95, 1024
+LONGEST_WAIT_S = 60.0
+SHAPE = {
+    "type": "object",
+    "properties": {"tags": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 24}},
+    "required": ["tags"],
+    "additionalProperties": False,
+}
+
+
+class _Message(BaseModel):
+    content: str | None
+
+
+class _Choice(BaseModel):
+    message: _Message
+
+
+class _Completion(BaseModel):
+    """What of an answer is looked at."""
+
+    choices: list[_Choice]
+    system_fingerprint: str | None = None
+
+
+class _TryAgain(Exception):
+    """The server may answer another time. wait_s: how long it asks to be left alone."""
+
+    def __init__(self, words: str, wait_s: float = 0.0):
+        super().__init__(words)
+        self.wait_s = wait_s
+
+
+class ServerStage:
+    """Not to be run in several processes: the number of requests under way is this object's to keep."""
+
+    name = "server"
+    version = 1
+    subject: Subject = "face"
+    gives = CAPTIONS
+    input_mark = "crop_sha256"
+    uses_gpu = False
+
+    def __init__(self, settings: Captions, workspace: Workspace):
+        self._captions, self._server, self._workspace = settings, settings.server, workspace
+        self.batch_size = 4 * self._server.concurrency
+        self._guided = True
+        self._failed: dict[str, Exception] = {}
+
+    def settings(self) -> dict[str, Any]:
+        return {"model": self.model, "prompts": prompts.prompt_hash(), "max_tokens": MAX_TOKENS}
+
+    def setup(self, device: str) -> None:
+        return
+
+    @cached_property
+    def model(self) -> str:
+        """The model that is asked. Raises UserMistake where the server has several and none is named."""
+        if self._server.model:
+            return self._server.model
+        try:
+            told = self._tried("GET", "models", None).json()
+            names = [str(one["id"]) for one in told["data"]]
+        except (ValueError, KeyError, TypeError, _TryAgain) as error:
+            raise UserMistake(f"{self._where} does not say which models it has ({error}): name one with --model") from error
+        if len(names) != 1:
+            raise UserMistake(f"{self._where} serves {', '.join(names) or 'no model'}: name one with --model")
+        return names[0]
+
+    def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
+        # Where one fails the engine runs the batch again row by row: what failed is known by then, the rest is kept.
+        for item in batch:
+            if len(batch) == 1 and item.key in self._failed:
+                raise self._failed[item.key]
+        with ThreadPoolExecutor(self._server.concurrency) as pool:
+            asked = [[pool.submit(self._answer, item, question, write_pixels) for question in prompts.QUESTIONS] for item in batch]
+            try:
+                rows = [self._row(item, answers) for item, answers in zip(batch, asked, strict=True)]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        if any(row is None for row in rows):
+            raise next(self._failed[item.key] for item in batch if item.key in self._failed)
+        return [Rows([row]) for row in rows if row is not None]
+
+    def _row(self, item: Item, answers: list[Future[dict[str, Any]]]) -> dict[str, Any] | None:
+        try:
+            said = [answer.result() for answer in answers]
+            made = answered([one["content"] for one in said], item.row.get("measurements"), self._captions)
+        except (_TryAgain, ValueError) as error:
+            self._failed[item.key] = ValueError(str(error))
+            return None
+        return {
+            "face_id": item.key,
+            "captioner": self.name,
+            "model": self.model,
+            "model_revision": said[0]["revision"],
+            "prompt_hash": prompts.prompt_hash(),
+            **made,
+        }
+
+    def _answer(self, item: Item, question: str, write_pixels: WritePixels) -> dict[str, Any]:
+        """content, revision: what the server said about a crop, now or before a restart."""
+        mark = fingerprint(model=self.model, question=question, max_tokens=MAX_TOKENS)
+        path = f"{ANSWERS}/{item.row['crop_sha256']}.{mark}.json"
+        if self._workspace.exists(path):
+            return json.loads(self._workspace.read_bytes(path))
+        said = self._ask(_data_uri(item), question)
+        write_pixels(path, json.dumps(said).encode())
+        return said
+
+    def _ask(self, picture: str, question: str) -> dict[str, Any]:
+        content = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": question}]
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": content}],
+            "max_tokens": MAX_TOKENS,
+            "temperature": 0,
+            "seed": 0,
+        }
+        guide = {"type": "json_schema", "json_schema": {"name": "tags", "strict": True, "schema": SHAPE}}
+        guided = self._guided
+        answer = self._tried("POST", "chat/completions", {**body, "response_format": guide} if guided else body)
+        if guided and answer.status_code in (400, 422):
+            self._guided = False  # this server knows no schemas
+            answer = self._tried("POST", "chat/completions", body)
+        if answer.status_code != 200:
+            raise ValueError(f"{self._where} refused the request with HTTP {answer.status_code}: {_words(answer)}")
+        told = _Completion.model_validate_json(answer.content)
+        return {"content": told.choices[0].message.content, "revision": told.system_fingerprint}
+
+    def _tried(self, way: str, what: str, body: dict[str, Any] | None) -> httpx.Response:
+        tries = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(self._server.attempts),
+            wait=_backoff,
+            retry=tenacity.retry_if_exception_type((_TryAgain, httpx.TransportError)),
+            reraise=True,
+        )
+        try:
+            return tries(self._once, way, what, body)
+        except httpx.ConnectError as error:
+            raise DoneInPart(
+                f"{self._where} does not answer ({error}): is it up? What was captioned is kept: run the same again"
+            ) from error
+        except httpx.TransportError as error:
+            raise _TryAgain(f"{self._where} gave no answer: {type(error).__name__} {error}") from error
+
+    def _once(self, way: str, what: str, body: dict[str, Any] | None) -> httpx.Response:
+        answer = self._client.request(way, what, json=body)
+        if answer.status_code == 429 or answer.status_code == 408 or answer.status_code >= 500:
+            asked = answer.headers.get("retry-after", "")
+            wait_s = min(float(asked), LONGEST_WAIT_S) if asked.replace(".", "", 1).isdigit() else 0.0
+            raise _TryAgain(f"HTTP {answer.status_code} of {self._where}", wait_s)
+        if answer.status_code in (401, 403):
+            raise UserMistake(f"{self._where} refuses the key in {KEY_VARIABLE} (HTTP {answer.status_code}): check it")
+        if answer.status_code == 404:
+            raise UserMistake(f"{self._where} has no {what} or no such model (HTTP 404, {_words(answer)}): check --base-url, --model")
+        if answer.status_code == 200 and way == "POST":
+            _check(answer)
+        return answer
+
+    @cached_property
+    def _client(self) -> httpx.Client:
+        headers = {}
+        if key := os.environ.get(KEY_VARIABLE, "").strip():
+            if urlsplit(self._server.base_url).scheme != "https" and not _is_near(self._where):
+                raise UserMistake(f"the key in {KEY_VARIABLE} would travel to {self._where} in the clear: use https")
+            headers["Authorization"] = f"Bearer {key}"
+        base = self._server.base_url.rstrip("/") + "/"
+        return httpx.Client(base_url=base, headers=headers, timeout=self._server.timeout_s, trust_env=False)
+
+    @property
+    def _where(self) -> str:
+        return urlsplit(self._server.base_url).hostname or self._server.base_url
+
+
+def _check(answer: httpx.Response) -> None:
+    """Raises _TryAgain for an answer that is none."""
+    try:
+        told = _Completion.model_validate_json(answer.content)
+    except ValidationError as error:
+        raise _TryAgain(f"not a completion: {answer.text[:80]!r}") from error
+    if not told.choices or not (told.choices[0].message.content or "").strip():
+        raise _TryAgain("an empty answer")
+
+
+def _backoff(state: tenacity.RetryCallState) -> float:
+    """Doubling from half a second, with jitter; longer where the server asks for it."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.wait_s if isinstance(error, _TryAgain) else 0.0
+    return max(asked, tenacity.wait_exponential_jitter(initial=0.5, max=30, jitter=0.5)(state))
+
+
+def _data_uri(item: Item) -> str:
+    """The crop as a JPEG, at most 1,024 px: several times smaller than the lossless file, and models look at less."""
+    image, out = Image.fromarray(item.picture.pixels()), io.BytesIO()
+    image.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX), Image.Resampling.LANCZOS)
+    image.save(out, "JPEG", quality=JPEG_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def _is_near(host: str) -> bool:
+    """Whether a host is this machine or of a private network."""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return host == "localhost"
+
+
+def _words(answer: httpx.Response) -> str:
+    return " ".join(answer.text.split())[:200]
+
+
+def forget_answers(workspace: Workspace) -> None:
+    """The answers have become rows: the cache is empty again."""
+    for name in workspace.list(ANSWERS):
+        workspace.remove(f"{ANSWERS}/{name}")

@@ -1,0 +1,24 @@
+"""How long a caption is for SDXL's text encoders, which see 77 tokens."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from manifests.clip_tokens import SEEN, clip_vocabulary
+
+
+@lru_cache(maxsize=1)
+def tokenizers():
+    """SDXL's two: CLIP's, which pads with its last token, and OpenCLIP's, which has the same vocabulary and pads with "!"."""
+    from transformers import CLIPTokenizer
+
+    vocabulary, merges = clip_vocabulary()
+    return (
+        CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=SEEN),
+        CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=SEEN, pad_token="!"),
+    )
+
+
+def count(caption: str) -> int:
+    """CLIP tokens of a caption, with the one before and the one after: the most that either tokenizer counts."""
+    return max(len(tokenizer(caption, truncation=False).input_ids) for tokenizer in tokenizers())
