@@ -2,7 +2,7 @@
 
 import typer
 
-from authface_data.commands import caption, collect, demo, filter, hashes, review, rights, workspace
+from authface_data.commands import caption, collect, demo, export_captions, filter, hashes, review, rights, tags, workspace
 from authface_train.commands import degrade, restore, train
 from manifests.command_line import Commands
 
@@ -20,6 +20,8 @@ app.command(rich_help_panel=DATA)(collect.collect)
 app.command(rich_help_panel=DATA)(filter.filter)
 app.add_typer(review.app, name="review", rich_help_panel=DATA)
 app.command(rich_help_panel=DATA)(caption.caption)
+app.add_typer(tags.app, name="tags", rich_help_panel=DATA)
+app.command(name="export-captions", rich_help_panel=DATA)(export_captions.export_captions)
 app.command(rich_help_panel=TRAIN)(train.train_prior)
 app.command(rich_help_panel=TRAIN)(train.train_restore)
 app.command(rich_help_panel=TRAIN)(degrade.degrade)

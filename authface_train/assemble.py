@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 
 from authface_train import lineage, loop
 from authface_train.data.latents import cached_latents, model_digest
-from authface_train.data.prompts import encode_prompts, time_ids
+from authface_train.data.prompts import captions_of, encode_prompts, time_ids
 from authface_train.model_card import model_card
 from authface_train.prior import PriorTrainer
 from authface_train.run import NOTES, Run
@@ -33,7 +33,7 @@ def train_prior(workspace: Workspace, settings: PriorSettings, folder: Path, res
     run = Run(folder, "prior")
     _begin(run, accelerator, settings, view, resume, settings.base, pipeline)
     latents = _latents(workspace, pipeline, view, settings, accelerator)
-    prompts = encode_prompts(pipeline, view["caption"].fillna("").tolist(), accelerator.device)
+    prompts = encode_prompts(pipeline, _prompts(pipeline, view, settings), accelerator.device)
     _leave_memory(pipeline)
     trainer = PriorTrainer(settings, pipeline, view, latents, prompts, accelerator)
     loop.train(trainer, settings, run, accelerator)
@@ -141,6 +141,15 @@ def _latents(
 
         with accelerator.main_process_first():
             return cached_latents(workspace, pipeline.vae, view, settings.resolution_px, accelerator.device, report)
+
+
+def _prompts(pipeline: Any, view: pd.DataFrame, settings: PriorSettings) -> list[str]:
+    """The captions of every row, `settings.orders` of each."""
+    tags = [own if isinstance(own, list) else [] for own in view["tags"]]
+    captions, cut = captions_of(pipeline, tags, view["face_id"].tolist(), settings.orders, settings.seed)
+    if cut:
+        console.print(f"[yellow]{cut} captions are longer than the text encoders see:[/] their last tags are left out")
+    return captions
 
 
 def _leave_memory(pipeline: Any) -> None:

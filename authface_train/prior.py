@@ -79,7 +79,8 @@ class PriorTrainer:
 
     def sample(self, draw: Draw) -> Sample:
         sample, _ = self.draws.draw(draw)
-        row = self.prompts.of_row[draw.index]
+        orders = self.settings.orders
+        row = self.prompts.of_row[draw.index * orders + draw.epoch % orders]
         return {**sample, "embeds": self.prompts.embeds[row], "pooled": self.prompts.pooled[row]}
 
     def step(self, step: int, draws: list[Draw], micros: Iterator[Sample]) -> dict[str, torch.Tensor]:

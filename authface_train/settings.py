@@ -43,6 +43,15 @@ class PriorSettings(TrainSettings):
 
     base: str = Field(description="SDXL to start from: hub id or folder; `tiny` builds a random one")
     tags: Literal["none", "semantic", "photographic", "both"] = "both"
+    tag_order: Literal["fixed", "shuffled"] = "fixed"
+    tag_orders: int = Field(
+        4, ge=1, description="where shuffled: how many orders of a caption are encoded, an epoch each in turn"
+    )
+
+    @property
+    def orders(self) -> int:
+        """How many captions each face has."""
+        return self.tag_orders if self.tag_order == "shuffled" else 1
 
 
 class FacialSettings(Section):

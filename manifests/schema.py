@@ -107,7 +107,8 @@ DECISIONS = Manifest(
     "decisions", 3, ("id", "reviewer", "decided_at"), "id",
     (
         ("id", TEXT), ("reviewer", TEXT), ("decision", TEXT), ("rating", INT), ("reason", TEXT), ("semantic_tags", TAGS),
-        ("photographic_tags", TAGS), ("renamed_to", TEXT), ("note", TEXT), ("decided_at", TIME), ("photo_id", TEXT), ("box_px", NUMBERS),
+        ("photographic_tags", TAGS), ("renamed_to", TEXT), ("note", TEXT), ("decided_at", TIME), ("photo_id", TEXT),
+        ("box_px", NUMBERS),
     ),
 )  # fmt: skip
 

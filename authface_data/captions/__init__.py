@@ -1,1 +1,1 @@
-"""Captioners: each a stage over crops whose rows are captions, in a file of its own. authface_data/commands/caption.py names them."""
+"""Captioners, each a stage over crops whose rows are captions; and what is made of what they say."""

@@ -98,7 +98,7 @@ def compose(said: dict[Family, list[str]], measured: Sequence[Measured], setting
     contradictions = _contradictions(distinct, measured)
     wrong = {one.tag for one in contradictions} if settings.contradictions == "leave out" else set()
     kept, cut = fit([tag for tag in distinct if tag not in wrong], tokens.count, _least_important)
-    families = dict((tag, family) for family, tag in reversed(placed))
+    families = {tag: family for family, tag in reversed(placed)}
     return Caption(
         semantic=[tag for tag in kept if families[tag] == "semantic"],
         photographic=[tag for tag in kept if families[tag] == "photographic"],

@@ -50,11 +50,7 @@ def coverage(workspace: Workspace, faces: Collection[str] | None = None) -> list
         having.update(facets)
     places: list[tuple[str, str]] = [(facet.name, facet.family) for facet in words.facets]
     places += [(UNKNOWN, "semantic"), (UNKNOWN, "photographic")]
-    return [
-        FacetCount(*place, having[place], len(used), said.get(place, Counter()).most_common())
-        for place in places
-        if place[0] != UNKNOWN or having[place]
-    ]
+    return [FacetCount(*place, having[place], len(used), said.get(place, Counter()).most_common()) for place in places]
 
 
 def contradictions(workspace: Workspace) -> list[ContradictionCount]:

@@ -188,7 +188,10 @@ def _quantised(precision: str, device: str) -> dict[str, Any]:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise Missing(f"captions.precision {precision} needs bitsandbytes: `pip install bitsandbytes`")
     bits = {"4bit": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}}
-    return {"quantization_config": BitsAndBytesConfig(**bits.get(precision, {"load_in_8bit": True})), "device_map": {"": device}}
+    return {
+        "quantization_config": BitsAndBytesConfig(**bits.get(precision, {"load_in_8bit": True})),
+        "device_map": {"": device},
+    }
 
 
 def _common_length(questions: Sequence[Sequence[int]]) -> int:

@@ -15,6 +15,7 @@ from manifests.workspace import Workspace
 
 VERSION = 1  # of the rules in compose.py and words.py: raised when they change
 
+
 def recompose(workspace: Workspace) -> int:
     """Bring every caption in line with the present settings, vocabulary and measurements. Returns how many changed."""
     store, settings = Store(workspace, CAPTIONS), workspace.settings.captions

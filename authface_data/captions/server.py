@@ -109,7 +109,9 @@ class ServerStage:
             if len(batch) == 1 and item.key in self._failed:
                 raise self._failed[item.key]
         with ThreadPoolExecutor(self._server.concurrency) as pool:
-            asked = [[pool.submit(self._answer, item, question, write_pixels) for question in prompts.QUESTIONS] for item in batch]
+            asked = [
+                [pool.submit(self._answer, item, question, write_pixels) for question in prompts.QUESTIONS] for item in batch
+            ]
             try:
                 rows = [self._row(item, answers) for item, answers in zip(batch, asked, strict=True)]
             except BaseException:
@@ -190,7 +192,9 @@ class ServerStage:
         if answer.status_code in (401, 403):
             raise UserMistake(f"{self._where} refuses the key in {KEY_VARIABLE} (HTTP {answer.status_code}): check it")
         if answer.status_code == 404:
-            raise UserMistake(f"{self._where} has no {what} or no such model (HTTP 404, {_words(answer)}): check --base-url, --model")
+            raise UserMistake(
+                f"{self._where} has no {what} or no such model (HTTP 404, {_words(answer)}): check --base-url, --model"
+            )
         if answer.status_code == 200 and way == "POST":
             _check(answer)
         return answer

@@ -68,7 +68,11 @@ def _settings(ws: Workspace, name: str, model: str | None, base_url: str | None,
     """The workspace's, with the options over them. Raises UserMistake for what does not go together."""
     if name not in CAPTIONERS:
         raise UserMistake(f"no captioner {name!r}: there are {', '.join(CAPTIONERS)}")
-    of = {"--model": (model, ("llava", "server")), "--base-url": (base_url, ("server",)), "--precision": (precision, ("llava",))}
+    of = {
+        "--model": (model, ("llava", "server")),
+        "--base-url": (base_url, ("server",)),
+        "--precision": (precision, ("llava",)),
+    }
     for option, (given, captioners) in of.items():
         if given is not None and name not in captioners:
             raise UserMistake(f"{option} means nothing to the captioner {name}: it is of {', '.join(captioners)}")

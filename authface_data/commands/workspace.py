@@ -60,6 +60,7 @@ def explain(
 
 def report(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """One self-contained HTML: counts, reasons, balance, contact sheets with credits, captions, curves, restored faces."""
+    from authface_data.captions import coverage
     from authface_data.report import balance, page
     from manifests.workspace import Workspace
 
@@ -68,7 +69,8 @@ def report(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> No
     facets = balance.balance(ws)
     lacking = balance.missing(facets)
     if as_json:
-        print_json({"report": f"{ws.root}/{path}", "balance": facets, "missing": lacking})
+        told = {"coverage": coverage.coverage(ws), "contradictions": coverage.contradictions(ws)}
+        print_json({"report": f"{ws.root}/{path}", "balance": facets, "missing": lacking, **told})
         return
     if lacking:
         console.print(f"To ask for, since hardly any kept face is of it: {escape('; '.join(lacking))}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
+from authface_data.captions.coverage import coverage
 from authface_data.measurements import measurements
 from manifests.ledger import kept_faces
-from manifests.views import used_captions
 from manifests.workspace import Workspace
 
 
@@ -51,11 +50,11 @@ MEASURED: dict[str, tuple[str, tuple[float, ...], tuple[str, ...], str]] = {
     ),
     "Lightness": ("lightness", (0.25, 0.7), ("dark", "medium", "bright"), "median brightness of the skin, bounds .25 and .7"),
 }  # fmt: skip
-FEW, MOST_TAGS = 0.05, 20
+FEW, MOST_TAGS = 0.05, 12
 
 
 def balance(workspace: Workspace) -> list[Facet]:
-    """The measured facets, then the families of tags, each where anything is known of it."""
+    """The measured facets, then those of the captions, each where anything is known of it."""
     measured, kept_ids = measurements(workspace), set(kept_faces(workspace, [])["face_id"])
     ids = measured.face_ids.to_pylist()
     kept = np.array([one in kept_ids for one in ids], bool)
@@ -67,15 +66,20 @@ def balance(workspace: Workspace) -> list[Facet]:
         found, left = np.bincount(part, minlength=len(labels)), np.bincount(part[kept[known]], minlength=len(labels))
         shares = [Share(label, int(a), int(b)) for label, a, b in zip(labels, found, left, strict=True)]
         facets.append(Facet(name, note, int(known.sum()), int((known & kept).sum()), shares, True))
-    tags = {face: families for face, families in used_captions(workspace).items() if face in set(ids)}
-    for index, name in enumerate(("Semantic tags", "Photographic tags")):
-        of_faces = {face: families[index] for face, families in tags.items() if families[index]}
-        found_tags = Counter(tag.lower() for own in of_faces.values() for tag in set(own))
-        kept_tags = Counter(tag.lower() for face, own in of_faces.items() if face in kept_ids for tag in set(own))
-        shares = [Share(tag, count, kept_tags[tag]) for tag, count in found_tags.most_common(MOST_TAGS)]
-        note = f"captions in use, the {MOST_TAGS} commonest tags" if len(found_tags) > MOST_TAGS else "captions in use"
-        facets.append(Facet(name, note, len(of_faces), len(kept_ids & of_faces.keys()), shares, False))
+    facets += _of_captions(workspace, set(ids), kept_ids)
     return [facet for facet in facets if facet.found]
+
+
+def _of_captions(workspace: Workspace, found: set[str], kept: set[str]) -> list[Facet]:
+    """The facets of the captions in use, the commonest tags of each."""
+    facets = []
+    for of_found, of_kept in zip(coverage(workspace, found), coverage(workspace, kept), strict=True):
+        kept_tags = dict(of_kept.tags)
+        shares = [Share(tag, count, kept_tags.get(tag, 0)) for tag, count in of_found.tags[:MOST_TAGS]]
+        some = f", the {MOST_TAGS} commonest of {len(of_found.tags)} tags" if len(of_found.tags) > MOST_TAGS else ""
+        note = f"{of_found.family} tags of the captions in use{some}"
+        facets.append(Facet(f"Tags: {of_found.facet}", note, of_found.faces, of_kept.faces, shares, False))
+    return facets
 
 
 def missing(facets: list[Facet]) -> list[str]:

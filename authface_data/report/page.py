@@ -10,12 +10,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 from PIL import Image
 
+from authface_data.captions import coverage
 from authface_data.report import anatomy, balance, status
 from authface_data.report.curves import HEIGHT, LEFT, WIDTH, Curve, curves
 from authface_data.report.pictures import jpeg_uri, thumbnail
 from manifests.ledger import ANY_FACE, kept_faces
-from manifests.schema import CAPTIONS, FACES, PHOTOS, SCORES, VERDICTS
+from manifests.schema import FACES, PHOTOS, SCORES, VERDICTS
 from manifests.store import Store
+from manifests.views import used_captions
 from manifests.workspace import Workspace
 
 CROP_PX, MOST_FACES = 280, 120
@@ -31,7 +33,7 @@ class Card:
     title: str
     credit: str
     basis: str
-    caption: str
+    tags: list[str]
     scores: str
     reasons: list[str]
     notes: list[str]
@@ -68,6 +70,8 @@ def write(workspace: Workspace) -> str:
         lost=lost,
         anatomy="" if taken_apart is None else jpeg_uri(taken_apart),
         balance=facets,
+        coverage=coverage.coverage(workspace, kept_ids),
+        contradictions=coverage.contradictions(workspace),
         missing=balance.missing(facets),
         runs=_runs(workspace),
         strips=_strips(workspace),
@@ -89,11 +93,7 @@ def _template():
 
 
 def _cards(workspace: Workspace, photos: dict, faces: list[dict], verdicts: list[dict]) -> dict[str, Card]:
-    captions: dict[str, str] = {}
-    order = workspace.settings.captions.use
-    rows = [row for row in Store(workspace, CAPTIONS).read().to_pylist() if row["captioner"] in order]
-    for row in sorted(rows, key=lambda row: order.index(row["captioner"]), reverse=True):
-        captions[row["face_id"]] = row["caption"]
+    captions = {face_id: [*semantic, *other] for face_id, (semantic, other) in used_captions(workspace).items()}
     scores: dict[str, list[str]] = {}
     for row in Store(workspace, SCORES).read().to_pylist():
         scores.setdefault(row["face_id"], []).append(f"{row['metric']} {row['value']:.3g}")
@@ -114,7 +114,7 @@ def _cards(workspace: Workspace, photos: dict, faces: list[dict], verdicts: list
             title=_name(photo),
             credit=photo["photographer_name"] or "photographer not stated",
             basis=photo["licence_basis"] or "no licence basis",
-            caption=captions.get(face_id, ""),
+            tags=captions.get(face_id, []),
             scores=" · ".join(scores.get(face_id, [])),
             reasons=reasons.get(face_id, []),
             notes=[f"{face['qsize_px']:.0f} px", *(["upscaled"] if face["upscaled"] else [])],
@@ -149,7 +149,7 @@ def facts(photo: dict, face: dict, cards: dict[str, Card]) -> list[str]:
         f"- found by {face['detector']} ({face['score']:.3f}), landmarks by {face['landmark_backend']}",
         f"- yaw {face['yaw_deg']:.0f}, pitch {face['pitch_deg']:.0f}, roll {face['roll_deg']:.0f} degrees",
         f"- {card.scores}",
-        f"Tags: {card.caption}" if card.caption else "",
+        f"Tags: {', '.join(card.tags)}" if card.tags else "",
         *(f"Dropped by {reason}" for reason in card.reasons),
         "" if card.reasons else "Kept by every gate",
     ]

@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 
+from authface_train.data.counters import numpy_generator
+from manifests.clip_tokens import fit
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -37,6 +40,30 @@ def encode_prompts(pipeline: Any, captions: Sequence[str], device: torch.device)
         pooled.append(pool[0].float().cpu())
     place = {caption: index for index, caption in enumerate(different)}
     return Prompts(torch.stack(embeds), torch.stack(pooled), [place[caption] for caption in captions])
+
+
+def captions_of(
+    pipeline: Any, tags: Sequence[Sequence[str]], face_ids: Sequence[str], orders: int, seed: int
+) -> tuple[list[str], int]:
+    """The captions of every row, `orders` of each, one row after the other; and how many rows had too many tags.
+
+    A row's tags that the text encoders would not see whole are left out, from the last. Of one order it is the tags' own; of
+    several each is a shuffle, by the seed, its number and the face_id.
+    """
+    captions, cut = [], 0
+    for face_id, own in zip(face_ids, tags, strict=True):
+        seen, left_out = fit(own, lambda caption: _tokens(pipeline, caption))
+        cut += bool(left_out)
+        for number in range(orders):
+            order = numpy_generator(seed, number, face_id, "tags").permutation(len(seen)) if orders > 1 else range(len(seen))
+            captions.append(", ".join(seen[place] for place in order))
+    return captions, cut
+
+
+def _tokens(pipeline: Any, caption: str) -> int:
+    """How many tokens a caption is, by whichever tokenizer counts more."""
+    both = (pipeline.tokenizer, pipeline.tokenizer_2)
+    return max(len(tokenizer(caption, truncation=False).input_ids) for tokenizer in both)
 
 
 def time_ids(size_px: int) -> list[float]:

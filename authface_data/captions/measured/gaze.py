@@ -1,8 +1,8 @@
 """Gaze: into the camera, or away, from the head's yaw and where the irises stand between the corners of the eyes.
 
 An iris is the dark of an eye's opening: the centroid of what is darker than the middle between its 5th and 90th percentile. Its
-place runs from -1 (at the left corner) to 1; the mean of both eyes, times 60 degrees, is added to the yaw. Within 14 degrees the
-gaze is direct, beyond 24 it is away.
+place runs from -1 (at the left corner) to 1; the mean of both eyes, times 60 degrees, is added to the yaw. Within 14 degrees
+the gaze is direct, beyond 24 it is away.
 
 Abstains where an eye is not visible, where the eyes disagree by more than .4, where the landmarks are five, and, for a direct
 gaze, where the head is bowed by more than 14 degrees: closed and lowered eyes look like open ones to dlib's points.

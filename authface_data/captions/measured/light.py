@@ -1,6 +1,6 @@
 """Light, from the shading of cheeks and skin, and from the brightness of the whole crop.
 
-- key light: the natural logarithm of the right cheek's median brightness over the left's: beyond .26 (1.3 times) from that side;
+- key light: the logarithm of the right cheek's median brightness over the left's: beyond .26 (1.3 times) from that side;
   even within .13, if there is little shading at all (the 97th percentile of the skin's brightness below e^.6 times its 10th).
   Cheeks are patches between eye, nose and corner of the mouth. Not measured beyond 25 degrees of yaw.
 - hard or soft: the steepest shading of the skin (95th percentile of the gradient of the brightness, blurred by 4 px, over the
@@ -79,7 +79,9 @@ def _hardness(face: Face, skin: np.ndarray) -> list[Measured]:
     smooth = _smoothed(face)
     gradient = np.hypot(*(cv2.Sobel(smooth, cv2.CV_32F, 1 - axis, axis) / 8 for axis in (0, 1)))
     steep = 100 * float(np.percentile((gradient / (smooth + 15))[skin], 95))
-    dull = below("light", "soft light", float((face.brightness[skin] > SHINES).mean()), MOST_SHINING, MOST_SHINING / 4).confidence
+    dull = below(
+        "light", "soft light", float((face.brightness[skin] > SHINES).mean()), MOST_SHINING, MOST_SHINING / 4
+    ).confidence
     return [
         above("light", "hard light", steep, HARD, STEEP_WIDTH),
         with_doubt(below("light", "soft light", steep, SOFT, STEEP_WIDTH), dull),

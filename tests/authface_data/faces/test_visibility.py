@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from occlusions import hand, mask, sunglasses
-from public_faces import found_faces
+from public_faces import found_faces, photographs
 
 from authface_data.faces.align import Quad
 from authface_data.faces.pose import head_pose
