@@ -7,6 +7,7 @@ of its members alone.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,6 +71,8 @@ class LlavaStage:
         self._model = model.eval()
         self._revision = getattr(model.config, "_commit_hash", None)
         self._torch, self._device = torch, device
+        # transformers 5.2x renames it
+        self._cache_name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
         self._at_once = self.batch_size
 
     def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
@@ -109,23 +112,25 @@ class LlavaStage:
         said: list[list[str]] = [[] for _ in pictures]
         with torch.inference_mode():
             ids = torch.tensor(questions[0][:shared], device=self._device).expand(len(pictures), -1)
-            seen = model(
+            read = model(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 pixel_values=inputs["pixel_values"].to(self._device, model.dtype),
                 image_sizes=inputs["image_sizes"].to(self._device),
                 use_cache=True,
                 logits_to_keep=1,
-            ).past_key_values
+            )
+            seen = read[self._cache_name]
             for question in questions:
-                seen.crop(shared)
+                if (more := seen.get_seq_length() - shared) > 0:
+                    seen.crop(-more)  # what the question before left behind
                 ids = torch.tensor(question, device=self._device).expand(len(pictures), -1)
                 made = model.generate(
                     input_ids=ids,
                     attention_mask=torch.ones_like(ids),
-                    past_key_values=seen,
                     max_new_tokens=MAX_NEW_TOKENS,
                     do_sample=False,
+                    **{self._cache_name: seen},
                 )
                 answers = self._processor.batch_decode(made[:, ids.shape[1] :], skip_special_tokens=True)
                 for own, answer in zip(said, answers, strict=True):

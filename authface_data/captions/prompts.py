@@ -27,7 +27,7 @@ TEMPLATES = {
     "34b": _ONE
     + "<|im_start|>system\nAnswer the questions.<|im_end|><|im_start|>user\n<image>\n"
     + _TEXT
-    + "<|im_end|><|im_start|>assistant\n",
+    + "<|im_end|><|im_start|>assistant{{ '\n' }}",  # jinja drops a last newline
 }
 WIDTH_OF_34B = 7168
 
