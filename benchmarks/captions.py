@@ -90,10 +90,11 @@ def main() -> None:
                 rows[one.column].append(one)
         every = [one for of_column in rows.values() for one in of_column]
         for name, own in [*((column, rows[column]) for column in CLAIMS), ("all", every)]:
-            sure = [one for one in own if one.sure]
+            right, sure = [one for one in own if one.right], [one for one in own if one.sure]
+            faces = len({(one.photo, one.place) for one in own})
             print(
-                f"  {name:11} {sum(one.right for one in own):3} of {len(own):3} right, sure ones {sum(one.right for one in sure):3} "
-                f"of {len(sure):3}; says something of {len({(one.photo, one.place) for one in own})}"
+                f"  {name:11} {len(right):3} of {len(own):3} right, sure ones {sum(one.sure for one in right):3} "
+                f"of {len(sure):3}; says something of {faces}"
             )
         for one in every:
             if not one.right:

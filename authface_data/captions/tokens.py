@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from manifests.clip_tokens import SEEN, clip_vocabulary
+from manifests.clip_tokens import clip_vocabulary
 
 
 @lru_cache(maxsize=1)
@@ -14,8 +14,8 @@ def tokenizers():
 
     vocabulary, merges = clip_vocabulary()
     return (
-        CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=SEEN),
-        CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=SEEN, pad_token="!"),
+        CLIPTokenizer(vocab=vocabulary, merges=merges),
+        CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token="!"),
     )
 
 

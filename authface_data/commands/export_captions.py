@@ -39,5 +39,7 @@ def export_captions(
         ws, output, format, tags, allow_unknown_licence, lambda rows: track(rows, description="export", console=console)
     )
     what = ", ".join(f"{count} for {split}" for split, count in counts.items())
-    console.print(f"{what}, in {shown(output)}. What is forgotten here later must be taken out there by hand: CREDITS.md has ids")
+    console.print(
+        f"{what}, in {shown(output)}. What is forgotten here later must be taken out there by hand: CREDITS.md has ids"
+    )
     console.print(f"Next: {NEXT[format]}")

@@ -22,7 +22,7 @@ from manifests.views import training_view
 from manifests.workspace import Workspace
 
 pytestmark = pytest.mark.slow
-KILLER = Path(__file__).parents[1] / "e2e" / "killer.py"
+KILLER = Path(__file__).parents[1] / "support" / "killer.py"
 
 
 def manifest(root: Path, name: str) -> pd.DataFrame:

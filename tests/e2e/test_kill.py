@@ -5,31 +5,18 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from killed import run
 from PIL import Image
 
 from manifests.schema import MANIFESTS
 
 pytestmark = pytest.mark.slow
-KILLER = Path(__file__).with_name("killer.py")
 SETTINGS = ["filter", "--metrics", ""]  # our own artefact measures: IQA would only make the test longer
-
-
-def run(words, stop=0, kill_after=None) -> subprocess.CompletedProcess:
-    process = subprocess.Popen(
-        [sys.executable, KILLER, str(stop), *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    if kill_after is not None:
-        time.sleep(kill_after)
-        process.send_signal(signal.SIGKILL)
-    out, _ = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(words, process.returncode, out)
 
 
 def operations(done) -> int:

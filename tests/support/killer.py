@@ -9,12 +9,14 @@ import os
 import signal
 import sys
 
+from authface_data.captions.llava import LlavaStage
 from authface_data.engine import local
 from authface_train import checkpoint, run
 from manifests.workspace import Workspace
 
 stop, words = int(sys.argv[1]), sys.argv[2:]
 local.COMMIT_ROWS = 3
+LlavaStage.batch_size = 1
 count = 0
 
 
