@@ -1,6 +1,7 @@
 """How often measured tags are true: of 46 public faces labelled by looking, half of them kept aside while tuning.
 
     python benchmarks/captions.py                  the figures of docs/captions.md
+    python benchmarks/captions.py --table          every face with its tags as Markdown, those that are wrong struck out
     python benchmarks/captions.py --sheet FILE     also a picture: each crop beside its tags (for yourself: whether the people
                                                    in it agreed to be shown is not known)
 
@@ -76,8 +77,12 @@ def judged() -> Iterator[Judged]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sheet", type=Path, help="the picture to write")
+    parser.add_argument("--table", action="store_true", help="every face with its tags, as Markdown")
     parser.add_argument("--half", choices=["tuned", "kept aside"], help="only one half")
     asked = parser.parse_args()
+    if asked.table:
+        _table()
+        return
     told = [one for one in judged() if asked.half in (None, one.half)]
     halves = ("tuned", "kept aside") if asked.half is None else (asked.half,)
     with LABELS.open() as file:
@@ -101,6 +106,21 @@ def main() -> None:
                 print(f"  wrong: {one.photo} #{one.place} {one.tag}{' (sure)' if one.sure else ''}")
     if asked.sheet:
         _draw(asked.sheet)
+
+
+def _table() -> None:
+    from public_faces import found_faces
+
+    from authface_data.captions.measured.stage import measure
+
+    wrong = {(one.photo, one.place, one.tag) for one in judged() if not one.right}
+    with LABELS.open() as file:
+        halves = {(row["photo"], int(row["face"])): row["half"] for row in csv.DictReader(file)}
+    print("| photograph | face | half | tags |\n|---|---|---|---|")
+    for face in found_faces():
+        tags = [fact.tag for fact in measure(face.row, face.crop) if fact.tag != "colour photograph"]
+        shown = [f"~~{tag}~~" if (face.photo, face.place, tag) in wrong else tag for tag in tags]
+        print(f"| {face.photo} | {face.place + 1} | {halves[face.photo, face.place]} | {', '.join(shown)} |")
 
 
 def _draw(path: Path) -> None:

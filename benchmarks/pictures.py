@@ -1,4 +1,4 @@
-"""The pictures in docs/filter.md and docs/review.md, by the commands themselves.
+"""The pictures in docs/filter.md, docs/review.md and docs/captions.md, by the commands and measures themselves.
 
     python benchmarks/pictures.py [--keep DIR]
 
@@ -9,6 +9,7 @@ One photograph, NASA's portrait of Eileen Collins, which is in the public domain
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
+os.environ.setdefault("AUTHFACE_CACHE", str(ROOT / ".assets"))
 
 import degradations as spoil  # noqa: E402
 from browser import browser  # noqa: E402
@@ -45,10 +47,53 @@ SPOILT: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+def _lit(crop: np.ndarray, left: float, right: float) -> np.ndarray:
+    return np.clip(crop * np.linspace(left, right, crop.shape[1])[None, :, None], 0, 255).astype(np.uint8)
+
+
+CHANGED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "as it is": lambda crop: crop,
+    "grey": lambda crop: np.repeat(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2),
+    "lit from the left": lambda crop: _lit(crop, 1.5, 0.0),
+    "lit from the right": lambda crop: _lit(crop, 0.0, 1.5),
+    "by candlelight": lambda crop: np.clip(crop * np.array([0.5, 0.32, 0.12]), 0, 255).astype(np.uint8),
+    "in the shade": lambda crop: np.clip(crop * np.array([0.75, 0.9, 1.2]), 0, 255).astype(np.uint8),
+    "more colour": lambda crop: np.clip(
+        crop.mean(2, keepdims=True) + 2.4 * (crop - crop.mean(2, keepdims=True)), 0, 255
+    ).astype(np.uint8),
+    "out of focus": lambda crop: spoil.defocused(crop, 7),
+}
+
+
+def measured_tags(docs: Path) -> None:
+    """docs/captions.jpg: the portrait, changed, each with its measured tags."""
+    import textwrap
+
+    from PIL import ImageDraw, ImageFont
+    from public_faces import found_faces
+
+    from authface_data.captions.measured.stage import measure
+
+    (face,) = (one for one in found_faces() if one.photo == "astronaut-nasa.png")
+    side, text, columns, font = 300, 110, 4, ImageFont.load_default(size=15)
+    sheet = Image.new("RGB", (columns * (side + 8), 2 * (side + text)), "#16181c")
+    pen = ImageDraw.Draw(sheet)
+    for number, (name, change) in enumerate(CHANGED.items()):
+        crop = change(face.crop)
+        x, y = number % columns * (side + 8), number // columns * (side + text)
+        sheet.paste(Image.fromarray(crop).resize((side, side), Image.Resampling.LANCZOS), (x, y))
+        tags = ", ".join(fact.tag for fact in measure(face.row, crop) if fact.tag != "colour photograph")
+        pen.text((x + 4, y + side + 4), name, fill="#9a978f", font=font)
+        pen.multiline_text((x + 4, y + side + 24), "\n".join(textwrap.wrap(tags, 42)), fill="#e8e6e3", font=font)
+    sheet.save(docs / "captions.jpg", quality=90)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keep", type=Path, help="a directory for the workspace, else a temporary one")
     options = parser.parse_args()
+    docs = ROOT / "docs"
+    measured_tags(docs)
     with tempfile.TemporaryDirectory() as temp:
         root = (options.keep or Path(temp)) / "ws"
         photos = root.parent / "photos"
@@ -68,7 +113,6 @@ def main() -> None:
         authface("filter", "-w", root)
         authface("caption", "-w", root)
         authface("filter", "-w", root, "--what-if", "detail>=0.3")
-        docs = ROOT / "docs"
         (docs / "what-if.jpg").write_bytes((root / "reports" / "what-if.jpg").read_bytes())
         authface("review", "sheet", "-w", root)
         with browser(Path(temp)) as chromium:
@@ -79,7 +123,7 @@ def main() -> None:
             time.sleep(1)
             chromium.screenshot(Path(temp) / "page.png")
         Image.open(Path(temp) / "page.png").convert("RGB").save(docs / "review.jpg", quality=88)
-    print(f"docs/what-if.jpg and docs/review.jpg are made anew in {docs}")
+    print(f"docs/captions.jpg, what-if.jpg and review.jpg are made anew in {docs}")
 
 
 def authface(*words: object) -> None:

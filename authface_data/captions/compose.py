@@ -21,6 +21,10 @@ from manifests.settings import Captions
 ALIKE = 0.9  # difflib's ratio
 
 
+class NoTags(ValueError):
+    """A model's answers hold nothing that can be read as a tag."""
+
+
 @dataclass(frozen=True)
 class Contradiction:
     """A tag that is not true of the picture. against: the measured tag, or one said before that excludes it; confidence: of the
@@ -69,11 +73,11 @@ def read(semantic: str, photographic: str, measured: Sequence[Measured], setting
 
 
 def answered(said: Sequence[str], facts: Sequence[Mapping[str, Any]] | None, settings: Captions) -> dict[str, Any]:
-    """The columns of `captions` that follow from a model's two answers and the face's `measurements`."""
+    """The columns of `captions` that follow from a model's two answers and the face's `measurements`. Raises NoTags."""
     measured = [Measured(**fact) for fact in facts or []]
     caption = read(said[0], said[1], measured, settings)
     if not caption.text:
-        raise ValueError(f"the model gave no tags: {said[0]!r}, {said[1]!r}")
+        raise NoTags(f"{said[0][:80]!r}, {said[1][:80]!r}")
     return {"raw_answers": list(said), "measured_tags": tags_of_facts(measured), **caption.columns()}
 
 

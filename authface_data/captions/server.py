@@ -126,7 +126,7 @@ class ServerStage:
             said = [answer.result() for answer in answers]
             made = answered([one["content"] for one in said], item.row.get("measurements"), self._captions)
         except (_TryAgain, ValueError) as error:
-            self._failed[item.key] = ValueError(str(error))
+            self._failed[item.key] = ValueError(str(error)) if isinstance(error, _TryAgain) else error
             return None
         return {
             "face_id": item.key,

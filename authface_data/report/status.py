@@ -22,6 +22,7 @@ KINDS = {
     "excluded": "on the list of --exclude-hashes",
     "bad row": "bad row",
     "too_large": "too large",
+    "NoTags": "the model gave no tags",
 }
 
 

@@ -8,6 +8,7 @@ import tiny_llava
 from PIL import Image
 
 from authface_data.captions import prompts
+from authface_data.captions.compose import NoTags
 from authface_data.captions.llava import MAX_NEW_TOKENS, LlavaStage
 from authface_data.engine.stage import Item
 from authface_data.faces.stage import lossless
@@ -100,7 +101,7 @@ def test_a_row_holds_what_was_said_and_by_whom(checkpoint):
 def test_an_answer_without_tags_is_a_failure(checkpoint):
     stage = stage_of(checkpoint)
     stage.answers = lambda crops: [[" , ", ""] for _ in crops]
-    with pytest.raises(ValueError, match="no tags"):
+    with pytest.raises(NoTags):
         stage.process([item("a", crops(1)[0])], lambda *_: None)
 
 
