@@ -23,7 +23,7 @@ from PIL import Image
 from pydantic import BaseModel, ValidationError
 
 from authface_data.captions import prompts
-from authface_data.captions.compose import answered
+from authface_data.captions.compose import NoTags, answered
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
 from manifests.errors import DoneInPart, UserMistake
 from manifests.fingerprint import fingerprint
@@ -105,13 +105,10 @@ class ServerStage:
 
     def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
         # Where one fails the engine runs the batch again row by row: what failed is known by then, the rest is kept.
-        for item in batch:
-            if len(batch) == 1 and item.key in self._failed:
-                raise self._failed[item.key]
+        if len(batch) == 1 and batch[0].key in self._failed:
+            raise self._failed[batch[0].key]
         with ThreadPoolExecutor(self._server.concurrency) as pool:
-            asked = [
-                [pool.submit(self._answer, item, question, write_pixels) for question in prompts.QUESTIONS] for item in batch
-            ]
+            asked = [pool.submit(self._answers, item, write_pixels) for item in batch]
             try:
                 rows = [self._row(item, answers) for item, answers in zip(batch, asked, strict=True)]
             except BaseException:
@@ -121,12 +118,17 @@ class ServerStage:
             raise next(self._failed[item.key] for item in batch if item.key in self._failed)
         return [Rows([row]) for row in rows if row is not None]
 
-    def _row(self, item: Item, answers: list[Future[dict[str, Any]]]) -> dict[str, Any] | None:
+    def _row(self, item: Item, answers: Future[list[dict[str, Any]]]) -> dict[str, Any] | None:
         try:
-            said = [answer.result() for answer in answers]
+            said = answers.result()
             made = answered([one["content"] for one in said], item.row.get("measurements"), self._captions)
+        except NoTags as error:
+            for question in prompts.QUESTIONS:  # to be asked again, should it be retried
+                self._workspace.remove(self._place(item, question))
+            self._failed[item.key] = error
+            return None
         except (_TryAgain, ValueError) as error:
-            self._failed[item.key] = ValueError(str(error)) if isinstance(error, _TryAgain) else error
+            self._failed[item.key] = ValueError(str(error))
             return None
         return {
             "face_id": item.key,
@@ -137,15 +139,23 @@ class ServerStage:
             **made,
         }
 
-    def _answer(self, item: Item, question: str, write_pixels: WritePixels) -> dict[str, Any]:
-        """content, revision: what the server said about a crop, now or before a restart."""
-        mark = fingerprint(model=self.model, question=question, max_tokens=MAX_TOKENS)
-        path = f"{ANSWERS}/{item.row['crop_sha256']}.{mark}.json"
-        if self._workspace.exists(path):
-            return json.loads(self._workspace.read_bytes(path))
-        said = self._ask(_data_uri(item), question)
-        write_pixels(path, json.dumps(said).encode())
+    def _answers(self, item: Item, write_pixels: WritePixels) -> list[dict[str, Any]]:
+        """content, revision: what the server says of a crop to each question, now or before a restart."""
+        said, picture = [], ""
+        for question in prompts.QUESTIONS:
+            path = self._place(item, question)
+            if self._workspace.exists(path):
+                said.append(json.loads(self._workspace.read_bytes(path)))
+                continue
+            picture = picture or _data_uri(item)
+            said.append(self._ask(picture, question))
+            write_pixels(path, json.dumps(said[-1]).encode())
         return said
+
+    def _place(self, item: Item, question: str) -> str:
+        """Where the answer to a question about a crop is kept; `forget` knows it by the crop's hash."""
+        mark = fingerprint(model=self.model, question=question, max_tokens=MAX_TOKENS)
+        return f"{ANSWERS}/{item.row['crop_sha256']}.{mark}.json"
 
     def _ask(self, picture: str, question: str) -> dict[str, Any]:
         content = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": question}]

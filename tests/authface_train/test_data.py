@@ -6,12 +6,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
-from authface_train.data.counters import micro_batches, numpy_generator, step_draws, torch_generator
+from authface_train.data.counters import Draw, micro_batches, numpy_generator, step_draws, torch_generator
 from authface_train.data.degrade import PRESETS, Drawn, blur_kernel, degrade, draw
 from authface_train.data.latents import cached_latents, sample_latent
-from authface_train.data.prompts import encode_prompts, time_ids
+from authface_train.data.prompts import captions_of, encode_prompts, time_ids
+from authface_train.prior import PriorTrainer
 from authface_train.sdxl import tiny_sdxl
+from authface_train.settings import load_preset
 from manifests.views import training_view
 from manifests.workspace import Workspace
 
@@ -105,6 +108,43 @@ def test_prompts_are_both_encoders_second_last_states_and_the_empty_one_is_encod
     assert torch.allclose(made.embeds[0], torch.cat(states, -1)[0], atol=1e-6)
     assert torch.allclose(made.pooled[0], out.text_embeds[0], atol=1e-6)
     assert float(made.embeds[1].abs().sum()) > 0  # encoded, not zeros
+
+
+def test_captions_keep_their_order_or_have_several(pipeline):
+    tags = [["woman", "black hair", "smile", "soft light", "close-up"], ["man", "beard"], []]
+    captions, cut = captions_of(pipeline, tags, ["a", "b", "c"], 1, 0)
+    assert captions == ["woman, black hair, smile, soft light, close-up", "man, beard", ""]
+    assert cut == 0
+    shuffled, _ = captions_of(pipeline, tags, ["a", "b", "c"], 4, 0)
+    assert len(shuffled) == 12
+    assert len(set(shuffled[:4])) > 1
+    assert all(sorted(one.split(", ")) == sorted(tags[0]) for one in shuffled[:4])
+    assert captions_of(pipeline, tags, ["a", "b", "c"], 4, 0)[0] == shuffled
+    assert captions_of(pipeline, tags, ["a", "b", "c"], 4, 1)[0] != shuffled
+    assert captions_of(pipeline, tags[::-1], ["c", "b", "a"], 4, 0)[0][8:] == shuffled[:4]  # a face's orders are its own
+
+
+def test_what_the_encoders_would_not_see_is_left_out_in_whole_tags(pipeline):
+    tags = [f"remarkable tag number {number}" for number in range(30)]
+    (caption,), cut = captions_of(pipeline, [tags], ["a"], 1, 0)
+    assert cut == 1
+    kept = caption.split(", ")
+    assert kept == tags[: len(kept)]
+    lengths = [len(pipeline.tokenizer(text, truncation=False).input_ids) for text in (caption, f"{caption}, {tags[len(kept)]}")]
+    assert lengths[0] <= 77 < lengths[1]
+
+
+def test_an_epoch_has_the_next_order_of_a_caption(filled, pipeline, tmp_path):
+    view = training_view(Workspace(filled))
+    settings = load_preset("prior", "tiny", ["tag_order=shuffled", "tag_orders=3"])
+    captions, _ = captions_of(pipeline, view["tags"].tolist(), view["face_id"].tolist(), settings.orders, settings.seed)
+    prompts = encode_prompts(pipeline, captions, torch.device("cpu"))
+    latents = torch.zeros(len(view), 2, 2, 4, 16, 16)
+    trainer = PriorTrainer(settings, pipeline, view, latents, prompts, Accelerator(cpu=True))
+    assert len({prompts.of_row[place] for place in range(3)}) > 1
+    for epoch in range(4):
+        sample = trainer.sample(Draw(epoch, 1))
+        assert torch.equal(sample["embeds"], prompts.embeds[prompts.of_row[3 + epoch % 3]])
 
 
 def test_time_ids():

@@ -85,7 +85,7 @@ def test_the_report_tells_the_balance(root, authface):
     done = authface("report", "-w", root, "--json")
     found = json.loads(done.stdout)
     facets = {facet["name"]: facet for facet in found["balance"]}
-    assert {"Skin tone", "View", "Tilt", "Light from", "Lightness", "Photographic tags"} <= set(facets)
+    assert {"Skin tone", "View", "Tilt", "Light from", "Lightness", "Tags: view"} <= set(facets)
     assert all(
         sum(share["found"] for share in facets[name]["shares"]) == facets[name]["found"] for name in ("Skin tone", "View")
     )

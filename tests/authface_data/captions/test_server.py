@@ -104,6 +104,15 @@ def test_one_that_fails_fails_alone_and_can_be_retried(workspace, served):
     assert len(served.requests) - asked <= 2  # what was answered is not asked again
 
 
+def test_an_answer_without_tags_is_asked_for_again_by_a_retry(workspace, served):
+    served.semantic = served.photographic = '{"tags": ["image", "none"]}'
+    outcomes, _ = caption(workspace, served, count=2)
+    assert outcomes.failed["server"] == 2
+    served.semantic, served.photographic = '{"tags": ["woman"]}', '{"tags": ["smile"]}'
+    _, rows = caption(workspace, served, count=2, retry=True)
+    assert [row["caption"] for row in rows] == ["woman, smile"] * 2
+
+
 def test_a_restart_pays_for_nothing_twice(workspace, served):
     stage = stage_of(workspace, served)
     items = [type("Item", (), {"key": key, "row": row, "picture": opened(row)}) for key, row in inputs(5)]

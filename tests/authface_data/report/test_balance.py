@@ -26,7 +26,7 @@ def judged(workspace):
     Store(workspace, SCORES).append(scores)
     Store(workspace, CAPTIONS).append(
         [
-            {"face_id": f"f{n:02d}", "captioner": "measured", "photographic_tags": ["Front view"], "fingerprint": "f"}
+            {"face_id": f"f{n:02d}", "captioner": "measured", "photographic_tags": ["front view"], "fingerprint": "f"}
             for n in (1, 25)
         ]
     )
@@ -43,8 +43,9 @@ def test_shares_before_and_after(judged):
                       "very light": (0, 0)}  # fmt: skip
     assert {s.label: s.kept for s in facets["View"].shares}["profile left"] == 1
     assert "Light from" not in facets  # nothing is measured of it
-    (tag,) = facets["Photographic tags"].shares
+    (tag,) = facets["Tags: view"].shares
     assert (tag.label, tag.found, tag.kept) == ("front view", 2, 1)
+    assert "Tags: hair" not in facets
 
 
 def test_what_to_ask_for(judged):

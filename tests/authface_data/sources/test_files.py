@@ -157,8 +157,8 @@ def test_authface_hq_from_files_to_captions_that_train(tmp_path, authface, fille
     captions = manifest(root, "captions")
     assert set(captions["captioner"]) == {"qwen"}
     assert len(captions) == 3
-    assert list(captions["semantic_tags"].iloc[0]) == ["a portrait", "blue suit"]
-    assert list(captions["photographic_tags"].iloc[0]) == ["head and shoulders"]
+    assert list(captions["semantic_tags"].iloc[0]) == ["blue suit"]
+    assert list(captions["photographic_tags"].iloc[0]) == ["head and shoulders", "portrait"]
     assert authface("filter", "-w", root, "--metrics", "").returncode == 0
     made = manifest(root, "faces")
     assert set(made["face_id"]) <= set(captions["face_id"])
@@ -172,7 +172,7 @@ def test_authface_hq_from_files_to_captions_that_train(tmp_path, authface, fille
         training_view(Workspace(root))
     view = training_view(Workspace(root), allow_unknown_licence=True)
     assert set(view["captioner"]) == {"qwen"}
-    assert set(view["caption"]) == {"a portrait, blue suit, head and shoulders"}
+    assert set(view["caption"]) == {"blue suit, head and shoulders, portrait"}
     again = authface(
         "collect", "-w", root, "--source", "authface-hq", "--path", tmp_path / "hq", "--licence-basis", "other:x", "--yes"
     )
