@@ -1,4 +1,4 @@
-"""How often measured tags are true: of 46 public faces labelled by looking, half of them kept aside while tuning.
+"""How often measured tags are true: of 47 public faces labelled by looking, half of them kept aside while tuning.
 
     python benchmarks/captions.py                  the figures of docs/captions.md
     python benchmarks/captions.py --table          every face with its tags as Markdown, those that are wrong struck out
