@@ -83,7 +83,7 @@ def main() -> None:
                 if not tiny:
                     torch.cuda.reset_peak_memory_stats()
                 stage.answers(crops[:batch])  # once to warm up
-                if stage._at_once < batch:
+                if min(stage._at_once, stage._fits(3000)) < batch:
                     print(f"| {precision} | {batch} | does not fit | |")
                     break
                 started = time.perf_counter()

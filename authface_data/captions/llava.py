@@ -104,10 +104,8 @@ class LlavaStage:
             return_tensors="pt",
         )
         questions = self._token_ids(inputs["input_ids"])
-        self._fit(len(questions[0]))
-        if len(pictures) > self._at_once:
-            halves = pictures[: self._at_once], pictures[self._at_once :]
-            return [answer for half in halves for answer in self._ask(half)]
+        if len(pictures) > (fits := self._fits(len(questions[0]))):
+            return [answer for some in (pictures[:fits], pictures[fits:]) for answer in self._ask(some)]
         shared = _common_length(questions)
         said: list[list[str]] = [[] for _ in pictures]
         with torch.inference_mode():
@@ -155,20 +153,23 @@ class LlavaStage:
                 raise ValueError(f"a prompt with {ids.count(image)} image tokens and {ids.count(begin)} beginnings of a text")
         return told
 
-    def _fit(self, prompt_tokens: int) -> None:
-        """Lower the number of crops asked about at once to what memory holds."""
+    def _fits(self, prompt_tokens: int) -> int:
+        """How many crops can be asked about at once: their keys and values must fit into what memory is free."""
         text = self._model.config.text_config
         heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
         head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         of_a_token = 2 * text.num_hidden_layers * heads * head * self._model.dtype.itemsize
         if self._device.startswith("cuda"):
-            free = self._torch.cuda.mem_get_info(self._device)[0]
+            cuda = self._torch.cuda
+            kept = cuda.memory_reserved(self._device) - cuda.memory_allocated(
+                self._device
+            )  # torch holds it, and nothing is in it
+            free = cuda.mem_get_info(self._device)[0] + kept
         else:
             import psutil
 
             free = psutil.virtual_memory().available
-        held = of_a_token * (prompt_tokens + ANSWER_TOKENS)
-        self._at_once = max(1, min(self._at_once, int(MEMORY_SHARE * free / held)))
+        return max(1, min(self._at_once, int(MEMORY_SHARE * free / (of_a_token * (prompt_tokens + ANSWER_TOKENS)))))
 
     def _row(self, item: Item, said: list[str]) -> dict[str, Any]:
         return {

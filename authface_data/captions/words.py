@@ -50,7 +50,7 @@ def _strings(value: object) -> list[str]:
 def _without_opener(line: str, words: Vocabulary) -> str:
     line = line.strip(" \"'*:")
     for opener in words.openers:
-        if line.startswith(opener):
+        if line.startswith(opener) and not line[len(opener) :][:1].isalnum():
             return _without_opener(line[len(opener) :].lstrip(" :,"), words)
     return line
 

@@ -133,9 +133,7 @@ def test_as_many_at_once_as_their_keys_and_values_take(checkpoint, monkeypatch):
     for fits in (1, 5):
         free = fits * 256 * (300 + 200) / 0.7 + 1
         monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: type("Memory", (), {"available": free}))
-        stage._at_once = 16
-        stage._fit(300)
-        assert stage._at_once == fits
+        assert stage._fits(300) == fits
 
 
 @pytest.mark.parametrize("family", ["mistral", "vicuna", "34b"])

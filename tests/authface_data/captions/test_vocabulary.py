@@ -32,6 +32,7 @@ PAPER = (
         ('{"tags": ["Woman", "black & white", "eyes closed"]}', ["woman", "black and white", "closed eyes"]),
         ('```json\n{"tags": ["woman", "hat"]}\n```', ["woman", "hat"]),
         ('{"tags": ["woman", "long hair", "blu', ["woman", "long hair"]),
+        ("tagsale shirt, sureness look", ["tagsale shirt", "sureness look"]),
         ("hair, expression, lighting, view", []),
         ("", []),
         (" , ,. ", []),
