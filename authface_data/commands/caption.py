@@ -47,7 +47,8 @@ def caption(
         if not inputs:
             raise UserMistake("no face is kept yet: `authface filter` first (`authface status` says why faces were dropped)")
         stage = _stage(ws, "measured", settings)
-        outcomes = _run(ws, stage, inputs, workers, again, yes)  # any other captioner is held against it
+        # Any other captioner is held against it; and it costs no model's time to measure again.
+        outcomes = _run(ws, stage, inputs, workers, again, yes or name != "measured")
         if name != "measured":
             _say(outcomes, stage, len(inputs))
             measured = outcomes
@@ -126,19 +127,29 @@ def _say_contradictions(ws: Workspace, name: str) -> None:
 
 
 def kept_with_photos(ws: Workspace) -> list[tuple[str, dict[str, Any]]]:
-    """(face_id, row) of every kept face, its photo's camera columns beside its own."""
+    """(face_id, row) of every kept face, its photo's camera columns beside its own.
+
+    measured_mark: names what a measured tag depends on beside the crop.
+    """
+    from manifests.fingerprint import fingerprint
     from manifests.ledger import kept_faces
     from manifests.schema import PHOTOS
     from manifests.store import Store
 
-    columns = ["photo_id", "focal_length_mm", "aperture", "iso"]
-    photos = {row["photo_id"]: row for row in Store(ws, PHOTOS).read(columns).to_pylist()}
-    faces = kept_faces(
-        ws,
-        ["photo_id", "crop_path", "crop_sha256", "box_px", "qsize_px", "yaw_deg", "pitch_deg", "landmarks_crop_px",
-         "left_eye_visible", "right_eye_visible"],
-    )  # fmt: skip
-    return [(row["face_id"], {**row, **photos[row["photo_id"]]}) for row in faces.to_dict("records")]
+    camera = ["focal_length_mm", "aperture", "iso"]
+    pose = ["box_px", "qsize_px", "yaw_deg", "pitch_deg", "landmarks_crop_px", "left_eye_visible", "right_eye_visible"]
+    photos = {row["photo_id"]: row for row in Store(ws, PHOTOS).read(["photo_id", *camera]).to_pylist()}
+    faces = kept_faces(ws, ["photo_id", "crop_path", "crop_sha256", *pose])
+    inputs = []
+    for face in faces.to_dict("records"):
+        row = {**face, **photos[face["photo_id"]]}
+        numbers = [row["yaw_deg"], row["pitch_deg"], row["qsize_px"], *(row["box_px"] if row["box_px"] is not None else [])]
+        seen = [bool(row["left_eye_visible"]), bool(row["right_eye_visible"])]
+        mark = fingerprint(
+            crop=face["crop_sha256"], pose=[float(x) for x in numbers], seen=seen, camera=[row[x] for x in camera]
+        )
+        inputs.append((face["face_id"], {**row, "measured_mark": mark}))
+    return inputs
 
 
 def _with_measurements(ws: Workspace, inputs: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:

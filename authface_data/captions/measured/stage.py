@@ -23,7 +23,7 @@ class MeasuredStage:
     version = 3  # 3: measured by landmarks, with confidence
     subject: Subject = "face"
     gives = CAPTIONS
-    input_mark = "crop_sha256"
+    input_mark = "measured_mark"
     uses_gpu = False
     batch_size = 1
 
