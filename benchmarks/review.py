@@ -22,6 +22,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
+os.environ.setdefault("AUTHFACE_CACHE", str(ROOT / ".assets"))
 
 from browser import browser  # noqa: E402
 
