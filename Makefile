@@ -20,7 +20,7 @@ demo: .venv/.installed
 test: .venv/.installed
 	$(BIN)/authface demo --fetch
 	$(BIN)/python tests/support/public_faces.py
-	AUTHFACE_NEED_ASSETS=1 $(BIN)/pytest -q --numprocesses auto --dist loadfile
+	AUTHFACE_NEED_ASSETS=1 $(BIN)/pytest -q
 
 fast: .venv/.installed
 	$(BIN)/pytest -q -m "not slow"

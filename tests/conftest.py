@@ -21,6 +21,13 @@ from manifests.settings import preset_text  # noqa: E402
 from manifests.workspace import Workspace  # noqa: E402
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever looks at the filled workspace is slow: the commands that fill it take half a minute."""
+    for item in items:
+        if "filled" in getattr(item, "fixturenames", ()) and item.get_closest_marker("slow") is None:
+            item.add_marker("slow")
+
+
 def _need(path: Path) -> Path:
     """An asset that `authface demo --fetch` brings. Without it the test is skipped; under `make test` it fails."""
     if not path.exists():

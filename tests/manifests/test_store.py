@@ -142,6 +142,7 @@ print(count)
 """
 
 
+@pytest.mark.slow
 def test_a_compaction_killed_at_any_step_is_completed_or_never_was(workspace, tmp_path):
     """Twenty-five rows in nine parts become three parts: killed before each of its writes, renames and removals."""
 

@@ -40,7 +40,7 @@ def test_golden_quads(features, corners, size):
     ("eye_left", "eye_right", "mouth_left", "mouth_right"),
     [
         ((640, 190), (790, 200), (660, 350), (775, 355)),
-        ((420, 500), (900, 470), (480, 980), (870, 960)),
+        pytest.param((420, 500), (900, 470), (480, 980), (870, 960), marks=pytest.mark.slow),
         ((40, 100), (300, 60), (90, 380), (300, 350)),
     ],
     ids=["inside", "shrunk", "padded"],
