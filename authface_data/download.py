@@ -19,6 +19,7 @@ from pathlib import Path
 import httpx
 import tenacity
 
+from authface_data.again import TryAgain, asked_wait_s, backoff
 from authface_data.hosts import Hosts, Pace, RefusedHost, guarded_client
 from authface_data.partial import Partial, version_of
 from manifests.errors import UserMistake
@@ -63,14 +64,6 @@ class Failed:
 
 
 Result = Arrived | Refused | Failed
-
-
-class _TryAgain(Exception):
-    """What may pass: a busy server, a cut connection."""
-
-    def __init__(self, words: str, wait_s: float = 0.0):
-        super().__init__(words)
-        self.wait_s = wait_s
 
 
 class _Refusal(Exception):
@@ -134,7 +127,7 @@ class Downloader:
         except (_Refusal, RefusedHost) as refusal:
             Partial(job.target).remove()
             return Refused(job, str(refusal))
-        except (_TryAgain, httpx.TransportError) as error:
+        except (TryAgain, httpx.TransportError) as error:
             return Failed(job, _words(error))
         except httpx.InvalidURL:
             return Refused(job, "malformed_url")
@@ -148,9 +141,9 @@ class Downloader:
             stop=tenacity.stop_any(
                 tenacity.stop_after_attempt(self.settings.attempts), tenacity.stop_when_event_set(self._stop)
             ),
-            wait=_backoff,
+            wait=backoff,
             sleep=self._sleep,
-            retry=tenacity.retry_if_exception_type((_TryAgain, httpx.TransportError)),
+            retry=tenacity.retry_if_exception_type((TryAgain, httpx.TransportError)),
             reraise=True,
         )
         return tries(self._once, job)
@@ -195,7 +188,7 @@ class Downloader:
             self._check(answer)
             if answer.status_code == 416:
                 partial.remove()
-                raise _TryAgain("the file has changed at the server")
+                raise TryAgain("the file has changed at the server")
             said = answer.headers.get("content-length", "")
             length = expected = int(said) if said.isascii() and said.isdecimal() else None
             if answer.status_code == 206:
@@ -215,16 +208,16 @@ class Downloader:
                     if size > limit:
                         raise _Refusal(f"too_large: > {self.settings.max_megabytes:g} MB")
                     if time.monotonic() > ends and size != expected:
-                        raise _TryAgain(f"not done after {self.settings.total_timeout_s:g} s")
+                        raise TryAgain(f"not done after {self.settings.total_timeout_s:g} s")
                     if self._stop.is_set():
-                        raise _TryAgain("stopped")
+                        raise TryAgain("stopped")
                 file.truncate()
                 file.flush()
                 os.fsync(file.fileno())
         if expected is not None and size != expected:
             if length is not None and size >= have + length:  # all came that was sent, and it is not the file
                 partial.remove()
-            raise _TryAgain(f"{size} bytes came of {expected}")
+            raise TryAgain(f"{size} bytes came of {expected}")
         partial.finish()
         return size
 
@@ -233,8 +226,7 @@ class Downloader:
         if status in GONE:
             raise _Refusal(f"gone: HTTP {status}")
         if status in BUSY or status >= 500:
-            asked = answer.headers.get("retry-after", "")
-            raise _TryAgain(f"HTTP {status}", min(float(asked), 120.0) if asked.isascii() and asked.isdecimal() else 0.0)
+            raise TryAgain(f"HTTP {status}", asked_wait_s(answer))
         if status not in (200, 206, 416):
             raise _Refusal(f"refused: HTTP {status}")
         kind = answer.headers.get("content-type", "").split(";")[0].strip().lower()
@@ -243,20 +235,13 @@ class Downloader:
 
 
 def _goes_on(partial: Partial, answer: httpx.Response, have: int, version: str, length: int | None) -> int | None:
-    """The size of the whole file, where the answer goes on with what is there. Raises _TryAgain where it does not fit."""
+    """The size of the whole file, where the answer goes on with what is there. Raises TryAgain where it does not fit."""
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("content-range", ""), re.ASCII)
     now = version_of(answer)
     if not have or found is None or int(found[1]) != have or (now and now != version):
         partial.remove()
-        raise _TryAgain("the file has changed at the server")
+        raise TryAgain("the file has changed at the server")
     return int(found[2]) if found[2] != "*" else None if length is None else have + length
-
-
-def _backoff(state: tenacity.RetryCallState) -> float:
-    """Doubling from half a second, with jitter; longer where the server asks for it."""
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.wait_s if isinstance(error, _TryAgain) else 0.0
-    return max(asked, tenacity.wait_exponential_jitter(initial=0.5, max=30, jitter=0.5)(state))
 
 
 def _words(error: Exception) -> str:

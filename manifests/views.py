@@ -83,6 +83,10 @@ def _tagged(workspace: Workspace) -> pd.DataFrame:
         own = [said.get(face_id, tags) for face_id, tags in frame[family].items()]
         now = [_decided(_list(tags), decided, times.get(face_id)) for face_id, tags in zip(frame.index, own, strict=True)]
         frame[family] = pd.Series(now, index=frame.index, dtype=object)
+    # A renamed or edited tag may stand in the other family already.
+    pairs = zip(frame["semantic_tags"], frame["photographic_tags"], strict=True)
+    alone = [[tag for tag in other if tag not in semantic] for semantic, other in pairs]
+    frame["photographic_tags"] = pd.Series(alone, index=frame.index, dtype=object)
     return frame
 
 

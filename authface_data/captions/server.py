@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import ipaddress
 import json
 import os
 from collections.abc import Sequence
@@ -22,9 +21,11 @@ import tenacity
 from PIL import Image
 from pydantic import BaseModel, ValidationError
 
+from authface_data.again import TryAgain, asked_wait_s, backoff
 from authface_data.captions import prompts
 from authface_data.captions.compose import NoTags, answered
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
+from authface_data.hosts import is_public
 from manifests.errors import DoneInPart, UserMistake
 from manifests.fingerprint import fingerprint
 from manifests.ledger import Subject
@@ -35,7 +36,6 @@ from manifests.workspace import Workspace
 KEY_VARIABLE = "AUTHFACE_API_KEY"
 ANSWERS = "cache/answers"
 MAX_TOKENS, JPEG_QUALITY, LONGEST_SIDE_PX = 160, 95, 1024
-LONGEST_WAIT_S = 60.0
 SHAPE = {
     "type": "object",
     "properties": {"tags": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 24}},
@@ -57,14 +57,6 @@ class _Completion(BaseModel):
 
     choices: list[_Choice]
     system_fingerprint: str | None = None
-
-
-class _TryAgain(Exception):
-    """The server may answer another time. wait_s: how long it asks to be left alone."""
-
-    def __init__(self, words: str, wait_s: float = 0.0):
-        super().__init__(words)
-        self.wait_s = wait_s
 
 
 class ServerStage:
@@ -97,7 +89,7 @@ class ServerStage:
         try:
             told = self._tried("GET", "models", None).json()
             names = [str(one["id"]) for one in told["data"]]
-        except (ValueError, KeyError, TypeError, _TryAgain) as error:
+        except (ValueError, KeyError, TypeError, TryAgain) as error:
             raise UserMistake(f"{self._where} does not say which models it has ({error}): name one with --model") from error
         if len(names) != 1:
             raise UserMistake(f"{self._where} serves {', '.join(names) or 'no model'}: name one with --model")
@@ -127,7 +119,7 @@ class ServerStage:
                 self._workspace.remove(self._place(item, question))
             self._failed[item.key] = error
             return None
-        except (_TryAgain, ValueError) as error:
+        except (TryAgain, ValueError) as error:
             self._failed[item.key] = ValueError(str(error))
             return None
         return {
@@ -180,8 +172,8 @@ class ServerStage:
     def _tried(self, way: str, what: str, body: dict[str, Any] | None) -> httpx.Response:
         tries = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(self._server.attempts),
-            wait=_backoff,
-            retry=tenacity.retry_if_exception_type((_TryAgain, httpx.TransportError)),
+            wait=backoff,
+            retry=tenacity.retry_if_exception_type((TryAgain, httpx.TransportError)),
             reraise=True,
         )
         try:
@@ -191,14 +183,12 @@ class ServerStage:
                 f"{self._where} does not answer ({error}): is it up? What was captioned is kept: run the same again"
             ) from error
         except httpx.TransportError as error:
-            raise _TryAgain(f"{self._where} gave no answer: {type(error).__name__} {error}") from error
+            raise TryAgain(f"{self._where} gave no answer: {type(error).__name__} {error}") from error
 
     def _once(self, way: str, what: str, body: dict[str, Any] | None) -> httpx.Response:
         answer = self._client.request(way, what, json=body)
         if answer.status_code == 429 or answer.status_code == 408 or answer.status_code >= 500:
-            asked = answer.headers.get("retry-after", "")
-            wait_s = min(float(asked), LONGEST_WAIT_S) if asked.replace(".", "", 1).isdigit() else 0.0
-            raise _TryAgain(f"HTTP {answer.status_code} of {self._where}", wait_s)
+            raise TryAgain(f"HTTP {answer.status_code} of {self._where}", asked_wait_s(answer))
         if answer.status_code in (401, 403):
             raise UserMistake(f"{self._where} refuses the key in {KEY_VARIABLE} (HTTP {answer.status_code}): check it")
         if answer.status_code == 404:
@@ -225,20 +215,13 @@ class ServerStage:
 
 
 def _check(answer: httpx.Response) -> None:
-    """Raises _TryAgain for an answer that is none."""
+    """Raises TryAgain for an answer that is none."""
     try:
         told = _Completion.model_validate_json(answer.content)
     except ValidationError as error:
-        raise _TryAgain(f"not a completion: {answer.text[:80]!r}") from error
+        raise TryAgain(f"not a completion: {answer.text[:80]!r}") from error
     if not told.choices or not (told.choices[0].message.content or "").strip():
-        raise _TryAgain("an empty answer")
-
-
-def _backoff(state: tenacity.RetryCallState) -> float:
-    """Doubling from half a second, with jitter; longer where the server asks for it."""
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.wait_s if isinstance(error, _TryAgain) else 0.0
-    return max(asked, tenacity.wait_exponential_jitter(initial=0.5, max=30, jitter=0.5)(state))
+        raise TryAgain("an empty answer")
 
 
 def _data_uri(item: Item) -> str:
@@ -252,7 +235,7 @@ def _data_uri(item: Item) -> str:
 def _is_near(host: str) -> bool:
     """Whether a host is this machine or of a private network."""
     try:
-        return ipaddress.ip_address(host).is_private
+        return not is_public(host)
     except ValueError:
         return host == "localhost"
 

@@ -21,7 +21,7 @@ from manifests.store import Store
 @pytest.fixture
 def served(monkeypatch):
     monkeypatch.delenv("AUTHFACE_API_KEY", raising=False)
-    monkeypatch.setattr(module, "_backoff", lambda state: 0.01)
+    monkeypatch.setattr(module, "backoff", lambda state: 0.01)
     with CaptionServer() as server:
         yield server
 
@@ -168,7 +168,7 @@ def test_which_model(workspace, served):
 
 
 def test_a_server_that_is_not_there_is_said_in_a_line(workspace, monkeypatch):
-    monkeypatch.setattr(module, "_backoff", lambda state: 0.01)
+    monkeypatch.setattr(module, "backoff", lambda state: 0.01)
     with CaptionServer() as gone:
         pass
     with pytest.raises(DoneInPart, match="does not answer"):
