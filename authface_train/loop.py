@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 import signal
-import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from authface_train import checkpoint
 from authface_train.checkpoint import Part
-from authface_train.data.counters import Draw, micro_batches, step_draws
-from authface_train.run import Run
+from authface_train.data.counters import Draw, micro_batches, number_of, step_draws
+from authface_train.optimiser import learning_rate
+from authface_train.run import Run, read_metrics
 from authface_train.settings import TrainSettings
+from authface_train.watching import Sanity, Watch, watched
 from manifests.command_line import console
 from manifests.errors import Terminated, UserMistake
 
 Sample = dict[str, torch.Tensor]
+BANDS = 10
+
+
+@dataclass
+class Losses:
+    """Of one step. means: this process's share of the mean over the global batch, times the number of processes. bands: (2,
+    BANDS), sums and counts of this process's samples by timestep."""
+
+    means: dict[str, torch.Tensor]
+    bands: torch.Tensor
 
 
 class Trainer(Protocol):
@@ -34,11 +45,12 @@ class Trainer(Protocol):
         """One sample's tensors, on the CPU; the same for the same draw, whoever asks."""
         ...
 
-    def step(self, step: int, draws: list[Draw], micros: Iterator[Sample]) -> dict[str, torch.Tensor]:
-        """Forward, backward and optimiser steps of one global batch. draws: of all processes; micros: this one's batches.
+    def step(self, step: int, draws: list[Draw], micros: Iterator[Sample]) -> Losses:
+        """Forward, backward and optimiser steps of one global batch. draws: of all processes; micros: this one's batches."""
+        ...
 
-        Returns the losses, each this process's share of the mean over the global batch times the number of processes.
-        """
+    def look(self, step: int, watch: Watch | None) -> None:
+        """After `step` steps, for all processes: draw and audit where it is time and not done. watch: the main process's."""
         ...
 
 
@@ -59,79 +71,87 @@ class _MicroBatches(Sampler):
     def __iter__(self) -> Iterator[list[Draw]]:
         for step in range(self.first, self.settings.steps):
             draws = step_draws(self.settings.seed, step, self.settings.batch, self.faces)
-            yield from micro_batches(draws, self.rank, self.world, self.settings.micro_batch)
+            yield from micro_batches(draws, self.rank, self.world, _micro(self.settings))
+
+
+def _micro(settings: TrainSettings) -> int:
+    assert settings.micro_batch is not None, "derived before anything is trained"
+    return settings.micro_batch
+
+
+def share_of(settings: TrainSettings, world: int) -> int:
+    """Samples of a step per process. Raises UserMistake where the global batch does not divide."""
+    if settings.batch % world:
+        raise UserMistake(f"batch {settings.batch} does not divide over {world} processes")
+    return settings.batch // world
 
 
 def check_batch(settings: TrainSettings, world: int) -> int:
     """Micro-batches per step and process. Raises UserMistake where the global batch does not divide."""
-    if settings.batch % world or (settings.batch // world) % min(settings.micro_batch, settings.batch // world):
+    share, micro = share_of(settings, world), _micro(settings)
+    if share % min(micro, share):
         raise UserMistake(
-            f"batch {settings.batch} does not divide over {world} processes in micro-batches of {settings.micro_batch}: "
+            f"batch {settings.batch} does not divide over {world} processes in micro-batches of {micro}: "
             "change micro_batch with --set micro_batch=N"
         )
-    share = settings.batch // world
-    return share // min(settings.micro_batch, share)
+    return share // min(micro, share)
 
 
 def train(trainer: Trainer, settings: TrainSettings, run: Run, accelerator: Accelerator) -> None:
     """Train to `settings.steps`, from the newest checkpoint if there is one.
 
-    SIGTERM and Ctrl-C save a checkpoint first. A loss that is not finite stops the run, the last good checkpoint kept.
+    SIGTERM and Ctrl-C save a checkpoint first, whichever process is told. A loss that is not finite or jumps stops the run, the
+    last good checkpoint kept.
     """
     pieces = check_batch(settings, accelerator.num_processes)
-    done = checkpoint.load_last(run.checkpoints, trainer.parts, accelerator.unwrap_model)
-    main = accelerator.is_main_process
+    done = checkpoint.load_last(run.checkpoints, trainer.parts, accelerator)
+    main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
     if main:
-        run.open_metrics(done)
-        console.print(f"{run.stage}: {trainer.faces} faces, batch {settings.batch}, steps {done} to {settings.steps}")
+        told = f"{run.stage}: {trainer.faces} faces, steps {done} to {settings.steps}, batch {settings.batch}"
+        console.print(f"{told} = {settings.batch // world // pieces} x {pieces} accumulated x {world} processes")
     loader = iter(
         DataLoader(
             _Samples(trainer),
-            batch_sampler=_MicroBatches(settings, trainer.faces, done, accelerator.process_index, accelerator.num_processes),
+            batch_sampler=_MicroBatches(settings, trainer.faces, done, rank, world),
             num_workers=settings.workers,
             worker_init_fn=_leave_signals_to_the_loop,
             persistent_workers=settings.workers > 0,
+            pin_memory=accelerator.device.type == "cuda",
         )
     )
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with (
-        _Signals() as asked,
-        Progress(*columns, speed_estimate_period=600, disable=not main) as progress,
-        _tensorboard(run, main, done) as board,
-    ):
-        bar = progress.add_task(run.stage, total=settings.steps, completed=done, state="")
-        began = time.monotonic()
+    before = [watched(row) for row in read_metrics(run.metrics) if int(row["step"]) <= done]
+    sanity = Sanity(settings, before)
+    with _Signals() as asked, Watch(run, settings, done) if main else contextlib.nullcontext() as watch:
+        trainer.look(done, watch)
         for step in range(done, settings.steps):
             draws = step_draws(settings.seed, step, settings.batch, trainer.faces)
             micros = (_to(next(loader), accelerator.device) for _ in range(pieces))
-            losses = _mean_over_processes(trainer.step(step, draws, micros), accelerator)
-            if not all(math.isfinite(value) for value in losses.values()):
-                raise RuntimeError(
-                    f"step {step + 1}: the losses are {losses}; the last good checkpoint is in {run.checkpoints}"
-                )
-            if main:
-                run.log(step + 1, losses)
-                for name, value in losses.items():
-                    board.add_scalar(f"{run.stage}/{name}", value, step + 1)
-                rate = (step + 1 - done) * settings.batch / (time.monotonic() - began)
-                progress.update(bar, completed=step + 1, state=f"loss {losses['loss']:.4f}  {rate:.1f} images/s")
+            rate = learning_rate(settings, step)
+            _prepare(trainer, rate, number_of(settings.seed, step, rank, "step"))
+            values, stop = _over_processes(trainer.step(step, draws, micros), asked.signal, accelerator)
+            sanity.check(step + 1, values)
+            if watch is not None:
+                watch.told(step + 1, values, rate)
             last = step + 1 == settings.steps
-            if main and (last or asked.signal or (step + 1) % settings.checkpoint_every == 0):
-                checkpoint.save(run.checkpoints, step + 1, trainer.parts, accelerator.unwrap_model, settings.keep_checkpoints)
-            accelerator.wait_for_everyone()
-            if asked.signal and not last:
+            if last or stop or (step + 1) % settings.checkpoint_every == 0:
+                checkpoint.save(run.checkpoints, step + 1, trainer.parts, accelerator, settings.keep_checkpoints)
+                accelerator.wait_for_everyone()
+            if stop and not last:
                 words = f"stopped after step {step + 1}, saved; go on with --resume"
-                if asked.signal == signal.SIGTERM:
+                if stop == signal.SIGTERM:
                     raise Terminated(words)
                 raise KeyboardInterrupt(words)
+            trainer.look(step + 1, watch)
+            if watch is not None:
+                watch.go_on()
+
+
+def _prepare(trainer: Trainer, rate: float, seed: int) -> None:
+    """The learning rate of the first part (discriminators keep theirs); and the global generators, for dropout and rounding."""
+    first = next(iter(trainer.parts.values()))
+    for group in first.optimiser.param_groups:
+        group["lr"] = rate
+    torch.manual_seed(seed)
 
 
 def _leave_signals_to_the_loop(_: int) -> None:
@@ -144,21 +164,21 @@ def _to(sample: Sample, device: torch.device) -> Sample:
     return {name: value.to(device, non_blocking=True) for name, value in sample.items()}
 
 
-def _mean_over_processes(losses: dict[str, torch.Tensor], accelerator: Accelerator) -> dict[str, float]:
-    names = sorted(losses)
-    values = torch.stack([losses[name].float().to(accelerator.device) for name in names])
-    return dict(zip(names, accelerator.reduce(values, "mean").tolist(), strict=True))  # type: ignore[union-attr]
+def _over_processes(losses: Losses, signalled: int | None, accelerator: Accelerator) -> tuple[dict[str, float | None], int]:
+    """The losses of the global batch by name, bands among them; and the signal that any process was sent, 0 for none.
 
-
-def _tensorboard(run: Run, main: bool, done: int) -> Any:
-    """A TensorBoard writer that a resumed run takes up at its step; nothing on other processes."""
-    from contextlib import nullcontext
-
-    if not main:
-        return nullcontext()
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(run.folder / "logs"), purge_step=done + 1)
+    One exchange for all, so that every process stops after the same step.
+    """
+    names = sorted(losses.means)
+    means = torch.stack([losses.means[name].float().to(accelerator.device) for name in names])
+    told = torch.tensor([float(signalled == signal.SIGTERM), float(signalled == signal.SIGINT)], device=means.device)
+    everything = torch.cat([means, losses.bands.flatten().to(means), told])
+    numbers: list[float] = accelerator.reduce(everything, "mean").tolist()  # type: ignore[union-attr]
+    values: dict[str, float | None] = dict(zip(names, numbers, strict=False))
+    sums, counts = numbers[len(names) : len(names) + BANDS], numbers[len(names) + BANDS : len(names) + 2 * BANDS]
+    for band in range(BANDS):
+        values[f"loss_t{band * 1000 // BANDS:03d}"] = sums[band] / counts[band] if counts[band] else None
+    return values, signal.SIGTERM if numbers[-2] else signal.SIGINT if numbers[-1] else 0
 
 
 class _Signals:

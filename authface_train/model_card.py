@@ -16,7 +16,7 @@ TITLES = {"prior": "Face prior (AuthFace Stage I)", "restorer": "Face restorer (
 LOADS = {"prior": "StableDiffusionXLPipeline", "restorer": "StableDiffusionXLControlNetPipeline"}
 
 
-def model_card(stage: str, settings: dict, lineage: pd.DataFrame, untrained: bool) -> str:
+def model_card(stage: str, base: str, settings: dict, lineage: pd.DataFrame, untrained: bool) -> str:
     """Markdown with the hub's front matter."""
     bases = sorted(set(lineage["licence_basis"].dropna()))
     photos, faces = lineage["photo_id"].nunique(), lineage["face_id"].nunique()
@@ -26,6 +26,7 @@ def model_card(stage: str, settings: dict, lineage: pd.DataFrame, untrained: boo
         UNTRAINED if untrained else "",
         f"Loads with `DiffusionPipeline.from_pretrained(...)` as a `{LOADS[stage]}`. The time ids and the size it was trained "
         "at stand in `authface.json`.",
+        f"Made from `{base}`, whose licence goes on to it.",
         f"## Data\n\n{faces} faces from {photos} photographs. Licence basis: {'; '.join(bases) or 'not stated'}. "
         "`lineage.parquet` lists every photograph with its hash.",
         credits_markdown(lineage),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,16 @@ from authface_train.data.counters import Draw, numpy_generator
 from authface_train.data.crops import load_crop
 from authface_train.data.degrade import REFERENCE_PX, at_size, degrade, preset
 from authface_train.data.degrade import draw as draw_degradation
-from authface_train.data.prompts import Prompts, time_ids
+from authface_train.data.prompts import Embedding, time_ids
 from authface_train.facial_loss.loss import FacialLoss, RegionPair
 from authface_train.facial_loss.regions import COLUMNS, flip_boxes
-from authface_train.loop import Sample
-from authface_train.prior import NoiseDraws, adamw, without_sync
+from authface_train.loop import BANDS, Losses, Sample
+from authface_train.noise import NoiseDraws, by_band
+from authface_train.prior import trained_part
+from authface_train.sdxl import Core
 from authface_train.settings import RestorerSettings
+from authface_train.sharding import clip, without_sync
+from authface_train.watching import Watch
 from manifests.workspace import Workspace
 
 
@@ -47,32 +51,32 @@ class RestorerTrainer:
     def __init__(
         self,
         settings: RestorerSettings,
-        pipeline: Any,
+        core: Core,
         controlnet: Any,
         workspace: Workspace,
         view: pd.DataFrame,
-        latents: torch.Tensor,
-        null_prompt: Prompts,
+        latents: Sequence[torch.Tensor],
+        null_prompt: Embedding,
         accelerator: Accelerator,
     ):
         self.settings, self.accelerator, self.workspace = settings, accelerator, workspace
-        self.draws = NoiseDraws(settings, view, latents, pipeline)
+        self.draws = NoiseDraws(settings, view, latents, core)
         self.faces, self.crop_paths = len(view), view["crop_path"].tolist()
         self.ranges = preset(settings.degradation)
         self.boxes_px, self.visible = region_boxes(view, settings.resolution_px)
         self.null_prompt = null_prompt
         self.time_ids = torch.tensor(time_ids(settings.resolution_px))
-        # Frozen, but not under no_grad: its decoder carries the ControlNet's gradients.
-        self.unet = pipeline.unet.eval().requires_grad_(False).to(accelerator.device)
+        # Frozen, but not under no_grad: its decoder carries the gradients. Autocast would take its weights in bf16 anyway.
+        low = torch.bfloat16 if settings.mixed_precision == "bf16" else torch.float32
+        self.unet = core.unet.eval().requires_grad_(False).to(accelerator.device, low)
         controlnet.train().requires_grad_(True)
         if settings.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
             controlnet.enable_gradient_checkpointing()
-        controlnet, optimiser = accelerator.prepare(controlnet, adamw(controlnet, settings))
-        self.parts = {"controlnet": Part(controlnet, optimiser)}
+        self.parts = {"controlnet": trained_part(controlnet, settings, accelerator)}
         self.facial: FacialLoss | None = None
         if settings.facial.weight != "off":
-            self._add_discriminators(latents.shape[-1])
+            self._add_discriminators(latents[0].shape[-1])
 
     def _add_discriminators(self, latent_cells: int) -> None:
         own, facial = self.settings, self.settings.facial
@@ -101,8 +105,9 @@ class RestorerTrainer:
         degraded_chw = torch.from_numpy(degraded).permute(2, 0, 1).contiguous()
         return {**sample, "degraded": degraded_chw, "boxes_px": boxes, "visible": visible}
 
-    def step(self, step: int, draws: list[Draw], micros: Iterator[Sample]) -> dict[str, torch.Tensor]:
-        controlnet, optimiser = self.parts["controlnet"].module, self.parts["controlnet"].optimiser
+    def step(self, step: int, draws: list[Draw], micros: Iterator[Sample]) -> Losses:
+        part = self.parts["controlnet"]
+        controlnet = part.module
         world = self.accelerator.num_processes
         share = self.settings.batch // world
         # Every process knows the whole global batch, so the mean over visible patches needs no exchange.
@@ -111,14 +116,15 @@ class RestorerTrainer:
         ramp = self.facial.ramp(step) if self.facial is not None and begun else 0.0
         zero = torch.zeros((), device=self.accelerator.device)
         losses = {"loss": zero.clone(), "noise_loss": zero.clone()}
+        bands = torch.zeros(2, BANDS, device=zero.device)
         kept: list[list[RegionPair]] = []
         seen = 0
         for batch in micros:
             seen += len(batch["latent"])
             with without_sync(self.accelerator, controlnet, seen == share):
                 noisy, prediction = self._predict(controlnet, batch)
-                noise = F.mse_loss(prediction.float(), batch["noise"].float(), reduction="none").mean((1, 2, 3)).sum() / share
-                loss = noise
+                noise_losses = F.mse_loss(prediction.float(), batch["noise"].float(), reduction="none").mean((1, 2, 3))
+                loss = noise = noise_losses.sum() / share
                 if self.facial is not None and begun:
                     pairs = self.facial.pairs(
                         noisy, prediction, batch["latent"], batch["t_step"], batch["boxes_px"], batch["visible"]
@@ -129,23 +135,28 @@ class RestorerTrainer:
                         _add(losses, {"facial_loss": facial.detach(), **parts}, world)
                     kept.append([RegionPair(p.name, p.fake.detach(), p.real.detach(), p.weight) for p in pairs])
                 self.accelerator.backward(loss)
+            by_band(bands, noise_losses, batch["t_step"])
             losses["noise_loss"] += noise.detach()
             losses["loss"] += loss.detach()
-        norm = self.accelerator.clip_grad_norm_(controlnet.parameters(), self.settings.clip_norm)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        losses["gradient_norm"] = torch.as_tensor(norm)
+        losses["gradient_norm"] = clip(self.accelerator, controlnet, self.settings.clip_norm)
+        part.optimiser.step()
+        part.optimiser.zero_grad(set_to_none=True)
+        if part.ema is not None:
+            part.ema.update()
         if begun:
             self._discriminator_step(step, kept, visible_total, losses)
-        return losses
+        return Losses(losses, bands)
+
+    def look(self, step: int, watch: Watch | None) -> None:
+        return None
 
     def _predict(self, controlnet: torch.nn.Module, batch: Sample) -> tuple[torch.Tensor, torch.Tensor]:
         """z_t and the prior's noise prediction under the ControlNet's guidance, (b, channels, h, w) each."""
         noisy = self.draws.scheduler.add_noise(batch["latent"], batch["noise"], batch["t_step"])
         device, count = noisy.device, len(noisy)
-        embeds = self.null_prompt.embeds.to(device).expand(count, -1, -1)
+        embeds = self.null_prompt.embeds[None].to(device).expand(count, -1, -1)
         added = {
-            "text_embeds": self.null_prompt.pooled.to(device).expand(count, -1),
+            "text_embeds": self.null_prompt.pooled[None].to(device).expand(count, -1),
             "time_ids": self.time_ids.to(device).expand(count, -1),
         }
         with self.accelerator.autocast():

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from authface_train import checkpoint, lineage
-from authface_train.settings import FREE_ON_RESUME, TrainSettings
+from authface_train.settings import FREE_ON_RESUME, FREE_WHERE_INEXACT, TrainSettings
 from manifests.errors import UserMistake
 from manifests.fingerprint import fingerprint
 
@@ -21,13 +21,15 @@ OF_A_START = {lineage.FILE, f".{lineage.FILE}", f".{RUN}"}  # what a killed star
 
 
 class Run:
-    """folder: of the run; diffusers loads the finished model from it. checkpoints: below it."""
+    """folder: of the run; diffusers loads the finished model from it. checkpoints, metrics: in it."""
 
     def __init__(self, folder: Path, stage: str):
         self.folder, self.stage = folder, stage
-        self.checkpoints = folder / "checkpoints"
+        self.checkpoints, self.metrics = folder / "checkpoints", folder / METRICS
 
-    def begin(self, settings: TrainSettings, view: pd.DataFrame, resume: bool, base: str, base_digest: str) -> None:
+    def begin(
+        self, settings: TrainSettings, view: pd.DataFrame, resume: bool, base: str, base_digest: str, processes: int
+    ) -> None:
         """Start afresh or go on: for the main process alone. base: what the run begins from, base_digest: of its U-Net.
 
         Raises UserMistake where a run is there already, where it was begun otherwise, or where the folder holds something else.
@@ -35,6 +37,7 @@ class Run:
         record = {
             "stage": self.stage,
             "settings": settings.model_dump(mode="json"),
+            "processes": processes,
             "data": fingerprint(rows=view[["face_id", "crop_sha256", "caption"]].fillna("").to_dict("records")),
             "base": base,
             "base_digest": base_digest,
@@ -67,10 +70,17 @@ class Run:
         """Resuming must compute what would have been computed."""
         if before["stage"] != now["stage"]:
             raise UserMistake(f"{self.folder} is a run of the {before['stage']}, not of the {now['stage']}")
-        for name, value in _flat(now["settings"]).items():
-            old = _flat(before["settings"]).get(name)
-            if name not in FREE_ON_RESUME and old != value:
-                raise UserMistake(f"{name} was {old} and is {value} now: a resumed run keeps its settings; set it back")
+        free = FREE_ON_RESUME if now["settings"]["schedule"] == "constant" else FREE_ON_RESUME - {"steps"}
+        if not now["settings"]["exact_resume"]:
+            free = free | FREE_WHERE_INEXACT
+        old = {**_flat(before["settings"]), "processes": before["processes"]}
+        for name, value in {**_flat(now["settings"]), "processes": now["processes"]}.items():
+            if old.get(name) == value or name in free or name.startswith(("draw.", "audit")):
+                continue
+            inexact = " (--set exact_resume=false allows it)" if name in FREE_WHERE_INEXACT else ""
+            raise UserMistake(
+                f"{name} was {old.get(name)} and is {value} now: a resumed run keeps its settings; set it back{inexact}"
+            )
         for name, words in (
             ("data", "the kept faces or captions have changed"),
             ("base_digest", "the model to begin from has changed"),
@@ -80,14 +90,14 @@ class Run:
 
     def open_metrics(self, done_steps: int) -> None:
         """Keep the losses of the first `done_steps` steps; those of steps lost with a kill go."""
-        path = self.folder / METRICS
+        path = self.metrics
         rows = [row for row in read_metrics(path) if int(row["step"]) <= done_steps]
         _write_csv(path, rows)
 
-    def log(self, step: int, values: dict[str, float]) -> None:
+    def log(self, step: int, values: dict[str, float | None]) -> None:
         """One step's losses into metrics.csv."""
-        path = self.folder / METRICS
-        row = {"step": str(step), **{name: repr(value) for name, value in values.items()}}
+        path = self.metrics
+        row = {"step": str(step), **{name: "" if value is None else repr(value) for name, value in values.items()}}
         header = _header(path)
         if set(row) <= set(header):
             with path.open("a", newline="") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +11,35 @@ from manifests import hub
 from manifests.clip_tokens import clip_vocabulary
 
 TINY = "tiny"
+
+
+@dataclass(frozen=True)
+class Core:
+    """What is left of an SDXL when latents and prompts are cached. px_per_cell: side of a latent cell in pixels."""
+
+    unet: Any
+    scheduler: Any
+    scaling_factor: float
+    px_per_cell: int
+
+
+def px_per_cell(pipeline: Any) -> int:
+    """Side of a latent cell in pixels: 8 for SDXL."""
+    return 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+
+
+def core_of(pipeline: Any) -> Core:
+    """The core of a pipeline, which goes without the rest from now on: memory of VAE and text encoders is free again."""
+    core = Core(
+        pipeline.unet,
+        pipeline.scheduler,
+        float(pipeline.vae.config.scaling_factor),
+        px_per_cell(pipeline),
+    )
+    pipeline.vae = pipeline.text_encoder = pipeline.text_encoder_2 = None
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return core
 
 
 def load_base(base: str, weights_dir: str | None, seed: int) -> Any:
@@ -26,9 +56,35 @@ def load_base(base: str, weights_dir: str | None, seed: int) -> Any:
         raise hub.missing(base, files, weights_dir, error) from error
 
 
+def load_vae(base: str, weights_dir: str | None, seed: int) -> Any:
+    """The VAE alone of what `load_base` gives."""
+    if base == TINY:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return _tiny_vae()
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL.from_pretrained(hub.locate(base, weights_dir), subfolder="vae", dtype=torch.float32)
+
+
+def _tiny_vae() -> Any:
+    """The first of the tiny models that is made, so that it is the same without the others."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(16, 16, 32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=8,
+        latent_channels=4,
+        sample_size=128,
+        scaling_factor=0.13025,
+    )
+
+
 def tiny_sdxl(seed: int) -> Any:
     """The real classes with a few hundred thousand random weights. It has learnt nothing; it makes noise."""
-    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
     text: dict[str, Any] = {
@@ -44,15 +100,7 @@ def tiny_sdxl(seed: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return StableDiffusionXLPipeline(
-            vae=AutoencoderKL(
-                block_out_channels=(16, 16, 32, 32),
-                down_block_types=("DownEncoderBlock2D",) * 4,
-                up_block_types=("UpDecoderBlock2D",) * 4,
-                norm_num_groups=8,
-                latent_channels=4,
-                sample_size=128,
-                scaling_factor=0.13025,
-            ),
+            vae=_tiny_vae(),
             text_encoder=CLIPTextModel(CLIPTextConfig(**text)),
             text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**text)),
             tokenizer=CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77),

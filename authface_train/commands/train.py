@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from manifests.command_line import WorkspaceOption, console, shown
+from manifests.command_line import JsonOption, WorkspaceOption, console, shown
 from manifests.errors import UserMistake
 
-PresetOption = Annotated[str, typer.Option(help="paper | tiny: what the settings start from.")]
+if TYPE_CHECKING:
+    from authface_train.dry_run import Plan
+
+PRESETS = "paper | tiny | 1x24gb | 1x80gb | 4x48gb | 8x80gb: what the settings start from."
+PresetOption = Annotated[str, typer.Option(help=PRESETS)]
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Optimiser steps of the whole run.")]
 OutputOption = Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/STAGE-PRESET in the workspace.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint, exactly.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what it takes and whether it fits, and take no step.")]
 UnknownOption = Annotated[bool, typer.Option("--allow-unknown-licence", help="Train on faces without a licence basis.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting. Repeatable.")]
 
@@ -29,10 +34,13 @@ def train_prior(
     resume: ResumeOption = False,
     allow_unknown_licence: UnknownOption = False,
     set_: SetOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Stage I: fine-tune SDXL's U-Net into a face prior."""
-    from authface_train.settings import PriorSettings, load_preset
+    from authface_train.preset import load_preset
+    from authface_train.settings import PriorSettings
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
@@ -42,6 +50,8 @@ def train_prior(
     from authface_train import assemble
 
     _quiet()
+    if dry_run:
+        return _show(assemble.plan_prior(ws, settings, folder, allow_unknown_licence), as_json)
     if assemble.train_prior(ws, settings, folder, resume, allow_unknown_licence):
         console.print(f"Next: [bold]authface train-restore --preset {preset} --prior {shown(folder)}[/]")
 
@@ -60,10 +70,13 @@ def train_restore(
     resume: ResumeOption = False,
     allow_unknown_licence: UnknownOption = False,
     set_: SetOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Stage II: train a ControlNet on the frozen prior, with the time-aware latent facial feature loss."""
-    from authface_train.settings import RestorerSettings, load_preset
+    from authface_train.preset import load_preset
+    from authface_train.settings import RestorerSettings
     from manifests.workspace import Workspace
 
     if prior and base:
@@ -78,12 +91,23 @@ def train_restore(
     if prior and not Path(prior, "model_index.json").is_file():
         raise UserMistake(f"{prior} holds no finished prior (no model_index.json): `authface train-prior` makes one")
     folder = output or ws.local(f"runs/restorer-{preset}")
-    from authface_train import assemble
+    from authface_train import assemble, start
 
     _quiet()
-    on = prior or base or (assemble.base_of(folder) if resume else None) or assemble.last_prior(ws)
+    on = prior or base or (start.base_of(folder) if resume else None) or start.last_prior(ws)
+    if dry_run:
+        return _show(assemble.plan_restorer(ws, settings, folder, allow_unknown_licence, on), as_json)
     if assemble.train_restorer(ws, settings, folder, resume, allow_unknown_licence, on):
         console.print(f"Next: [bold]authface restore --model {shown(folder)} --input DIR --output DIR[/]")
+
+
+def _show(plan: Plan, as_json: bool) -> None:
+    from authface_train import dry_run
+    from manifests.errors import DoneInPart
+
+    dry_run.show(plan, as_json)
+    if not plan.fits:
+        raise DoneInPart("as it is set, the run does not fit here")
 
 
 def _changes(given: list[str] | None, **options: object) -> list[str]:
@@ -100,7 +124,8 @@ def _quiet() -> None:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)  # tells of kernels that no one asked for
+    for chatty in ("bitsandbytes", "torch.utils._pytree"):  # tell of kernels and enumerations that no one asked for
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()
         library.set_verbosity_error()

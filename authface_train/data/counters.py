@@ -22,24 +22,24 @@ class Draw:
     index: int
 
 
-def _seed(*parts: object) -> int:
+def number_of(*parts: object) -> int:
     digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def torch_generator(seed: int, epoch: int, face_id: str, purpose: str) -> torch.Generator:
     """A CPU generator of its own for one sample and purpose."""
-    return torch.Generator().manual_seed(_seed(seed, epoch, face_id, purpose))
+    return torch.Generator().manual_seed(number_of(seed, epoch, face_id, purpose))
 
 
 def numpy_generator(seed: int, epoch: int, face_id: str, purpose: str) -> np.random.Generator:
     """The same for numpy."""
-    return np.random.default_rng(_seed(seed, epoch, face_id, purpose))
+    return np.random.default_rng(number_of(seed, epoch, face_id, purpose))
 
 
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, count: int) -> tuple[int, ...]:
-    return tuple(np.random.default_rng(_seed(seed, epoch, "order")).permutation(count).tolist())
+    return tuple(np.random.default_rng(number_of(seed, epoch, "order")).permutation(count).tolist())
 
 
 def step_draws(seed: int, step: int, batch: int, count: int) -> list[Draw]:

@@ -1,69 +1,80 @@
-"""Text embeddings of both of SDXL's encoders, computed once."""
+"""Text embeddings of both of SDXL's encoders, computed once and kept in the workspace's cache."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
+from accelerate import Accelerator
 
-from authface_train.data.counters import numpy_generator
-from manifests.clip_tokens import fit
+from authface_train.data.cache import Cache, Record, Report, fill
+from authface_train.data.digest import model_digest, tokenizer_digest
+from manifests.fingerprint import fingerprint
+from manifests.workspace import Workspace
+
+TOGETHER = 16
 
 
-@dataclass(frozen=True)
-class Prompts:
-    """embeds: (n, 77, d) float32, hidden_states[-2] of both encoders side by side; pooled: (n, p) float32; of_row: which of
-    the n each row has."""
+class Embedding(NamedTuple):
+    """embeds: (77, d) float32, hidden_states[-2] of both encoders side by side; pooled: (p,) float32."""
 
     embeds: torch.Tensor
     pooled: torch.Tensor
-    of_row: list[int]
+
+
+class Prompts(Sequence[Embedding]):
+    """The embedding of each of a row of captions."""
+
+    def __init__(self, cache: Cache, keys: list[str]):
+        self.cache, self.keys = cache, keys
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: Any) -> Any:
+        record = self.cache[self.keys[index]]
+        return Embedding(record["embeds"], record["pooled"])
+
+
+def prompts_cache(workspace: Workspace, pipeline: Any) -> Cache:
+    """Keyed by the caption's hash, in a folder of the text encoders' weights and the tokenizers."""
+    models = [model_digest(model) for model in (pipeline.text_encoder, pipeline.text_encoder_2)]
+    words = [tokenizer_digest(tokenizer) for tokenizer in (pipeline.tokenizer, pipeline.tokenizer_2)]
+    return Cache(workspace, f"cache/prompts/{fingerprint(models=models, tokenizers=words)}")
+
+
+def cached_prompts(
+    workspace: Workspace, pipeline: Any, captions: Sequence[str], accelerator: Accelerator, report: Report
+) -> Prompts:
+    """Embeddings of captions, each different one made once. The empty caption is encoded as any other: it is the null prompt.
+
+    pipeline: a StableDiffusionXLPipeline; its text encoders are moved to the accelerator's device where they are needed.
+    """
+    cache = prompts_cache(workspace, pipeline)
+    keys = [hashlib.sha256(caption.encode()).hexdigest() for caption in captions]
+    text = dict(zip(keys, captions, strict=True))
+
+    def make(wanted: list[str]) -> Iterator[Record]:
+        for model in (pipeline.text_encoder, pipeline.text_encoder_2):
+            model.to(accelerator.device)
+        for at in range(0, len(wanted), TOGETHER):
+            yield from encode(pipeline, [text[key] for key in wanted[at : at + TOGETHER]], accelerator.device)
+
+    fill(cache, keys, make, accelerator, report)
+    return Prompts(cache, keys)
 
 
 @torch.no_grad()
-def encode_prompts(pipeline: Any, captions: Sequence[str], device: torch.device) -> Prompts:
-    """Encode captions, each different one once. The empty caption is encoded as any other: it is the null prompt.
-
-    pipeline: a StableDiffusionXLPipeline; its text encoders are moved to the device.
-    """
-    different = list(dict.fromkeys(captions))
-    pipeline.text_encoder.to(device)
-    pipeline.text_encoder_2.to(device)
-    embeds, pooled = [], []
-    for caption in different:
-        made, _, pool, _ = pipeline.encode_prompt(
-            prompt=caption, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
-        )
-        embeds.append(made[0].float().cpu())
-        pooled.append(pool[0].float().cpu())
-    place = {caption: index for index, caption in enumerate(different)}
-    return Prompts(torch.stack(embeds), torch.stack(pooled), [place[caption] for caption in captions])
-
-
-def captions_of(
-    pipeline: Any, tags: Sequence[Sequence[str]], face_ids: Sequence[str], orders: int, seed: int
-) -> tuple[list[str], int]:
-    """The captions of every row, `orders` of each, one row after the other; and how many rows had too many tags.
-
-    A row's tags that the text encoders would not see whole are left out, from the last. Of one order it is the tags' own; of
-    several each is a shuffle, by the seed, its number and the face_id.
-    """
-    captions, cut = [], 0
-    for face_id, own in zip(face_ids, tags, strict=True):
-        seen, left_out = fit(own, lambda caption: _tokens(pipeline, caption))
-        cut += bool(left_out)
-        for number in range(orders):
-            order = numpy_generator(seed, number, face_id, "tags").permutation(len(seen)) if orders > 1 else range(len(seen))
-            captions.append(", ".join(seen[place] for place in order))
-    return captions, cut
-
-
-def _tokens(pipeline: Any, caption: str) -> int:
-    """How many tokens a caption is, by whichever tokenizer counts more."""
-    both = (pipeline.tokenizer, pipeline.tokenizer_2)
-    return max(len(tokenizer(caption, truncation=False).input_ids) for tokenizer in both)
+def encode(pipeline: Any, captions: list[str], device: torch.device) -> list[Record]:
+    """Records of up to TOGETHER captions. Always TOGETHER are encoded, so that a caption's do not depend on its company."""
+    filled = [*captions, *[""] * (TOGETHER - len(captions))]
+    embeds, _, pooled, _ = pipeline.encode_prompt(
+        prompt=filled, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
+    )
+    embeds, pooled = embeds.float().cpu(), pooled.float().cpu()
+    return [{"embeds": embeds[place].clone(), "pooled": pooled[place].clone()} for place in range(len(captions))]
 
 
 def time_ids(size_px: int) -> list[float]:

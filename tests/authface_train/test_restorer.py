@@ -10,11 +10,11 @@ from accelerate import Accelerator
 
 from authface_train.data.counters import step_draws
 from authface_train.data.latents import cached_latents
-from authface_train.data.prompts import encode_prompts
+from authface_train.data.prompts import cached_prompts
 from authface_train.loop import Sample
+from authface_train.preset import load_preset
 from authface_train.restorer import RestorerTrainer, make_controlnet, region_boxes
-from authface_train.sdxl import tiny_sdxl
-from authface_train.settings import load_preset
+from authface_train.sdxl import core_of, tiny_sdxl
 from manifests.views import training_view
 from manifests.workspace import Workspace
 
@@ -37,10 +37,11 @@ def make_trainer(root, view, *changes) -> RestorerTrainer:
     pipeline = tiny_sdxl(0)
     workspace = Workspace(root)
     accelerator = Accelerator(cpu=True)
-    latents = cached_latents(workspace, pipeline.vae, view, settings.resolution_px, accelerator.device, lambda *_: None)
-    null_prompt = encode_prompts(pipeline, [""], accelerator.device)
-    controlnet = make_controlnet(pipeline.unet, 0)
-    return RestorerTrainer(settings, pipeline, controlnet, workspace, view, latents, null_prompt, accelerator)
+    latents = cached_latents(workspace, pipeline.vae, view, settings.resolution_px, accelerator, lambda *_: None)
+    null_prompt = cached_prompts(workspace, pipeline, [""], accelerator, lambda *_: None)[0]
+    core = core_of(pipeline)
+    controlnet = make_controlnet(core.unet, 0)
+    return RestorerTrainer(settings, core, controlnet, workspace, view, latents, null_prompt, accelerator)
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def micros(trainer, draws):
 
 def take_step(trainer, step):
     draws = step_draws(trainer.settings.seed, step, trainer.settings.batch, trainer.faces)
-    return trainer.step(step, draws, micros(trainer, draws))
+    return trainer.step(step, draws, micros(trainer, draws)).means
 
 
 def weights(module) -> dict[str, torch.Tensor]:
@@ -71,7 +72,7 @@ def test_the_controlnet_is_the_unets_encoder_and_its_first_output_is_zero(traine
     added = {
         "text_embeds": trainer.null_prompt.pooled.expand(2, -1), "time_ids": trainer.time_ids.expand(2, -1),
     }  # fmt: skip
-    embeds = trainer.null_prompt.embeds.expand(2, -1, -1)
+    embeds = trainer.null_prompt.embeds[None].expand(2, -1, -1)
     down, middle = controlnet(
         batch["latent"], batch["t_step"], embeds, batch["degraded"], added_cond_kwargs=added, return_dict=False
     )
@@ -175,7 +176,7 @@ def test_micro_batches_add_up_to_the_whole_batch(mine, view):
 
     whole, pieces = (make_trainer(mine, view) for _ in range(2))
     draws = step_draws(0, 0, 4, whole.faces)
-    a, b = whole.step(0, draws, micros(whole, draws)), pieces.step(0, draws, split(pieces, draws))
+    a, b = whole.step(0, draws, micros(whole, draws)).means, pieces.step(0, draws, split(pieces, draws)).means
     assert set(a) == set(b)
     for name in a:
         assert float(a[name]) == pytest.approx(float(b[name]), rel=1e-4), name

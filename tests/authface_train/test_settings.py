@@ -3,7 +3,7 @@
 import pytest
 
 from authface_train.loop import check_batch
-from authface_train.settings import load_preset
+from authface_train.preset import load_preset
 from manifests.errors import UserMistake
 
 
