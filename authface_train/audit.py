@@ -27,6 +27,7 @@ from authface_train.neighbours import Neighbours, Set, pairs_picture
 from authface_train.noise import NoiseDraws
 from authface_train.prior import noise_losses
 from authface_train.settings import PriorSettings
+from authface_train.sharding import let_go
 from authface_train.watching import Watch
 from manifests.command_line import console
 
@@ -104,6 +105,7 @@ class Audit:
                     on_device = {name: value.to(device) for name, value in batch.items()}
                     total += float(noise_losses(self.draws, unet, on_device, self.time_ids))
         unet.train()
+        let_go(unet)
         return total / len(probe.latents) / TIMES
 
     def _compare(self, step: int, latents: torch.Tensor, pictures: Sequence[np.ndarray]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from authface_train.checkpoint import Part
 from authface_train.data.counters import torch_generator
 from authface_train.data.prompts import Embedding, time_ids
 from authface_train.settings import PriorSettings
+from authface_train.sharding import let_go
 from authface_train.watching import Watch
 
 LABEL_PX, CELL_PX = 18, 256
@@ -118,6 +119,7 @@ class Drawing:
                         ).images.float()
                     )
         unet.train()
+        let_go(unet)
         return torch.cat(made).cpu()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from authface_train.sharding import divided, own_part, trained, whole
+from authface_train.sharding import divided, let_go, own_part, trained, whole
 
 
 class Ema:
@@ -18,6 +18,7 @@ class Ema:
     """
 
     def __init__(self, module: torch.nn.Module, decay: float, device: torch.device):
+        self.module = module
         self.parameters: list[Any] = trained(module)
         self.decay, self.steps = decay, 0
         self.average = [own_part(one).detach().to(device, torch.float32, copy=True) for one in self.parameters]
@@ -44,6 +45,7 @@ class Ema:
     def _put(self, values: list[torch.Tensor]) -> None:
         for parameter, value in zip(self.parameters, values, strict=True):
             own_part(parameter).copy_(value)
+        let_go(self.module)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Whole averages by their parameters' numbers, on the CPU, and the steps. For all processes to call together."""

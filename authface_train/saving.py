@@ -27,8 +27,8 @@ def final_state(part: Part, accelerator: Accelerator) -> dict[str, torch.Tensor]
     """What a model has learnt, or the average of it where one is kept. For all processes to call together."""
     if part.ema is None:
         return model_state(part.module, accelerator)
-    with part.ema.in_place():
-        return model_state(part.module, accelerator)
+    with part.ema.in_place():  # which is over before they are written
+        return {name: value.clone() for name, value in model_state(part.module, accelerator).items()}
 
 
 def save_prior(run: Run, settings: PriorSettings, state: dict[str, torch.Tensor], load: Callable[[], Any], base: str) -> None:

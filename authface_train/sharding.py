@@ -77,6 +77,15 @@ def is_sharded(module: torch.nn.Module) -> bool:
     return isinstance(module, FSDPModule)
 
 
+def let_go(module: torch.nn.Module) -> None:
+    """Gathered weights are given up after a forward pass without a backward one: they would outlive a change of the weights."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+
+
 @contextlib.contextmanager
 def without_sync(accelerator: Accelerator, module: Any, last: bool) -> Any:
     """Gradients travel between processes with the last micro-batch only."""

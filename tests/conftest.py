@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,26 +80,28 @@ def run_command(*words: object, env: dict[str, str] | None = None, cwd: Path | N
     )
 
 
-@pytest.fixture
-def authface_here() -> Iterator[Command]:
+@pytest.fixture(scope="session")
+def authface_here() -> Command:
     """The same within the test's own process, where the libraries are loaded already: a trainer starts in no time."""
-    from accelerate.state import AcceleratorState
-    from typer.testing import CliRunner
-
-    import cli
-
-    terminated = signal.getsignal(signal.SIGTERM)
 
     def run(*words: object) -> subprocess.CompletedProcess:
+        from accelerate.state import AcceleratorState
+        from typer.testing import CliRunner
+
+        import cli
+
         AcceleratorState._reset_state(reset_partial_state=True)
-        done = CliRunner().invoke(cli.app, [str(word) for word in words])
+        terminated = signal.getsignal(signal.SIGTERM)
+        try:
+            done = CliRunner().invoke(cli.app, [str(word) for word in words])
+        finally:
+            signal.signal(signal.SIGTERM, terminated)
+            AcceleratorState._reset_state(reset_partial_state=True)
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
         return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
 
-    yield run
-    signal.signal(signal.SIGTERM, terminated)
-    AcceleratorState._reset_state(reset_partial_state=True)
+    return run
 
 
 @pytest.fixture(scope="session")

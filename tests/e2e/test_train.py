@@ -17,11 +17,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def trained(filled, tmp_path_factory, authface):
+def trained(filled, tmp_path_factory, authface_here):
     root = tmp_path_factory.mktemp("trained") / "ws"
     shutil.copytree(filled, root)
     for words in (("train-prior",), ("train-restore", "--set", "facial.discriminator_only_steps=1")):
-        done = authface(*words, "--preset", "tiny", "--steps", 4, "-w", root)
+        done = authface_here(*words, "--preset", "tiny", "--steps", 4, "-w", root)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "Untrained" in done.stdout
         assert "Next: " in done.stdout
@@ -99,34 +99,36 @@ def test_the_model_card_and_lineage_name_the_photographs(trained):
         (("--resume", "--tags", "photographic"), "tags was both and is photographic now"),
     ],
 )
-def test_a_run_is_neither_overwritten_nor_resumed_otherwise(trained, authface, words, say):
-    done = authface("train-prior", "--preset", "tiny", "--steps", 4, "-w", trained, *words)
+def test_a_run_is_neither_overwritten_nor_resumed_otherwise(trained, authface_here, words, say):
+    done = authface_here("train-prior", "--preset", "tiny", "--steps", 4, "-w", trained, *words)
     assert done.returncode == 2
     assert say in done.stderr
 
 
-def test_changed_data_is_refused(trained, tmp_path, authface):
+def test_changed_data_is_refused(trained, tmp_path, authface_here):
     root = tmp_path / "ws"
     shutil.copytree(trained, root)
     settings = (root / "authface.toml").read_text()
     (root / "authface.toml").write_text(settings.replace("threshold = 224", "threshold = 430"))
-    authface("filter", "--regate", "-w", root)
-    done = authface("train-prior", "--preset", "tiny", "--steps", 6, "-w", root, "--resume")
+    authface_here("filter", "--regate", "-w", root)
+    done = authface_here("train-prior", "--preset", "tiny", "--steps", 6, "-w", root, "--resume")
     assert done.returncode == 2
     assert "kept faces or captions have changed" in done.stderr
 
 
-def test_a_changed_prior_is_refused_and_another_spelling_is_not(trained, tmp_path, authface, monkeypatch):
+def test_a_changed_prior_is_refused_and_another_spelling_is_not(trained, tmp_path, authface_here, monkeypatch):
     prior, run = tmp_path / "prior", tmp_path / "restorer"
     shutil.copytree(trained / "runs/prior-tiny", prior)
     words = ("train-restore", "--preset", "tiny", "--output", run, "-w", trained)
-    assert authface(*words, "--prior", prior, "--steps", 2).returncode == 0
-    assert authface(*words, "--prior", tmp_path / "x/../prior", "--steps", 3, "--resume").returncode == 2  # no such folder x
+    assert authface_here(*words, "--prior", prior, "--steps", 2).returncode == 0
+    assert (
+        authface_here(*words, "--prior", tmp_path / "x/../prior", "--steps", 3, "--resume").returncode == 2
+    )  # no such folder x
     (tmp_path / "x").mkdir()
-    done = authface(*words, "--prior", tmp_path / "x/../prior", "--steps", 3, "--resume")
+    done = authface_here(*words, "--prior", tmp_path / "x/../prior", "--steps", 3, "--resume")
     assert done.returncode == 0, done.stderr
-    assert authface(*words, "--steps", 3, "--resume").returncode == 0  # the run's own prior, not the newest
-    assert "has done 3 steps" in authface(*words, "--steps", 2, "--resume").stderr
+    assert authface_here(*words, "--steps", 3, "--resume").returncode == 0  # the run's own prior, not the newest
+    assert "has done 3 steps" in authface_here(*words, "--steps", 2, "--resume").stderr
     shutil.copytree(trained / "runs/prior-tiny/vae", prior / "other")
     from safetensors.torch import load_file, save_file
 
@@ -134,24 +136,24 @@ def test_a_changed_prior_is_refused_and_another_spelling_is_not(trained, tmp_pat
     weights = load_file(file)
     weights["conv_in.bias"] += 1
     save_file(weights, file)
-    done = authface(*words, "--steps", 4, "--resume")
+    done = authface_here(*words, "--steps", 4, "--resume")
     assert done.returncode == 2
     assert "the model to begin from has changed" in done.stderr
 
 
-def test_a_folder_that_is_no_run_is_left_alone(trained, tmp_path, authface):
+def test_a_folder_that_is_no_run_is_left_alone(trained, tmp_path, authface_here):
     base = tmp_path / "base"
     shutil.copytree(trained / "runs/prior-tiny", base)
     for name in ("run.json", "metrics.csv"):
         (base / name).unlink()
     before = {path: path.read_bytes() for path in base.rglob("*") if path.is_file()}
-    done = authface("train-prior", "--preset", "tiny", "--base", base, "--output", base, "-w", trained)
+    done = authface_here("train-prior", "--preset", "tiny", "--base", base, "--output", base, "-w", trained)
     assert done.returncode == 2
     assert "holds something that is no run" in done.stderr
     assert {path: path.read_bytes() for path in base.rglob("*") if path.is_file()} == before
 
 
-def test_training_on_an_untrained_run_stays_untrained_and_keeps_its_credits(trained, tmp_path, authface):
+def test_training_on_an_untrained_run_stays_untrained_and_keeps_its_credits(trained, tmp_path, authface_here):
     run = tmp_path / "again"
     words = (
         "train-prior",
@@ -166,7 +168,7 @@ def test_training_on_an_untrained_run_stays_untrained_and_keeps_its_credits(trai
         "-w",
         trained,
     )
-    done = authface(*words)
+    done = authface_here(*words)
     assert done.returncode == 0, done.stderr
     assert "Untrained" in done.stdout
     assert json.loads((run / "authface.json").read_text())["untrained"] is True
@@ -183,53 +185,14 @@ def test_training_on_an_untrained_run_stays_untrained_and_keeps_its_credits(trai
         (("train-restore", "--prior", "x", "--base", "y"), "give one"),
     ],
 )
-def test_what_cannot_be_trained_leaves_nothing(trained, tmp_path, authface, words, say):
-    done = authface(*words, "--preset", "tiny", "--output", tmp_path / "run", "-w", trained)
+def test_what_cannot_be_trained_leaves_nothing(trained, tmp_path, authface_here, words, say):
+    done = authface_here(*words, "--preset", "tiny", "--output", tmp_path / "run", "-w", trained)
     assert done.returncode == 2, done.stdout + done.stderr
     assert say in done.stderr
     assert not (tmp_path / "run").exists()
 
 
-TWO = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1", "--master_port")
-
-
-def test_two_processes_give_the_losses_of_one(trained, tmp_path):
-    """Over gloo on the CPU, a fresh start with both at once; one process's share shows no mouth."""
-    import socket
-
-    from manifests.schema import FACES
-    from manifests.store import Store
-    from manifests.workspace import Workspace
-
-    root = tmp_path / "ws"
-    shutil.copytree(trained, root)
-    store = Store(Workspace(root), FACES)
-    rows = store.read().to_pylist()
-    store.append([{**row, "mouth_visible": index == 0} for index, row in enumerate(rows)])
-    store.compact()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    words = ["train-restore", "--preset", "tiny", "--steps", "4", "--set", "facial.discriminator_only_steps=0", "-w", str(root)]
-    words += ["--prior", str(root / "runs/prior-tiny")]
-    script = (
-        "import atexit, cli, torch.distributed as d\n"
-        "atexit.register(lambda: print('world', d.is_initialized() and d.get_world_size()))\ncli.app()"
-    )
-    (tmp_path / "launched.py").write_text(script)
-    for name, launch in (("one", ()), ("two", (*TWO, port))):
-        command = [sys.executable, "-P", *launch, str(tmp_path / "launched.py"), *words, "--output", str(tmp_path / name)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert done.stdout.count("Next: ") == 1
-    assert done.stdout.count("world 2") == 2
-    one, two = (pd.read_csv(tmp_path / name / "metrics.csv") for name in ("one", "two"))
-    assert set(one.columns) == set(two.columns)
-    for column in one.columns:
-        assert np.allclose(one[column], two[column], rtol=1e-5, atol=1e-7, equal_nan=True), column
-
-
-def test_no_licence_basis_no_training(trained, tmp_path, authface):
+def test_no_licence_basis_no_training(trained, tmp_path, authface_here):
     from manifests.schema import PHOTOS
     from manifests.store import Store
     from manifests.workspace import Workspace
@@ -241,15 +204,15 @@ def test_no_licence_basis_no_training(trained, tmp_path, authface):
     store.append(rows)
     store.compact()
     output = ("--output", tmp_path / "run")
-    done = authface("train-prior", "--preset", "tiny", "--steps", 1, "-w", root, *output)
+    done = authface_here("train-prior", "--preset", "tiny", "--steps", 1, "-w", root, *output)
     assert done.returncode == 2
     assert "--allow-unknown-licence" in done.stderr
-    done = authface("train-prior", "--preset", "tiny", "--steps", 1, "-w", root, *output, "--allow-unknown-licence")
+    done = authface_here("train-prior", "--preset", "tiny", "--steps", 1, "-w", root, *output, "--allow-unknown-licence")
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_ends_with_its_code(trained, tmp_path, authface, number, code):
+def test_a_signal_saves_and_ends_with_its_code(trained, tmp_path, authface_here, number, code):
     words = ["train-prior", "--preset", "tiny", "--steps", "100000", "--output", str(tmp_path / "run"), "-w", str(trained)]
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -265,24 +228,24 @@ def test_a_signal_saves_and_ends_with_its_code(trained, tmp_path, authface, numb
     assert (tmp_path / f"run/checkpoints/step-{steps:08d}").is_dir()
 
 
-def test_restore_degrade_and_refusals(trained, tmp_path, authface, filled):
+def test_restore_degrade_and_refusals(trained, tmp_path, authface_here, filled):
     faces, degraded, restored = tmp_path / "faces", tmp_path / "lq", tmp_path / "out"
     faces.mkdir()
     for path in sorted((filled / "faces").iterdir())[:2]:
         shutil.copy(path, faces)
-    done = authface("degrade", "--input", faces, "--output", degraded, "--seed", 3)
+    done = authface_here("degrade", "--input", faces, "--output", degraded, "--seed", 3)
     assert done.returncode == 0, done.stderr
     draws = pd.read_parquet(degraded / "draws.parquet")
     assert len(draws) == 2
     first = {path.name: path.read_bytes() for path in degraded.glob("*.png")}
-    authface("degrade", "--input", faces, "--output", degraded, "--seed", 3)
-    assert authface("degrade", "--input", faces, "--output", faces).returncode == 2
+    authface_here("degrade", "--input", faces, "--output", degraded, "--seed", 3)
+    assert authface_here("degrade", "--input", faces, "--output", faces).returncode == 2
     assert {path.name: path.read_bytes() for path in degraded.glob("*.png")} == first
 
     Image.new("RGB", (100, 60)).save(degraded / "oblong.png")
     (degraded / "broken.png").write_bytes(b"no picture")
     words = ("restore", "--model", trained / "runs/restorer-tiny", "--input", degraded, "--output", restored, "--steps", 2)
-    done = authface(*words)
+    done = authface_here(*words)
     assert done.returncode == 4
     assert "oblong.png is not square" in done.stderr
     assert "broken.png cannot be decoded" in done.stderr
@@ -291,17 +254,21 @@ def test_restore_degrade_and_refusals(trained, tmp_path, authface, filled):
 
     (degraded / "oblong.png").unlink()
     (degraded / "broken.png").unlink()
-    again = authface(*words)
+    again = authface_here(*words)
     assert again.returncode == 0
     assert "2 are there already" in again.stdout
     alone = tmp_path / "alone"
     name = sorted(first)[1]
-    authface("restore", "--model", trained / "runs/restorer-tiny", "--input", degraded / name, "--output", alone, "--steps", 2)
+    authface_here(
+        "restore", "--model", trained / "runs/restorer-tiny", "--input", degraded / name, "--output", alone, "--steps", 2
+    )
     a, b = (np.asarray(Image.open(folder / name)).astype(int) for folder in (restored, alone))
     assert np.abs(a - b).max() <= 2  # its batch does not matter
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert authface("restore", "--model", trained / "runs/restorer-tiny", "--input", empty, "--output", alone).returncode == 2
-    done = authface("restore", "--model", trained / "runs/prior-tiny", "--input", degraded, "--output", alone)
+    assert (
+        authface_here("restore", "--model", trained / "runs/restorer-tiny", "--input", empty, "--output", alone).returncode == 2
+    )
+    done = authface_here("restore", "--model", trained / "runs/prior-tiny", "--input", degraded, "--output", alone)
     assert done.returncode == 2
     assert "is no restorer" in done.stderr
