@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from authface_train import checkpoint
 from authface_train.checkpoint import Part
 from authface_train.data.counters import Draw, micro_batches, number_of, step_draws
-from authface_train.optimiser import learning_rate
+from authface_train.optimiser import learning_rate, set_learning_rate
 from authface_train.run import Run, read_metrics
 from authface_train.settings import TrainSettings
 from authface_train.watching import Sanity, Watch, watched
@@ -127,7 +127,9 @@ def train(trainer: Trainer, settings: TrainSettings, run: Run, accelerator: Acce
             draws = step_draws(settings.seed, step, settings.batch, trainer.faces)
             micros = (_to(next(loader), accelerator.device) for _ in range(pieces))
             rate = learning_rate(settings, step)
-            _prepare(trainer, rate, number_of(settings.seed, step, rank, "step"))
+            # Of the first part: discriminators keep theirs.
+            set_learning_rate(next(iter(trainer.parts.values())).optimiser, rate)
+            torch.manual_seed(number_of(settings.seed, step, rank, "step"))  # for dropout and stochastic rounding
             values, stop = _over_processes(trainer.step(step, draws, micros), asked.signal, accelerator)
             sanity.check(step + 1, values)
             if watch is not None:
@@ -144,14 +146,6 @@ def train(trainer: Trainer, settings: TrainSettings, run: Run, accelerator: Acce
             trainer.look(step + 1, watch)
             if watch is not None:
                 watch.go_on()
-
-
-def _prepare(trainer: Trainer, rate: float, seed: int) -> None:
-    """The learning rate of the first part (discriminators keep theirs); and the global generators, for dropout and rounding."""
-    first = next(iter(trainer.parts.values()))
-    for group in first.optimiser.param_groups:
-        group["lr"] = rate
-    torch.manual_seed(seed)
 
 
 def _leave_signals_to_the_loop(_: int) -> None:

@@ -22,6 +22,15 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Of all groups. torchao keeps it in a tensor, which its compiled step reads."""
+    for group in optimiser.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
 def make_optimiser(parameters: Iterable[torch.nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
     """AdamW of the kind that the settings name. Raises Missing where its library is not installed."""
     own = [parameter for parameter in parameters if parameter.requires_grad]
@@ -75,7 +84,7 @@ class InBackward(torch.optim.Optimizer):
             parameter.register_post_accumulate_grad_hook(lambda _, own=own: self._step_one(own))
 
     def _step_one(self, own: torch.optim.Optimizer) -> None:
-        own.param_groups[0]["lr"] = self.param_groups[0]["lr"]
+        set_learning_rate(own, self.param_groups[0]["lr"])
         own.step()
         own.zero_grad(set_to_none=True)
 

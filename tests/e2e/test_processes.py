@@ -69,7 +69,7 @@ def test_their_models_and_checkpoints_are_those_of_one(runs, name):
         a, b = (load_file(base / run / file) for run in ("one", name))
         assert a.keys() == b.keys()
         difference = torch.cat([(a[key] - b[key]).abs().flatten() for key in a])
-        # Adam makes a step of the learning rate out of a gradient that is nothing but rounding: few weights, and no more than that.
+        # Adam makes a step of the learning rate out of a gradient that is nothing but rounding: few weights, no further.
         assert difference.max() <= 4 * 1e-4, file
         assert difference.mean() < 1e-7, file
         assert difference.median() < 1e-9, file
