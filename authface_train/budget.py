@@ -123,7 +123,7 @@ class Budget:
             if needed <= room:
                 return micro
         raise UserMistake(
-            f"it does not fit: one sample at a time takes {needed / 1e9:.1f} GB and there are {room / 1e9:.1f} GB; --dry-run "
+            f"it does not fit: one sample at a time takes {needed / 1e9:.3g} GB and there are {room / 1e9:.3g} GB; --dry-run "
             "says which preset does"
         )
 

@@ -54,8 +54,9 @@ class PriorRehearsal(_OfUNet):
     def __call__(
         self, settings: Any, micro_batch: int, device: torch.device, dtype: torch.dtype, keep: bool, again: bool, live: Any
     ) -> None:
+        outline = self._outline(settings)
         with FakeTensorMode():
-            unet = _filled(self._outline(settings), device, dtype, keep)
+            unet = _filled(outline, device, dtype, keep)
             given = self.inputs(settings, micro_batch, device)
             _rehearse(lambda: unet(**given).sample, given["sample"], settings, device, again, live)
 
@@ -84,10 +85,11 @@ class RestorerRehearsal(_OfUNet):
         self, settings: Any, micro_batch: int, device: torch.device, dtype: torch.dtype, keep: bool, again: bool, live: Any
     ) -> None:
         low = torch.bfloat16 if settings.mixed_precision == "bf16" else torch.float32
+        unet = self.unet_outline().requires_grad_(False)
+        controlnet = self._outline(settings, unet)
         with FakeTensorMode():
-            unet = self.unet_outline()
-            controlnet = _filled(self._outline(settings, unet), device, dtype, keep)
-            unet = _filled(unet.requires_grad_(False), device, low, keep)
+            _filled(controlnet, device, dtype, keep)
+            _filled(unet, device, low, keep)
             given = self.inputs(settings, micro_batch, device)
             with device:
                 hint = torch.randn(micro_batch, 3, settings.resolution_px, settings.resolution_px)

@@ -1,0 +1,29 @@
+"""`authface export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from manifests.command_line import console, shown
+
+
+def export(
+    model: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run of train-prior or train-restore.")],
+    format: Annotated[
+        Literal["single-file", "folder"], typer.Option(help="One file under SDXL's original names, or the model's folder.")
+    ] = "single-file",
+    output: Annotated[Path | None, typer.Option(help="Default: DIR.safetensors, or DIR-model, beside it.")] = None,
+) -> None:
+    """Hand a model to other software, its card and lineage beside it."""
+    from authface_train import export as exporting
+
+    if format == "single-file":
+        made = exporting.export_single_file(model, output or model.with_name(f"{model.name}.safetensors"))
+        console.print("ComfyUI, A1111 and diffusers' from_single_file load it; the card says whose photographs are in it")
+    else:
+        made = exporting.export_folder(model, output or model.with_name(f"{model.name}-model"))
+    for path in made:
+        console.print(f"made {shown(path)}")

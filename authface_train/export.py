@@ -1,0 +1,75 @@
+"""A finished model for others: one file under SDXL's original names, or its folder without the run around it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from authface_train import lineage
+from authface_train.run import NOTES
+from authface_train.saving import notes_of
+from manifests.errors import UserMistake
+
+CARD = "README.md"
+
+
+def check_model(folder: Path) -> None:
+    """Raises UserMistake for a folder without a finished model."""
+    if not (folder / "model_index.json").is_file():
+        raise UserMistake(f"{folder} holds no finished model (no model_index.json): `authface train-prior` makes one")
+
+
+def export_single_file(folder: Path, output: Path) -> list[Path]:
+    """`output`, a .safetensors file, with card and lineage beside it. Raises UserMistake for a restorer. Returns the files."""
+    from safetensors.torch import save_file
+
+    from authface_train.single_file import from_folder
+
+    check_model(folder)
+    if (folder / "controlnet").is_dir():
+        raise UserMistake("a restorer is a ControlNet beside a prior, and one file holds one model: --format folder")
+    if output.suffix != ".safetensors":
+        raise UserMistake(f"--output {output}: a single file is named NAME.safetensors")
+    if output.exists():
+        raise UserMistake(f"{output} is there already: name another --output")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {
+        "format": "pt",
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": "stable-diffusion-xl-v1-base",
+        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.title": output.stem,
+        "authface.untrained": str(bool(notes_of(folder).get("untrained"))).lower(),
+    }
+    temp = output.with_name(f".{output.name}")
+    save_file(from_folder(folder), temp, metadata=metadata)
+    temp.replace(output)
+    made = [output]
+    for name, beside in ((CARD, output.with_suffix(".md")), (lineage.FILE, output.with_suffix(".lineage.parquet"))):
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, beside)
+            made.append(beside)
+    return made
+
+
+def export_folder(folder: Path, output: Path) -> list[Path]:
+    """The model's own parts, its card, lineage and notes, in a new folder. Returns what was made."""
+    check_model(folder)
+    if output.exists():
+        raise UserMistake(f"{output} is there already: name another --output")
+    parts = [item for item in sorted(folder.iterdir()) if item.is_dir() and _is_part(item)]
+    temp = output.with_name(f".{output.name}")
+    shutil.rmtree(temp, ignore_errors=True)
+    temp.mkdir(parents=True)
+    for part in parts:
+        shutil.copytree(part, temp / part.name)
+    for name in ("model_index.json", CARD, lineage.FILE, NOTES):
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, temp / name)
+    temp.replace(output)
+    return [output]
+
+
+def _is_part(folder: Path) -> bool:
+    """A model, a tokenizer or a scheduler; LoRA layers."""
+    return any(folder.glob("*config.json")) or any(folder.glob("pytorch_lora_weights.safetensors"))
