@@ -5,8 +5,8 @@
 
 All by the commands that a user runs. The photographs are those of the tests and the demo, divided by person: those that show
 the same person (128-d descriptor) are one group. The base is SDXL's classes in small with nothing learnt in its U-Net (about
-1 M parameters, latents of 16 x 16) and a VAE that is first trained here on pieces of the training people's photographs; its text
-encoders are random, so that captions are told apart but not understood.
+1 M parameters, latents of 16 x 16) and a VAE that is first trained here on pieces of the training people's photographs. Its
+text encoders are random, so that captions are told apart but not understood.
 
 Whether the people in those photographs agreed to be shown is not known: the picture shows what the model draws, not them, from
 the checkpoint at which the audit's held-out loss is lowest, and of those only what the audit does not call a copy.

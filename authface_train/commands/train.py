@@ -47,9 +47,9 @@ def train_prior(
     settings = load_preset("prior", preset, _changes(set_, base=base, steps=steps, tags=tags))
     assert isinstance(settings, PriorSettings)
     folder = output or ws.local(f"runs/prior-{preset}")
+    _quiet()
     from authface_train import assemble
 
-    _quiet()
     if dry_run:
         return _show(assemble.plan_prior(ws, settings, folder, allow_unknown_licence), as_json)
     if assemble.train_prior(ws, settings, folder, resume, allow_unknown_licence):
@@ -91,9 +91,9 @@ def train_restore(
     if prior and not Path(prior, "model_index.json").is_file():
         raise UserMistake(f"{prior} holds no finished prior (no model_index.json): `authface train-prior` makes one")
     folder = output or ws.local(f"runs/restorer-{preset}")
+    _quiet()
     from authface_train import assemble, start
 
-    _quiet()
     on = prior or base or (start.base_of(folder) if resume else None) or start.last_prior(ws)
     if dry_run:
         return _show(assemble.plan_restorer(ws, settings, folder, allow_unknown_licence, on), as_json)
