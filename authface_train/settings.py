@@ -174,6 +174,8 @@ class FacialSettings(Section):
 class RestorerSettings(TrainSettings):
     """Stage II: a ControlNet on the frozen prior, null prompt, degradations on the fly."""
 
+    steps: int = Field(ge=1)
+    """Optimiser steps of the whole run; the paper gives none."""
     degradation: str = Field("gfpgan", json_schema_extra=PAPER)
     """Preset of the degradations: gfpgan, bfrffusion, codeformer-large, codeformer-small or diffbir."""
     facial: FacialSettings = FacialSettings()

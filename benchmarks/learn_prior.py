@@ -148,17 +148,17 @@ def train_vae(root: Path, minutes: float) -> object:
     loaded, held_out = pieces(root)
     torch.manual_seed(0)
     vae = AutoencoderKL(
-        block_out_channels=(32, 48, 64), down_block_types=("DownEncoderBlock2D",) * 3,
+        block_out_channels=(16, 32, 64), down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3, norm_num_groups=8, latent_channels=CHANNELS, sample_size=SIZE_PX,
         layers_per_block=1,
     )  # fmt: skip
-    optimiser = torch.optim.AdamW(vae.parameters(), lr=2e-3, fused=True)
+    optimiser = torch.optim.AdamW(vae.parameters(), lr=3e-3, fused=True)
     rng = np.random.default_rng(0)
     began, step = time.monotonic(), 0
     while (spent := time.monotonic() - began) < 60 * minutes:
         for group in optimiser.param_groups:
-            group["lr"] = 2e-3 * (1 - 0.95 * spent / (60 * minutes))
-        batch = torch.from_numpy(np.stack([_piece(loaded[rng.integers(len(loaded))], rng) for _ in range(16)]))
+            group["lr"] = 3e-3 * (1 - 0.95 * spent / (60 * minutes))
+        batch = torch.from_numpy(np.stack([_piece(loaded[rng.integers(len(loaded))], rng) for _ in range(8)]))
         batch = batch.permute(0, 3, 1, 2).float() / 127.5 - 1
         posterior = vae.encode(batch).latent_dist
         made = vae.decode(posterior.sample()).sample
@@ -256,20 +256,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="where everything goes; taken up again if it is there")
     parser.add_argument("--picture", type=Path)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--vae-minutes", type=float, default=4)
+    parser.add_argument("--steps", type=int, default=4800)
+    parser.add_argument("--vae-minutes", type=float, default=6)
     given = parser.parse_args()
     began = time.monotonic()
     given.folder.mkdir(parents=True, exist_ok=True)
     root, base, run_folder = (given.folder.absolute() / name for name in ("ws", "base", "run"))
-    if not (root / "manifests/captions").is_dir() or not any((root / "manifests/captions").iterdir()):
+    if not (root / "made").is_file():
         make_workspace(root)
+        (root / "made").touch()
     if not (base / "model_index.json").is_file():
         vae = train_vae(root, given.vae_minutes)
         count = make_base(base, vae)
         print(f"U-Net: {count / 1e6:.2f} M parameters, latents of {SIZE_PX // CELL_PX} x {SIZE_PX // CELL_PX}", flush=True)
     settings = {
-        "resolution_px": 64, "batch": 16, "micro_batch": 16, "learning_rate": 5e-4, "warmup_steps": 100,
+        "resolution_px": 64, "batch": 8, "micro_batch": 8, "learning_rate": 5e-4, "warmup_steps": 100,
         "ema_decay": 0.995, "caption_dropout": 0.1, "checkpoint_every": given.steps // 12, "draw.every": given.steps // 12,
         "draw.count": 6, "draw.seeds": "[0]", "draw.steps": 25, "draw.guidance": 1.5,
     }  # fmt: skip

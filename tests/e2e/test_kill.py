@@ -136,22 +136,24 @@ def trained(tmp_path_factory, filled):
 def training(root, resume=False, prior=None):
     common = ["--preset", "tiny", "--steps", 9, "--set", "checkpoint_every=2", "-w", root, *(["--resume"] if resume else [])]
     on = prior or root / "runs" / "prior-tiny"
-    return {"prior": ["train-prior", *common], "restorer": ["train-restore", *common, "--prior", on]}
+    return {
+        "prior": ["train-prior", *common, "--set", "audit=false", "--set", "draw.every=4", "--set", "ema_decay=0.9"],
+        "restorer": ["train-restore", *common, "--prior", on],
+    }
 
 
-@pytest.mark.parametrize("stage", ["prior", "restorer"])
-@pytest.mark.parametrize("share", [0.3, 0.8])
-def test_a_killed_and_resumed_trainer_gives_the_same_bits(trained, filled, tmp_path, stage, share):
+@pytest.mark.parametrize(("stage", "share"), [("prior", 0.06), ("prior", 0.5), ("prior", 0.85), ("restorer", 0.7)])
+def test_a_killed_and_resumed_trainer_gives_the_same_bits(trained, filled, tmp_path, authface_here, stage, share):
     root, counts = trained
     mine = tmp_path / "ws"
     shutil.copytree(filled, mine, symlinks=True)
     rng = random.Random(f"{stage} {share}")
-    stop = int((share + rng.uniform(-0.05, 0.05)) * counts[stage])
+    stop = max(1, int((share + rng.uniform(-0.05, 0.05)) * counts[stage]))
     prior = root / "runs" / "prior-tiny"
     killed = run(training(mine, prior=prior)[stage], stop=stop)
     assert killed.returncode == -signal.SIGKILL, killed.stdout
-    resumed = run(training(mine, resume=True, prior=prior)[stage])
-    assert resumed.returncode == 0, resumed.stdout
+    resumed = authface_here(*training(mine, resume=True, prior=prior)[stage])
+    assert resumed.returncode == 0, resumed.stderr
     ours, theirs = mine / "runs" / f"{stage}-tiny", root / "runs" / f"{stage}-tiny"
     last = "checkpoints/step-00000009"
     files = [path.relative_to(theirs) for path in theirs.rglob("*.safetensors")]

@@ -12,6 +12,7 @@ import sys
 from authface_data.captions.llava import LlavaStage
 from authface_data.engine import local
 from authface_train import checkpoint, run
+from authface_train.data import cache
 from manifests.workspace import Workspace
 
 stop, words = int(sys.argv[1]), sys.argv[2:]
@@ -34,6 +35,7 @@ def counted(original):
 for name in ("write_bytes", "rename", "remove"):
     setattr(Workspace, name, counted(getattr(Workspace, name)))
 if words[0].startswith("train"):
+    cache.PART_RECORDS = 2
     run.Run.log = counted(run.Run.log)
     for module in (checkpoint, run):
         module.os.replace = counted(os.replace)
