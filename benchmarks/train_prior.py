@@ -5,8 +5,8 @@
                                                 model FLOPs utilisation of each preset that fits, against the bare step
     python benchmarks/train_prior.py --gpu --tiny   the same code on a tiny model, without a card, to see that it runs
 
-The overhead is that of the loop: data from the caches, draws, logging, losses by band, exchange between processes; its period from
-one step to the next against forward, backward, clipping and optimiser on a batch that is there already. Rounds of both take
+The overhead is that of the loop: data from the caches, draws, logging, losses by band, exchange between processes; its period
+from one step to the next against forward, backward, clipping and optimiser on a batch that is there already. Rounds of both take
 turns. That script's semantics, from its description: latents and prompts encoded once through `datasets` and kept there as
 lists, one sample of each latent, tensors made of lists in the collate function, noise from the global generator.
 """
@@ -14,6 +14,7 @@ lists, one sample of each latent, tensors made of lists in the collate function,
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import platform
 import statistics
@@ -96,7 +97,7 @@ def ours(root: Path, settings: Any, accelerator: Accelerator) -> tuple[Callable[
         folder = root / f"run-{next(number)}"
         folder.mkdir()
         loop.train(trainer, settings, Run(folder, "prior"), accelerator)
-        return [b - a for a, b in zip(starts[1:], starts[2:], strict=False)]
+        return [after - before for before, after in itertools.pairwise(starts[1:])]
 
     return rounds, cached
 
@@ -238,17 +239,14 @@ def on_cpu() -> None:
     milliseconds = {name: 1000 * statistics.median(each) for name, each in took.items()}
     ratios = [ours_ / bare_ for ours_, bare_ in zip(took["ours"], took["bare"], strict=True)]
     beside = [script_ / ours_ for script_, ours_ in zip(took["script"], took["ours"], strict=True)]
-    print(
-        f"\n{platform.processor() or platform.machine()}, {os.cpu_count()} cores; medians of {ROUNDS} rounds of {STEPS} steps"
-    )
+    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    print(f"\n{machine}; medians of {ROUNDS} rounds of {STEPS} steps")
     for name, value in milliseconds.items():
         print(f"{name:>7}: {value:7.1f} ms a step, {4000 / value:6.2f} images/s")
     over = statistics.median(ratios) - 1
     print(f"overhead over the bare step: {100 * over:.1f} %, {milliseconds['ours'] - milliseconds['bare']:.1f} ms a step")
     print(f"images/s over the script's semantics: {statistics.median(beside):.3f} times")
-    print(
-        f"before the first step: {cached:.2f} s for both flips in caches that stay, {encoded:.2f} s for the script's one sample"
-    )
+    print(f"before the first step: {cached:.2f} s for both flips, in caches that stay; {encoded:.2f} s for the script")
 
 
 def on_gpu(tiny: bool) -> None:

@@ -136,10 +136,8 @@ def trained(tmp_path_factory, filled):
 def training(root, resume=False, prior=None):
     common = ["--preset", "tiny", "--steps", 9, "--set", "checkpoint_every=2", "-w", root, *(["--resume"] if resume else [])]
     on = prior or root / "runs" / "prior-tiny"
-    return {
-        "prior": ["train-prior", *common, "--set", "audit=false", "--set", "draw.every=4", "--set", "ema_decay=0.9"],
-        "restorer": ["train-restore", *common, "--prior", on],
-    }
+    watched = ["--set", "audit=false", "--set", "draw.every=4", "--set", "ema_decay=0.9"]
+    return {"prior": ["train-prior", *common, *watched], "restorer": ["train-restore", *common, "--prior", on]}
 
 
 @pytest.mark.parametrize(("stage", "share"), [("prior", 0.06), ("prior", 0.5), ("prior", 0.85), ("restorer", 0.7)])
