@@ -19,8 +19,8 @@ from manifests.command_line import console
 from manifests.errors import Missing
 from manifests.fingerprint import short_hash
 
-# Of a larger training set so many faces are compared with, always the same.
-MOST = 2000
+# Of a larger training set so many faces are compared with, and of held-out ones so many set the yardstick; always the same.
+MOST, MOST_HELD_OUT = 2000, 200
 
 
 class Set(NamedTuple):
@@ -62,9 +62,9 @@ class Neighbours:
         descriptors: Cache,
         weights_dir: str | None,
     ):
-        order = sorted(range(len(training)), key=lambda place: short_hash(training.keys[place], 16))
-        self.training, self.places = training, sorted(order[:MOST])
-        self._held_out, self.crop, self.scaling_factor = held_out, crop, scaling_factor
+        self.training, self.places = training, _some(training.keys, MOST)
+        chosen = [held_out.keys[place] for place in _some(held_out.keys, MOST_HELD_OUT)]
+        self._held_out, self.crop, self.scaling_factor = Latents(held_out.cache, chosen), crop, scaling_factor
         self.descriptors, self.weights_dir = descriptors, weights_dir
 
     def nearest(self, drawn: Set) -> list[Near]:
@@ -139,6 +139,11 @@ class Neighbours:
             self.descriptors.write({key: {"descriptor": torch.from_numpy(one).float()} for key, one in records.items()})
         kept = [self.descriptors[key]["descriptor"].numpy() for key in keys]
         return [None if np.isnan(own).any() else own for own in kept]
+
+
+def _some(keys: Sequence[str], most: int) -> list[int]:
+    """Places of up to so many keys, the same whatever their order."""
+    return sorted(sorted(range(len(keys)), key=lambda place: short_hash(keys[place], 16))[:most])
 
 
 def pairs_picture(pictures: Sequence[np.ndarray], found: Sequence[Near], copies: Sequence[bool]) -> Image.Image:

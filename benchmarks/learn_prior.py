@@ -197,9 +197,9 @@ def make_base(folder: Path, vae: object) -> int:
     pipeline = tiny_sdxl(0)
     pipeline.vae = vae
     torch.manual_seed(0)
-    pipeline.unet = UNet2DConditionModel.from_config(
-        {**pipeline.unet.config, "in_channels": CHANNELS, "out_channels": CHANNELS, "sample_size": SIZE_PX // CELL_PX}
-    )
+    own = {name: value for name, value in pipeline.unet.config.items() if not name.startswith("_")}
+    own |= {"in_channels": CHANNELS, "out_channels": CHANNELS, "sample_size": SIZE_PX // CELL_PX}
+    pipeline.unet = UNet2DConditionModel(**own)
     pipeline.save_pretrained(folder)
     return sum(parameter.numel() for parameter in pipeline.unet.parameters())
 

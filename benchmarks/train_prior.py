@@ -6,7 +6,7 @@
     python benchmarks/train_prior.py --gpu --tiny   the same code on a tiny model, without a card, to see that it runs
 
 The overhead is that of the loop: data from the caches, draws, logging, losses by band, exchange between processes; its period
-from one step to the next against forward, backward, clipping and optimiser on a batch that is there already. Rounds of both take
+from one step to the next against forward, backward, clipping and optimiser on a batch that is there. Rounds of both take
 turns. That script's semantics, from its description: latents and prompts encoded once through `datasets` and kept there as
 lists, one sample of each latent, tensors made of lists in the collate function, noise from the global generator.
 """
@@ -57,7 +57,8 @@ def pipeline_of(config: dict[str, Any]) -> Any:
     """The tiny SDXL with another U-Net."""
     pipeline = tiny_sdxl(0)
     torch.manual_seed(0)
-    pipeline.unet = UNet2DConditionModel.from_config({**pipeline.unet.config, **config})
+    own = {name: value for name, value in pipeline.unet.config.items() if not name.startswith("_")}
+    pipeline.unet = UNet2DConditionModel(**{**own, **config})
     return pipeline
 
 

@@ -24,18 +24,27 @@ class Curve:
 
 
 def curves(metrics_csv: bytes) -> list[Curve]:
-    """One curve per column that has at least two values, the loss first."""
+    """One curve per column that has at least two values, the loss first. Losses by timestep are left to TensorBoard."""
     rows = list(csv.DictReader(io.StringIO(metrics_csv.decode())))
-    names = [name for name in (rows[0] if rows else []) if name != "step"]
+    names = [name for name in (rows[0] if rows else []) if name != "step" and not name.startswith("loss_t")]
+    return _drawn(rows, sorted(names, key=lambda name: (name != "loss", name)), SMOOTHING)
+
+
+def audit_curves(audit_csv: bytes) -> list[Curve]:
+    """The loss on held-out people and in training, as a run's audits measured them."""
+    return _drawn(list(csv.DictReader(io.StringIO(audit_csv.decode()))), ["held_out_loss", "training_loss"], 0.0)
+
+
+def _drawn(rows: list[dict[str, str]], names: list[str], smoothing: float) -> list[Curve]:
     made = []
-    for name in sorted(names, key=lambda name: (name != "loss", name)):
+    for name in names:
         series = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
         if len(series) > 1:
-            made.append(_curve(name, series))
+            made.append(_curve(name, series, smoothing))
     return made
 
 
-def _curve(name: str, series: list[tuple[int, float]]) -> Curve:
+def _curve(name: str, series: list[tuple[int, float]], smoothing: float) -> Curve:
     steps, values = [step for step, _ in series], [value for _, value in series]
     low, high = min(values), max(values)
     span = (high - low) or max(abs(high), 1e-9)
@@ -49,7 +58,7 @@ def _curve(name: str, series: list[tuple[int, float]]) -> Curve:
 
     smooth, level = [], values[0]
     for value in values:
-        level = SMOOTHING * level + (1 - SMOOTHING) * value
+        level = smoothing * level + (1 - smoothing) * value
         smooth.append(level)
 
     def line(heights: list[float]) -> str:

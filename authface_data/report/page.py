@@ -12,7 +12,7 @@ from PIL import Image
 
 from authface_data.captions import coverage
 from authface_data.report import anatomy, balance, status
-from authface_data.report.curves import HEIGHT, LEFT, WIDTH, Curve, curves
+from authface_data.report.curves import HEIGHT, LEFT, WIDTH, Curve, audit_curves, curves
 from authface_data.report.pictures import jpeg_uri, thumbnail
 from manifests.ledger import ANY_FACE, kept_faces
 from manifests.schema import FACES, PHOTOS, SCORES, VERDICTS
@@ -161,6 +161,8 @@ def _runs(workspace: Workspace) -> list[RunView]:
         notes = _json(workspace, f"runs/{name}/authface.json")
         metrics = f"runs/{name}/metrics.csv"
         drawn = curves(workspace.read_bytes(metrics)) if workspace.exists(metrics) else []
+        audits = f"runs/{name}/audit/audit.csv"
+        drawn += audit_curves(workspace.read_bytes(audits)) if workspace.exists(audits) else []
         views.append(RunView(name, state, bool(notes.get("untrained")), drawn))
     return views
 

@@ -12,6 +12,7 @@ from authface_data.faces.descriptor import SAME_PERSON, Descriptor
 from authface_train import neighbours as neighbours_module
 from authface_train.audit import advice
 from authface_train.data.cache import Cache
+from authface_train.data.latents import Latents
 from authface_train.neighbours import Near, Neighbours, Set, pairs_picture
 from manifests.errors import Missing
 from manifests.views import training_view
@@ -20,19 +21,11 @@ from manifests.workspace import Workspace
 SCALE = 0.5
 
 
-class Few:
+def few(**faces) -> Latents:
     """Latents of a few faces by key."""
-
-    def __init__(self, **faces):
-        self.keys, self.faces = list(faces), faces
-
-    def __len__(self):
-        return len(self.keys)
-
-    def __getitem__(self, place):
-        mean = self.faces[self.keys[place]]
-        both = torch.stack([mean, mean.flip(-1)])
-        return torch.stack([both, torch.zeros_like(both)], 1)
+    both = {key: torch.stack([mean, mean.flip(-1)]) for key, mean in faces.items()}
+    cache = {key: {"latents": torch.stack([means, torch.zeros_like(means)], 1)} for key, means in both.items()}
+    return Latents(cache, list(faces))
 
 
 def latent(seed):
@@ -55,8 +48,8 @@ def compared(workspace, monkeypatch):
     """Three training faces and two held-out ones."""
     monkeypatch.setattr(neighbours_module, "Descriptor", ByBrightness)
     crops = {name: np.full((16, 16, 3), value, np.uint8) for name, value in zip("abcde", (50, 100, 0, 120, 200), strict=True)}
-    training = Few(a=latent(1), b=latent(2), c=latent(3))
-    held_out = Few(d=latent(4), e=latent(5))
+    training = few(a=latent(1), b=latent(2), c=latent(3))
+    held_out = few(d=latent(4), e=latent(5))
     return Neighbours(training, held_out, crops.__getitem__, SCALE, Cache(workspace, "cache/descriptors"), None)
 
 
@@ -89,7 +82,7 @@ def test_held_out_people_are_the_yardstick(compared):
 def test_of_a_large_set_always_the_same_are_compared(workspace, monkeypatch):
     monkeypatch.setattr(neighbours_module, "MOST", 2)
     faces = {name: latent(number) for number, name in enumerate("abcde")}
-    made = [Neighbours(Few(**dict(order)), Few(), None, 1.0, Cache(workspace, "cache/d"), None)
+    made = [Neighbours(few(**dict(order)), few(), None, 1.0, Cache(workspace, "cache/d"), None)
             for order in (faces.items(), reversed(faces.items()))]  # fmt: skip
     chosen = [{one.training.keys[place] for place in one.places} for one in made]
     assert chosen[0] == chosen[1]
