@@ -25,6 +25,7 @@ class Run:
 
     def __init__(self, folder: Path, stage: str):
         self.folder, self.stage = folder, stage
+        self._columns: list[str] = []
         self.checkpoints, self.metrics = folder / "checkpoints", folder / METRICS
 
     def begin(
@@ -92,18 +93,20 @@ class Run:
         """Keep the losses of the first `done_steps` steps; those of steps lost with a kill go."""
         path = self.metrics
         rows = [row for row in read_metrics(path) if int(row["step"]) <= done_steps]
+        self._columns = []
         _write_csv(path, rows)
 
     def log(self, step: int, values: dict[str, float | None]) -> None:
         """One step's losses into metrics.csv."""
         path = self.metrics
         row = {"step": str(step), **{name: "" if value is None else repr(value) for name, value in values.items()}}
-        header = _header(path)
+        header = self._columns = self._columns or _header(path)
         if set(row) <= set(header):
             with path.open("a", newline="") as file:
                 csv.DictWriter(file, header, restval="").writerow(row)
         else:  # a loss that was not there before: a new column
             _write_csv(path, [*read_metrics(path), row])
+            self._columns = []
 
     def save_model(self, pipeline: Any, notes: dict[str, Any], card: str) -> None:
         """Write the pipeline for `from_pretrained(folder)`. model_index.json comes last, as the sign that it is whole."""

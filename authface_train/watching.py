@@ -18,6 +18,7 @@ from authface_train.settings import TrainSettings
 from manifests.errors import DoneInPart, Missing
 
 SPIKE_WINDOW, SPIKE_LEAST = 100, 20
+PROCESS = psutil.Process()
 
 
 class Watch:
@@ -82,7 +83,7 @@ def memory_gb() -> float:
     """The most that torch has held on the card, or what this process holds now where there is none."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
-    return psutil.Process().memory_info().rss / 1e9
+    return PROCESS.memory_info().rss / 1e9
 
 
 class Sanity:
