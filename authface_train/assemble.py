@@ -12,21 +12,17 @@ import torch
 from accelerate import Accelerator
 
 from authface_train import dry_run, loop, saving, start
-from authface_train.audit import FACES, Audit, Probe
 from authface_train.budget import Budget, bytes_of, disk_bytes
-from authface_train.data.cache import Cache, Report
+from authface_train.data.cache import Report
 from authface_train.data.captions import captions_for
-from authface_train.data.crops import load_crop
 from authface_train.data.latents import Latents, cached_latents, latents_cache
 from authface_train.data.prompts import Embedding, cached_prompts
-from authface_train.drawing import Drawing
-from authface_train.neighbours import Neighbours
+from authface_train.onlookers import onlookers
 from authface_train.prior import PriorTrainer
 from authface_train.rehearsal import PriorRehearsal, RestorerRehearsal
 from authface_train.run import Run
-from authface_train.sdxl import core_of, load_base, load_vae, px_per_cell
+from authface_train.sdxl import core_of, load_base, px_per_cell
 from authface_train.settings import PriorSettings, RestorerSettings
-from manifests.fingerprint import short_hash
 from manifests.workspace import Workspace
 
 
@@ -45,48 +41,17 @@ def train_prior(workspace: Workspace, settings: PriorSettings, folder: Path, res
     with start.out_of_memory_is_a_line(settings):
         latents = _latents(workspace, pipeline, everyone, settings, accelerator)
         captions = captions_for(pipeline, rows.training, rows.held_out, settings)
-        words = [*captions.training, *captions.held_out, *captions.drawn, ""]
         with _progress("prompts", accelerator) as report:
-            prompts = cached_prompts(workspace, pipeline, words, accelerator, report)
+            prompts = cached_prompts(workspace, pipeline, [*captions.all, ""], accelerator, report)
         core = core_of(pipeline)
-        ours, theirs = latents.keys[: len(rows.training)], latents.keys[len(rows.training) :]
-        trainer = PriorTrainer(
-            settings, core, rows.training, Latents(latents.cache, ours), prompts, prompts[len(words) - 1], accelerator
+        faces, first, second = len(rows.training), len(captions.training), len(captions.training + captions.held_out)
+        null_prompt = prompts[len(prompts) - 1]
+        trainer = PriorTrainer(settings, core, rows.training, latents.part(0, faces), prompts, null_prompt, accelerator)
+        shares = latents.part(0, faces), latents.part(faces)
+        words = prompts.part(0, first), prompts.part(first, second), prompts.part(second, -1)
+        trainer.onlookers = onlookers(
+            workspace, settings, rows, trainer, core, shares, words, captions, accelerator, run.folder
         )
-        first_drawn = len(captions.training) + len(captions.held_out)
-        drawing = Drawing(
-            settings,
-            trainer.parts["unet"],
-            core.scheduler,
-            [(text, prompts[first_drawn + place]) for place, text in enumerate(captions.drawn)],
-            prompts[len(words) - 1],
-            tuple(latents[0].shape[2:]),
-            lambda: load_vae(settings.base, workspace.weights_dir, settings.seed),
-            accelerator,
-            run.folder / "drawn",
-        )
-        held_out = _probe(rows.held_out, len(rows.training), 1, latents, prompts, len(captions.training))
-        paths = dict(zip(everyone["crop_sha256"], everyone["crop_path"], strict=True))
-        audit = Audit(
-            settings,
-            trainer.parts["unet"],
-            trainer.draws,
-            trainer.time_ids,
-            _probe(rows.training, 0, settings.orders, latents, prompts),
-            None if rows.held_out.empty else held_out,
-            drawing,
-            Neighbours(
-                Latents(latents.cache, ours),
-                Latents(latents.cache, theirs),
-                lambda key: load_crop(workspace, paths[key], settings.resolution_px),
-                core.scaling_factor,
-                Cache(workspace, "cache/descriptors"),
-                workspace.weights_dir,
-            ),
-            accelerator,
-            run.folder / "audit",
-        )
-        trainer.onlookers = [drawing, audit] if settings.audit else [drawing]
         loop.train(trainer, settings, run, accelerator)
     state = saving.final_state(trainer.parts["unet"], accelerator)
     if accelerator.is_main_process:
@@ -191,17 +156,6 @@ def _loader(base: str, workspace: Workspace, seed: int) -> Callable[[], Any]:
 
 def _model_bytes(pipeline: Any) -> float:
     return bytes_of(pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
-
-
-def _probe(view: pd.DataFrame, first_latent: int, orders: int, latents: Latents, prompts: Any, first_prompt: int = 0) -> Probe:
-    """Up to FACES of the view, always the same."""
-    ids = view["face_id"].tolist()
-    places = sorted(range(len(ids)), key=lambda place: short_hash(ids[place], 16))[:FACES]
-    return Probe(
-        [latents[first_latent + place] for place in places],
-        [prompts[first_prompt + place * orders] for place in places],
-        [ids[place] for place in places],
-    )
 
 
 def _latents(workspace: Workspace, pipeline: Any, view: pd.DataFrame, settings: Any, accelerator: Accelerator) -> Latents:

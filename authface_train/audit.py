@@ -31,7 +31,7 @@ from authface_train.sharding import let_go
 from authface_train.watching import Watch
 from manifests.command_line import console
 
-FACES, TIMES = 32, 4
+TIMES = 4
 COLUMNS = ["step", "training_loss", "held_out_loss", "drawn", "faces_seen", "latent_nearest", "latent_held_out",
            "descriptor_nearest", "descriptor_held_out", "copies", "advice"]  # fmt: skip
 

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from authface_train.run import Run
 from authface_train.settings import TrainSettings
 from manifests.errors import DoneInPart, Missing
+from manifests.fingerprint import short_hash
 
 SPIKE_WINDOW, SPIKE_LEAST = 100, 20
 PROCESS = psutil.Process()
@@ -123,7 +124,7 @@ def _wandb(run: Run, settings: TrainSettings) -> Any:
     return wandb.init(
         project="authface",
         name=run.folder.name,
-        id=run.folder.name,
+        id=f"{run.folder.name}-{short_hash(str(run.folder.absolute()))}",  # a resumed run goes on in its own
         dir=str(run.folder),
         resume="allow",
         config=settings.model_dump(mode="json"),

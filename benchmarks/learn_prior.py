@@ -214,7 +214,8 @@ def picture(root: Path, run_folder: Path, file: Path) -> None:
     rows = audits(run_folder)
     steps = [int(row["step"]) for row in rows]
     best = min(rows, key=lambda row: float(row["held_out_loss"]))
-    shown = sorted({0, steps[len(steps) // 8 or 1], int(best["step"])})
+    at = steps.index(int(best["step"]))
+    shown = sorted({0, steps[at // 2], steps[at]})
     figure = plt.figure(figsize=(11, 4.2), dpi=110)
     axes = figure.add_axes((0.06, 0.13, 0.4, 0.8))
     for name, label in (("training_loss", "training people"), ("held_out_loss", "people never seen")):
@@ -256,7 +257,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="where everything goes; taken up again if it is there")
     parser.add_argument("--picture", type=Path)
-    parser.add_argument("--steps", type=int, default=4800)
+    parser.add_argument("--steps", type=int, default=2800)
     parser.add_argument("--vae-minutes", type=float, default=6)
     given = parser.parse_args()
     began = time.monotonic()
@@ -271,8 +272,8 @@ def main() -> None:
         print(f"U-Net: {count / 1e6:.2f} M parameters, latents of {SIZE_PX // CELL_PX} x {SIZE_PX // CELL_PX}", flush=True)
     settings = {
         "resolution_px": 64, "batch": 8, "micro_batch": 8, "learning_rate": 5e-4, "warmup_steps": 100,
-        "ema_decay": 0.995, "caption_dropout": 0.1, "checkpoint_every": given.steps // 12, "draw.every": given.steps // 12,
-        "draw.count": 6, "draw.seeds": "[0]", "draw.steps": 25, "draw.guidance": 1.5,
+        "ema_decay": 0.995, "caption_dropout": 0.1, "checkpoint_every": given.steps // 14, "draw.every": given.steps // 14,
+        "draw.count": 3, "draw.seeds": "[0,1]", "draw.steps": 25, "draw.guidance": 1.5,
     }  # fmt: skip
     words = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
     resume = ["--resume"] if (run_folder / "run.json").is_file() else []

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 os.environ.setdefault("AUTHFACE_CACHE", str(ROOT / ".assets"))
 # No test reaches the internet: the libraries are told so, and find what is on the disk or nothing.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", NO_ALBUMENTATIONS_UPDATE="1", HF_HUB_DISABLE_TELEMETRY="1")
+os.environ["COLUMNS"] = "200"
 os.environ.pop("AUTHFACE_WORKSPACE", None)
 
 from authface_data.sources import demo_photos  # noqa: E402
@@ -74,7 +75,7 @@ def run_command(*words: object, env: dict[str, str] | None = None, cwd: Path | N
         [sys.executable, "-P", "-m", "cli", *map(str, words)],
         capture_output=True,
         text=True,
-        env={**os.environ, "COLUMNS": "200", **(env or {})},
+        env={**os.environ, **(env or {})},
         cwd=cwd,
         timeout=600,
     )

@@ -22,6 +22,11 @@ class Captions:
     held_out: list[str]
     drawn: list[str]
 
+    @property
+    def all(self) -> list[str]:
+        """One after the other."""
+        return [*self.training, *self.held_out, *self.drawn]
+
 
 def captions_for(pipeline: Any, training: pd.DataFrame, held_out: pd.DataFrame, settings: PriorSettings) -> Captions:
     """Of a run. Says how many captions are longer than the text encoders see."""

@@ -24,6 +24,10 @@ class Latents(Sequence[torch.Tensor]):
     def __init__(self, cache: Cache, keys: list[str]):
         self.cache, self.keys = cache, keys
 
+    def part(self, first: int, end: int | None = None) -> Latents:
+        """Those of some rows after one another."""
+        return Latents(self.cache, self.keys[first:end])
+
     def __len__(self) -> int:
         return len(self.keys)
 

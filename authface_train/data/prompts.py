@@ -30,6 +30,10 @@ class Prompts(Sequence[Embedding]):
     def __init__(self, cache: Cache, keys: list[str]):
         self.cache, self.keys = cache, keys
 
+    def part(self, first: int, end: int | None = None) -> Prompts:
+        """Those of some captions after one another."""
+        return Prompts(self.cache, self.keys[first:end])
+
     def __len__(self) -> int:
         return len(self.keys)
 

@@ -207,7 +207,7 @@ def test_a_list_that_is_none_is_a_mistake(workspace, tmp_path, text):
 
 
 @pytest.mark.slow
-def test_a_test_set_is_kept_out_from_its_pictures_to_the_view(filled, tmp_path, authface):
+def test_a_test_set_is_kept_out_from_its_pictures_to_the_view(filled, tmp_path, authface_here):
     """By its aligned crops alone, at another size and as JPEG: what users have of CelebA-Test."""
     import shutil
 
@@ -217,9 +217,9 @@ def test_a_test_set_is_kept_out_from_its_pictures_to_the_view(filled, tmp_path, 
     crop = kept_faces_of(root).iloc[0]
     with Image.open(root / crop["crop_path"]) as image:
         image.resize((256, 256)).save(test_set / "0001.jpg", quality=90)
-    done = authface("hashes", "--input", test_set, "--output", tmp_path / "list.txt")
+    done = authface_here("hashes", "--input", test_set, "--output", tmp_path / "list.txt")
     assert done.returncode == 0, done.stderr
-    done = authface("filter", "-w", root, "--exclude-hashes", tmp_path / "list.txt", "--regate")
+    done = authface_here("filter", "-w", root, "--exclude-hashes", tmp_path / "list.txt", "--regate")
     assert done.returncode == 0, done.stderr
     assert crop["face_id"] not in set(kept_faces_of(root)["face_id"])
     verdicts = pd.read_parquet(root / "manifests/verdicts").query("gate == 'exclusion' and reason.notna()")

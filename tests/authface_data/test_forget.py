@@ -30,11 +30,11 @@ def manifest(root: Path, name: str) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def crowded(filled, tmp_path_factory, authface) -> Path:
+def crowded(filled, tmp_path_factory, authface_here) -> Path:
     """The filled workspace with everything that may hold a photograph: a run, caches, strips, a report, pages of a listing."""
     root = tmp_path_factory.mktemp("crowded") / "ws"
     shutil.copytree(filled, root)
-    done = authface("train-prior", "-w", root, "--preset", "tiny", "--steps", 2)
+    done = authface_here("train-prior", "-w", root, "--preset", "tiny", "--steps", 2, "--set", "audit=false")
     assert done.returncode == 0, done.stderr
     faces, photo_id = manifest(root, "faces"), victim(root)
     face = faces[faces["photo_id"] == photo_id].iloc[0]
@@ -55,7 +55,7 @@ def crowded(filled, tmp_path_factory, authface) -> Path:
         image.save(root / "reports/hq/strip.jpg")
     pd.DataFrame({"name": [face["face_id"], "other"], "sigma": [1.0, 2.0]}).to_parquet(root / "reports/hq/draws.parquet")
     (root / "reports/notes.csv").write_text(f"id,word\n{photo_id},nice\nfs_other,fine\n")
-    assert authface("report", "-w", root).returncode == 0
+    assert authface_here("report", "-w", root).returncode == 0
     pages = root / "cache/unsplash/listings/0123"
     pages.mkdir(parents=True)
     (pages / "00001.json").write_text(json.dumps({"photos": [{"id": "abc"}], "has_next": False}))
@@ -106,21 +106,21 @@ def evidence(root: Path) -> tuple[str, list[str], set[str], set[str]]:
     return photo_id, list(mine["face_id"]), pixels, {row["sha256"], *mine["crop_sha256"]}
 
 
-def test_nothing_is_left_and_it_does_not_come_back(crowded, tmp_path, authface, photos):
+def test_nothing_is_left_and_it_does_not_come_back(crowded, tmp_path, authface_here, photos):
     root = tmp_path / "ws"
     shutil.copytree(crowded, root)
     before = evidence(root)
     photo_id = before[0]
     assert len(traces(root, *before)) > 10
     kept = set(training_view(Workspace(root))["photo_id"])
-    dry = authface("forget", "-w", root, photo_id)
+    dry = authface_here("forget", "-w", root, photo_id)
     assert dry.returncode == 0, dry.stderr
     assert "runs/prior-tiny" in dry.stdout
     assert "1 of photos" in dry.stdout
     assert len(traces(root, *before)) > 10  # a dry run does nothing
-    said = json.loads(authface("forget", "-w", root, photo_id, "--json").stdout)
+    said = json.loads(authface_here("forget", "-w", root, photo_id, "--json").stdout)
     assert said["runs"] == ["runs/prior-tiny"]
-    done = authface("forget", "-w", root, photo_id, "--yes", "--why", f"asked by letter about {photo_id}")
+    done = authface_here("forget", "-w", root, photo_id, "--yes", "--why", f"asked by letter about {photo_id}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "runs/prior-tiny" in done.stdout
     assert traces(root, *before) == []
@@ -152,33 +152,33 @@ def test_nothing_is_left_and_it_does_not_come_back(crowded, tmp_path, authface, 
     shutil.copy(file, folder / "another name.jpg")
     with Image.open(file) as image:
         image.convert("RGB").save(folder / "same pixels.png")
-    again = authface("collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own")
+    again = authface_here("collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own")
     assert again.returncode == 0, again.stderr
     verdicts = manifest(root, "verdicts")
     assert verdicts["reason"].str.startswith("forgotten", na=False).sum() == 2
     same = dict.fromkeys(manifest(root, "photos")["photo_id"])
     assert photo_id not in same
-    assert authface("forget", "-w", root, photo_id).stdout.strip() == "1 were forgotten already"
+    assert authface_here("forget", "-w", root, photo_id).stdout.strip() == "1 were forgotten already"
     for name, kind in MANIFESTS.items():
         assert not manifest(root, name).duplicated(list(kind.key)).any()
 
 
-def test_the_id_is_skipped_when_its_source_offers_it_again(filled, tmp_path, authface, photos):
+def test_the_id_is_skipped_when_its_source_offers_it_again(filled, tmp_path, authface_here, photos):
     root, folder = tmp_path / "ws", tmp_path / "photos"
     folder.mkdir()
     shutil.copy(photos["biden.jpg"], folder)
-    assert authface("init", root, "--preset", "embedded").returncode == 0
+    assert authface_here("init", root, "--preset", "embedded").returncode == 0
     words = ("collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own")
-    assert authface(*words).returncode == 0
+    assert authface_here(*words).returncode == 0
     photo_id = manifest(root, "photos")["photo_id"].iloc[0]
-    assert authface("forget", "-w", root, photo_id, "--yes").returncode == 0
-    again = authface(*words)
+    assert authface_here("forget", "-w", root, photo_id, "--yes").returncode == 0
+    again = authface_here(*words)
     assert "1 not taken since they were forgotten" in again.stdout
     assert manifest(root, "photos").empty
     assert not list((root / "photos").iterdir())
 
 
-def test_photographs_of_the_same_pixels_go_together_and_near_ones_are_named(tmp_path, authface, photos, weights):
+def test_photographs_of_the_same_pixels_go_together_and_near_ones_are_named(tmp_path, authface_here, photos, weights):
     root, folder = tmp_path / "ws", tmp_path / "photos"
     folder.mkdir()
     with Image.open(photos["obama.jpg"]) as image:
@@ -186,9 +186,11 @@ def test_photographs_of_the_same_pixels_go_together_and_near_ones_are_named(tmp_
         for name in ("a.png", "b.bmp.png"):
             image.save(folder / name)
         image.resize((image.width * 3 // 4, image.height * 3 // 4)).save(folder / "c.jpg", quality=90)
-    assert authface("init", root, "--preset", "embedded").returncode == 0
-    assert authface("collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own").returncode == 0
-    assert authface("filter", "-w", root, "--metrics", "").returncode == 0
+    assert authface_here("init", root, "--preset", "embedded").returncode == 0
+    assert (
+        authface_here("collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own").returncode == 0
+    )
+    assert authface_here("filter", "-w", root, "--metrics", "").returncode == 0
     rows = manifest(root, "photos").set_index("description")["photo_id"]
     verdicts = manifest(root, "verdicts")
     told = verdicts[(verdicts["gate"] == "duplicates") & (verdicts["subject"] == "photo")].set_index("id")
@@ -198,10 +200,10 @@ def test_photographs_of_the_same_pixels_go_together_and_near_ones_are_named(tmp_
     assert set(told.drop(kept)["reason"]) == {f"duplicate_of:{kept[0]}"}
     assert len(training_view(Workspace(root))) == 1
 
-    said = json.loads(authface("forget", "-w", root, kept[0], "--json").stdout)
+    said = json.loads(authface_here("forget", "-w", root, kept[0], "--json").stdout)
     assert set(said["photo_ids"]) == {rows["a.png"], rows["b.bmp.png"]}
     assert said["alike"] == [rows["c.jpg"]]
-    assert authface("forget", "-w", root, kept[0], "--yes").returncode == 0
+    assert authface_here("forget", "-w", root, kept[0], "--yes").returncode == 0
     assert list(training_view(Workspace(root))["photo_id"]) == [rows["c.jpg"]]  # what was dropped as its duplicate is kept now
     assert all((root / path).exists() for path in manifest(root, "faces")["crop_path"])
 
@@ -214,17 +216,17 @@ def paint(path: Path, number: int, size: int = 64) -> None:
     Image.fromarray(rough).resize((size, size)).save(path)
 
 
-def test_ids_that_begin_alike_are_not_confused(tmp_path, authface):
+def test_ids_that_begin_alike_are_not_confused(tmp_path, authface_here):
     """`IMG`, and `IMG_20260101`, which looks like a face of it, and one more that goes on from there."""
     names = ["IMG", "IMG_20260101", "IMG_20260101_1", "IMG_2", "other_IMG"]
     for number, name in enumerate(names):
         paint(tmp_path / f"hq/{name}.png", number)
         (tmp_path / f"hq/{name}_qwen.json").write_text(json.dumps(f"tag {number}"))
     root = tmp_path / "ws"
-    assert authface("init", root, "--preset", "embedded").returncode == 0
+    assert authface_here("init", root, "--preset", "embedded").returncode == 0
     words = ("collect", "-w", root, "--source", "authface-hq", "--path", tmp_path / "hq", "--licence-basis", "own")
-    assert authface(*words).returncode == 0
-    done = authface("forget", "-w", root, "afhq_IMG", "--yes", "--json", "--why", "asked 11 May 2021")
+    assert authface_here(*words).returncode == 0
+    done = authface_here("forget", "-w", root, "afhq_IMG", "--yes", "--json", "--why", "asked 11 May 2021")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["photo_ids"] == ["afhq_IMG"]
     photos = manifest(root, "photos")
@@ -237,18 +239,20 @@ def test_ids_that_begin_alike_are_not_confused(tmp_path, authface):
     assert set(manifest(root, "tombstones")["why"]) == {"asked 11 May 2021"}
 
 
-def test_whatever_lies_about(tmp_path, authface):
+def test_whatever_lies_about(tmp_path, authface_here):
     """Damaged files, strange names, a shared URL, a decision on a face of long ago, folders on another disk."""
     for number, name in enumerate(("a", "b")):
         paint(tmp_path / f"in/{name}.png", number)
         (tmp_path / f"in/{name}.png.json").write_text(json.dumps({"source_url": "https://studio.example/portraits"}))
     root = tmp_path / "ws"
-    assert authface("init", root, "--preset", "embedded").returncode == 0
+    assert authface_here("init", root, "--preset", "embedded").returncode == 0
     (tmp_path / "disk").mkdir()
     shutil.rmtree(root / "photos")
     (root / "photos").symlink_to(tmp_path / "disk")
     assert (
-        authface("collect", "-w", root, "--source", "folder", "--path", tmp_path / "in", "--licence-basis", "own").returncode
+        authface_here(
+            "collect", "-w", root, "--source", "folder", "--path", tmp_path / "in", "--licence-basis", "own"
+        ).returncode
         == 0
     )
     rows = manifest(root, "photos").set_index("description")
@@ -271,7 +275,7 @@ def test_whatever_lies_about(tmp_path, authface):
     pictures = [{"bytes": (root / rows.loc[f"{name}.png", "path"]).read_bytes(), "path": f"{name}.png"} for name in "ab"]
     pd.DataFrame({"image": pictures}).to_parquet(root / "cache/pictures.parquet")
     before = evidence_of(root, photo_id)
-    done = authface("forget", "-w", root, photo_id, "--yes")
+    done = authface_here("forget", "-w", root, photo_id, "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
     assert traces(root, *before) == []
     assert not list((root / ".tmp").iterdir())
@@ -280,7 +284,7 @@ def test_whatever_lies_about(tmp_path, authface):
     assert [row["path"] for row in left] == ["b.png"]
     assert manifest(root, "decisions").empty
     assert list(manifest(root, "photos")["source_url"]) == ["https://studio.example/portraits"]
-    assert authface("status", "-w", root).returncode == 0
+    assert authface_here("status", "-w", root).returncode == 0
 
 
 def evidence_of(root: Path, photo_id: str) -> tuple[str, list[str], set[str], set[str]]:
@@ -292,7 +296,7 @@ def kill_run(words, stop: int) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, KILLER, str(stop), *map(str, words)], capture_output=True, text=True, timeout=300)
 
 
-def test_killed_and_finished(crowded, tmp_path, authface):
+def test_killed_and_finished(crowded, tmp_path, authface_here):
     """Before any of its writes and removals: nothing else is let in, and doing it again finishes it."""
     whole = tmp_path / "whole"
     shutil.copytree(crowded, whole)
@@ -307,26 +311,26 @@ def test_killed_and_finished(crowded, tmp_path, authface):
         killed = kill_run([*words, "-w", root], 1 + int(share * count))
         assert killed.returncode == -signal.SIGKILL, killed.stdout
         if (root / ".forgetting.json").exists():
-            held = authface("status", "-w", root)
+            held = authface_here("status", "-w", root)
             assert held.returncode == 0
-            refused = authface("filter", "-w", root, "--regate")
+            refused = authface_here("filter", "-w", root, "--regate")
             assert refused.returncode == 2
             assert "authface forget --yes" in refused.stderr
-            finished = authface("forget", "-w", root, "--yes")
+            finished = authface_here("forget", "-w", root, "--yes")
         else:
-            finished = authface(*words, "-w", root)
+            finished = authface_here(*words, "-w", root)
         assert finished.returncode == 0, finished.stdout + finished.stderr
         assert traces(root, *before) == []
         assert not (root / ".forgetting.json").exists()
 
 
-def test_an_unknown_id_is_a_mistake(filled, tmp_path, authface):
+def test_an_unknown_id_is_a_mistake(filled, tmp_path, authface_here):
     root = tmp_path / "ws"
     shutil.copytree(filled, root)
-    done = authface("forget", "-w", root, "us_nobody")
+    done = authface_here("forget", "-w", root, "us_nobody")
     assert done.returncode == 2
     assert "us_nobody" in done.stderr
-    assert authface("forget", "-w", root).returncode == 2
+    assert authface_here("forget", "-w", root).returncode == 2
     dropped = manifest(root, "verdicts").query("gate == 'collect'")["id"].iloc[0]
-    assert authface("forget", "-w", root, dropped, "--yes").returncode == 0  # one that never came in can be forgotten too
+    assert authface_here("forget", "-w", root, dropped, "--yes").returncode == 0  # one that never came in can be forgotten too
     assert dropped not in set(manifest(root, "verdicts")["id"])

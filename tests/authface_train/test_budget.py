@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,14 +156,16 @@ def test_a_dry_run_takes_no_step_and_leaves_nothing(filled, tmp_path, authface_h
 
 
 @pytest.mark.slow
-def test_what_does_not_fit_names_the_preset_that_does(filled, tmp_path, authface_here, monkeypatch):
+def test_what_does_not_fit_names_the_preset_that_does(filled, tmp_path, authface_here, monkeypatch, capsys):
     for module in (start, dry_run):
         monkeypatch.setattr(module, "capacity", lambda device, world: 14e6)
     words = ["train-prior", "--preset", "tiny", "-w", filled, "--output", tmp_path / "run", "--dry-run"]
-    done = authface_here(*words, "--set", "resolution_px=128")
+    done = authface_here(*words, "--json")
     assert done.returncode == 4
-    assert "--preset 1x24gb does" in done.stdout
-    monkeypatch.setattr(dry_run, "capacity", lambda device, world: 1e6)
-    done = authface_here(*words)
-    assert done.returncode == 4
-    assert "no preset does" in done.stdout
+    assert "does not fit here" in done.stderr
+    found = dry_run.Plan(**json.loads(done.stdout))
+    assert (found.fits, found.preset_that_fits) == (False, "1x24gb")
+    dry_run.show(found, as_json=False)
+    assert "--preset 1x24gb does" in capsys.readouterr().out
+    dry_run.show(replace(found, preset_that_fits=None), as_json=False)
+    assert "no preset does" in capsys.readouterr().out

@@ -28,7 +28,7 @@ class Latents(Blank):
     """Another for every face."""
 
     def __getitem__(self, index):
-        return torch.randn(2, 2, 4, 16, 16, generator=torch.Generator().manual_seed(index)) * 5
+        return torch.randn(2, 2, 4, *self.one, generator=torch.Generator().manual_seed(index)) * 5
 
 
 class Prompts(Blank):
@@ -40,12 +40,12 @@ class Prompts(Blank):
 NULL = Embedding(torch.zeros(77, 64), torch.zeros(32))
 
 
-def make_trainer(*changes) -> PriorTrainer:
+def make_trainer(*changes, cells=16) -> PriorTrainer:
     settings = load_preset("prior", "tiny", ["audit=false", *changes])
     view = pd.DataFrame({"face_id": [f"face-{number}" for number in range(FACES)]})
     accelerator = Accelerator(cpu=True, mixed_precision=settings.mixed_precision)
     prompts = Prompts(None, FACES * settings.orders)
-    return PriorTrainer(settings, core_of(tiny_sdxl(0)), view, Latents(None, FACES), prompts, NULL, accelerator)
+    return PriorTrainer(settings, core_of(tiny_sdxl(0)), view, Latents((cells, cells), FACES), prompts, NULL, accelerator)
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +106,7 @@ def test_attention_is_torchs_own():
 
 def test_twenty_steps_at_the_papers_rate_move_fp32_weights_and_not_bf16_ones():
     """The spacing of bf16 numbers at .02 is 1.2e-4; a step of Adam is the learning rate, 5e-7."""
-    trainer = make_trainer("mixed_precision=bf16", "learning_rate=5e-7", "weight_decay=0", "batch=1", "micro_batch=1")
+    trainer = make_trainer("mixed_precision=bf16", "learning_rate=5e-7", "weight_decay=0", "batch=1", "micro_batch=1", cells=4)
     before = weights(trainer)
     take_steps(trainer, 20)
     moved = [float((value - before[name]).abs().mean()) for name, value in weights(trainer).items()]

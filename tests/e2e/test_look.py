@@ -20,9 +20,9 @@ def root(filled, tmp_path):
     return tmp_path / "ws"
 
 
-def test_what_if_shows_and_changes_nothing(root, authface):
+def test_what_if_shows_and_changes_nothing(root, authface_here):
     before = Store(Workspace(root), VERDICTS).read()
-    done = authface("filter", "-w", root, "--what-if", "qsize_px >= 450", "--json")
+    done = authface_here("filter", "-w", root, "--what-if", "qsize_px >= 450", "--json")
     assert done.returncode == 0, done.stderr
     change = json.loads(done.stdout)
     assert change["replaced"] == ["face_size"]
@@ -33,7 +33,7 @@ def test_what_if_shows_and_changes_nothing(root, authface):
     with Image.open(root / change["picture"]) as sheet:
         assert sheet.width > 1000
     assert Store(Workspace(root), VERDICTS).read().equals(before)
-    added = authface("filter", "-w", root, "--what-if", "niqe<=1")
+    added = authface_here("filter", "-w", root, "--what-if", "niqe<=1")
     assert "(a new gate): 0 faces kept" in added.stdout
 
 
@@ -46,43 +46,43 @@ def test_what_if_shows_and_changes_nothing(root, authface):
         (["--json"], "--json goes with --what-if"),
     ],
 )
-def test_what_if_that_cannot_be(filled, authface, words, said):
-    done = authface("filter", "-w", filled, *words)
+def test_what_if_that_cannot_be(filled, authface_here, words, said):
+    done = authface_here("filter", "-w", filled, *words)
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_a_faces_whole_story(filled, authface):
+def test_a_faces_whole_story(filled, authface_here):
     faces = Store(Workspace(filled), FACES).read_pandas(["face_id", "photo_id", "qsize_px"])
     small = faces.loc[faces["qsize_px"].idxmin()]
-    told = authface("explain", small["face_id"], "-w", filled).stdout
+    told = authface_here("explain", small["face_id"], "-w", filled).stdout
     for words in (
         f"Face {small['face_id']}: dropped", "licence: own", "dropped at face_size: qsize_px < 224", "landmarks by dlib",
         "kept at pepper_noise",
     ):  # fmt: skip
         assert words in told
-    story = json.loads(authface("explain", small["photo_id"], "-w", filled, "--json").stdout)
+    story = json.loads(authface_here("explain", small["photo_id"], "-w", filled, "--json").stdout)
     assert [one["face"]["face_id"] for one in story["faces"]] == [small["face_id"]]
     assert story["faces"][0]["kept"] is False
     assert {row["metric"] for row in story["faces"][0]["scores"]} >= {"pepper", "skin", "niqe", "skin_tone"}
     assert {row["device"] for row in story["faces"][0]["scores"]} == {"cpu"}
-    unknown = authface("explain", "fs_nobody", "-w", filled)
+    unknown = authface_here("explain", "fs_nobody", "-w", filled)
     assert unknown.returncode == 2
     assert "no photograph or face 'fs_nobody'" in unknown.stderr
-    assert authface("explain", os.fsdecode(b"fs_\xff"), "-w", filled).returncode == 2
+    assert authface_here("explain", os.fsdecode(b"fs_\xff"), "-w", filled).returncode == 2
 
 
-def test_what_was_forgotten_is_not_told(root, authface):
+def test_what_was_forgotten_is_not_told(root, authface_here):
     photo_id = Store(Workspace(root), FACES).read_pandas(["photo_id"])["photo_id"].iloc[0]
-    assert authface("forget", photo_id, "-w", root, "--why", "asked", "--yes").returncode == 0
-    done = authface("explain", photo_id, "-w", root)
+    assert authface_here("forget", photo_id, "-w", root, "--why", "asked", "--yes").returncode == 0
+    done = authface_here("explain", photo_id, "-w", root)
     assert done.returncode == 2
     assert "was forgotten here" in done.stderr
 
 
-def test_the_report_tells_the_balance(root, authface):
-    done = authface("report", "-w", root, "--json")
+def test_the_report_tells_the_balance(root, authface_here):
+    done = authface_here("report", "-w", root, "--json")
     found = json.loads(done.stdout)
     facets = {facet["name"]: facet for facet in found["balance"]}
     assert {"Skin tone", "View", "Tilt", "Light from", "Lightness", "Tags: view"} <= set(facets)

@@ -31,7 +31,7 @@ def same(one, two):
     [
         ("ema_decay=0.9", "warmup_steps=3"),
         ("optimiser=adamw-8bit", "caption_dropout=0.5", "tag_order=shuffled"),
-        ("optimiser=adamw-8bit-bf16", "mixed_precision=bf16", "batch=1", "micro_batch=1"),
+        ("optimiser=adamw-8bit-bf16", "mixed_precision=bf16", "batch=1", "micro_batch=1", "resolution_px=64"),
         ("step_in_backward=true", "clip_norm=0", "offset_noise=0.1", "min_snr_gamma=5"),
         ("lora_rank=4", "micro_batch=2", "gradient_checkpointing=true"),
         ("schedule=cosine", "workers=2"),

@@ -272,3 +272,28 @@ def test_restore_degrade_and_refusals(trained, tmp_path, authface_here, filled):
     done = authface_here("restore", "--model", trained / "runs/prior-tiny", "--input", degraded, "--output", alone)
     assert done.returncode == 2
     assert "is no restorer" in done.stderr
+
+
+def test_lora_layers_are_a_file_of_their_own_and_part_of_the_model(trained, tmp_path, authface_here):
+    from safetensors.torch import load_file
+
+    from authface_train.sdxl import tiny_sdxl
+
+    run = tmp_path / "run"
+    words = ("--set", "lora_rank=4", "--set", "learning_rate=0.01", "--set", "audit=false", "--steps", 3)
+    done = authface_here("train-prior", "--preset", "tiny", *words, "--output", run, "-w", trained)
+    assert done.returncode == 0, done.stderr
+    saved = load_file(run / "unet/diffusion_pytorch_model.safetensors")
+    base = tiny_sdxl(0)
+    before = {name: value.clone() for name, value in base.unet.state_dict().items()}
+    assert saved.keys() == before.keys()
+    base.load_lora_weights(run / "lora")
+    base.fuse_lora()
+    base.unload_lora_weights()
+    fused = base.unet.state_dict()
+    changed = [name for name in saved if not torch.equal(saved[name], before[name])]
+    assert changed
+    assert all("attn" in name for name in changed)
+    assert all(torch.allclose(saved[name], fused[name], atol=1e-6) for name in saved)
+    checkpoint = load_file(run / "checkpoints/step-00000003/unet.safetensors")
+    assert all("lora" in name for name in checkpoint)  # the frozen weights are the base's, and need not be kept again

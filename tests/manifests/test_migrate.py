@@ -20,7 +20,7 @@ def write_old(workspace, version: int) -> None:
     pq.write_table(table.replace_schema_metadata(metadata), folder / "part-00000001-0123abcd.parquet")
 
 
-def test_migrate_copies_upgrades_and_is_idempotent(workspace, monkeypatch, authface):
+def test_migrate_copies_upgrades_and_is_idempotent(workspace, monkeypatch, authface_here):
     write_old(workspace, 0)
     monkeypatch.setitem(migrate.STEPS, ("scores", 0), lambda table: table.rename_columns({"score": "value"}))
     assert migrate.outdated(workspace) == {"scores": 1}
@@ -34,17 +34,17 @@ def test_migrate_copies_upgrades_and_is_idempotent(workspace, monkeypatch, authf
     assert migrate.outdated(workspace) == {}
 
 
-def test_the_command_asks_first_and_reading_points_to_it(workspace, authface):
+def test_the_command_asks_first_and_reading_points_to_it(workspace, authface_here):
     write_old(workspace, 0)
-    refused = authface("status", "-w", workspace.root)
+    refused = authface_here("status", "-w", workspace.root)
     assert refused.returncode == 2
     assert "authface migrate" in refused.stderr
-    asked = authface("migrate", "-w", workspace.root)
+    asked = authface_here("migrate", "-w", workspace.root)
     assert asked.returncode == 0
     assert "1 parts of scores would be rewritten" in asked.stdout
     assert migrate.outdated(workspace) == {"scores": 1}
-    assert authface("migrate", "-w", workspace.root, "--yes").returncode == 0
-    assert authface("status", "-w", workspace.root).returncode == 0
+    assert authface_here("migrate", "-w", workspace.root, "--yes").returncode == 0
+    assert authface_here("status", "-w", workspace.root).returncode == 0
 
 
 def test_steps_run_in_order():

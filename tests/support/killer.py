@@ -11,8 +11,6 @@ import sys
 
 from authface_data.captions.llava import LlavaStage
 from authface_data.engine import local
-from authface_train import checkpoint, run
-from authface_train.data import cache
 from manifests.workspace import Workspace
 
 stop, words = int(sys.argv[1]), sys.argv[2:]
@@ -34,7 +32,10 @@ def counted(original):
 
 for name in ("write_bytes", "rename", "remove"):
     setattr(Workspace, name, counted(getattr(Workspace, name)))
-if words[0].startswith("train"):
+if words[0].startswith("train"):  # torch is slow to import, and the others do not need it
+    from authface_train import checkpoint, run
+    from authface_train.data import cache
+
     cache.PART_RECORDS = 2
     run.Run.log = counted(run.Run.log)
     for module in (checkpoint, run):

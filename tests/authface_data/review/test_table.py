@@ -261,26 +261,26 @@ def test_decisions_follow_a_face_to_its_new_id(reviewed):
 
 
 @pytest.mark.slow
-def test_the_commands(filled_workspace, authface, tmp_path):
+def test_the_commands(filled_workspace, authface_here, tmp_path):
     table = tmp_path / "review.csv"
-    assert authface("review", "export", "-w", filled_workspace, "--csv", table, "--near-threshold", 3).returncode == 0
+    assert authface_here("review", "export", "-w", filled_workspace, "--csv", table, "--near-threshold", 3).returncode == 0
     rows = rows_of(table.read_bytes())
     assert len(rows) == 3
     rows[0]["decision"] = "keep"
     table.write_bytes(written(rows))
     no_text = os.fsdecode(b"an\xffa")
-    assert "(an?a)" in authface("review", "import", table, "-w", filled_workspace, "--reviewer", no_text).stdout
-    shown = authface("review", "import", table, "-w", filled_workspace, "--reviewer", "anna")
+    assert "(an?a)" in authface_here("review", "import", table, "-w", filled_workspace, "--reviewer", no_text).stdout
+    shown = authface_here("review", "import", table, "-w", filled_workspace, "--reviewer", "anna")
     assert f"{rows[0]['id']}: " in shown.stdout
     assert "Nothing is recorded yet" in shown.stdout
     assert Store(Workspace(filled_workspace), DECISIONS).read().num_rows == 0
     assert (
         "1 decisions recorded"
-        in authface("review", "import", table, "-w", filled_workspace, "--reviewer", "anna", "--yes").stdout
+        in authface_here("review", "import", table, "-w", filled_workspace, "--reviewer", "anna", "--yes").stdout
     )
-    wrong = authface("review", "export", "-w", filled_workspace, "--csv", table, "--sample", 3, "--all")
+    wrong = authface_here("review", "export", "-w", filled_workspace, "--csv", table, "--sample", 3, "--all")
     assert wrong.returncode == 2
-    story = authface("explain", rows[0]["id"], "-w", filled_workspace).stdout
+    story = authface_here("explain", rows[0]["id"], "-w", filled_workspace).stdout
     assert f"Face {rows[0]['id']}: kept" in story
     assert "anna, " in story
 

@@ -141,7 +141,7 @@ def test_authface_hq_captions_in_whatever_form(tmp_path, said, tags):
 
 
 @pytest.mark.slow
-def test_authface_hq_from_files_to_captions_that_train(tmp_path, authface, filled, weights):
+def test_authface_hq_from_files_to_captions_that_train(tmp_path, authface_here, filled, weights):
     """Its pictures are taken whole, its captions are qwen's, and without a basis training refuses them."""
     faces = manifest(filled, "faces")
     home = tmp_path / "hq/woman"
@@ -150,8 +150,8 @@ def test_authface_hq_from_files_to_captions_that_train(tmp_path, authface, fille
         (home / f"woman_{number}.png").write_bytes((filled / path).read_bytes())
         (home / f"woman_{number}_qwen.json").write_text(json.dumps({"caption": "a portrait, blue suit, headshot"}))
     root = tmp_path / "ws"
-    assert authface("init", root, "--preset", "embedded").returncode == 0
-    done = authface("collect", "-w", root, "--source", "authface-hq", "--path", tmp_path / "hq")
+    assert authface_here("init", root, "--preset", "embedded").returncode == 0
+    done = authface_here("collect", "-w", root, "--source", "authface-hq", "--path", tmp_path / "hq")
     assert done.returncode == 0, done.stderr
     assert "no licence basis" in done.stdout
     captions = manifest(root, "captions")
@@ -159,7 +159,7 @@ def test_authface_hq_from_files_to_captions_that_train(tmp_path, authface, fille
     assert len(captions) == 3
     assert list(captions["semantic_tags"].iloc[0]) == ["blue suit"]
     assert list(captions["photographic_tags"].iloc[0]) == ["head and shoulders", "portrait"]
-    assert authface("filter", "-w", root, "--metrics", "").returncode == 0
+    assert authface_here("filter", "-w", root, "--metrics", "").returncode == 0
     made = manifest(root, "faces")
     assert set(made["face_id"]) <= set(captions["face_id"])
     assert (made["pad_fraction"] == 0).all()
@@ -173,7 +173,7 @@ def test_authface_hq_from_files_to_captions_that_train(tmp_path, authface, fille
     view = training_view(Workspace(root), allow_unknown_licence=True)
     assert set(view["captioner"]) == {"qwen"}
     assert set(view["caption"]) == {"blue suit, head and shoulders, portrait"}
-    again = authface(
+    again = authface_here(
         "collect", "-w", root, "--source", "authface-hq", "--path", tmp_path / "hq", "--licence-basis", "other:x", "--yes"
     )
     assert again.returncode == 0, again.stderr
@@ -181,7 +181,7 @@ def test_authface_hq_from_files_to_captions_that_train(tmp_path, authface, fille
 
 
 @pytest.mark.slow
-def test_ffhq_landmarks_are_taken_as_they_come(tmp_path, authface, filled, weights):
+def test_ffhq_landmarks_are_taken_as_they_come(tmp_path, authface_here, filled, weights):
     row = manifest(filled, "faces").iloc[0]
     home = tmp_path / "ffhq"
     home.mkdir()
@@ -191,9 +191,9 @@ def test_ffhq_landmarks_are_taken_as_they_come(tmp_path, authface, filled, weigh
     entry = {**FFHQ_ENTRY, "image": {"pixel_size": [1024, 1024], "face_landmarks": points}}
     (home / "ffhq-dataset-v2.json").write_text(json.dumps({"7": entry}))
     root = tmp_path / "ws"
-    assert authface("init", root, "--preset", "embedded").returncode == 0
-    assert authface("collect", "-w", root, "--source", "ffhq", "--path", home).returncode == 0
-    assert authface("filter", "-w", root, "--metrics", "").returncode == 0
+    assert authface_here("init", root, "--preset", "embedded").returncode == 0
+    assert authface_here("collect", "-w", root, "--source", "ffhq", "--path", home).returncode == 0
+    assert authface_here("filter", "-w", root, "--metrics", "").returncode == 0
     face = manifest(root, "faces").iloc[0]
     assert face["landmark_backend"] == "source"
     assert np.allclose(np.stack(face["landmarks_crop_px"]), np.stack(row["landmarks_crop_px"]), atol=1e-6)
@@ -205,12 +205,12 @@ def test_ffhq_landmarks_are_taken_as_they_come(tmp_path, authface, filled, weigh
 
 @pytest.mark.slow
 @pytest.mark.parametrize("keep", ["copy", "hardlink", "reference"])
-def test_how_files_are_kept(tmp_path, authface, keep):
+def test_how_files_are_kept(tmp_path, authface_here, keep):
     original = paint(tmp_path / "in/1.png")
     root = tmp_path / "ws"
-    assert authface("init", root, "--preset", "embedded").returncode == 0
+    assert authface_here("init", root, "--preset", "embedded").returncode == 0
     words = ("collect", "-w", root, "--source", "folder", "--path", tmp_path / "in", "--licence-basis", "own", "--files", keep)
-    done = authface(*words)
+    done = authface_here(*words)
     assert done.returncode == 0, done.stderr
     row = manifest(root, "photos").iloc[0]
     kept = root / row["path"]
@@ -218,28 +218,28 @@ def test_how_files_are_kept(tmp_path, authface, keep):
     assert kept.is_symlink() == (keep == "reference")
     assert (os.stat(kept).st_ino == original.stat().st_ino) == (keep != "copy")
     assert not os.path.isabs(row["path"])
-    assert authface(*words).stdout.startswith("0 photographs collected")
+    assert authface_here(*words).stdout.startswith("0 photographs collected")
     if keep == "reference":
         original.unlink()
-        gone = authface("collect", "-w", root, "--source", "folder", "--refresh")
+        gone = authface_here("collect", "-w", root, "--source", "folder", "--refresh")
         assert f"authface forget -- {row['photo_id']}" in gone.stdout
     elif keep == "hardlink":
-        assert authface("forget", "-w", root, row["photo_id"], "--yes").returncode == 0
+        assert authface_here("forget", "-w", root, row["photo_id"], "--yes").returncode == 0
         assert original.exists()  # the owner's file is the owner's
         assert not list((root / "photos").iterdir())
 
 
 @pytest.mark.slow
-def test_place_is_kept_only_where_asked_for(tmp_path, authface):
+def test_place_is_kept_only_where_asked_for(tmp_path, authface_here):
     exif = Image.Exif()
     exif[0x8825] = {1: "N", 2: (52.0, 30.0, 15.5), 3: "W", 4: (13.0, 24.0, 0.5)}
     original = paint(tmp_path / "in/1.jpg", exif=exif)
     for asked in (False, True):
         root = tmp_path / f"ws{asked}"
-        assert authface("init", root, "--preset", "embedded").returncode == 0
+        assert authface_here("init", root, "--preset", "embedded").returncode == 0
         settings = root / "authface.toml"
         settings.write_text(f"[collect]\nstore_place = {str(asked).lower()}\n" + settings.read_text().split("\n\n", 1)[1])
-        done = authface("collect", "-w", root, "--source", "folder", "--path", tmp_path / "in", "--licence-basis", "own")
+        done = authface_here("collect", "-w", root, "--source", "folder", "--path", tmp_path / "in", "--licence-basis", "own")
         assert done.returncode == 0, done.stderr
         row = manifest(root, "photos").iloc[0]
         kept = root / row["path"]
@@ -254,10 +254,10 @@ def test_place_is_kept_only_where_asked_for(tmp_path, authface):
 
 
 @pytest.mark.slow
-def test_options_of_other_sources_and_a_missing_basis_are_mistakes(tmp_path, authface):
+def test_options_of_other_sources_and_a_missing_basis_are_mistakes(tmp_path, authface_here):
     paint(tmp_path / "in/1.png")
     root = tmp_path / "ws"
-    assert authface("init", root, "--preset", "embedded").returncode == 0
+    assert authface_here("init", root, "--preset", "embedded").returncode == 0
     common = ("collect", "-w", root, "--source", "folder", "--path", tmp_path / "in")
     for words, said in (
         (("--query", "face", "--licence-basis", "own"), "--query means nothing to --source folder"),
@@ -265,9 +265,9 @@ def test_options_of_other_sources_and_a_missing_basis_are_mistakes(tmp_path, aut
         ((), "--licence-basis is missing"),
         (("--licence-basis", "  "), "--licence-basis is empty"),
     ):
-        done = authface(*common, *words)
+        done = authface_here(*common, *words)
         assert done.returncode == 2
         assert said in done.stderr
     (tmp_path / "in/list.csv").write_text("file,licence_basis\n1.png,public-domain\n")
-    assert authface(*common).returncode == 0  # each says its own
+    assert authface_here(*common).returncode == 0  # each says its own
     assert list(manifest(root, "photos")["licence_basis"]) == ["public-domain"]
