@@ -38,8 +38,8 @@ def onlookers(
     accelerator: Accelerator,
     folder: Path,
 ) -> list[Any]:
-    """For `trainer.onlookers`. latents: of the training set and of held-out people; prompts: those of both, and of what is drawn;
-    folder: the run's."""
+    """For `trainer.onlookers`. latents: of the training set and of held-out people; prompts: those of both, and of what is
+    drawn; folder: the run's."""
     part = trainer.parts["unet"]
     drawing = Drawing(
         settings,
@@ -54,11 +54,8 @@ def onlookers(
     )
     if not settings.audit:
         return [drawing]
-    paths = {
-        key: path
-        for view in (rows.training, rows.held_out)
-        for key, path in zip(view["crop_sha256"], view["crop_path"], strict=True)
-    }
+    everyone = pd.concat([rows.training, rows.held_out])
+    paths = dict(zip(everyone["crop_sha256"], everyone["crop_path"], strict=True))
     neighbours = Neighbours(
         *latents,
         lambda key: load_crop(workspace, paths[key], settings.resolution_px),
@@ -85,6 +82,5 @@ def probe(view: pd.DataFrame, latents: Latents, prompts: Prompts, orders: int) -
     """Up to PROBED faces of a view, always the same. orders: prompts per face."""
     ids = view["face_id"].tolist()
     places = sorted(range(len(ids)), key=lambda place: short_hash(ids[place], 16))[:PROBED]
-    return Probe(
-        [latents[place] for place in places], [prompts[place * orders] for place in places], [ids[place] for place in places]
-    )
+    own = [prompts[place * orders] for place in places]
+    return Probe([latents[place] for place in places], own, [ids[place] for place in places])

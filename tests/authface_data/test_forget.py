@@ -187,9 +187,8 @@ def test_photographs_of_the_same_pixels_go_together_and_near_ones_are_named(tmp_
             image.save(folder / name)
         image.resize((image.width * 3 // 4, image.height * 3 // 4)).save(folder / "c.jpg", quality=90)
     assert authface_here("init", root, "--preset", "embedded").returncode == 0
-    assert (
-        authface_here("collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own").returncode == 0
-    )
+    words = ("--source", "folder", "--path", folder, "--licence-basis", "own")
+    assert authface_here("collect", "-w", root, *words).returncode == 0
     assert authface_here("filter", "-w", root, "--metrics", "").returncode == 0
     rows = manifest(root, "photos").set_index("description")["photo_id"]
     verdicts = manifest(root, "verdicts")
