@@ -144,3 +144,27 @@ def test_a_run_that_cannot_be_written_is_refused_before_it_begins(root, tmp_path
     assert done.returncode == 2
     assert "GB are free" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_diverges_stops_with_its_last_good_checkpoint(root, tmp_path, authface_here):
+    words = ["--set", "learning_rate=1e12", "--set", "checkpoint_every=1", "--steps", 40, "--output", tmp_path / "run"]
+    done = authface_here(*WORDS, "-w", root, *words)
+    assert done.returncode == 4
+    assert "is not a number; stopped, the last checkpoint is kept" in done.stderr
+    step = int(done.stderr.split("step ")[1].split(":")[0])
+    assert step > 1
+    assert (tmp_path / f"run/checkpoints/step-{step - 1:08d}/state.json").is_file()
+    assert not (tmp_path / f"run/checkpoints/step-{step:08d}").exists()
+    assert not (tmp_path / "run/model_index.json").exists()
+
+
+def test_out_of_memory_is_one_line(root, tmp_path, authface_here, monkeypatch):
+    from authface_train.prior import PriorTrainer
+
+    def step(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(PriorTrainer, "step", step)
+    done = authface_here(*WORDS, "-w", root, "--output", tmp_path / "run")
+    assert done.returncode == 2
+    assert "out of memory with micro_batch 4" in done.stderr
