@@ -18,11 +18,11 @@ from authface_train.rehearsal import PriorRehearsal, RestorerRehearsal
 from authface_train.sdxl import tiny_sdxl
 from manifests.errors import UserMistake
 
+pytestmark = pytest.mark.slow  # rehearsals take seconds each
 CPU = torch.device("cpu")
 GROWTH = Path(__file__).parents[1] / "support" / "growth.py"
 
 
-@pytest.mark.slow
 def test_memory_is_within_a_quarter_of_what_a_growing_process_takes():
     done = subprocess.run(
         [sys.executable, GROWTH, "batch=2", "micro_batch=1", "ema_decay=0.9"], capture_output=True, text=True, timeout=300
@@ -134,7 +134,6 @@ def test_every_card_preset_changes_the_card_and_not_the_training(stage):
         assert own.micro_batch is None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["prior", "restorer"])
 def test_a_dry_run_takes_no_step_and_leaves_nothing(filled, tmp_path, authface_here, stage):
     words = ["train-prior"] if stage == "prior" else ["train-restore", "--base", "tiny"]
@@ -155,7 +154,6 @@ def test_a_dry_run_takes_no_step_and_leaves_nothing(filled, tmp_path, authface_h
     assert "batch 4 = 4 x 1 accumulated x 1 processes" in shown.stdout
 
 
-@pytest.mark.slow
 def test_what_does_not_fit_names_the_preset_that_does(filled, tmp_path, authface_here, monkeypatch, capsys):
     for module in (start, dry_run):
         monkeypatch.setattr(module, "capacity", lambda device, world: 14e6)

@@ -14,6 +14,9 @@ from authface_train.sdxl import tiny_sdxl
 from authface_train.single_file import unet_name, vae_name
 
 
+pytestmark = pytest.mark.slow
+
+
 def text_config(layers, width):
     return CLIPTextConfig(
         hidden_size=width, intermediate_size=2 * width, num_attention_heads=4, num_hidden_layers=layers, projection_dim=width,

@@ -104,6 +104,7 @@ def test_attention_is_torchs_own():
     assert kinds == {"AttnProcessor2_0"}
 
 
+@pytest.mark.slow
 def test_twenty_steps_at_the_papers_rate_move_fp32_weights_and_not_bf16_ones():
     """The spacing of bf16 numbers at .02 is 1.2e-4; a step of Adam is the learning rate, 5e-7."""
     trainer = make_trainer("mixed_precision=bf16", "learning_rate=5e-7", "weight_decay=0", "batch=1", "micro_batch=1", cells=4)
@@ -127,6 +128,7 @@ def test_twenty_steps_at_the_papers_rate_move_fp32_weights_and_not_bf16_ones():
         assert torch.equal(value[large], before[name][large])
 
 
+@pytest.mark.slow
 def test_stochastic_rounding_moves_bf16_weights():
     trainer = make_trainer(
         "mixed_precision=bf16", "optimiser=adamw-8bit-bf16", "learning_rate=1e-5", "weight_decay=0", "batch=1", "micro_batch=1"
@@ -142,6 +144,7 @@ def test_stochastic_rounding_moves_bf16_weights():
     assert 0 < float((change[large] > 0).float().mean()) < 0.9
 
 
+@pytest.mark.slow
 def test_eight_bit_moments_learn_like_plain_ones():
     plain, eight = make_trainer(), make_trainer("optimiser=adamw-8bit")
     a, b = (np.array([float(told.means["loss"]) for told in take_steps(trainer, 12)]) for trainer in (plain, eight))
@@ -150,6 +153,7 @@ def test_eight_bit_moments_learn_like_plain_ones():
     assert any(own["state1"].dtype == torch.uint8 for own in eight.parts["unet"].optimiser.optimizer.state.values())
 
 
+@pytest.mark.slow
 def test_stepping_in_the_backward_pass_gives_the_same_bits_and_keeps_no_gradient():
     plain, inside = make_trainer("clip_norm=0"), make_trainer("clip_norm=0", "step_in_backward=true")
     take_steps(plain, 3)
