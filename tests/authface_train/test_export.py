@@ -13,7 +13,6 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from authface_train.sdxl import tiny_sdxl
 from authface_train.single_file import unet_name, vae_name
 
-
 pytestmark = pytest.mark.slow
 
 
