@@ -85,7 +85,7 @@ def plan(
         batch=settings.batch,
         micro_batch=micro,
         accumulation=pieces,
-        memory_gb={**{name: _gb(size) for name, size in asdict(found).items()}, "cache": 0.0},
+        memory_gb={name: _gb(size) for name, size in asdict(found).items()},
         memory_total_gb=_gb(found.total),
         memory_there_gb=_gb(there),
         fits=fits and disk <= free,
@@ -145,9 +145,10 @@ def show(found: Plan, as_json: bool) -> None:
     table.add_column("what")
     table.add_column("GB", justify="right")
     for name, size in found.memory_gb.items():
-        table.add_row("cache (memory-mapped, on disk)" if name == "cache" else name, f"{size:.2f}")
+        table.add_row(name, f"{size:.2f}")
     table.add_row("[bold]together", f"[bold]{found.memory_total_gb:.2f}")
     table.add_row("there", f"{found.memory_there_gb:.2f}")
+    table.add_row("cache, mapped from disk and not counted", f"{found.cache_gb:.2f}")
     console.print(table)
     if found.micro_batch:
         share = f"{found.micro_batch} x {found.accumulation} accumulated x {found.processes} processes"

@@ -74,7 +74,7 @@ class Run:
         free = FREE_ON_RESUME if now["settings"]["schedule"] == "constant" else FREE_ON_RESUME - {"steps"}
         if not now["settings"]["exact_resume"]:
             free = free | FREE_WHERE_INEXACT
-        old = {**_flat(before["settings"]), "processes": before["processes"]}
+        old = {**_flat(before["settings"]), "processes": before.get("processes")}
         for name, value in {**_flat(now["settings"]), "processes": now["processes"]}.items():
             if old.get(name) == value or name in free or name.startswith(("draw.", "audit")):
                 continue

@@ -140,7 +140,7 @@ def test_a_dry_run_takes_no_step_and_leaves_nothing(filled, tmp_path, authface_h
     done = authface_here(*words, "--preset", "tiny", "-w", filled, "--output", tmp_path / "run", "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert set(found["memory_gb"]) == {"parameters", "gradients", "optimiser", "average", "activations", "cache"}
+    assert set(found["memory_gb"]) == {"parameters", "gradients", "optimiser", "average", "activations"}
     assert found["memory_total_gb"] == pytest.approx(sum(found["memory_gb"].values()))
     assert found["fits"] is True
     assert (found["steps"], found["batch"], found["micro_batch"], found["accumulation"]) == (20, 4, 4, 1)
