@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from accelerate import Accelerator
@@ -67,6 +67,20 @@ class Cache:
         data = save(tensors, metadata={"keys": json.dumps(keys)})
         self.workspace.write_bytes(f"{self.folder}/{short_hash(' '.join(keys), 16)}.safetensors", data)
         self.look()
+
+
+class Kept(Sequence[Any]):
+    """Records in a row of keys, looked up as they are asked for: a subclass says what of them."""
+
+    def __init__(self, cache: Any, keys: list[str]):
+        self.cache, self.keys = cache, keys
+
+    def part(self, first: int, end: int | None = None) -> Self:
+        """Those of some keys after one another."""
+        return type(self)(self.cache, self.keys[first:end])
+
+    def __len__(self) -> int:
+        return len(self.keys)
 
 
 def fill(

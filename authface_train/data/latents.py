@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 
-from authface_train.data.cache import Cache, Record, Report, fill
+from authface_train.data.cache import Cache, Kept, Record, Report, fill
 from authface_train.data.crops import load_crop
 from authface_train.data.digest import model_digest
 from manifests.errors import UserMistake
@@ -18,18 +18,8 @@ from manifests.fingerprint import fingerprint
 from manifests.workspace import Workspace
 
 
-class Latents(Sequence[torch.Tensor]):
+class Latents(Kept):
     """(2 flips, mean and std, channels, h, w) float32 of each row of a view; index 1 of flips is mirrored."""
-
-    def __init__(self, cache: Cache, keys: list[str]):
-        self.cache, self.keys = cache, keys
-
-    def part(self, first: int, end: int | None = None) -> Latents:
-        """Those of some rows after one another."""
-        return Latents(self.cache, self.keys[first:end])
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
     def __getitem__(self, index: Any) -> Any:
         return self.cache[self.keys[index]]["latents"]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 
-from authface_train.data.cache import Cache, Record, Report, fill
+from authface_train.data.cache import Cache, Kept, Record, Report, fill
 from authface_train.data.digest import model_digest, tokenizer_digest
 from manifests.fingerprint import fingerprint
 from manifests.workspace import Workspace
@@ -24,18 +24,8 @@ class Embedding(NamedTuple):
     pooled: torch.Tensor
 
 
-class Prompts(Sequence[Embedding]):
+class Prompts(Kept):
     """The embedding of each of a row of captions."""
-
-    def __init__(self, cache: Cache, keys: list[str]):
-        self.cache, self.keys = cache, keys
-
-    def part(self, first: int, end: int | None = None) -> Prompts:
-        """Those of some captions after one another."""
-        return Prompts(self.cache, self.keys[first:end])
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
     def __getitem__(self, index: Any) -> Any:
         record = self.cache[self.keys[index]]
