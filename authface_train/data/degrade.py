@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from authface_train.data.blur import blur_and_resize, gaussian_kernel
 from manifests.errors import UserMistake
 
-KERNEL = 41
 REFERENCE_PX = 512  # the side that blur and noise are meant for: pictures are brought to it first
 
 
@@ -97,21 +97,26 @@ def degrade(picture: np.ndarray, drawn: Drawn) -> np.ndarray:
     import cv2
 
     height, width = picture.shape[:2]
-    image = picture.astype(np.float32) / 255
-    image = cv2.filter2D(image, -1, blur_kernel(drawn.sigmas_px, drawn.turn_rad), borderType=cv2.BORDER_REFLECT_101)
-    size = (max(int(width // drawn.down), 1), max(int(height // drawn.down), 1))
-    image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-    noise = np.random.default_rng(drawn.noise_seed).standard_normal(image.shape, np.float32) * (drawn.noise / 255)
+    image = np.multiply(picture, 1 / 255, dtype=np.float32)
+    small = max(int(width // drawn.down), 1), max(int(height // drawn.down), 1)
+    image = blur_and_resize(image, gaussian_kernel(drawn.sigmas_px, drawn.turn_rad), *small)
+    noise = np.random.default_rng(drawn.noise_seed).standard_normal(image.shape, np.float32)
+    noise *= drawn.noise / 255
     image = _jpeg(np.clip(image + noise, 0, 1), drawn.jpeg)
     image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     if drawn.shift:
-        image = np.clip(image + np.array(drawn.shift, np.float32), 0, 1)
+        image += np.array(drawn.shift, np.float32)
+        np.clip(image, 0, 1, out=image)
     if drawn.grey:
         image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     if drawn.jitter:
         image = _jittered(image, drawn.jitter, drawn.jitter_order)
-    image = np.clip(image, 0, 1)
-    return (np.rint(image * 255) / 255 if drawn.rounded else image).astype(np.float32)
+    image = np.clip(image, 0, 1, out=image)
+    if drawn.rounded:
+        image *= 255
+        np.rint(image, out=image)
+        image /= 255
+    return image
 
 
 def at_size(image: np.ndarray, side_px: int) -> np.ndarray:
@@ -122,17 +127,6 @@ def at_size(image: np.ndarray, side_px: int) -> np.ndarray:
         return image
     how = cv2.INTER_AREA if side_px < len(image) else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, (side_px, side_px), interpolation=how))
-
-
-def blur_kernel(sigmas_px: tuple[float, float], turn_rad: float) -> np.ndarray:
-    """(41, 41) Gaussian that sums to 1, its axes turned."""
-    cos, sin = np.cos(turn_rad), np.sin(turn_rad)
-    spin = np.array([[cos, -sin], [sin, cos]])
-    inverse = np.linalg.inv(spin @ np.diag(np.square(sigmas_px)) @ spin.T)
-    ys, xs = np.mgrid[:KERNEL, :KERNEL] - KERNEL // 2
-    points = np.stack([xs, ys], axis=-1)
-    kernel = np.exp(-0.5 * np.einsum("...i,ij,...j", points, inverse, points))
-    return (kernel / kernel.sum()).astype(np.float32)
 
 
 def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:
@@ -146,21 +140,26 @@ def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def _jittered(image: np.ndarray, amounts: tuple[float, float, float, float], order: tuple[int, ...]) -> np.ndarray:
-    """Brightness, contrast, saturation and hue changed, in the order given."""
+    """Brightness, contrast, saturation and hue changed, in the order given. The picture given is overwritten."""
     import cv2
 
     brightness, contrast, saturation, hue = amounts
     for operation in order:
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
         if operation == 0:
-            image = image * brightness
+            image *= brightness
         elif operation == 1:
-            image = grey.mean() + (image - grey.mean()) * contrast
+            mean = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).mean()
+            image *= contrast
+            image += (1 - contrast) * mean
         elif operation == 2:
-            image = grey + (image - grey) * saturation
+            grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+            grey *= 1 - saturation
+            image *= saturation
+            image += grey[..., None]
         else:
             hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-            hsv[..., 0] = (hsv[..., 0] + hue * 360) % 360
+            hsv[..., 0] += hue * 360 + (360 if hue < 0 else 0)
+            hsv[..., 0][hsv[..., 0] >= 360] -= 360
             image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-        image = np.clip(image, 0, 1).astype(np.float32)
+        np.clip(image, 0, 1, out=image)
     return image
