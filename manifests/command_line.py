@@ -7,6 +7,7 @@ import errno
 import json
 import shlex
 import signal
+import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +31,18 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Answer for a machine."
 
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def run_command(*words: object) -> None:
+    """Show a command of authface and run it, as a process of its own. Its failure is the caller's, with the same code."""
+    line = [str(word) for word in words]
+    console.print(f"\n[bold cyan]$ authface {escape(shlex.join(line))}[/]")
+    # -P: a workspace's own folder `manifests` must not be taken for the package, should this be started in one.
+    done = subprocess.run([sys.executable, "-P", "-m", "cli", *line])
+    if done.returncode:
+        failure = AuthfaceError(f"`authface {line[0]}` ended with code {done.returncode}: see above")
+        failure.exit_code = done.returncode
+        raise failure
 
 
 def wants_retry(value: str | None) -> bool:

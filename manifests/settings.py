@@ -111,6 +111,7 @@ class Splits(Section):
     val: float = Field(0.05, ge=0, lt=1)
     test: float = Field(0.0, ge=0, lt=1)
     seed: int = 0
+    people: dict[str, Literal["train", "val", "test"]] = Field({}, description="person -> the split it is pinned to")
 
     @model_validator(mode="after")
     def _leaves_some_to_train_on(self) -> Splits:

@@ -113,7 +113,8 @@ def splits(photos: pd.DataFrame, settings: Splits, radius: int = 0) -> pd.Series
 
     Photos that share their pixels, a photographer or a known person form one group, as do those whose perceptual hashes differ
     in at most `radius` bits, and a group is never divided. The split is a hash of the group's smallest photo_id and the seed:
-    the order of rows does not matter.
+    the order of rows does not matter. A person pinned in `splits.people` brings the whole group along. Raises UserMistake where
+    people of one group are pinned to different splits.
     """
     ids = photos["photo_id"].tolist()
     parent = {photo_id: photo_id for photo_id in ids}
@@ -136,7 +137,17 @@ def splits(photos: pd.DataFrame, settings: Splits, radius: int = 0) -> pd.Series
     for one, other, _ in zip(*near_pairs(bits, bits, radius), strict=True):
         a, b = root(first_of_hash[one]), root(first_of_hash[other])
         parent[max(a, b)] = min(a, b)
-    return pd.Series([_split_of(root(photo_id), settings) for photo_id in ids], index=ids, dtype=object)
+    pinned: dict[str, tuple[str, str]] = {}
+    for photo_id, person in zip(ids, photos["person"], strict=True):
+        if person in settings.people:
+            other, split = pinned.setdefault(root(photo_id), (person, settings.people[person]))
+            if split != settings.people[person]:
+                raise UserMistake(
+                    f"splits.people pins {other} to {split} and {person} to {settings.people[person]}, but photographs, a "
+                    f"photographer or near-duplicates join them (at {photo_id}): pin them to one split"
+                )
+    split_of = {group: split for group, (_, split) in pinned.items()}
+    return pd.Series([split_of.get(root(one)) or _split_of(root(one), settings) for one in ids], index=ids, dtype=object)
 
 
 def _is_hash(text: object) -> bool:

