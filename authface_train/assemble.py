@@ -79,12 +79,13 @@ def train_restorer(
         with _progress("prompts", accelerator) as report:
             null_prompt = cached_prompts(workspace, pipeline, [""], accelerator, report)[0]
         core = core_of(pipeline)
-        controlnet = make_controlnet(core.unet, settings.seed)
+        controlnet = make_controlnet(core.unet, settings.seed, core.px_per_cell)
         trainer = RestorerTrainer(settings, core, controlnet, workspace, rows.training, latents, null_prompt, accelerator)
         loop.train(trainer, settings, run, accelerator)
     state = saving.final_state(trainer.parts["controlnet"], accelerator)
     if accelerator.is_main_process:
-        saving.save_restorer(run, settings, make_controlnet(load().unet, settings.seed), state, load, prior)
+        fresh = make_controlnet(load().unet, settings.seed, core.px_per_cell)
+        saving.save_restorer(run, settings, fresh, state, load, prior)
     return accelerator.is_main_process
 
 
@@ -125,7 +126,7 @@ def plan_restorer(
     core = core_of(pipeline)
 
     def make(with_micro: Any) -> RestorerTrainer:
-        controlnet = make_controlnet(core.unet, settings.seed)
+        controlnet = make_controlnet(core.unet, settings.seed, core.px_per_cell)
         latents = dry_run.Blank(latent, len(rows.training))
         return RestorerTrainer(with_micro, core, controlnet, workspace, rows.training, latents, prompt, accelerator)
 

@@ -114,7 +114,7 @@ def train(trainer: Trainer, settings: TrainSettings, run: Run, accelerator: Acce
             _Samples(trainer),
             batch_sampler=_MicroBatches(settings, trainer.faces, done, rank, world),
             num_workers=settings.workers,
-            worker_init_fn=_leave_signals_to_the_loop,
+            worker_init_fn=_be_a_worker,
             persistent_workers=settings.workers > 0,
             pin_memory=accelerator.device.type == "cuda",
         )
@@ -148,8 +148,11 @@ def train(trainer: Trainer, settings: TrainSettings, run: Run, accelerator: Acce
                 watch.go_on()
 
 
-def _leave_signals_to_the_loop(_: int) -> None:
-    """Workers finish what the step in hand needs; the loop ends them."""
+def _be_a_worker(_: int) -> None:
+    """Workers finish what the step in hand needs: the loop ends them. Each keeps to one core, as torch does there by itself."""
+    import cv2
+
+    cv2.setNumThreads(1)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 

@@ -10,8 +10,12 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from authface_train.data.prompts import time_ids
+from authface_train.facial_loss.discriminator import PatchDiscriminator
 from authface_train.prior import make_trainable
+from authface_train.sdxl import hint_channels
 from authface_train.settings import PriorSettings, RestorerSettings, TrainSettings
+
+ADAM_BYTES = 16.0  # of a parameter in fp32: itself, its gradient and two moments
 
 
 class _OfUNet:
@@ -62,20 +66,25 @@ class PriorRehearsal(_OfUNet):
 
 
 class RestorerRehearsal(_OfUNet):
-    """Stage II: the ControlNet beside the frozen U-Net. Without the discriminators, which are small."""
+    """Stage II: the ControlNet beside the frozen U-Net. Of the discriminators, which are small, what Adam keeps."""
 
     def __init__(self, unet: Any, settings: RestorerSettings, px_per_cell: int):
         super().__init__(unet, px_per_cell)
         self.trained, _ = _counts(self._outline(settings, self.unet_outline()))
         frozen, _ = _counts(self.unet_outline())
         self.frozen_bytes = (2.0 if settings.mixed_precision == "bf16" else 4.0) * frozen
+        if settings.facial.weight != "off":
+            judge = PatchDiscriminator(unet.config.in_channels, settings.facial.discriminator_width)
+            self.frozen_bytes += 2 * ADAM_BYTES * sum(parameter.numel() for parameter in judge.parameters())
 
-    @staticmethod
-    def _outline(settings: RestorerSettings, unet: Any) -> Any:
+    def _outline(self, settings: RestorerSettings, unet: Any) -> Any:
         from diffusers import ControlNetModel
 
+        channels = hint_channels(self.px_per_cell)
         with torch.device("meta"):
-            controlnet = ControlNetModel.from_unet(unet, load_weights_from_unet=False).train()
+            controlnet = ControlNetModel.from_unet(
+                unet, conditioning_embedding_out_channels=channels, load_weights_from_unet=False
+            ).train()
         if settings.gradient_checkpointing:
             controlnet.enable_gradient_checkpointing()
             unet.enable_gradient_checkpointing()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -13,36 +12,25 @@ from accelerate import Accelerator
 from diffusers import ControlNetModel
 
 from authface_train.checkpoint import Part
-from authface_train.data.counters import Draw, numpy_generator
-from authface_train.data.crops import load_crop
-from authface_train.data.degrade import REFERENCE_PX, at_size, degrade, preset
-from authface_train.data.degrade import draw as draw_degradation
+from authface_train.data.counters import Draw
+from authface_train.data.pairs import Pairs
 from authface_train.data.prompts import Embedding, time_ids
 from authface_train.facial_loss.loss import FacialLoss, RegionPair
-from authface_train.facial_loss.regions import COLUMNS, flip_boxes
 from authface_train.loop import BANDS, Losses, Sample
 from authface_train.noise import NoiseDraws, by_band
 from authface_train.prior import trained_part
-from authface_train.sdxl import Core
+from authface_train.sdxl import Core, hint_channels
 from authface_train.settings import RestorerSettings
 from authface_train.sharding import clip, without_sync
 from authface_train.watching import Watch
 from manifests.workspace import Workspace
 
 
-def make_controlnet(unet: Any, seed: int) -> Any:
+def make_controlnet(unet: Any, seed: int, px_per_cell: int) -> Any:
     """A ControlNet from the U-Net's encoder; its hint network is new, its zero convolutions make its first output 0."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ControlNetModel.from_unet(unet)
-
-
-def region_boxes(view: pd.DataFrame, size_px: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(faces, 3, 4) box edges in pixels of a crop scaled to size_px, and (faces, 3) visibility: left eye, right eye, mouth."""
-    scale = size_px / view["crop_size_px"].to_numpy(float)
-    boxes = np.stack([np.stack(view[f"{name}_box_crop_px"].tolist()) for name in COLUMNS], axis=1)
-    visible = view[[f"{name}_visible" for name in COLUMNS]].to_numpy(bool, copy=True)
-    return torch.from_numpy(boxes * scale[:, None, None]).float(), torch.from_numpy(visible)
+        return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=hint_channels(px_per_cell))
 
 
 class RestorerTrainer:
@@ -59,11 +47,10 @@ class RestorerTrainer:
         null_prompt: Embedding,
         accelerator: Accelerator,
     ):
-        self.settings, self.accelerator, self.workspace = settings, accelerator, workspace
+        self.settings, self.accelerator = settings, accelerator
         self.draws = NoiseDraws(settings, view, latents, core)
-        self.faces, self.crop_paths = len(view), view["crop_path"].tolist()
-        self.ranges = preset(settings.degradation)
-        self.boxes_px, self.visible = region_boxes(view, settings.resolution_px)
+        self.faces = len(view)
+        self.pairs = Pairs(workspace, view, settings.resolution_px, settings.degradation, settings.seed)
         self.null_prompt = null_prompt
         self.time_ids = torch.tensor(time_ids(settings.resolution_px))
         # Frozen, but not under no_grad: its decoder carries the gradients. Autocast would take its weights in bf16 anyway.
@@ -94,16 +81,8 @@ class RestorerTrainer:
 
     def sample(self, draw: Draw) -> Sample:
         sample, flip = self.draws.draw(draw)
-        size = self.settings.resolution_px
-        crop = load_crop(self.workspace, self.crop_paths[draw.index], REFERENCE_PX)
-        boxes, visible = self.boxes_px[draw.index], self.visible[draw.index]
-        if flip:
-            crop = np.ascontiguousarray(crop[:, ::-1])
-            boxes, visible = flip_boxes(boxes, visible, size)
-        rng = numpy_generator(self.settings.seed, draw.epoch, self.draws.face_ids[draw.index], "degrade")
-        degraded = at_size(degrade(crop, draw_degradation(self.ranges, rng)), size)
-        degraded_chw = torch.from_numpy(degraded).permute(2, 0, 1).contiguous()
-        return {**sample, "degraded": degraded_chw, "boxes_px": boxes, "visible": visible}
+        pair = self.pairs.pair(draw, flip)
+        return {**sample, "degraded": pair.degraded, "boxes_px": pair.boxes_px, "visible": pair.visible}
 
     def step(self, step: int, draws: list[Draw], micros: Iterator[Sample]) -> Losses:
         part = self.parts["controlnet"]
@@ -111,7 +90,7 @@ class RestorerTrainer:
         world = self.accelerator.num_processes
         share = self.settings.batch // world
         # Every process knows the whole global batch, so the mean over visible patches needs no exchange.
-        visible_total = int(self.visible[[draw.index for draw in draws]].sum()) or 1
+        visible_total = int(self.pairs.visible[[draw.index for draw in draws]].sum()) or 1
         begun = self.facial is not None and step >= self.settings.facial.start_step
         ramp = self.facial.ramp(step) if self.facial is not None and begun else 0.0
         zero = torch.zeros((), device=self.accelerator.device)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from authface_train.unshuffle import PixelUnshuffle  # diffusers loads a class that is no part of it only when it is there
 from manifests import hub
 from manifests.clip_tokens import clip_vocabulary
 
@@ -26,6 +27,11 @@ class Core:
 def px_per_cell(pipeline: Any) -> int:
     """Side of a latent cell in pixels: 8 for SDXL."""
     return 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+
+
+def hint_channels(cell_px: int) -> tuple[int, ...]:
+    """Of a ControlNet's hint network, which halves between them: diffusers' own for SDXL's cells of 8 px, fewer for smaller."""
+    return (16, 32, 96, 256)[: cell_px.bit_length()]
 
 
 def core_of(pipeline: Any) -> Core:
@@ -64,7 +70,9 @@ def load_vae(base: str, weights_dir: str | None, seed: int) -> Any:
             return _tiny_vae()
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL.from_pretrained(hub.locate(base, weights_dir), subfolder="vae", dtype=torch.float32)
+    where = hub.locate(base, weights_dir)
+    kind = PixelUnshuffle if PixelUnshuffle.is_in(where) else AutoencoderKL
+    return kind.from_pretrained(where, subfolder="vae", dtype=torch.float32)
 
 
 def _tiny_vae() -> Any:

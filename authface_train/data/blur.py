@@ -7,6 +7,7 @@ matrix that blurs and interpolates at once. Much the same as the whole blur foll
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 KERNEL = 41
 REACH = KERNEL // 2
@@ -35,20 +36,21 @@ def blur_and_resize(image: np.ndarray, kernel: np.ndarray, width: int, height: i
     count = int((values > DROPPED * values[0]).sum())
     columns, rows = (left[:, :count] * values[:count]).T, right[:count]
     padded = cv2.copyMakeBorder(image, REACH, REACH, REACH, REACH, cv2.BORDER_REFLECT_101)
-    planes = np.stack(cv2.split(padded))
-    tall = np.empty((3, count, height, planes.shape[2]), np.float32)
+    # Multiplied by torch, whose threads a data loader's workers limit to one: many would only wait for each other here.
+    planes = torch.from_numpy(padded).permute(2, 0, 1).contiguous()
+    tall = torch.empty(3, count, height, planes.shape[2])
     for at, end, first, matrix in _bands(columns, image.shape[0], height):
         # (count * rows, span) @ (3, span, W)
-        done = matrix.reshape(-1, matrix.shape[2]) @ planes[:, first : first + matrix.shape[2]]
-        tall[:, :, at:end] = done.reshape(3, count, end - at, -1)
-    made = np.empty((3, height, width), np.float32)
+        done = torch.matmul(matrix.flatten(0, 1), planes[:, first : first + matrix.shape[2]])
+        tall[:, :, at:end] = done.view(3, count, end - at, -1)
+    made = torch.empty(3, height, width)
     for at, end, first, matrix in _bands(rows, image.shape[1], width):
         # (3, count, height, span) @ (count, span, columns)
-        made[..., at:end] = (tall[..., first : first + matrix.shape[2]] @ matrix.transpose(0, 2, 1)).sum(axis=1)
-    return np.ascontiguousarray(made.transpose(1, 2, 0))
+        made[..., at:end] = torch.matmul(tall[..., first : first + matrix.shape[2]], matrix.transpose(1, 2)).sum(dim=1)
+    return made.permute(1, 2, 0).contiguous().numpy()
 
 
-def _bands(taps: np.ndarray, before: int, after: int) -> list[tuple[int, int, int, np.ndarray]]:
+def _bands(taps: np.ndarray, before: int, after: int) -> list[tuple[int, int, int, torch.Tensor]]:
     """For each band of the `after` outputs: from, to, first padded input, and (count, outputs, inputs) float32 weights.
 
     taps: (count, 41), along one direction. An output interpolates between two neighbours of the `before` blurred inputs.
@@ -66,5 +68,5 @@ def _bands(taps: np.ndarray, before: int, after: int) -> list[tuple[int, int, in
         matrix = np.zeros((len(taps), end - at, low[end - 1] - low[at] + KERNEL + 1), np.float32)
         inputs = (low[at:end] - low[at])[:, None] + np.arange(KERNEL + 1)
         matrix[:, np.arange(end - at)[:, None], inputs] = both[:, at:end]
-        bands.append((at, end, int(low[at]), matrix))
+        bands.append((at, end, int(low[at]), torch.from_numpy(matrix)))
     return bands

@@ -13,7 +13,7 @@ from authface_train.sdxl import tiny_sdxl
 @pytest.fixture
 def restorer(tmp_path):
     base = tiny_sdxl(0)
-    controlnet = make_controlnet(base.unet, 0)
+    controlnet = make_controlnet(base.unet, 0, 8)
     StableDiffusionXLControlNetPipeline(**base.components, controlnet=controlnet).save_pretrained(tmp_path)
     (tmp_path / "authface.json").write_text('{"resolution_px": 128, "time_ids": [128, 128, 0, 0, 128, 128]}')
     return Restorer(str(tmp_path))

@@ -10,10 +10,11 @@ from accelerate import Accelerator
 
 from authface_train.data.counters import step_draws
 from authface_train.data.latents import cached_latents
+from authface_train.data.pairs import region_boxes
 from authface_train.data.prompts import cached_prompts
 from authface_train.loop import Sample
 from authface_train.preset import load_preset
-from authface_train.restorer import RestorerTrainer, make_controlnet, region_boxes
+from authface_train.restorer import RestorerTrainer, make_controlnet
 from authface_train.sdxl import core_of, tiny_sdxl
 from manifests.views import training_view
 from manifests.workspace import Workspace
@@ -40,7 +41,7 @@ def make_trainer(root, view, *changes) -> RestorerTrainer:
     latents = cached_latents(workspace, pipeline.vae, view, settings.resolution_px, accelerator, lambda *_: None)
     null_prompt = cached_prompts(workspace, pipeline, [""], accelerator, lambda *_: None)[0]
     core = core_of(pipeline)
-    controlnet = make_controlnet(core.unet, 0)
+    controlnet = make_controlnet(core.unet, 0, 8)
     return RestorerTrainer(settings, core, controlnet, workspace, view, latents, null_prompt, accelerator)
 
 

@@ -1,0 +1,294 @@
+"""The small experiment's runs: models once, then a restorer for each row and seed, each with a result file of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from authface_train.data.counters import Draw
+from authface_train.data.pairs import Pairs
+from authface_train.reproduce import regression, small_models
+from authface_train.reproduce.picture_scores import PictureScores
+from authface_train.reproduce.small_data import Faces, prepare
+from authface_train.unshuffle import PixelUnshuffle
+from manifests.command_line import console, run_command
+
+SIZE_PX, CELL_PX = small_models.SIZE_PX, small_models.CELL_PX
+Latent = Literal["unshuffle", "vae"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the paper's Table 2. base: what the restorer stands on; weight: of the facial loss over time."""
+
+    name: str
+    base: Literal["generic", "prior"]
+    weight: Literal["off", "constant", "constant-matched", "time-aware"]
+    words: str
+
+
+ROWS = {
+    row.name: row
+    for row in (
+        Row("a", "generic", "off", "generic prior, no facial loss"),
+        Row("b", "prior", "off", "face prior, no facial loss"),
+        Row("c", "prior", "constant", "face prior, constant weight"),
+        Row("c'", "prior", "constant-matched", "face prior, constant weight of the same pull"),
+        Row("d", "prior", "time-aware", "face prior, time-aware weight"),
+    )
+}
+REGRESSION = "regression"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Steps of each part and what the rows are set to. lambda_times: of the facial loss's two default weights, as tuned."""
+
+    vae: int = 2000
+    generic: int = 4000
+    prior: int = 2500
+    restorer: int = 4000
+    tuning: int = 1200
+    drawn_per_face: int = 4
+    sampling: int = 25
+    degradation: str = "codeformer-large"
+    lambda_times: float = 1.0
+
+
+TUNED = (0.3, 1.0, 3.0)
+LAMBDA_D, LAMBDA_S = 0.05, 10.0
+COMMON = {"resolution_px": SIZE_PX, "batch": 8, "micro_batch": 8, "learning_rate": 5e-4, "warmup_steps": 100}
+
+
+class Experiment:
+    """folder: everything lies there, and what is there is not made again."""
+
+    def __init__(self, folder: Path, photographs: list[Path], latent: Latent, scale: Scale):
+        self.folder, self.latent, self.scale = folder.absolute(), latent, scale
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.faces: Faces = prepare(self.folder, photographs)
+        self.results = self.folder / "results"
+        self.results.mkdir(exist_ok=True)
+        # A core is left to the worker that degrades: threads that share one spend their time waiting for each other.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) - 1, 1)))
+
+    def models(self) -> None:
+        """Base, generic prior and face prior."""
+        base, generic, prior = (self.folder / name for name in ("base", "generic", "prior"))
+        if not _whole(base):
+            self._make_base(base)
+        if not _whole(generic):
+            workspace, view = small_models.generic_view(self.folder / "generic-ws")
+            changes = _changes(_training(self.scale.generic) | _no_pictures())
+            small_models.train_generic(view, workspace, base, generic, changes)
+        if not _whole(prior):
+            settings = _training(self.scale.prior) | {"tags": "none"} | _no_pictures()
+            self._train("train-prior", prior, "--base", generic, settings)
+
+    def _make_base(self, folder: Path) -> None:
+        if self.latent == "vae":
+            pictures = small_models.generic_pictures() + small_models.photographs(self.faces, "train")
+            vae = small_models.train_vae(pictures, channels=16, steps=self.scale.vae)
+        else:
+            crops = small_models.as_tensor(small_models.photographs(self.faces, "train")[-len(self.faces.of("train")) :])
+            vae = PixelUnshuffle(scaling_factor=1 / float(crops.std()))
+        gate = small_models.gate(vae, self.faces, self.scale.degradation)
+        small_models.make_base(folder, vae)
+        (folder / "gate.json").write_text(json.dumps(gate))
+
+    def _train(self, command: str, folder: Path, on: str, base: Path, settings: dict[str, Any]) -> None:
+        words = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+        resume = ["--resume"] if (folder / "run.json").is_file() else []
+        root = self.faces.workspace.root
+        run_command(command, "-w", root, "--preset", "tiny", on, base, "--output", folder, *words, *resume)
+
+    def restorer(self, row: Row, seed: int, steps: int, lambda_times: float, folder: Path) -> None:
+        """Train one. Rows of a seed share the ControlNet to begin with, batches, timesteps, noise and degradations."""
+        if _whole(folder):
+            return
+        start = steps // 5
+        settings = _training(steps) | {
+            "seed": seed,
+            "workers": 1,
+            "degradation": self.scale.degradation,
+            "facial.weight": row.weight,
+            "facial.lambda_d": LAMBDA_D * lambda_times,
+            "facial.lambda_s": LAMBDA_S * lambda_times,
+            "facial.start_step": start,
+            "facial.discriminator_only_steps": start // 4,
+            "facial.ramp_steps": start // 2,
+            "facial.discriminator_width": 32,
+            "facial.eye_cells": 6,
+            "facial.mouth_cells": 8,
+            "facial.r1_every": 16,
+        }
+        self._train("train-restore", folder, "--prior", self.folder / row.base, settings)
+
+    def regression(self, seed: int) -> None:
+        """The plain baseline, of as many steps."""
+        folder = self.folder / "runs" / f"{REGRESSION}-{seed}"
+        if (folder / "unet" / "config.json").is_file():
+            return
+        from accelerate import Accelerator
+        from diffusers import UNet2DConditionModel
+
+        from authface_train import loop, saving
+        from authface_train.noise import NoiseDraws
+        from authface_train.preset import load_preset
+        from authface_train.run import Run
+        from authface_train.sdxl import core_of, load_base
+        from authface_train.settings import RestorerSettings
+
+        changes = _training(self.scale.restorer) | {"seed": seed, "workers": 1, "degradation": self.scale.degradation}
+        settings = load_preset("restorer", "tiny", _changes(changes))
+        assert isinstance(settings, RestorerSettings)
+        accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        view = self._view("train")
+        null = self._null_prompt()
+        core = core_of(load_base(str(self.folder / "base"), None, 0))
+        blank = torch.zeros(2, 2, 1, 1, 1)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            config = {name: value for name, value in core.unet.config.items() if not name.startswith("_")}
+            unet = UNet2DConditionModel(**{**config, "in_channels": 3 * CELL_PX**2, "out_channels": 3 * CELL_PX**2})
+        draws = NoiseDraws(settings, view, [blank] * len(view), core)
+        trainer = regression.RegressionTrainer(
+            settings, unet, CELL_PX, self.faces.workspace, view, draws, null, accelerator
+        )  # fmt: skip
+        run = Run(folder, "restorer")
+        run.begin(settings, view, run.record() is not None, "none", "none", 1)
+        loop.train(trainer, settings, run, accelerator)
+        unet.load_state_dict(saving.final_state(trainer.parts["unet"], accelerator))
+        unet.save_pretrained(folder / "unet")
+
+    def _view(self, split: str) -> pd.DataFrame:
+        """The training view's rows of a split, with who is who."""
+        from manifests.views import training_view
+
+        view = training_view(self.faces.workspace, "none").drop(columns=["person", "split"])
+        return view.merge(self.faces.rows[["face_id", "file", "person", "split"]], on="face_id").query("split == @split")
+
+    def _null_prompt(self) -> Any:
+        from accelerate import Accelerator
+
+        from authface_train.data.prompts import cached_prompts
+        from authface_train.sdxl import load_base
+
+        pipeline = load_base(str(self.folder / "base"), None, 0)
+        return cached_prompts(self.faces.workspace, pipeline, [""], Accelerator(cpu=True), lambda *_: None)[0]
+
+    def score(self, name: str, seed: int | None, split: str, restore: Callable[[list[np.ndarray]], list[np.ndarray]]) -> None:
+        """Restore a split's degraded faces, always the same ones, and write `results/NAME-SEED.json`."""
+        began = time.monotonic()
+        view = self._view(split).reset_index(drop=True)
+        pairs = Pairs(self.faces.workspace, view, SIZE_PX, self.scale.degradation, seed=0)
+        draws = [Draw(epoch, face) for epoch in range(self.scale.drawn_per_face) for face in range(len(view))]
+        degraded = [pairs.pair(draw, False).degraded.permute(1, 2, 0).numpy() for draw in draws]
+        given = [np.rint(picture * 255).astype(np.uint8) for picture in degraded]
+        scores = PictureScores()
+        images = []
+        for draw, made in zip(draws, restore(given), strict=True):
+            face = view.iloc[draw.index]
+            values = scores.of(made, pairs.clean(draw, False), pairs.boxes_px[draw.index][pairs.visible[draw.index]].numpy())
+            images.append({"file": face["file"], "person": face["person"], "drawn": draw.epoch, **values})
+        record = {
+            "row": name,
+            "seed": seed,
+            "split": split,
+            "latent": self.latent,
+            "scale": vars(self.scale),
+            "gate": json.loads((self.folder / "base" / "gate.json").read_text()),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+            "evaluation_s": round(time.monotonic() - began, 1),
+            "images": images,
+        }
+        suffix = "" if seed is None else f"-{seed}"
+        temp = self.results / f".{name}{suffix}.json"
+        temp.write_text(json.dumps(record, indent=1))
+        temp.replace(self.results / f"{name}{suffix}.json")
+
+    def baselines(self) -> None:
+        """The degraded faces themselves, through the latent and back, and the clean ones through it."""
+        from authface_train.sdxl import load_vae
+
+        vae = load_vae(str(self.folder / "base"), None, 0) if self.latent == "vae" else None
+        if not (self.results / "LQ.json").is_file():
+            self.score("LQ", None, "test", lambda given: given)
+        if vae is not None and not (self.results / "VAE(LQ).json").is_file():
+            self.score("VAE(LQ)", None, "test", lambda given: [_through(vae, picture) for picture in given])
+
+    def row(self, row: Row, seed: int) -> None:
+        """A restorer and its result."""
+        if (self.results / f"{row.name}-{seed}.json").is_file():
+            return
+        folder = self.folder / "runs" / f"{row.name}-{seed}"
+        self.restorer(row, seed, self.scale.restorer, self.scale.lambda_times, folder)
+        self.score(row.name, seed, "test", self._restoring(folder))
+
+    def regression_row(self, seed: int) -> None:
+        if (self.results / f"{REGRESSION}-{seed}.json").is_file():
+            return
+        self.regression(seed)
+        from diffusers import UNet2DConditionModel
+
+        unet = UNet2DConditionModel.from_pretrained(self.folder / "runs" / f"{REGRESSION}-{seed}" / "unet").eval()
+        null = self._null_prompt()
+        self.score(REGRESSION, seed, "test", lambda given: regression.restore(unet, given, CELL_PX, null))
+
+    def tune(self) -> None:
+        """Short runs of row c' on validation people, at each of TUNED times the default weights of the facial loss."""
+        for times in TUNED:
+            name = f"tuning-{times}"
+            if (self.results / f"{name}-0.json").is_file():
+                continue
+            folder = self.folder / "runs" / name
+            self.restorer(ROWS["c'"], 0, self.scale.tuning, times, folder)
+            self.score(name, 0, "val", self._restoring(folder))
+
+    def _restoring(self, folder: Path) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
+        from authface_train.pipeline import Restorer
+
+        restorer = Restorer(str(folder))
+
+        def restore(given: list[np.ndarray]) -> list[np.ndarray]:
+            made: list[np.ndarray] = []
+            for at in range(0, len(given), 8):
+                made += restorer.restore(given[at : at + 8], self.scale.sampling, seed=at)
+            return made
+
+        console.print(f"Restoring with {folder.name}, {self.scale.sampling} steps a face")
+        return restore
+
+
+@torch.no_grad()
+def _through(vae: Any, picture: np.ndarray) -> np.ndarray:
+    made = vae.decode(vae.encode(small_models.as_tensor([picture])).latent_dist.mean).sample[0]
+    return ((made.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+
+
+def _whole(folder: Path) -> bool:
+    return (folder / "model_index.json").is_file()
+
+
+def _training(steps: int) -> dict[str, Any]:
+    """Settings that every model of the experiment is trained with."""
+    average = {"schedule": "cosine", "ema_decay": 0.998}
+    return COMMON | average | {"steps": steps, "checkpoint_every": max(steps // 4, 1), "keep_checkpoints": 1}
+
+
+def _no_pictures() -> dict[str, Any]:
+    return {"audit": "false", "draw.every": 0}
+
+
+def _changes(settings: dict[str, Any]) -> list[str]:
+    return [f"{name}={value}" for name, value in settings.items()]
