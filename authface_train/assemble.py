@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -17,13 +17,17 @@ from authface_train.data.cache import Report
 from authface_train.data.captions import captions_for
 from authface_train.data.latents import Latents, cached_latents, latents_cache
 from authface_train.data.prompts import Embedding, cached_prompts
-from authface_train.onlookers import onlookers
+from authface_train.onlookers import onlookers, validation
 from authface_train.prior import PriorTrainer
 from authface_train.rehearsal import PriorRehearsal, RestorerRehearsal
 from authface_train.run import Run
 from authface_train.sdxl import core_of, load_base, px_per_cell
 from authface_train.settings import PriorSettings, RestorerSettings
+from manifests.errors import UserMistake
 from manifests.workspace import Workspace
+
+if TYPE_CHECKING:
+    from authface_train.restorer import RestorerTrainer
 
 
 def train_prior(workspace: Workspace, settings: PriorSettings, folder: Path, resume: bool, unknown_licence: bool) -> bool:
@@ -63,10 +67,11 @@ def train_restorer(
     workspace: Workspace, settings: RestorerSettings, folder: Path, resume: bool, unknown_licence: bool, prior: str
 ) -> bool:
     """Stage II on a prior: the folder of a Stage I run, or any SDXL. Returns whether this is the main process."""
-    from authface_train.restorer import RestorerTrainer, make_controlnet
+    from authface_train.ledger import Ledger
+    from authface_train.restorer import make_controlnet
 
     accelerator, settings = start.processes(settings)
-    rows = start.rows(workspace, "none", unknown_licence)
+    rows = start.rows(workspace, "none", unknown_licence, settings.source)
     load = _loader(prior, workspace, settings.seed)
     pipeline = load()
     rehearsal = RestorerRehearsal(pipeline.unet, settings, px_per_cell(pipeline))
@@ -74,19 +79,48 @@ def train_restorer(
     settings = start.with_micro_batch(settings, run, resume, Budget(rehearsal, accelerator.device), accelerator)
     room = disk_bytes(rehearsal, settings, _model_bytes(pipeline) + 4 * rehearsal.trained)
     start.begin(run, accelerator, settings, rows.training, resume, prior, pipeline.unet, room)
+    cell_px = px_per_cell(pipeline)
     with start.out_of_memory_is_a_line(settings):
-        latents = _latents(workspace, pipeline, rows.training, settings, accelerator)
-        with _progress("prompts", accelerator) as report:
-            null_prompt = cached_prompts(workspace, pipeline, [""], accelerator, report)[0]
-        core = core_of(pipeline)
-        controlnet = make_controlnet(core.unet, settings.seed, core.px_per_cell)
-        trainer = RestorerTrainer(settings, core, controlnet, workspace, rows.training, latents, null_prompt, accelerator)
+        trainer = _restorer_trainer(workspace, settings, rows.training, pipeline, accelerator)
+        trainer.onlookers = [
+            validation(workspace, settings, rows, trainer, prior, accelerator, folder / "validation"),
+            Ledger(trainer, folder),
+        ]
         loop.train(trainer, settings, run, accelerator)
     state = saving.final_state(trainer.parts["controlnet"], accelerator)
     if accelerator.is_main_process:
-        fresh = make_controlnet(load().unet, settings.seed, core.px_per_cell)
+        fresh = make_controlnet(load().unet, settings.seed, cell_px)
         saving.save_restorer(run, settings, fresh, state, load, prior)
     return accelerator.is_main_process
+
+
+def calibrate_restorer(
+    workspace: Workspace, settings: RestorerSettings, folder: Path, unknown_licence: bool, prior: str
+) -> None:
+    """How strong the facial loss is beside the noise loss: at the newest checkpoint of the run, or at its start."""
+    from authface_train.calibrate import calibrate
+
+    if settings.facial.weight == "off":
+        raise UserMistake("--calibrate measures the facial loss, and facial.weight=off has none")
+    accelerator, settings = start.processes(settings)
+    rows = start.rows(workspace, "none", unknown_licence, settings.source)
+    pipeline = _loader(prior, workspace, settings.seed)()
+    with start.out_of_memory_is_a_line(settings):
+        calibrate(_restorer_trainer(workspace, settings, rows.training, pipeline, accelerator), Run(folder, "restorer"))
+
+
+def _restorer_trainer(
+    workspace: Workspace, settings: RestorerSettings, view: pd.DataFrame, pipeline: Any, accelerator: Accelerator
+) -> RestorerTrainer:
+    """With what it needs of the caches; the pipeline goes without VAE and text encoders from then on."""
+    from authface_train.restorer import RestorerTrainer, make_controlnet
+
+    latents = _latents(workspace, pipeline, view, settings, accelerator)
+    with _progress("prompts", accelerator) as report:
+        null_prompt = cached_prompts(workspace, pipeline, [""], accelerator, report)[0]
+    core = core_of(pipeline)
+    controlnet = make_controlnet(core.unet, settings.seed, core.px_per_cell)
+    return RestorerTrainer(settings, core, controlnet, workspace, view, latents, null_prompt, accelerator)
 
 
 def plan_prior(workspace: Workspace, settings: PriorSettings, folder: Path, unknown_licence: bool) -> dry_run.Plan:
@@ -117,7 +151,7 @@ def plan_restorer(
     from authface_train.restorer import RestorerTrainer, make_controlnet
 
     accelerator, settings = start.processes(settings)
-    rows = start.rows(workspace, "none", unknown_licence)
+    rows = start.rows(workspace, "none", unknown_licence, settings.source)
     pipeline = _loader(prior, workspace, settings.seed)()
     rehearsal = RestorerRehearsal(pipeline.unet, settings, px_per_cell(pipeline))
     latent, prompt = _blank(pipeline, settings.resolution_px)

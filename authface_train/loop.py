@@ -18,7 +18,7 @@ from authface_train.data.counters import Draw, micro_batches, number_of, step_dr
 from authface_train.optimiser import learning_rate, set_learning_rate
 from authface_train.run import Run, read_metrics
 from authface_train.settings import TrainSettings
-from authface_train.watching import Sanity, Watch, watched
+from authface_train.watching import Collapse, Sanity, Watch, watched
 from manifests.command_line import console
 from manifests.errors import Terminated, UserMistake
 
@@ -120,7 +120,7 @@ def train(trainer: Trainer, settings: TrainSettings, run: Run, accelerator: Acce
         )
     )
     before = [watched(row) for row in read_metrics(run.metrics) if int(row["step"]) <= done]
-    sanity = Sanity(settings, before)
+    sanity, collapse = Sanity(settings, before), Collapse()
     with _Signals() as asked, Watch(run, settings, done) if main else contextlib.nullcontext() as watch:
         trainer.look(done, watch)
         for step in range(done, settings.steps):
@@ -134,6 +134,7 @@ def train(trainer: Trainer, settings: TrainSettings, run: Run, accelerator: Acce
             sanity.check(step + 1, values)
             if watch is not None:
                 watch.told(step + 1, values, rate)
+                collapse.check(step + 1, values)
             last = step + 1 == settings.steps
             if last or stop or (step + 1) % settings.checkpoint_every == 0:
                 checkpoint.save(run.checkpoints, step + 1, trainer.parts, accelerator, settings.keep_checkpoints)

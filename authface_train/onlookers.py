@@ -1,4 +1,4 @@
-"""Stage I's onlookers: what draws and what audits, on their shares of the caches."""
+"""What looks on while a stage trains: Stage I's drawing and audit, Stage II's validation."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from authface_train.data.cache import Cache
 from authface_train.data.captions import Captions
 from authface_train.data.crops import load_crop
 from authface_train.data.latents import Latents
+from authface_train.data.pairs import Pairs
 from authface_train.data.prompts import Prompts
 from authface_train.drawing import Drawing
 from authface_train.neighbours import Neighbours
 from authface_train.prior import PriorTrainer
+from authface_train.restorer import RestorerTrainer
 from authface_train.sdxl import Core, load_vae
-from authface_train.settings import PriorSettings
+from authface_train.settings import PriorSettings, RestorerSettings
 from authface_train.start import Rows
+from authface_train.validation import Validation
 from manifests.fingerprint import short_hash
 from manifests.workspace import Workspace
 
@@ -84,3 +87,29 @@ def probe(view: pd.DataFrame, latents: Latents, prompts: Prompts, orders: int) -
     places = sorted(range(len(ids)), key=lambda place: short_hash(ids[place], 16))[:PROBED]
     own = [prompts[place * orders] for place in places]
     return Probe([latents[place] for place in places], own, [ids[place] for place in places])
+
+
+def validation(
+    workspace: Workspace,
+    settings: RestorerSettings,
+    rows: Rows,
+    trainer: RestorerTrainer,
+    prior: str,
+    accelerator: Accelerator,
+    folder: Path,
+) -> Validation:
+    """Stage II's, on people who are held out; on the training set where nobody is. folder: for its pictures."""
+    view = rows.training if rows.held_out.empty else rows.held_out
+    return Validation(
+        settings,
+        trainer.parts["controlnet"],
+        trainer.unet,
+        trainer.draws.scheduler,
+        Pairs(workspace, view, settings.resolution_px, settings.degradation, settings.seed),
+        not rows.held_out.empty,
+        trainer.null_prompt,
+        tuple(trainer.draws.latents[0].shape[2:]),
+        lambda: load_vae(prior, workspace.weights_dir, settings.seed),
+        accelerator,
+        folder,
+    )

@@ -15,7 +15,7 @@ from authface_train.checkpoint import Part
 from authface_train.data.counters import Draw
 from authface_train.data.pairs import Pairs
 from authface_train.data.prompts import Embedding, time_ids
-from authface_train.facial_loss.loss import FacialLoss, RegionPair
+from authface_train.facial_loss.loss import FacialLoss, RegionPair, Visible
 from authface_train.loop import BANDS, Losses, Sample
 from authface_train.noise import NoiseDraws, by_band
 from authface_train.prior import trained_part
@@ -60,6 +60,7 @@ class RestorerTrainer:
         if settings.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
             controlnet.enable_gradient_checkpointing()
+        self.onlookers: list[Any] = []
         self.parts = {"controlnet": trained_part(controlnet, settings, accelerator)}
         self.facial: FacialLoss | None = None
         if settings.facial.weight != "off":
@@ -90,7 +91,7 @@ class RestorerTrainer:
         world = self.accelerator.num_processes
         share = self.settings.batch // world
         # Every process knows the whole global batch, so the mean over visible patches needs no exchange.
-        visible_total = int(self.pairs.visible[[draw.index for draw in draws]].sum()) or 1
+        visible = None if self.facial is None else self.facial.count(self.pairs.visible[[draw.index for draw in draws]])
         begun = self.facial is not None and step >= self.settings.facial.start_step
         ramp = self.facial.ramp(step) if self.facial is not None and begun else 0.0
         zero = torch.zeros((), device=self.accelerator.device)
@@ -101,15 +102,15 @@ class RestorerTrainer:
         for batch in micros:
             seen += len(batch["latent"])
             with without_sync(self.accelerator, controlnet, seen == share):
-                noisy, prediction = self._predict(controlnet, batch)
+                noisy, prediction = self.predict(controlnet, batch)
                 noise_losses = F.mse_loss(prediction.float(), batch["noise"].float(), reduction="none").mean((1, 2, 3))
                 loss = noise = noise_losses.sum() / share
-                if self.facial is not None and begun:
+                if self.facial is not None and visible is not None and begun:
                     pairs = self.facial.pairs(
                         noisy, prediction, batch["latent"], batch["t_step"], batch["boxes_px"], batch["visible"]
                     )
                     if ramp > 0:
-                        facial, parts = self.facial.generator(pairs, visible_total)
+                        facial, parts = self.facial.generator(pairs, visible)
                         loss = loss + ramp * world * facial
                         _add(losses, {"facial_loss": facial.detach(), **parts}, world)
                     kept.append([RegionPair(p.name, p.fake.detach(), p.real.detach(), p.weight) for p in pairs])
@@ -122,14 +123,23 @@ class RestorerTrainer:
         part.optimiser.zero_grad(set_to_none=True)
         if part.ema is not None:
             part.ema.update()
-        if begun:
-            self._discriminator_step(step, kept, visible_total, losses)
+        if visible is not None and begun:
+            self._discriminator_step(step, kept, visible, losses)
         return Losses(losses, bands)
 
     def look(self, step: int, watch: Watch | None) -> None:
-        return None
+        for onlooker in self.onlookers:
+            onlooker.look(step, watch)
 
-    def _predict(self, controlnet: torch.nn.Module, batch: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+    def discriminators_alone(self, step: int, batch: Sample) -> None:
+        """A step of the discriminators on what is predicted of a batch; nothing else changes."""
+        assert self.facial is not None
+        with torch.no_grad():
+            noisy, prediction = self.predict(self.parts["controlnet"].module, batch)
+        pairs = self.facial.pairs(noisy, prediction, batch["latent"], batch["t_step"], batch["boxes_px"], batch["visible"])
+        self._discriminator_step(step, [pairs], self.facial.count(batch["visible"]), {})
+
+    def predict(self, controlnet: torch.nn.Module, batch: Sample) -> tuple[torch.Tensor, torch.Tensor]:
         """z_t and the prior's noise prediction under the ControlNet's guidance, (b, channels, h, w) each."""
         noisy = self.draws.scheduler.add_noise(batch["latent"], batch["noise"], batch["t_step"])
         device, count = noisy.device, len(noisy)
@@ -158,16 +168,16 @@ class RestorerTrainer:
         return noisy, prediction
 
     def _discriminator_step(
-        self, step: int, kept: list[list[RegionPair]], visible_total: int, losses: dict[str, torch.Tensor]
+        self, step: int, kept: list[list[RegionPair]], visible: Visible, losses: dict[str, torch.Tensor]
     ) -> None:
         """One step of both discriminators on the fakes of all micro-batches, detached: the ControlNet is not touched."""
         assert self.facial is not None
         part = self.parts["discriminators"]
         world = self.accelerator.num_processes
         for pairs in kept:
-            loss, parts = self.facial.discriminator(pairs, visible_total)
+            loss, parts = self.facial.discriminator(pairs, visible)
             if self.settings.facial.r1_gamma and step % self.settings.facial.r1_every == 0:
-                loss = loss + self.facial.r1(pairs, visible_total)
+                loss = loss + self.facial.r1(pairs, visible)
             if loss.requires_grad:
                 self.accelerator.backward(world * loss)
             _add(losses, parts, world)
@@ -183,3 +193,8 @@ def _add(losses: dict[str, torch.Tensor], parts: dict[str, torch.Tensor], world:
     """Sum the parts of a micro-batch, times the processes that the loop will average over."""
     for name, value in parts.items():
         losses[name] = losses.get(name, torch.zeros_like(value)) + world * value
+
+
+def stacked(samples: list[Sample]) -> Sample:
+    """A batch of samples."""
+    return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}

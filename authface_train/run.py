@@ -76,7 +76,7 @@ class Run:
             free = free | FREE_WHERE_INEXACT
         old = {**_flat(before["settings"]), "processes": before.get("processes")}
         for name, value in {**_flat(now["settings"]), "processes": now["processes"]}.items():
-            if old.get(name) == value or name in free or name.startswith(("draw.", "audit")):
+            if old.get(name) == value or name in free or name.startswith(("draw.", "audit", "validation.", "ledger")):
                 continue
             inexact = " (--set exact_resume=false allows it)" if name in FREE_WHERE_INEXACT else ""
             raise UserMistake(

@@ -171,6 +171,17 @@ class FacialSettings(Section):
     """Steps over which it grows to its full weight."""
 
 
+class ValidationSettings(Section):
+    """Fixed degraded faces that are restored along the way, of held-out people where anybody is held out."""
+
+    every: int = Field(1000, ge=0)
+    """Steps between strips; 0 makes none."""
+    faces: int = Field(4, ge=1)
+    """How many faces."""
+    steps: int = Field(25, ge=1)
+    """Denoising steps of each."""
+
+
 class RestorerSettings(TrainSettings):
     """Stage II: a ControlNet on the frozen prior, null prompt, degradations on the fly."""
 
@@ -178,7 +189,12 @@ class RestorerSettings(TrainSettings):
     """Optimiser steps of the whole run; the paper gives none."""
     degradation: str = Field("gfpgan", json_schema_extra=PAPER)
     """Preset of the degradations: gfpgan, bfrffusion, codeformer-large, codeformer-small or diffbir."""
+    source: Literal["workspace", "ffhq"] = Field("workspace", json_schema_extra=PAPER)
+    """Which kept faces it learns from: all of the workspace, or those collected with `--source ffhq`, as the paper's are."""
     facial: FacialSettings = FacialSettings()
+    validation: ValidationSettings = ValidationSettings()
+    ledger_every: int = Field(1000, ge=0)
+    """Steps between entries of the gradient ledger; 0 keeps none."""
 
     @model_validator(mode="after")
     def _has_what_it_takes(self) -> RestorerSettings:

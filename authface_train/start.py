@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pandas as pd
 import torch
@@ -65,9 +65,13 @@ class Rows:
     held_out: pd.DataFrame
 
 
-def rows(workspace: Workspace, tags: Any, unknown_licence: bool) -> Rows:
-    """Raises UserMistake where there is nothing to train on, or faces lack a caption."""
+def rows(workspace: Workspace, tags: Any, unknown_licence: bool, source: Literal["workspace", "ffhq"] = "workspace") -> Rows:
+    """source: all kept faces, or FFHQ's. Raises UserMistake where there is nothing to train on, or faces lack a caption."""
     view = training_view(workspace, tags, allow_unknown_licence=unknown_licence)
+    if source == "ffhq":
+        view = view[view["source"] == "ffhq"]
+        if view.empty:
+            raise UserMistake("--source ffhq: no kept face is FFHQ's; `authface collect --source ffhq --path DIR`, then filter")
     training = view[view["split"] == "train"].reset_index(drop=True)
     if training.empty:
         raise UserMistake("no kept face to train on: `authface filter`, then `authface status`")

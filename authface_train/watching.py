@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from authface_train.run import Run
 from authface_train.settings import TrainSettings
+from manifests.command_line import console
 from manifests.errors import DoneInPart, Missing
 from manifests.fingerprint import short_hash
 
@@ -109,6 +110,34 @@ class Sanity:
 
 
 _KEPT = "stopped, the last checkpoint is kept and --resume goes on from it."
+
+
+COLLAPSE_WINDOW, COLLAPSED = 200, 0.98
+
+
+class Collapse:
+    """Tells when a discriminator has won: what it sees through always teaches nothing."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, deque[float]] = {}
+        self._told: set[str] = set()
+
+    def check(self, step: int, values: dict[str, float | None]) -> None:
+        """Warns once for each region whose accuracy over COLLAPSE_WINDOW steps has come to COLLAPSED; again after it fell."""
+        for name, value in values.items():
+            if not name.startswith("accuracy_") or value is None:
+                continue
+            last = self._last.setdefault(name, deque(maxlen=COLLAPSE_WINDOW))
+            last.append(value)
+            region, mean = name.removeprefix("accuracy_"), statistics.fmean(last)
+            if len(last) < COLLAPSE_WINDOW or mean < COLLAPSED:
+                self._told.discard(region)
+            elif region not in self._told:
+                self._told.add(region)
+                console.print(
+                    f"[yellow]step {step}: the discriminator of the {region} tells {100 * mean:.0f} % of patches rightly[/] "
+                    "and has little left to teach: a lower facial.discriminator_learning_rate or a higher facial.r1_gamma"
+                )
 
 
 def watched(values: dict[str, Any]) -> float:

@@ -31,7 +31,7 @@ def training_view(workspace: Workspace, tags: TagChoice = "both", allow_unknown_
     workspace.check_nothing_half_forgotten()
     faces = kept_faces(workspace)
     photos = Store(workspace, PHOTOS).read_pandas(
-        ["photo_id", "sha256", "phash", "person", "photographer_name", "photographer_url", "source_url", "licence",
+        ["photo_id", "source", "sha256", "phash", "person", "photographer_name", "photographer_url", "source_url", "licence",
          "licence_basis"]
     )  # fmt: skip
     view = faces.merge(photos, on="photo_id", how="left", validate="many_to_one")

@@ -62,6 +62,9 @@ def train_restore(
     base: Annotated[str | None, typer.Option(help="Instead of a prior: any SDXL, hub id or folder.")] = None,
     steps: StepsOption = None,
     degradation: Annotated[str | None, typer.Option(help="gfpgan | bfrffusion | codeformer-large | …")] = None,
+    source: Annotated[
+        Literal["workspace", "ffhq"] | None, typer.Option(help="All kept faces, or those collected from FFHQ.")
+    ] = None,
     facial_weight: Annotated[
         Literal["time-aware", "constant", "constant-matched", "off"] | None,
         typer.Option(help="How the facial loss counts over time."),
@@ -71,6 +74,9 @@ def train_restore(
     allow_unknown_licence: UnknownOption = False,
     set_: SetOption = None,
     dry_run: DryRunOption = False,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Only measure the facial loss against the noise loss, and advise lambdas.")
+    ] = False,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -82,7 +88,7 @@ def train_restore(
     if prior and base:
         raise UserMistake("--prior and --base both name what to build on: give one")
     ws = Workspace.find(workspace)
-    changes = _changes(set_, steps=steps, degradation=degradation, **{"facial.weight": facial_weight})
+    changes = _changes(set_, steps=steps, degradation=degradation, source=source, **{"facial.weight": facial_weight})
     settings = load_preset("restorer", preset, changes)
     assert isinstance(settings, RestorerSettings)
     from authface_train.data.degrade import preset as degradation_preset
@@ -94,9 +100,12 @@ def train_restore(
     _quiet()
     from authface_train import assemble, start
 
-    on = prior or base or (start.base_of(folder) if resume else None) or start.last_prior(ws)
+    begun = resume or (calibrate and (folder / "run.json").is_file())
+    on = prior or base or (start.base_of(folder) if begun else None) or start.last_prior(ws)
     if dry_run:
         return _show(assemble.plan_restorer(ws, settings, folder, allow_unknown_licence, on), as_json)
+    if calibrate:
+        return assemble.calibrate_restorer(ws, settings, folder, allow_unknown_licence, on)
     if assemble.train_restorer(ws, settings, folder, resume, allow_unknown_licence, on):
         console.print(f"Next: [bold]authface restore --model {shown(folder)} --input DIR --output DIR[/]")
 

@@ -42,6 +42,18 @@ class RegionPair:
     weight: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Visible:
+    """How many patches of each region the whole global batch has, so that losses are means however it is divided."""
+
+    regions: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """At least 1, to be divided by."""
+        return max(sum(self.regions.values()), 1)
+
+
 class FacialLoss(nn.Module):
     """The two discriminators and what is computed with them."""
 
@@ -81,52 +93,67 @@ class FacialLoss(nn.Module):
     def _judge(self, name: str) -> PatchDiscriminator:
         return self.eyes if name == "eyes" else self.mouth
 
-    def generator(self, pairs: list[RegionPair], visible_total: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The sum over patches of w(t) (lambda_d adversarial + lambda_s style), over visible_total; and its parts.
+    def count(self, visible: torch.Tensor) -> Visible:
+        """Of (n, 3) bool."""
+        return Visible({"eyes": int(visible[:, :2].sum()), "mouth": int(visible[:, 2].sum())})
 
-        visible_total: visible patches of the whole global batch, so that it is a mean however the batch is divided.
-        The discriminators are frozen here: gradients go to the fakes alone. No visible patch gives 0.
+    def terms(
+        self, pairs: list[RegionPair], visible: Visible, parts: dict[str, torch.Tensor] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The adversarial and the style term: sums over patches of w(t) times each, over all visible ones.
+
+        The discriminators are frozen here: gradients go to the fakes alone. No visible patch gives 0. parts: takes up the
+        adversarial term of each region, detached.
         """
         adversarial = style = pairs[0].fake.sum() * 0
         for pair in pairs:
-            if not len(pair.fake):
-                continue
-            judge = self._judge(pair.name)
-            judge.requires_grad_(False)
-            logits, features = judge(pair.fake)
-            with torch.no_grad():
-                _, true_features = judge(pair.real)
-            judge.requires_grad_(True)
-            adversarial = adversarial + (pair.weight * self._adversarial(logits)).sum()
-            for share, made, true in zip(STYLE_LAYERS, features, true_features, strict=True):
-                distance = (gram(made) - gram(true)).abs().mean((1, 2))
-                style = style + (pair.weight * share * distance).sum()
-        total = max(visible_total, 1)
-        adversarial, style = adversarial / total, style / total
+            own = pair.fake.sum() * 0
+            if len(pair.fake):
+                judge = self._judge(pair.name)
+                judge.requires_grad_(False)
+                logits, features = judge(pair.fake)
+                with torch.no_grad():
+                    _, true_features = judge(pair.real)
+                judge.requires_grad_(True)
+                own = own + (pair.weight * self._adversarial(logits)).sum()
+                for share, made, true in zip(STYLE_LAYERS, features, true_features, strict=True):
+                    distance = (gram(made) - gram(true)).abs().mean((1, 2))
+                    style = style + (pair.weight * share * distance).sum()
+            adversarial = adversarial + own
+            if parts is not None:
+                parts[f"adversarial_{pair.name}"] = own.detach() / visible.total
+        return adversarial / visible.total, style / visible.total
+
+    def generator(self, pairs: list[RegionPair], visible: Visible) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """lambda_d adversarial + lambda_s style, and its parts."""
+        parts: dict[str, torch.Tensor] = {}
+        adversarial, style = self.terms(pairs, visible, parts)
         loss = self.settings.lambda_d * adversarial + self.settings.lambda_s * style
-        return loss, {"adversarial": adversarial.detach(), "style": style.detach()}
+        return loss, {"adversarial": adversarial.detach(), "style": style.detach(), **parts}
 
     def _adversarial(self, logits: torch.Tensor) -> torch.Tensor:
         """Per patch: -log D, or what the paper prints, log(1 - D)."""
         return F.softplus(-logits) if self.settings.adversarial == "non-saturating" else -F.softplus(logits)
 
-    def discriminator(self, pairs: list[RegionPair], visible_total: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """w(t) times binary cross-entropy of true against predicted patches, fakes detached; and the loss of each region."""
-        total = max(visible_total, 1)
+    def discriminator(self, pairs: list[RegionPair], visible: Visible) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """w(t) times binary cross-entropy of true against predicted patches, fakes detached; and of each region its loss and
+        the share of patches that are told rightly."""
         loss = torch.zeros((), device=self.abar.device)
-        parts = {f"discriminator_{pair.name}": loss.clone() for pair in pairs}
+        parts = {f"{kind}_{pair.name}": loss.clone() for pair in pairs for kind in ("discriminator", "accuracy")}
         for pair in pairs:
             if not len(pair.fake):
                 continue
             judge = self._judge(pair.name)
             fake, _ = judge(pair.fake.detach())
             real, _ = judge(pair.real.detach())
-            region = (pair.weight * (F.softplus(fake) + F.softplus(-real))).sum() / total
+            region = (pair.weight * (F.softplus(fake) + F.softplus(-real))).sum() / visible.total
             loss = loss + region
             parts[f"discriminator_{pair.name}"] = region.detach()
+            right = (fake.detach() < 0).sum() + (real.detach() > 0).sum()
+            parts[f"accuracy_{pair.name}"] = right / (2 * visible.regions[pair.name])
         return loss, parts
 
-    def r1(self, pairs: list[RegionPair], visible_total: int) -> torch.Tensor:
+    def r1(self, pairs: list[RegionPair], visible: Visible) -> torch.Tensor:
         """gamma / 2 times the squared gradient of the logits on true patches (Mescheder et al. 2018), for the steps between."""
         penalty = torch.zeros((), device=self.abar.device)
         for pair in pairs:
@@ -135,7 +162,7 @@ class FacialLoss(nn.Module):
             real = pair.real.detach().requires_grad_(True)
             logits, _ = self._judge(pair.name)(real)
             (slope,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
-            penalty = penalty + slope.square().sum() / max(visible_total, 1)
+            penalty = penalty + slope.square().sum() / visible.total
         return self.settings.r1_gamma / 2 * self.settings.r1_every * penalty
 
     def ramp(self, step: int) -> float:

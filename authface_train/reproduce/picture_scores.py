@@ -7,17 +7,6 @@ import numpy as np
 from authface_data.faces.descriptor import Descriptor
 from authface_train.scores import Scores
 
-# name -> (heading, whether more is better)
-METRICS = {
-    "psnr": ("PSNR dB", True),
-    "ssim": ("SSIM", True),
-    "ms_ssim": ("MS-SSIM", True),
-    "vsi": ("VSI", True),
-    "psnr_regions": ("PSNR dB, eyes and mouth", True),
-    "detail_error": ("detail error, eyes and mouth", False),
-    "descriptor": ("descriptor distance", False),
-}
-
 
 class PictureScores:
     """PSNR, SSIM, MS-SSIM and VSI by pyiqa; of the regions PSNR and detail; and the distance of 128-d descriptors."""

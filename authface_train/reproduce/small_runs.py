@@ -19,35 +19,13 @@ from authface_train.data.counters import Draw
 from authface_train.data.pairs import Pairs
 from authface_train.reproduce import regression, small_models
 from authface_train.reproduce.picture_scores import PictureScores
+from authface_train.reproduce.rows import REGRESSION, ROWS, Row
 from authface_train.reproduce.small_data import Faces, prepare
 from authface_train.unshuffle import PixelUnshuffle
 from manifests.command_line import console, run_command
 
 SIZE_PX, CELL_PX = small_models.SIZE_PX, small_models.CELL_PX
 Latent = Literal["unshuffle", "vae"]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the paper's Table 2. base: what the restorer stands on; weight: of the facial loss over time."""
-
-    name: str
-    base: Literal["generic", "prior"]
-    weight: Literal["off", "constant", "constant-matched", "time-aware"]
-    words: str
-
-
-ROWS = {
-    row.name: row
-    for row in (
-        Row("a", "generic", "off", "generic prior, no facial loss"),
-        Row("b", "prior", "off", "face prior, no facial loss"),
-        Row("c", "prior", "constant", "face prior, constant weight"),
-        Row("c'", "prior", "constant-matched", "face prior, constant weight of the same pull"),
-        Row("d", "prior", "time-aware", "face prior, time-aware weight"),
-    )
-}
-REGRESSION = "regression"
 
 
 @dataclass(frozen=True)

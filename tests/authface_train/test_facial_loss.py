@@ -8,7 +8,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from authface_train.facial_loss.discriminator import PatchDiscriminator
-from authface_train.facial_loss.loss import FacialLoss, gram, predicted_latents
+from authface_train.facial_loss.loss import FacialLoss, Visible, gram, predicted_latents
 from authface_train.facial_loss.regions import cut, flip_boxes
 from authface_train.facial_loss.weight import time_aware_weight, weight_table
 from authface_train.settings import FacialSettings
@@ -114,6 +114,9 @@ def test_mirrored_latents_and_boxes_give_the_same_eyes_changed_round():
     assert torch.allclose(mouth.pixels, mouth2.pixels.flip(-1), atol=1e-5)
 
 
+FIVE, NONE = Visible({"eyes": 3, "mouth": 2}), Visible({"eyes": 0, "mouth": 0})
+
+
 def facial(**settings) -> FacialLoss:
     torch.manual_seed(0)
     options = {"discriminator_width": 4, "eye_cells": 4, "mouth_cells": 5, **settings}
@@ -132,7 +135,7 @@ def test_the_loss_is_the_sum_over_visible_patches_written_out():
     noisy, prediction, clean, steps, boxes, visible = batch()
     pairs = loss.pairs(noisy, prediction, clean, steps, boxes, visible)
     assert [len(pair.fake) for pair in pairs] == [3, 2]  # two left eyes, one right eye; two mouths
-    total, parts = loss.generator(pairs, visible_total=5)
+    total, parts = loss.generator(pairs, FIVE)
 
     expected = 0.0
     for pair in pairs:
@@ -164,7 +167,7 @@ def test_the_discriminators_loss_and_its_gradients():
     noisy, prediction, clean, steps, boxes, visible = batch()
     prediction.requires_grad_(True)
     pairs = loss.pairs(noisy, prediction, clean, steps, boxes, visible)
-    total, parts = loss.discriminator(pairs, visible_total=5)
+    total, parts = loss.discriminator(pairs, FIVE)
     expected = 0.0
     for pair in pairs:
         judge = loss.eyes if pair.name == "eyes" else loss.mouth
@@ -172,7 +175,9 @@ def test_the_discriminators_loss_and_its_gradients():
         for w, f, r in zip(pair.weight, fake, real, strict=True):
             expected += float(w) * (math.log1p(math.exp(float(f))) + math.log1p(math.exp(-float(r))))
     assert float(total) == pytest.approx(expected / 5, rel=1e-5)
-    assert float(sum(parts.values())) == pytest.approx(float(total), rel=1e-5)
+    assert float(parts["discriminator_eyes"] + parts["discriminator_mouth"]) == pytest.approx(float(total), rel=1e-5)
+    right = int((loss.eyes(pairs[0].fake)[0] < 0).sum()) + int((loss.eyes(pairs[0].real)[0] > 0).sum())
+    assert float(parts["accuracy_eyes"]) == pytest.approx(right / 6)
     total.backward()
     assert prediction.grad is None  # the generator is left untouched
     assert all(parameter.grad is not None for parameter in loss.parameters())
@@ -182,7 +187,7 @@ def test_the_generators_gradient_reaches_the_prediction_and_never_the_discrimina
     loss = facial()
     noisy, prediction, clean, steps, boxes, visible = batch()
     prediction.requires_grad_(True)
-    total, _ = loss.generator(loss.pairs(noisy, prediction, clean, steps, boxes, visible), 5)
+    total, _ = loss.generator(loss.pairs(noisy, prediction, clean, steps, boxes, visible), FIVE)
     total.backward()
     assert prediction.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in loss.parameters())
@@ -196,12 +201,12 @@ def test_nothing_visible_gives_zero_that_can_be_derived():
     noisy, prediction, clean, steps, boxes, visible = batch(visible=((False,) * 3,) * 2)
     prediction.requires_grad_(True)
     pairs = loss.pairs(noisy, prediction, clean, steps, boxes, visible)
-    total, _ = loss.generator(pairs, 0)
+    total, _ = loss.generator(pairs, NONE)
     total.backward()
     assert float(total) == 0
     assert prediction.grad.abs().sum() == 0
-    assert float(loss.discriminator(pairs, 0)[0]) == 0
-    assert float(loss.r1(pairs, 0)) == 0
+    assert float(loss.discriminator(pairs, NONE)[0]) == 0
+    assert float(loss.r1(pairs, NONE)) == 0
 
 
 def test_r1_is_the_squared_gradient_on_true_patches():
@@ -214,7 +219,7 @@ def test_r1_is_the_squared_gradient_on_true_patches():
         real = pair.real.clone().requires_grad_(True)
         judge(real)[0].sum().backward()
         expected += float(real.grad.square().sum())
-    assert float(loss.r1(pairs, 5)) == pytest.approx(2.0 / 2 * 3 * expected / 5, rel=1e-4)
+    assert float(loss.r1(pairs, FIVE)) == pytest.approx(2.0 / 2 * 3 * expected / 5, rel=1e-4)
 
 
 def test_the_ramp():

@@ -84,9 +84,9 @@ def gradient_names(trainer) -> set[str]:
     """Parameters of the ControlNet that a gradient of the facial loss alone reaches, and none of the U-Net."""
     controlnet = trainer.parts["controlnet"].module
     batch = next(micros(trainer, step_draws(0, 0, 4, trainer.faces)))
-    noisy, prediction = trainer._predict(controlnet, batch)
+    noisy, prediction = trainer.predict(controlnet, batch)
     pairs = trainer.facial.pairs(noisy, prediction, batch["latent"], batch["t_step"], batch["boxes_px"], batch["visible"])
-    loss, _ = trainer.facial.generator(pairs, int(batch["visible"].sum()))
+    loss, _ = trainer.facial.generator(pairs, trainer.facial.count(batch["visible"]))
     assert prediction.requires_grad
     loss.backward()
     assert all(parameter.grad is None for parameter in trainer.unet.parameters())
@@ -121,10 +121,10 @@ def test_the_discriminator_step_leaves_the_generator_untouched(trainer):
     draws = step_draws(0, 0, 4, trainer.faces)
     batch = next(micros(trainer, draws))
     controlnet = trainer.parts["controlnet"].module
-    noisy, prediction = trainer._predict(controlnet, batch)
+    noisy, prediction = trainer.predict(controlnet, batch)
     pairs = trainer.facial.pairs(noisy, prediction, batch["latent"], batch["t_step"], batch["boxes_px"], batch["visible"])
     before, judges = weights(controlnet), weights(trainer.facial)
-    trainer._discriminator_step(0, [pairs], 10, {})
+    trainer._discriminator_step(0, [pairs], trainer.facial.count(batch["visible"]), {})
     assert all(torch.equal(value, before[key]) for key, value in controlnet.state_dict().items())
     assert all(parameter.grad is None for parameter in controlnet.parameters())
     assert any(not torch.equal(value, judges[key]) for key, value in trainer.facial.state_dict().items())
@@ -145,8 +145,8 @@ def test_the_facial_loss_is_fp32_and_outside_autocast(trainer, monkeypatch):
 
         monkeypatch.setattr(trainer.facial, name, spy)
     predicted = []
-    predict = trainer._predict
-    monkeypatch.setattr(trainer, "_predict", lambda *args: predicted.append(predict(*args)) or predicted[-1])
+    predict = trainer.predict
+    monkeypatch.setattr(trainer, "predict", lambda *args: predicted.append(predict(*args)) or predicted[-1])
     take_step(trainer, 0)
     assert predicted[0][1].dtype == torch.bfloat16
     assert seen == [(False, {torch.float32})] * 3
