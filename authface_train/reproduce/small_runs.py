@@ -109,6 +109,8 @@ class Experiment:
             "facial.eye_cells": 6,
             "facial.mouth_cells": 8,
             "facial.r1_every": 16,
+            "ledger_every": max(steps // 10, 1),
+            "validation.every": max(steps // 2, 1),
         }
         self._train("train-restore", folder, "--prior", self.folder / row.base, settings)
 
