@@ -137,3 +137,13 @@ def test_shares_are_met_and_the_seed_matters():
     assert shares["val"] == pytest.approx(0.1, abs=0.01)
     assert shares["test"] == pytest.approx(0.05, abs=0.01)
     assert not split.equals(splits(frame, Splits(val=0.1, test=0.05, seed=1)))
+
+
+def test_a_pinned_person_brings_the_whole_group_to_a_split():
+    frame = photos_frame(
+        6, person=["x", None, "y", None, None, "z"], photographer_name=["p", "p", None, None, "q", "q"]
+    )  # fmt: skip
+    pins = Splits(val=0.0, test=0.0, people={"x": "test", "z": "val"})
+    assert splits(frame, pins).tolist() == ["test", "test", "train", "train", "val", "val"]
+    with pytest.raises(UserMistake, match="pins x to test and y to val"):
+        splits(frame.assign(photographer_name="p"), Splits(people={"x": "test", "y": "val"}))
