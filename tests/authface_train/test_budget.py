@@ -12,6 +12,7 @@ from diffusers import UNet2DConditionModel
 
 from authface_train import dry_run, preset, start
 from authface_train.budget import Budget, disk_bytes
+from authface_train.facial_loss.discriminator import PatchDiscriminator
 from authface_train.loop import check_batch
 from authface_train.preset import load_preset
 from authface_train.rehearsal import PriorRehearsal, RestorerRehearsal
@@ -85,12 +86,18 @@ def test_the_micro_batch_follows_from_the_card_and_the_batch_stays(unet):
         budget.derive_micro_batch(settings, 1, 1e6)
 
 
+def judges(channels, width) -> float:
+    """Bytes of two discriminators with their gradients and moments."""
+    weights = sum(parameter.numel() for parameter in PatchDiscriminator(channels, width).parameters())
+    return 2 * 16.0 * weights
+
+
 def test_stage_two_counts_the_frozen_unet(unet):
     settings = load_preset("restorer", "tiny", [])
     found = Budget(RestorerRehearsal(unet, settings, 8), CPU).memory(settings, 2, 1)
     n = sum(parameter.numel() for parameter in unet.parameters())
     trained = found.gradients / 4
-    assert found.parameters == pytest.approx(4 * (n + trained))
+    assert found.parameters == pytest.approx(4 * (n + trained) + judges(4, 8))
     assert trained < n
 
 
@@ -116,7 +123,7 @@ def test_the_papers_run_needs_what_the_recipe_says(sdxl):
     assert disk_bytes(rehearsal, settings, 0) / 1e9 == pytest.approx(3 * 3 * model_gb, rel=0.01)  # with both moments
     restorer = RestorerRehearsal(sdxl, load_preset("restorer", "paper", []), 8)
     assert restorer.trained == pytest.approx(1.251e9, rel=0.001)
-    assert restorer.frozen_bytes == 2 * rehearsal.trained
+    assert restorer.frozen_bytes == 2 * rehearsal.trained + judges(4, 64)
 
 
 @pytest.mark.parametrize("stage", ["prior", "restorer"])
