@@ -10,12 +10,17 @@ from authface_train.settings_table import table, written
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_docs_have_every_setting_as_it_is():
-    """If this fails: python -m authface_train.settings_table docs/train-prior.md"""
-    text = (DOCS / "train-prior.md").read_text()
-    assert "| `learning_rate` | `5e-07` | paper |" in text
+@pytest.mark.parametrize("name", ["train-prior.md", "train-restore.md"])
+def test_the_docs_have_every_setting_as_it_is(name):
+    """If this fails: python -m authface_train.settings_table docs/NAME"""
+    text = (DOCS / name).read_text()
     assert "| `warmup_steps` | `0` | ours |" in text
     assert written(text) == text
+
+
+def test_the_papers_settings_are_marked():
+    assert "| `learning_rate` | `5e-07` | paper |" in table("prior")
+    assert "| `facial.m` | `-0.5` | paper |" in table("restorer")
 
 
 @pytest.mark.parametrize("stage", STAGES)
