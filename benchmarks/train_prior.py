@@ -57,6 +57,14 @@ WIDER = {
     "projection_class_embeddings_input_dim": 1280 + 6 * 8,
 }  # fmt: skip
 
+SDXL = {
+    "sample_size": 128, "block_out_channels": (320, 640, 1280), "layers_per_block": 2,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), "attention_head_dim": (5, 10, 20),
+    "transformer_layers_per_block": (1, 2, 10), "addition_time_embed_dim": 256, "norm_num_groups": 32,
+    "projection_class_embeddings_input_dim": 2816, "cross_attention_dim": 2048,
+}  # fmt: skip
+
 
 def pipeline_of(config: dict[str, Any]) -> Any:
     """The tiny SDXL with another U-Net, and text encoders of two layers that give it what it takes."""
@@ -271,14 +279,7 @@ def on_gpu(tiny: bool) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu" and not tiny:
         sys.exit("no CUDA card here: --tiny runs the same code on a tiny model")
-    sdxl = {
-        "sample_size": 128, "block_out_channels": (320, 640, 1280), "layers_per_block": 2,
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), "attention_head_dim": (5, 10, 20),
-        "transformer_layers_per_block": (1, 2, 10), "addition_time_embed_dim": 256, "norm_num_groups": 32,
-        "projection_class_embeddings_input_dim": 2816, "cross_attention_dim": 2048,
-    }  # fmt: skip
-    config: dict[str, Any] = {} if tiny else sdxl
+    config: dict[str, Any] = {} if tiny else SDXL
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     peak_flops = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
     dense = next((value for card, value in peak_flops.items() if card in name), None)

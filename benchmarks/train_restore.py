@@ -1,0 +1,284 @@
+"""What the Stage II trainer costs over the bare step, and beside the semantics of diffusers' train_controlnet_sdxl.py.
+
+    python benchmarks/train_restore.py          on this machine's CPU: overhead, the facial loss's share, images/s side by side
+    python benchmarks/train_restore.py --gpu    the true SDXL U-Net and ControlNet with random weights at 512 px: images/s, peak
+                                                memory, the facial loss's share of a step, whether the loader keeps up
+    python benchmarks/train_restore.py --gpu --tiny    the same code on a tiny model, without a card, to see that it runs
+
+The overhead is that of the loop, its period from one step to the next against the same step on a batch that is there; a worker
+makes the degraded faces. Rounds of all kinds take turns. That script's semantics, from its description: pairs of pictures on
+disk, decoded and turned to tensors for every step, the VAE encoding each step's batch, prompts encoded once; no facial loss, so
+that it stands beside ours with `facial.weight=off`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from accelerate import Accelerator  # noqa: E402
+from diffusers import DDPMScheduler  # noqa: E402
+from PIL import Image  # noqa: E402
+from train_prior import WIDER, pipeline_of  # noqa: E402
+
+from authface_train import loop  # noqa: E402
+from authface_train.data.counters import Draw  # noqa: E402
+from authface_train.data.latents import cached_latents  # noqa: E402
+from authface_train.data.prompts import Embedding, cached_prompts  # noqa: E402
+from authface_train.dry_run import Blank  # noqa: E402
+from authface_train.preset import load_preset  # noqa: E402
+from authface_train.restorer import RestorerTrainer, make_controlnet, stacked  # noqa: E402
+from authface_train.run import Run  # noqa: E402
+from authface_train.sdxl import Core, core_of, tiny_sdxl  # noqa: E402
+from manifests.settings import preset_text  # noqa: E402
+from manifests.workspace import Workspace  # noqa: E402
+
+FACES, ROUNDS, STEPS, BATCH, SIZE_PX = 32, 5, 10, 6, 128
+ON = ["facial.start_step=0", "facial.discriminator_only_steps=0", "facial.ramp_steps=0"]
+
+
+def make_crops(workspace: Workspace, size_px: int) -> pd.DataFrame:
+    """Pictures of noise in the place of crops, with boxes where eyes and mouth would be."""
+    rng = np.random.default_rng(0)
+    boxes = {"left_eye": (0.30, 0.42, 0.42, 0.54), "right_eye": (0.58, 0.42, 0.70, 0.54), "mouth": (0.36, 0.66, 0.64, 0.82)}
+    rows = []
+    for number in range(FACES):
+        path = workspace.local(f"faces/{number}.png")
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (size_px, size_px, 3), np.uint8)).save(path)
+        regions = {f"{name}_box_crop_px": [edge * size_px for edge in box] for name, box in boxes.items()}
+        seen = {f"{name}_visible": True for name in boxes}
+        rows.append(
+            {"face_id": f"face-{number}", "crop_path": f"faces/{number}.png", "crop_sha256": f"{number:064d}",
+             "crop_size_px": size_px, **regions, **seen}
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def make_trainer(workspace: Workspace, view: pd.DataFrame, accelerator: Accelerator, *changes: str) -> RestorerTrainer:
+    settings = load_preset(
+        "restorer", "tiny",
+        [f"steps={STEPS}", f"batch={BATCH}", f"micro_batch={BATCH}", "checkpoint_every=1000", "workers=1",
+         f"resolution_px={SIZE_PX}", *ON, *changes],
+    )  # fmt: skip
+    pipeline = pipeline_of(WIDER)
+    latents = cached_latents(workspace, pipeline.vae, view, SIZE_PX, accelerator, lambda *_: None)
+    null = cached_prompts(workspace, pipeline, [""], accelerator, lambda *_: None)[0]
+    core = core_of(pipeline)
+    return RestorerTrainer(
+        settings, core, make_controlnet(core.unet, 0, core.px_per_cell), workspace, view, latents, null, accelerator
+    )
+
+
+def looped(trainer: RestorerTrainer, root: Path, accelerator: Accelerator) -> Callable[[], list[float]]:
+    """Rounds of the loop, each giving its periods in seconds."""
+    step, starts, number = trainer.step, [], itertools.count()
+
+    def timed_step(*given: Any) -> Any:
+        starts.append(time.perf_counter())
+        return step(*given)
+
+    trainer.step = timed_step  # type: ignore[method-assign]
+
+    def rounds() -> list[float]:
+        starts.clear()
+        folder = root / f"run-{id(trainer)}-{next(number)}"
+        folder.mkdir()
+        loop.train(trainer, trainer.settings, Run(folder, "restorer"), accelerator)
+        return [after - before for before, after in itertools.pairwise(starts[1:])]
+
+    return rounds
+
+
+def bare(trainer: RestorerTrainer) -> Callable[[], list[float]]:
+    """The step alone on a batch that is there: forward, backward, clipping, optimisers, facial loss where it is on."""
+    draws = [Draw(0, face) for face in range(BATCH)]
+    batch = stacked([trainer.sample(draw) for draw in draws])
+
+    def rounds() -> list[float]:
+        periods = []
+        for number in range(STEPS):
+            began = time.perf_counter()
+            trainer.step(number + 1, draws, iter([batch]))
+            periods.append(time.perf_counter() - began)
+        return periods[1:-1]
+
+    return rounds
+
+
+def script(workspace: Workspace, view: pd.DataFrame) -> Callable[[], list[float]]:
+    """The semantics of diffusers' ControlNet script for SDXL."""
+    pipeline = pipeline_of(WIDER)
+    with torch.no_grad():
+        embeds, _, pooled, _ = pipeline.encode_prompt("", num_images_per_prompt=1, do_classifier_free_guidance=False)
+    unet, vae = pipeline.unet.requires_grad_(False), pipeline.vae.requires_grad_(False)
+    controlnet = make_controlnet(unet, 0, 8).train()
+    optimiser = torch.optim.AdamW(controlnet.parameters(), lr=1e-4, fused=True)
+    scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
+    files = [workspace.local(path) for path in view["crop_path"]]
+    ids = torch.tensor([[float(SIZE_PX)] * 2 + [0.0, 0.0] + [float(SIZE_PX)] * 2])
+
+    def tensor(file: Path) -> torch.Tensor:
+        with Image.open(file) as image:
+            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
+
+    class Pairs(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 10**6
+
+        def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+            file = files[number % len(files)]
+            return 2 * tensor(file) - 1, tensor(file)
+
+    loader = iter(torch.utils.data.DataLoader(Pairs(), batch_size=BATCH, num_workers=1))
+
+    def rounds() -> list[float]:
+        periods = []
+        for _ in range(STEPS):
+            began = time.perf_counter()
+            clean, hint = next(loader)
+            with torch.no_grad():
+                latents = vae.encode(clean).latent_dist.sample() * vae.config.scaling_factor
+            noise = torch.randn_like(latents)
+            t_step = torch.randint(1000, (BATCH,))
+            noisy = scheduler.add_noise(latents, noise, t_step)
+            words = embeds.expand(BATCH, -1, -1)
+            added = {"text_embeds": pooled.expand(BATCH, -1), "time_ids": ids.expand(BATCH, -1)}
+            down, middle = controlnet(noisy, t_step, words, hint, added_cond_kwargs=added, return_dict=False)
+            made = unet(
+                noisy, t_step, words, added_cond_kwargs=added,
+                down_block_additional_residuals=down, mid_block_additional_residual=middle,
+            ).sample  # fmt: skip
+            F.mse_loss(made, noise).backward()
+            torch.nn.utils.clip_grad_norm_(controlnet.parameters(), 1.0)
+            optimiser.step()
+            optimiser.zero_grad()
+            periods.append(time.perf_counter() - began)
+        return periods[1:-1]
+
+    return rounds
+
+
+def on_cpu() -> None:
+    accelerator = Accelerator(cpu=True)
+    torch.set_num_threads(max((os.cpu_count() or 2) - 1, 1))  # a core is the worker's
+    with tempfile.TemporaryDirectory() as temp:
+        root = Path(temp)
+        workspace = Workspace.create(root / "ws", preset_text("embedded"))
+        view = make_crops(workspace, 512)
+        on, off = make_trainer(workspace, view, accelerator), make_trainer(workspace, view, accelerator, "facial.weight=off")
+        kinds = {
+            "bare": bare(on), "ours": looped(on, root, accelerator), "bare, no facial loss": bare(off),
+            "ours, no facial loss": looped(off, root, accelerator), "script": script(workspace, view),
+        }  # fmt: skip
+        kinds["bare"]()
+        took: dict[str, list[float]] = {name: [] for name in kinds}
+        for _ in range(ROUNDS):
+            for name, rounds in kinds.items():
+                took[name].append(statistics.median(rounds()))
+    print(
+        f"\n{platform.processor() or platform.machine()}, {os.cpu_count()} cores; medians of {ROUNDS} rounds of {STEPS} steps"
+    )
+    for name, each in took.items():
+        value = 1000 * statistics.median(each)
+        print(f"{name:>21}: {value:7.1f} ms a step, {1000 * BATCH / value:6.2f} images/s")
+
+    def ratio(one: str, other: str) -> float:
+        return statistics.median(a / b for a, b in zip(took[one], took[other], strict=True))
+
+    print(f"overhead over the bare step: {100 * (ratio('ours', 'bare') - 1):.1f} %")
+    print(f"the facial loss's share of the step: {100 * (1 - ratio('bare, no facial loss', 'bare')):.1f} %")
+    print(f"images/s over the script's semantics, no facial loss: {ratio('script', 'ours, no facial loss'):.3f} times")
+
+
+def on_gpu(tiny: bool) -> None:
+    """The step on a batch of noise, the largest that fits, with and without facial loss; and what one worker delivers."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu" and not tiny:
+        sys.exit("no CUDA card here: --tiny runs the same code on a tiny model")
+    from train_prior import SDXL
+
+    accelerator = Accelerator(mixed_precision="no" if tiny else "bf16", cpu=device.type == "cpu")
+    preset, size = ("tiny", 128) if tiny else ("1x80gb", 512)
+    with tempfile.TemporaryDirectory() as temp:
+        workspace = Workspace.create(Path(temp) / "ws", preset_text("embedded"))
+        view = make_crops(workspace, 512)
+        name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+        print(f"{name}; torch {torch.__version__}; {size} px")
+        print("| micro-batch | checkpointing | images/s | no facial loss | facial share | peak GB |\n|---|---|---|---|---|---|")
+        for micro, again in ((4, False),) if tiny else ((4, False), (8, False), (16, True), (32, True)):
+            took, peak = {}, float("nan")
+            for weight in ("time-aware", "off"):
+                settings = load_preset(
+                    "restorer", preset,
+                    [f"batch={micro}", f"micro_batch={micro}", f"gradient_checkpointing={str(again).lower()}",
+                     f"facial.weight={weight}", f"resolution_px={size}", *ON],
+                )  # fmt: skip
+                unet = pipeline_of({} if tiny else SDXL).unet
+                core = Core(unet, tiny_sdxl(0).scheduler, 0.13025, 8)
+                config = unet.config
+                pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+                null = Embedding(torch.randn(77, config.cross_attention_dim), torch.randn(pooled))
+                latents = Blank(torch.randn(2, 2, config.in_channels, size // 8, size // 8), FACES)
+                controlnet = make_controlnet(unet, 0, 8)
+                trainer = RestorerTrainer(settings, core, controlnet, workspace, view, latents, null, accelerator)
+                draws = [Draw(0, face % FACES) for face in range(micro)]
+                batch = {key: value.to(device) for key, value in stacked([trainer.sample(draw) for draw in draws]).items()}
+                if device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats()
+                try:
+                    took[weight] = timed(trainer, draws, batch, device)
+                except torch.cuda.OutOfMemoryError:
+                    break
+                finally:
+                    del trainer, controlnet, core, unet
+                if device.type == "cuda" and weight == "time-aware":
+                    peak = torch.cuda.max_memory_allocated() / 1e9
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()
+            if len(took) == 2:
+                with_, without = took["time-aware"], took["off"]
+                share = f"{100 * (1 - without / with_):.1f} %"
+                print(f"| {micro} | {again} | {micro / with_:.2f} | {micro / without:.2f} | {share} | {peak:.1f} |")
+        torch.set_num_threads(1)
+        trainer = make_trainer(workspace, view, Accelerator(cpu=True) if tiny else accelerator)
+        began = time.perf_counter()
+        for face in range(FACES):
+            trainer.sample(Draw(1, face))
+        print(f"one worker makes {FACES / (time.perf_counter() - began):.1f} samples/s of decoded crops")
+
+
+def timed(trainer: RestorerTrainer, draws: list[Draw], batch: dict[str, torch.Tensor], device: torch.device) -> float:
+    """Seconds a step, the median of several after two to warm."""
+    took = []
+    for number in range(8):
+        began = time.perf_counter()
+        trainer.step(number + 1, draws, iter([batch]))
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        took.append(time.perf_counter() - began)
+    return statistics.median(took[2:])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--tiny", action="store_true")
+    given = parser.parse_args()
+    on_gpu(given.tiny) if given.gpu else on_cpu()
