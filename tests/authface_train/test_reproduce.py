@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from authface_train.reproduce import table2
+from authface_train.reproduce import small_models, table2
 from authface_train.reproduce.rows import METRICS, ROWS
 from authface_train.reproduce.small_data import SPLIT, _joined, _pin
 from authface_train.reproduce.table2 import bootstrap, difference, report
@@ -129,3 +129,15 @@ def test_every_row_of_the_table_differs_by_its_loss_or_prior_alone():
     assert {row.weight for row in ROWS.values()} == {"off", "constant", "constant-matched", "time-aware"}
     assert [row.base for row in ROWS.values()] == ["generic", "prior", "prior", "prior", "prior"]
     assert set(table2.COMPARED) >= {("c'", "b"), ("d", "c'"), ("d", "b")}
+
+
+def test_the_small_unet_begins_by_letting_noise_through(tmp_path):
+    """At the last timestep what it is given is almost the noise: its loss begins where an untrained one would take long to."""
+    small_models.make_base(tmp_path, PixelUnshuffle(scaling_factor=2.0))
+    unet = load_base(str(tmp_path), None, 0).unet
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, 48, 16, 16, generator=generator)
+    added = {"text_embeds": torch.zeros(2, 32), "time_ids": torch.zeros(2, 6)}
+    with torch.no_grad():
+        made = unet(noise, torch.tensor([999, 500]), torch.zeros(2, 77, 64), added_cond_kwargs=added).sample
+    assert float((made - noise).square().mean()) < 0.01
