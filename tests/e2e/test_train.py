@@ -91,6 +91,37 @@ def test_the_model_card_and_lineage_name_the_photographs(trained):
     assert notes["time_ids"] == [128, 128, 0, 0, 128, 128]
 
 
+def test_stage_two_is_looked_on(trained):
+    """Strips with metrics before the first step and after the last, and the pulls of every band of timesteps."""
+    import pandas as pd
+    from PIL import Image
+
+    run = trained / "runs/restorer-tiny"
+    scores = pd.read_csv(run / "validation/validation.csv")
+    assert scores["step"].tolist() == [0, 4]
+    assert scores[["psnr", "ssim"]].notna().all(axis=None)
+    with Image.open(run / "validation/step-00000004.png") as strip:
+        assert strip.height == 3 * (256 + 18)  # degraded, restored, clean
+    ledger = pd.read_csv(run / "ledger.csv")
+    assert ledger.groupby("step")["band"].apply(list).to_dict() == {0: list(range(10)), 4: list(range(10))}
+    assert (ledger[["noise", "style"]] > 0).all(axis=None)
+    losses = pd.read_csv(run / "metrics.csv")
+    for region in ("eyes", "mouth"):
+        assert losses[[f"adversarial_{region}", f"discriminator_{region}", f"accuracy_{region}"]].notna().any().all()
+
+
+def test_calibrating_says_which_lambdas_and_writes_nothing(trained, tmp_path, authface_here):
+    done = authface_here(
+        "train-restore", "--preset", "tiny", "--calibrate", "--output", tmp_path / "run", "-w", trained,
+        "--set", "facial.lambda_s=1e6",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "900 to 999" in done.stdout
+    assert "it governs what is learnt" in done.stdout
+    assert "--set facial.lambda_d=" in done.stdout
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "say"),
     [
@@ -183,6 +214,8 @@ def test_training_on_an_untrained_run_stays_untrained_and_keeps_its_credits(trai
         (("train-prior", "--base", "/nope/here"), "/nope/here is not there"),
         (("train-prior", "--tags", "semantic"), "no caption of semantic tags"),
         (("train-restore", "--prior", "x", "--base", "y"), "give one"),
+        (("train-restore", "--source", "ffhq"), "no kept face is FFHQ's"),
+        (("train-restore", "--calibrate", "--facial-weight", "off"), "facial.weight=off has none"),
     ],
 )
 def test_what_cannot_be_trained_leaves_nothing(trained, tmp_path, authface_here, words, say):
