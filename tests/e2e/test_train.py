@@ -16,11 +16,16 @@ from PIL import Image
 pytestmark = pytest.mark.slow
 
 
+LOOKED_ON = (
+    "train-restore", "--set", "facial.discriminator_only_steps=1", "--set", "validation.every=4", "--set", "ledger_every=4",
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def trained(filled, tmp_path_factory, authface_here):
     root = tmp_path_factory.mktemp("trained") / "ws"
     shutil.copytree(filled, root)
-    for words in (("train-prior",), ("train-restore", "--set", "facial.discriminator_only_steps=1")):
+    for words in (("train-prior",), LOOKED_ON):
         done = authface_here(*words, "--preset", "tiny", "--steps", 4, "-w", root)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "Untrained" in done.stdout
