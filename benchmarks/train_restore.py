@@ -35,7 +35,7 @@ import torch.nn.functional as F  # noqa: E402
 from accelerate import Accelerator  # noqa: E402
 from diffusers import DDPMScheduler  # noqa: E402
 from PIL import Image  # noqa: E402
-from train_prior import WIDER, pipeline_of  # noqa: E402
+from train_prior import SDXL, WIDER, pipeline_of, timed  # noqa: E402
 
 from authface_train import loop  # noqa: E402
 from authface_train.data.counters import Draw  # noqa: E402
@@ -212,8 +212,6 @@ def on_gpu(tiny: bool) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu" and not tiny:
         sys.exit("no CUDA card here: --tiny runs the same code on a tiny model")
-    from train_prior import SDXL
-
     accelerator = Accelerator(mixed_precision="no" if tiny else "bf16", cpu=device.type == "cpu")
     preset, size = ("tiny", 128) if tiny else ("1x80gb", 512)
     with tempfile.TemporaryDirectory() as temp:
@@ -243,7 +241,7 @@ def on_gpu(tiny: bool) -> None:
                 if device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats()
                 try:
-                    took[weight] = timed(trainer, draws, batch, device)
+                    took[weight] = timed(lambda: trainer.step(1, draws, iter([batch])), device)  # noqa: B023: called at once
                 except torch.cuda.OutOfMemoryError:
                     break
                 finally:
@@ -262,18 +260,6 @@ def on_gpu(tiny: bool) -> None:
         for face in range(FACES):
             trainer.sample(Draw(1, face))
         print(f"one worker makes {FACES / (time.perf_counter() - began):.1f} samples/s of decoded crops")
-
-
-def timed(trainer: RestorerTrainer, draws: list[Draw], batch: dict[str, torch.Tensor], device: torch.device) -> float:
-    """Seconds a step, the median of several after two to warm."""
-    took = []
-    for number in range(8):
-        began = time.perf_counter()
-        trainer.step(number + 1, draws, iter([batch]))
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        took.append(time.perf_counter() - began)
-    return statistics.median(took[2:])
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from PIL import Image
 from rich.progress import Progress, TimeRemainingColumn
 
+from authface_train.data.counters import Draw
 from authface_train.data.crops import load_crop
-from authface_train.data.degrade import preset
 from authface_train.data.pairs import Pairs
 from authface_train.reproduce.small_data import PICTURES, Faces
 from manifests.command_line import console
@@ -121,11 +121,8 @@ def gate(vae: Any, faces: Faces, degradation: str) -> dict[str, float]:
 
     What it loses cannot be restored: it must stand at least GATE_DB above what is to be restored.
     """
-    preset(degradation)
     held_out = pd.concat([faces.of("val"), faces.of("test")], ignore_index=True)
     pairs = Pairs(faces.workspace, held_out, SIZE_PX, degradation, seed=0)
-    from authface_train.data.counters import Draw
-
     clean = as_tensor([pairs.clean(Draw(0, index), False) for index in range(len(held_out))])
     draws = [Draw(epoch, index) for epoch in range(4) for index in range(len(held_out))]
     degraded = torch.stack([pairs.pair(draw, False).degraded for draw in draws]) * 2 - 1
