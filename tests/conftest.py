@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -81,28 +82,31 @@ def run_command(*words: object, env: dict[str, str] | None = None, cwd: Path | N
     )
 
 
+def run_here(*words: object, env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    """The same within the test's own process, where the libraries are loaded already: a command starts in no time."""
+    from accelerate.state import AcceleratorState
+    from typer.testing import CliRunner
+
+    import cli
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    terminated = signal.getsignal(signal.SIGTERM)
+    try:
+        with contextlib.chdir(cwd or "."):
+            done = CliRunner(env=env).invoke(cli.app, [str(word) for word in words])
+    finally:
+        signal.signal(signal.SIGTERM, terminated)
+        AcceleratorState._reset_state(reset_partial_state=True)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+
+
 @pytest.fixture(scope="session")
 def authface_here() -> Command:
-    """The same within the test's own process, where the libraries are loaded already: a trainer starts in no time."""
+    """Runs the command in the test's own process and returns what came of it: for what needs no process of its own."""
 
-    def run(*words: object) -> subprocess.CompletedProcess:
-        from accelerate.state import AcceleratorState
-        from typer.testing import CliRunner
-
-        import cli
-
-        AcceleratorState._reset_state(reset_partial_state=True)
-        terminated = signal.getsignal(signal.SIGTERM)
-        try:
-            done = CliRunner().invoke(cli.app, [str(word) for word in words])
-        finally:
-            signal.signal(signal.SIGTERM, terminated)
-            AcceleratorState._reset_state(reset_partial_state=True)
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
-
-    return run
+    return run_here
 
 
 @pytest.fixture(scope="session")
@@ -125,6 +129,6 @@ def filled(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path], we
         ("filter", "-w", root),
         ("caption", "-w", root),
     ):
-        done = run_command(*words)
+        done = run_here(*words)
         assert done.returncode == 0, done.stdout + done.stderr
     return root

@@ -56,7 +56,7 @@ def test_llava_killed_and_run_again_asks_only_about_the_rest(root, filled, tmp_p
     assert "0 faces captioned by llava; 4 are kept" in run([*words, "-w", root]).stdout
 
 
-def test_a_server_killed_in_the_middle_is_paid_once(root, authface):
+def test_a_server_killed_in_the_middle_is_paid_once(root, authface_here):
     with CaptionServer(delay_s=0.4) as server:
         words = ["caption", "--captioner", "server", "--base-url", server.url, "-w", str(root)]
         process = subprocess.Popen([sys.executable, "-P", "-m", "cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -69,7 +69,7 @@ def test_a_server_killed_in_the_middle_is_paid_once(root, authface):
         assert said(root, "server") == []
         time.sleep(1)
         server.delay_s, before = 0.0, len(server.requests)
-        done = authface(*words)
+        done = authface_here(*words)
         assert done.returncode == 0, done.stderr
         assert len(server.requests) - before <= 8 - 2  # what was answered before the kill came from the workspace
     rows = said(root, "server")
@@ -79,15 +79,15 @@ def test_a_server_killed_in_the_middle_is_paid_once(root, authface):
     assert all(semantic == ["woman", "black hair", "red dress"] for semantic, _ in used.values())
 
 
-def test_what_contradicts_the_picture_is_told(root, authface):
+def test_what_contradicts_the_picture_is_told(root, authface_here):
     with CaptionServer() as server:
         (root / "authface.toml").write_text(
             (root / "authface.toml").read_text() + f'\n[captions.server]\nbase_url = "{server.url}"\n'
         )
         server.photographic = '{"tags": ["black and white", "smile"]}'
-        done = authface("caption", "--captioner", "server", "-w", root)
+        done = authface_here("caption", "--captioner", "server", "-w", root)
     assert "4 tags contradict the picture: left out of the captions" in done.stdout
-    told = json.loads(authface("report", "-w", root, "--json").stdout)
+    told = json.loads(authface_here("report", "-w", root, "--json").stdout)
     assert told["contradictions"] == [
         {"captioner": "server", "tag": "black and white", "against": "colour photograph", "count": 4}
     ]
@@ -98,22 +98,22 @@ def test_what_contradicts_the_picture_is_told(root, authface):
     assert "server “black and white” against “colour photograph” 4" in page
 
 
-def test_tags_are_counted_renamed_removed_and_restored(root, authface):
-    listed = authface("tags", "-w", root)
+def test_tags_are_counted_renamed_removed_and_restored(root, authface_here):
+    listed = authface_here("tags", "-w", root)
     assert "4 captions in use" in listed.stdout
     assert "front view" in listed.stdout
     before = Store(Workspace(root), CAPTIONS).read()
-    done = authface("tags", "rename", "front view", "facing us", "-w", root)
+    done = authface_here("tags", "rename", "front view", "facing us", "-w", root)
     assert done.returncode == 0, done.stderr
-    assert authface("tags", "remove", "close-up", "-w", root, "--reviewer", "anna").returncode == 0
+    assert authface_here("tags", "remove", "close-up", "-w", root, "--reviewer", "anna").returncode == 0
     used = [tag for _, tags in used_captions(Workspace(root)).values() for tag in tags]
     assert "facing us" in used
     assert not {"front view", "close-up"} & set(used)
     assert Store(Workspace(root), CAPTIONS).read().equals(before)
-    told = json.loads(authface("tags", "-w", root, "--json").stdout)
+    told = json.loads(authface_here("tags", "-w", root, "--json").stdout)
     assert {(one["tag"], one["renamed_to"]) for one in told["decisions"]} == {("front view", "facing us"), ("close-up", None)}
-    assert authface("filter", "-w", root, "--regate").returncode == 0  # no face is missed for it
-    assert authface("tags", "restore", "close-up", "-w", root).returncode == 0
+    assert authface_here("filter", "-w", root, "--regate").returncode == 0  # no face is missed for it
+    assert authface_here("tags", "restore", "close-up", "-w", root).returncode == 0
     assert "close-up" in [tag for _, tags in used_captions(Workspace(root)).values() for tag in tags]
     assert Store(Workspace(root), DECISIONS).read().num_rows == 3
     for words, message in (
@@ -121,18 +121,18 @@ def test_tags_are_counted_renamed_removed_and_restored(root, authface):
         (("restore", "zebra"), "nothing is decided about 'zebra'"),
         (("rename", "facing us", "a, b"), "is no tag"),
     ):
-        refused = authface("tags", *words, "-w", root)
+        refused = authface_here("tags", *words, "-w", root)
         assert refused.returncode == 2
         assert message in refused.stderr
 
 
-def test_the_set_for_other_trainers(root, authface, tmp_path):
-    done = authface("export-captions", "--format", "kohya", "--output", tmp_path / "out", "-w", root)
+def test_the_set_for_other_trainers(root, authface_here, tmp_path):
+    done = authface_here("export-captions", "--format", "kohya", "--output", tmp_path / "out", "-w", root)
     assert done.returncode == 0, done.stderr
     pictures = list((tmp_path / "out").rglob("*.png"))
     assert len(pictures) == 4
     assert all(path.with_suffix(".txt").read_text().strip() for path in pictures)
-    again = authface("export-captions", "--format", "kohya", "--output", tmp_path / "out", "-w", root)
+    again = authface_here("export-captions", "--format", "kohya", "--output", tmp_path / "out", "-w", root)
     assert again.returncode == 2
     assert "not an empty folder" in again.stderr
 
@@ -146,7 +146,7 @@ def test_the_set_for_other_trainers(root, authface, tmp_path):
         (("--captioner", "server", "--base-url", "x"), "is no address"),
     ],
 )
-def test_options_that_mean_nothing_are_refused(filled, authface, words, message):
-    done = authface("caption", *words, "-w", filled)
+def test_options_that_mean_nothing_are_refused(filled, authface_here, words, message):
+    done = authface_here("caption", *words, "-w", filled)
     assert done.returncode == 2
     assert message in done.stderr

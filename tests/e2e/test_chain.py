@@ -90,40 +90,40 @@ def test_photos_are_kept_as_they_came(filled, photos):
     assert frame.loc["obama.jpg", "camera_make"]
 
 
-def test_running_again_changes_nothing(filled, tmp_path, authface):
+def test_running_again_changes_nothing(filled, tmp_path, authface_here):
     root = tmp_path / "ws"
     shutil.copytree(filled, root)
     before = {path: path.read_bytes() for path in root.rglob("*.parquet")}
     for command in ("filter", "caption"):
-        done = authface(command, "-w", root)
+        done = authface_here(command, "-w", root)
         assert done.returncode == 0, done.stderr
     after = {path: path.read_bytes() for path in root.rglob("*.parquet")}
     changed = {path.parent.name for path in set(before) ^ set(after)}
     assert changed <= {"verdicts"}  # the gates decide anew, the models do not run
 
 
-def test_regate_decides_again_without_a_model(filled, tmp_path, authface):
+def test_regate_decides_again_without_a_model(filled, tmp_path, authface_here):
     root = tmp_path / "ws"
     shutil.copytree(filled, root)
     settings = (root / "authface.toml").read_text()
     (root / "authface.toml").write_text(settings.replace("threshold = 224", "threshold = 500"))
-    done = authface("filter", "--regate", "-w", root, env={"AUTHFACE_CACHE": str(tmp_path / "nothing")})
+    done = authface_here("filter", "--regate", "-w", root, env={"AUTHFACE_CACHE": str(tmp_path / "nothing")})
     assert done.returncode == 0, done.stderr
     assert "1 of 6 faces kept" in done.stdout
     verdicts = manifest(root, "verdicts")
     sizes = verdicts[verdicts["gate"] == "face_size"]
     assert (sizes["reason"] == "qsize_px < 500").sum() == 5
-    assert "takes no other option" in authface("filter", "--regate", "--size", 512, "-w", root).stderr
+    assert "takes no other option" in authface_here("filter", "--regate", "--size", 512, "-w", root).stderr
 
 
-def test_a_changed_setting_asks_and_then_redoes(filled, tmp_path, authface):
+def test_a_changed_setting_asks_and_then_redoes(filled, tmp_path, authface_here):
     root = tmp_path / "ws"
     shutil.copytree(filled, root)
-    asked = authface("filter", "--landmarks", "retinaface5", "-w", root)
+    asked = authface_here("filter", "--landmarks", "retinaface5", "-w", root)
     assert asked.returncode == 2
     assert "6 of faces were made with other settings" in asked.stderr
     assert manifest(root, "faces")["landmark_backend"].tolist() == ["dlib"] * 6
-    done = authface("filter", "--landmarks", "retinaface5", "-w", root, "--yes")
+    done = authface_here("filter", "--landmarks", "retinaface5", "-w", root, "--yes")
     assert done.returncode == 0, done.stderr
     faces = manifest(root, "faces")
     assert faces["landmark_backend"].tolist() == ["retinaface5"] * 6
@@ -134,24 +134,24 @@ def test_a_changed_setting_asks_and_then_redoes(filled, tmp_path, authface):
     assert not set(niqe) & set(before)  # new crops, new scores
     for row in faces.itertuples():
         assert hashlib.sha256((root / row.crop_path).read_bytes()).hexdigest() == row.crop_sha256
-    stale = authface("caption", "-w", root)
+    stale = authface_here("caption", "-w", root)
     assert stale.returncode == 2
     assert f"{len(captions)} of measured" in stale.stderr
-    assert authface("caption", "-w", root, "--yes").returncode == 0
+    assert authface_here("caption", "-w", root, "--yes").returncode == 0
     assert sorted(path.name for path in (root / "faces").iterdir()) == sorted(faces["crop_path"].str.removeprefix("faces/"))
 
 
-def test_status_for_people_and_machines(filled, authface):
-    words = authface("status", "-w", filled)
+def test_status_for_people_and_machines(filled, authface_here):
+    words = authface_here("status", "-w", filled)
     assert "face_size: qsize_px < 224" in words.stdout
     assert "authface train-prior" in words.stdout
-    facts = json.loads(authface("status", "-w", filled, "--json").stdout)
+    facts = json.loads(authface_here("status", "-w", filled, "--json").stdout)
     assert facts["rows"]["photos"] == 6
     assert facts["kept_faces"] == facts["captioned"] == 4
     assert facts["dropped"]["photo"] == {"collect: undecodable file": 1}
 
 
-def test_killed_in_the_middle_of_a_redo_and_set_back(filled, tmp_path, authface):
+def test_killed_in_the_middle_of_a_redo_and_set_back(filled, tmp_path, authface_here):
     """Some photographs redone, then the old setting again: rows and crops agree, and `--regate` sees one generation."""
     from authface_data.engine.stage import Chain, Item
     from authface_data.faces.stage import FacesStage
@@ -168,8 +168,8 @@ def test_killed_in_the_middle_of_a_redo_and_set_back(filled, tmp_path, authface)
     for row in manifest(root, "photos").to_dict("records")[:2]:
         (made,) = stage.process([Item(row["photo_id"], row, chain.open_picture(row))], ws.write_bytes)
         Store(ws, FACES).append([{**face, "fingerprint": "another"} for face in made.rows])
-    assert "of 6 faces kept" in authface("filter", "--regate", "-w", root).stdout
-    done = authface("filter", "-w", root, "--yes")
+    assert "of 6 faces kept" in authface_here("filter", "--regate", "-w", root).stdout
+    done = authface_here("filter", "-w", root, "--yes")
     assert done.returncode == 0, done.stderr
     faces = manifest(root, "faces")
     assert sorted(faces["face_id"]) == sorted(manifest(filled, "faces")["face_id"])
@@ -177,7 +177,7 @@ def test_killed_in_the_middle_of_a_redo_and_set_back(filled, tmp_path, authface)
         assert hashlib.sha256((root / row.crop_path).read_bytes()).hexdigest() == row.crop_sha256
 
 
-def test_odd_files_and_folders(tmp_path, authface, photos):
+def test_odd_files_and_folders(tmp_path, authface_here, photos):
     """Names that are no text, unreadable files, loops of links, a workspace within: none is fatal, none comes in twice."""
     folder = tmp_path / "in"
     root = folder / "ws"
@@ -186,48 +186,50 @@ def test_odd_files_and_folders(tmp_path, authface, photos):
     shutil.copy(photos["obama2.jpg"], os.fsencode(folder) + b"/caf\xe9.jpg")
     (folder / "deep" / "loop").symlink_to(folder)
     (folder / "gone.jpg").symlink_to(tmp_path / "nothing")
-    assert authface("init", root, "--preset", "embedded").returncode == 0
+    assert authface_here("init", root, "--preset", "embedded").returncode == 0
     for _ in range(2):
-        done = authface("collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own")
+        done = authface_here("collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own")
         assert done.returncode == 0, done.stderr
     assert "2 were there already" in done.stdout
     assert len(manifest(root, "photos")) == 2
 
 
-def test_a_photo_without_a_face_is_a_result(tmp_path, authface, weights):
+def test_a_photo_without_a_face_is_a_result(tmp_path, authface_here, weights):
     root, folder = tmp_path / "ws", tmp_path / "in"
     folder.mkdir()
     noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)
     Image.fromarray(noise).save(folder / "noise.png")
-    assert authface("init", root, "--preset", "embedded").returncode == 0
-    assert authface("collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own").returncode == 0
-    assert authface("filter", "-w", root, "--metrics", "").returncode == 0
+    assert authface_here("init", root, "--preset", "embedded").returncode == 0
+    assert (
+        authface_here("collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own").returncode == 0
+    )
+    assert authface_here("filter", "-w", root, "--metrics", "").returncode == 0
     verdicts = manifest(root, "verdicts")
     assert verdicts[["subject", "gate", "verdict", "reason"]].to_dict("records") == [
         {"subject": "photo", "gate": "faces", "verdict": "dropped", "reason": "no_face"}
     ]
-    assert authface("caption", "-w", root).returncode == 2
+    assert authface_here("caption", "-w", root).returncode == 2
 
 
-def test_a_sidecar_credits_the_photographer(tmp_path, authface, photos):
+def test_a_sidecar_credits_the_photographer(tmp_path, authface_here, photos):
     root, folder = tmp_path / "ws", tmp_path / "in"
     folder.mkdir()
     shutil.copy(photos["obama.jpg"], folder / "a.jpg")
     (folder / "a.jpg.json").write_text(json.dumps({"photographer": "P. S.", "consent_ref": "form 7", "licence": "CC0-1.0"}))
-    authface("init", root, "--preset", "embedded")
+    authface_here("init", root, "--preset", "embedded")
     collect = ("collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own")
-    assert authface(*collect).returncode == 0
+    assert authface_here(*collect).returncode == 0
     row = manifest(root, "photos").iloc[0]
     assert (row["photographer_name"], row["consent_ref"], row["licence"]) == ("P. S.", "form 7", "CC0-1.0")
     (folder / "a.jpg.json").write_text(json.dumps({"photographer": "Q. T.", "licence": None}))
-    assert "1 of collect" in authface(*collect).stderr
-    assert authface(*collect, "--yes").returncode == 0
+    assert "1 of collect" in authface_here(*collect).stderr
+    assert authface_here(*collect, "--yes").returncode == 0
     row = manifest(root, "photos").iloc[0]
     assert row["photographer_name"] == "Q. T."
     assert pd.isna(row["licence"])
     for wrong in ('{"fotographer": "P. S."}', '["P. S."]', '{"photographer": 3}', "{"):
         (folder / "a.jpg.json").write_text(wrong)
-        done = authface(*collect)
+        done = authface_here(*collect)
         assert done.returncode == 2
         assert "a.jpg.json" in done.stderr
         assert done.stderr.count("\n") == 1
@@ -257,14 +259,14 @@ def test_a_sidecar_credits_the_photographer(tmp_path, authface, photos):
         (("init", "other", "--preset", "papper"), 2, "embedded, paper"),
     ],
 )
-def test_a_mistake_gets_one_line_and_code_2(workspace, authface, words, code, say):
+def test_a_mistake_gets_one_line_and_code_2(workspace, authface_here, words, code, say):
     words = (*words, *(() if words[0] in ("init", "nonsense") else ("-w", workspace.root)))
     if words[:2] == ("filter", "--detector"):
         workspace.local("in").mkdir()
         Image.new("RGB", (8, 8)).save(workspace.local("in/x.png"))
         collect = ("collect", "--source", "folder", "--path", workspace.local("in"), "--licence-basis", "own")
-        assert authface(*collect, "-w", workspace.root).returncode == 0
-    done = authface(*words, cwd=workspace.local("."))
+        assert authface_here(*collect, "-w", workspace.root).returncode == 0
+    done = authface_here(*words, cwd=workspace.local("."))
     assert done.returncode == code, done.stderr
     assert say in done.stderr
     assert done.stderr.count("\n") == 1

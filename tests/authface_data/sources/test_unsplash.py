@@ -96,11 +96,11 @@ def check_complete(root: Path, server: UnsplashServer) -> None:
     assert not [name for name in os.listdir(root / "cache/downloads") if not name.endswith((".part", ".json"))]
 
 
-def test_every_good_photo_once_and_a_reason_for_each_bad_one(tmp_path, authface):
+def test_every_good_photo_once_and_a_reason_for_each_bad_one(tmp_path, authface_here):
     with UnsplashServer(good_and_bad()) as server:
         server.api_faults = [500, 503]
-        root = make_workspace(tmp_path / "ws", authface, server, "attempts = 4")
-        done = authface("collect", "-w", root, *WORDS, "--i-have-permission", PERMISSION, env=ENV)
+        root = make_workspace(tmp_path / "ws", authface_here, server, "attempts = 4")
+        done = authface_here("collect", "-w", root, *WORDS, "--i-have-permission", PERMISSION, env=ENV)
         assert done.returncode == 4, done.stdout + done.stderr  # two failed
         assert "2 photographs did not come" in done.stderr
         check_complete(root, server)
@@ -108,14 +108,14 @@ def test_every_good_photo_once_and_a_reason_for_each_bad_one(tmp_path, authface)
         assert server.range_requests["good_002"] == 2  # cut off twice, gone on with twice
         asked = len(server.requests)
         images = server.image_requests.total()
-        again = authface("collect", "-w", root, *WORDS, env=ENV)  # the permission is remembered
+        again = authface_here("collect", "-w", root, *WORDS, env=ENV)  # the permission is remembered
         assert again.returncode == 0, again.stdout + again.stderr
         check_complete(root, server)
         assert server.image_requests.total() == images  # nothing is downloaded twice, nothing refused is asked for again
         assert len(server.requests) - asked == 4  # two pages of two listings
         server.by_id("always503").faults = []
         server.by_id("snail").faults = []
-        retried = authface("collect", "-w", root, *WORDS, "--retry", "failed", env=ENV)
+        retried = authface_here("collect", "-w", root, *WORDS, "--retry", "failed", env=ENV)
         assert retried.returncode == 0, retried.stdout + retried.stderr
         assert {"us_always503", "us_snail"} <= set(manifest(root, "photos")["photo_id"])
         assert server.reports["snail"] == 1
@@ -124,11 +124,11 @@ def test_every_good_photo_once_and_a_reason_for_each_bad_one(tmp_path, authface)
         assert KEY not in done.stdout + done.stderr
 
 
-def test_killed_ten_times(tmp_path, authface):
+def test_killed_ten_times(tmp_path, authface_here):
     """At random moments, by SIGKILL: the same photographs, reasons and reports."""
     rng = random.Random(4)
     with UnsplashServer(good_and_bad(), delay_s=0.15) as server:
-        root = make_workspace(tmp_path / "ws", authface, server, "attempts = 3")
+        root = make_workspace(tmp_path / "ws", authface_here, server, "attempts = 3")
         command = [sys.executable, "-P", "-m", "cli", "collect", "-w", root, *WORDS, "--i-have-permission", PERMISSION]
         env = {**os.environ, "UNSPLASH_ACCESS_KEY": KEY}
         for _ in range(10):
@@ -138,21 +138,21 @@ def test_killed_ten_times(tmp_path, authface):
             time.sleep(rng.uniform(1.0, 3.5))
             process.send_signal(signal.SIGKILL)
             process.wait()
-        last = authface("collect", "-w", root, *WORDS, env=ENV)
+        last = authface_here("collect", "-w", root, *WORDS, env=ENV)
         assert last.returncode in (0, 4), last.stdout + last.stderr
         check_complete(root, server)
 
 
-def test_the_hour_is_waited_for_and_pages_are_not_asked_twice(tmp_path, authface):
+def test_the_hour_is_waited_for_and_pages_are_not_asked_twice(tmp_path, authface_here):
     photos = [Photo(f"p{n}", picture(n), 6000, 4000) for n in range(70)]
     with UnsplashServer(photos, limit=20, window_s=4) as server:
-        root = make_workspace(tmp_path / "ws", authface, server, window_s=4)
+        root = make_workspace(tmp_path / "ws", authface_here, server, window_s=4)
         words = ("collect", "-w", root, "--source", "unsplash", "--topic", "people", "--i-have-permission", "all")
-        stopped = authface(*words, "--no-wait", env=ENV)
+        stopped = authface_here(*words, "--no-wait", env=ENV)
         assert stopped.returncode == 4
         assert "20 requests to Unsplash are spent" in stopped.stderr
         assert 0 < len(manifest(root, "photos")) <= 70
-        waited = authface(*words, env=ENV)
+        waited = authface_here(*words, env=ENV)
         assert waited.returncode == 0, waited.stdout + waited.stderr
         assert "waiting until" in waited.stdout
         assert len(manifest(root, "photos")) == 70
@@ -162,24 +162,24 @@ def test_the_hour_is_waited_for_and_pages_are_not_asked_twice(tmp_path, authface
         assert len(pages) == len(set(pages)) == 3
 
 
-def test_a_budget_that_is_spent_is_remembered(tmp_path, authface):
+def test_a_budget_that_is_spent_is_remembered(tmp_path, authface_here):
     with UnsplashServer([Photo("a", picture(1), 6000, 4000)], limit=1) as server:
-        root = make_workspace(tmp_path / "ws", authface, server)
+        root = make_workspace(tmp_path / "ws", authface_here, server)
         words = ("collect", "-w", root, "--source", "unsplash", "--query", "x", "--i-have-permission", "all", "--no-wait")
         for expected in (2, 2):  # the page, and a report that is refused; then not even one more
-            assert authface(*words, env=ENV).returncode == 4
+            assert authface_here(*words, env=ENV).returncode == 4
             assert len(server.requests) <= expected
         photos = manifest(root, "photos")
         assert list(photos["photo_id"]) == ["us_a"]  # images are not counted
         assert photos["download_reported_at"].isna().all()
 
 
-def test_plan_says_and_stops(tmp_path, authface):
+def test_plan_says_and_stops(tmp_path, authface_here):
     photos = [Photo(f"p{n}", picture(n), 6000 if n % 2 else 600, 4000 if n % 2 else 400) for n in range(300)]
     with UnsplashServer(photos, limit=50) as server:
-        root = make_workspace(tmp_path / "ws", authface, server)
+        root = make_workspace(tmp_path / "ws", authface_here, server)
         words = ("collect", "-w", root, *WORDS[:4], "--min-megapixels", 5, "--details", "--plan")
-        done = authface(*words, "--json", env=ENV)
+        done = authface_here(*words, "--json", env=ENV)
         assert done.returncode == 0, done.stderr
         said = json.loads(done.stdout)
         assert said["found"] == {"query portrait": 300}
@@ -190,20 +190,20 @@ def test_plan_says_and_stops(tmp_path, authface):
         assert said["bytes"] == pytest.approx(150 * 24e6 * 0.45)
         assert len(server.requests) == 1
         assert not server.image_requests
-        read = authface(*words, env=ENV)
+        read = authface_here(*words, env=ENV)
         assert "310 requests" in read.stdout
         assert "6.2 hours" in read.stdout
         assert manifest(root, "photos").empty
 
 
-def test_max_photos_details_place_and_shifting_pages(tmp_path, authface):
+def test_max_photos_details_place_and_shifting_pages(tmp_path, authface_here):
     photos = [Photo(f"p{n}", picture(n), 6000, 4000) for n in range(80)]
     with UnsplashServer(photos) as server:
         server.shift = [Photo(f"new{n}", picture(900 + n), 6000, 4000) for n in range(5)]
-        root = make_workspace(tmp_path / "ws", authface, server)
+        root = make_workspace(tmp_path / "ws", authface_here, server)
         words = ("collect", "-w", root, "--source", "unsplash", "--topic", "people", "--order-by", "latest")
         permission = ("--i-have-permission", "all")
-        done = authface(*words, "--max-photos", 7, "--details", *permission, env=ENV)
+        done = authface_here(*words, "--max-photos", 7, "--details", *permission, env=ENV)
         assert done.returncode == 0, done.stdout + done.stderr
         frame = manifest(root, "photos")
         assert len(frame) == 7
@@ -214,7 +214,7 @@ def test_max_photos_details_place_and_shifting_pages(tmp_path, authface):
         assert b"Berlin" not in b"".join(path.read_bytes() for path in root.rglob("*") if path.is_file())
         settings = root / "authface.toml"
         settings.write_text(settings.read_text().replace("[collect]", "[collect]\nstore_place = true"))
-        rest = authface(*words, "--details", *permission, env=ENV)
+        rest = authface_here(*words, "--details", *permission, env=ENV)
         assert rest.returncode == 0, rest.stdout + rest.stderr
         frame = manifest(root, "photos")
         assert frame["photo_id"].is_unique

@@ -93,7 +93,7 @@ def test_folders_and_zips_lite_and_full(tmp_path):
 
 
 @pytest.mark.slow
-def test_sieved_collected_and_accounted_for(tmp_path, authface):
+def test_sieved_collected_and_accounted_for(tmp_path, authface_here):
     good = [Photo(f"good{n}", picture(n), 6000, 4000) for n in range(6)]
     good[0].faults = ["404"]  # the image server's whim: with a query it is there
     gone = Photo("gone", picture(50), 6000, 4000, deleted=True)
@@ -116,18 +116,18 @@ def test_sieved_collected_and_accounted_for(tmp_path, authface):
         words += [f"{name}\tportrait\t90" for name in ("plus", "malformed", "small", "nokon", "wide")] + ["landscape\tTree\t99"]
         (folder / "keywords.tsv000").write_text("photo_id\tkeyword\tai_service_1_confidence\n" + "\n".join(words) + "\n")
         root = tmp_path / "ws"
-        assert authface("init", root, "--preset", "embedded").returncode == 0
+        assert authface_here("init", root, "--preset", "embedded").returncode == 0
         settings = (root / "authface.toml").read_text()
         (root / "authface.toml").write_text(
             '[collect]\nallowed_hosts = ["127.0.0.1"]\n' + settings.split("# weights_dir")[1][12:]
         )
         common = ["-w", root, "--source", "unsplash-dataset", "--path", folder, "--keyword", "portrait", "--camera", "canon"]
         common += ["--min-megapixels", 5, "--max-aspect", 2]
-        said = json.loads(authface("collect", *common, "--plan", "--json").stdout)
+        said = json.loads(authface_here("collect", *common, "--plan", "--json").stdout)
         assert (said["rows"], said["passed"], said["downloads"]) == (14, 7, 7)
         assert said["turned_away"] == {"bad row": 4, "size": 1, "camera": 1, "aspect": 1, "keyword": 1}
         assert not server.image_requests
-        done = authface("collect", *common)
+        done = authface_here("collect", *common)
         assert done.returncode == 0, done.stdout + done.stderr
         photos = pd.read_parquet(root / "manifests/photos").set_index("photo_id")
         assert set(photos.index) == {f"us_good{n}" for n in range(6)}
@@ -143,23 +143,23 @@ def test_sieved_collected_and_accounted_for(tmp_path, authface):
         assert told.pop("us_malformed") == "malformed_url"
         assert sorted(reason.split(":")[0] for reason in told.values()) == ["bad row", "bad row"]
         assert any("3 columns instead of 31" in reason for reason in told.values())
-        again = authface("collect", *common)
+        again = authface_here("collect", *common)
         assert again.returncode == 0
         assert "6 were there already" in again.stdout
         server.by_id("good3").deleted = True
-        refreshed = authface("collect", "-w", root, "--source", "unsplash-dataset", "--refresh")
+        refreshed = authface_here("collect", "-w", root, "--source", "unsplash-dataset", "--refresh")
         assert "authface forget -- us_good3" in refreshed.stdout
         limited = tmp_path / "limited"
-        assert authface("init", limited, "--preset", "embedded").returncode == 0
+        assert authface_here("init", limited, "--preset", "embedded").returncode == 0
         (limited / "authface.toml").write_text((root / "authface.toml").read_text())
         words = ["-w", limited, "--source", "unsplash-dataset", "--path", folder, "--max-photos", 2]
-        assert authface("collect", *words).returncode == 0
-        assert authface("collect", *words).returncode == 0
+        assert authface_here("collect", *words).returncode == 0
+        assert authface_here("collect", *words).returncode == 0
         assert len(pd.read_parquet(limited / "manifests/photos")) == 2
 
 
 @pytest.mark.slow
-def test_a_million_rows_in_under_500_mb(tmp_path, authface):
+def test_a_million_rows_in_under_500_mb(tmp_path, authface_here):
     """Peak memory of the whole command, half of the rows passing and some of them bad."""
     folder = tmp_path / "full"
     folder.mkdir()
@@ -182,7 +182,7 @@ def test_a_million_rows_in_under_500_mb(tmp_path, authface):
                 )
             )
     root = tmp_path / "ws"
-    assert authface("init", root).returncode == 0
+    assert authface_here("init", root).returncode == 0
     words = [sys.executable, "-P", "-m", "cli", "collect", "-w", root, "--source", "unsplash-dataset", "--path", folder]
     words += ["--min-megapixels", "5", "--min-long-side", "0", "--plan", "--json"]
     with (tmp_path / "out.json").open("w") as out:
