@@ -31,6 +31,7 @@ def test_the_wheel_works_alone(tmp_path):
     for file in (
         "cli.py", "manifests/presets/embedded.toml", "authface_train/presets/paper.toml",
         "authface_data/captions/vocabulary.toml", "authface_data/report/page.html.jinja",
+        "authface_train/reproduce/small_split.csv",
         "authface_data/credits.html.jinja",
     ):  # fmt: skip
         assert file in names
