@@ -1,75 +1,129 @@
-"""Restoring aligned faces with a trained model."""
+"""Restoring aligned faces with a trained model: one of ours, or the authors' released weights."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 
+from authface_train.colour import FIXES
 from authface_train.data.prompts import time_ids
 from authface_train.run import NOTES
+from authface_train.sampling import Sampling, make_scheduler
 from manifests import hub
 from manifests.errors import UserMistake
 
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 class Restorer:
-    """A model of ours, loaded once. Raises UserMistake for a folder that is no restorer, Missing where it cannot be had."""
+    """A model, loaded once, its prompts encoded once. precision: of U-Net and ControlNet; auto is fp16 on a card, else fp32.
 
-    def __init__(self, model: str, weights_dir: str | None = None):
-        from diffusers import DDPMScheduler, StableDiffusionXLControlNetPipeline
+    Raises UserMistake for a folder that is no restorer, Missing where it cannot be had.
+    """
 
-        where = hub.locate(model, weights_dir)
+    def __init__(
+        self, model: str, sampling: Sampling, weights_dir: str | None = None, precision: Precision = "auto"
+    ):  # fmt: skip
+        self.sampling = sampling
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = torch.float16 if self.device.type == "cuda" else torch.float32
-        try:
-            pipeline: Any = StableDiffusionXLControlNetPipeline.from_pretrained(where, dtype=dtype)
-        except OSError as error:
-            raise hub.missing(model, "model_index.json and the folders beside it", weights_dir, error) from error
-        except ValueError as error:
-            raise UserMistake(
-                f"{model} is no restorer (it has no ControlNet): name a run of `authface train-restore`"
-            ) from error
+        kind = ("fp16" if self.device.type == "cuda" else "fp32") if precision == "auto" else precision
+        where = hub.folder(model, weights_dir, "model_index.json and the folders beside it")
+        pipeline = _load(model, where, TYPES[kind])
+        # SDXL's VAE does not stand fp16.
         pipeline.vae.to(torch.float32)
-        # Latents are not pixels: they go beyond 1, and must not be clipped there.
-        config = pipeline.scheduler.config
-        pipeline.scheduler = DDPMScheduler.from_config(config, clip_sample=False, thresholding=False)
+        pipeline.scheduler = make_scheduler(sampling.scheduler, pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)
         self.pipeline = pipeline.to(self.device)
-        notes = Path(where, NOTES)
+        self._prompts = self._encoded()
+        for name in ("text_encoder", "text_encoder_2"):
+            setattr(pipeline, name, None)  # they have said all they have to say
+        notes = where / NOTES
         self.notes: dict[str, Any] = (
             json.loads(notes.read_text()) if notes.is_file() else {"resolution_px": 512, "time_ids": time_ids(512)}
         )
         self.size_px = int(self.notes["resolution_px"])
 
-    def restore(self, pictures: Sequence[np.ndarray], steps: int, seed: int) -> list[np.ndarray]:
+    @torch.no_grad()
+    def _encoded(self) -> dict[str, torch.Tensor]:
+        guided = self.sampling.guidance > 1
+        found = self.pipeline.encode_prompt(
+            prompt=self.sampling.prompt,
+            negative_prompt=self.sampling.negative_prompt,
+            device=self.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=guided,
+        )
+        names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+        return {name: value for name, value in zip(names, found, strict=True) if value is not None}
+
+    @torch.no_grad()
+    def restore(self, pictures: Sequence[np.ndarray], seed: int | None = None) -> list[np.ndarray]:
         """Restored pictures, (size, size, 3) uint8, of aligned faces (H, H, 3) uint8, each by its own generator of one seed.
 
-        The null prompt is the encoded "", as in training; no classifier-free guidance.
+        seed: the sampling's own where it is not given. What a face becomes does not depend on the others.
         """
         size = (self.size_px, self.size_px)
         hints = [Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS) for picture in pictures]
-        generators = [torch.Generator("cpu").manual_seed(seed) for _ in hints]
         ids = [int(number) for number in self.notes["time_ids"]]
+        asked = self.sampling
         latents = self.pipeline(
-            prompt=[""] * len(hints),
+            **{name: value.repeat_interleave(len(hints), dim=0) for name, value in self._prompts.items()},
             image=hints,
             width=size[0],
             height=size[1],
             original_size=tuple(ids[:2]),
             crops_coords_top_left=tuple(ids[2:4]),
             target_size=tuple(ids[4:]),
-            num_inference_steps=steps,
-            guidance_scale=1.0,
-            generator=generators,
+            num_inference_steps=asked.steps,
+            guidance_scale=asked.guidance,
+            controlnet_conditioning_scale=asked.conditioning_scale,
+            generator=[torch.Generator("cpu").manual_seed(asked.seed if seed is None else seed) for _ in hints],
             output_type="latent",
         ).images
-        # Decoded here, in fp32: SDXL's VAE does not stand fp16, and diffusers would hand it half latents.
+        # Decoded here, in fp32: diffusers would hand the VAE half latents.
         vae = self.pipeline.vae
-        with torch.no_grad():
-            decoded = vae.decode(latents.float() / vae.config.scaling_factor).sample
-        return [np.asarray(image) for image in self.pipeline.image_processor.postprocess(decoded, output_type="pil")]
+        decoded = vae.decode(latents.float() / vae.config.scaling_factor).sample
+        made = [np.asarray(image) for image in self.pipeline.image_processor.postprocess(decoded, output_type="pil")]
+        fix = FIXES[asked.colour_fix]
+        return [fix(picture, np.asarray(hint)) for picture, hint in zip(made, hints, strict=True)]
+
+
+def _load(model: str, where: Path, dtype: torch.dtype) -> Any:
+    """The pipeline of a folder. The authors' has the parts side by side, with or without an index of them."""
+    import diffusers
+    import transformers
+
+    from authface_train import unshuffle  # noqa: F401  diffusers finds classes of ours among what is loaded
+
+    kind: Any = diffusers.StableDiffusionXLControlNetPipeline
+    missing = [name for name in ("unet", "controlnet", "vae", "scheduler") if not (where / name).is_dir()]
+    if missing:
+        raise UserMistake(f"{model} is no restorer (it has no {missing[0]}): name a run of `authface train-restore`")
+    try:
+        if (where / "model_index.json").is_file():
+            return kind.from_pretrained(where, dtype=dtype)
+        parts: dict[str, Any] = {
+            "tokenizer": transformers.CLIPTokenizer,
+            "tokenizer_2": transformers.CLIPTokenizer,
+            "text_encoder": transformers.CLIPTextModel,
+            "text_encoder_2": transformers.CLIPTextModelWithProjection,
+            "unet": diffusers.UNet2DConditionModel,
+            "controlnet": diffusers.ControlNetModel,
+            "vae": diffusers.AutoencoderKL,
+            "scheduler": diffusers.DDPMScheduler,
+        }
+        typed = {name for name in parts if not name.startswith(("tokenizer", "scheduler"))}
+        loaded = {
+            name: part.from_pretrained(where / name, **({"dtype": dtype} if name in typed else {}))
+            for name, part in parts.items()
+        }
+        return kind(**loaded, add_watermarker=False)
+    except (OSError, ValueError) as error:
+        raise UserMistake(f"{model} cannot be loaded as a restorer: {str(error).splitlines()[0][:200]}") from error

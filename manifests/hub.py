@@ -32,3 +32,20 @@ def missing(model: str, files: str, weights_dir: str | None, error: Exception) -
         f"the weights of {model} are not here and could not be downloaded ({why[:160]}): "
         f"get {files} of {model} from the Hugging Face hub, and put them into {place}"
     )
+
+
+def folder(model: str, weights_dir: str | None, files: str) -> Path:
+    """The local folder of a model, downloaded where it is a hub id that is not there yet. files: those wanted, in words.
+
+    Raises UserMistake and Missing as `locate` and `missing` do.
+    """
+    where = locate(model, weights_dir)
+    if Path(where).is_dir():
+        return Path(where)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return Path(snapshot_download(where))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise missing(model, files, weights_dir, error) from error

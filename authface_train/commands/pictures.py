@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
+import glob
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from manifests.errors import UserMistake
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 
 
 def pictures_in(path: Path) -> list[Path]:
     """A picture, or those of a folder, sorted. Raises UserMistake where there are none, or two of one stem."""
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise UserMistake(f"{path} is not there: --input takes a picture or a folder of pictures")
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
-    if not files:
-        raise UserMistake(f"no pictures in {path} (looked for {', '.join(SUFFIXES)})")
+    return pictures_of([str(path)])
+
+
+def pictures_of(inputs: Sequence[str]) -> list[Path]:
+    """The pictures that files, folders and patterns (`*`, `**`) name, each once, in order.
+
+    Raises UserMistake for one that names none, and for two pictures of one stem.
+    """
+    files: dict[Path, None] = {}
+    for one in inputs:
+        path = Path(one)
+        if path.is_file():
+            own = [path]
+        elif path.is_dir():
+            own = _pictures(path.iterdir())
+        elif glob.has_magic(one):
+            own = _pictures(Path(found) for found in glob.glob(one, recursive=True))
+        else:
+            raise UserMistake(f"{path} is not there: --input takes pictures, folders of them, and quoted patterns")
+        if not own:
+            raise UserMistake(f"no pictures in {path} (looked for {', '.join(SUFFIXES)})")
+        files.update(dict.fromkeys(own))
     stems = [file.stem for file in files]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if twice:
-        raise UserMistake(f"two pictures in {path} are named {twice[0]}: their results would be one file")
-    return files
+        raise UserMistake(f"two pictures of --input are named {twice[0]}: their results would be one file")
+    return list(files)
+
+
+def _pictures(paths: Iterable[Path]) -> list[Path]:
+    return sorted(
+        path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )

@@ -1,51 +1,104 @@
-"""`authface restore`: aligned faces in, restored faces out."""
+"""`authface restore`: aligned faces or whole photographs in, the same restored out."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
-from authface_train.commands.pictures import pictures_in
+from authface_train.commands.pictures import pictures_of
 from manifests.command_line import WorkspaceOption, console, shown
 from manifests.errors import DoneInPart, UserMistake
 
 
 def restore(
-    model: Annotated[str, typer.Option(help="A run of train-restore, or a hub id.")],
-    input: Annotated[Path, typer.Option(help="An aligned face (square), or a folder of them.")],
-    output: Annotated[Path, typer.Option(help="Where the restored faces go, as PNG under the same names.")],
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 50,
-    seed: Annotated[int, typer.Option(help="Of the noise to start from.")] = 123,
+    model: Annotated[str, typer.Option(help="A run of train-restore, or a hub id (the authors': Ethanliang99/AuthFace).")],
+    input: Annotated[list[str], typer.Option(help="A picture, a folder of them, or a quoted pattern. Repeatable.")],
+    output: Annotated[Path, typer.Option(help="Where results go: photographs by their names, aligned faces as PNG.")],
+    faces: Annotated[
+        Literal["largest", "all"] | None,
+        typer.Option(help="Every picture is a whole photograph; else squares are aligned faces, of others all faces are done."),
+    ] = None,
+    preset: Annotated[
+        Literal["ours", "authors"], typer.Option(help="The paper's text, or its authors' released script.")
+    ] = "ours",
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps [preset: 50].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the noise to start from [preset: 123].")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="ddpm | ddim | dpm++ | euler | unipc [preset: ddpm].")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(min=1.0, help="Scale of classifier-free guidance; 1 is none, and faster.")
+    ] = None,
+    conditioning_scale: Annotated[float | None, typer.Option(min=0.0, help="Of the ControlNet [preset: 1].")] = None,
+    prompt: Annotated[str | None, typer.Option(help="In the place of the preset's.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="In the place of the preset's.")] = None,
+    colour_fix: Annotated[str | None, typer.Option(help="none | wavelet | adain, to the degraded face's colours.")] = None,
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="auto: fp16 on a card, else fp32.")
+    ] = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Faces at a time.")] = 4,
+    upscale: Annotated[int, typer.Option(min=1, max=8, help="Enlarge a photograph so many times before its faces go in.")] = 1,
+    certainty: Annotated[
+        int, typer.Option(metavar="K", min=1, help="Restore by K seeds, and draw and measure where they disagree.")
+    ] = 1,
+    detector: Annotated[str, typer.Option(help="retinaface-mobile | retinaface, for whole photographs.")] = "retinaface-mobile",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Restore again what is there.")] = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Restore aligned faces (as `authface filter` writes them). Also writes `strip.jpg`: before above after."""
-    files = pictures_in(input)
-    if output.resolve() == input.resolve():
-        raise UserMistake("--output is the folder of --input: the restored faces would overwrite what they are made from")
-    todo = [file for file in files if overwrite or not (output / f"{file.stem}.png").exists()]
+    """Restore faces: aligned ones (as `authface filter` writes them), or every face of whole photographs, pasted back.
+
+    `restored.parquet` says what was done to each face; `strip.jpg` shows before above after.
+    """
+    import dataclasses
+
+    from authface_train.sampling import PRESETS
+
+    given: dict[str, Any] = {
+        "steps": steps, "seed": seed, "scheduler": scheduler, "guidance": guidance, "conditioning_scale": conditioning_scale,
+        "prompt": prompt, "negative_prompt": negative_prompt, "colour_fix": colour_fix,
+    }  # fmt: skip
+    sampling = dataclasses.replace(PRESETS[preset], **{name: value for name, value in given.items() if value is not None})
+    files = pictures_of(input)
+    if output.resolve() in {file.parent.resolve() for file in files}:
+        raise UserMistake("--output is a folder of --input: the results would overwrite what they are made from")
+    from authface_train import restoring
+
+    aligned = {file: restoring.is_aligned(file, faces) for file in files}
+    todo = [file for file in files if overwrite or not restoring.target(file, output, aligned[file]).exists()]
     if len(todo) < len(files):
         console.print(f"{len(files) - len(todo)} are there already in {shown(output)} (--overwrite restores them again)")
     if not todo:
         return
-    import time
-
-    from authface_train import restoring
     from authface_train.commands.train import _quiet
+    from authface_train.found_faces import FaceFinder
     from authface_train.pipeline import Restorer
 
     _quiet()
     weights_dir = restoring.weights_dir(workspace)
-    restorer = Restorer(model, weights_dir)
+    restorer = Restorer(model, sampling, weights_dir, precision)
+    finder = None if all(aligned[file] for file in todo) else FaceFinder(detector, weights_dir)
     output.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    refused = restoring.restore_files(restorer, todo, output, steps, seed)
-    done = len(todo) - len(refused)
-    if done:
-        console.print(f"{done} faces restored to {shown(output)}, {(time.monotonic() - started) / done:.2f} s each")
-    if restorer.notes.get("untrained"):
+    asked = restoring.Asked(faces, upscale, certainty, batch)
+    work = restoring.Restoring(restorer, output, asked, finder, model, weights_dir)
+    work.restore(todo)
+    _tell(work, output)
+    if work.refused:
+        raise DoneInPart("; ".join(work.refused))
+
+
+def _tell(work: Any, output: Path) -> None:
+    """What was done, and what to know of it."""
+    done, size_px = len(work.rows), work.restorer.size_px
+    if not done:
+        return
+    pictures = len({row["output"] for row in work.rows})
+    console.print(
+        f"{done} faces of {pictures} pictures restored to {shown(output)}, {work.seconds / done:.2f} s each; "
+        f"restored.parquet says how, strip.jpg shows them"
+    )
+    if large := sum((row["qsize_px"] or 0) > 1.25 * size_px for row in work.rows):
+        console.print(f"{large} of them are larger than the model's {size_px} px: they come out softer than they could be")
+    if work.asked.seeds > 1:
+        console.print(f"Where {work.asked.seeds} seeds disagree is drawn in {shown(output / 'certainty')}")
+    if work.restorer.notes.get("untrained"):
         console.print("[yellow]Untrained model:[/] what it makes is noise; it shows that the machinery runs")
-    if refused:
-        raise DoneInPart("; ".join(refused))

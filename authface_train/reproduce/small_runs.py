@@ -237,13 +237,14 @@ class Experiment:
 
     def _restoring(self, folder: Path) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
         from authface_train.pipeline import Restorer
+        from authface_train.sampling import Sampling
 
-        restorer = Restorer(str(folder))
+        restorer = Restorer(str(folder), Sampling(steps=self.scale.sampling))
 
         def restore(given: list[np.ndarray]) -> list[np.ndarray]:
             made: list[np.ndarray] = []
             for at in range(0, len(given), 8):
-                made += restorer.restore(given[at : at + 8], self.scale.sampling, seed=at)
+                made += restorer.restore(given[at : at + 8], seed=at)
             return made
 
         console.print(f"Restoring with {folder.name}, {self.scale.sampling} steps a face")
