@@ -19,6 +19,7 @@ from PIL import Image
 from authface_train.data.counters import Draw
 from authface_train.drawing import main_says
 from authface_train.loop import BANDS
+from authface_train.noise import min_snr_weight
 from authface_train.restorer import RestorerTrainer, stacked
 from authface_train.watching import Watch
 from manifests.fingerprint import short_hash
@@ -63,7 +64,8 @@ class Ledger:
                 noisy, prediction = trainer.predict(trainer.parts["controlnet"].module, {**batch, "t_step": t_step})
             eps = prediction.float().requires_grad_(True)
             count = len(eps)
-            noise = F.mse_loss(eps, batch["noise"].float(), reduction="none").mean((1, 2, 3)).sum() / count
+            weight = min_snr_weight(trainer.draws.scheduler, t_step, trainer.settings.min_snr_gamma)
+            noise = (weight * F.mse_loss(eps, batch["noise"].float(), reduction="none").mean((1, 2, 3))).sum() / count
             pairs = trainer.facial.pairs(noisy, eps, batch["latent"], t_step, batch["boxes_px"], batch["visible"])
             adversarial, style = trainer.facial.terms(pairs, trainer.facial.count(batch["visible"]))
             lambda_d, lambda_s = trainer.settings.facial.lambda_d, trainer.settings.facial.lambda_s

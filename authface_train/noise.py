@@ -39,6 +39,15 @@ class NoiseDraws:
         return {"latent": latent, "noise": noise, "t_step": t_step}, flip
 
 
+def min_snr_weight(scheduler: DDPMScheduler, t_step: torch.Tensor, gamma: float) -> torch.Tensor:
+    """(b,) min(SNR, gamma) / SNR, by which Hang et al. 2023 weight the loss of a noise prediction; 1 where gamma is 0."""
+    if not gamma:
+        return torch.ones_like(t_step, dtype=torch.float32)
+    alpha_bar = scheduler.alphas_cumprod.to(t_step.device)[t_step]
+    snr = alpha_bar / (1 - alpha_bar)
+    return snr.clamp(max=gamma) / snr
+
+
 def by_band(bands: torch.Tensor, losses: torch.Tensor, t_step: torch.Tensor) -> None:
     """Add a micro-batch's losses, (b,), to the sums and counts (2, BANDS) of their bands of timesteps."""
     place = t_step * BANDS // 1000

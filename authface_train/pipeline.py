@@ -73,7 +73,9 @@ class Restorer:
         hints = [Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS) for picture in pictures]
         ids = [int(number) for number in self.notes["time_ids"]]
         asked = self.sampling
+        generators = [torch.Generator("cpu").manual_seed(asked.seed if seed is None else seed) for _ in hints]
         latents = self.pipeline(
+            latents=self._start(hints, generators) if asked.start == "degraded" else None,
             **{name: value.repeat_interleave(len(hints), dim=0) for name, value in self._prompts.items()},
             image=hints,
             width=size[0],
@@ -84,7 +86,7 @@ class Restorer:
             num_inference_steps=asked.steps,
             guidance_scale=asked.guidance,
             controlnet_conditioning_scale=asked.conditioning_scale,
-            generator=[torch.Generator("cpu").manual_seed(asked.seed if seed is None else seed) for _ in hints],
+            generator=generators,
             output_type="latent",
         ).images
         # Decoded here, in fp32: diffusers would hand the VAE half latents.
@@ -93,6 +95,16 @@ class Restorer:
         made = [np.asarray(image) for image in self.pipeline.image_processor.postprocess(decoded, output_type="pil")]
         fix = FIXES[asked.colour_fix]
         return [fix(picture, np.asarray(hint)) for picture, hint in zip(made, hints, strict=True)]
+
+    def _start(self, hints: list[Image.Image], generators: list[torch.Generator]) -> torch.Tensor:
+        """The hints' latents under the noise of the first step, (b, channels, h, w), as the pipeline scales them."""
+        vae, scheduler = self.pipeline.vae, self.pipeline.scheduler
+        pictures = torch.stack([torch.from_numpy(np.array(hint)).permute(2, 0, 1).float() / 127.5 - 1 for hint in hints])
+        clean = vae.encode(pictures.to(self.device)).latent_dist.mean * vae.config.scaling_factor
+        noise = torch.stack([torch.randn(clean.shape[1:], generator=generator) for generator in generators]).to(self.device)
+        scheduler.set_timesteps(self.sampling.steps, device=self.device)
+        noisy = scheduler.add_noise(clean, noise, scheduler.timesteps[:1].expand(len(hints)))
+        return (noisy / scheduler.init_noise_sigma).to(self.pipeline.unet.dtype)
 
 
 def _load(model: str, where: Path, dtype: torch.dtype) -> Any:

@@ -15,7 +15,7 @@ from authface_train.data.counters import Draw, torch_generator
 from authface_train.data.prompts import Embedding, time_ids
 from authface_train.ema import Ema
 from authface_train.loop import BANDS, Losses, Sample
-from authface_train.noise import NoiseDraws, by_band
+from authface_train.noise import NoiseDraws, by_band, min_snr_weight
 from authface_train.optimiser import make_optimiser
 from authface_train.sdxl import Core
 from authface_train.settings import PriorSettings, TrainSettings
@@ -63,11 +63,7 @@ def noise_losses(
     added = {"text_embeds": batch["pooled"], "time_ids": time_ids_.to(noisy.device).expand(len(noisy), -1)}
     prediction = unet(noisy, batch["t_step"], batch["embeds"], added_cond_kwargs=added).sample
     losses = F.mse_loss(prediction.float(), batch["noise"].float(), reduction="none").mean((1, 2, 3))
-    if not min_snr_gamma:
-        return losses
-    alpha_bar = draws.scheduler.alphas_cumprod.to(losses.device)[batch["t_step"]]
-    snr = alpha_bar / (1 - alpha_bar)
-    return losses * snr.clamp(max=min_snr_gamma) / snr
+    return losses * min_snr_weight(draws.scheduler, batch["t_step"], min_snr_gamma)
 
 
 class PriorTrainer:

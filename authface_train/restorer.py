@@ -17,7 +17,7 @@ from authface_train.data.pairs import Pairs
 from authface_train.data.prompts import Embedding, time_ids
 from authface_train.facial_loss.loss import FacialLoss, RegionPair, Visible
 from authface_train.loop import BANDS, Losses, Sample
-from authface_train.noise import NoiseDraws, by_band
+from authface_train.noise import NoiseDraws, by_band, min_snr_weight
 from authface_train.prior import trained_part
 from authface_train.sdxl import Core, hint_channels
 from authface_train.settings import RestorerSettings
@@ -104,6 +104,7 @@ class RestorerTrainer:
             with without_sync(self.accelerator, controlnet, seen == share):
                 noisy, prediction = self.predict(controlnet, batch)
                 noise_losses = F.mse_loss(prediction.float(), batch["noise"].float(), reduction="none").mean((1, 2, 3))
+                noise_losses = noise_losses * min_snr_weight(self.draws.scheduler, batch["t_step"], self.settings.min_snr_gamma)
                 loss = noise = noise_losses.sum() / share
                 if self.facial is not None and visible is not None and begun:
                     pairs = self.facial.pairs(

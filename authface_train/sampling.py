@@ -9,6 +9,7 @@ from manifests.errors import UserMistake
 
 Scheduler = Literal["ddpm", "ddim", "dpm++", "euler", "unipc"]
 ColourFix = Literal["none", "wavelet", "adain"]
+Start = Literal["noise", "degraded"]
 CLASSES: dict[Scheduler, str] = {
     "ddpm": "DDPMScheduler",
     "ddim": "DDIMScheduler",
@@ -20,7 +21,11 @@ CLASSES: dict[Scheduler, str] = {
 
 @dataclass(frozen=True)
 class Sampling:
-    """guidance: the scale of classifier-free guidance, of which 1 is none. The null prompt "" is encoded, as in training."""
+    """guidance: the scale of classifier-free guidance, of which 1 is none. The null prompt "" is encoded, as in training.
+
+    start: from noise alone, or from the degraded face under the first step's noise. SDXL's schedule ends at a signal that is
+    not quite 0, and a model has learnt to take colours from it: those of pure noise are grey (Lin et al. 2024).
+    """
 
     steps: int = 50
     seed: int = 123
@@ -30,12 +35,15 @@ class Sampling:
     prompt: str = ""
     negative_prompt: str = ""
     colour_fix: ColourFix = "none"
+    start: Start = "noise"
 
     def __post_init__(self) -> None:
         if self.scheduler not in CLASSES:
             raise UserMistake(f"no scheduler {self.scheduler!r}: there are {', '.join(CLASSES)}")
         if self.colour_fix not in get_args(ColourFix):
             raise UserMistake(f"no colour fix {self.colour_fix!r}: there are {', '.join(get_args(ColourFix))}")
+        if self.start not in get_args(Start):
+            raise UserMistake(f"no start {self.start!r}: there are {', '.join(get_args(Start))}")
 
 
 # What the paper's text says, and what the script does that its authors released with their weights.

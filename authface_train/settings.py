@@ -62,6 +62,8 @@ class TrainSettings(Section):
     """Of the moving average of the weights, which is then what is saved as the model; 0 keeps none."""
     ema_device: Literal["cpu", "gpu"] = "cpu"
     """Where the average is kept."""
+    min_snr_gamma: float = Field(0.0, ge=0)
+    """Weights the noise loss by min(SNR, gamma) / SNR (Hang 2023, for noise prediction); 0 leaves it."""
     seed: int = 0
     """Of everything that is drawn."""
     workers: int = Field(0, ge=0)
@@ -117,8 +119,6 @@ class PriorSettings(TrainSettings):
     """Where shuffled: how many orders of a caption are encoded, an epoch each in turn."""
     caption_dropout: float = Field(0.0, ge=0, le=1)
     """Share of samples that see the empty prompt instead of their caption."""
-    min_snr_gamma: float = Field(0.0, ge=0)
-    """Weights the loss by min(SNR, gamma) / SNR (Hang 2023, for noise prediction); 0 leaves it."""
     offset_noise: float = Field(0.0, ge=0)
     """Strength of a constant per channel added to the noise."""
     lora_rank: int = Field(0, ge=0)

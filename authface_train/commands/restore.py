@@ -33,6 +33,9 @@ def restore(
     prompt: Annotated[str | None, typer.Option(help="In the place of the preset's.")] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="In the place of the preset's.")] = None,
     colour_fix: Annotated[str | None, typer.Option(help="none | wavelet | adain, to the degraded face's colours.")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="noise | degraded: from noise alone, or with the degraded face under it.")
+    ] = None,
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="auto: fp16 on a card, else fp32.")
     ] = "auto",
@@ -55,7 +58,7 @@ def restore(
 
     given: dict[str, Any] = {
         "steps": steps, "seed": seed, "scheduler": scheduler, "guidance": guidance, "conditioning_scale": conditioning_scale,
-        "prompt": prompt, "negative_prompt": negative_prompt, "colour_fix": colour_fix,
+        "prompt": prompt, "negative_prompt": negative_prompt, "colour_fix": colour_fix, "start": start,
     }  # fmt: skip
     sampling = dataclasses.replace(PRESETS[preset], **{name: value for name, value in given.items() if value is not None})
     files = pictures_of(input)

@@ -111,6 +111,26 @@ def test_seeds_schedulers_and_scales_count(make):
         make(scheduler="ddmp")
 
 
+def test_a_start_from_the_degraded_face_has_it_under_the_first_steps_noise(make, monkeypatch):
+    (face,) = faces(1)
+    for scheduler in ("ddpm", "euler"):
+        restorer = make(start="degraded", scheduler=scheduler, steps=20)
+        seen = []
+        forward = restorer.pipeline.unet.forward
+        monkeypatch.setattr(
+            restorer.pipeline.unet, "forward", lambda x, t, *a, f=forward, s=seen, **k: s.append((x, t)) or f(x, t, *a, **k)
+        )
+        restorer.restore([face])
+        noisy, t_step = seen[0]
+        vae = restorer.pipeline.vae
+        hint = torch.from_numpy(face).permute(2, 0, 1)[None].float() / 127.5 - 1
+        clean = vae.encode(hint).latent_dist.mean * vae.config.scaling_factor
+        noise = torch.randn(clean.shape[1:], generator=torch.Generator().manual_seed(1))
+        abar = DDPMScheduler.from_config(restorer.pipeline.scheduler.config).alphas_cumprod[int(t_step)]
+        assert int(t_step) > 900
+        assert torch.allclose(noisy[0], abar.sqrt() * clean[0] + (1 - abar).sqrt() * noise, atol=1e-4)
+
+
 def test_the_authors_layout_with_and_without_an_index(model, tmp_path):
     """text_encoder(_2), tokenizer(_2), vae, unet, controlnet, scheduler side by side, and nothing of ours."""
     theirs = tmp_path / "AuthFace"

@@ -117,6 +117,22 @@ def test_a_step_moves_controlnet_and_discriminators_and_never_the_unet(trainer):
     assert {"loss", "noise_loss", "facial_loss", "adversarial", "style", "discriminator_eyes", "gradient_norm"} <= set(losses)
 
 
+def test_min_snr_weights_the_noise_loss_and_not_the_facial_one(mine, view):
+    """At the start the ControlNet adds nothing, so both trainers predict the same: gamma 0.05 of SNR about 1 is 0.05."""
+    found = {}
+    for gamma in (0, 0.05):
+        trainer = make_trainer(mine, view, f"min_snr_gamma={gamma}")
+        draws = step_draws(0, 0, 4, trainer.faces)
+        batch = next(micros(trainer, draws))
+        batch["t_step"] = torch.full((4,), 360)
+        found[gamma] = trainer.step(0, draws, iter([batch])).means
+    abar = trainer.draws.scheduler.alphas_cumprod[360]
+    weight = 0.05 / float(abar / (1 - abar))
+    assert 0.02 < weight < 0.1
+    assert float(found[0.05]["noise_loss"] / found[0]["noise_loss"]) == pytest.approx(weight, rel=1e-4)
+    assert float(found[0.05]["facial_loss"]) == pytest.approx(float(found[0]["facial_loss"]), rel=1e-4)
+
+
 def test_the_discriminator_step_leaves_the_generator_untouched(trainer):
     draws = step_draws(0, 0, 4, trainer.faces)
     batch = next(micros(trainer, draws))
