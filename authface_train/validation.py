@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from accelerate import Accelerator
 
@@ -17,7 +18,7 @@ from authface_train.data.counters import Draw, torch_generator
 from authface_train.data.pairs import Pairs
 from authface_train.data.prompts import Embedding
 from authface_train.drawing import decode, grid, main_says
-from authface_train.scores import Scores, with_weights
+from authface_train.evaluation.metrics import Measures, with_weights
 from authface_train.settings import RestorerSettings
 from authface_train.sharding import let_go
 from authface_train.watching import Watch
@@ -120,9 +121,9 @@ class Validation:
         return torch.cat(made).cpu()
 
     def _scores(self, restored: list[np.ndarray], clean: list[np.ndarray]) -> dict[str, float]:
-        scores = Scores(["psnr", "ssim", *with_weights(["lpips", "musiq"])])
-        found = [scores.of(*pair) for pair in zip(restored, clean, strict=True)]
-        return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+        measures = Measures(["psnr", "ssim", *with_weights(["lpips", "musiq"])], None, "cpu")
+        found = pd.DataFrame([measures.of(*pair) for pair in zip(restored, clean, strict=True)])
+        return {str(name): float(value) for name, value in found.mean().items()}
 
     def _log(self, step: int, values: dict[str, float]) -> None:
         rows = [*(row for row in read(self.folder) if row["step"] < step), {"step": float(step), **values}]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from authface_data.faces.detectors.retinaface_mobile import RetinaFaceMobile
@@ -12,6 +14,15 @@ from manifests.errors import Missing
 # dlib's own figure: below it two pictures are of one person (99.4 % on LFW).
 SAME_PERSON = 0.6
 LEAST_SCORE, LEAST_SIDE_PX = 0.5, 256
+
+
+@dataclass(frozen=True)
+class Seen:
+    """descriptor: (128,); landmarks_px: (68, 2); five_px: (5, 2), the detector's own. In pixels of the picture."""
+
+    descriptor: np.ndarray
+    landmarks_px: np.ndarray
+    five_px: np.ndarray
 
 
 class Descriptor:
@@ -33,15 +44,26 @@ class Descriptor:
 
     def describe(self, picture: np.ndarray) -> np.ndarray | None:
         """(128,) of the best face in a picture (H, W, 3) uint8; None where there is none. Small pictures are enlarged."""
-        side = max(LEAST_SIDE_PX, min(picture.shape[:2]))
-        if side > min(picture.shape[:2]):
+        seen = self.look(picture)
+        return None if seen is None else seen.descriptor
+
+    def look(self, picture: np.ndarray) -> Seen | None:
+        """The best face in a picture (H, W, 3) uint8; None where there is none. Small pictures are enlarged to be looked at."""
+        height, width = picture.shape[:2]
+        scale = max(LEAST_SIDE_PX / min(height, width), 1.0)
+        if scale > 1:
             from PIL import Image
 
-            picture = np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC))
+            size = (round(width * scale), round(height * scale))
+            picture = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
         found = self._detector.detect([picture], LEAST_SCORE)[0]
         if not found:
             return None
-        points = self._landmarks.locate(picture, found[0].landmarks5_px).round().astype(int)
+        landmarks = self._landmarks.locate(picture, found[0].landmarks5_px)
         box = self._dlib.rectangle(*(int(edge) for edge in found[0].box_px))
-        shape = self._dlib.full_object_detection(box, [self._dlib.point(*map(int, point)) for point in points])
-        return np.array(self._net.compute_face_descriptor(np.ascontiguousarray(picture), shape))
+        points = [self._dlib.point(*map(int, point)) for point in landmarks.round()]
+        shape = self._dlib.full_object_detection(box, points)
+        described = np.array(self._net.compute_face_descriptor(np.ascontiguousarray(picture), shape))
+        # Points are pixel centres: half a pixel is added before scaling and taken off after.
+        own, five = ((one + 0.5) / scale - 0.5 for one in (landmarks, found[0].landmarks5_px))
+        return Seen(described, own, five)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from authface_data.faces.descriptor import Descriptor
-from authface_train.scores import Scores
+from authface_train.evaluation.metrics import Measures
 
 
 class PictureScores:
-    """PSNR, SSIM, MS-SSIM and VSI by pyiqa; of the regions PSNR and detail; and the distance of 128-d descriptors."""
+    """PSNR and SSIM, MS-SSIM and VSI by pyiqa; of the regions PSNR and detail; and the distance of 128-d descriptors."""
 
     def __init__(self) -> None:
-        self._scores, self._descriptor = Scores(["psnr", "ssim", "ms_ssim", "vsi"]), Descriptor()
-        self._descriptor.setup(None)
+        self._measures = Measures(["psnr", "ssim", "ms_ssim", "vsi", "identity"], None, "cpu")
 
     def of(self, made: np.ndarray, clean: np.ndarray, boxes_px: np.ndarray) -> dict[str, float | None]:
         """Value by name. made, clean: (H, W, 3) uint8; boxes_px: (n, 4) edges of eyes and mouth, n may be 0.
@@ -24,13 +22,12 @@ class PictureScores:
         inside = np.zeros(made.shape[:2], bool)
         for x0, y0, x1, y1 in boxes_px.round().astype(int):
             inside[max(y0, 0) : y1, max(x0, 0) : x1] = True
-        values: dict[str, float | None] = dict(self._scores.of(made, clean))
+        values = self._measures.of(made, clean)
+        values["descriptor"] = values.pop("identity")
         if inside.any():
             error = np.square(made[inside].astype(float) - clean[inside]).mean()
             values["psnr_regions"] = float(10 * np.log10(255**2 / max(error, 1e-9)))
             values["detail_error"] = float(abs(np.log2(_detail(made, inside) / _detail(clean, inside))))
-        one, other = self._descriptor.describe(made), self._descriptor.describe(clean)
-        values["descriptor"] = None if one is None or other is None else float(np.linalg.norm(one - other))
         return values
 
 

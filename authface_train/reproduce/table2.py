@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from authface_train.intervals import bootstrap
 from authface_train.reproduce.rows import METRICS, REGRESSION, ROWS
 from manifests.errors import UserMistake
 
-RESAMPLES, SHARE = 10_000, 0.95
 COMPARED = (("b", "a"), ("c", "b"), ("c'", "b"), ("d", "b"), ("d", "c'"), ("d", "c"))
 PAPER = {  # PSNR, MANIQA, MUSIQ, CLIPIQA on CelebA-Test; c' is ours
     "a": "24.39 / .5781 / 69.25 / .6465",
@@ -77,14 +76,6 @@ def difference(images: pd.DataFrame, one: str, other: str, metric: str) -> Diffe
     low, high = bootstrap(by_person.to_numpy())
     seeds = tuple(float(value) for value in gain.groupby(pairs["seed"]).mean()) if "seed" in pairs else ()
     return Difference(metric, float(by_person.mean()), low, high, seeds, len(by_person))
-
-
-def bootstrap(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """The middle SHARE of the means of RESAMPLES samples with replacement."""
-    rng = np.random.default_rng(seed)
-    drawn = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(axis=1)
-    low, high = np.quantile(drawn, [(1 - SHARE) / 2, (1 + SHARE) / 2])
-    return float(low), float(high)
 
 
 def report(folder: Path) -> str:

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
+from authface_train.intervals import bootstrap
 from authface_train.reproduce import small_models, table2
 from authface_train.reproduce.rows import METRICS, ROWS
 from authface_train.reproduce.small_data import SPLIT, _joined, _pin
-from authface_train.reproduce.table2 import bootstrap, difference, report
+from authface_train.reproduce.table2 import difference, report
 from authface_train.sdxl import load_base, load_vae, tiny_sdxl
 from authface_train.unshuffle import PixelUnshuffle
 

@@ -1,0 +1,1 @@
+"""Scoring restored faces: pictures matched and measured, and what the numbers say of a method."""
