@@ -109,19 +109,13 @@ def train(trainer: Trainer, settings: TrainSettings, run: Run, accelerator: Acce
     if main:
         told = f"{run.stage}: {trainer.faces} faces, steps {done} to {settings.steps}, batch {settings.batch}"
         console.print(f"{told} = {settings.batch // world // pieces} x {pieces} accumulated x {world} processes")
-    loader = iter(
-        DataLoader(
-            _Samples(trainer),
-            batch_sampler=_MicroBatches(settings, trainer.faces, done, rank, world),
-            num_workers=settings.workers,
-            worker_init_fn=_be_a_worker,
-            persistent_workers=settings.workers > 0,
-            pin_memory=accelerator.device.type == "cuda",
-        )
-    )
     before = [watched(row) for row in read_metrics(run.metrics) if int(row["step"]) <= done]
     sanity, collapse = Sanity(settings, before), Collapse()
-    with _Signals() as asked, Watch(run, settings, done) if main else contextlib.nullcontext() as watch:
+    with (
+        _loader(trainer, settings, done, accelerator) as loader,
+        _Signals() as asked,
+        Watch(run, settings, done) if main else contextlib.nullcontext() as watch,
+    ):
         trainer.look(done, watch)
         for step in range(done, settings.steps):
             draws = step_draws(settings.seed, step, settings.batch, trainer.faces)
@@ -147,6 +141,27 @@ def train(trainer: Trainer, settings: TrainSettings, run: Run, accelerator: Acce
             trainer.look(step + 1, watch)
             if watch is not None:
                 watch.go_on()
+
+
+@contextlib.contextmanager
+def _loader(trainer: Trainer, settings: TrainSettings, done: int, accelerator: Accelerator) -> Iterator[Iterator[Sample]]:
+    """The micro-batches of this process, from a step on, by workers that have ended when this has."""
+    rank, world = accelerator.process_index, accelerator.num_processes
+    loader: Any = iter(
+        DataLoader(
+            _Samples(trainer),
+            batch_sampler=_MicroBatches(settings, trainer.faces, done, rank, world),
+            num_workers=settings.workers,
+            worker_init_fn=_be_a_worker,
+            persistent_workers=settings.workers > 0,
+            pin_memory=accelerator.device.type == "cuda",
+        )
+    )
+    try:
+        yield loader
+    finally:
+        if settings.workers:  # they ignore signals: a process that came to its exit before they did would wait for ever
+            loader._shutdown_workers()
 
 
 def _be_a_worker(_: int) -> None:

@@ -40,15 +40,11 @@ class Fid:
     """Loaded once. Raises Missing where Inception's weights cannot be had."""
 
     def __init__(self, weights_dir: str | None, device: str):
-        self._metric, self._device = iqa.create("fid", device, weights_dir), device
+        self._metric = iqa.create("fid", device, weights_dir)
 
     def of(self, pictures: Iterable[Path], reference: Iterable[Path]) -> float:
-        import torch
-
         with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
             for folder, paths in ((one, pictures), (other, reference)):
                 for number, path in enumerate(paths):
                     Path(folder, f"{number:06d}{path.suffix}").symlink_to(path.resolve())
-            return float(
-                self._metric(one, other, mode="clean", num_workers=0, device=torch.device(self._device), verbose=False)
-            )
+            return float(self._metric(one, other, mode="clean", num_workers=0, verbose=False))

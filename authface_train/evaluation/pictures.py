@@ -46,20 +46,27 @@ class Matched:
 
 
 def matched(pictures: dict[str, Path], partners: dict[str, Path]) -> Matched:
-    """By path without suffix; where the folders share no path, by the bare name, if each folder has it once."""
-    if not pictures.keys() & partners.keys():
-        pictures, partners = _bare(pictures), _bare(partners)
-    both = pictures.keys() & partners.keys()
+    """By path without suffix; what is left, by the bare name, where each folder has it once."""
+    pairs = {name: (path, partners[name]) for name, path in pictures.items() if name in partners}
+    left, wanted = _rest(pictures, pairs), _rest(partners, pairs)
+    own, theirs = _bare(left), _bare(wanted)
+    pairs |= {name: (own[name], theirs[name]) for name in own.keys() & theirs.keys()}
+    used = {path for pair in pairs.values() for path in pair}
     return Matched(
-        {name: (pictures[name], partners[name]) for name in sorted(both)},
-        sorted(pictures.keys() - both),
-        sorted(partners.keys() - both),
+        dict(sorted(pairs.items())),
+        sorted(name for name, path in left.items() if path not in used),
+        sorted(name for name, path in wanted.items() if path not in used),
     )
 
 
+def _rest(pictures: dict[str, Path], pairs: dict[str, tuple[Path, Path]]) -> dict[str, Path]:
+    return {name: path for name, path in pictures.items() if name not in pairs}
+
+
 def _bare(pictures: dict[str, Path]) -> dict[str, Path]:
+    """By stem, those whose stem no other has."""
     count = Counter(path.stem for path in pictures.values())
-    return {path.stem if count[path.stem] == 1 else name: path for name, path in pictures.items()}
+    return {path.stem: path for path in pictures.values() if count[path.stem] == 1}
 
 
 def read(path: Path) -> tuple[np.ndarray, list[str]]:

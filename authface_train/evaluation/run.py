@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.console import Console
 from rich.progress import Progress
 
 from authface_data.faces.descriptor import Descriptor
@@ -74,7 +75,7 @@ def evaluate(
         found.unmatched += [f"{method}: nothing restored for {name}" for name in both.partnerless]
         work += [(method, name, path, partner) for name, (path, partner) in both.pairs.items()]
     rows = []
-    with Progress() as progress:
+    with Progress(console=Console(stderr=True)) as progress:
         for one in progress.track(work, description="evaluate"):
             row = _measured(measures, found, *one)
             if row is not None:
