@@ -3,7 +3,7 @@
 import typer
 
 from authface_data.commands import caption, collect, demo, export_captions, filter, hashes, review, rights, tags, workspace
-from authface_train.commands import degrade, evaluate, export, reproduce, restore, train
+from authface_train.commands import degrade, evaluate, export, reproduce, restore, study, train
 from manifests.command_line import Commands
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command(rich_help_panel=TRAIN)(degrade.degrade)
 app.command(rich_help_panel=TRAIN)(restore.restore)
 app.command(rich_help_panel=TRAIN)(evaluate.evaluate)
 app.command(rich_help_panel=TRAIN)(export.export)
+app.add_typer(study.app, name="study", rich_help_panel=TRAIN)
 app.add_typer(reproduce.app, name="reproduce", rich_help_panel=TRAIN)
 app.command(rich_help_panel=LOOK)(workspace.status)
 app.command(rich_help_panel=LOOK)(workspace.explain)

@@ -1,0 +1,59 @@
+"""`authface study`: which of two methods do people like better."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from manifests.command_line import console, shown
+from manifests.errors import UserMistake
+
+app = typer.Typer(no_args_is_help=True, help="A user study of two methods, as one offline page.", rich_markup_mode="markdown")
+
+
+@app.command()
+def create(
+    a: Annotated[str, typer.Option(help="One method's pictures: DIR or NAME=DIR.")],
+    b: Annotated[str, typer.Option(help="The other's, matched by name.")],
+    output: Annotated[Path, typer.Option(help="A folder for study.html.")] = Path("study"),
+    degraded: Annotated[Path | None, typer.Option(help="What both were made from, shown above them.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="How many pairs, drawn at random [all].")] = None,
+    seed: Annotated[int, typer.Option(help="Of the pairs, their order and sides.")] = 0,
+) -> None:
+    """Make the page: pairs in random order and on random sides, three answers, by mouse or keyboard, kept in the browser."""
+    from authface_train.study.create import Method, draw_pairs, page
+
+    methods = [_method(given, Method) for given in (a, b)]
+    if methods[0].name == methods[1].name:
+        raise UserMistake(f"both methods are named {methods[0].name}: --a NAME=DIR --b NAME=DIR")
+    pairs = draw_pairs(methods[0], methods[1], degraded, seed, count)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "study.html").write_text(page(methods[0], methods[1], pairs, seed))
+    console.print(f"{len(pairs)} pairs are in {shown(output / 'study.html')}: open it, or send it to your raters")
+    console.print("Next: [bold]authface study tally FILE.csv ...[/] of what they save")
+
+
+@app.command()
+def tally(
+    files: Annotated[list[Path], typer.Argument(help="The CSVs that raters have saved.")],
+    json: Annotated[bool, typer.Option("--json", help="Print what a machine reads.")] = False,
+) -> None:
+    """Table 5: shares of each answer with intervals, and a sign test."""
+    import dataclasses
+    import json as json_
+
+    from authface_train.study.tally import read, report
+    from authface_train.study.tally import tally as count
+
+    made = count(read(files))
+    print(json_.dumps(dataclasses.asdict(made), indent=1) if json else report(made))
+
+
+def _method(given: str, kind: Any) -> Any:
+    name, named, folder = given.partition("=")
+    path = Path(folder if named else given)
+    if not path.is_dir():
+        raise UserMistake(f"{path} is no folder")
+    return kind(name if named else path.resolve().name, path)

@@ -1,0 +1,1 @@
+"""A user study: two methods side by side in one offline page, and what its answers say."""
