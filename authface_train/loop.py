@@ -147,16 +147,17 @@ def train(trainer: Trainer, settings: TrainSettings, run: Run, accelerator: Acce
 def _loader(trainer: Trainer, settings: TrainSettings, done: int, accelerator: Accelerator) -> Iterator[Iterator[Sample]]:
     """The micro-batches of this process, from a step on, by workers that have ended when this has."""
     rank, world = accelerator.process_index, accelerator.num_processes
-    loader: Any = iter(
-        DataLoader(
-            _Samples(trainer),
-            batch_sampler=_MicroBatches(settings, trainer.faces, done, rank, world),
-            num_workers=settings.workers,
-            worker_init_fn=_be_a_worker,
-            persistent_workers=settings.workers > 0,
-            pin_memory=accelerator.device.type == "cuda",
+    with _one_thread_each() if settings.workers else contextlib.nullcontext():
+        loader: Any = iter(
+            DataLoader(
+                _Samples(trainer),
+                batch_sampler=_MicroBatches(settings, trainer.faces, done, rank, world),
+                num_workers=settings.workers,
+                worker_init_fn=_be_a_worker,
+                persistent_workers=settings.workers > 0,
+                pin_memory=accelerator.device.type == "cuda",
+            )
         )
-    )
     try:
         yield loader
     finally:
@@ -164,11 +165,20 @@ def _loader(trainer: Trainer, settings: TrainSettings, done: int, accelerator: A
             loader._shutdown_workers()
 
 
-def _be_a_worker(_: int) -> None:
-    """Workers finish what the step in hand needs: the loop ends them. Each keeps to one core, as torch does there by itself."""
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes that are forked within keep OpenCV to one thread, as torch does by itself. They cannot be told so afterwards: a
+    pool of threads that is forked is waited for in vain."""
     import cv2
 
+    threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
+    yield
+    cv2.setNumThreads(threads)
+
+
+def _be_a_worker(_: int) -> None:
+    """Workers finish what the step in hand needs: the loop ends them."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
