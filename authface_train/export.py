@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from authface_train import lineage
 from authface_train.run import NOTES
@@ -19,8 +20,11 @@ def check_model(folder: Path) -> None:
         raise UserMistake(f"{folder} holds no finished model (no model_index.json): `authface train-prior` makes one")
 
 
-def export_single_file(folder: Path, output: Path) -> list[Path]:
-    """`output`, a .safetensors file, with card and lineage beside it. Raises UserMistake for a restorer. Returns the files."""
+def export_single_file(folder: Path, output: Path, half: bool = False) -> list[Path]:
+    """`output`, a .safetensors file, with card and lineage beside it. Raises UserMistake for a restorer. Returns the files.
+
+    half: U-Net and text encoders in fp16; SDXL's VAE does not stand that.
+    """
     from safetensors.torch import save_file
 
     from authface_train.single_file import from_folder
@@ -42,7 +46,10 @@ def export_single_file(folder: Path, output: Path) -> list[Path]:
         "authface.untrained": str(bool(notes_of(folder).get("untrained"))).lower(),
     }
     temp = output.with_name(f".{output.name}")
-    save_file(from_folder(folder), temp, metadata=metadata)
+    state = from_folder(folder)
+    if half:
+        state = {name: value if name.startswith("first_stage_model.") else _half(value) for name, value in state.items()}
+    save_file(state, temp, metadata=metadata)
     temp.replace(output)
     made = [output]
     for name, beside in ((CARD, output.with_suffix(".md")), (lineage.FILE, output.with_suffix(".lineage.parquet"))):
@@ -52,8 +59,8 @@ def export_single_file(folder: Path, output: Path) -> list[Path]:
     return made
 
 
-def export_folder(folder: Path, output: Path) -> list[Path]:
-    """The model's own parts, its card, lineage and notes, in a new folder. Returns what was made."""
+def export_folder(folder: Path, output: Path, half: bool = False) -> list[Path]:
+    """The model's own parts, its card, lineage and notes, in a new folder. Returns it. half: all but the VAE in fp16."""
     check_model(folder)
     if output.exists():
         raise UserMistake(f"{output} is there already: name another --output")
@@ -63,11 +70,29 @@ def export_folder(folder: Path, output: Path) -> list[Path]:
     temp.mkdir(parents=True)
     for part in parts:
         shutil.copytree(part, temp / part.name)
+        if half and part.name != "vae":
+            for file in (temp / part.name).glob("*.safetensors"):
+                _halve(file)
     for name in ("model_index.json", CARD, lineage.FILE, NOTES):
         if (folder / name).is_file():
             shutil.copyfile(folder / name, temp / name)
     temp.replace(output)
     return [output]
+
+
+def _halve(file: Path) -> None:
+    """A file of weights, its floating-point tensors in fp16."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with safe_open(file, "pt") as opened:
+        state = {name: _half(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118
+        metadata = opened.metadata()
+    save_file(state, file, metadata=metadata)
+
+
+def _half(value: Any) -> Any:
+    return value.half() if value.is_floating_point() else value
 
 
 def _is_part(folder: Path) -> bool:

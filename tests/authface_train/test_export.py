@@ -2,14 +2,18 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
+import tiny_restorer
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from authface_train.pipeline import Restorer
+from authface_train.sampling import Sampling
 from authface_train.sdxl import tiny_sdxl
 from authface_train.single_file import unet_name, vae_name
 
@@ -133,3 +137,28 @@ def test_a_folder_goes_without_its_run_and_nothing_is_overwritten(model, tmp_pat
     assert "no finished model" in done.stderr
     (tmp_path / "out/controlnet").mkdir()
     assert "--format folder" in authface_here("export", tmp_path / "out", "--output", tmp_path / "x.safetensors").stderr
+
+
+def test_in_half_the_size(model, tmp_path, authface_here):
+    """Everything in fp16 but the VAE, in one file and in a restorer's folder; both load."""
+    folder, pipeline = model
+    one, many = tmp_path / "prior.safetensors", tmp_path / "restorer-half"
+    assert authface_here("export", folder, "--precision", "fp16", "--output", one).returncode == 0
+    back = StableDiffusionXLPipeline.from_single_file(one, config=str(folder), torch_dtype=torch.float32)
+    for name, value in pipeline.unet.state_dict().items():
+        assert torch.equal(back.unet.state_dict()[name], value.half().float())
+    restorer = tiny_restorer.save(tmp_path / "restorer", 64)
+    (restorer / "README.md").write_text("whose photographs")
+    done = authface_here("export", restorer, "--format", "folder", "--precision", "fp16", "--output", many)
+    assert done.returncode == 0, done.stderr
+    for part, dtype in (
+        ("unet", torch.float16),
+        ("controlnet", torch.float16),
+        ("text_encoder", torch.float16),
+        ("vae", torch.float32),
+    ):
+        (file,) = (many / part).glob("*.safetensors")
+        assert {value.dtype for value in load_file(file).values() if value.is_floating_point()} == {dtype}
+    assert (many / "README.md").read_text() == "whose photographs"
+    (made,) = Restorer(str(many), Sampling(steps=1)).restore([np.zeros((64, 64, 3), np.uint8)])
+    assert made.shape == (64, 64, 3)
