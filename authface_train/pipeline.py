@@ -70,7 +70,7 @@ class Restorer:
         seed: the sampling's own where it is not given. What a face becomes does not depend on the others.
         """
         size = (self.size_px, self.size_px)
-        hints = [Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS) for picture in pictures]
+        hints = [self._at_size(picture) for picture in pictures]
         ids = [int(number) for number in self.notes["time_ids"]]
         asked = self.sampling
         generators = [torch.Generator("cpu").manual_seed(asked.seed if seed is None else seed) for _ in hints]
@@ -89,18 +89,49 @@ class Restorer:
             generator=generators,
             output_type="latent",
         ).images
-        # Decoded here, in fp32: diffusers would hand the VAE half latents.
-        vae = self.pipeline.vae
-        decoded = vae.decode(latents.float() / vae.config.scaling_factor).sample
-        made = [np.asarray(image) for image in self.pipeline.image_processor.postprocess(decoded, output_type="pil")]
+        made = self.decode(latents)
         fix = FIXES[asked.colour_fix]
         return [fix(picture, np.asarray(hint)) for picture, hint in zip(made, hints, strict=True)]
 
+    def _at_size(self, picture: np.ndarray) -> Image.Image:
+        return Image.fromarray(picture).resize((self.size_px, self.size_px), Image.Resampling.LANCZOS)
+
+    @torch.no_grad()
+    def encode(self, *pictures: np.ndarray) -> torch.Tensor:
+        """(n, channels, h, w) latents, times the scaling factor, of pictures (H, H, 3) uint8 brought to the model's size."""
+        sized = [torch.from_numpy(np.array(self._at_size(picture))).permute(2, 0, 1) for picture in pictures]
+        signed = (torch.stack(sized).float() / 127.5 - 1).to(self.device)
+        return self.pipeline.vae.encode(signed).latent_dist.mean * self.pipeline.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor) -> list[np.ndarray]:
+        """Pictures (size, size, 3) uint8 of latents as `encode` gives them, in fp32: diffusers would hand the VAE halves."""
+        vae = self.pipeline.vae
+        decoded = vae.decode(latents.float() / vae.config.scaling_factor).sample
+        return [np.asarray(image) for image in self.pipeline.image_processor.postprocess(decoded, output_type="pil")]
+
+    @torch.no_grad()
+    def predict(self, noisy: torch.Tensor, t_step: int, degraded: np.ndarray) -> torch.Tensor:
+        """The noise prediction, fp32 (1, channels, h, w), of noisy latents, with a degraded face (H, H, 3) uint8 as hint."""
+        pipeline, dtype = self.pipeline, self.pipeline.unet.dtype
+        hint = torch.from_numpy(np.array(self._at_size(degraded))).permute(2, 0, 1)[None].float() / 255
+        embeds = self._prompts["prompt_embeds"].to(dtype)
+        ids = torch.tensor([self.notes["time_ids"]], dtype=dtype, device=self.device)
+        added = {"text_embeds": self._prompts["pooled_prompt_embeds"].to(dtype), "time_ids": ids}
+        time = torch.tensor([t_step], device=self.device)
+        given = noisy.to(dtype)
+        down, middle = pipeline.controlnet(
+            given, time, embeds, hint.to(self.device, dtype), added_cond_kwargs=added, return_dict=False
+        )
+        return pipeline.unet(
+            given, time, embeds, added_cond_kwargs=added, down_block_additional_residuals=down,
+            mid_block_additional_residual=middle,
+        ).sample.float()  # fmt: skip
+
     def _start(self, hints: list[Image.Image], generators: list[torch.Generator]) -> torch.Tensor:
         """The hints' latents under the noise of the first step, (b, channels, h, w), as the pipeline scales them."""
-        vae, scheduler = self.pipeline.vae, self.pipeline.scheduler
-        pictures = torch.stack([torch.from_numpy(np.array(hint)).permute(2, 0, 1).float() / 127.5 - 1 for hint in hints])
-        clean = vae.encode(pictures.to(self.device)).latent_dist.mean * vae.config.scaling_factor
+        scheduler = self.pipeline.scheduler
+        clean = self.encode(*(np.asarray(hint) for hint in hints))
         noise = torch.stack([torch.randn(clean.shape[1:], generator=generator) for generator in generators]).to(self.device)
         scheduler.set_timesteps(self.sampling.steps, device=self.device)
         noisy = scheduler.add_noise(clean, noise, scheduler.timesteps[:1].expand(len(hints)))

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 
 from authface_train.data.counters import Draw
 from authface_train.data.pairs import Pairs
@@ -45,7 +46,7 @@ class Scale:
 
 # At small scale the ControlNet would spend its few steps on the last of the noise: see `min_snr_gamma`.
 RESTORER = {"learning_rate": 2e-3, "min_snr_gamma": 0.05}
-TUNED = (0.3, 1.0, 3.0)
+TUNED = (0.1, 0.3, 1.0, 3.0)
 LAMBDA_D, LAMBDA_S = 0.05, 10.0
 COMMON = {"resolution_px": SIZE_PX, "batch": 8, "micro_batch": 8, "learning_rate": 5e-4, "warmup_steps": 100}
 
@@ -73,7 +74,7 @@ class Experiment:
             small_models.train_generic(view, workspace, base, generic, changes)
         if not _whole(prior):
             settings = _training(self.scale.prior) | {"tags": "none"} | _no_pictures()
-            self._train("train-prior", prior, "--base", generic, settings)
+            self.train("train-prior", prior, "--base", generic, settings)
 
     def _make_base(self, folder: Path) -> None:
         if self.latent == "vae":
@@ -86,7 +87,7 @@ class Experiment:
         small_models.make_base(folder, vae)
         (folder / "gate.json").write_text(json.dumps(gate))
 
-    def _train(self, command: str, folder: Path, on: str, base: Path, settings: dict[str, Any]) -> None:
+    def train(self, command: str, folder: Path, on: str, base: Path, settings: dict[str, Any]) -> None:
         words = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
         resume = ["--resume"] if (folder / "run.json").is_file() else []
         root = self.faces.workspace.root
@@ -105,6 +106,8 @@ class Experiment:
                 "workers": 1,
                 "degradation": self.scale.degradation,
                 "facial.weight": row.weight,
+                "facial.m": row.m,
+                "facial.s": row.s,
                 "facial.lambda_d": LAMBDA_D * lambda_times,
                 "facial.lambda_s": LAMBDA_S * lambda_times,
                 "facial.start_step": start,
@@ -118,7 +121,7 @@ class Experiment:
                 "validation.every": max(steps // 2, 1),
             }
         )
-        self._train("train-restore", folder, "--prior", self.folder / row.base, settings)
+        self.train("train-restore", folder, "--prior", self.folder / row.base, settings)
 
     def regression(self, seed: int) -> None:
         """The plain baseline, of as many steps."""
@@ -183,8 +186,13 @@ class Experiment:
         given = [np.rint(picture * 255).astype(np.uint8) for picture in degraded]
         scores = PictureScores()
         images = []
+        suffix = "" if seed is None else f"-{seed}"
+        pictures = self.folder / "pictures" / f"{name}{suffix}"
         for draw, made in zip(draws, restore(given), strict=True):
             face = view.iloc[draw.index]
+            _save(made, pictures, face, draw)
+            if name == "LQ":
+                _save(pairs.clean(draw, False), self.folder / "pictures" / "clean", face, draw)
             values = scores.of(made, pairs.clean(draw, False), pairs.boxes_px[draw.index][pairs.visible[draw.index]].numpy())
             images.append({"file": face["file"], "person": face["person"], "drawn": draw.epoch, **values})
         record = {
@@ -198,7 +206,6 @@ class Experiment:
             "evaluation_s": round(time.monotonic() - began, 1),
             "images": images,
         }
-        suffix = "" if seed is None else f"-{seed}"
         temp = self.results / f".{name}{suffix}.json"
         temp.write_text(json.dumps(record, indent=1))
         temp.replace(self.results / f"{name}{suffix}.json")
@@ -255,6 +262,11 @@ class Experiment:
 
         console.print(f"Restoring with {folder.name}, {self.scale.sampling} steps a face")
         return restore
+
+
+def _save(picture: np.ndarray, folder: Path, face: pd.Series, draw: Draw) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(folder / f"{face['face_id']}-{draw.epoch}.png")
 
 
 @torch.no_grad()

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from authface_train.intervals import bootstrap
-from authface_train.reproduce import small_models, table2
-from authface_train.reproduce.rows import METRICS, ROWS
+from authface_train.reproduce import small_models
+from authface_train.reproduce.ablation import difference, report
+from authface_train.reproduce.rows import ABLATIONS, METRICS, ROWS
 from authface_train.reproduce.small_data import SPLIT, _joined, _pin
-from authface_train.reproduce.table2 import difference, report
 from authface_train.sdxl import load_base, load_vae, tiny_sdxl
 from authface_train.unshuffle import PixelUnshuffle
 
@@ -129,7 +129,7 @@ def test_a_strangers_photograph_joins_whom_it_shows():
 def test_every_row_of_the_table_differs_by_its_loss_or_prior_alone():
     assert {row.weight for row in ROWS.values()} == {"off", "constant", "constant-matched", "time-aware"}
     assert [row.base for row in ROWS.values()] == ["generic", "prior", "prior", "prior", "prior"]
-    assert set(table2.COMPARED) >= {("c'", "b"), ("d", "c'"), ("d", "b")}
+    assert set(ABLATIONS["table2"].compared) >= {("c'", "b"), ("d", "c'"), ("d", "b")}
 
 
 def test_the_small_unet_begins_by_letting_noise_through(tmp_path):

@@ -1,4 +1,4 @@
-"""Table 2 at small scale, from the result files of its runs: means, paired differences, and what can be said of them."""
+"""Tables 2 and 4 at small scale, from the result files of its runs: means, paired differences, and what can be said of them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,8 @@ from typing import Any
 import pandas as pd
 
 from authface_train.intervals import bootstrap
-from authface_train.reproduce.rows import METRICS, REGRESSION, ROWS
+from authface_train.reproduce.rows import ABLATIONS, METRICS, REGRESSION, Ablation
 from manifests.errors import UserMistake
-
-COMPARED = (("b", "a"), ("c", "b"), ("c'", "b"), ("d", "b"), ("d", "c'"), ("d", "c"))
-PAPER = {  # PSNR, MANIQA, MUSIQ, CLIPIQA on CelebA-Test; c' is ours
-    "a": "24.39 / .5781 / 69.25 / .6465",
-    "b": "25.59 / .5057 / 74.42 / .7088",
-    "c": "23.95 / .6449 / 73.66 / .6821",
-    "d": "25.57 / .6624 / 75.76 / .7065",
-}
 
 
 @dataclass(frozen=True)
@@ -78,22 +70,21 @@ def difference(images: pd.DataFrame, one: str, other: str, metric: str) -> Diffe
     return Difference(metric, float(by_person.mean()), low, high, seeds, len(by_person))
 
 
-def report(folder: Path) -> str:
-    """Markdown: the table, the differences, whether restoring helps, and what it was made with."""
+def report(folder: Path, which: str = "table2") -> str:
+    """Markdown: the table, the differences, whether restoring helps, and what it was made with. which: of ABLATIONS."""
+    of = ABLATIONS[which]
     images = read(folder)
     table = means(images)
-    names = [name for name in ("LQ", "VAE(LQ)", REGRESSION, *ROWS) if name in table.index]
+    names = [name for name in ("LQ", "VAE(LQ)", REGRESSION, *of.rows) if name in table.index]
     return "\n\n".join(
         part
         for part in (
             _about(folder, images),
-            _table(table, names),
-            _differences(images, names),
-            _beats(images, names),
+            _table(table, names, of),
+            _differences(images, names, of),
+            _beats(images, names, of),
             _tuning(folder),
-            "The paper's rows, on CelebA-Test (PSNR / MANIQA / MUSIQ / CLIPIQA): "
-            + "; ".join(f"{name} {values}" for name, values in PAPER.items())
-            + ". Other data, size and metrics: only the directions can be compared.",
+            f"{of.printed}. Other data, size and metrics: only the directions can be compared.",
         )
         if part
     )
@@ -114,20 +105,20 @@ def _about(folder: Path, images: pd.DataFrame) -> str:
     )
 
 
-def _table(table: pd.DataFrame, names: Sequence[str]) -> str:
+def _table(table: pd.DataFrame, names: Sequence[str], of: Ablation) -> str:
     lines = ["| row | what | seeds | " + " | ".join(heading for heading, _ in METRICS.values()) + " |"]
     lines.append("|" + "---|" * (3 + len(METRICS)))
     words = {"LQ": "degraded", "VAE(LQ)": "degraded, through the VAE", REGRESSION: "plain regression U-Net"}
     for name in names:
-        what = ROWS[name].words if name in ROWS else words[name]
+        what = of.rows[name].words if name in of.rows else words[name]
         values = " | ".join(f"{table.loc[name, metric]:.3f}" for metric in METRICS)
         lines.append(f"| {name} | {what} | {table.loc[name, 'seeds']} | {values} |")
     return "\n".join(lines)
 
 
-def _differences(images: pd.DataFrame, names: Sequence[str]) -> str:
+def _differences(images: pd.DataFrame, names: Sequence[str], of: Ablation) -> str:
     lines = ["| difference | metric | mean | 95 % over people | each seed | said |", "|---|---|---|---|---|---|"]
-    for one, other in COMPARED:
+    for one, other in of.compared:
         if one in names and other in names:
             for metric in METRICS:
                 if (found := difference(images, one, other, metric)) is None:
@@ -137,9 +128,9 @@ def _differences(images: pd.DataFrame, names: Sequence[str]) -> str:
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
-def _beats(images: pd.DataFrame, names: Sequence[str]) -> str:
+def _beats(images: pd.DataFrame, names: Sequence[str], of: Ablation) -> str:
     lines = ["| restored beats LQ | metric | mean | 95 % over people | each seed | said |", "|---|---|---|---|---|---|"]
-    for one in (REGRESSION, *ROWS):
+    for one in (REGRESSION, *of.rows):
         if one in names and "LQ" in names:
             for metric in METRICS:
                 if (found := difference(images, one, "LQ", metric)) is None:
