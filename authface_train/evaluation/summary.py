@@ -29,7 +29,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Summary:
-    """cells: by method, then metric. best: the best method of each metric among those evaluated."""
+    """cells: by method, then metric. best: the best method of each metric, where several were evaluated."""
 
     metrics: list[str]
     cells: dict[str, dict[str, Cell]]
@@ -50,7 +50,7 @@ def summarise(found: Evaluation, test_set: SetName | None) -> Summary:
     best = {}
     for name in found.metrics:
         own = {method: of[name].mean for method, of in cells.items() if name in of and method != DEGRADED}
-        if own:
+        if len(own) > 1:
             best[name] = (max if known(name).more else min)(own, key=lambda method: own[method])
     if test_set is not None:
         paper = {name: Cell(value) for name, value in SETS[test_set].paper.items() if name in found.metrics}
