@@ -54,13 +54,14 @@ class Asked:
 
 @dataclass
 class Work:
-    """A file, its faces' crops, and what came of them: for each crop a picture by each seed."""
+    """A file, its faces' crops, and what came of them: for each crop a picture by each seed, in so many seconds each."""
 
     file: Path
     crops: list[np.ndarray]
     original: Original | None = None
     found: list[FoundFace] = field(default_factory=list)
     made: list[list[np.ndarray]] = field(default_factory=list)
+    each_s: float = 0.0
 
 
 def is_aligned(file: Path, faces: Which | None) -> bool:
@@ -168,8 +169,7 @@ class Restoring:
         self.seconds += (spent := time.monotonic() - began)
         of_crop = iter(zip(*by_seed, strict=True))
         for work in works:
-            work.made = [list(next(of_crop)) for _ in work.crops]
-        self.each_s = spent / len(crops)
+            work.made, work.each_s = [list(next(of_crop)) for _ in work.crops], spent / len(crops)
 
     def _finish(self, work: Work) -> None:
         path = target(work.file, self.output, work.original is None)
@@ -223,7 +223,7 @@ class Restoring:
                 "seeds": self.asked.seeds,
                 "upscale": self.asked.upscale,
                 **(sure.row() if sure else {}),
-                "seconds": self.each_s,
+                "seconds": work.each_s,
                 "restored_at": datetime.now(UTC),
             }
         )
