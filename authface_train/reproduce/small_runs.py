@@ -41,7 +41,7 @@ class Scale:
     drawn_per_face: int = 4
     sampling: int = 25
     degradation: str = "codeformer-large"
-    lambda_times: float = 1.0
+    lambda_times: float = 0.3
 
 
 # At small scale the ControlNet would spend its few steps on the last of the noise: see `min_snr_gamma`.
