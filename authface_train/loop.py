@@ -173,8 +173,10 @@ def _one_thread_each() -> Iterator[None]:
 
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    yield
-    cv2.setNumThreads(threads)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _be_a_worker(_: int) -> None:

@@ -33,6 +33,8 @@ class Original:
             deep = self.image.mode.startswith(("I", "F")) or ";16" in str(self.image.tile)
             what = "has 16 bits a channel" if deep else f"is {self.image.mode}"
             raise ValueError(f"{what}: save it as RGB of 8 bits first, for as it is it could not be written again")
+        if self.image.format in ("HEIF", "HEIC"):
+            raise ValueError("is HEIC: save it as JPEG or PNG first, for it could not be written again with the same pixels")
         if getattr(self.image, "n_frames", 1) > 1 and self.image.format not in JPEGS:
             raise ValueError("has several frames: save the one to restore by itself")
         self.image.load()
@@ -44,16 +46,14 @@ class Original:
         self.grey = stored.mode in ("L", "LA", "1")
         upright = stored.convert("RGB").transpose(self.turn) if self.turn is not None else stored.convert("RGB")
         self.pixels = np.asarray(upright)
-        self.from_srgb = None if self.grey else _into(stored.info.get("icc_profile"))
+        self.from_srgb = _into(stored.info.get("icc_profile"), "L" if self.grey else "RGB")
 
     def own_colours(self, srgb: np.ndarray) -> np.ndarray:
         """(h, w, 3) uint8 of sRGB in the colours of the file: of its profile, or grey."""
-        image = Image.fromarray(srgb)
-        if self.grey:
-            return np.asarray(image.convert("L").convert("RGB"))
-        if self.from_srgb is None:
-            return srgb
-        return np.asarray(ImageCms.applyTransform(image, self.from_srgb))
+        image: Any = Image.fromarray(srgb)
+        if self.from_srgb is not None:
+            image = ImageCms.applyTransform(image, self.from_srgb)
+        return np.asarray((image.convert("L") if self.grey else image).convert("RGB"))
 
     def write(self, pixels: np.ndarray, touched_px: list[tuple[int, int, int, int]], path: Path) -> None:
         """The file with other pixels, (H, W, 3) uint8 upright. touched_px: the boxes in which they may differ from its own.
@@ -89,7 +89,7 @@ class Original:
             if (sampling := JpegImagePlugin.get_sampling(image)) >= 0:
                 options["subsampling"] = sampling
         elif image.format == "WEBP":
-            options |= {"lossless": True} if b"VP8L" in self.data[:4096] else {"quality": 95}
+            options |= {"lossless": True, "exact": True}  # a lossy one could not be written again with the same pixels
         elif image.format == "TIFF":
             kept = info.get("compression")
             options["compression"] = kept if kept in KEPT_COMPRESSIONS else "tiff_lzw"
@@ -116,12 +116,12 @@ def _described(exif: Any) -> Any:
     return exif
 
 
-def _into(icc: bytes | None) -> Any:
-    """The transform from sRGB into an ICC profile; None where there is none, or none that can be painted in."""
+def _into(icc: bytes | None, mode: str) -> Any:
+    """The transform from sRGB into an ICC profile of RGB or L; None where there is none, or none that can be painted in."""
     if not icc:
         return None
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        return ImageCms.buildTransform(ImageCms.createProfile("sRGB"), profile, "RGB", "RGB")
+        return ImageCms.buildTransform(ImageCms.createProfile("sRGB"), profile, "RGB", mode)
     except (ImageCms.PyCMSError, OSError, ValueError):
         return None

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from manifests.workspace import Workspace
 
 STRIP, STRIP_SIDE_PX, STRIP_FACES = "strip.jpg", 256, 8
 RECORD, CERTAINTY = "restored.parquet", "certainty"
+SAVE_EVERY_S = 30.0
 
 
 def weights_dir(workspace: Path | None) -> str | None:
@@ -43,13 +45,14 @@ def weights_dir(workspace: Path | None) -> str | None:
 class Asked:
     """faces: of whole photographs, which every picture is taken for where it is given; None: squares are aligned faces.
 
-    upscale: of a photograph, before its faces are pasted; seeds: how many to restore each face by.
+    upscale: of a photograph, before its faces are pasted; seeds: how many to restore each face by; detector: by name.
     """
 
     faces: Which | None = None
     upscale: int = 1
     seeds: int = 1
     batch: int = 4
+    detector: str = "retinaface-mobile"
 
 
 @dataclass
@@ -83,10 +86,8 @@ def target(file: Path, output: Path, aligned: bool) -> Path:
 class Restoring:
     """Restores files with one model. `refused` and `rows` grow with them; `save` writes the record."""
 
-    def __init__(
-        self, restorer: Restorer, output: Path, asked: Asked, finder: FaceFinder | None, model: str, weights_dir: str | None
-    ):
-        self.restorer, self.output, self.asked, self.finder, self.model = restorer, output, asked, finder, model
+    def __init__(self, restorer: Restorer, output: Path, asked: Asked, model: str, weights_dir: str | None):
+        self.restorer, self.output, self.asked, self.model, self.weights_dir = restorer, output, asked, model, weights_dir
         self.refused: list[str] = []
         self.rows: list[dict[str, Any]] = []
         self.shown: list[tuple[np.ndarray, np.ndarray]] = []
@@ -98,19 +99,31 @@ class Restoring:
 
     def restore(self, files: Sequence[Path]) -> None:
         """Each file, a batch of faces at a time. What cannot be restored gets a line in `refused` and stops nothing."""
+        saved = time.monotonic()
         try:
             with Progress() as progress:
                 bar = progress.add_task("restore", total=len(files))
                 for works in self._batches(files):
                     self._run(works)
                     for work in works:
-                        self._finish(work)
+                        try:
+                            self._finish(work)
+                        except UNDECODABLE as error:
+                            self._refuse(work.file, "written", error)
+                    if time.monotonic() - saved > SAVE_EVERY_S:
+                        self.save()
+                        saved = time.monotonic()
                     progress.advance(bar, len(works))
                 progress.update(bar, completed=len(files))
         finally:
             self.save()
         if self.shown:
             _strip(self.shown).save(self.output / STRIP, quality=92)
+
+    @cached_property
+    def finder(self) -> FaceFinder:
+        """Loaded where there is a photograph. May raise Missing."""
+        return FaceFinder(self.asked.detector, self.weights_dir)
 
     def save(self) -> None:
         """`restored.parquet`: a row for each face of this and earlier runs, the latest of a file."""
@@ -144,17 +157,19 @@ class Restoring:
                 if self.asked.upscale > 1:
                     raise ValueError(f"is an aligned face, which comes out at {size_px} px: --upscale is of photographs")
                 return Work(file, [_at_size(Photo(file.read_bytes).pixels(), size_px)])
-            assert self.finder is not None
             original = Original(file)
             found = self.finder.find(Photo(lambda: original.data), self.asked.faces or "all", size_px)
         except UNDECODABLE as error:
-            words = str(error) if str(error).startswith(("has ", "is ")) else f"cannot be decoded ({error})"
-            self.refused.append(f"{file.name} {words}")
+            self._refuse(file, "decoded", error)
             return None
         if not found:
             self.refused.append(f"{file.name}: no face was found in it")
             return None
         return Work(file, [face.crop for face in found], original, found)
+
+    def _refuse(self, file: Path, what: str, error: Exception) -> None:
+        words = str(error) if str(error).startswith(("has ", "is ")) else f"cannot be {what} ({error})"
+        self.refused.append(f"{file.name} {words}")
 
     def _run(self, works: list[Work]) -> None:
         crops = [crop for work in works for crop in work.crops]
@@ -220,6 +235,9 @@ class Restoring:
                 "model": self.model,
                 "trained": not self.restorer.notes.get("untrained", False),
                 **asdict(self.restorer.sampling),
+                "precision": str(self.restorer.pipeline.unet.dtype).removeprefix("torch."),
+                "faces": self.asked.faces,
+                "detector": self.asked.detector if work.found else None,
                 "seeds": self.asked.seeds,
                 "upscale": self.asked.upscale,
                 **(sure.row() if sure else {}),

@@ -48,6 +48,8 @@ def compare(folder: Path) -> None:
     plain.scheduler = DDPMScheduler.from_config(plain.scheduler.config, clip_sample=False, thresholding=False)
     plain.set_progress_bar_config(disable=True)
     restorer = Restorer(str(model), Sampling(steps=STEPS))
+    plain.to(restorer.device, restorer.pipeline.unet.dtype)
+    plain.vae.to(torch.float32)
 
     def plainly() -> None:
         for face in faces:

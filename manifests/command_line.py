@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -33,12 +34,15 @@ console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def run_command(*words: object) -> None:
-    """Show a command of authface and run it, as a process of its own. Its failure is the caller's, with the same code."""
+def run_command(*words: object, start: Sequence[str] = (sys.executable, "-P", "-m", "cli")) -> None:
+    """Show a command of authface and run it, as a process of its own. Its failure is the caller's, with the same code.
+
+    start: what starts it, where that is something else (several processes).
+    """
     line = [str(word) for word in words]
     console.print(f"\n[bold cyan]$ authface {escape(shlex.join(line))}[/]")
     # -P: a workspace's own folder `manifests` must not be taken for the package, should this be started in one.
-    done = subprocess.run([sys.executable, "-P", "-m", "cli", *line])
+    done = subprocess.run([*start, *line])
     if done.returncode:
         failure = AuthfaceError(f"`authface {line[0]}` ended with code {done.returncode}: see above")
         failure.exit_code = done.returncode

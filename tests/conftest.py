@@ -17,6 +17,8 @@ os.environ.setdefault("AUTHFACE_CACHE", str(ROOT / ".assets"))
 # No test reaches the internet: the libraries are told so, and find what is on the disk or nothing.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", NO_ALBUMENTATIONS_UPDATE="1", HF_HUB_DISABLE_TELEMETRY="1")
 os.environ["COLUMNS"] = "200"
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: threads of theirs would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("AUTHFACE_WORKSPACE", None)
 
 from authface_data.sources import demo_photos  # noqa: E402

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from authface_train.commands.pictures import named_folder
 from manifests.command_line import WorkspaceOption, console, shown
 from manifests.errors import DoneInPart, UserMistake
 
@@ -23,7 +24,7 @@ def evaluate(
     draws: Annotated[Path | None, typer.Option(help="The draws.parquet of `authface degrade`, for response curves.")] = None,
     test_set: Annotated[
         Literal["celeba-test", "lfw-test", "webphoto-test", "wider-test"] | None,
-        typer.Option("--set", help="Which of Table 1 it is: its metrics, and the paper's figures beside."),
+        typer.Option("--set", help="Which of Table 1 it is: the paper's figures stand beside."),
     ] = None,
     metrics: Annotated[
         str | None, typer.Option(help="Comma-separated; ours or any of pyiqa's [Table 1's, identity, landmarks].")
@@ -63,6 +64,9 @@ def evaluate(
         if asked:
             raise UserMistake("FID is a distance to a set of pictures: --fid-reference DIR")
         names.remove("fid")
+        left_out = "FID was left out: it is a distance to a set of pictures, --fid-reference DIR"
+    else:
+        left_out = None
     from authface_train.commands.train import _quiet
     from authface_train.evaluation import page, response
     from authface_train.restoring import weights_dir
@@ -70,7 +74,7 @@ def evaluate(
     _quiet()
     device = _device()
     weights = weights_dir(workspace)
-    drawn = response.read_draws(draws) if draws is not None else None
+    drawn = response.read_draws(draws, methods.values()) if draws is not None else None
     compared_set = reference_set(compared) if "fid" in names and compared is not None else None
     found = evaluate(methods, reference, compared_set, names, weights, device)
     if reference is not None and output is not None and "identity" in found.metrics:
@@ -84,17 +88,19 @@ def evaluate(
         print(text)
     else:
         _tell(found, made, output, FEW)
+        if left_out:
+            console.print(left_out)
     _end(found, allow_missing)
 
 
 def _methods(restored: list[str]) -> dict[str, Path]:
+    from authface_train.evaluation.run import DEGRADED
+
     methods: dict[str, Path] = {}
     for one in restored:
-        name, given, folder = one.partition("=")
-        path = Path(folder) if given else Path(one)
-        name = name if given else path.resolve().name
-        if not path.is_dir():
-            raise UserMistake(f"--restored {one}: {path} is no folder")
+        name, path = named_folder("--restored", one)
+        if name == DEGRADED:
+            raise UserMistake(f"a method cannot be named {DEGRADED}: --restored NAME=DIR, and --degraded for what it was given")
         if name in methods:
             raise UserMistake(f"two methods are named {name}: --restored NAME=DIR")
         methods[name] = path

@@ -8,7 +8,17 @@ from pathlib import Path
 
 from manifests.errors import UserMistake
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".heic", ".heif")
+
+
+def named_folder(option: str, given: str) -> tuple[str, Path]:
+    """The name and the folder of DIR or NAME=DIR; either may hold a `=`. Raises UserMistake where no reading is a folder."""
+    if Path(given).is_dir():
+        return Path(given).resolve().name, Path(given)
+    for place, letter in enumerate(given):
+        if letter == "=" and place and Path(given[place + 1 :]).is_dir():
+            return given[:place], Path(given[place + 1 :])
+    raise UserMistake(f"{option} {given}: {given.partition('=')[2] or given} is no folder")
 
 
 def pictures_in(path: Path) -> list[Path]:
@@ -43,6 +53,6 @@ def pictures_of(inputs: Sequence[str]) -> list[Path]:
 
 
 def _pictures(paths: Iterable[Path]) -> list[Path]:
-    return sorted(
-        path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    """Those that are pictures, sorted; not the strip that `authface restore` leaves beside its results."""
+    own = sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file())
+    return [path for path in own if path.name != "strip.jpg" or not path.with_name("restored.parquet").is_file()]

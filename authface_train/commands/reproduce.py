@@ -7,53 +7,33 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from authface_train.commands.paper_options import Asked, run_paper, with_options, write_table
 from manifests.command_line import WorkspaceOption, console, shown
-from manifests.errors import DoneInPart, UserMistake
+from manifests.errors import UserMistake
 
 if TYPE_CHECKING:
-    from authface_train.reproduce.paper_runs import Which
     from authface_train.reproduce.small_runs import Experiment
 
 app = typer.Typer(no_args_is_help=True, help="The paper's tables and figures again.", rich_markup_mode="markdown")
 SEEDS = (0, 1, 2)
 
-ScaleOption = Annotated[
-    Literal["small", "paper"],
-    typer.Option(help="What a laptop can do (real faces of 64 px, models of 2 M), or the paper's own runs."),
-]
-OutputOption = Annotated[Path, typer.Option(help="Where everything goes; what is there is not made again.")]
-PhotosOption = Annotated[list[Path] | None, typer.Option(help="Small: a folder of more photographs with faces. Repeatable.")]
-DegradedOption = Annotated[Path | None, typer.Option(help="Paper: the test set's degraded faces.")]
-ReferenceOption = Annotated[Path | None, typer.Option(help="Paper: its clean faces.")]
-SetNameOption = Annotated[str | None, typer.Option("--test-set", help="Paper: which it is, as `authface evaluate --set` says.")]
-BaseOption = Annotated[str, typer.Option(help="Paper: SDXL, hub id or folder.")]
-PresetOption = Annotated[str, typer.Option(help="Paper: of the trainers, for your cards: paper, 1x24gb, 1x80gb, …")]
-StepsOption = Annotated[int | None, typer.Option(min=1, help="Paper: of each training run, to try the way there.")]
-ChangesOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Paper: a setting of the trainers.")
-]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Paper: only say what it would run, and what that takes.")]
-OUTPUT, SDXL = Path("reproduction"), "stabilityai/stable-diffusion-xl-base-1.0"
-
 
 @app.command()
-def table1(
-    scale: ScaleOption = "small", output: OutputOption = OUTPUT, photos: PhotosOption = None,
-    degraded: DegradedOption = None, reference: ReferenceOption = None, test_set: SetNameOption = "celeba-test",
-    base: BaseOption = SDXL, preset: PresetOption = "paper", steps: StepsOption = None, set_: ChangesOption = None,
-    dry_run: DryRunOption = False, workspace: WorkspaceOption = None,
-) -> None:  # fmt: skip
+@with_options
+def table1(asked: Asked) -> None:
     """The restorer on test sets (Table 1)."""
-    if scale == "paper":
-        return _paper("table1", workspace, output, degraded, reference, test_set, base, preset, steps, set_, dry_run)
+    if asked.scale == "paper":
+        run_paper("table1", asked)
+        return
     from authface_train.reproduce import small_tables
 
-    small_tables.table1(_experiment(output, photos, "unshuffle"))
+    small_tables.table1(_experiment(asked))
 
 
 @app.command()
+@with_options
 def table2(
-    scale: ScaleOption = "small", output: OutputOption = OUTPUT, photos: PhotosOption = None,
+    asked: Asked,
     row: Annotated[list[str] | None, typer.Option(help="Small: a, b, c, c' or d. Repeatable; default d.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Small: repeatable; default 0.")] = None,
     grid: Annotated[bool, typer.Option("--grid", help="Small: all rows over three seeds: some hours.")] = False,
@@ -62,113 +42,108 @@ def table2(
         Literal["unshuffle", "vae"], typer.Option(help="Small: pixels side by side, or a VAE trained here.")
     ] = "unshuffle",
     show: Annotated[Path | None, typer.Option(help="Only print the table of a folder of results.")] = None,
-    degraded: DegradedOption = None, reference: ReferenceOption = None, test_set: SetNameOption = "celeba-test",
-    base: BaseOption = SDXL, preset: PresetOption = "paper", steps: StepsOption = None, set_: ChangesOption = None,
-    dry_run: DryRunOption = False, workspace: WorkspaceOption = None,
-) -> None:  # fmt: skip
+) -> None:
     """Ablation of the facial loss (Table 2), each row and seed a run with a result file of its own."""
     from authface_train.reproduce import ablation
     from authface_train.reproduce.rows import ROWS
 
     if show is not None:
         return print(ablation.report(show))
-    if scale == "paper":
-        return _paper("table2", workspace, output, degraded, reference, test_set, base, preset, steps, set_, dry_run)
+    if asked.scale == "paper":
+        run_paper("table2", asked)
+        return
     if unknown := [name for name in row or [] if name not in ROWS]:
         raise UserMistake(f"no row {unknown[0]!r} in Table 2: there are {', '.join(ROWS)}")
-    experiment = _experiment(output, photos, latent)
+    experiment = _experiment(asked, latent)
     if tune:
         experiment.tune()
     else:
         _rows(experiment, "table2", list(ROWS) if grid else (row or ["d"]), list(SEEDS) if grid else (seed or [0]))
     if not grid:
-        console.print(f"Next: [bold]authface reproduce table2 --output {shown(output)} --grid[/] fills in the rest")
+        console.print(f"Next: [bold]authface reproduce table2 --output {shown(asked.output)} --grid[/] fills in the rest")
 
 
 @app.command()
-def table3(
-    scale: ScaleOption = "small", output: OutputOption = OUTPUT, photos: PhotosOption = None,
-    reference: ReferenceOption = None, base: BaseOption = SDXL, preset: PresetOption = "paper",
-    steps: StepsOption = None, set_: ChangesOption = None, dry_run: DryRunOption = False, workspace: WorkspaceOption = None,
-) -> None:  # fmt: skip
+@with_options
+def table3(asked: Asked) -> None:
     """What the captions of Stage I are good for (Table 3)."""
-    if scale == "paper":
-        return _paper("table3", workspace, output, reference, reference, None, base, preset, steps, set_, dry_run)
+    if asked.scale == "paper":
+        run_paper("table3", asked)
+        return
     from authface_train.reproduce import small_tables
 
-    _write(small_tables.table3(_experiment(output, photos, "unshuffle")), output / "table3.md")
+    write_table(small_tables.table3(_experiment(asked)), asked.output / "table3.md")
 
 
 @app.command()
-def table4(
-    scale: ScaleOption = "small", output: OutputOption = OUTPUT, photos: PhotosOption = None,
-    degraded: DegradedOption = None, reference: ReferenceOption = None, test_set: SetNameOption = "celeba-test",
-    base: BaseOption = SDXL, preset: PresetOption = "paper", steps: StepsOption = None, set_: ChangesOption = None,
-    dry_run: DryRunOption = False, workspace: WorkspaceOption = None,
-) -> None:  # fmt: skip
+@with_options
+def table4(asked: Asked) -> None:
     """Settings of the weight over time (Table 4)."""
-    if scale == "paper":
-        return _paper("table4", workspace, output, degraded, reference, test_set, base, preset, steps, set_, dry_run)
+    if asked.scale == "paper":
+        run_paper("table4", asked)
+        return
     from authface_train.reproduce.rows import TABLE4
 
-    _rows(_experiment(output, photos, "unshuffle"), "table4", list(TABLE4), [0])
+    _rows(_experiment(asked), "table4", list(TABLE4), [0])
 
 
 @app.command()
+@with_options
 def table5(
-    scale: ScaleOption = "small", output: OutputOption = OUTPUT, photos: PhotosOption = None,
+    asked: Asked,
     answers: Annotated[list[Path] | None, typer.Option(help="CSVs that raters have saved. Repeatable.")] = None,
-    degraded: DegradedOption = None, base: BaseOption = SDXL, preset: PresetOption = "paper",
-    steps: StepsOption = None, set_: ChangesOption = None, dry_run: DryRunOption = False, workspace: WorkspaceOption = None,
-) -> None:  # fmt: skip
+) -> None:
     """The user study (Table 5): its page first; then, with --answers, what people said."""
     if answers:
         from authface_train.study.tally import read, report, tally
 
-        return _write(report(tally(read(answers))), output / "table5.md")
-    if scale == "paper":
-        return _paper("table5", workspace, output, degraded, None, None, base, preset, steps, set_, dry_run)
+        return write_table(report(tally(read(answers))), asked.output / "table5.md")
+    if asked.scale == "paper":
+        run_paper("table5", asked)
+        return
     from authface_train.reproduce import small_tables
 
-    small_tables.table5(_experiment(output, photos, "unshuffle"))
+    small_tables.table5(_experiment(asked))
 
 
 @app.command()
+@with_options
 def timestep(
-    scale: ScaleOption = "small", output: OutputOption = OUTPUT, photos: PhotosOption = None,
-    degraded: DegradedOption = None, reference: ReferenceOption = None,
+    asked: Asked,
     detector: Annotated[str, typer.Option(help="retinaface-mobile | retinaface.")] = "retinaface-mobile",
-    base: BaseOption = SDXL, preset: PresetOption = "paper", steps: StepsOption = None, set_: ChangesOption = None,
-    dry_run: DryRunOption = False, workspace: WorkspaceOption = None,
-) -> None:  # fmt: skip
+) -> None:
     """When a detector sees a face in the predicted picture (the appendix, from which the paper chose m)."""
-    if scale == "paper":
-        _paper("timestep", workspace, output, degraded, reference, None, base, preset, steps, set_, dry_run)
-        if dry_run:
+    degraded, reference = asked.degraded, asked.reference
+    if asked.scale == "paper":
+        root = run_paper("timestep", asked)
+        if root is None:
             return
-        if degraded is None or reference is None:
-            raise UserMistake("the predicted picture is of clean faces under noise: --degraded DIR --reference DIR")
-        model = output / "models" / "restorer-d"
+        model = root / "models" / "restorer-d"
     else:
         from authface_train.reproduce.rows import ROWS
 
-        experiment = _experiment(output, photos, "unshuffle")
+        experiment = _experiment(asked)
         experiment.row(ROWS["d"], 0)
         model = experiment.folder / "runs" / "d-0"
         degraded, reference = experiment.folder / "pictures" / "LQ", experiment.folder / "pictures" / "clean"
     from authface_train.pipeline import Restorer
     from authface_train.reproduce import timestep as measuring
+    from authface_train.restoring import weights_dir
     from authface_train.sampling import Sampling
 
-    table = measuring.measure(Restorer(str(model), Sampling()), degraded, reference, detector, None)
-    table.to_csv(output / "timestep.csv", index=False)
-    measuring.draw(table).save(output / "timestep.png")
-    _write(measuring.report(table), output / "timestep.md")
+    assert degraded is not None
+    assert reference is not None
+    weights = weights_dir(asked.workspace)
+    table = measuring.measure(Restorer(str(model), Sampling(), weights), degraded, reference, detector, weights)
+    table.to_csv(asked.output / "timestep.csv", index=False)
+    measuring.draw(table).save(asked.output / "timestep.png")
+    write_table(measuring.report(table), asked.output / "timestep.md")
 
 
 @app.command()
 def figure14(
     output: Annotated[Path, typer.Option(help="The picture, PNG.")] = Path("figure14.png"),
+    scale: Annotated[Literal["small", "paper"], typer.Option(help="A formula: the same at both.")] = "small",
 ) -> None:
     """The weight of the facial loss over time for the paper's four settings (Figure 14)."""
     from authface_train.facial_loss.plot import plot
@@ -194,16 +169,17 @@ def draw(
     console.print(f"{count} pictures are in {shown(output)}, their captions in captions.csv")
 
 
-def _experiment(output: Path, photos: list[Path] | None, latent: Literal["unshuffle", "vae"]) -> Experiment:
+def _experiment(asked: Asked, latent: Literal["unshuffle", "vae"] = "unshuffle") -> Experiment:
     """The small experiment, its models trained."""
     from authface_train.commands.train import _quiet
-    from authface_train.reproduce.small_runs import Experiment, Scale
+    from authface_train.reproduce.small_runs import Experiment
+    from authface_train.reproduce.small_settings import Scale
 
-    for folder in photos or []:
+    for folder in asked.photos or []:
         if not folder.is_dir():
             raise UserMistake(f"--photos {folder} is no folder")
     _quiet()
-    experiment = Experiment(output, photos or [], latent, Scale())
+    experiment = Experiment(asked.output, asked.photos or [], latent, Scale())
     experiment.models()
     experiment.baselines()
     return experiment
@@ -217,42 +193,5 @@ def _rows(experiment: Experiment, which: str, names: list[str], seeds: list[int]
         experiment.regression_row(seed)
         for name in names:
             experiment.row(ABLATIONS[which].rows[name], seed)
-    _write(ablation.report(experiment.results, which), experiment.folder / f"{which}.md")
+    write_table(ablation.report(experiment.results, which), experiment.folder / f"{which}.md")
     console.print(f"Results are in {shown(experiment.results)}")
-
-
-def _write(words: str, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{words}\n")
-    print(words)
-    console.print(f"The table is in {shown(path)}")
-
-
-def _paper(
-    which: Which, workspace: Path | None, output: Path, degraded: Path | None, reference: Path | None, test_set: str | None,
-    base: str, preset: str, steps: int | None, set_: list[str] | None, dry_run: bool,
-) -> None:  # fmt: skip
-    """Print the plan with what it takes; then run it."""
-    from authface_train.reproduce import paper_runs
-    from manifests.workspace import Workspace
-
-    if degraded is None:
-        raise UserMistake(
-            f"{which} at the paper's scale is of a test set: --{'reference' if which == 'table3' else 'degraded'} DIR"
-        )
-    for folder in (degraded, reference):
-        if folder is not None and not folder.is_dir():
-            raise UserMistake(f"{folder} is no folder")
-    root = Path(Workspace.find(workspace).root)
-    given = paper_runs.Given(
-        root, base, preset, output.absolute(), degraded.absolute(), reference and reference.absolute(), test_set, steps,
-        tuple(set_ or []),
-    )  # fmt: skip
-    plan = paper_runs.steps(which, given)
-    fits = paper_runs.show(plan, given)
-    if dry_run:
-        return
-    if not fits:
-        raise DoneInPart("as it is planned it does not fit here: another --preset, or a larger card")
-    paper_runs.run(plan)
-    console.print(f"Everything of {which} is in {shown(output)}")

@@ -66,6 +66,8 @@ def restore(
         raise UserMistake("--output is a folder of --input: the results would overwrite what they are made from")
     from authface_train import restoring
 
+    if any(file.name == restoring.STRIP for file in files):
+        raise UserMistake(f"a picture of --input is named {restoring.STRIP}, as the strip of this command: rename it")
     aligned = {file: restoring.is_aligned(file, faces) for file in files}
     todo = [file for file in files if overwrite or not restoring.target(file, output, aligned[file]).exists()]
     if len(todo) < len(files):
@@ -73,16 +75,14 @@ def restore(
     if not todo:
         return
     from authface_train.commands.train import _quiet
-    from authface_train.found_faces import FaceFinder
     from authface_train.pipeline import Restorer
 
     _quiet()
     weights_dir = restoring.weights_dir(workspace)
     restorer = Restorer(model, sampling, weights_dir, precision)
-    finder = None if all(aligned[file] for file in todo) else FaceFinder(detector, weights_dir)
     output.mkdir(parents=True, exist_ok=True)
-    asked = restoring.Asked(faces, upscale, certainty, batch)
-    work = restoring.Restoring(restorer, output, asked, finder, model, weights_dir)
+    asked = restoring.Asked(faces, upscale, certainty, batch, detector)
+    work = restoring.Restoring(restorer, output, asked, model, weights_dir)
     work.restore(todo)
     _tell(work, output)
     if work.refused:

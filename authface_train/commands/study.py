@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from authface_train.commands.pictures import named_folder
 from manifests.command_line import console, shown
 from manifests.errors import UserMistake
 
@@ -23,15 +24,15 @@ def create(
     seed: Annotated[int, typer.Option(help="Of the pairs, their order and sides.")] = 0,
 ) -> None:
     """Make the page: pairs in random order and on random sides, three answers, by mouse or keyboard, kept in the browser."""
-    from authface_train.study.create import Method, draw_pairs, page
+    from authface_train.study.create import PAGE, Method, draw_pairs, page
 
-    methods = [_method(given, Method) for given in (a, b)]
+    methods = [Method(*named_folder(option, given)) for option, given in (("--a", a), ("--b", b))]
     if methods[0].name == methods[1].name:
         raise UserMistake(f"both methods are named {methods[0].name}: --a NAME=DIR --b NAME=DIR")
     pairs = draw_pairs(methods[0], methods[1], degraded, seed, count)
     output.mkdir(parents=True, exist_ok=True)
-    (output / "study.html").write_text(page(methods[0], methods[1], pairs, seed))
-    console.print(f"{len(pairs)} pairs are in {shown(output / 'study.html')}: open it, or send it to your raters")
+    (output / PAGE).write_text(page(methods[0], methods[1], pairs, seed))
+    console.print(f"{len(pairs)} pairs are in {shown(output / PAGE)}: open it, or send it to your raters")
     console.print("Next: [bold]authface study tally FILE.csv ...[/] of what they save")
 
 
@@ -49,11 +50,3 @@ def tally(
 
     made = count(read(files))
     print(json_.dumps(dataclasses.asdict(made), indent=1) if json else report(made))
-
-
-def _method(given: str, kind: Any) -> Any:
-    name, named, folder = given.partition("=")
-    path = Path(folder if named else given)
-    if not path.is_dir():
-        raise UserMistake(f"{path} is no folder")
-    return kind(name if named else path.resolve().name, path)

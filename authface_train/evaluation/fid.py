@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from authface_data.quality import iqa
-from authface_train.evaluation.pictures import pictures_by_name
+from authface_train.evaluation.pictures import is_plain, pictures_by_name, read
 
 FEW = 2048  # fewer pictures than features: the covariance is not of full rank, and the distance is biased upwards
 
@@ -46,5 +48,8 @@ class Fid:
         with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
             for folder, paths in ((one, pictures), (other, reference)):
                 for number, path in enumerate(paths):
-                    Path(folder, f"{number:06d}{path.suffix}").symlink_to(path.resolve())
+                    if is_plain(path):
+                        Path(folder, f"{number:06d}{path.suffix}").symlink_to(path.resolve())
+                    else:  # pyiqa reads files by itself, and other than `read` does
+                        Image.fromarray(read(path)[0]).save(Path(folder, f"{number:06d}.png"))
             return float(self._metric(one, other, mode="clean", num_workers=0, verbose=False))

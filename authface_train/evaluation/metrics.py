@@ -6,6 +6,7 @@ that they released.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,17 +96,18 @@ class Measures:
             del self.metrics[name]
 
     def of(self, picture: np.ndarray, reference: np.ndarray | None) -> dict[str, float | None]:
-        """Value by name of one picture (H, W, 3) uint8; None where it has none: no reference of its size, no face in one."""
+        """Value by name of one picture (H, W, 3) uint8; None where it has none: no reference of its size, no face in one, or
+        too small a picture."""
         if reference is not None and (reference.shape != picture.shape or min(picture.shape[:2]) < LEAST_PX):
             reference = None
         values: dict[str, float | None] = {}
         for name, metric in self.metrics.items():
-            if metric.kind == "picture":
-                values[name] = self._by_pyiqa(name, picture)
-            elif reference is None or metric.kind == "face":
-                values[name] = None
-            else:
-                values[name] = self._against(name, picture, reference)
+            values[name] = None
+            with contextlib.suppress(RuntimeError, AssertionError, ValueError):  # too small for some windows and networks
+                if metric.kind == "picture":
+                    values[name] = self._by_pyiqa(name, picture)
+                elif metric.kind == "reference" and reference is not None:
+                    values[name] = self._against(name, picture, reference)
         if self._descriptor is not None and reference is not None:
             values |= {name: value for name, value in self._of_face(picture, reference).items() if name in self.metrics}
         return values

@@ -16,7 +16,6 @@ from authface_train.evaluation import groups, summary
 from authface_train.evaluation.metrics import known
 from authface_train.evaluation.pictures import read
 from authface_train.evaluation.run import DEGRADED, Evaluation
-from manifests.errors import UserMistake
 
 SHOWN, SIDE_PX = 4, 256
 BY = ("lpips", "musiq", "psnr", "ssim")  # what pictures are ordered by: the first of these that was measured
@@ -94,7 +93,7 @@ def _uri(image: Image.Image, kind: str) -> str:
 def write(
     found: Evaluation, made: summary.Summary, folder: Path, title: str, json_text: str, draws: pd.DataFrame | None
 ) -> None:
-    """Everything an evaluation leaves in its folder. Raises UserMistake where the draws are of other pictures."""
+    """Everything an evaluation leaves in its folder."""
     from authface_train.evaluation import response
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,9 +111,8 @@ def write(
     picture = None
     if draws is not None:
         table = response.curves(found, draws)
-        if table.empty:
-            raise UserMistake("none of the pictures is named in the draws: they are of another test set")
         table.to_csv(folder / "curves.csv", index=False)
-        picture = response.draw(table)
-        picture.save(folder / "curves.png")
+        if not table.empty:
+            picture = response.draw(table)
+            picture.save(folder / "curves.png")
     (folder / "report.html").write_text(page(found, made, title, of_groups, picture))

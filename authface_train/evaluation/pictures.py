@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from authface_data.photo import SUFFIXES, Photo
+from authface_data.photo import ORIENTATION, SUFFIXES, Photo
 from authface_train.restoring import CERTAINTY, RECORD, STRIP
 from manifests.errors import UserMistake
 
@@ -38,7 +38,7 @@ def pictures_by_name(folder: Path) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class Matched:
-    """pairs: name -> the picture and its partner; alone, partnerless: names that are in one folder only."""
+    """pairs: the partner's name -> the picture and its partner; alone, partnerless: names that are in one folder only."""
 
     pairs: dict[str, tuple[Path, Path]]
     alone: list[str]
@@ -50,7 +50,9 @@ def matched(pictures: dict[str, Path], partners: dict[str, Path]) -> Matched:
     pairs = {name: (path, partners[name]) for name, path in pictures.items() if name in partners}
     left, wanted = _rest(pictures, pairs), _rest(partners, pairs)
     own, theirs = _bare(left), _bare(wanted)
-    pairs |= {name: (own[name], theirs[name]) for name in own.keys() & theirs.keys()}
+    pairs |= {
+        name: (own[path.stem], path) for name, path in wanted.items() if theirs.get(path.stem) == path and path.stem in own
+    }
     used = {path for pair in pairs.values() for path in pair}
     return Matched(
         dict(sorted(pairs.items())),
@@ -67,6 +69,13 @@ def _bare(pictures: dict[str, Path]) -> dict[str, Path]:
     """By stem, those whose stem no other has."""
     count = Counter(path.stem for path in pictures.values())
     return {path.stem: path for path in pictures.values() if count[path.stem] == 1}
+
+
+def is_plain(path: Path) -> bool:
+    """Whether any reader sees the same: RGB of 8 bits, upright, without a colour profile."""
+    with Image.open(path) as image:
+        profiled = image.info.get("icc_profile") or image.getexif().get(ORIENTATION, 1) != 1
+        return image.mode == "RGB" and ";16" not in str(image.tile) and not profiled
 
 
 def read(path: Path) -> tuple[np.ndarray, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from authface_train.evaluation.metrics import known
+from authface_train.evaluation.pictures import pictures_by_name
 from authface_train.evaluation.run import Evaluation
 from authface_train.intervals import bootstrap
 from manifests.errors import UserMistake
@@ -17,16 +19,22 @@ BINS, LEAST = 5, 3  # as many pictures in each bin, and no bin of fewer than LEA
 DAMAGES = {"blur_px": "blur, sigma px", "down": "downscaling", "noise": "noise, of 255", "jpeg": "JPEG quality"}
 
 
-def read_draws(path: Path) -> pd.DataFrame:
-    """name and each of DAMAGES, of the `draws.parquet` that `authface degrade` writes. Raises UserMistake for another file."""
+def read_draws(path: Path, folders: Iterable[Path]) -> pd.DataFrame:
+    """name and each of DAMAGES, of the `draws.parquet` that `authface degrade` writes.
+
+    Raises UserMistake for another file, and where it names no picture of the folders.
+    """
     if not path.is_file():
         raise UserMistake(f"{path} is not there: `authface degrade` writes draws.parquet beside the pictures it makes")
     table = pd.read_parquet(path)
     if missing := {"file", "sigmas_px", "down", "noise", "jpeg"} - set(table.columns):
         raise UserMistake(f"{path} is no record of draws (it has no {sorted(missing)[0]})")
+    names = [Path(file).stem for file in table["file"]]
+    if not set(names) & {picture.stem for folder in folders for picture in pictures_by_name(folder).values()}:
+        raise UserMistake(f"{path} names none of the pictures: it is of another test set")
     return pd.DataFrame(
         {
-            "name": [Path(file).stem for file in table["file"]],
+            "name": names,
             "blur_px": [float(np.sqrt(np.prod(list(sigmas)))) for sigmas in table["sigmas_px"]],
             **{name: table[name].astype(float) for name in ("down", "noise", "jpeg")},
         }

@@ -103,6 +103,11 @@ def _measured(
         sizes = [f"{one.shape[1]}x{one.shape[0]}" for one in (picture, reference)]
         found.failed.append(f"{method}: {name} is {sizes[0]} and its reference {sizes[1]}: not compared")
     values = measures.of(picture, reference)
+    alone = [key for key, metric in measures.metrics.items() if metric.kind == "picture" and values[key] is None]
+    if alone:
+        found.failed.append(
+            f"{method}: {name} ({picture.shape[1]}x{picture.shape[0]}) cannot be measured by {', '.join(alone)}"
+        )
     return {"method": method, "name": name, "path": str(path), "reference": str(partner) if partner else None, **values}
 
 

@@ -18,6 +18,7 @@ from authface_train.data.counters import Draw
 from authface_train.data.crops import load_crop
 from authface_train.data.pairs import Pairs
 from authface_train.reproduce.small_data import PICTURES, Faces
+from authface_train.reproduce.small_settings import CELL_PX, SIZE_PX
 from manifests.command_line import console
 from manifests.errors import UserMistake
 from manifests.schema import PHOTOS
@@ -25,7 +26,6 @@ from manifests.settings import preset_text
 from manifests.store import Store
 from manifests.workspace import Workspace
 
-SIZE_PX, CELL_PX = 64, 4
 GATE_DB = 6.0
 NOT_GENERIC = ("astronaut", "camera")  # people are in them
 LONG_SIDE_PX = 512

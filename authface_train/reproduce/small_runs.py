@@ -7,9 +7,8 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,33 +21,22 @@ from authface_train.reproduce import regression, small_models
 from authface_train.reproduce.picture_scores import PictureScores
 from authface_train.reproduce.rows import REGRESSION, ROWS, Row
 from authface_train.reproduce.small_data import Faces, prepare
+from authface_train.reproduce.small_settings import (
+    CELL_PX,
+    LAMBDA_D,
+    LAMBDA_S,
+    RESTORER,
+    SIZE_PX,
+    TUNED,
+    Latent,
+    Scale,
+    as_changes,
+    no_pictures,
+    training,
+)
 from authface_train.unshuffle import PixelUnshuffle
 from manifests.command_line import console, run_command
-
-SIZE_PX, CELL_PX = small_models.SIZE_PX, small_models.CELL_PX
-Latent = Literal["unshuffle", "vae"]
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Steps of each part and what the rows are set to. lambda_times: of the facial loss's two default weights, as tuned."""
-
-    vae: int = 2000
-    generic: int = 4000
-    prior: int = 2500
-    restorer: int = 2500
-    tuning: int = 800
-    drawn_per_face: int = 4
-    sampling: int = 25
-    degradation: str = "codeformer-large"
-    lambda_times: float = 0.3
-
-
-# At small scale the ControlNet would spend its few steps on the last of the noise: see `min_snr_gamma`.
-RESTORER = {"learning_rate": 2e-3, "min_snr_gamma": 0.05}
-TUNED = (0.1, 0.3, 1.0, 3.0)
-LAMBDA_D, LAMBDA_S = 0.05, 10.0
-COMMON = {"resolution_px": SIZE_PX, "batch": 8, "micro_batch": 8, "learning_rate": 5e-4, "warmup_steps": 100}
+from manifests.errors import UserMistake
 
 
 class Experiment:
@@ -57,11 +45,20 @@ class Experiment:
     def __init__(self, folder: Path, photographs: list[Path], latent: Latent, scale: Scale):
         self.folder, self.latent, self.scale = folder.absolute(), latent, scale
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._be_of_one_kind()
         self.faces: Faces = prepare(self.folder, photographs)
         self.results = self.folder / "results"
         self.results.mkdir(exist_ok=True)
         # A core is left to the worker that degrades: threads that share one spend their time waiting for each other.
         os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) - 1, 1)))
+
+    def _be_of_one_kind(self) -> None:
+        """Raises UserMistake where the folder holds an experiment of another latent or scale: their results do not mix."""
+        kind = json.dumps({"latent": self.latent, **vars(self.scale)}, indent=1)
+        file = self.folder / "experiment.json"
+        if file.is_file() and file.read_text() != kind:
+            raise UserMistake(f"{self.folder} holds an experiment of other latents or steps: name another --output")
+        file.write_text(kind)
 
     def models(self) -> None:
         """Base, generic prior and face prior."""
@@ -70,10 +67,10 @@ class Experiment:
             self._make_base(base)
         if not _whole(generic):
             workspace, view = small_models.generic_view(self.folder / "generic-ws")
-            changes = _changes(_training(self.scale.generic) | _no_pictures())
+            changes = as_changes(training(self.scale.generic) | no_pictures())
             small_models.train_generic(view, workspace, base, generic, changes)
         if not _whole(prior):
-            settings = _training(self.scale.prior) | {"tags": "none"} | _no_pictures()
+            settings = training(self.scale.prior) | {"tags": "none"} | no_pictures()
             self.train("train-prior", prior, "--base", generic, settings)
 
     def _make_base(self, folder: Path) -> None:
@@ -99,7 +96,7 @@ class Experiment:
             return
         start = steps // 5
         settings = (
-            _training(steps)
+            training(steps)
             | RESTORER
             | {
                 "seed": seed,
@@ -138,8 +135,8 @@ class Experiment:
         from authface_train.sdxl import core_of, load_base
         from authface_train.settings import RestorerSettings
 
-        changes = _training(self.scale.restorer) | {"seed": seed, "workers": 1, "degradation": self.scale.degradation}
-        settings = load_preset("restorer", "tiny", _changes(changes))
+        changes = training(self.scale.restorer) | {"seed": seed, "workers": 1, "degradation": self.scale.degradation}
+        settings = load_preset("restorer", "tiny", as_changes(changes))
         assert isinstance(settings, RestorerSettings)
         accelerator = Accelerator(cpu=not torch.cuda.is_available())
         view = self._view("train")
@@ -277,17 +274,3 @@ def _through(vae: Any, picture: np.ndarray) -> np.ndarray:
 
 def _whole(folder: Path) -> bool:
     return (folder / "model_index.json").is_file()
-
-
-def _training(steps: int) -> dict[str, Any]:
-    """Settings that every model of the experiment is trained with."""
-    average = {"schedule": "cosine", "ema_decay": 0.998}
-    return COMMON | average | {"steps": steps, "checkpoint_every": max(steps // 4, 1), "keep_checkpoints": 1}
-
-
-def _no_pictures() -> dict[str, Any]:
-    return {"audit": "false", "draw.every": 0}
-
-
-def _changes(settings: dict[str, Any]) -> list[str]:
-    return [f"{name}={value}" for name, value in settings.items()]

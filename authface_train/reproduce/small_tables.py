@@ -5,16 +5,14 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from authface_train.reproduce.paper_runs import PAPER3
 from authface_train.reproduce.rows import REGRESSION, ROWS
-from authface_train.reproduce.small_runs import COMMON, Experiment
+from authface_train.reproduce.small_runs import Experiment
+from authface_train.reproduce.small_settings import COMMON
 from manifests.command_line import run_command
 
 OF_TABLE1 = "psnr,ssim,lpips,maniqa,musiq,fid,clipiqa,identity,landmarks"
 STUDY = ("d", "b")
-PAPER3 = (
-    "The paper's, of drawn samples (FID / HPSv2): no prompts, pretrained 95.13 / .2637; semantic tags 62.90 / .2712; "
-    "semantic and photographic tags 51.09 / .2903"
-)
 
 
 def table1(experiment: Experiment) -> None:

@@ -16,6 +16,8 @@ from PIL import Image
 from authface_train.evaluation.pictures import matched, pictures_by_name, read
 from manifests.errors import UserMistake
 
+PAGE = "study.html"
+
 
 @dataclass(frozen=True)
 class Method:

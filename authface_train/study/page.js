@@ -30,6 +30,7 @@ function keep() {
 
 function show() {
   const total = data.pairs.length;
+  $("anew").hidden = !Object.keys(answers).length;
   $("bar").style.width = `${(100 * Object.keys(answers).length) / total}%`;
   $("asking").hidden = here >= total;
   $("done").hidden = here < total;
@@ -58,6 +59,16 @@ function say(what) {
 
 function back() {
   here = Math.max(here - 1, 0);
+  show();
+}
+
+// On a computer that several people use: the last one's answers must not become the next one's.
+function anew() {
+  if (!confirm("Forget the answers that are kept here, and begin for another person? Save them first.")) return;
+  answers = {};
+  here = 0;
+  $("rater").value = "";
+  keep();
   show();
 }
 
@@ -91,5 +102,6 @@ document.addEventListener("keydown", (event) => {
 for (const side of ["left", "equal", "right"]) $(`say-${side}`).addEventListener("click", () => say(side));
 $("rater").addEventListener("input", keep);
 $("save").addEventListener("click", save);
+$("anew").addEventListener("click", anew);
 restore();
 show();

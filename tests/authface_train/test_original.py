@@ -1,9 +1,12 @@
 """A photograph's file changed in one place: everything else about it stays."""
 
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from authface_data.photo import Photo
 from authface_train.original import Original
 
 BOX = (200, 150, 360, 320)
@@ -44,7 +47,7 @@ def outside(one, other, margin):
     return equal.all()
 
 
-LOSSLESS = [("a.png", {}), ("a.tif", {"compression": "tiff_lzw"}), ("a.webp", {"lossless": True})]
+LOSSLESS = [("a.png", {}), ("a.tif", {"compression": "tiff_lzw"}), ("a.webp", {"lossless": True}), ("a.webp", {"quality": 70})]
 SAMPLINGS = [("a.jpg", {"quality": 90, "subsampling": sampling}) for sampling in (0, 1, 2)]
 PROGRESSIVE = [("a.jpg", {"quality": 75, "progressive": True})]
 
@@ -79,14 +82,23 @@ def test_alpha_grey_and_palettes(tmp_path, picture, mode):
         assert after.image.mode == mode
 
 
-def test_srgb_is_brought_to_the_files_own_colours(tmp_path, picture):
-    """In a profile whose red and blue primaries have changed places, red is stored as blue."""
+@pytest.mark.parametrize("mode", ["RGB", "P"])
+def test_what_is_pasted_is_painted_in_the_files_profile(tmp_path, picture, mode):
+    """In a profile whose red and blue primaries have changed places, red is stored as blue; crops are read through the same."""
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     swapped = srgb.replace(b"rXYZ", b"????").replace(b"bXYZ", b"rXYZ").replace(b"????", b"bXYZ")
-    picture.save(tmp_path / "swapped.png", icc_profile=swapped)
+    path = tmp_path / "swapped.png"
+    picture.convert(mode).save(path, icc_profile=swapped)
+    face = np.full((4, 4, 3), (188, 100, 40), np.uint8)
+    original = Original(path)
+    assert np.abs(original.own_colours(face).astype(int) - face[..., ::-1]).max() <= 2
+    shown = Photo(path.read_bytes).pixels()
+    assert np.abs(original.own_colours(shown).astype(int) - original.pixels).mean() < 2
+
+
+def test_a_broken_profile_is_as_none(tmp_path, picture):
     picture.save(tmp_path / "broken.png", icc_profile=b"no profile")
     face = np.full((4, 4, 3), (188, 100, 40), np.uint8)
-    assert np.abs(Original(tmp_path / "swapped.png").own_colours(face).astype(int) - face[..., ::-1]).max() <= 2
     assert np.array_equal(Original(tmp_path / "broken.png").own_colours(face), face)
 
 
@@ -97,3 +109,41 @@ def test_what_could_not_be_written_again_is_refused_in_words(tmp_path, picture):
     for name, words in (("deep.png", "16 bits"), ("print.jpg", "CMYK"), ("moving.webp", "several frames")):
         with pytest.raises(ValueError, match=words):
             Original(tmp_path / name)
+
+
+def test_a_jpeg_of_unusual_layout_is_refused_rather_than_changed(tmp_path, picture):
+    picture.save(tmp_path / "rgb.jpg", keep_rgb=True)
+    with pytest.raises(ValueError, match="unusual layout"):
+        changed(tmp_path / "rgb.jpg", tmp_path)
+
+
+def test_a_phones_second_picture_is_left_out_with_its_index(tmp_path, picture):
+    picture.save(tmp_path / "phone.jpg", "MPO", save_all=True, append_images=[picture.rotate(180)])
+    with Image.open(tmp_path / "phone.jpg") as image:
+        assert image.n_frames == 2
+    before, after = changed(tmp_path / "phone.jpg", tmp_path)
+    assert outside(before.pixels, after.pixels, 17)
+    assert (after.image.format, getattr(after.image, "n_frames", 1)) == ("JPEG", 1)
+
+
+def test_a_grey_profile_is_painted_in(tmp_path, picture):
+    """Grey that is stored with a gamma of 1: a middle grey has another number there."""
+    path = tmp_path / "linear.png"
+    picture.convert("L").save(path, icc_profile=grey_profile())
+    original = Original(path)
+    shown = Photo(path.read_bytes).pixels()
+    assert np.abs(shown.astype(int) - original.pixels).mean() > 10
+    assert np.abs(original.own_colours(shown).astype(int) - original.pixels).mean() < 2
+
+
+def grey_profile():
+    """A minimal ICC profile of version 2: a white point, and a tone curve of gamma 1."""
+    white_point = struct.pack(">3i", *(round(value * 65536) for value in (0.9642, 1.0, 0.8249)))
+    tables, body = b"", b""
+    for name, data in ((b"wtpt", b"XYZ " + bytes(4) + white_point), (b"kTRC", b"curv" + bytes(8))):
+        tables += name + struct.pack(">II", 128 + 4 + 2 * 12 + len(body), len(data))
+        body += data
+    kinds = struct.pack(">4s4s4s", b"mntr", b"GRAY", b"XYZ ")
+    header = bytes(8) + struct.pack(">I", 0x02400000) + kinds + bytes(12) + b"acsp" + bytes(28) + white_point
+    profile = header.ljust(128, b"\0") + struct.pack(">I", 2) + tables + body
+    return struct.pack(">I", len(profile)) + profile[4:]

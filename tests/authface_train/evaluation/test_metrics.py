@@ -49,6 +49,14 @@ def test_what_has_no_reference_of_its_size_has_no_value(faces):
 
 
 @pytest.mark.usefixtures("weights")
+def test_a_picture_too_small_for_a_metric_has_no_value_and_stops_nothing(faces):
+    measures = Measures(["psnr", "niqe"], None, "cpu")
+    small = faces["obama"][:64, :64]
+    assert measures.of(small, small) == {"psnr": EQUAL_DB, "niqe": None}
+    assert measures.of(faces["obama"], None)["niqe"] > 0
+
+
+@pytest.mark.usefixtures("weights")
 def test_identity_and_landmarks(faces):
     measures = Measures(["identity", "landmarks"], None, "cpu")
     obama, biden = faces["obama"], faces["biden"]

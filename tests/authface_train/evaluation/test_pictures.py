@@ -21,12 +21,22 @@ def test_flat_folders_and_sub_folders(tmp_path):
     deep = pictures_by_name(put(tmp_path / "deep", "x/a.png", "y/b.png", "y/d.png"))
     assert list(deep) == ["x/a", "y/b", "y/d"]
     found = matched(flat, deep)
-    assert list(found.pairs) == ["a", "b"]
-    assert found.pairs["b"][1].parent.name == "y"
+    assert {name: (one.name, other.name) for name, (one, other) in found.pairs.items()} == {
+        "x/a": ("a.png", "a.png"),
+        "y/b": ("b.jpg", "b.png"),
+    }
     assert (found.alone, found.partnerless) == (["c"], ["y/d"])
     same = matched(deep, pictures_by_name(put(tmp_path / "same", "x/a.jpg", "z/b.png")))
-    assert list(same.pairs) == ["b", "x/a"]
+    assert list(same.pairs) == ["x/a", "z/b"]
     assert (same.alone, same.partnerless) == (["y/d"], [])
+
+
+def test_a_bare_name_takes_nothing_from_an_exact_one(tmp_path):
+    one = pictures_by_name(put(tmp_path / "one", "x.png", "sub/x.png"))
+    other = pictures_by_name(put(tmp_path / "other", "x.png", "else/x.png"))
+    pairs = matched(one, other).pairs
+    assert pairs["x"] == (one["x"], other["x"])
+    assert pairs["else/x"] == (one["sub/x"], other["else/x"])
 
 
 def test_a_name_that_is_there_twice(tmp_path):

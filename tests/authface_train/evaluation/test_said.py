@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from authface_train.evaluation import groups, response, summary
 from authface_train.evaluation.run import Evaluation
@@ -78,7 +79,8 @@ def test_curves_follow_what_was_drawn(tmp_path):
         }
     )
     draws.to_parquet(tmp_path / "draws.parquet")
-    read = response.read_draws(tmp_path / "draws.parquet")
+    Image.new("RGB", (8, 8)).save(tmp_path / "face-3.png")
+    read = response.read_draws(tmp_path / "draws.parquet", [tmp_path])
     assert read["blur_px"].tolist() == [2.0] * COUNT  # the mean of both axes, as areas go
     table = response.curves(found, read)
     line = table[(table["method"] == "good") & (table["metric"] == "psnr") & (table["damage"] == "noise")]
@@ -86,6 +88,9 @@ def test_curves_follow_what_was_drawn(tmp_path):
     assert line["mean"].to_numpy() == pytest.approx(30 - line["at"].to_numpy())
     assert (line["low"] < line["mean"]).all()
     assert response.draw(table).width > 1000
+    (tmp_path / "face-3.png").rename(tmp_path / "someone.png")
+    with pytest.raises(UserMistake, match="names none of the pictures"):
+        response.read_draws(tmp_path / "draws.parquet", [tmp_path])
     pd.DataFrame({"file": ["a"]}).to_parquet(tmp_path / "other.parquet")
     with pytest.raises(UserMistake, match="no record of draws"):
-        response.read_draws(tmp_path / "other.parquet")
+        response.read_draws(tmp_path / "other.parquet", [])
