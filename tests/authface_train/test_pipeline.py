@@ -97,6 +97,7 @@ def test_without_guidance_the_unet_sees_each_face_once(make, monkeypatch):
         assert restorer.pipeline.text_encoder is None  # it has said all it has to say
 
 
+@pytest.mark.slow
 def test_seeds_schedulers_and_scales_count(make):
     (face,) = faces(1)
     plain = make().restore([face])[0]
@@ -111,6 +112,7 @@ def test_seeds_schedulers_and_scales_count(make):
         make(scheduler="ddmp")
 
 
+@pytest.mark.slow
 def test_a_start_from_the_degraded_face_has_it_under_the_first_steps_noise(make, monkeypatch):
     (face,) = faces(1)
     for scheduler in ("ddpm", "euler"):
@@ -131,6 +133,7 @@ def test_a_start_from_the_degraded_face_has_it_under_the_first_steps_noise(make,
         assert torch.allclose(noisy[0], abar.sqrt() * clean[0] + (1 - abar).sqrt() * noise, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_authors_layout_with_and_without_an_index(model, tmp_path):
     """text_encoder(_2), tokenizer(_2), vae, unet, controlnet, scheduler side by side, and nothing of ours."""
     theirs = tmp_path / "AuthFace"
