@@ -50,7 +50,7 @@ from authface_train.sdxl import Core, core_of, tiny_sdxl  # noqa: E402
 from manifests.settings import preset_text  # noqa: E402
 from manifests.workspace import Workspace  # noqa: E402
 
-FACES, ROUNDS, STEPS, BATCH, SIZE_PX = 32, 5, 10, 6, 128
+FACES, ROUNDS, STEPS, BATCH, SIZE_PX = 32, 3, 10, 6, 128
 ON = ["facial.start_step=0", "facial.discriminator_only_steps=0", "facial.ramp_steps=0"]
 
 
