@@ -97,11 +97,13 @@ def _about(folder: Path, images: pd.DataFrame) -> str:
     kind = (
         "latents of pixels side by side (lossless; not a VAE)" if record["latent"] == "unshuffle" else "a small AutoencoderKL"
     )
+    reconstructed = gate["reconstruction_db"]
+    told = "without loss" if reconstructed == float("inf") else f"to {reconstructed:.1f} dB"
     people, pictures = images["person"].nunique(), images.groupby(["file", "person", "drawn"]).ngroups
     return (
         f"{pictures} degraded faces ({scale['degradation']}, {scale['drawn_per_face']} draws each) of {people} people who are "
-        f"not in the training set, 64 px; {kind}, reconstruction {gate['reconstruction_db']:.1f} dB, degraded "
-        f"{gate['degraded_db']:.1f} dB; {scale['restorer']} steps a restorer; {'; '.join(machines)}."
+        f"not in the training set, 64 px; {kind}, faces reconstructed {told}, degraded {gate['degraded_db']:.1f} dB; "
+        f"{scale['restorer']} steps a restorer; {'; '.join(machines)}."
     )
 
 
