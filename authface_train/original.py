@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, JpegImagePlugin
+from PIL import ExifTags, Image, ImageCms, JpegImagePlugin
 
-from authface_data.photo import JPEGS, ORIENTATION
-from authface_data.region import TURNS
 from authface_train import jpeg_blocks
 
+JPEGS = ("JPEG", "MPO")
+# EXIF orientation -> the way upright, and of two of them the way back: the others undo themselves.
+UPRIGHT = dict(zip(range(2, 9), (Image.Transpose(number) for number in (0, 3, 1, 5, 4, 6, 2)), strict=True))
 BACK = {Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90}
 # Size, bits, compression, strips, tiles, predictor, colour map, sample format and colour profile.
 TIFF_LAYOUT = {254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 338, 339, 34675}
@@ -40,7 +41,7 @@ class Original:
         self.image.load()
         stored = self.image
         # Asked for after loading: Pillow turns a TIFF by itself, and then says that it is upright.
-        self.turn = TURNS.get(stored.getexif().get(ORIENTATION, 1), TURNS[1])[3]
+        self.turn = UPRIGHT.get(stored.getexif().get(ExifTags.Base.Orientation, 1))
         clear = "transparency" in stored.info or stored.mode in ("RGBA", "LA", "PA")
         self.alpha = np.asarray(stored.convert("RGBA"))[..., 3] if clear else None
         self.grey = stored.mode in ("L", "LA", "1")

@@ -17,9 +17,9 @@ from rich.progress import Progress
 
 from authface_data.faces.align import Quad
 from authface_data.faces.descriptor import Descriptor
-from authface_data.photo import UNDECODABLE, Photo
+from authface_data.faces.found import FaceFinder, FoundFace, Which
+from authface_data.faces.picture import UNDECODABLE, upright
 from authface_train.certainty import Certainty, certainty, drawn
-from authface_train.found_faces import FaceFinder, FoundFace, Which
 from authface_train.original import Original
 from authface_train.paste import paste
 from authface_train.pipeline import Restorer
@@ -156,9 +156,9 @@ class Restoring:
             if is_aligned(file, self.asked.faces):
                 if self.asked.upscale > 1:
                     raise ValueError(f"is an aligned face, which comes out at {size_px} px: --upscale is of photographs")
-                return Work(file, [_at_size(Photo(file.read_bytes).pixels(), size_px)])
+                return Work(file, [_at_size(upright(file.read_bytes()), size_px)])
             original = Original(file)
-            found = self.finder.find(Photo(lambda: original.data), self.asked.faces or "all", size_px)
+            found = self.finder.find(original.data, self.asked.faces or "all", size_px)
         except UNDECODABLE as error:
             self._refuse(file, "decoded", error)
             return None

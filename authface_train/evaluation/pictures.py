@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
-from authface_data.photo import ORIENTATION, SUFFIXES, Photo
+from authface_data.faces.picture import SUFFIXES, upright
 from authface_train.restoring import CERTAINTY, RECORD, STRIP
 from manifests.errors import UserMistake
 
@@ -74,7 +74,7 @@ def _bare(pictures: dict[str, Path]) -> dict[str, Path]:
 def is_plain(path: Path) -> bool:
     """Whether any reader sees the same: RGB of 8 bits, upright, without a colour profile."""
     with Image.open(path) as image:
-        profiled = image.info.get("icc_profile") or image.getexif().get(ORIENTATION, 1) != 1
+        profiled = image.info.get("icc_profile") or image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         return image.mode == "RGB" and ";16" not in str(image.tile) and not profiled
 
 
@@ -90,4 +90,4 @@ def read(path: Path) -> tuple[np.ndarray, list[str]]:
         done.append("alpha, laid over white")
     if mode in ("L", "LA", "1") or mode.startswith("I"):
         done.append("grey, taken as RGB")
-    return Photo(path.read_bytes).pixels(), done
+    return upright(path.read_bytes()), done

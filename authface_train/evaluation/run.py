@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from authface_data.faces.descriptor import Descriptor
+from authface_data.faces.picture import UNDECODABLE
 from authface_data.faces.pose import head_pose
-from authface_data.photo import UNDECODABLE
 from authface_data.quality import skin_tone
 from authface_train.evaluation.fid import Fid, ReferenceSet
 from authface_train.evaluation.metrics import METRICS, Measures

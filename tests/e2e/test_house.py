@@ -54,9 +54,9 @@ def test_the_data_half_does_not_know_the_training_half(path):
 
 
 @pytest.mark.parametrize("path", modules("authface_train"), ids=relative)
-def test_the_training_half_takes_only_what_looks_at_photographs(path):
+def test_the_training_half_takes_only_faces_quality_and_engine(path):
     taken = {name.split(".")[1] for name, _ in imports(path) if name.startswith("authface_data.")}
-    assert taken <= {"photo", "region", "faces", "quality", "engine"}
+    assert taken <= {"faces", "quality", "engine"}
     assert not [name for name, _ in imports(path) if name == "cli"]
 
 

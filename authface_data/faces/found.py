@@ -35,8 +35,9 @@ class FaceFinder:
         self.detector = make_detector(detector)
         self.detector.setup("cpu", weights_dir)
 
-    def find(self, photo: Photo, which: Which, size_px: int) -> list[FoundFace]:
-        """Faces from left to right, none where there are none."""
+    def find(self, data: bytes, which: Which, size_px: int) -> list[FoundFace]:
+        """Faces of a photograph's file, from left to right; none where there are none. Raises Pillow's errors."""
+        photo = Photo(lambda: data)
         (found,) = detect(self.detector, [photo], LONG_SIDE_PX, LEAST_SCORE)
         if which == "largest":
             found = sorted(found, key=lambda face: -area(face.box_px))[:1]
