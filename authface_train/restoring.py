@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -57,9 +57,11 @@ class Asked:
 
 @dataclass
 class Work:
-    """A file, its faces' crops, and what came of them: for each crop a picture by each seed, in so many seconds each."""
+    """A file, its result's name, its faces' crops, and what came of them: for each crop a picture by each seed, in so many
+    seconds each."""
 
     file: Path
+    name: Path
     crops: list[np.ndarray]
     original: Original | None = None
     found: list[FoundFace] = field(default_factory=list)
@@ -78,9 +80,9 @@ def is_aligned(file: Path, faces: Which | None) -> bool:
         return False
 
 
-def target(file: Path, output: Path, aligned: bool) -> Path:
+def target(name: Path, output: Path, aligned: bool) -> Path:
     """Where a file's result goes: a photograph keeps its name, an aligned face becomes a PNG."""
-    return output / (f"{file.stem}.png" if aligned else file.name)
+    return output / (name.with_suffix(".png") if aligned else name)
 
 
 class Restoring:
@@ -97,8 +99,9 @@ class Restoring:
             self.descriptor = Descriptor()
             self.descriptor.setup(weights_dir)
 
-    def restore(self, files: Sequence[Path]) -> None:
-        """Each file, a batch of faces at a time. What cannot be restored gets a line in `refused` and stops nothing."""
+    def restore(self, files: Mapping[Path, Path]) -> None:
+        """Each file to its name in `output`, a batch of faces at a time. What cannot be restored gets a line in `refused` and
+        stops nothing."""
         saved = time.monotonic()
         try:
             with Progress() as progress:
@@ -137,11 +140,11 @@ class Restoring:
         table.to_parquet(temp, index=False)
         temp.replace(path)
 
-    def _batches(self, files: Sequence[Path]) -> Iterator[list[Work]]:
+    def _batches(self, files: Mapping[Path, Path]) -> Iterator[list[Work]]:
         """Files together whose faces make a batch."""
         waiting: list[Work] = []
-        for file in files:
-            if (work := self._work(file)) is None:
+        for file, name in files.items():
+            if (work := self._work(file, name)) is None:
                 continue
             waiting.append(work)
             if sum(len(one.crops) for one in waiting) >= self.asked.batch:
@@ -150,13 +153,13 @@ class Restoring:
         if waiting:
             yield waiting
 
-    def _work(self, file: Path) -> Work | None:
+    def _work(self, file: Path, name: Path) -> Work | None:
         size_px = self.restorer.size_px
         try:
             if is_aligned(file, self.asked.faces):
                 if self.asked.upscale > 1:
                     raise ValueError(f"is an aligned face, which comes out at {size_px} px: --upscale is of photographs")
-                return Work(file, [_at_size(upright(file.read_bytes()), size_px)])
+                return Work(file, name, [_at_size(upright(file.read_bytes()), size_px)])
             original = Original(file)
             found = self.finder.find(original.data, self.asked.faces or "all", size_px)
         except UNDECODABLE as error:
@@ -165,7 +168,7 @@ class Restoring:
         if not found:
             self.refused.append(f"{file.name}: no face was found in it")
             return None
-        return Work(file, [face.crop for face in found], original, found)
+        return Work(file, name, [face.crop for face in found], original, found)
 
     def _refuse(self, file: Path, what: str, error: Exception) -> None:
         words = str(error) if str(error).startswith(("has ", "is ")) else f"cannot be {what} ({error})"
@@ -187,7 +190,8 @@ class Restoring:
             work.made, work.each_s = [list(next(of_crop)) for _ in work.crops], spent / len(crops)
 
     def _finish(self, work: Work) -> None:
-        path = target(work.file, self.output, work.original is None)
+        path = target(work.name, self.output, work.original is None)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if work.original is None:
             temp = path.with_name(f".{path.name}")
             Image.fromarray(work.made[0][0]).save(temp, "PNG")
@@ -195,7 +199,7 @@ class Restoring:
         else:
             self._paste(work, path)
         for place, (crop, made) in enumerate(zip(work.crops, work.made, strict=True)):
-            self._note(work, path, place, self._certainty(work.file, place, crop, made))
+            self._note(work, path, place, self._certainty(work.name, place, crop, made))
             if len(self.shown) < STRIP_FACES:
                 self.shown.append((crop, made[0]))
 
@@ -211,13 +215,13 @@ class Restoring:
             touched.append(box)
         work.original.write(pixels, touched, path)
 
-    def _certainty(self, file: Path, place: int, crop: np.ndarray, made: list[np.ndarray]) -> Certainty | None:
+    def _certainty(self, name: Path, place: int, crop: np.ndarray, made: list[np.ndarray]) -> Certainty | None:
         if self.descriptor is None:
             return None
         found = certainty(crop, made, self.descriptor)
-        folder = self.output / CERTAINTY
-        folder.mkdir(exist_ok=True)
-        drawn(crop, made[0], found.disagreement).save(folder / f"{file.stem}-{place}.png")
+        path = self.output / CERTAINTY / name.with_name(f"{name.stem}-{place}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawn(crop, made[0], found.disagreement).save(path)
         return found
 
     def _note(self, work: Work, path: Path, place: int, sure: Certainty | None) -> None:
@@ -226,7 +230,7 @@ class Restoring:
         self.rows.append(
             {
                 "input": str(work.file),
-                "output": path.name,
+                "output": path.relative_to(self.output).as_posix(),
                 "face": place,
                 "box_px": None if face is None else face.box_px.tolist(),
                 "quad_px": None if face is None else face.quad.corners_px.ravel().tolist(),

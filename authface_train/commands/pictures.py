@@ -23,33 +23,36 @@ def named_folder(option: str, given: str) -> tuple[str, Path]:
 
 def pictures_in(path: Path) -> list[Path]:
     """A picture, or those of a folder, sorted. Raises UserMistake where there are none, or two of one stem."""
-    return pictures_of([str(path)])
+    return list(pictures_of([str(path)]))
 
 
-def pictures_of(inputs: Sequence[str]) -> list[Path]:
-    """The pictures that files, folders and patterns (`*`, `**`) name, each once, in order.
+def pictures_of(inputs: Sequence[str]) -> dict[Path, Path]:
+    """The pictures that files, folders and patterns (`*`, `**`) name, each once, in order; and the name of each one's result,
+    which for a pattern keeps the sub-folders that the pattern leaves open.
 
-    Raises UserMistake for one that names none, and for two pictures of one stem.
+    Raises UserMistake for one that names none, and for two pictures of one name.
     """
-    files: dict[Path, None] = {}
+    names: dict[Path, Path] = {}
     for one in inputs:
         path = Path(one)
         if path.is_file():
-            own = [path]
+            own = {path: Path(path.name)}
         elif path.is_dir():
-            own = _pictures(path.iterdir())
+            own = {file: Path(file.name) for file in _pictures(path.iterdir())}
         elif glob.has_magic(one):
-            own = _pictures(Path(found) for found in glob.glob(one, recursive=True))
+            root = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
+            found = _pictures(Path(name) for name in glob.glob(one, recursive=True))
+            own = {file: file.relative_to(root) for file in found}
         else:
             raise UserMistake(f"{path} is not there: --input takes pictures, folders of them, and quoted patterns")
         if not own:
             raise UserMistake(f"no pictures in {path} (looked for {', '.join(SUFFIXES)})")
-        files.update(dict.fromkeys(own))
-    stems = [file.stem for file in files]
-    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+        names |= own
+    results = [name.with_suffix("") for name in names.values()]
+    twice = sorted({str(result) for result in results if results.count(result) > 1})
     if twice:
         raise UserMistake(f"two pictures of --input are named {twice[0]}: their results would be one file")
-    return list(files)
+    return names
 
 
 def _pictures(paths: Iterable[Path]) -> list[Path]:

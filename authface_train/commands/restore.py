@@ -62,14 +62,15 @@ def restore(
     }  # fmt: skip
     sampling = dataclasses.replace(PRESETS[preset], **{name: value for name, value in given.items() if value is not None})
     files = pictures_of(input)
-    if output.resolve() in {file.parent.resolve() for file in files}:
+    roots = {file.resolve().parents[depth] for file, name in files.items() for depth in (0, len(name.parts) - 1)}
+    if output.resolve() in roots:
         raise UserMistake("--output is a folder of --input: the results would overwrite what they are made from")
     from authface_train import restoring
 
     if any(file.name == restoring.STRIP for file in files):
         raise UserMistake(f"a picture of --input is named {restoring.STRIP}, as the strip of this command: rename it")
     aligned = {file: restoring.is_aligned(file, faces) for file in files}
-    todo = [file for file in files if overwrite or not restoring.target(file, output, aligned[file]).exists()]
+    todo = [file for file in files if overwrite or not restoring.target(files[file], output, aligned[file]).exists()]
     if len(todo) < len(files):
         console.print(f"{len(files) - len(todo)} are there already in {shown(output)} (--overwrite restores them again)")
     if not todo:
@@ -83,7 +84,7 @@ def restore(
     output.mkdir(parents=True, exist_ok=True)
     asked = restoring.Asked(faces, upscale, certainty, batch, detector)
     work = restoring.Restoring(restorer, output, asked, model, weights_dir)
-    work.restore(todo)
+    work.restore({file: files[file] for file in todo})
     _tell(work, output)
     if work.refused:
         raise DoneInPart("; ".join(work.refused))

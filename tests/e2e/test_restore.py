@@ -122,6 +122,22 @@ def test_patterns_what_is_there_and_what_is_asked_again(restore, filled, tmp_pat
     assert pd.read_parquet(out / "restored.parquet")["seed"].tolist() == [5, 5, 5]
 
 
+def test_sub_folders_that_a_pattern_leaves_open_are_kept(restore, filled, tmp_path):
+    faces = sorted((filled / "faces").iterdir())[:2]
+    for folder, face in zip(("one", "two"), faces, strict=True):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        shutil.copy(face, tmp_path / "in" / folder / "same.png")
+    done = restore(f"{tmp_path}/in/**/*.png", tmp_path / "out", "--certainty", 2)
+    assert done.returncode == 0, done.stderr
+    made = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")}
+    assert made == {"one/same.png", "two/same.png", "certainty/one/same-0.png", "certainty/two/same-0.png"}
+    assert sorted(pd.read_parquet(tmp_path / "out/restored.parquet")["output"]) == ["one/same.png", "two/same.png"]
+    assert "2 are there already" in restore(f"{tmp_path}/in/**/*.png", tmp_path / "out").stdout
+    done = restore(f"{tmp_path}/in/**/*.png", tmp_path / "in")
+    assert done.returncode == 2
+    assert "would overwrite" in done.stderr
+
+
 def test_what_cannot_be_restored_gets_a_line_and_stops_nothing(restore, photos, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
