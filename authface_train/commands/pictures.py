@@ -6,9 +6,8 @@ import glob
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from authface_data.faces.picture import SUFFIXES
 from manifests.errors import UserMistake
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".heic", ".heif")
 
 
 def named_folder(option: str, given: str) -> tuple[str, Path]:
