@@ -69,13 +69,15 @@ def picture(run_folder: Path, file: Path) -> None:
     at = steps.index(int(best["step"]))
     shown = sorted({0, steps[at // 2], steps[at]})
     figure = plt.figure(figsize=(11, 4.2), dpi=110)
-    axes = figure.add_axes((0.06, 0.13, 0.4, 0.8))
+    axes = figure.add_axes((0.08, 0.13, 0.38, 0.8))
     for name, label in (("training_loss", "training people"), ("held_out_loss", "people never seen")):
         axes.plot(steps, [float(row[name]) for row in rows], marker="o", markersize=3, label=label)
     axes.axvline(int(best["step"]), color="grey", linewidth=0.8, linestyle=":")
     axes.set_xlabel("step")
     axes.set_ylabel("noise loss")
     axes.set_yscale("log")
+    axes.yaxis.set_minor_formatter("{x:.2f}")
+    axes.yaxis.set_major_formatter("{x:.2f}")
     axes.legend()
     for row, step in enumerate(shown):
         drawn = cells(run_folder / "drawn" / f"step-{step:08d}.png")[:6]
