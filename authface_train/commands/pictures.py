@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import glob
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from authface_data.faces.picture import SUFFIXES
 from manifests.errors import UserMistake
 
 
@@ -31,30 +31,32 @@ def pictures_of(inputs: Sequence[str]) -> dict[Path, Path]:
 
     Raises UserMistake for one that names none, and for two pictures of one name.
     """
+    from authface_data.faces.picture import SUFFIXES
+
     names: dict[Path, Path] = {}
     for one in inputs:
         path = Path(one)
         if path.is_file():
             own = {path: Path(path.name)}
         elif path.is_dir():
-            own = {file: Path(file.name) for file in _pictures(path.iterdir())}
+            own = {file: Path(file.name) for file in _pictures(path.iterdir(), SUFFIXES)}
         elif glob.has_magic(one):
             root = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
-            found = _pictures(Path(name) for name in glob.glob(one, recursive=True))
+            found = _pictures((Path(name) for name in glob.glob(one, recursive=True)), SUFFIXES)
             own = {file: file.relative_to(root) for file in found}
         else:
             raise UserMistake(f"{path} is not there: --input takes pictures, folders of them, and quoted patterns")
         if not own:
             raise UserMistake(f"no pictures in {path} (looked for {', '.join(SUFFIXES)})")
         names |= own
-    results = [name.with_suffix("") for name in names.values()]
-    twice = sorted({str(result) for result in results if results.count(result) > 1})
+    counted = Counter(name.with_suffix("") for name in names.values())
+    twice = sorted(str(result) for result, count in counted.items() if count > 1)
     if twice:
         raise UserMistake(f"two pictures of --input are named {twice[0]}: their results would be one file")
     return names
 
 
-def _pictures(paths: Iterable[Path]) -> list[Path]:
+def _pictures(paths: Iterable[Path], suffixes: Sequence[str]) -> list[Path]:
     """Those that are pictures, sorted; not the strip that `authface restore` leaves beside its results."""
-    own = sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file())
+    own = sorted(path for path in paths if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file())
     return [path for path in own if path.name != "strip.jpg" or not path.with_name("restored.parquet").is_file()]
