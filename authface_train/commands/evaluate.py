@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from authface_train.commands.pictures import named_folder
+from authface_train.commands.quietly import quiet
 from manifests.command_line import WorkspaceOption, console, shown
 from manifests.errors import DoneInPart, UserMistake
 
@@ -41,6 +42,7 @@ def evaluate(
     """Score restored pictures: PSNR to CLIPIQA as in Table 1, identity and landmarks, several methods side by side."""
     import json as json_
 
+    quiet()
     from authface_train.evaluation import summary
     from authface_train.evaluation.fid import FEW, reference_set
     from authface_train.evaluation.metrics import METRICS, known
@@ -67,11 +69,9 @@ def evaluate(
         left_out = "FID was left out: it is a distance to a set of pictures, --fid-reference DIR"
     else:
         left_out = None
-    from authface_train.commands.train import _quiet
     from authface_train.evaluation import page, response
     from authface_train.restoring import weights_dir
 
-    _quiet()
     device = _device()
     weights = weights_dir(workspace)
     drawn = response.read_draws(draws, methods.values()) if draws is not None else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from authface_train.commands.paper_options import Asked, run_paper, with_options, write_table
+from authface_train.commands.quietly import quiet
 from manifests.command_line import WorkspaceOption, console, shown
 from manifests.errors import UserMistake
 
@@ -126,6 +127,7 @@ def timestep(
         experiment.row(ROWS["d"], 0)
         model = experiment.folder / "runs" / "d-0"
         degraded, reference = experiment.folder / "pictures" / "LQ", experiment.folder / "pictures" / "clean"
+    quiet()
     from authface_train.pipeline import Restorer
     from authface_train.reproduce import timestep as measuring
     from authface_train.restoring import weights_dir
@@ -160,25 +162,23 @@ def draw(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Draw held-out people's captions by a prior: what Table 3 measures."""
-    from authface_train.commands.train import _quiet
+    quiet()
     from authface_train.reproduce.drawn import draw_pictures
     from manifests.workspace import Workspace
 
-    _quiet()
     draw_pictures(Workspace.find(workspace), model, output, count)
     console.print(f"{count} pictures are in {shown(output)}, their captions in captions.csv")
 
 
 def _experiment(asked: Asked, latent: Literal["unshuffle", "vae"] = "unshuffle") -> Experiment:
     """The small experiment, its models trained."""
-    from authface_train.commands.train import _quiet
-    from authface_train.reproduce.small_runs import Experiment
-    from authface_train.reproduce.small_settings import Scale
-
     for folder in asked.photos or []:
         if not folder.is_dir():
             raise UserMistake(f"--photos {folder} is no folder")
-    _quiet()
+    quiet()
+    from authface_train.reproduce.small_runs import Experiment
+    from authface_train.reproduce.small_settings import Scale
+
     experiment = Experiment(asked.output, asked.photos or [], latent, Scale())
     experiment.models()
     experiment.baselines()

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from authface_train.commands.pictures import pictures_of
+from authface_train.commands.quietly import quiet
 from manifests.command_line import WorkspaceOption, console, shown
 from manifests.errors import DoneInPart, UserMistake
 
@@ -65,6 +66,7 @@ def restore(
     roots = {file.resolve().parents[depth] for file, name in files.items() for depth in (0, len(name.parts) - 1)}
     if output.resolve() in roots:
         raise UserMistake("--output is a folder of --input: the results would overwrite what they are made from")
+    quiet()
     from authface_train import restoring
 
     if any(file.name == restoring.STRIP for file in files):
@@ -75,10 +77,8 @@ def restore(
         console.print(f"{len(files) - len(todo)} are there already in {shown(output)} (--overwrite restores them again)")
     if not todo:
         return
-    from authface_train.commands.train import _quiet
     from authface_train.pipeline import Restorer
 
-    _quiet()
     weights_dir = restoring.weights_dir(workspace)
     restorer = Restorer(model, sampling, weights_dir, precision)
     output.mkdir(parents=True, exist_ok=True)

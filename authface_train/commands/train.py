@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from authface_train.commands.quietly import quiet
 from manifests.command_line import JsonOption, WorkspaceOption, console, shown
 from manifests.errors import UserMistake
 
@@ -47,7 +48,7 @@ def train_prior(
     settings = load_preset("prior", preset, _changes(set_, base=base, steps=steps, tags=tags))
     assert isinstance(settings, PriorSettings)
     folder = output or ws.local(f"runs/prior-{preset}")
-    _quiet()
+    quiet()
     from authface_train import assemble
 
     if dry_run:
@@ -97,7 +98,7 @@ def train_restore(
     if prior and not Path(prior, "model_index.json").is_file():
         raise UserMistake(f"{prior} holds no finished prior (no model_index.json): `authface train-prior` makes one")
     folder = output or ws.local(f"runs/restorer-{preset}")
-    _quiet()
+    quiet()
     from authface_train import assemble, start
 
     begun = resume or (calibrate and (folder / "run.json").is_file())
@@ -122,19 +123,3 @@ def _show(plan: Plan, as_json: bool) -> None:
 def _changes(given: list[str] | None, **options: object) -> list[str]:
     """`--set` changes, then the options that were given, which win."""
     return [*(given or []), *(f"{name}={value}" for name, value in options.items() if value is not None)]
-
-
-def _quiet() -> None:
-    """The libraries' own progress bars would run through ours."""
-    import logging
-    import os
-
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    for chatty in ("bitsandbytes", "torch.utils._pytree"):  # tell of kernels and enumerations that no one asked for
-        logging.getLogger(chatty).setLevel(logging.CRITICAL)
-    for library in (diffusers_logging, transformers_logging):
-        library.disable_progress_bar()
-        library.set_verbosity_error()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from authface_train.reproduce.paper_runs import PAPER3
 from authface_train.reproduce.rows import REGRESSION, ROWS
-from authface_train.reproduce.small_runs import Experiment
 from authface_train.reproduce.small_settings import COMMON
 from manifests.command_line import run_command
+
+if TYPE_CHECKING:
+    from authface_train.reproduce.small_runs import Experiment
 
 OF_TABLE1 = "psnr,ssim,lpips,maniqa,musiq,fid,clipiqa,identity,landmarks"
 STUDY = ("d", "b")
