@@ -32,6 +32,7 @@ def faces(count):
     return [np.random.default_rng(number).integers(0, 255, (PX, PX, 3), np.uint8) for number in range(count)]
 
 
+@pytest.mark.slow
 def test_latents_beyond_one_are_not_clipped(make, model, monkeypatch):
     """An oracle stands for the U-Net: eps = (z_t - sqrt(abar) z_0) / sqrt(1 - abar). z_0 reaches 3."""
     restorer = make(steps=20)
@@ -58,6 +59,7 @@ def test_latents_beyond_one_are_not_clipped(make, model, monkeypatch):
     assert torch.equal(seen["embeds"], encoded)  # the null prompt is the encoded ""
 
 
+@pytest.mark.slow
 def test_half_latents_are_decoded_in_fp32(model, monkeypatch):
     restorer = Restorer(str(model), Sampling(steps=2), precision="bf16")
     assert restorer.pipeline.unet.dtype == restorer.pipeline.controlnet.dtype == torch.bfloat16
@@ -69,6 +71,7 @@ def test_half_latents_are_decoded_in_fp32(model, monkeypatch):
     assert made.std() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [{}, {"guidance": 3.0, "prompt": "a face", "negative_prompt": "blurred"}])
 def test_it_is_the_plain_pipelines_result(make, model, asked):
     """Prompts encoded once, our decoding and batches change nothing of what diffusers' own pipeline makes."""
@@ -84,6 +87,7 @@ def test_it_is_the_plain_pipelines_result(make, model, asked):
         assert np.abs(np.asarray(plain).astype(int) - made).max() <= 1
 
 
+@pytest.mark.slow
 def test_without_guidance_the_unet_sees_each_face_once(make, monkeypatch):
     for guidance, rows in ((1.0, 2), (2.0, 4)):
         restorer = make(guidance=guidance)

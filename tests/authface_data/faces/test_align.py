@@ -36,6 +36,7 @@ def test_golden_quads(features, corners, size):
     assert abs(quad.size_px - size) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("eye_left", "eye_right", "mouth_left", "mouth_right"),
     [
@@ -81,6 +82,7 @@ def test_a_reduced_decode_gives_the_same_picture(photos, orientation):
     assert psnr(ours.pixels, recipe(Image.fromarray(Photo(lambda: data).pixels()), quad.corners_px, 512)) >= 40
 
 
+@pytest.mark.slow
 def test_a_face_at_the_edge_of_a_reduced_decode(photos):
     data = enlarged(photos["obama2.jpg"], 2, 4.0)
     photo = Photo(lambda: data)

@@ -117,6 +117,7 @@ def in_a_frame(picture, face, share, size_px=1600):
     return cv2.warpAffine(picture, matrix, (size_px, size_px), borderValue=(90, 110, 120))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.03, 0.1, 0.3, 0.6, 1.0])
 def test_faces_of_every_size_are_found_once(detector, photos, share):
     for name in ("astronaut-nasa.png", "biden.jpg", "obama.jpg", "obama2.jpg", "obama3.jpg"):

@@ -20,6 +20,7 @@ def crop_of(path, size, crop_format="png"):
     return row, written[row["crop_path"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [512, 1024, 2048])
 def test_a_crop_of_every_size_with_its_landmarks(photos, weights, size):
     """The landmarks and boxes scale with the crop; the pupils lie within their boxes, at FFHQ's places."""
@@ -35,6 +36,7 @@ def test_a_crop_of_every_size_with_its_landmarks(photos, weights, size):
     assert row["upscaled"] == (row["qsize_px"] < size)
 
 
+@pytest.mark.slow
 def test_webp_holds_the_same_pixels(photos, weights):
     row, png = crop_of(photos["obama.jpg"], 512)
     other, webp = crop_of(photos["obama.jpg"], 512, "webp")

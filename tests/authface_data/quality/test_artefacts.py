@@ -49,6 +49,7 @@ def test_worse_is_lower_and_told_from_clean(of, name, spoil, degrees):
     assert separation(scores[-1], scores[0]) >= 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARTEFACTS)
 def test_clean_faces_pass_the_presets_gates(held_out, of, name, tmp_path):
     from manifests.settings import load_settings, preset_text
@@ -78,6 +79,7 @@ def test_the_size_of_the_crop_does_not_matter(held_out, name):
     assert max(moves) < 0.3
 
 
+@pytest.mark.slow
 def test_detail_is_about_the_crops_own_pixels(held_out):
     """A face with detail to the last pixel has it at 256 and at 512; enlarged, it has not."""
     sharp = crops({"tongue.jpg": photographs()["tongue.jpg"]}, 512)["tongue.jpg:0"]

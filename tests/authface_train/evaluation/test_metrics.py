@@ -56,6 +56,7 @@ def test_a_picture_too_small_for_a_metric_has_no_value_and_stops_nothing(faces):
     assert measures.of(faces["obama"], None)["niqe"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("weights")
 def test_identity_and_landmarks(faces):
     measures = Measures(["identity", "landmarks"], None, "cpu")
