@@ -4,7 +4,7 @@ import typer
 
 from authface_data.commands import caption, collect, demo, export_captions, filter, hashes, review, rights, tags, workspace
 from authface_train.commands import degrade, evaluate, export, reproduce, restore, study, train
-from manifests.command_line import Commands
+from manifests.support.console import Commands
 
 app = typer.Typer(
     cls=Commands,

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from manifests.errors import UserMistake
-from manifests.ledger import DUPLICATE_OF
-from manifests.near import near_pairs, to_bits
+from manifests.hamming import near_pairs, to_bits
+from manifests.support.errors import UserMistake
+from manifests.verdicts import DUPLICATE_OF
 from manifests.workspace import Workspace
 
 EXCLUDED_FILE = "excluded-hashes.txt"

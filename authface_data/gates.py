@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 from authface_data.duplicates import Exclusions, Same, find_duplicates
 from authface_data.measurements import COLUMNS, Measurements, measurements
 from authface_data.minors import possible_minors
-from manifests.errors import UserMistake
-from manifests.fingerprint import fingerprint
-from manifests.ledger import ALL_GATES, ANY_FACE, POSSIBLE_MINOR, last_decisions
 from manifests.schema import PHOTOS, VERDICTS
 from manifests.settings import Gate
 from manifests.store import Store
+from manifests.support.errors import UserMistake
+from manifests.support.fingerprint import fingerprint
+from manifests.verdicts import ALL_GATES, ANY_FACE, POSSIBLE_MINOR, last_decisions
 from manifests.workspace import Workspace
 
 FAILS = {">=": "<", ">": "<=", "<=": ">", "<": ">=", "==": "!="}

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from manifests.errors import Missing
+from manifests.support.errors import Missing
 
 
 def cache_dir() -> Path:

@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from authface_data import gates
 from authface_data.gates import Judgement
-from authface_data.report.contact import Section, contact_sheet
-from manifests.errors import UserMistake
+from authface_data.report.contact_sheet import Section, contact_sheet
 from manifests.schema import FACES
 from manifests.settings import Gate
 from manifests.store import Store
+from manifests.support.errors import UserMistake
 from manifests.workspace import Workspace
 
 SAID = re.compile(r"\s*([\w.-]+?)\s*(>=|<=|==|>|<)\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*", re.IGNORECASE)

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from authface_train.preset import load_preset
+from authface_train.presets import load_preset
 from authface_train.settings import STAGES
 
 BEGIN, END = "<!-- settings of {stage} -->", "<!-- end of settings -->"

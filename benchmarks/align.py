@@ -20,7 +20,7 @@ from PIL import Image
 
 from authface_data.engine.worker import keep_memory
 from authface_data.faces.align import Quad, align_photo
-from authface_data.photo import Photo
+from authface_data.images.open import Photo
 from authface_data.weights import cache_dir
 
 WIDTH, HEIGHT, GRAIN = 5464, 8192, 4.0

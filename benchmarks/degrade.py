@@ -28,7 +28,7 @@ from skimage import data  # noqa: E402
 from torchvision.transforms import functional as jitter  # noqa: E402
 
 from authface_train.data.blur import blur_and_resize, gaussian_kernel  # noqa: E402
-from authface_train.data.degrade import PRESETS, Drawn, degrade, draw  # noqa: E402
+from authface_train.data.degradation import PRESETS, Drawn, degrade, draw  # noqa: E402
 
 DRAWS = 100
 

@@ -28,7 +28,7 @@ from public_faces import photographs  # noqa: E402
 
 from authface_data.faces.detect import detect  # noqa: E402
 from authface_data.faces.detectors import make_detector  # noqa: E402
-from authface_data.photo import Photo  # noqa: E402
+from authface_data.images.open import Photo  # noqa: E402
 
 SHARES, FRAME_PX = (0.03, 0.04, 0.06, 0.1, 0.3, 0.6, 0.8, 1.0, 1.1), 1600
 

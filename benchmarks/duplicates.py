@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from manifests.near import near_pairs
+from manifests.hamming import near_pairs
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ from PIL import Image  # noqa: E402
 
 from authface_train.reproduce.small_data import Faces, prepare  # noqa: E402
 from authface_train.reproduce.small_models import as_tensor, make_base, photographs, psnr, train_vae  # noqa: E402
-from manifests.command_line import run_command  # noqa: E402
+from manifests.support.console import run_command  # noqa: E402
 
 SIZE_PX, CHANNELS = 64, 16
 HELD_OUT = ("val", "test")
@@ -92,8 +92,8 @@ def picture(run_folder: Path, file: Path) -> None:
 
 def cells(sheet: Path) -> list[np.ndarray]:
     """The pictures of a grid that `train-prior` has drawn."""
-    from authface_train.drawing import CELL_PX as SIDE
-    from authface_train.drawing import LABEL_PX
+    from authface_train.callbacks.previews import CELL_PX as SIDE
+    from authface_train.callbacks.previews import LABEL_PX
 
     pixels = np.asarray(Image.open(sheet))
     found = []

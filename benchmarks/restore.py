@@ -34,8 +34,8 @@ from diffusers import DDPMScheduler, StableDiffusionXLControlNetPipeline  # noqa
 from PIL import Image  # noqa: E402
 
 from authface_data.weights import cache_dir  # noqa: E402
-from authface_train.pipeline import Restorer  # noqa: E402
-from authface_train.sampling import Sampling  # noqa: E402
+from authface_train.restore.pipeline import Restorer  # noqa: E402
+from authface_train.restore.sampling import Sampling  # noqa: E402
 
 SIZE_PX, FACES, STEPS, ROUNDS, BATCH = 128, 8, 20, 5, 8
 

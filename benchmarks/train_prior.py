@@ -37,16 +37,16 @@ from diffusers import DDPMScheduler, UNet2DConditionModel  # noqa: E402
 from PIL import Image  # noqa: E402
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection  # noqa: E402
 
-from authface_train import loop  # noqa: E402
-from authface_train.budget import Budget, capacity  # noqa: E402
 from authface_train.data.latents import cached_latents  # noqa: E402
 from authface_train.data.prompts import cached_prompts  # noqa: E402
-from authface_train.dry_run import Blank  # noqa: E402
-from authface_train.preset import card_of, load_preset, names  # noqa: E402
-from authface_train.prior import PriorTrainer, make_trainable, noise_losses  # noqa: E402
-from authface_train.rehearsal import PriorRehearsal  # noqa: E402
-from authface_train.run import Run  # noqa: E402
-from authface_train.sdxl import Core, core_of, tiny_sdxl  # noqa: E402
+from authface_train.memory.dry_run import Blank  # noqa: E402
+from authface_train.memory.estimator import Budget, capacity  # noqa: E402
+from authface_train.memory.fake_tensor_pass import PriorRehearsal  # noqa: E402
+from authface_train.models.sdxl import Core, core_of, tiny_sdxl  # noqa: E402
+from authface_train.presets import card_of, load_preset, names  # noqa: E402
+from authface_train.runs.run_folder import Run  # noqa: E402
+from authface_train.stages.prior import PriorTrainer, make_trainable, noise_losses  # noqa: E402
+from authface_train.training import loop  # noqa: E402
 from manifests.settings import preset_text  # noqa: E402
 from manifests.workspace import Workspace  # noqa: E402
 

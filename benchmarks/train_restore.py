@@ -42,16 +42,16 @@ from diffusers import DDPMScheduler  # noqa: E402
 from PIL import Image  # noqa: E402
 from train_prior import SDXL, WIDER, pipeline_of, timed  # noqa: E402
 
-from authface_train import loop  # noqa: E402
-from authface_train.data.counters import Draw  # noqa: E402
 from authface_train.data.latents import cached_latents  # noqa: E402
 from authface_train.data.prompts import Embedding, cached_prompts  # noqa: E402
-from authface_train.dry_run import Blank  # noqa: E402
-from authface_train.loop import Losses, Sample  # noqa: E402
-from authface_train.preset import load_preset  # noqa: E402
-from authface_train.restorer import RestorerTrainer, make_controlnet, stacked  # noqa: E402
-from authface_train.run import Run  # noqa: E402
-from authface_train.sdxl import Core, core_of, tiny_sdxl  # noqa: E402
+from authface_train.data.sample_keys import Draw  # noqa: E402
+from authface_train.memory.dry_run import Blank  # noqa: E402
+from authface_train.models.sdxl import Core, core_of, tiny_sdxl  # noqa: E402
+from authface_train.presets import load_preset  # noqa: E402
+from authface_train.runs.run_folder import Run  # noqa: E402
+from authface_train.stages.restorer import RestorerTrainer, make_controlnet, stacked  # noqa: E402
+from authface_train.training import loop  # noqa: E402
+from authface_train.training.loop import Losses, Sample  # noqa: E402
 from manifests.settings import preset_text  # noqa: E402
 from manifests.workspace import Workspace  # noqa: E402
 

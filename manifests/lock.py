@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from manifests.errors import UserMistake
+from manifests.support.errors import UserMistake
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

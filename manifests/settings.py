@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from manifests.errors import UserMistake
+from manifests.support.errors import UserMistake
 
 SETTINGS_FILE = "authface.toml"
 

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from manifests.errors import UserMistake
 from manifests.schema import Manifest
+from manifests.support.errors import UserMistake
 from manifests.workspace import Workspace
 
 if TYPE_CHECKING:

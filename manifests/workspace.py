@@ -20,10 +20,10 @@ import fsspec
 import psutil
 from fsspec.implementations.local import LocalFileSystem
 
-from manifests.errors import UserMistake
-from manifests.fingerprint import short_hash
 from manifests.lock import writer_lock
 from manifests.settings import SETTINGS_FILE, Settings, load_settings
+from manifests.support.errors import UserMistake
+from manifests.support.fingerprint import short_hash
 
 TEMP = ".tmp"
 FORGETTING = ".forgetting.json"

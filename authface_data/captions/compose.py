@@ -13,10 +13,10 @@ from typing import Any
 
 from authface_data.captions import tokens
 from authface_data.captions.facts import SURE, Measured
+from authface_data.captions.normalise_tags import tags_of
 from authface_data.captions.vocabulary import UNKNOWN, Family, Sensitive, vocabulary
-from authface_data.captions.words import tags_of
-from manifests.clip_tokens import fit
 from manifests.settings import Captions
+from manifests.support.clip_tokens import fit
 
 ALIKE = 0.9  # difflib's ratio
 

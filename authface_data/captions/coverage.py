@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from authface_data.captions.vocabulary import UNKNOWN, vocabulary
 from manifests.schema import CAPTIONS
 from manifests.store import Store
-from manifests.views import used_captions
+from manifests.training_view import used_captions
 from manifests.workspace import Workspace
 
 

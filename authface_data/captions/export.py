@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from authface_data import licences
-from manifests.errors import UserMistake
-from manifests.views import TagChoice, training_view
+from authface_data.rights import licences
+from manifests.support.errors import UserMistake
+from manifests.training_view import TagChoice, training_view
 from manifests.workspace import Workspace
 
 SPLITS = {"train": "train", "val": "validation", "test": "test"}

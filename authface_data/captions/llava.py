@@ -17,11 +17,11 @@ from PIL import Image
 from authface_data.captions import prompts
 from authface_data.captions.compose import answered
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
-from manifests import hub
-from manifests.errors import Missing, UserMistake
-from manifests.ledger import Subject
 from manifests.schema import CAPTIONS
 from manifests.settings import Captions
+from manifests.support import hub
+from manifests.support.errors import Missing, UserMistake
+from manifests.verdicts import Subject
 
 MAX_NEW_TOKENS = 96
 MEMORY_SHARE = 0.7  # of what is free after loading, for keys and values: the rest is activations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from manifests.fingerprint import fingerprint
+from manifests.support.fingerprint import fingerprint
 
 SEMANTIC = (
     "List short tags for the person in this photograph, separated by commas: kind of person, gender, age group, clothes, hair, "

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from authface_data.captions.compose import read
 from authface_data.faces.stage import aligned_face_id
-from manifests.fingerprint import fingerprint
 from manifests.schema import CAPTIONS, PHOTOS
 from manifests.store import Store
+from manifests.support.fingerprint import fingerprint
 from manifests.workspace import Workspace
 
 NAME, SOURCE = "qwen", "authface-hq"

@@ -7,10 +7,10 @@ from typing import Any
 from authface_data.captions.compose import compose, read, tags_of_facts
 from authface_data.captions.facts import Measured
 from authface_data.captions.vocabulary import vocabulary_text
-from manifests.fingerprint import fingerprint
 from manifests.schema import CAPTIONS
 from manifests.settings import Captions
 from manifests.store import Store
+from manifests.support.fingerprint import fingerprint
 from manifests.workspace import Workspace
 
 VERSION = 1  # of the rules in compose.py and words.py: raised when they change

@@ -21,16 +21,16 @@ import tenacity
 from PIL import Image
 from pydantic import BaseModel, ValidationError
 
-from authface_data.again import TryAgain, asked_wait_s, backoff
 from authface_data.captions import prompts
 from authface_data.captions.compose import NoTags, answered
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
-from authface_data.hosts import is_public
-from manifests.errors import DoneInPart, UserMistake
-from manifests.fingerprint import fingerprint
-from manifests.ledger import Subject
+from authface_data.http.hosts import is_public
+from authface_data.http.retry import TryAgain, asked_wait_s, backoff
 from manifests.schema import CAPTIONS
 from manifests.settings import Captions
+from manifests.support.errors import DoneInPart, UserMistake
+from manifests.support.fingerprint import fingerprint
+from manifests.verdicts import Subject
 from manifests.workspace import Workspace
 
 KEY_VARIABLE = "AUTHFACE_API_KEY"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from manifests.clip_tokens import clip_vocabulary
+from manifests.support.clip_tokens import clip_vocabulary
 
 
 @lru_cache(maxsize=1)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from authface_data.commands.outcome import finish
-from manifests.command_line import RetryOption, WorkersOption, WorkspaceOption, YesOption, console, wants_retry
-from manifests.errors import UserMistake
+from manifests.support.console import RetryOption, WorkersOption, WorkspaceOption, YesOption, console, wants_retry
+from manifests.support.errors import UserMistake
 
 if TYPE_CHECKING:
     from authface_data.engine.local import Outcomes
@@ -105,7 +105,7 @@ def _run(
 ) -> Outcomes:
     from authface_data.engine import local
     from authface_data.engine.stage import Chain
-    from authface_data.photo import PictureReader
+    from authface_data.images.open import PictureReader
 
     chain = Chain([stage], PictureReader(ws, "crop_path"))
     return local.run(ws, chain, inputs, title=f"caption ({stage.name})", workers=workers, retry_failed=again, redo=yes)
@@ -131,10 +131,10 @@ def kept_with_photos(ws: Workspace) -> list[tuple[str, dict[str, Any]]]:
 
     measured_mark: names what a measured tag depends on beside the crop.
     """
-    from manifests.fingerprint import fingerprint
-    from manifests.ledger import kept_faces
     from manifests.schema import PHOTOS
     from manifests.store import Store
+    from manifests.support.fingerprint import fingerprint
+    from manifests.verdicts import kept_faces
 
     camera = ["focal_length_mm", "aperture", "iso"]
     pose = ["box_px", "qsize_px", "yaw_deg", "pitch_deg", "landmarks_crop_px", "left_eye_visible", "right_eye_visible"]

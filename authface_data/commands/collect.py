@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from authface_data.commands.outcome import finish
-from manifests.command_line import (
+from manifests.support.console import (
     JsonOption,
     RetryOption,
     WorkersOption,
@@ -21,10 +21,11 @@ from manifests.command_line import (
     shown,
     wants_retry,
 )
-from manifests.errors import DoneInPart, UserMistake
+from manifests.support.errors import DoneInPart, UserMistake
 
 if TYPE_CHECKING:
-    from authface_data.sources import unsplash, unsplash_dataset
+    from authface_data.sources.unsplash import api_source as unsplash
+    from authface_data.sources.unsplash import dataset as unsplash_dataset
     from manifests.workspace import Workspace
 
 Source = Literal["folder", "unsplash", "unsplash-dataset", "authface-hq", "ffhq"]
@@ -116,10 +117,10 @@ def collect(
         if refresh:
             _refresh(ws, source, not no_wait)
         elif source == "unsplash":
-            from authface_data.sources import unsplash
-            from authface_data.sources.texts import clean
-            from authface_data.sources.unsplash_api import Listing
-            from authface_data.sources.unsplash_listing import Wanted
+            from authface_data.sources.unsplash import api_source as unsplash
+            from authface_data.sources.unsplash.client import Listing
+            from authface_data.sources.unsplash.listings import Wanted
+            from manifests.support.text import clean
 
             asked: dict[str, list[str]] = {
                 "query": query or [],
@@ -141,8 +142,8 @@ def collect(
             tally = unsplash.collect(ws, request, unsplash.licence_basis(ws, i_have_permission), again, workers)
             _finish(tally.failed)
         elif source == "unsplash-dataset":
-            from authface_data.sources import unsplash_dataset
-            from authface_data.sources.unsplash_listing import Wanted
+            from authface_data.sources.unsplash import dataset as unsplash_dataset
+            from authface_data.sources.unsplash.listings import Wanted
 
             assert path is not None
             dataset = unsplash_dataset.Dataset(path)
@@ -243,12 +244,12 @@ def _refresh(ws: Workspace, source: str, wait: bool) -> None:
     from authface_data.sources import refresh
 
     if source == "unsplash":
-        from authface_data.sources import unsplash
+        from authface_data.sources.unsplash import api_source as unsplash
 
         asked, gone = unsplash.refresh(ws, wait)
     else:
         if source == "unsplash-dataset":
-            from authface_data.sources.unsplash_listing import hosts_of
+            from authface_data.sources.unsplash.listings import hosts_of
 
             ids, everyone = refresh.vanished_urls(ws, source, hosts_of(ws))
         else:

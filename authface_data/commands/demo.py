@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from manifests.command_line import console, run_command, shown
-from manifests.errors import UserMistake
+from manifests.support.console import console, run_command, shown
+from manifests.support.errors import UserMistake
 
 
 def demo(
@@ -75,7 +75,7 @@ MARK = "reports/.demo"
 
 def copy_kept(workspace: Path, folder: Path) -> None:
     """The crops of the kept faces, for degrading and restoring."""
-    from manifests.ledger import kept_faces
+    from manifests.verdicts import kept_faces
     from manifests.workspace import Workspace
 
     folder.mkdir(parents=True, exist_ok=True)

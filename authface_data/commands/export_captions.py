@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from manifests.command_line import WorkspaceOption, console, shown
+from manifests.support.console import WorkspaceOption, console, shown
 
 NEXT = {
     "kohya": "accelerate launch sdxl_train.py --dataset_config dataset.toml …, started there",

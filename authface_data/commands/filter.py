@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from authface_data.commands.outcome import finish
-from manifests.command_line import (
+from manifests.support.console import (
     JsonOption,
     RetryOption,
     WorkersOption,
@@ -20,8 +20,8 @@ from manifests.command_line import (
     shown,
     wants_retry,
 )
-from manifests.errors import UserMistake
-from manifests.fingerprint import fingerprint
+from manifests.support.errors import UserMistake
+from manifests.support.fingerprint import fingerprint
 
 EXAMPLES = 5
 
@@ -120,7 +120,7 @@ def measure(ws: Workspace, settings: Filter, workers: int | None, again: bool, r
     from authface_data.engine.stage import Chain
     from authface_data.faces.orphans import remove_orphans
     from authface_data.faces.stage import FacesStage
-    from authface_data.photo import PictureReader
+    from authface_data.images.open import PictureReader
     from authface_data.quality import MEASURES
     from authface_data.quality.stage import ScoreStage
     from manifests.schema import FACES, PHOTOS
@@ -165,7 +165,7 @@ def mark_of(photo: dict[str, Any]) -> str:
 
 def _follow(ws: Workspace) -> None:
     """Decisions of people go on to the faces that are there now; those that cannot are listed."""
-    from authface_data.review.follow import follow_faces
+    from authface_data.review.follow_faces import follow_faces
 
     followed, lost = follow_faces(ws)
     if followed:
@@ -200,9 +200,9 @@ def _say(ws: Workspace, judgement: Judgement) -> int:
     import pyarrow.compute as pc
 
     from authface_data.gates import DUPLICATES, by_stage
-    from manifests.ledger import POSSIBLE_MINOR
     from manifests.schema import PHOTOS, VERDICTS
     from manifests.store import Store
+    from manifests.verdicts import POSSIBLE_MINOR
 
     kept, faces = judgement.in_the_set, len(judgement.measured)
     in_photos = len(judgement.measured.photo_ids.filter(np.asarray(kept)).unique())

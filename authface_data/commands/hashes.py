@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from manifests.command_line import console, shown
+from manifests.support.console import console, shown
 
 
 def hashes(
@@ -19,10 +19,10 @@ def hashes(
     """Write the hashes of a folder's pictures, to keep them out of a training set (`filter --exclude-hashes`)."""
     from rich.progress import track
 
-    from authface_data.hashes import hash_of_pixels, perceptual_hash
-    from authface_data.photo import UNDECODABLE, Photo
+    from authface_data.images.hashes import hash_of_pixels, perceptual_hash
+    from authface_data.images.open import UNDECODABLE, Photo
     from authface_data.sources.folder import walk
-    from manifests.errors import UserMistake
+    from manifests.support.errors import UserMistake
 
     passed_over: list[str] = []
     lines = []

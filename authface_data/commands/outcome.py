@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from manifests.command_line import console
-from manifests.errors import DoneInPart
+from manifests.support.console import console
+from manifests.support.errors import DoneInPart
 
 if TYPE_CHECKING:
     from authface_data.engine.local import Outcomes

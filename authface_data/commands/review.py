@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from manifests.command_line import JsonOption, WorkspaceOption, YesOption, console, print_json, shown
-from manifests.errors import UserMistake
+from manifests.support.console import JsonOption, WorkspaceOption, YesOption, console, print_json, shown
+from manifests.support.errors import UserMistake
 
 if TYPE_CHECKING:
     from authface_data.review.faces import ReviewFace
-    from authface_data.review.importing import Reading, Said
+    from authface_data.review.import_table import Reading, Said
     from manifests.workspace import Workspace
 
 app = typer.Typer(no_args_is_help=True, help="Faces out to people, their decisions back in: they have the last word.")
@@ -57,8 +57,8 @@ def import_(
     """Take a reviewed table in: first only shown, with --yes recorded; all of it or nothing."""
     from datetime import UTC, datetime
 
-    from authface_data.review.importing import read_table, record
-    from authface_data.sources.texts import clean
+    from authface_data.review.import_table import read_table, record
+    from manifests.support.text import clean
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from manifests.command_line import JsonOption, WorkspaceOption, YesOption, console, print_json, shown
-from manifests.errors import UserMistake
+from manifests.support.console import JsonOption, WorkspaceOption, YesOption, console, print_json, shown
+from manifests.support.errors import UserMistake
 
 if TYPE_CHECKING:
-    from authface_data.forget import Order
+    from authface_data.rights.forget import Order
     from manifests.workspace import Workspace
 
 MOST_SHOWN = 30
@@ -26,7 +26,7 @@ def licences(
     as_json: JsonOption = False,
 ) -> None:
     """Kept photographs by licence basis and source; with --credits, whom to thank for them."""
-    from authface_data import licences as rights
+    from authface_data.rights import licences as rights
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
@@ -69,8 +69,8 @@ def forget(
     as_json: JsonOption = False,
 ) -> None:
     """Take photographs out everywhere, for good. Says what would go; --yes does it. Ids that begin with - come after --."""
-    from authface_data import forget as right
-    from authface_data.sources.texts import clean
+    from authface_data.rights import forget as right
+    from manifests.support.text import clean
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
@@ -115,7 +115,7 @@ def forget(
 
 
 def _act(ws: Workspace, made: Order, as_json: bool) -> None:
-    from authface_data import forget as right
+    from authface_data.rights import forget as right
 
     done, runs = right.act(ws, made)
     if as_json:

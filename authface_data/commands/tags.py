@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from manifests.command_line import JsonOption, WorkspaceOption, console, print_json
-from manifests.errors import UserMistake
+from manifests.support.console import JsonOption, WorkspaceOption, console, print_json
+from manifests.support.errors import UserMistake
 
 if TYPE_CHECKING:
     from manifests.workspace import Workspace
@@ -29,7 +29,7 @@ def tags(context: typer.Context, workspace: WorkspaceOption = None, as_json: Jso
         context.obj = workspace
         return
     from authface_data.captions.coverage import contradictions, coverage
-    from manifests.ledger import tag_decisions
+    from manifests.verdicts import tag_decisions
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
@@ -105,10 +105,10 @@ def _decide(
 ) -> None:
     from datetime import UTC, datetime
 
-    from authface_data.sources.texts import clean
-    from manifests.ledger import OF_A_TAG, tag_decisions
     from manifests.schema import DECISIONS
     from manifests.store import Store
+    from manifests.support.text import clean
+    from manifests.verdicts import OF_A_TAG, tag_decisions
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace or context.obj)  # type: ignore[arg-type]
@@ -142,7 +142,7 @@ def _tag(text: str) -> str:
 
 def _words(text: str) -> str:
     """A tag as it is written. Raises UserMistake for what can be none."""
-    from authface_data.sources.texts import clean
+    from manifests.support.text import clean
 
     tag = " ".join(clean(text).split())
     if not tag or "," in tag:
@@ -151,6 +151,6 @@ def _words(text: str) -> str:
 
 
 def _count(ws: Workspace, tag: str) -> int:
-    from manifests.views import used_captions
+    from manifests.training_view import used_captions
 
     return sum(tag in map(str.lower, [*semantic, *other]) for semantic, other in used_captions(ws).values())

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from manifests.command_line import JsonOption, WorkspaceOption, YesOption, console, print_json, shown
+from manifests.support.console import JsonOption, WorkspaceOption, YesOption, console, print_json, shown
 
 
 def init(
@@ -47,8 +47,8 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """A face's whole story, or a photograph's: source, measurements, every gate's verdict, captions, decisions, runs."""
-    from authface_data import explain as story
-    from authface_data.sources.texts import clean
+    from authface_data.report import explain as story
+    from manifests.support.text import clean
     from manifests.workspace import Workspace
 
     told = story.explain(Workspace.find(workspace), clean(id))

@@ -27,10 +27,10 @@ from authface_data.engine import worker
 from authface_data.engine.plan import plan, settle
 from authface_data.engine.stage import Chain, Dropped, Failed, Rows, Stage, ledger_gate
 from authface_data.engine.worker import Outcome, Task
-from manifests.errors import UserMistake
-from manifests.ledger import verdict_row
 from manifests.schema import VERDICTS
 from manifests.store import Store
+from manifests.support.errors import UserMistake
+from manifests.verdicts import verdict_row
 from manifests.workspace import Workspace
 
 COMMIT_ROWS, COMMIT_SECONDS = 256, 10.0

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from manifests.fingerprint import fingerprint
-from manifests.ledger import Subject
 from manifests.schema import Manifest
+from manifests.support.fingerprint import fingerprint
+from manifests.verdicts import Subject
 
 
 @dataclass(frozen=True)

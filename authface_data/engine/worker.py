@@ -13,7 +13,7 @@ from multiprocessing.queues import SimpleQueue
 from typing import Any
 
 from authface_data.engine.stage import Chain, Failed, Item, LinkTo, Result, Rows, Stage, WritePixels
-from manifests.errors import AuthfaceError, UserMistake
+from manifests.support.errors import AuthfaceError, UserMistake
 from manifests.workspace import Workspace
 
 # One unit of work: a row, its key, and which stages of the chain it still needs.

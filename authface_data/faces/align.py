@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from authface_data.region import Piece, shrink_for
+from authface_data.images.jpeg_region import Piece, shrink_for
 
 SUPERSAMPLE = 4
 ROOM = 1.15  # a quad so much larger than the crop has pixels to spare for a filter, and for a reduced decode

@@ -9,7 +9,7 @@ import numpy as np
 from authface_data.faces.detectors.retinaface_mobile import RetinaFaceMobile
 from authface_data.faces.landmarks import Dlib68
 from authface_data.weights import DLIB_DESCRIPTOR, find
-from manifests.errors import Missing
+from manifests.support.errors import Missing
 
 # dlib's own figure: below it two pictures are of one person (99.4 % on LFW).
 SAME_PERSON = 0.6

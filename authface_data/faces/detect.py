@@ -14,7 +14,7 @@ from PIL import Image
 
 from authface_data.faces.boxes import area, overlap, shared_area
 from authface_data.faces.detectors import Detection, Detector
-from authface_data.photo import Photo
+from authface_data.images.open import Photo
 
 COARSE = 3
 # By the longer side of a face's box, in parts of the picture's long side: what the two scales are trusted with.

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from authface_data.weights import DLIB68, find
-from manifests.errors import UserMistake
+from manifests.support.errors import UserMistake
 
 # dlib's 68 points. Left and right as seen in the image.
 LEFT_EYE, RIGHT_EYE, MOUTH = slice(36, 42), slice(42, 48), slice(48, 68)

@@ -18,11 +18,11 @@ from authface_data.faces.landmarks import eyes_and_mouth, five_of, make_landmark
 from authface_data.faces.pose import head_pose
 from authface_data.faces.regions import regions
 from authface_data.faces.visibility import visible
-from authface_data.hashes import perceptual_hash
-from authface_data.photo import Photo
-from manifests.fingerprint import fingerprint, short_hash
-from manifests.ledger import Subject
+from authface_data.images.hashes import perceptual_hash
+from authface_data.images.open import Photo
 from manifests.schema import FACES
+from manifests.support.fingerprint import fingerprint, short_hash
+from manifests.verdicts import Subject
 from manifests.workspace import Workspace
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from authface_data import weights
-from manifests.errors import Missing, UserMistake
+from manifests.support.errors import Missing, UserMistake
 
 SEED = 0
 

@@ -12,8 +12,8 @@ import numpy as np
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
 from authface_data.quality import MEASURES, iqa
 from authface_data.weights import NIQE
-from manifests.ledger import Subject
 from manifests.schema import SCORES
+from manifests.verdicts import Subject
 
 CROP_POLICY = f"whole crop, alone, seed {iqa.SEED}"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from authface_data.photo import PictureReader
+from authface_data.images.open import PictureReader
 from manifests.workspace import Workspace
 
 SIDE_PX, GAP_PX, TEXT_PX = 512, 16, 460

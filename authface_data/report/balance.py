@@ -8,7 +8,7 @@ import numpy as np
 
 from authface_data.captions.coverage import coverage
 from authface_data.measurements import measurements
-from manifests.ledger import kept_faces
+from manifests.verdicts import kept_faces
 from manifests.workspace import Workspace
 
 

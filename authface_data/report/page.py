@@ -13,11 +13,11 @@ from PIL import Image
 from authface_data.captions import coverage
 from authface_data.report import anatomy, balance, status
 from authface_data.report.curves import HEIGHT, LEFT, WIDTH, Curve, audit_curves, curves
-from authface_data.report.pictures import jpeg_uri, thumbnail
-from manifests.ledger import ANY_FACE, kept_faces
+from authface_data.report.thumbnails import jpeg_uri, thumbnail
 from manifests.schema import FACES, PHOTOS, SCORES, VERDICTS
 from manifests.store import Store
-from manifests.views import used_captions
+from manifests.training_view import used_captions
+from manifests.verdicts import ANY_FACE, kept_faces
 from manifests.workspace import Workspace
 
 CROP_PX, MOST_FACES = 280, 120

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from manifests.ledger import ALL_GATES, ANY_FACE, kept_faces
 from manifests.schema import MANIFESTS, VERDICTS
 from manifests.store import Store
+from manifests.verdicts import ALL_GATES, ANY_FACE, kept_faces
 from manifests.workspace import Workspace
 
 # Reasons that go on, after a colon, with what differs from row to row.

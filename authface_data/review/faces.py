@@ -11,11 +11,11 @@ import numpy as np
 
 from authface_data.gates import Judgement, judge
 from authface_data.review.state import State
-from manifests.ledger import ALL_GATES, POSSIBLE_MINOR
 from manifests.schema import DECISIONS, FACES, PHOTOS, VERDICTS
 from manifests.settings import Gate
 from manifests.store import Store
-from manifests.views import used_captions
+from manifests.training_view import used_captions
+from manifests.verdicts import ALL_GATES, POSSIBLE_MINOR
 from manifests.workspace import Workspace
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from authface_data.review.faces import ReviewFace
 from authface_data.review.table import DECISION_WORDS, SAID, cells, columns, metrics_of
-from manifests.fingerprint import fingerprint
+from manifests.support.fingerprint import fingerprint
 from manifests.workspace import Workspace
 
 THUMBNAIL_PX, INSET_PX = 224, 112

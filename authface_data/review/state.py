@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from manifests.fingerprint import short_hash
+from manifests.support.fingerprint import short_hash
 
 FORM = re.compile(r"c([0-9a-f]{8})-t([0-9a-f]{8})-([0-9a-f]{1,16})")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from authface_data.photo import SUFFIXES
+from authface_data.images.open import SUFFIXES
 from authface_data.sources.folder import walk
-from authface_data.sources.texts import clean
-from manifests.errors import UserMistake
-from manifests.fingerprint import fingerprint, short_hash
+from manifests.support.errors import UserMistake
+from manifests.support.fingerprint import fingerprint, short_hash
+from manifests.support.text import clean
 
 PREFIX = "afhq_"
 CAPTION_KEYS = ("caption", "captions", "tags", "text", "answer", "response", "output", "prompt", "content")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from authface_data.weights import cache_dir, from_package, package_file
-from manifests.errors import Missing
+from manifests.support.errors import Missing
 
 GOVERNMENT = "US government (unverified)"
 LIKELY = "other:US government portrait (unverified)"

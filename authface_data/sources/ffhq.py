@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from authface_data.photo import SUFFIXES
+from authface_data.images.open import SUFFIXES
 from authface_data.sources.folder import walk
-from authface_data.sources.texts import clean
-from manifests.errors import UserMistake
-from manifests.fingerprint import fingerprint
+from manifests.support.errors import UserMistake
+from manifests.support.fingerprint import fingerprint
+from manifests.support.text import clean
 
 PREFIX = "ffhq_"
 JSON_NAMES = ("ffhq-dataset-v2.json", "ffhq-dataset-v1.json")

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from authface_data.photo import SUFFIXES
+from authface_data.images.open import SUFFIXES
 from authface_data.sources.sidecars import Sidecars
-from manifests.errors import UserMistake
-from manifests.fingerprint import fingerprint
 from manifests.settings import SETTINGS_FILE
+from manifests.support.errors import UserMistake
+from manifests.support.fingerprint import fingerprint
 
 PREFIX = "fs_"
 LOOK_BYTES = 65536

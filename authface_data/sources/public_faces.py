@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urljoin
 
-from manifests.errors import Missing
+from manifests.support.errors import Missing
 
 CONSENT = "Whether the people in them agreed to it is not known: keep them, and what is made of them, on this machine."
 NPM, PYPI = "https://registry.npmjs.org", os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple")

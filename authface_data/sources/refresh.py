@@ -10,13 +10,13 @@ import httpx
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from authface_data.download import GONE
-from authface_data.hosts import Hosts, Pace, RefusedHost, guarded_client
-from manifests.command_line import console
-from manifests.fingerprint import fingerprint
-from manifests.ledger import verdict_row
+from authface_data.http.download import GONE
+from authface_data.http.hosts import Hosts, Pace, RefusedHost, guarded_client
 from manifests.schema import PHOTOS, VERDICTS
 from manifests.store import Store
+from manifests.support.console import console
+from manifests.support.fingerprint import fingerprint
+from manifests.verdicts import verdict_row
 from manifests.workspace import Workspace
 
 GATE = "collect:refresh"

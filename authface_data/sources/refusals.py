@@ -7,10 +7,10 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from manifests.fingerprint import fingerprint
-from manifests.ledger import verdict_row
 from manifests.schema import VERDICTS
 from manifests.store import Store
+from manifests.support.fingerprint import fingerprint
+from manifests.verdicts import verdict_row
 from manifests.workspace import Workspace
 
 METADATA, PREVIEW = "collect:metadata", "collect:preview"

@@ -9,19 +9,19 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from authface_data.download import Arrived, Downloader, Job, Refused
 from authface_data.engine import local
 from authface_data.engine.stage import Chain
 from authface_data.engine.worker import Task
-from authface_data.hosts import Hosts
-from authface_data.sources.preview import PreviewGate
+from authface_data.http.download import Arrived, Downloader, Job, Refused
+from authface_data.http.hosts import Hosts
 from authface_data.sources.refusals import METADATA, PREVIEW, Refusals
 from authface_data.sources.stage import CollectStage, open_file
-from manifests.command_line import console
-from manifests.errors import UserMistake
-from manifests.fingerprint import fingerprint, short_hash
+from authface_data.sources.unsplash.preview import PreviewGate
 from manifests.schema import PHOTOS, VERDICTS
 from manifests.store import Store
+from manifests.support.console import console
+from manifests.support.errors import UserMistake
+from manifests.support.fingerprint import fingerprint, short_hash
 from manifests.tombstones import Tombstones
 from manifests.workspace import Workspace
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from authface_data.sources.texts import clean
-from manifests.errors import UserMistake
+from manifests.support.errors import UserMistake
+from manifests.support.text import clean
 
 # What a sidecar may say -> the column of `photos`.
 FIELDS = {

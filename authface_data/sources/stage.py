@@ -12,12 +12,12 @@ from typing import Any, Literal
 from PIL import ExifTags
 
 from authface_data.engine.stage import Dropped, Item, LinkTo, Rows, WritePixels
-from authface_data.hashes import hash_of_pixels, perceptual_hash
-from authface_data.photo import SUFFIXES, UNDECODABLE, Photo
-from authface_data.place import gps, without_place
-from manifests.ledger import Subject
+from authface_data.images.hashes import hash_of_pixels, perceptual_hash
+from authface_data.images.open import SUFFIXES, UNDECODABLE, Photo
+from authface_data.images.strip_location import gps, without_place
 from manifests.schema import PHOTOS
 from manifests.tombstones import Tombstones
+from manifests.verdicts import Subject
 from manifests.workspace import Workspace
 
 FROM_SOURCE = (

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from authface_train.commands.pictures import pictures_in
-from manifests.command_line import console, shown
-from manifests.errors import DoneInPart, UserMistake
+from authface_train.commands.input_images import pictures_in
+from manifests.support.console import console, shown
+from manifests.support.errors import DoneInPart, UserMistake
 
 
 def degrade(
@@ -25,8 +25,8 @@ def degrade(
     import pandas as pd
     from PIL import Image, ImageOps
 
-    from authface_train.data import degrade as degradation
-    from authface_train.data.counters import numpy_generator
+    from authface_train.data import degradation
+    from authface_train.data.sample_keys import numpy_generator
 
     ranges = degradation.preset(preset)
     files = pictures_in(input)

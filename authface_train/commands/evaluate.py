@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from authface_train.commands.pictures import named_folder
-from authface_train.commands.quietly import quiet
-from manifests.command_line import WorkspaceOption, console, shown
-from manifests.errors import DoneInPart, UserMistake
+from authface_train.commands.input_images import named_folder
+from authface_train.commands.silence_libraries import quiet
+from manifests.support.console import WorkspaceOption, console, shown
+from manifests.support.errors import DoneInPart, UserMistake
 
 MANY = 20  # lines of one kind that are printed
 
@@ -44,10 +44,10 @@ def evaluate(
 
     quiet()
     from authface_train.evaluation import summary
+    from authface_train.evaluation.evaluate import DEGRADED, evaluate, look_at_faces
     from authface_train.evaluation.fid import FEW, reference_set
     from authface_train.evaluation.metrics import METRICS, known
-    from authface_train.evaluation.run import DEGRADED, evaluate, look_at_faces
-    from authface_train.evaluation.table1 import SETS
+    from authface_train.evaluation.test_sets import SETS
 
     methods = _methods(restored)
     if degraded is not None:
@@ -70,7 +70,7 @@ def evaluate(
     else:
         left_out = None
     from authface_train.evaluation import page, response
-    from authface_train.restoring import weights_dir
+    from authface_train.restore.runner import weights_dir
 
     device = _device()
     weights = weights_dir(workspace)
@@ -94,7 +94,7 @@ def evaluate(
 
 
 def _methods(restored: list[str]) -> dict[str, Path]:
-    from authface_train.evaluation.run import DEGRADED
+    from authface_train.evaluation.evaluate import DEGRADED
 
     methods: dict[str, Path] = {}
     for one in restored:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from manifests.command_line import console, shown
+from manifests.support.console import console, shown
 
 
 def export(
@@ -21,7 +21,7 @@ def export(
     output: Annotated[Path | None, typer.Option(help="Default: DIR.safetensors, or DIR-model, beside it.")] = None,
 ) -> None:
     """Hand a model to other software, its card and lineage beside it."""
-    from authface_train import export as exporting
+    from authface_train.runs import export as exporting
 
     half = precision == "fp16"
     if format == "single-file":

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from authface_train.commands.paper_options import Asked, run_paper, with_options, write_table
-from authface_train.commands.quietly import quiet
-from manifests.command_line import WorkspaceOption, console, shown
-from manifests.errors import UserMistake
+from authface_train.commands.reproduce_options import Asked, run_paper, with_options, write_table
+from authface_train.commands.silence_libraries import quiet
+from manifests.support.console import WorkspaceOption, console, shown
+from manifests.support.errors import UserMistake
 
 if TYPE_CHECKING:
     from authface_train.reproduce.small_runs import Experiment
@@ -128,10 +128,10 @@ def timestep(
         model = experiment.folder / "runs" / "d-0"
         degraded, reference = experiment.folder / "pictures" / "LQ", experiment.folder / "pictures" / "clean"
     quiet()
-    from authface_train.pipeline import Restorer
     from authface_train.reproduce import timestep as measuring
-    from authface_train.restoring import weights_dir
-    from authface_train.sampling import Sampling
+    from authface_train.restore.pipeline import Restorer
+    from authface_train.restore.runner import weights_dir
+    from authface_train.restore.sampling import Sampling
 
     assert degraded is not None
     assert reference is not None
@@ -163,7 +163,7 @@ def draw(
 ) -> None:
     """Draw held-out people's captions by a prior: what Table 3 measures."""
     quiet()
-    from authface_train.reproduce.drawn import draw_pictures
+    from authface_train.reproduce.prior_samples import draw_pictures
     from manifests.workspace import Workspace
 
     draw_pictures(Workspace.find(workspace), model, output, count)

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from authface_train.commands.pictures import pictures_of
-from authface_train.commands.quietly import quiet
-from manifests.command_line import WorkspaceOption, console, shown
-from manifests.errors import DoneInPart, UserMistake
+from authface_train.commands.input_images import pictures_of
+from authface_train.commands.silence_libraries import quiet
+from manifests.support.console import WorkspaceOption, console, shown
+from manifests.support.errors import DoneInPart, UserMistake
 
 
 def restore(
@@ -55,7 +55,7 @@ def restore(
     """
     import dataclasses
 
-    from authface_train.sampling import PRESETS
+    from authface_train.restore.sampling import PRESETS
 
     given: dict[str, Any] = {
         "steps": steps, "seed": seed, "scheduler": scheduler, "guidance": guidance, "conditioning_scale": conditioning_scale,
@@ -67,7 +67,7 @@ def restore(
     if output.resolve() in roots:
         raise UserMistake("--output is a folder of --input: the results would overwrite what they are made from")
     quiet()
-    from authface_train import restoring
+    from authface_train.restore import runner as restoring
 
     if any(file.name == restoring.STRIP for file in files):
         raise UserMistake(f"a picture of --input is named {restoring.STRIP}, as the strip of this command: rename it")
@@ -77,7 +77,7 @@ def restore(
         console.print(f"{len(files) - len(todo)} are there already in {shown(output)} (--overwrite restores them again)")
     if not todo:
         return
-    from authface_train.pipeline import Restorer
+    from authface_train.restore.pipeline import Restorer
 
     weights_dir = restoring.weights_dir(workspace)
     restorer = Restorer(model, sampling, weights_dir, precision)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from authface_train.commands.pictures import named_folder
-from manifests.command_line import console, shown
-from manifests.errors import UserMistake
+from authface_train.commands.input_images import named_folder
+from manifests.support.console import console, shown
+from manifests.support.errors import UserMistake
 
 app = typer.Typer(no_args_is_help=True, help="A user study of two methods, as one offline page.", rich_markup_mode="markdown")
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from authface_train.commands.quietly import quiet
-from manifests.command_line import JsonOption, WorkspaceOption, console, shown
-from manifests.errors import UserMistake
+from authface_train.commands.silence_libraries import quiet
+from manifests.support.console import JsonOption, WorkspaceOption, console, shown
+from manifests.support.errors import UserMistake
 
 if TYPE_CHECKING:
-    from authface_train.dry_run import Plan
+    from authface_train.memory.dry_run import Plan
 
 PRESETS = "paper | tiny | 1x24gb | 1x80gb | 4x48gb | 8x80gb: what the settings start from."
 PresetOption = Annotated[str, typer.Option(help=PRESETS)]
@@ -40,7 +40,7 @@ def train_prior(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Stage I: fine-tune SDXL's U-Net into a face prior."""
-    from authface_train.preset import load_preset
+    from authface_train.presets import load_preset
     from authface_train.settings import PriorSettings
     from manifests.workspace import Workspace
 
@@ -49,7 +49,7 @@ def train_prior(
     assert isinstance(settings, PriorSettings)
     folder = output or ws.local(f"runs/prior-{preset}")
     quiet()
-    from authface_train import assemble
+    from authface_train.training import jobs as assemble
 
     if dry_run:
         return _show(assemble.plan_prior(ws, settings, folder, allow_unknown_licence), as_json)
@@ -82,7 +82,7 @@ def train_restore(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Stage II: train a ControlNet on the frozen prior, with the time-aware latent facial feature loss."""
-    from authface_train.preset import load_preset
+    from authface_train.presets import load_preset
     from authface_train.settings import RestorerSettings
     from manifests.workspace import Workspace
 
@@ -92,14 +92,15 @@ def train_restore(
     changes = _changes(set_, steps=steps, degradation=degradation, source=source, **{"facial.weight": facial_weight})
     settings = load_preset("restorer", preset, changes)
     assert isinstance(settings, RestorerSettings)
-    from authface_train.data.degrade import preset as degradation_preset
+    from authface_train.data.degradation import preset as degradation_preset
 
     degradation_preset(settings.degradation)
     if prior and not Path(prior, "model_index.json").is_file():
         raise UserMistake(f"{prior} holds no finished prior (no model_index.json): `authface train-prior` makes one")
     folder = output or ws.local(f"runs/restorer-{preset}")
     quiet()
-    from authface_train import assemble, start
+    from authface_train.training import jobs as assemble
+    from authface_train.training import setup as start
 
     begun = resume or (calibrate and (folder / "run.json").is_file())
     on = prior or base or (start.base_of(folder) if begun else None) or start.last_prior(ws)
@@ -112,8 +113,8 @@ def train_restore(
 
 
 def _show(plan: Plan, as_json: bool) -> None:
-    from authface_train import dry_run
-    from manifests.errors import DoneInPart
+    from authface_train.memory import dry_run
+    from manifests.support.errors import DoneInPart
 
     dry_run.show(plan, as_json)
     if not plan.fits:

@@ -14,8 +14,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from manifests.errors import AuthfaceError
-from manifests.fingerprint import short_hash
+from manifests.support.errors import AuthfaceError
+from manifests.support.fingerprint import short_hash
 from manifests.workspace import Workspace
 
 Record = dict[str, torch.Tensor]

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from authface_train.data.counters import numpy_generator
+from authface_train.data.sample_keys import numpy_generator
 from authface_train.settings import PriorSettings
-from manifests.clip_tokens import fit
-from manifests.command_line import console
+from manifests.support.clip_tokens import fit
+from manifests.support.console import console
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from accelerate import Accelerator
 
 from authface_train.data.cache import Cache, Kept, Record, Report, fill
 from authface_train.data.crops import load_crop
-from authface_train.data.digest import model_digest
-from manifests.errors import UserMistake
-from manifests.fingerprint import fingerprint
+from authface_train.models.digest import model_digest
+from manifests.support.errors import UserMistake
+from manifests.support.fingerprint import fingerprint
 from manifests.workspace import Workspace
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from authface_train.data.counters import Draw, numpy_generator
 from authface_train.data.crops import load_crop
-from authface_train.data.degrade import REFERENCE_PX, Drawn, at_size, degrade, draw, preset
+from authface_train.data.degradation import REFERENCE_PX, Drawn, at_size, degrade, draw, preset
+from authface_train.data.sample_keys import Draw, numpy_generator
 from authface_train.facial_loss.regions import COLUMNS, flip_boxes
 from manifests.workspace import Workspace
 

@@ -10,8 +10,8 @@ import torch
 from accelerate import Accelerator
 
 from authface_train.data.cache import Cache, Kept, Record, Report, fill
-from authface_train.data.digest import model_digest, tokenizer_digest
-from manifests.fingerprint import fingerprint
+from authface_train.models.digest import model_digest, tokenizer_digest
+from manifests.support.fingerprint import fingerprint
 from manifests.workspace import Workspace
 
 TOGETHER = 16

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from authface_data.quality import iqa
-from authface_train.evaluation.pictures import is_plain, pictures_by_name, read
+from authface_train.evaluation.image_pairs import is_plain, pictures_by_name, read
 
 FEW = 2048  # fewer pictures than features: the covariance is not of full rank, and the distance is biased upwards
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from authface_train.evaluation.evaluate import DEGRADED, Evaluation
+from authface_train.evaluation.intervals import bootstrap
 from authface_train.evaluation.metrics import known
-from authface_train.evaluation.run import DEGRADED, Evaluation
-from authface_train.intervals import bootstrap
 
 SKIN = (("very light", 55.0), ("light", 41.0), ("intermediate", 28.0), ("tan", 10.0), ("brown", -30.0), ("dark", -np.inf))
 POSE = (("turned by 45° and more", 45.0), ("turned by 15° to 45°", 15.0), ("frontal", 0.0))

@@ -17,7 +17,7 @@ import numpy as np
 from authface_data.faces.descriptor import Descriptor, Seen
 from authface_data.faces.landmarks import eyes_and_mouth
 from authface_data.quality import iqa
-from manifests.errors import Missing, UserMistake
+from manifests.support.errors import Missing, UserMistake
 
 Kind = Literal["reference", "picture", "set", "face"]
 

@@ -13,9 +13,9 @@ import pandas as pd
 from PIL import Image
 
 from authface_train.evaluation import groups, summary
+from authface_train.evaluation.evaluate import DEGRADED, Evaluation
+from authface_train.evaluation.image_pairs import read
 from authface_train.evaluation.metrics import known
-from authface_train.evaluation.pictures import read
-from authface_train.evaluation.run import DEGRADED, Evaluation
 
 SHOWN, SIDE_PX = 4, 256
 BY = ("lpips", "musiq", "psnr", "ssim")  # what pictures are ordered by: the first of these that was measured

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from authface_train.evaluation.evaluate import Evaluation
+from authface_train.evaluation.image_pairs import pictures_by_name
+from authface_train.evaluation.intervals import bootstrap
 from authface_train.evaluation.metrics import known
-from authface_train.evaluation.pictures import pictures_by_name
-from authface_train.evaluation.run import Evaluation
-from authface_train.intervals import bootstrap
-from manifests.errors import UserMistake
+from manifests.support.errors import UserMistake
 
 BINS, LEAST = 5, 3  # as many pictures in each bin, and no bin of fewer than LEAST
 DAMAGES = {"blur_px": "blur, sigma px", "down": "downscaling", "noise": "noise, of 255", "jpeg": "JPEG quality"}

@@ -10,10 +10,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from authface_train.evaluation.evaluate import DEGRADED, Evaluation, values
+from authface_train.evaluation.intervals import bootstrap
 from authface_train.evaluation.metrics import known
-from authface_train.evaluation.run import DEGRADED, Evaluation, values
-from authface_train.evaluation.table1 import SETS, SetName
-from authface_train.intervals import bootstrap
+from authface_train.evaluation.test_sets import SETS, SetName
 
 PAPER = "AuthFace, as printed"
 

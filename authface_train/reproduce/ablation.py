@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from authface_train.intervals import bootstrap
+from authface_train.evaluation.intervals import bootstrap
 from authface_train.reproduce.rows import ABLATIONS, METRICS, REGRESSION, Ablation
-from manifests.errors import UserMistake
+from manifests.support.errors import UserMistake
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from authface_train.preset import card_of
+from authface_train.presets import card_of
 from authface_train.reproduce.rows import ABLATIONS, Row
-from manifests.command_line import console, print_json, run_command
-from manifests.errors import AuthfaceError
-from manifests.fingerprint import short_hash
+from manifests.support.console import console, print_json, run_command
+from manifests.support.errors import AuthfaceError
+from manifests.support.fingerprint import short_hash
 
 Which = Literal["table1", "table2", "table3", "table4", "table5", "timestep"]
 DRAWN, STUDIED = 1000, 20  # pictures of a prior for Table 3, pairs of Table 5

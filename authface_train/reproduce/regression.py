@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 
-from authface_train.data.counters import Draw
 from authface_train.data.pairs import Pairs
 from authface_train.data.prompts import Embedding, time_ids
-from authface_train.loop import BANDS, Losses, Sample
-from authface_train.noise import NoiseDraws
-from authface_train.prior import trained_part
+from authface_train.data.sample_keys import Draw
 from authface_train.settings import RestorerSettings
-from authface_train.sharding import clip
-from authface_train.watching import Watch
+from authface_train.stages.prior import trained_part
+from authface_train.training.loop import BANDS, Losses, Sample
+from authface_train.training.metrics_logger import Watch
+from authface_train.training.noise import NoiseDraws
+from authface_train.training.sharding import clip
 from manifests.workspace import Workspace
 
 

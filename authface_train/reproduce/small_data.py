@@ -19,10 +19,10 @@ import pandas as pd
 from PIL import Image
 
 from authface_data.faces.descriptor import SAME_PERSON, Descriptor
-from manifests.command_line import run_command
-from manifests.ledger import kept_faces
 from manifests.schema import PHOTOS
 from manifests.store import Store
+from manifests.support.console import run_command
+from manifests.verdicts import kept_faces
 from manifests.workspace import Workspace
 
 SPLIT = Path(__file__).with_name("small_split.csv")

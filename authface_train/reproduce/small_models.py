@@ -14,16 +14,16 @@ import torch.nn.functional as F
 from PIL import Image
 from rich.progress import Progress, TimeRemainingColumn
 
-from authface_train.data.counters import Draw
 from authface_train.data.crops import load_crop
 from authface_train.data.pairs import Pairs
+from authface_train.data.sample_keys import Draw
 from authface_train.reproduce.small_data import PICTURES, Faces
 from authface_train.reproduce.small_settings import CELL_PX, SIZE_PX
-from manifests.command_line import console
-from manifests.errors import UserMistake
 from manifests.schema import PHOTOS
 from manifests.settings import preset_text
 from manifests.store import Store
+from manifests.support.console import console
+from manifests.support.errors import UserMistake
 from manifests.workspace import Workspace
 
 GATE_DB = 6.0
@@ -146,7 +146,7 @@ def make_base(folder: Path, vae: Any) -> None:
     """A small SDXL with that VAE and nothing learnt in its U-Net (about 2 M parameters), for --base."""
     from diffusers import UNet2DConditionModel
 
-    from authface_train.sdxl import tiny_sdxl
+    from authface_train.models.sdxl import tiny_sdxl
 
     pipeline = tiny_sdxl(0)
     pipeline.vae = vae
@@ -206,14 +206,16 @@ def generic_view(folder: Path) -> tuple[Workspace, pd.DataFrame]:
 
 def train_generic(view: pd.DataFrame, workspace: Workspace, base: Path, folder: Path, changes: list[str]) -> None:
     """What SDXL is in the paper: a prior of the world at large, by Stage I's own trainer on generic pieces."""
-    from authface_train import loop, saving, start
     from authface_train.data.latents import cached_latents
     from authface_train.data.prompts import cached_prompts
-    from authface_train.preset import load_preset
-    from authface_train.prior import PriorTrainer
-    from authface_train.run import Run
-    from authface_train.sdxl import core_of, load_base
+    from authface_train.models.sdxl import core_of, load_base
+    from authface_train.presets import load_preset
+    from authface_train.runs import saving
+    from authface_train.runs.run_folder import Run
     from authface_train.settings import PriorSettings
+    from authface_train.stages.prior import PriorTrainer
+    from authface_train.training import loop
+    from authface_train.training import setup as start
 
     asked = load_preset("prior", "tiny", changes)
     assert isinstance(asked, PriorSettings)

@@ -15,10 +15,11 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from authface_train.data.counters import Draw
 from authface_train.data.pairs import Pairs
+from authface_train.data.sample_keys import Draw
+from authface_train.models.pixel_unshuffle import PixelUnshuffle
 from authface_train.reproduce import regression, small_models
-from authface_train.reproduce.picture_scores import PictureScores
+from authface_train.reproduce.image_scores import PictureScores
 from authface_train.reproduce.rows import REGRESSION, ROWS, Row
 from authface_train.reproduce.small_data import Faces, prepare
 from authface_train.reproduce.small_settings import (
@@ -34,9 +35,8 @@ from authface_train.reproduce.small_settings import (
     no_pictures,
     training,
 )
-from authface_train.unshuffle import PixelUnshuffle
-from manifests.command_line import console, run_command
-from manifests.errors import UserMistake
+from manifests.support.console import console, run_command
+from manifests.support.errors import UserMistake
 
 
 class Experiment:
@@ -128,12 +128,13 @@ class Experiment:
         from accelerate import Accelerator
         from diffusers import UNet2DConditionModel
 
-        from authface_train import loop, saving
-        from authface_train.noise import NoiseDraws
-        from authface_train.preset import load_preset
-        from authface_train.run import Run
-        from authface_train.sdxl import core_of, load_base
+        from authface_train.models.sdxl import core_of, load_base
+        from authface_train.presets import load_preset
+        from authface_train.runs import saving
+        from authface_train.runs.run_folder import Run
         from authface_train.settings import RestorerSettings
+        from authface_train.training import loop
+        from authface_train.training.noise import NoiseDraws
 
         changes = training(self.scale.restorer) | {"seed": seed, "workers": 1, "degradation": self.scale.degradation}
         settings = load_preset("restorer", "tiny", as_changes(changes))
@@ -159,7 +160,7 @@ class Experiment:
 
     def _view(self, split: str) -> pd.DataFrame:
         """The training view's rows of a split, with who is who."""
-        from manifests.views import training_view
+        from manifests.training_view import training_view
 
         view = training_view(self.faces.workspace, "none").drop(columns=["person", "split"])
         return view.merge(self.faces.rows[["face_id", "file", "person", "split"]], on="face_id").query("split == @split")
@@ -168,7 +169,7 @@ class Experiment:
         from accelerate import Accelerator
 
         from authface_train.data.prompts import cached_prompts
-        from authface_train.sdxl import load_base
+        from authface_train.models.sdxl import load_base
 
         pipeline = load_base(str(self.folder / "base"), None, 0)
         return cached_prompts(self.faces.workspace, pipeline, [""], Accelerator(cpu=True), lambda *_: None)[0]
@@ -209,7 +210,7 @@ class Experiment:
 
     def baselines(self) -> None:
         """The degraded faces themselves, through the latent and back, and the clean ones through it."""
-        from authface_train.sdxl import load_vae
+        from authface_train.models.sdxl import load_vae
 
         vae = load_vae(str(self.folder / "base"), None, 0) if self.latent == "vae" else None
         if not (self.results / "LQ.json").is_file():
@@ -246,8 +247,8 @@ class Experiment:
             self.score(name, 0, "val", self._restoring(folder))
 
     def _restoring(self, folder: Path) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
-        from authface_train.pipeline import Restorer
-        from authface_train.sampling import Sampling
+        from authface_train.restore.pipeline import Restorer
+        from authface_train.restore.sampling import Sampling
 
         restorer = Restorer(str(folder), Sampling(steps=self.scale.sampling, start="degraded", colour_fix="wavelet"))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from authface_train.reproduce.paper_runs import PAPER3
 from authface_train.reproduce.rows import REGRESSION, ROWS
 from authface_train.reproduce.small_settings import COMMON
-from manifests.command_line import run_command
+from manifests.support.console import run_command
 
 if TYPE_CHECKING:
     from authface_train.reproduce.small_runs import Experiment

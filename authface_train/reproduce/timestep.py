@@ -17,9 +17,9 @@ from PIL import Image
 from rich.progress import track
 
 from authface_data.faces.detectors import make_detector
-from authface_train.evaluation.pictures import matched, pictures_by_name, read
-from authface_train.pipeline import Restorer
-from manifests.errors import UserMistake
+from authface_train.evaluation.image_pairs import matched, pictures_by_name, read
+from authface_train.restore.pipeline import Restorer
+from manifests.support.errors import UserMistake
 
 PRINTED = 0.32  # where the paper's curve reaches 0.5
 T_STEPS = tuple(range(19, 1000, 60))

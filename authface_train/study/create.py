@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from authface_train.evaluation.pictures import matched, pictures_by_name, read
-from manifests.errors import UserMistake
+from authface_train.evaluation.image_pairs import matched, pictures_by_name, read
+from manifests.support.errors import UserMistake
 
 PAGE = "study.html"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from authface_train.intervals import RESAMPLES, SHARE
-from manifests.errors import UserMistake
+from authface_train.evaluation.intervals import RESAMPLES, SHARE
+from manifests.support.errors import UserMistake
 
 COLUMNS = ["study", "rater", "pair", "a", "b", "left", "answer", "answered_at"]
 ANSWERS = ("a", "equal", "b")

@@ -7,14 +7,14 @@ from PIL import Image
 
 from authface_data import gates
 from authface_data.duplicates import Exclusions, find_duplicates, keep_exclusions
-from authface_data.hashes import hash_of_pixels, perceptual_hash
-from manifests.errors import UserMistake
-from manifests.ledger import kept_faces
-from manifests.near import near_pairs
+from authface_data.images.hashes import hash_of_pixels, perceptual_hash
+from manifests.hamming import near_pairs
 from manifests.schema import DECISIONS, FACES, PHOTOS, SCORES, VERDICTS
 from manifests.settings import Gate, Splits
 from manifests.store import Store
-from manifests.views import splits, training_view
+from manifests.support.errors import UserMistake
+from manifests.training_view import splits, training_view
+from manifests.verdicts import kept_faces
 
 
 def flipped(value: int, bits: list[int]) -> int:

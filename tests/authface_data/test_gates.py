@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 
 from authface_data import gates
-from manifests.errors import UserMistake
-from manifests.ledger import kept_faces, verdict_row
 from manifests.schema import CAPTIONS, DECISIONS, FACES, PHOTOS, SCORES, VERDICTS
 from manifests.settings import Gate
 from manifests.store import Store
+from manifests.support.errors import UserMistake
+from manifests.verdicts import kept_faces, verdict_row
 
 SIZE = Gate(name="size", metric="qsize_px", op=">=", threshold=224)
 CLEAN = Gate(name="clean", metric="pepper", op=">", threshold=0.5)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from authface_train.loop import check_batch
-from authface_train.preset import load_preset
-from manifests.errors import UserMistake
+from authface_train.presets import load_preset
+from authface_train.training.loop import check_batch
+from manifests.support.errors import UserMistake
 
 
 def test_the_papers_numbers():

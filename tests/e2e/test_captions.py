@@ -15,7 +15,7 @@ from killed import run
 
 from manifests.schema import CAPTIONS, DECISIONS
 from manifests.store import Store
-from manifests.views import used_captions
+from manifests.training_view import used_captions
 from manifests.workspace import Workspace
 
 pytestmark = pytest.mark.slow

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from authface_data.photo import Photo
-from authface_data.place import without_place
+from authface_data.images.open import Photo
+from authface_data.images.strip_location import without_place
 from manifests.schema import MANIFESTS
-from manifests.views import training_view
+from manifests.training_view import training_view
 from manifests.workspace import Workspace
 
 pytestmark = pytest.mark.slow
@@ -155,7 +155,7 @@ def test_killed_in_the_middle_of_a_redo_and_set_back(filled, tmp_path, authface_
     """Some photographs redone, then the old setting again: rows and crops agree, and `--regate` sees one generation."""
     from authface_data.engine.stage import Chain, Item
     from authface_data.faces.stage import FacesStage
-    from authface_data.photo import PictureReader
+    from authface_data.images.open import PictureReader
     from manifests.schema import FACES
     from manifests.store import Store
 

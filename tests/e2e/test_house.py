@@ -56,7 +56,7 @@ def test_the_data_half_does_not_know_the_training_half(path):
 @pytest.mark.parametrize("path", modules("authface_train"), ids=relative)
 def test_the_training_half_takes_only_faces_quality_and_engine(path):
     taken = {name.split(".")[1] for name, _ in imports(path) if name.startswith("authface_data.")}
-    assert taken <= {"faces", "quality", "engine"}
+    assert taken <= {"faces", "quality", "images", "engine"}
     assert not [name for name, _ in imports(path) if name == "cli"]
 
 
@@ -64,7 +64,7 @@ def test_the_training_half_takes_only_faces_quality_and_engine(path):
     "path",
     [
         ROOT / "cli.py",
-        ROOT / "manifests/command_line.py",
+        ROOT / "manifests/support/console.py",
         *modules("authface_data/commands"),
         *modules("authface_train/commands"),
     ],

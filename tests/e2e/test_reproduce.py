@@ -12,10 +12,10 @@ import torch
 from caption_server import CaptionServer
 from PIL import Image
 
-from authface_train.pipeline import Restorer
+from authface_train.models.pixel_unshuffle import PixelUnshuffle
 from authface_train.reproduce import paper_runs, timestep
-from authface_train.sampling import Sampling
-from authface_train.unshuffle import PixelUnshuffle
+from authface_train.restore.pipeline import Restorer
+from authface_train.restore.sampling import Sampling
 
 pytestmark = pytest.mark.slow
 

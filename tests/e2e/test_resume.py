@@ -81,7 +81,8 @@ def test_a_change_that_would_break_it_is_refused_by_name(root, begun, authface_h
 
 
 def test_a_resumed_run_keeps_the_micro_batch_that_was_derived_for_it(root, tmp_path, authface_here, monkeypatch):
-    from authface_train import preset, start
+    from authface_train import presets as preset
+    from authface_train.training import setup as start
 
     tiny = preset._stage("tiny", "prior")
     monkeypatch.setattr(preset, "_stage", lambda *_: {key: value for key, value in tiny.items() if key != "micro_batch"})
@@ -106,8 +107,8 @@ def test_the_loss_scaler_of_fp16_is_resumed_too(filled, tmp_path, monkeypatch):
     """fp16 itself needs a card; the scaler does not: it halves its scale at every overflow, and that is part of the state."""
     from accelerate import Accelerator
 
-    from authface_train import checkpoint
-    from authface_train.checkpoint import Part
+    from authface_train.runs import checkpoint
+    from authface_train.runs.checkpoint import Part
 
     def parts():
         accelerator = Accelerator(cpu=True)
@@ -159,7 +160,7 @@ def test_a_run_that_diverges_stops_with_its_last_good_checkpoint(root, tmp_path,
 
 
 def test_out_of_memory_is_one_line(root, tmp_path, authface_here, monkeypatch):
-    from authface_train.prior import PriorTrainer
+    from authface_train.stages.prior import PriorTrainer
 
     def step(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -50,7 +50,7 @@ def test_diffusers_loads_both(trained):
 def test_the_restorer_holds_the_priors_unet_untouched_and_the_prior_moved(trained):
     from safetensors.torch import load_file
 
-    from authface_train.sdxl import tiny_sdxl
+    from authface_train.models.sdxl import tiny_sdxl
 
     prior, restorer = (
         load_file(trained / "runs" / run / "unet/diffusion_pytorch_model.safetensors")
@@ -315,7 +315,7 @@ def test_restore_degrade_and_refusals(trained, tmp_path, authface_here, filled):
 def test_lora_layers_are_a_file_of_their_own_and_part_of_the_model(trained, tmp_path, authface_here):
     from safetensors.torch import load_file
 
-    from authface_train.sdxl import tiny_sdxl
+    from authface_train.models.sdxl import tiny_sdxl
 
     run = tmp_path / "run"
     words = ("--set", "lora_rank=4", "--set", "learning_rate=0.01", "--set", "audit=false", "--steps", 3)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from manifests.errors import UserMistake
+from manifests.support.errors import UserMistake
 
 HOLD = """
 import sys, time

@@ -2,8 +2,8 @@
 
 import pytest
 
-from manifests.errors import UserMistake
 from manifests.settings import load_settings, preset_names, preset_text
+from manifests.support.errors import UserMistake
 
 
 @pytest.mark.parametrize("name", preset_names())

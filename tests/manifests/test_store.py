@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from manifests import store as store_module
-from manifests.errors import UserMistake
 from manifests.schema import CAPTIONS, DECISIONS, FACES, MANIFESTS, PHOTOS, SCORES
 from manifests.store import Store
+from manifests.support.errors import UserMistake
 
 
 def score(face: str, value: float, metric: str = "niqe", fingerprint: str = "a") -> dict:

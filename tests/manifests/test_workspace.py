@@ -4,8 +4,8 @@ import pickle
 
 import pytest
 
-from manifests.errors import UserMistake
 from manifests.settings import preset_text
+from manifests.support.errors import UserMistake
 from manifests.workspace import Workspace
 
 

@@ -18,14 +18,14 @@ import torch
 from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
 
-from authface_train.budget import Budget
-from authface_train.data.counters import micro_batches, step_draws
 from authface_train.data.prompts import Embedding
-from authface_train.dry_run import Blank
-from authface_train.preset import load_preset
-from authface_train.prior import PriorTrainer
-from authface_train.rehearsal import PriorRehearsal
-from authface_train.sdxl import Core, tiny_sdxl
+from authface_train.data.sample_keys import micro_batches, step_draws
+from authface_train.memory.dry_run import Blank
+from authface_train.memory.estimator import Budget
+from authface_train.memory.fake_tensor_pass import PriorRehearsal
+from authface_train.models.sdxl import Core, tiny_sdxl
+from authface_train.presets import load_preset
+from authface_train.stages.prior import PriorTrainer
 
 
 def main(changes: list[str]) -> None:

@@ -33,8 +33,9 @@ def counted(original):
 for name in ("write_bytes", "rename", "remove"):
     setattr(Workspace, name, counted(getattr(Workspace, name)))
 if words[0].startswith("train"):  # torch is slow to import, and the others do not need it
-    from authface_train import checkpoint, run
     from authface_train.data import cache
+    from authface_train.runs import checkpoint
+    from authface_train.runs import run_folder as run
 
     cache.PART_RECORDS = 2
     run.Run.log = counted(run.Run.log)

@@ -42,7 +42,7 @@ def crops(paths: dict[str, Path], size_px: int = 512, least_px: float = 290) -> 
     from authface_data.faces.detect import detect
     from authface_data.faces.detectors import make_detector
     from authface_data.faces.landmarks import eyes_and_mouth, make_landmarker
-    from authface_data.photo import Photo
+    from authface_data.images.open import Photo
 
     detector, landmarker = make_detector("retinaface-mobile"), make_landmarker("dlib")
     detector.setup("cpu", None)
@@ -77,7 +77,7 @@ def found_faces() -> tuple[Found, ...]:
 
     from authface_data.engine.stage import Item, Rows
     from authface_data.faces.stage import FacesStage
-    from authface_data.photo import Photo
+    from authface_data.images.open import Photo
 
     demo = Path(os.environ["AUTHFACE_CACHE"]) / "photos"
     paths = {**photographs(), **{path.name: path for path in demo.glob("*/*")}}

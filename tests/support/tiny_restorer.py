@@ -5,8 +5,8 @@ from pathlib import Path
 
 from diffusers import StableDiffusionXLControlNetPipeline
 
-from authface_train.restorer import make_controlnet
-from authface_train.sdxl import tiny_sdxl
+from authface_train.models.sdxl import tiny_sdxl
+from authface_train.stages.restorer import make_controlnet
 
 
 def save(folder: Path, size_px: int) -> Path:

@@ -11,9 +11,9 @@ from authface_data.captions.compose import compose
 from authface_data.captions.facts import GIVEN, Face, Measured
 from authface_data.captions.measured import camera, colour, focus, framing, gaze, light, view
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
-from manifests.ledger import Subject
 from manifests.schema import CAPTIONS
 from manifests.settings import Captions
+from manifests.verdicts import Subject
 
 MEASURES = (gaze, light, focus, view, framing, colour, camera)
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from manifests.errors import UserMistake
+from manifests.support.errors import UserMistake
 
 DETECTORS = {
     "retinaface": "authface_data.faces.detectors.retinaface:RetinaFaceResNet50",

@@ -12,12 +12,12 @@ from authface_data.captions.coverage import contradictions, coverage
 from authface_data.captions.export import FORMATS, export
 from authface_data.captions.recompose import recompose
 from authface_data.commands import tags as command
-from manifests.errors import UserMistake
-from manifests.ledger import ALL_GATES, verdict_row
 from manifests.schema import CAPTIONS, DECISIONS, FACES, PHOTOS, VERDICTS
 from manifests.settings import load_settings, preset_text
 from manifests.store import Store
-from manifests.views import training_view, used_captions
+from manifests.support.errors import UserMistake
+from manifests.training_view import training_view, used_captions
+from manifests.verdicts import ALL_GATES, verdict_row
 
 SAID = {
     "a": ["young asian woman, long black hair", "profile view, soft light"],

@@ -12,9 +12,9 @@ from authface_data.captions.compose import NoTags
 from authface_data.captions.llava import MAX_NEW_TOKENS, LlavaStage
 from authface_data.engine.stage import Item
 from authface_data.faces.stage import lossless
-from authface_data.photo import Photo
-from manifests.errors import Missing, UserMistake
+from authface_data.images.open import Photo
 from manifests.settings import Captions
+from manifests.support.errors import Missing, UserMistake
 
 QUESTION = "What is shown in this image?"
 # The prompts as the checkpoints' authors give them (documentation of LLaVA-NeXT in transformers).

@@ -11,11 +11,11 @@ from authface_data.captions.server import ANSWERS, ServerStage, forget_answers
 from authface_data.engine import local
 from authface_data.engine.stage import Chain
 from authface_data.faces.stage import lossless
-from authface_data.photo import Photo
-from manifests.errors import DoneInPart, UserMistake
+from authface_data.images.open import Photo
 from manifests.schema import CAPTIONS, VERDICTS
 from manifests.settings import Captions, Server
 from manifests.store import Store
+from manifests.support.errors import DoneInPart, UserMistake
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import tomllib
 
 import pytest
 
+from authface_data.captions.normalise_tags import tags_of
 from authface_data.captions.vocabulary import vocabulary, vocabulary_text
-from authface_data.captions.words import tags_of
 
 PAPER = (
     "Asian Female, Floral Headpiece, Yellow Roses, Neutral Makeup, Black Hair, Close-Up, Serious Expression, Studio Lighting, "

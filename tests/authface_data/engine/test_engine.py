@@ -7,9 +7,9 @@ from stages import Decoded, Measure, Short, no_picture
 
 from authface_data.engine import local
 from authface_data.engine.stage import Chain, fingerprints
-from manifests.errors import UserMistake
 from manifests.schema import SCORES, VERDICTS
 from manifests.store import Store
+from manifests.support.errors import UserMistake
 
 
 def inputs(count=6, **do):

@@ -8,7 +8,7 @@ from ffhq_recipe import psnr, recipe
 from PIL import Image
 
 from authface_data.faces.align import align, align_photo, ffhq_quad, shrink_of, to_crop
-from authface_data.photo import Photo
+from authface_data.images.open import Photo
 
 GOLDEN = [
     (

@@ -11,8 +11,8 @@ from authface_data.faces.detectors import make_detector
 from authface_data.faces.detectors.anchors import anchors
 from authface_data.faces.landmarks import eyes_and_mouth, make_landmarker, predictor_square
 from authface_data.faces.pose import head_pose
-from authface_data.photo import Photo
-from manifests.errors import UserMistake
+from authface_data.images.open import Photo
+from manifests.support.errors import UserMistake
 
 
 @pytest.fixture(scope="module")

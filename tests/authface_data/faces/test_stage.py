@@ -8,7 +8,7 @@ from PIL import Image
 
 from authface_data.engine.stage import Item
 from authface_data.faces.stage import FacesStage
-from authface_data.photo import Photo
+from authface_data.images.open import Photo
 
 
 def crop_of(path, size, crop_format="png"):

@@ -95,7 +95,7 @@ def test_blocks_are_found_through_alignment(photos):
     from PIL import Image
 
     from authface_data.faces.align import align_photo, ffhq_quad
-    from authface_data.photo import Photo
+    from authface_data.images.open import Photo
 
     with Image.open(photographs()["sample6.jpg"]) as opened:
         picture = opened.convert("RGB")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from authface_data.quality import iqa
-from manifests.errors import Missing, UserMistake
+from manifests.support.errors import Missing, UserMistake
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from browser import browser
 from PIL import Image
 
-from authface_data.review import importing
+from authface_data.review import import_table as importing
 from authface_data.review.faces import faces_to_review
 from authface_data.review.sheet import page
 from authface_data.review.table import to_csv

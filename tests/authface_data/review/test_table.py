@@ -9,16 +9,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from authface_data import gates
-from authface_data.review import importing
+from authface_data.review import import_table as importing
 from authface_data.review.faces import faces_to_review
-from authface_data.review.follow import follow_faces
+from authface_data.review.follow_faces import follow_faces
 from authface_data.review.table import SAID, harmless, meant, to_csv
-from manifests.errors import UserMistake
-from manifests.ledger import kept_faces
 from manifests.schema import CAPTIONS, DECISIONS, FACES, PHOTOS
 from manifests.settings import Gate
 from manifests.store import Store
-from manifests.views import training_view
+from manifests.support.errors import UserMistake
+from manifests.training_view import training_view
+from manifests.verdicts import kept_faces
 from manifests.workspace import Workspace
 
 SIZE = Gate(name="size", metric="qsize_px", op=">=", threshold=300)

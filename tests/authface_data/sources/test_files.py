@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from authface_data.sources import authface_hq, ffhq, folder
-from manifests.errors import UserMistake
-from manifests.views import training_view
+from manifests.support.errors import UserMistake
+from manifests.training_view import training_view
 from manifests.workspace import Workspace
 
 

@@ -12,7 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from authface_data.faces.descriptor import SAME_PERSON
 from authface_data.faces.landmarks import eyes_and_mouth
 from authface_train.evaluation.metrics import EQUAL_DB, METRICS, Measures, known
-from manifests.errors import UserMistake
+from manifests.support.errors import UserMistake
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""HTTP: downloads, allowed hosts, retries."""

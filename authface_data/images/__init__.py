@@ -1,0 +1,1 @@
+"""Opening picture files, colour, metadata and location."""

@@ -1,0 +1,1 @@
+"""Licences, credits and the right to be forgotten."""

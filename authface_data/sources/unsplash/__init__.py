@@ -1,0 +1,1 @@
+"""The Unsplash API and the Unsplash data set."""

@@ -1,0 +1,1 @@
+"""What runs during training besides training itself: previews, validation, audits."""

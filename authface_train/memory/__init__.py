@@ -1,0 +1,1 @@
+"""Memory estimation and dry runs."""

@@ -1,0 +1,1 @@
+"""Base models: SDXL, the tiny models, the pixel unshuffle autoencoder."""

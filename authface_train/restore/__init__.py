@@ -1,0 +1,1 @@
+"""Restoring degraded faces and whole photographs with a trained model."""

@@ -1,0 +1,1 @@
+"""The two training stages: the face prior and the restorer."""

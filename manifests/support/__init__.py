@@ -1,0 +1,1 @@
+"""Helpers shared by both halves that are not part of the manifest contract."""
