@@ -2,12 +2,23 @@
 
 import typer
 
-from authface_data.commands import caption, collect, demo, export_captions, filter, hashes, review, rights, tags, workspace
+from authface_data.commands import (
+    caption,
+    collect,
+    demo,
+    export_captions,
+    filter,
+    hashes,
+    review,
+    rights,
+    tags,
+    workspace,
+)
 from authface_train.commands import degrade, evaluate, export, reproduce, restore, study, train
-from manifests.support.console import Commands
+from manifests.support.console import AuthfaceGroup
 
 app = typer.Typer(
-    cls=Commands,
+    cls=AuthfaceGroup,
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
     rich_markup_mode="markdown",

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from manifests.hamming import near_pairs, to_bits
-from manifests.support.errors import UserMistake
-from manifests.verdicts import DUPLICATE_OF
+from manifests.hamming import pairs_within_radius, to_bits
+from manifests.support.errors import UserError
+from manifests.verdicts import DUPLICATE_PREFIX
 from manifests.workspace import Workspace
 
 EXCLUDED_FILE = "excluded-hashes.txt"
@@ -38,7 +38,7 @@ def find_duplicates(photos: pd.DataFrame, radius: int) -> dict[str, Same]:
     rows = [row for row, text in enumerate(hashes) if len(text) == 16]
     bits = to_bits([hashes[row] for row in rows])
     unique, which = np.unique(bits, return_inverse=True)
-    one, other, distances = near_pairs(unique, unique, radius)
+    one, other, distances = pairs_within_radius(unique, unique, radius)
     order = np.argsort(one, kind="stable")
     other, distances = other[order], distances[order]
     begins = np.searchsorted(one[order], np.arange(len(unique) + 1))
@@ -47,19 +47,23 @@ def find_duplicates(photos: pd.DataFrame, radius: int) -> dict[str, Same]:
     kept_of_hash: dict[int, str] = {}
     kept_of_pixels: dict[str, str] = {}
     found: dict[str, Same] = {}
-    for row, (photo_id, pixels) in enumerate(zip(ids, photos["pixel_hash"].fillna(""), strict=True)):
+    for row, (photo_id, pixels) in enumerate(
+        zip(ids, photos["pixel_hash"].fillna(""), strict=True)
+    ):
         if pixels and pixels in kept_of_pixels:
-            found[photo_id] = Same(f"{DUPLICATE_OF}{kept_of_pixels[pixels]}", 0.0)
+            found[photo_id] = Same(f"{DUPLICATE_PREFIX}{kept_of_pixels[pixels]}", 0.0)
             continue
         near: tuple[float, str] | None = None
         if row in number:
             here = slice(begins[number[row]], begins[number[row] + 1])
-            for neighbour, distance in zip(other[here].tolist(), distances[here].tolist(), strict=True):
+            for neighbour, distance in zip(
+                other[here].tolist(), distances[here].tolist(), strict=True
+            ):
                 kept = kept_of_hash.get(neighbour)
                 if kept is not None and (near is None or distance < near[0]):
                     near = float(distance), kept
         if near is not None:
-            found[photo_id] = Same(f"{DUPLICATE_OF}{near[1]}", near[0])
+            found[photo_id] = Same(f"{DUPLICATE_PREFIX}{near[1]}", near[0])
             continue
         if row in number:
             kept_of_hash[number[row]] = photo_id
@@ -79,7 +83,7 @@ class Exclusions:
                 continue
             text = words[0].lower()
             if len(text) not in DIGITS or not all(digit in "0123456789abcdef" for digit in text):
-                raise UserMistake(
+                raise UserError(
                     f"{where}, line {number}: {words[0][:40]!r} is no hash: 16 hex digits of a perceptual hash, 32 of pixels "
                     "or 64 of a file's SHA-256, and after it a name if you like (`authface hashes DIR` writes such a file)"
                 )
@@ -93,7 +97,10 @@ class Exclusions:
         """Those that the workspace keeps."""
         if not workspace.exists(EXCLUDED_FILE):
             return cls([], EXCLUDED_FILE)
-        return cls(workspace.read_bytes(EXCLUDED_FILE).decode().splitlines(), f"{workspace.root}/{EXCLUDED_FILE}")
+        return cls(
+            workspace.read_bytes(EXCLUDED_FILE).decode().splitlines(),
+            f"{workspace.root}/{EXCLUDED_FILE}",
+        )
 
     def find(self, frame: pd.DataFrame, columns: dict[str, str], radius: int) -> dict[str, Same]:
         """Value of the first column -> what excludes it. columns: kind of hash -> the frame's column of it."""
@@ -104,10 +111,14 @@ class Exclusions:
             texts = frame[columns["perceptual"]].fillna("").tolist()
             rows = [row for row, text in enumerate(texts) if len(text) == 16]
             theirs = list(perceptual)
-            mine, others, distances = near_pairs(to_bits([texts[row] for row in rows]), to_bits(theirs), radius)
+            mine, others, distances = pairs_within_radius(
+                to_bits([texts[row] for row in rows]), to_bits(theirs), radius
+            )
             for at in np.argsort(distances, kind="stable"):
                 name = perceptual[theirs[others[at]]]
-                found.setdefault(ids[rows[mine[at]]], Same(f"excluded:{name}", float(distances[at])))
+                found.setdefault(
+                    ids[rows[mine[at]]], Same(f"excluded:{name}", float(distances[at]))
+                )
         for kind in ("pixels", "file"):
             if kind in columns and self.names[kind]:
                 for photo_id, text in zip(ids, frame[columns[kind]].fillna(""), strict=True):
@@ -117,14 +128,18 @@ class Exclusions:
 
 
 def keep_exclusions(workspace: Workspace, file: Path) -> int:
-    """Add a file's hashes to those that the workspace keeps. Returns how many lines are new. Raises UserMistake."""
+    """Add a file's hashes to those that the workspace keeps. Returns how many lines are new. Raises UserError."""
     try:
         lines = file.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserMistake(f"--exclude-hashes {file} cannot be read: {error}") from error
+        raise UserError(f"--exclude-hashes {file} cannot be read: {error}") from error
     if not Exclusions(lines, str(file)):
-        raise UserMistake(f"--exclude-hashes {file} holds no hash")
-    there = workspace.read_bytes(EXCLUDED_FILE).decode().splitlines() if workspace.exists(EXCLUDED_FILE) else []
+        raise UserError(f"--exclude-hashes {file} holds no hash")
+    there = (
+        workspace.read_bytes(EXCLUDED_FILE).decode().splitlines()
+        if workspace.exists(EXCLUDED_FILE)
+        else []
+    )
     known = set(there)
     new = [line for line in dict.fromkeys(lines) if line.strip() and line not in known]
     if new:

@@ -15,7 +15,7 @@ from authface_data.minors import possible_minors
 from manifests.schema import PHOTOS, VERDICTS
 from manifests.settings import Gate
 from manifests.store import Store
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.support.fingerprint import fingerprint
 from manifests.verdicts import ALL_GATES, ANY_FACE, POSSIBLE_MINOR, last_decisions
 from manifests.workspace import Workspace
@@ -27,14 +27,18 @@ RESERVED = {ALL_GATES, ANY_FACE, DUPLICATES, EXCLUSION, POSSIBLE_MINOR, *OF_STAG
 
 
 def check(gates: list[Gate], metrics: list[str]) -> None:
-    """Raises UserMistake for a gate that cannot work: an unknown measurement, a name used twice or reserved."""
+    """Raises UserError for a gate that cannot work: an unknown measurement, a name used twice or reserved."""
     names = [gate.name for gate in gates]
     for gate in gates:
         if names.count(gate.name) > 1 or gate.name in RESERVED or ":" in gate.name:
-            raise UserMistake(f"gate {gate.name!r}: choose another name (it is used twice, reserved, or has a colon)")
+            raise UserError(
+                f"gate {gate.name!r}: choose another name (it is used twice, reserved, or has a colon)"
+            )
         if gate.metric not in metrics and gate.metric not in COLUMNS:
             known = ", ".join([*metrics, *COLUMNS])
-            raise UserMistake(f"gate {gate.name!r} asks for {gate.metric!r}, which is not measured; there are {known}")
+            raise UserError(
+                f"gate {gate.name!r} asks for {gate.metric!r}, which is not measured; there are {known}"
+            )
 
 
 @dataclass
@@ -60,14 +64,18 @@ def decide(workspace: Workspace, gates: list[Gate]) -> Judgement:
     judgement = judge(workspace, gates)
     # Everything but the verdicts of stages is former: gates that are no longer set are too.
     Store(workspace, VERDICTS).compact(
-        lambda part: pc.invert(by_stage(part)), pa.concat_tables(judgement.tables), drops_whole_keys=True
+        lambda part: pc.invert(by_stage(part)),
+        pa.concat_tables(judgement.tables),
+        drops_whole_keys=True,
     )
     return judgement
 
 
 def by_stage(part: pa.Table) -> pa.Array:
     """Which verdicts are a stage's, not a gate's."""
-    return pc.or_(pc.is_in(part["gate"], pa.array(OF_STAGES)), pc.match_substring(part["gate"], ":"))
+    return pc.or_(
+        pc.is_in(part["gate"], pa.array(OF_STAGES)), pc.match_substring(part["gate"], ":")
+    )
 
 
 def judge(workspace: Workspace, gates: list[Gate]) -> Judgement:
@@ -92,7 +100,9 @@ def judge(workspace: Workspace, gates: list[Gate]) -> Judgement:
         _best(judgement, gate)
     mark = fingerprint(gates=[gate.model_dump(exclude_none=True) for gate in gates])
     verdict = _words(np.where(judgement.kept, 0, 1), ["kept", "dropped"])
-    judgement.tables.append(verdicts("face", measured.face_ids, ALL_GATES, verdict, judgement.reasons, None, None, mark))
+    judgement.tables.append(
+        verdicts("face", measured.face_ids, ALL_GATES, verdict, judgement.reasons, None, None, mark)
+    )
     judgement.tables.append(_photos(judgement, mark))
     judgement.tables.append(_flags(workspace, measured))
     return judgement
@@ -103,7 +113,9 @@ def _decided(workspace: Workspace, measured: Measurements) -> np.ndarray:
     last = last_decisions(workspace)
     said = np.zeros(len(measured), int)
     if len(last):
-        rows = pc.index_in(pa.array(last.index, pa.string()), measured.face_ids).to_numpy(zero_copy_only=False)
+        rows = pc.index_in(pa.array(last.index, pa.string()), measured.face_ids).to_numpy(
+            zero_copy_only=False
+        )
         there = np.isfinite(rows.astype(float))
         said[rows[there].astype(int)] = np.where(last[there] == "keep", 1, -1)
     return said
@@ -136,7 +148,9 @@ def _record(
     mark = fingerprint(gate=gate.model_dump(exclude_none=True))
     if len(rows) < len(ids):
         ids = ids.take(pa.array(rows))
-    judgement.tables.append(verdicts("face", ids, gate.name, verdict, reasons, values, threshold, mark))
+    judgement.tables.append(
+        verdicts("face", ids, gate.name, verdict, reasons, values, threshold, mark)
+    )
     every = np.full(len(judgement.kept), -1)
     every[rows] = codes
     _drop(judgement, every >= 0, _words(every, words))
@@ -161,9 +175,17 @@ def _best(judgement: Judgement, gate: Gate) -> None:
     sign = -1.0 if gate.op == ">=" else 1.0
     values = sign * judgement.measured.of(gate.metric)[contend]  # less is better
     known, open_ = np.isfinite(values), decided[contend] == 0
-    names = judgement.measured.face_ids.take(pa.array(contend)).to_numpy(zero_copy_only=False).astype(str)
+    names = (
+        judgement.measured.face_ids.take(pa.array(contend))
+        .to_numpy(zero_copy_only=False)
+        .astype(str)
+    )
     places = max(gate.best - int((decided > 0).sum()), 0)
-    order = [row for row in np.lexsort((names, np.where(known, values, np.inf))) if open_[row] and known[row]]
+    order = [
+        row
+        for row in np.lexsort((names, np.where(known, values, np.inf)))
+        if open_[row] and known[row]
+    ]
     inside = np.zeros(len(contend), bool)
     inside[order[:places]] = True
     cut = values[order[:places][-1]] if order[:places] else np.nan
@@ -176,27 +198,48 @@ def _best(judgement: Judgement, gate: Gate) -> None:
 def _over_the_set(workspace: Workspace, judgement: Judgement) -> None:
     """What is excluded, and duplicates: of photographs, and of the faces in them."""
     radius, measured = workspace.settings.filter.duplicate_radius, judgement.measured
-    photos = Store(workspace, PHOTOS).read_pandas(["photo_id", "sha256", "phash", "pixel_hash", "width", "height"])
+    photos = Store(workspace, PHOTOS).read_pandas(
+        ["photo_id", "sha256", "phash", "pixel_hash", "width", "height"]
+    )
     rows = pc.index_in(measured.photo_ids, pa.array(photos["photo_id"], pa.string()))
-    of_face = pc.fill_null(rows, len(photos)).to_numpy(zero_copy_only=False)  # a face without its photo: one beyond the last
+    of_face = pc.fill_null(rows, len(photos)).to_numpy(
+        zero_copy_only=False
+    )  # a face without its photo: one beyond the last
     passing = judgement.in_the_set
     has_face = np.isin(np.arange(len(photos)), of_face)
     exclusions = Exclusions.of(workspace)
     if exclusions:
-        out = exclusions.find(photos, {"perceptual": "phash", "pixels": "pixel_hash", "file": "sha256"}, radius)
-        crops = pd.DataFrame({"id": measured.face_ids.to_pylist(), "phash": measured.crop_phashes.to_pylist()})
+        out = exclusions.find(
+            photos, {"perceptual": "phash", "pixels": "pixel_hash", "file": "sha256"}, radius
+        )
+        crops = pd.DataFrame(
+            {"id": measured.face_ids.to_pylist(), "phash": measured.crop_phashes.to_pylist()}
+        )
         found = exclusions.find(crops, {"perceptual": "phash"}, radius)
         photo_ids = measured.photo_ids.to_pylist()
-        told = [found.get(face) or out.get(photo) for face, photo in zip(crops["id"], photo_ids, strict=True)]
+        told = [
+            found.get(face) or out.get(photo)
+            for face, photo in zip(crops["id"], photo_ids, strict=True)
+        ]
         passing &= np.array([one is None for one in told], bool)
-        _same(judgement, EXCLUSION, told, photos["photo_id"], [out.get(one) for one in photos["photo_id"]], has_face, radius)
+        _same(
+            judgement,
+            EXCLUSION,
+            told,
+            photos["photo_id"],
+            [out.get(one) for one in photos["photo_id"]],
+            has_face,
+            radius,
+        )
     ranked = photos.assign(passes=False, sharp=np.nan, pixels=photos["width"] * photos["height"])
     if len(measured):
         ranked["passes"] = np.bincount(of_face, passing, len(photos) + 1)[:-1] > 0
         sharp = np.full(len(photos) + 1, -np.inf)
         np.maximum.at(sharp, of_face, np.nan_to_num(measured.of("sharpness"), nan=-np.inf))
         ranked["sharp"] = sharp[:-1]
-    ranked = ranked.sort_values(["passes", "pixels", "sharp", "photo_id"], ascending=[False, False, False, True])
+    ranked = ranked.sort_values(
+        ["passes", "pixels", "sharp", "photo_id"], ascending=[False, False, False, True]
+    )
     same = find_duplicates(ranked, radius)
     of_photos = [same.get(one) for one in photos["photo_id"]]
     beyond = [*of_photos, None]
@@ -225,7 +268,9 @@ def _same(
         words = pa.array([one.reason if one else None for one in told], pa.string())
         distance = np.array([one.distance if one else np.nan for one in told], float)
         verdict = _words(drops.astype(int), ["kept", "dropped"])
-        judgement.tables.append(verdicts(subject, ids, gate, verdict, words, distance, float(radius), mark))
+        judgement.tables.append(
+            verdicts(subject, ids, gate, verdict, words, distance, float(radius), mark)
+        )
         if subject == "face":
             _drop(judgement, drops, words)
 
@@ -239,17 +284,26 @@ def _photos(judgement: Judgement, mark: str) -> pa.Table:
     lost = np.flatnonzero(counts[codes] == 0)
     for row, words in zip(lost, judgement.reasons.take(pa.array(lost)).to_pylist(), strict=True):
         why.setdefault(codes[row], []).append(words)
-    reasons = pa.array([" | ".join(why[code]) if code in why else None for code in range(len(counts))], pa.string())
+    reasons = pa.array(
+        [" | ".join(why[code]) if code in why else None for code in range(len(counts))], pa.string()
+    )
     verdict = _words((counts == 0).astype(int), ["kept", "dropped"])
-    return verdicts("photo", photos.dictionary, ANY_FACE, verdict, reasons, counts.astype(float), 1.0, mark)
+    return verdicts(
+        "photo", photos.dictionary, ANY_FACE, verdict, reasons, counts.astype(float), 1.0, mark
+    )
 
 
 def _flags(workspace: Workspace, measured: Measurements) -> pa.Table:
     """Faces that people should look at before they are used: kept as they are, with a reason."""
     flags = possible_minors(workspace, measured)
-    kept, reasons = pa.array(["kept"] * len(flags), pa.string()), pa.array(list(flags.values()), pa.string())
+    kept, reasons = (
+        pa.array(["kept"] * len(flags), pa.string()),
+        pa.array(list(flags.values()), pa.string()),
+    )
     ids = pa.array(list(flags), pa.string())
-    return verdicts("face", ids, POSSIBLE_MINOR, kept, reasons, None, None, fingerprint(gate=POSSIBLE_MINOR))
+    return verdicts(
+        "face", ids, POSSIBLE_MINOR, kept, reasons, None, None, fingerprint(gate=POSSIBLE_MINOR)
+    )
 
 
 def _words(codes: np.ndarray, words: list[str]) -> pa.Array:
@@ -277,9 +331,13 @@ def verdicts(
         "gate": pa.repeat(gate, count),
         "verdict": verdict,
         "reason": reasons,
-        "value": pa.nulls(count, pa.float64()) if values is None else pa.array(values, pa.float64(), from_pandas=True),
+        "value": pa.nulls(count, pa.float64())
+        if values is None
+        else pa.array(values, pa.float64(), from_pandas=True),
         "threshold": pa.array(
-            [threshold] * count if threshold is None else np.full(count, threshold), pa.float64(), from_pandas=True
+            [threshold] * count if threshold is None else np.full(count, threshold),
+            pa.float64(),
+            from_pandas=True,
         ),
         "fingerprint": pa.repeat(mark, count),
         "created_at": pa.repeat(now, count),

@@ -13,7 +13,11 @@ from manifests.schema import FACES, SCORES
 from manifests.store import Store
 from manifests.workspace import Workspace
 
-OF_FACES = [name for name, kind in FACES.columns if pt.is_floating(kind) or pt.is_integer(kind) or pt.is_boolean(kind)]
+OF_FACES = [
+    name
+    for name, kind in FACES.columns
+    if pt.is_floating(kind) or pt.is_integer(kind) or pt.is_boolean(kind)
+]
 # Of the faces found in a photograph: how many there are, and which this is by size, 1 the largest.
 OF_PHOTO = ["faces_in_photo", "rank_in_photo"]
 COLUMNS = [*OF_FACES, *OF_PHOTO]
@@ -41,14 +45,21 @@ class Measurements:
 def measurements(workspace: Workspace) -> Measurements:
     """Read them."""
     faces = Store(workspace, FACES).read(["face_id", "photo_id", "crop_phash", *OF_FACES])
-    face_ids, photo_ids, phashes = (_flat(faces[name]) for name in ("face_id", "photo_id", "crop_phash"))
+    face_ids, photo_ids, phashes = (
+        _flat(faces[name]) for name in ("face_id", "photo_id", "crop_phash")
+    )
     values = {name: _numbers(_flat(faces[name])) for name in OF_FACES}
     codes = photo_ids.dictionary_encode().indices.to_numpy(zero_copy_only=False)
-    values["faces_in_photo"] = np.bincount(codes)[codes].astype(float) if len(codes) else np.zeros(0)
+    values["faces_in_photo"] = (
+        np.bincount(codes)[codes].astype(float) if len(codes) else np.zeros(0)
+    )
     values["rank_in_photo"] = _ranks(codes, values["qsize_px"])
     scores = Store(workspace, SCORES).read(["face_id", "metric", "value"])
     metric = _flat(scores["metric"]).dictionary_encode()
-    rows, numbers = _numbers(pc.index_in(_flat(scores["face_id"]), face_ids)), _numbers(_flat(scores["value"]))
+    rows, numbers = (
+        _numbers(pc.index_in(_flat(scores["face_id"]), face_ids)),
+        _numbers(_flat(scores["value"])),
+    )
     which, metrics = metric.indices.to_numpy(zero_copy_only=False), metric.dictionary.to_pylist()
     for code, name in enumerate(metrics):
         chosen = (which == code) & np.isfinite(rows)

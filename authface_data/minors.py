@@ -54,15 +54,26 @@ def word_of_childhood(text: str | None) -> str | None:
 def possible_minors(workspace: Workspace, measured: Measurements) -> dict[str, str]:
     """face_id -> why it should be looked at."""
     photos = Store(workspace, PHOTOS).read(["photo_id", "description", "note", "source_tags"])
-    said = pc.or_(pc.or_(pc.is_valid(photos["description"]), pc.is_valid(photos["note"])), pc.is_valid(photos["source_tags"]))
+    said = pc.or_(
+        pc.or_(pc.is_valid(photos["description"]), pc.is_valid(photos["note"])),
+        pc.is_valid(photos["source_tags"]),
+    )
     of_photos = {}
     for row in photos.filter(said).to_pylist():
         for place in ("description", "note", "source_tags"):
             texts = row[place] if place == "source_tags" else [row[place]]
-            if word := next((word for text in texts or [] if (word := word_of_childhood(text))), None):
-                of_photos[row["photo_id"]] = f"look: {word!r} in the photograph's {place.replace('_', ' ')}"
+            if word := next(
+                (word for text in texts or [] if (word := word_of_childhood(text))), None
+            ):
+                of_photos[row["photo_id"]] = (
+                    f"look: {word!r} in the photograph's {place.replace('_', ' ')}"
+                )
                 break
-    captions = Store(workspace, CAPTIONS).read(["face_id", "captioner", "semantic_tags", "raw_answers"]).to_pylist()
+    captions = (
+        Store(workspace, CAPTIONS)
+        .read(["face_id", "captioner", "semantic_tags", "raw_answers"])
+        .to_pylist()
+    )
     if not of_photos and not captions:
         return {}
     photo_of = dict(zip(measured.face_ids.to_pylist(), measured.photo_ids.to_pylist(), strict=True))

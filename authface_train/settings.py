@@ -35,7 +35,9 @@ class TrainSettings(Section):
     """How the learning rate goes on after the warm-up; `cosine` falls to 0 at the last step."""
     warmup_steps: int = Field(0, ge=0)
     """Steps over which the learning rate rises from 0."""
-    optimiser: Literal["adamw", "adamw-8bit", "adamw-8bit-bf16"] = Field("adamw", json_schema_extra=PAPER)
+    optimiser: Literal["adamw", "adamw-8bit", "adamw-8bit-bf16"] = Field(
+        "adamw", json_schema_extra=PAPER
+    )
     """`adamw-8bit` (bitsandbytes) keeps the moments in 8 bits; `adamw-8bit-bf16` (torchao) the weights in bf16 too, and rounds
     stochastically, since at 5e-7 plain rounding would lose every update."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
@@ -83,9 +85,13 @@ class TrainSettings(Section):
     @model_validator(mode="after")
     def _go_together(self) -> TrainSettings:
         if self.step_in_backward and (self.clip_norm or self.mixed_precision == "fp16"):
-            raise ValueError("step_in_backward never has all gradients at once: it goes with clip_norm=0, and not with fp16")
+            raise ValueError(
+                "step_in_backward never has all gradients at once: it goes with clip_norm=0, and not with fp16"
+            )
         if self.optimiser == "adamw-8bit-bf16" and self.mixed_precision != "bf16":
-            raise ValueError("optimiser adamw-8bit-bf16 keeps the weights in bf16: it goes with mixed_precision=bf16")
+            raise ValueError(
+                "optimiser adamw-8bit-bf16 keeps the weights in bf16: it goes with mixed_precision=bf16"
+            )
         return self
 
 
@@ -111,7 +117,9 @@ class PriorSettings(TrainSettings):
 
     base: str = Field(json_schema_extra=PAPER)
     """SDXL to start from: hub id or folder; `tiny` builds a random one."""
-    tags: Literal["none", "semantic", "photographic", "both"] = Field("both", json_schema_extra=PAPER)
+    tags: Literal["none", "semantic", "photographic", "both"] = Field(
+        "both", json_schema_extra=PAPER
+    )
     """Which families of tags make the captions."""
     tag_order: Literal["fixed", "shuffled"] = "fixed"
     """Whether a caption's tags are shuffled."""
@@ -199,11 +207,16 @@ class RestorerSettings(TrainSettings):
     @model_validator(mode="after")
     def _has_what_it_takes(self) -> RestorerSettings:
         if self.step_in_backward:
-            raise ValueError("step_in_backward is for train-prior: the facial loss needs the whole gradient first")
+            raise ValueError(
+                "step_in_backward is for train-prior: the facial loss needs the whole gradient first"
+            )
         return self
 
 
-STAGES: dict[str, type[PriorSettings] | type[RestorerSettings]] = {"prior": PriorSettings, "restorer": RestorerSettings}
+STAGES: dict[str, type[PriorSettings] | type[RestorerSettings]] = {
+    "prior": PriorSettings,
+    "restorer": RestorerSettings,
+}
 # Settings that may change between a run and its resumption: they do not change what is computed at a step.
 FREE_ON_RESUME = {"steps", "workers", "gradient_checkpointing", "checkpoint_every", "keep_checkpoints", "spike", "wandb",
                   "ema_device", "exact_resume"}  # fmt: skip

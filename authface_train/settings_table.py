@@ -23,12 +23,20 @@ def table(stage: str) -> str:
     lines = ["| setting | in `paper` | whose | what it is |", "|---|---|---|---|"]
     paper = load_preset(stage, "paper", [])
     for name, field, value in _fields(STAGES[stage], paper, ""):
-        whose = (field.json_schema_extra or {}).get("whose", "ours") if not callable(field.json_schema_extra) else "ours"
-        lines.append(f"| `{name}` | {_shown(value)} | {whose} | {' '.join((field.description or '').split())} |")
+        whose = (
+            (field.json_schema_extra or {}).get("whose", "ours")
+            if not callable(field.json_schema_extra)
+            else "ours"
+        )
+        lines.append(
+            f"| `{name}` | {_shown(value)} | {whose} | {' '.join((field.description or '').split())} |"
+        )
     return "\n".join(lines)
 
 
-def _fields(kind: type[BaseModel], values: BaseModel, prefix: str) -> Iterator[tuple[str, FieldInfo, object]]:
+def _fields(
+    kind: type[BaseModel], values: BaseModel, prefix: str
+) -> Iterator[tuple[str, FieldInfo, object]]:
     for name, field in kind.model_fields.items():
         value = getattr(values, name)
         if isinstance(value, BaseModel):

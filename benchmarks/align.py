@@ -55,7 +55,9 @@ def main() -> None:
     options = parser.parse_args()
     keep_memory()
     data = big_jpeg()
-    print(f"{WIDTH} x {HEIGHT} px, {len(data) / 1e6:.1f} MB, crops of {options.size}, {os.cpu_count()} cores")
+    print(
+        f"{WIDTH} x {HEIGHT} px, {len(data) / 1e6:.1f} MB, crops of {options.size}, {os.cpu_count()} cores"
+    )
     for side in QUADS_PX:
         quad, ours, theirs = quad_of(side), [], []
         for _ in range(options.repeat):
@@ -67,7 +69,9 @@ def main() -> None:
             ours.append(time.perf_counter() - started)
         alike = psnr(crop.pixels, reference)
         fast, slow = np.median(ours), np.median(theirs)
-        print(f"quad {side} px: recipe {slow:.3f} s, authface {fast:.3f} s, {slow / fast:.1f} times faster, {alike:.1f} dB")
+        print(
+            f"quad {side} px: recipe {slow:.3f} s, authface {fast:.3f} s, {slow / fast:.1f} times faster, {alike:.1f} dB"
+        )
 
 
 if __name__ == "__main__":

@@ -39,12 +39,16 @@ def main() -> None:
         clean = [score(crop) for crop in faces]
         each = (time.perf_counter() - started) / len(faces)
         hard = [score(kind(crop)) for crop in faces for kind in (at_night, in_soft_light)]
-        print(f"{name}: clean {np.median(clean):.2f}, lowest {min(clean):.2f}; {1000 * each:.1f} ms a face")
+        print(
+            f"{name}: clean {np.median(clean):.2f}, lowest {min(clean):.2f}; {1000 * each:.1f} ms a face"
+        )
         for spoil, degrees in kinds:
             told = []
             for degree in degrees:
                 spoilt = [score(spoil(crop, degree)) for crop in faces]
-                told.append(f"{degree:g}: {np.median(spoilt):.2f}, AUC {separation(spoilt, [*clean, *hard]):.3f}")
+                told.append(
+                    f"{degree:g}: {np.median(spoilt):.2f}, AUC {separation(spoilt, [*clean, *hard]):.3f}"
+                )
             print(f"  {spoil.__name__} " + "; ".join(told))
 
 

@@ -28,7 +28,11 @@ LABELS = ROOT / "tests" / "authface_data" / "captions" / "labels.csv"
 # What of a label's column a tag claims.
 CLAIMS = {
     "framing": {"close-up": "close-up", "head and shoulders": "head and shoulders"},
-    "view": {"front view": "front", "three-quarter view": "three-quarter", "profile view": "profile"},
+    "view": {
+        "front view": "front",
+        "three-quarter view": "three-quarter",
+        "profile view": "profile",
+    },
     "tilt": {"chin up": "up", "chin down": "down"},
     "gaze": {"direct gaze": "camera", "looking away": "away"},
     "light": {"key light left": "left", "key light right": "right", "even light": "even"},
@@ -71,13 +75,23 @@ def judged() -> Iterator[Judged]:
             for fact in measure(face.row, face.crop):
                 if column := column_of.get(fact.tag):
                     right = CLAIMS[column][fact.tag] in row[column].split("/")
-                    yield Judged(face.photo, face.place, row["half"], column, fact.tag, fact.confidence >= SURE, right)
+                    yield Judged(
+                        face.photo,
+                        face.place,
+                        row["half"],
+                        column,
+                        fact.tag,
+                        fact.confidence >= SURE,
+                        right,
+                    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sheet", type=Path, help="the picture to write")
-    parser.add_argument("--table", action="store_true", help="every face with its tags, as Markdown")
+    parser.add_argument(
+        "--table", action="store_true", help="every face with its tags, as Markdown"
+    )
     parser.add_argument("--half", choices=["tuned", "kept aside"], help="only one half")
     asked = parser.parse_args()
     if asked.table:
@@ -86,7 +100,11 @@ def main() -> None:
     told = [one for one in judged() if asked.half in (None, one.half)]
     halves = ("tuned", "kept aside") if asked.half is None else (asked.half,)
     with LABELS.open() as file:
-        count = {half: sum(row["half"] == half for row in csv.DictReader(file)) for half in halves if not file.seek(0)}
+        count = {
+            half: sum(row["half"] == half for row in csv.DictReader(file))
+            for half in halves
+            if not file.seek(0)
+        }
     for half in halves:
         print(f"{half}: {count[half]} faces")
         rows: dict[str, list[Judged]] = defaultdict(list)
@@ -118,9 +136,13 @@ def _table() -> None:
         halves = {(row["photo"], int(row["face"])): row["half"] for row in csv.DictReader(file)}
     print("| photograph | face | half | tags |\n|---|---|---|---|")
     for face in found_faces():
-        tags = [fact.tag for fact in measure(face.row, face.crop) if fact.tag != "colour photograph"]
+        tags = [
+            fact.tag for fact in measure(face.row, face.crop) if fact.tag != "colour photograph"
+        ]
         shown = [f"~~{tag}~~" if (face.photo, face.place, tag) in wrong else tag for tag in tags]
-        print(f"| {face.photo} | {face.place + 1} | {halves[face.photo, face.place]} | {', '.join(shown)} |")
+        print(
+            f"| {face.photo} | {face.place + 1} | {halves[face.photo, face.place]} | {', '.join(shown)} |"
+        )
 
 
 def _draw(path: Path) -> None:
@@ -133,12 +155,17 @@ def _draw(path: Path) -> None:
 
     side, columns, text = 256, 4, 190
     faces, font = found_faces(), ImageFont.load_default(size=15)
-    sheet = Image.new("RGB", (columns * (side + 8), -(-len(faces) // columns) * (side + text)), "#16181c")
+    sheet = Image.new(
+        "RGB", (columns * (side + 8), -(-len(faces) // columns) * (side + text)), "#16181c"
+    )
     pen = ImageDraw.Draw(sheet)
     for number, face in enumerate(faces):
         x, y = number % columns * (side + 8), number // columns * (side + text)
         sheet.paste(Image.fromarray(face.crop).resize((side, side)), (x, y))
-        tags = ", ".join(f"{fact.tag} .{round(100 * fact.confidence):02d}" for fact in measure(face.row, face.crop))
+        tags = ", ".join(
+            f"{fact.tag} .{round(100 * fact.confidence):02d}"
+            for fact in measure(face.row, face.crop)
+        )
         lines = textwrap.wrap(f"{face.photo} #{face.place}: {tags}".replace(".100", "1"), 36)
         pen.multiline_text((x, y + side + 2), "\n".join(lines), fill="#e8e6e3", font=font)
     sheet.save(path)

@@ -28,14 +28,19 @@ from skimage import data  # noqa: E402
 from torchvision.transforms import functional as jitter  # noqa: E402
 
 from authface_train.data.blur import blur_and_resize, gaussian_kernel  # noqa: E402
-from authface_train.data.degradation import PRESETS, Drawn, degrade, draw  # noqa: E402
+from authface_train.data.degradation import PRESETS, DegradationParams, degrade, draw  # noqa: E402
 
 DRAWS = 100
 
 
-def shrunk(image: np.ndarray, drawn: Drawn) -> np.ndarray:
+def shrunk(image: np.ndarray, drawn: DegradationParams) -> np.ndarray:
     """The recipe up to the noise."""
-    blurred = cv2.filter2D(image, -1, gaussian_kernel(drawn.sigmas_px, drawn.turn_rad), borderType=cv2.BORDER_REFLECT_101)
+    blurred = cv2.filter2D(
+        image,
+        -1,
+        gaussian_kernel(drawn.sigmas_px, drawn.turn_rad),
+        borderType=cv2.BORDER_REFLECT_101,
+    )
     height, width = image.shape[:2]
     return np.asarray(
         cv2.resize(
@@ -44,12 +49,20 @@ def shrunk(image: np.ndarray, drawn: Drawn) -> np.ndarray:
     )  # fmt: skip
 
 
-def plain(picture: np.ndarray, drawn: Drawn) -> np.ndarray:
+def plain(picture: np.ndarray, drawn: DegradationParams) -> np.ndarray:
     """The recipe, step by step."""
     image = shrunk(picture.astype(np.float32) / 255, drawn)
-    noise = np.random.default_rng(drawn.noise_seed).standard_normal(image.shape, np.float32).astype(np.float64)
+    noise = (
+        np.random.default_rng(drawn.noise_seed)
+        .standard_normal(image.shape, np.float32)
+        .astype(np.float64)
+    )
     image = np.clip(image + noise * drawn.noise / 255, 0, 1)
-    _, coded = cv2.imencode(".jpg", np.rint(image[..., ::-1] * 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, drawn.jpeg])
+    _, coded = cv2.imencode(
+        ".jpg",
+        np.rint(image[..., ::-1] * 255).astype(np.uint8),
+        [cv2.IMWRITE_JPEG_QUALITY, drawn.jpeg],
+    )
     image = np.float32(cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1]) / 255
     image = cv2.resize(image, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     if drawn.shift:
@@ -58,13 +71,20 @@ def plain(picture: np.ndarray, drawn: Drawn) -> np.ndarray:
         image = np.tile(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], [1, 1, 3])
     tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     if drawn.jitter:
-        steps = (jitter.adjust_brightness, jitter.adjust_contrast, jitter.adjust_saturation, jitter.adjust_hue)
+        steps = (
+            jitter.adjust_brightness,
+            jitter.adjust_contrast,
+            jitter.adjust_saturation,
+            jitter.adjust_hue,
+        )
         for number in drawn.jitter_order:
             tensor = steps[number](tensor, drawn.jitter[number])
     return (torch.clamp((tensor * 255).round(), 0, 255) / 255).permute(1, 2, 0).numpy()
 
 
-def milliseconds(work: Callable[[Drawn], object], draws: list[Drawn]) -> float:
+def milliseconds(
+    work: Callable[[DegradationParams], object], draws: list[DegradationParams]
+) -> float:
     began = time.perf_counter()
     for drawn in draws:
         work(drawn)
@@ -72,7 +92,9 @@ def milliseconds(work: Callable[[Drawn], object], draws: list[Drawn]) -> float:
 
 
 def decibels(one: np.ndarray, other: np.ndarray) -> float:
-    return float(10 * np.log10(1 / max(float(np.mean((one.astype(np.float64) - other) ** 2)), 1e-12)))
+    return float(
+        10 * np.log10(1 / max(float(np.mean((one.astype(np.float64) - other) ** 2)), 1e-12))
+    )
 
 
 def basicsr_line(image: np.ndarray) -> str:
@@ -84,10 +106,14 @@ def basicsr_line(image: np.ndarray) -> str:
     rng_draws = 30
     began = time.perf_counter()
     for _ in range(rng_draws):
-        kernel = degradations.random_mixed_kernels(["iso", "aniso"], [0.5, 0.5], 41, [0.1, 10], [0.1, 10], [-np.pi, np.pi])
+        kernel = degradations.random_mixed_kernels(
+            ["iso", "aniso"], [0.5, 0.5], 41, [0.1, 10], [0.1, 10], [-np.pi, np.pi]
+        )
         made = cv2.filter2D(image, -1, kernel)
         factor = np.random.uniform(0.8, 8)
-        made = cv2.resize(made, (int(512 // factor), int(512 // factor)), interpolation=cv2.INTER_LINEAR)
+        made = cv2.resize(
+            made, (int(512 // factor), int(512 // factor)), interpolation=cv2.INTER_LINEAR
+        )
         made = degradations.random_add_gaussian_noise(made, [0, 20])
         made = degradations.random_add_jpg_compression(made, [60, 100])
         cv2.resize(made, (512, 512), interpolation=cv2.INTER_LINEAR)
@@ -99,7 +125,9 @@ def main() -> None:
     torch.set_num_threads(1)
     picture = data.astronaut()
     image = picture.astype(np.float32) / 255
-    print(f"{platform.processor() or platform.machine()}, one core, OpenCV {cv2.__version__}, numpy {np.__version__}")
+    print(
+        f"{platform.processor() or platform.machine()}, one core, OpenCV {cv2.__version__}, numpy {np.__version__}"
+    )
     print("preset             plain     ours   ratio   least dB before noise   least dB after JPEG")
     for name, ranges in PRESETS.items():
         rng = np.random.default_rng(0)
@@ -108,7 +136,10 @@ def main() -> None:
         for part in range(4):  # in turns, so that what else the machine does meets both
             own = draws[part::4]
             rounds.append(
-                (milliseconds(lambda one: plain(picture, one), own), milliseconds(lambda one: degrade(picture, one), own))
+                (
+                    milliseconds(lambda one: plain(picture, one), own),
+                    milliseconds(lambda one: degrade(picture, one), own),
+                )
             )
         slow, fast = (sum(one[which] for one in rounds) / len(rounds) for which in (0, 1))
         before, after = [], []
@@ -118,7 +149,9 @@ def main() -> None:
             before.append(decibels(blur_and_resize(image, kernel, *whole.shape[1::-1]), whole))
             no_colour = replace(drawn, shift=None, jitter=None, grey=False, rounded=True)
             after.append(decibels(degrade(picture, no_colour), plain(picture, no_colour)))
-        print(f"{name:16} {slow:5.1f} ms {fast:5.1f} ms  {slow / fast:5.2f}   {min(before):21.1f}   {min(after):19.1f}")
+        print(
+            f"{name:16} {slow:5.1f} ms {fast:5.1f} ms  {slow / fast:5.2f}   {min(before):21.1f}   {min(after):19.1f}"
+        )
     print(basicsr_line(image))
 
 

@@ -37,7 +37,10 @@ def in_frame(picture: np.ndarray, box: np.ndarray, share: float) -> Photo:
     scale = FRAME_PX * share / float((box[2:] - box[:2]).max())
     centre = (box[:2] + box[2:]) / 2
     if scale < 1:
-        picture, centre = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), centre * scale
+        picture, centre = (
+            cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA),
+            centre * scale,
+        )
         scale = 1.0
     shift = FRAME_PX / 2 - centre * scale
     matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
@@ -54,13 +57,18 @@ def main() -> None:
     for path in photographs().values():
         if path.suffix in (".jpg", ".png", ".ppm"):
             photo = Photo(path.read_bytes)
-            faces += [(photo.pixels(), face.box_px) for face in detect(detector, [photo], 1920, 0.9)[0]]
+            faces += [
+                (photo.pixels(), face.box_px) for face in detect(detector, [photo], 1920, 0.9)[0]
+            ]
     print(f"{len(faces)} faces, retinaface-mobile, long side 1920 px and a third of that")
     for share in SHARES:
         found = 0
         for picture, box in faces:
             for one in detect(detector, [in_frame(picture, box, share)], 1920, 0.7)[0]:
-                centre, side = (one.box_px[:2] + one.box_px[2:]) / 2, float((one.box_px[2:] - one.box_px[:2]).max())
+                centre, side = (
+                    (one.box_px[:2] + one.box_px[2:]) / 2,
+                    float((one.box_px[2:] - one.box_px[:2]).max()),
+                )
                 near = np.abs(centre - FRAME_PX / 2).max() < 0.35 * share * FRAME_PX
                 if near and 0.6 < side / (share * FRAME_PX) < 1.6:
                     found += 1

@@ -54,8 +54,12 @@ def make_images(folder: Path, count: int) -> int:
     total = 0
     for number in range(count):
         small = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
-        image = np.asarray(Image.fromarray(small).resize((1920, 1280), Image.Resampling.BICUBIC), np.int16)
-        image = np.clip(image + rng.normal(0, 6, image.shape[:2])[..., None], 0, 255).astype(np.uint8)
+        image = np.asarray(
+            Image.fromarray(small).resize((1920, 1280), Image.Resampling.BICUBIC), np.int16
+        )
+        image = np.clip(image + rng.normal(0, 6, image.shape[:2])[..., None], 0, 255).astype(
+            np.uint8
+        )
         out = io.BytesIO()
         Image.fromarray(image).save(out, "JPEG", quality=85)
         (folder / f"{number:05d}.jpg").write_bytes(out.getvalue())
@@ -69,7 +73,9 @@ def img2dataset() -> Path:
     command = environment / "bin" / "img2dataset"
     if not command.exists():
         subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-        subprocess.run([environment / "bin" / "pip", "install", "--quiet", "img2dataset"], check=True)
+        subprocess.run(
+            [environment / "bin" / "pip", "install", "--quiet", "img2dataset"], check=True
+        )
     return command
 
 
@@ -106,12 +112,24 @@ def run_ours(base: str, count: int, work: Path) -> float:
     rows += [f"img{number:08d}\t{base}/{number:05d}.jpg\t1920\t1280" for number in range(count)]
     (table / "photos.tsv000").write_text("\n".join(rows) + "\n")
     authface = [sys.executable, "-P", "-m", "cli"]
-    subprocess.run([*authface, "init", root, "--preset", "embedded"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [*authface, "init", root, "--preset", "embedded"], check=True, stdout=subprocess.DEVNULL
+    )
     settings = (root / "authface.toml").read_text()
     ours = f'[collect]\nallowed_hosts = ["127.0.0.1"]\nper_host = {CONNECTIONS}\n\n'
     (root / "authface.toml").write_text(settings.replace("[filter]", f"{ours}[filter]", 1))
     started = time.monotonic()
-    words = ["collect", "-w", root, "--source", "unsplash-dataset", "--path", table, "--workers", PROCESSES]
+    words = [
+        "collect",
+        "-w",
+        root,
+        "--source",
+        "unsplash-dataset",
+        "--path",
+        table,
+        "--workers",
+        PROCESSES,
+    ]
     subprocess.run([*authface, *map(str, words)], check=True, stdout=subprocess.DEVNULL)
     seconds = time.monotonic() - started
     got = len(list((root / "photos").iterdir()))
@@ -134,12 +152,18 @@ def main() -> None:
         server = multiprocessing.Process(target=serve, args=(folder, port), daemon=True)
         server.start()
         base = f"http://127.0.0.1:{port.get()}"
-        print(f"{options.images} JPEGs of 1920 x 1280, {total / options.images / 1e3:.0f} kB each; {os.cpu_count()} cores")
+        print(
+            f"{options.images} JPEGs of 1920 x 1280, {total / options.images / 1e3:.0f} kB each; {os.cpu_count()} cores"
+        )
         ours, theirs = [], []
-        for number in range(options.rounds):  # in turn, so that whatever else the machine does falls on both
+        for number in range(
+            options.rounds
+        ):  # in turn, so that whatever else the machine does falls on both
             theirs.append(run_theirs(base, options.images, work))
             ours.append(run_ours(base, options.images, work))
-            print(f"round {number + 1}: authface {ours[-1]:.1f} images/s, img2dataset {theirs[-1]:.1f} images/s")
+            print(
+                f"round {number + 1}: authface {ours[-1]:.1f} images/s, img2dataset {theirs[-1]:.1f} images/s"
+            )
         server.terminate()
     a, b = statistics.median(ours), statistics.median(theirs)
     print(f"median: authface {a:.1f} images/s, img2dataset {b:.1f} images/s, ratio {a / b:.2f}")

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from manifests.hamming import near_pairs
+from manifests.hamming import pairs_within_radius
 
 
 def main() -> None:
@@ -27,14 +27,16 @@ def main() -> None:
         for twin in twins[: len(twins) // 2 * 2].reshape(-1, 2):
             hashes[twin[1]] = hashes[twin[0]] ^ np.uint64(1 << int(rng.integers(0, 64)))
         started = time.monotonic()
-        one, other, _ = near_pairs(hashes, hashes, radius)
+        one, other, _ = pairs_within_radius(hashes, hashes, radius)
         seconds = time.monotonic() - started
         sample = rng.choice(count, 200, replace=False)
         brute = sum(int((np.bitwise_count(hashes ^ hashes[row]) <= radius).sum()) for row in sample)
         ours = int(np.isin(one, sample).sum())
         assert ours == brute, f"{ours} pairs of the sample instead of {brute}"
         pairs = int((one < other).sum())
-        print(f"{count:>9,} hashes, radius {radius}: {seconds:6.2f} s, {pairs:,} pairs ({os.cpu_count()} cores)")
+        print(
+            f"{count:>9,} hashes, radius {radius}: {seconds:6.2f} s, {pairs:,} pairs ({os.cpu_count()} cores)"
+        )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ def recipe(image: Image.Image, quad: np.ndarray, size: int) -> Image.Image:
     shrink = int(np.floor(qsize / size * 0.5))
     if shrink > 1:
         image = image.resize(
-            (int(np.rint(image.width / shrink)), int(np.rint(image.height / shrink))), Image.Resampling.LANCZOS
+            (int(np.rint(image.width / shrink)), int(np.rint(image.height / shrink))),
+            Image.Resampling.LANCZOS,
         )
         quad, qsize = quad / shrink, qsize / shrink
     border = max(int(np.rint(qsize * 0.1)), 3)
@@ -43,14 +44,20 @@ def recipe(image: Image.Image, quad: np.ndarray, size: int) -> Image.Image:
             1.0 - np.minimum(np.float32(y) / pad[1], np.float32(h - 1 - y) / pad[3]),
         )
         blur = qsize * 0.02
-        pixels += (ndimage.gaussian_filter(pixels, [blur, blur, 0]) - pixels) * np.clip(mask * 3.0 + 1.0, 0.0, 1.0)
+        pixels += (ndimage.gaussian_filter(pixels, [blur, blur, 0]) - pixels) * np.clip(
+            mask * 3.0 + 1.0, 0.0, 1.0
+        )
         pixels += (np.median(pixels, axis=(0, 1)) - pixels) * np.clip(mask, 0.0, 1.0)
         image = Image.fromarray(np.uint8(np.clip(np.rint(pixels), 0, 255)), "RGB")
         quad = quad + pad[:2]
-    big = image.transform((4096, 4096), Image.Transform.QUAD, (quad + 0.5).flatten(), Image.Resampling.BILINEAR)
+    big = image.transform(
+        (4096, 4096), Image.Transform.QUAD, (quad + 0.5).flatten(), Image.Resampling.BILINEAR
+    )
     return big.resize((size, size), Image.Resampling.LANCZOS)
 
 
 def psnr(a, b) -> float:
     """dB between two 8-bit pictures."""
-    return float(10 * np.log10(255**2 / np.mean((np.asarray(a, float) - np.asarray(b, float)) ** 2)))
+    return float(
+        10 * np.log10(255**2 / np.mean((np.asarray(a, float) - np.asarray(b, float)) ** 2))
+    )

@@ -52,7 +52,9 @@ def reconstruction_db(vae: Any, faces: Faces) -> float:
     rows = faces.rows[faces.rows["split"].isin(HELD_OUT)]
     root = Path(faces.workspace.root)
     pictures = [Image.open(root / path).convert("RGB") for path in rows["crop_path"]]
-    clean = as_tensor([np.asarray(one.resize((SIZE_PX, SIZE_PX), Image.Resampling.LANCZOS)) for one in pictures])
+    clean = as_tensor(
+        [np.asarray(one.resize((SIZE_PX, SIZE_PX), Image.Resampling.LANCZOS)) for one in pictures]
+    )
     return float(psnr(vae.decode(vae.encode(clean).latent_dist.mean).sample, clean).mean())
 
 
@@ -70,7 +72,10 @@ def picture(run_folder: Path, file: Path) -> None:
     shown = sorted({0, steps[at // 2], steps[at]})
     figure = plt.figure(figsize=(11, 4.2), dpi=110)
     axes = figure.add_axes((0.08, 0.13, 0.38, 0.8))
-    for name, label in (("training_loss", "training people"), ("held_out_loss", "people never seen")):
+    for name, label in (
+        ("training_loss", "training people"),
+        ("held_out_loss", "people never seen"),
+    ):
         axes.plot(steps, [float(row[name]) for row in rows], marker="o", markersize=3, label=label)
     axes.axvline(int(best["step"]), color="grey", linewidth=0.8, linestyle=":")
     axes.set_xlabel("step")
@@ -98,7 +103,9 @@ def cells(sheet: Path) -> list[np.ndarray]:
     pixels = np.asarray(Image.open(sheet))
     found = []
     for top in range(LABEL_PX, len(pixels), SIDE + LABEL_PX):
-        found += [pixels[top : top + SIDE, left : left + SIDE] for left in range(0, pixels.shape[1], SIDE)]
+        found += [
+            pixels[top : top + SIDE, left : left + SIDE] for left in range(0, pixels.shape[1], SIDE)
+        ]
     return found
 
 
@@ -108,8 +115,15 @@ def audits(run_folder: Path) -> list[dict[str, str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="where everything goes; taken up again if it is there")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        required=True,
+        help="where everything goes; taken up again if it is there",
+    )
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--steps", type=int, default=2800)
     parser.add_argument("--vae-steps", type=int, default=2000)
@@ -129,7 +143,19 @@ def main() -> None:
     }  # fmt: skip
     words = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
     resume = ["--resume"] if (run_folder / "run.json").is_file() else []
-    words += ["--preset", "tiny", "--base", base, "--steps", given.steps, "--output", run_folder, "-w", root, *resume]
+    words += [
+        "--preset",
+        "tiny",
+        "--base",
+        base,
+        "--steps",
+        given.steps,
+        "--output",
+        run_folder,
+        "-w",
+        root,
+        *resume,
+    ]
     if not (run_folder / "model_index.json").is_file():
         run_command("train-prior", *words)
     rows = audits(run_folder)
@@ -144,7 +170,9 @@ def main() -> None:
             f"{float(row['latent_held_out']):.3f} {row['copies']:>13}"
         )
     first = float(rows[0]["held_out_loss"])
-    print(f"held-out loss {first:.4f} -> {float(best['held_out_loss']):.4f} at step {best['step']}: {rows[-1]['advice']}")
+    print(
+        f"held-out loss {first:.4f} -> {float(best['held_out_loss']):.4f} at step {best['step']}: {rows[-1]['advice']}"
+    )
     if given.picture:
         picture(run_folder, given.picture)
         print(f"made {given.picture}")

@@ -24,7 +24,12 @@ def checkpoint(folder: Path) -> Path:
     """llava-v1.6-mistral-7b from configuration: CLIP ViT-L/14 at 336 px, Mistral 7B."""
     import tiny_llava
     import torch
-    from transformers import CLIPVisionConfig, LlavaNextConfig, LlavaNextForConditionalGeneration, MistralConfig
+    from transformers import (
+        CLIPVisionConfig,
+        LlavaNextConfig,
+        LlavaNextForConditionalGeneration,
+        MistralConfig,
+    )
 
     grid = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
     tiny_llava.processor(336, grid).save_pretrained(folder)
@@ -66,7 +71,10 @@ def main() -> None:
         sys.exit("no CUDA card here: --tiny runs the same on the CPU")
     device = "cpu" if tiny else "cuda:0"
     print("tiny model, CPU" if tiny else torch.cuda.get_device_name(0))
-    crops = [np.random.default_rng(n).integers(0, 255, (1024, 1024, 3), np.uint8) for n in range(2 if tiny else max(BATCHES))]
+    crops = [
+        np.random.default_rng(n).integers(0, 255, (1024, 1024, 3), np.uint8)
+        for n in range(2 if tiny else max(BATCHES))
+    ]
     with tempfile.TemporaryDirectory() as folder:
         if tiny:
             import tiny_llava
@@ -76,7 +84,9 @@ def main() -> None:
             where = checkpoint(Path(folder))
         print("| weights | crops at once | images/s | peak memory, GiB |\n|---|---|---|---|")
         for precision in ("bf16",) if tiny else ("bf16", "8bit", "4bit"):
-            stage = LlavaStage(Captions.model_validate({"model": str(where), "precision": precision}), None)
+            stage = LlavaStage(
+                Captions.model_validate({"model": str(where), "precision": precision}), None
+            )
             stage.setup(device)
             for batch in (1, 2) if tiny else BATCHES:
                 stage._at_once = batch

@@ -48,7 +48,9 @@ SPOILT: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def _lit(crop: np.ndarray, left: float, right: float) -> np.ndarray:
-    return np.clip(crop * np.linspace(left, right, crop.shape[1])[None, :, None], 0, 255).astype(np.uint8)
+    return np.clip(crop * np.linspace(left, right, crop.shape[1])[None, :, None], 0, 255).astype(
+        np.uint8
+    )
 
 
 CHANGED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -56,8 +58,12 @@ CHANGED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "grey": lambda crop: np.repeat(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2),
     "lit from the left": lambda crop: _lit(crop, 1.5, 0.0),
     "lit from the right": lambda crop: _lit(crop, 0.0, 1.5),
-    "by candlelight": lambda crop: np.clip(crop * np.array([0.5, 0.32, 0.12]), 0, 255).astype(np.uint8),
-    "in the shade": lambda crop: np.clip(crop * np.array([0.75, 0.9, 1.2]), 0, 255).astype(np.uint8),
+    "by candlelight": lambda crop: np.clip(crop * np.array([0.5, 0.32, 0.12]), 0, 255).astype(
+        np.uint8
+    ),
+    "in the shade": lambda crop: np.clip(crop * np.array([0.75, 0.9, 1.2]), 0, 255).astype(
+        np.uint8
+    ),
     "more colour": lambda crop: np.clip(
         crop.mean(2, keepdims=True) + 2.4 * (crop - crop.mean(2, keepdims=True)), 0, 255
     ).astype(np.uint8),
@@ -82,15 +88,21 @@ def measured_tags(docs: Path) -> None:
         crop = change(face.crop)
         x, y = number % columns * (side + 8), number // columns * (side + text)
         sheet.paste(Image.fromarray(crop).resize((side, side), Image.Resampling.LANCZOS), (x, y))
-        tags = ", ".join(fact.tag for fact in measure(face.row, crop) if fact.tag != "colour photograph")
+        tags = ", ".join(
+            fact.tag for fact in measure(face.row, crop) if fact.tag != "colour photograph"
+        )
         pen.text((x + 4, y + side + 4), name, fill="#9a978f", font=font)
-        pen.multiline_text((x + 4, y + side + 24), "\n".join(textwrap.wrap(tags, 42)), fill="#e8e6e3", font=font)
+        pen.multiline_text(
+            (x + 4, y + side + 24), "\n".join(textwrap.wrap(tags, 42)), fill="#e8e6e3", font=font
+        )
     sheet.save(docs / "captions.jpg", quality=90)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--keep", type=Path, help="a directory for the workspace, else a temporary one")
+    parser.add_argument(
+        "--keep", type=Path, help="a directory for the workspace, else a temporary one"
+    )
     options = parser.parse_args()
     docs = ROOT / "docs"
     measured_tags(docs)
@@ -104,12 +116,26 @@ def main() -> None:
             # Turned a little, each by another angle: else they would be found to be duplicates.
             turn = cv2.getRotationMatrix2D((224, 130), 4.0 * number - 22, LARGER)
             turn[:, 2] += (768 - 224, 620 - 130)
-            turned = cv2.warpAffine(portrait, turn, (1536, 1536), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+            turned = cv2.warpAffine(
+                portrait, turn, (1536, 1536), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
+            )
             Image.fromarray(change(turned)).save(photos / f"{name}.png")
         authface("init", root, "--preset", "embedded")
         settings = (root / "authface.toml").read_text()
-        (root / "authface.toml").write_text(settings.replace("[filter]", "[filter]\nduplicate_radius = 0"))
-        authface("collect", "-w", root, "--source", "folder", "--path", photos, "--licence-basis", "public-domain")
+        (root / "authface.toml").write_text(
+            settings.replace("[filter]", "[filter]\nduplicate_radius = 0")
+        )
+        authface(
+            "collect",
+            "-w",
+            root,
+            "--source",
+            "folder",
+            "--path",
+            photos,
+            "--licence-basis",
+            "public-domain",
+        )
         authface("filter", "-w", root)
         authface("caption", "-w", root)
         authface("filter", "-w", root, "--what-if", "detail>=0.3")

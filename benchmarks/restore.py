@@ -45,7 +45,9 @@ def compare(folder: Path) -> None:
     rng = np.random.default_rng(0)
     faces = [rng.integers(0, 255, (SIZE_PX, SIZE_PX, 3), np.uint8) for _ in range(FACES)]
     plain = StableDiffusionXLControlNetPipeline.from_pretrained(model)
-    plain.scheduler = DDPMScheduler.from_config(plain.scheduler.config, clip_sample=False, thresholding=False)
+    plain.scheduler = DDPMScheduler.from_config(
+        plain.scheduler.config, clip_sample=False, thresholding=False
+    )
     plain.set_progress_bar_config(disable=True)
     restorer = Restorer(str(model), Sampling(steps=STEPS))
     plain.to(restorer.device, restorer.pipeline.unet.dtype)
@@ -54,7 +56,13 @@ def compare(folder: Path) -> None:
     def plainly() -> None:
         for face in faces:
             generator = torch.Generator().manual_seed(123)
-            plain(prompt="", image=Image.fromarray(face), num_inference_steps=STEPS, guidance_scale=1.0, generator=generator)
+            plain(
+                prompt="",
+                image=Image.fromarray(face),
+                num_inference_steps=STEPS,
+                guidance_scale=1.0,
+                generator=generator,
+            )
 
     def ours(batch: int) -> None:
         for at in range(0, FACES, batch):
@@ -77,12 +85,16 @@ def compare(folder: Path) -> None:
         f"{STEPS} steps at {SIZE_PX} px, {FACES} faces, median of {ROUNDS} rounds, {platform.machine()}, {os.cpu_count()} cores"
     )
     for name, seconds in medians.items():
-        print(f"{name:36} {1000 * seconds:8.0f} ms a face  {first / seconds:.2f} times the plain pipeline's speed")
+        print(
+            f"{name:36} {1000 * seconds:8.0f} ms a face  {first / seconds:.2f} times the plain pipeline's speed"
+        )
 
 
 def authface(*words: object) -> None:
     subprocess.run(
-        [sys.executable, "-P", "-m", "cli", *map(str, words)], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        [sys.executable, "-P", "-m", "cli", *map(str, words)],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 
 
@@ -93,15 +105,23 @@ def pictures(folder: Path, docs: Path) -> None:
     shutil.copy(portrait, given)
     words = ("--faces", "all", "--steps", 4, "--colour-fix", "wavelet", "--start", "degraded")
     authface("restore", "--model", model, "--input", given, "--output", folder / "out", *words)
-    both = [np.asarray(Image.open(path).convert("RGB")) for path in (given, folder / "out/portrait.png")]
+    both = [
+        np.asarray(Image.open(path).convert("RGB")) for path in (given, folder / "out/portrait.png")
+    ]
     Image.fromarray(np.concatenate(both, axis=1)).save(docs / "restore.jpg", quality=88)
 
     clean, filtered = folder / "clean", folder / "filtered"
     clean.mkdir()
     filtered.mkdir()
-    face = Image.fromarray(both[0]).crop((128, 0, 328, 200)).resize((512, 512), Image.Resampling.LANCZOS)
+    face = (
+        Image.fromarray(both[0])
+        .crop((128, 0, 328, 200))
+        .resize((512, 512), Image.Resampling.LANCZOS)
+    )
     for number in range(6):
-        face.rotate(5 * number - 12, Image.Resampling.BICUBIC).save(clean / f"portrait-{number}.png")
+        face.rotate(5 * number - 12, Image.Resampling.BICUBIC).save(
+            clean / f"portrait-{number}.png"
+        )
     authface("degrade", "--input", clean, "--output", folder / "lq", "--preset", "gfpgan")
     for path in sorted((folder / "lq").glob("*.png")):
         cv2.imwrite(str(filtered / path.name), cv2.bilateralFilter(cv2.imread(str(path)), 9, 30, 5))
@@ -118,7 +138,9 @@ def pictures(folder: Path, docs: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pictures", type=Path, metavar="DIR")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temp:

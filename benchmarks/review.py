@@ -55,10 +55,24 @@ def main() -> None:
         photos = cache_dir() / "photos" / "us-government-likely"
         for words in (
             ["init", root, "--preset", "embedded"],
-            ["collect", "-w", root, "--source", "folder", "--path", photos, "--licence-basis", "own"],
+            [
+                "collect",
+                "-w",
+                root,
+                "--source",
+                "folder",
+                "--path",
+                photos,
+                "--licence-basis",
+                "own",
+            ],
             ["filter", "-w", root],
         ):
-            subprocess.run([sys.executable, "-P", "-m", "cli", *map(str, words)], check=True, capture_output=True)
+            subprocess.run(
+                [sys.executable, "-P", "-m", "cli", *map(str, words)],
+                check=True,
+                capture_output=True,
+            )
         for crop in (root / "faces").iterdir():
             with Image.open(crop) as opened:
                 larger = opened.resize((options.size, options.size), Image.Resampling.LANCZOS)
@@ -66,7 +80,9 @@ def main() -> None:
         ws = Workspace(root)
         few = faces_to_review(ws)
         many = [
-            dataclasses.replace(few[number % len(few)], id=f"fs_{number:06d}", crop_size_px=options.size)
+            dataclasses.replace(
+                few[number % len(few)], id=f"fs_{number:06d}", crop_size_px=options.size
+            )
             for number in range(options.faces)
         ]
         started = time.monotonic()

@@ -39,12 +39,12 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from authface_train.data.latents import cached_latents  # noqa: E402
 from authface_train.data.prompts import cached_prompts  # noqa: E402
-from authface_train.memory.dry_run import Blank  # noqa: E402
-from authface_train.memory.estimator import Budget, capacity  # noqa: E402
-from authface_train.memory.fake_tensor_pass import PriorRehearsal  # noqa: E402
-from authface_train.models.sdxl import Core, core_of, tiny_sdxl  # noqa: E402
+from authface_train.memory.dry_run import DummyCache  # noqa: E402
+from authface_train.memory.estimator import MemoryEstimator, capacity  # noqa: E402
+from authface_train.memory.fake_tensor_pass import PriorPass  # noqa: E402
+from authface_train.models.sdxl import DiffusionCore, detach_core, tiny_sdxl  # noqa: E402
 from authface_train.presets import card_of, load_preset, names  # noqa: E402
-from authface_train.runs.run_folder import Run  # noqa: E402
+from authface_train.runs.run_folder import RunFolder  # noqa: E402
 from authface_train.stages.prior import PriorTrainer, make_trainable, noise_losses  # noqa: E402
 from authface_train.training import loop  # noqa: E402
 from manifests.settings import preset_text  # noqa: E402
@@ -90,11 +90,19 @@ def make_crops(workspace: Workspace) -> pd.DataFrame:
     for number in range(FACES):
         path = workspace.local(f"faces/{number}.png")
         Image.fromarray(rng.integers(0, 255, (SIZE_PX, SIZE_PX, 3), np.uint8)).save(path)
-        rows.append({"face_id": f"face-{number}", "crop_path": f"faces/{number}.png", "crop_sha256": f"{number:064d}"})
+        rows.append(
+            {
+                "face_id": f"face-{number}",
+                "crop_path": f"faces/{number}.png",
+                "crop_sha256": f"{number:064d}",
+            }
+        )
     return pd.DataFrame(rows)
 
 
-def ours(root: Path, settings: Any, accelerator: Accelerator) -> tuple[Callable[[], list[float]], float]:
+def ours(
+    root: Path, settings: Any, accelerator: Accelerator
+) -> tuple[Callable[[], list[float]], float]:
     """Rounds of the loop, each giving its periods in seconds; and how long the caches took."""
     workspace = Workspace.create(root / "ws", preset_text("embedded"))
     view = make_crops(workspace)
@@ -104,7 +112,9 @@ def ours(root: Path, settings: Any, accelerator: Accelerator) -> tuple[Callable[
     captions = [f"person {number}, black hair, soft light" for number in range(FACES)]
     prompts = cached_prompts(workspace, pipeline, [*captions, ""], accelerator, lambda *_: None)
     cached = time.perf_counter() - began
-    trainer = PriorTrainer(settings, core_of(pipeline), view, latents, prompts, prompts[FACES], accelerator)
+    trainer = PriorTrainer(
+        settings, detach_core(pipeline), view, latents, prompts, prompts[FACES], accelerator
+    )
     step, starts = trainer.step, []
 
     def timed(*given: Any) -> Any:
@@ -118,20 +128,24 @@ def ours(root: Path, settings: Any, accelerator: Accelerator) -> tuple[Callable[
         starts.clear()
         folder = root / f"run-{next(number)}"
         folder.mkdir()
-        loop.train(trainer, settings, Run(folder, "prior"), accelerator)
+        loop.train(trainer, settings, RunFolder(folder, "prior"), accelerator)
         return [after - before for before, after in itertools.pairwise(starts[1:])]
 
     return rounds, cached
 
 
-def bare(settings: Any, accelerator: Accelerator, config: dict[str, Any]) -> Callable[[], list[float]]:
+def bare(
+    settings: Any, accelerator: Accelerator, config: dict[str, Any]
+) -> Callable[[], list[float]]:
     """Forward, backward, clipping and optimiser, on tensors that are there."""
     pipeline = pipeline_of(config)
     unet = make_trainable(pipeline.unet, settings).to(accelerator.device)
     optimiser = torch.optim.AdamW(unet.parameters(), lr=1e-4, fused=True)
     scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
     batch = noise_batch(settings, unet, 8, accelerator.device)
-    ids = torch.tensor([float(settings.resolution_px)] * 2 + [0.0, 0.0] + [float(settings.resolution_px)] * 2)
+    ids = torch.tensor(
+        [float(settings.resolution_px)] * 2 + [0.0, 0.0] + [float(settings.resolution_px)] * 2
+    )
 
     class Draws:
         pass
@@ -157,9 +171,11 @@ def bare(settings: Any, accelerator: Accelerator, config: dict[str, Any]) -> Cal
     return rounds
 
 
-def noise_batch(settings: Any, unet: Any, px_per_cell: int, device: torch.device) -> dict[str, torch.Tensor]:
+def noise_batch(
+    settings: Any, unet: Any, vae_scale_factor: int, device: torch.device
+) -> dict[str, torch.Tensor]:
     """A micro-batch in the shapes of a model."""
-    count, cells = settings.micro_batch, settings.resolution_px // px_per_cell
+    count, cells = settings.micro_batch, settings.resolution_px // vae_scale_factor
     config = unet.config
     pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
     with device:
@@ -172,7 +188,9 @@ def noise_batch(settings: Any, unet: Any, px_per_cell: int, device: torch.device
         }
 
 
-def script(root: Path, settings: Any, accelerator: Accelerator) -> tuple[Callable[[], list[float]], float]:
+def script(
+    root: Path, settings: Any, accelerator: Accelerator
+) -> tuple[Callable[[], list[float]], float]:
     """The semantics of diffusers' SDXL script: everything encoded once, kept in a `datasets` table as lists."""
     import datasets
 
@@ -188,7 +206,10 @@ def script(root: Path, settings: Any, accelerator: Accelerator) -> tuple[Callabl
     def prompts(rows: dict[str, list[str]]) -> dict[str, Any]:
         with torch.no_grad():
             embeds, _, pooled, _ = pipeline.encode_prompt(
-                rows["text"], device=torch.device("cpu"), num_images_per_prompt=1, do_classifier_free_guidance=False
+                rows["text"],
+                device=torch.device("cpu"),
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=False,
             )
         return {"prompt_embeds": embeds.numpy(), "pooled_prompt_embeds": pooled.numpy()}
 
@@ -196,17 +217,24 @@ def script(root: Path, settings: Any, accelerator: Accelerator) -> tuple[Callabl
         pictures = np.stack([np.asarray(Image.open(file)) for file in rows["file"]])
         with torch.no_grad():
             scaled = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
-            made = pipeline.vae.encode(scaled).latent_dist.sample() * pipeline.vae.config.scaling_factor
+            made = (
+                pipeline.vae.encode(scaled).latent_dist.sample()
+                * pipeline.vae.config.scaling_factor
+            )
         return {"model_input": made.numpy()}
 
-    table = table.map(prompts, batched=True, batch_size=16).map(latents, batched=True, batch_size=16)
+    table = table.map(prompts, batched=True, batch_size=16).map(
+        latents, batched=True, batch_size=16
+    )
     encoded = time.perf_counter() - began
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         return {name: torch.stack([torch.tensor(row[name]) for row in rows])
                 for name in ("model_input", "prompt_embeds", "pooled_prompt_embeds")}  # fmt: skip
 
-    loader = torch.utils.data.DataLoader(table, shuffle=True, collate_fn=collate, batch_size=settings.micro_batch)
+    loader = torch.utils.data.DataLoader(
+        table, shuffle=True, collate_fn=collate, batch_size=settings.micro_batch
+    )
     unet = make_trainable(pipeline.unet, settings)
     optimiser = torch.optim.AdamW(unet.parameters(), lr=1e-4, fused=True)
     unet, optimiser, loader = accelerator.prepare(unet, optimiser, loader)
@@ -226,7 +254,10 @@ def script(root: Path, settings: Any, accelerator: Accelerator) -> tuple[Callabl
             noise = torch.randn_like(clean)
             t_step = torch.randint(1000, (len(clean),))
             noisy = scheduler.add_noise(clean, noise, t_step)
-            added = {"text_embeds": batch["pooled_prompt_embeds"], "time_ids": torch.cat([ids[None]] * len(clean))}
+            added = {
+                "text_embeds": batch["pooled_prompt_embeds"],
+                "time_ids": torch.cat([ids[None]] * len(clean)),
+            }
             prediction = unet(noisy, t_step, batch["prompt_embeds"], added_cond_kwargs=added).sample
             loss = F.mse_loss(prediction.float(), noise.float(), reduction="mean")
             accelerator.backward(loss)
@@ -251,7 +282,11 @@ def on_cpu() -> None:
         root = Path(temp)
         our_rounds, cached = ours(root, settings, accelerator)
         script_rounds, encoded = script(root, settings, accelerator)
-        kinds = {"bare": bare(settings, accelerator, WIDER), "ours": our_rounds, "script": script_rounds}
+        kinds = {
+            "bare": bare(settings, accelerator, WIDER),
+            "ours": our_rounds,
+            "script": script_rounds,
+        }
         for rounds in kinds.values():
             rounds()  # warm
         took: dict[str, list[float]] = {name: [] for name in kinds}
@@ -266,10 +301,16 @@ def on_cpu() -> None:
     for name, value in milliseconds.items():
         print(f"{name:>7}: {value:7.1f} ms a step, {1000 * BATCH / value:6.2f} images/s")
     over = statistics.median(ratios) - 1
-    extra = statistics.median(1000 * (ours_ - bare_) for ours_, bare_ in zip(took["ours"], took["bare"], strict=True))
-    print(f"overhead over the bare step: {100 * over:.1f} %, {extra:.1f} ms a step (medians of the rounds' own)")
+    extra = statistics.median(
+        1000 * (ours_ - bare_) for ours_, bare_ in zip(took["ours"], took["bare"], strict=True)
+    )
+    print(
+        f"overhead over the bare step: {100 * over:.1f} %, {extra:.1f} ms a step (medians of the rounds' own)"
+    )
     print(f"images/s over the script's semantics: {statistics.median(beside):.3f} times")
-    print(f"before the first step: {cached:.2f} s for both flips, in caches that stay; {encoded:.2f} s for the script")
+    print(
+        f"before the first step: {cached:.2f} s for both flips, in caches that stay; {encoded:.2f} s for the script"
+    )
 
 
 def on_gpu(tiny: bool) -> None:
@@ -284,36 +325,58 @@ def on_gpu(tiny: bool) -> None:
     peak_flops = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
     dense = next((value for card, value in peak_flops.items() if card in name), None)
     print(f"{name}; torch {torch.__version__}")
-    print("| preset | micro-batch | images/s | bare images/s | peak GB | said GB | MFU |\n|---|---|---|---|---|---|---|")
-    for preset in ("paper", *(name for name in names() if (card := card_of(name)) and card.count == 1)):
+    print(
+        "| preset | micro-batch | images/s | bare images/s | peak GB | said GB | MFU |\n|---|---|---|---|---|---|---|"
+    )
+    for preset in (
+        "paper",
+        *(name for name in names() if (card := card_of(name)) and card.count == 1),
+    ):
         changes = ["audit=false", "draw.every=0", *(["resolution_px=128"] if tiny else [])]
         settings = load_preset("prior", preset, changes)
-        accelerator = Accelerator(mixed_precision=settings.mixed_precision, cpu=device.type == "cpu")
+        accelerator = Accelerator(
+            mixed_precision=settings.mixed_precision, cpu=device.type == "cpu"
+        )
         unet = pipeline_of(config).unet
-        budget = Budget(PriorRehearsal(unet, settings, 8), device)
+        budget = MemoryEstimator(PriorPass(unet, settings, 8), device)
         micro = min(4 if tiny else 96, budget.derive_micro_batch(settings, 1, capacity(device, 1)))
         settings = settings.model_copy(update={"micro_batch": micro, "batch": micro})
         said = budget.memory(settings, micro, 1).total
-        core = Core(unet, tiny_sdxl(0).scheduler, 0.13025, 8)
+        core = DiffusionCore(unet, tiny_sdxl(0).scheduler, 0.13025, 8)
         batch = noise_batch(settings, unet, 8, device)
         with FlopCounterMode(display=False) as flops, torch.no_grad():
             one = {key: value[:1].cpu() for key, value in batch.items()}
             ids = torch.tensor([[1024.0, 1024, 0, 0, 1024, 1024]])
-            unet(one["latent"], one["t_step"], one["embeds"], added_cond_kwargs={"text_embeds": one["pooled"], "time_ids": ids})
+            unet(
+                one["latent"],
+                one["t_step"],
+                one["embeds"],
+                added_cond_kwargs={"text_embeds": one["pooled"], "time_ids": ids},
+            )
         per_image = 3 * flops.get_total_flops()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         view = pd.DataFrame({"face_id": [f"{number}" for number in range(micro)]})
-        latents = Blank(torch.zeros(2, 2, *batch["latent"].shape[1:]), micro)
-        trainer = PriorTrainer(settings, core, view, latents, Blank(None, micro), None, accelerator)  # type: ignore[arg-type]
-        ours_ = timed(lambda trainer=trainer, batch=batch: trainer.step(0, [], iter([batch])), device)
+        latents = DummyCache(torch.zeros(2, 2, *batch["latent"].shape[1:]), micro)
+        trainer = PriorTrainer(
+            settings, core, view, latents, DummyCache(None, micro), None, accelerator
+        )  # type: ignore[arg-type]
+        ours_ = timed(
+            lambda trainer=trainer, batch=batch: trainer.step(0, [], iter([batch])), device
+        )
         peak = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else float("nan")
         del trainer, core, unet
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        bare_ = statistics.median(bare(settings, accelerator, config)()) if settings.optimiser == "adamw" else float("nan")
+        bare_ = (
+            statistics.median(bare(settings, accelerator, config)())
+            if settings.optimiser == "adamw"
+            else float("nan")
+        )
         used = f"{100 * per_image * micro / ours_ / dense:.0f} %" if dense else "-"
-        print(f"| {preset} | {micro} | {micro / ours_:.2f} | {micro / bare_:.2f} | {peak:.1f} | {said / 1e9:.1f} | {used} |")
+        print(
+            f"| {preset} | {micro} | {micro / ours_:.2f} | {micro / bare_:.2f} | {peak:.1f} | {said / 1e9:.1f} | {used} |"
+        )
 
 
 def timed(step: Callable[[], Any], device: torch.device) -> float:
@@ -329,7 +392,9 @@ def timed(step: Callable[[], Any], device: torch.device) -> float:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--tiny", action="store_true")
     given = parser.parse_args()

@@ -44,11 +44,11 @@ from train_prior import SDXL, WIDER, pipeline_of, timed  # noqa: E402
 
 from authface_train.data.latents import cached_latents  # noqa: E402
 from authface_train.data.prompts import Embedding, cached_prompts  # noqa: E402
-from authface_train.data.sample_keys import Draw  # noqa: E402
-from authface_train.memory.dry_run import Blank  # noqa: E402
-from authface_train.models.sdxl import Core, core_of, tiny_sdxl  # noqa: E402
+from authface_train.data.sample_keys import SampleKey  # noqa: E402
+from authface_train.memory.dry_run import DummyCache  # noqa: E402
+from authface_train.models.sdxl import DiffusionCore, detach_core, tiny_sdxl  # noqa: E402
 from authface_train.presets import load_preset  # noqa: E402
-from authface_train.runs.run_folder import Run  # noqa: E402
+from authface_train.runs.run_folder import RunFolder  # noqa: E402
 from authface_train.stages.restorer import RestorerTrainer, make_controlnet, stacked  # noqa: E402
 from authface_train.training import loop  # noqa: E402
 from authface_train.training.loop import Losses, Sample  # noqa: E402
@@ -62,14 +62,20 @@ ON = ["facial.start_step=0", "facial.discriminator_only_steps=0", "facial.ramp_s
 def make_crops(workspace: Workspace, size_px: int) -> pd.DataFrame:
     """Soft colours in the place of crops, about as dear to degrade as photographs, with boxes for eyes and mouth."""
     rng = np.random.default_rng(0)
-    boxes = {"left_eye": (0.30, 0.42, 0.42, 0.54), "right_eye": (0.58, 0.42, 0.70, 0.54), "mouth": (0.36, 0.66, 0.64, 0.82)}
+    boxes = {
+        "left_eye": (0.30, 0.42, 0.42, 0.54),
+        "right_eye": (0.58, 0.42, 0.70, 0.54),
+        "mouth": (0.36, 0.66, 0.64, 0.82),
+    }
     rows = []
     for number in range(FACES):
         path = workspace.local(f"faces/{number}.png")
         path.parent.mkdir(exist_ok=True)
         soft = Image.fromarray(rng.integers(0, 255, (24, 24, 3), np.uint8))
         soft.resize((size_px, size_px), Image.Resampling.BICUBIC).save(path)
-        regions = {f"{name}_box_crop_px": [edge * size_px for edge in box] for name, box in boxes.items()}
+        regions = {
+            f"{name}_box_crop_px": [edge * size_px for edge in box] for name, box in boxes.items()
+        }
         seen = {f"{name}_visible": True for name in boxes}
         rows.append(
             {"face_id": f"face-{number}", "crop_path": f"faces/{number}.png", "crop_sha256": f"{number:064d}",
@@ -78,7 +84,9 @@ def make_crops(workspace: Workspace, size_px: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def make_trainer(workspace: Workspace, view: pd.DataFrame, accelerator: Accelerator, *changes: str) -> RestorerTrainer:
+def make_trainer(
+    workspace: Workspace, view: pd.DataFrame, accelerator: Accelerator, *changes: str
+) -> RestorerTrainer:
     settings = load_preset(
         "restorer", "tiny",
         [f"steps={STEPS}", f"batch={BATCH}", f"micro_batch={BATCH}", "checkpoint_every=1000", "workers=1",
@@ -87,9 +95,16 @@ def make_trainer(workspace: Workspace, view: pd.DataFrame, accelerator: Accelera
     pipeline = pipeline_of(WIDER)
     latents = cached_latents(workspace, pipeline.vae, view, SIZE_PX, accelerator, lambda *_: None)
     null = cached_prompts(workspace, pipeline, [""], accelerator, lambda *_: None)[0]
-    core = core_of(pipeline)
+    core = detach_core(pipeline)
     return RestorerTrainer(
-        settings, core, make_controlnet(core.unet, 0, core.px_per_cell), workspace, view, latents, null, accelerator
+        settings,
+        core,
+        make_controlnet(core.unet, 0, core.vae_scale_factor),
+        workspace,
+        view,
+        latents,
+        null,
+        accelerator,
     )
 
 
@@ -103,7 +118,7 @@ class Looped:
         self._numbers = itertools.count()
         step = trainer.step
 
-        def timed_step(number: int, draws: list[Draw], micros: Iterator[Sample]) -> Losses:
+        def timed_step(number: int, draws: list[SampleKey], micros: Iterator[Sample]) -> Losses:
             began = time.perf_counter()
             batch = next(micros)  # waiting for the loader is the loop's
             given = time.perf_counter()
@@ -113,23 +128,27 @@ class Looped:
 
         trainer.step = timed_step  # type: ignore[method-assign]
         for face in range(FACES):  # decoded once: workers are forked with that
-            trainer.sample(Draw(0, face))
+            trainer.sample(SampleKey(0, face))
 
     def __call__(self) -> list[float]:
         self._times.clear()
         folder = self.root / f"run-{id(self)}-{next(self._numbers)}"
         folder.mkdir()
-        loop.train(self.trainer, self.trainer.settings, Run(folder, "restorer"), self.accelerator)
+        loop.train(
+            self.trainer, self.trainer.settings, RunFolder(folder, "restorer"), self.accelerator
+        )
         pairs = list(itertools.pairwise(self._times[3:]))
         periods = [after[0] - before[0] for before, after in pairs]
-        self.added += [period / before[1] - 1 for period, (before, _) in zip(periods, pairs, strict=True)]
+        self.added += [
+            period / before[1] - 1 for period, (before, _) in zip(periods, pairs, strict=True)
+        ]
         return periods
 
 
 def bare(trainer: RestorerTrainer, fed: bool) -> Callable[[], list[float]]:
     """The step alone: forward, backward, clipping, optimisers, facial loss where it is on. fed: on samples that a worker makes
     meanwhile, else on a batch that is there."""
-    draws = [Draw(0, face) for face in range(BATCH)]
+    draws = [SampleKey(0, face) for face in range(BATCH)]
     batch = stacked([trainer.sample(draw) for draw in draws])
 
     class Samples(torch.utils.data.Dataset):
@@ -137,9 +156,13 @@ def bare(trainer: RestorerTrainer, fed: bool) -> Callable[[], list[float]]:
             return 10**6
 
         def __getitem__(self, number: int) -> Sample:
-            return trainer.sample(Draw(number // FACES, number % FACES))
+            return trainer.sample(SampleKey(number // FACES, number % FACES))
 
-    loader = iter(torch.utils.data.DataLoader(Samples(), batch_size=BATCH, num_workers=1)) if fed else itertools.repeat(batch)
+    loader = (
+        iter(torch.utils.data.DataLoader(Samples(), batch_size=BATCH, num_workers=1))
+        if fed
+        else itertools.repeat(batch)
+    )
 
     def rounds() -> list[float]:
         periods = []
@@ -156,7 +179,9 @@ def script(workspace: Workspace, view: pd.DataFrame) -> Callable[[], list[float]
     """The semantics of diffusers' ControlNet script for SDXL."""
     pipeline = pipeline_of(WIDER)
     with torch.no_grad():
-        embeds, _, pooled, _ = pipeline.encode_prompt("", num_images_per_prompt=1, do_classifier_free_guidance=False)
+        embeds, _, pooled, _ = pipeline.encode_prompt(
+            "", num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
     unet, vae = pipeline.unet.requires_grad_(False), pipeline.vae.requires_grad_(False)
     controlnet = make_controlnet(unet, 0, 8).train()
     optimiser = torch.optim.AdamW(controlnet.parameters(), lr=1e-4, fused=True)
@@ -191,7 +216,9 @@ def script(workspace: Workspace, view: pd.DataFrame) -> Callable[[], list[float]
             noisy = scheduler.add_noise(latents, noise, t_step)
             words = embeds.expand(BATCH, -1, -1)
             added = {"text_embeds": pooled.expand(BATCH, -1), "time_ids": ids.expand(BATCH, -1)}
-            down, middle = controlnet(noisy, t_step, words, hint, added_cond_kwargs=added, return_dict=False)
+            down, middle = controlnet(
+                noisy, t_step, words, hint, added_cond_kwargs=added, return_dict=False
+            )
             made = unet(
                 noisy, t_step, words, added_cond_kwargs=added,
                 down_block_additional_residuals=down, mid_block_additional_residual=middle,
@@ -214,7 +241,10 @@ def on_cpu() -> None:
         root = Path(temp)
         workspace = Workspace.create(root / "ws", preset_text("embedded"))
         view = make_crops(workspace, 512)
-        on, off = make_trainer(workspace, view, accelerator), make_trainer(workspace, view, accelerator, "facial.weight=off")
+        on, off = (
+            make_trainer(workspace, view, accelerator),
+            make_trainer(workspace, view, accelerator, "facial.weight=off"),
+        )
         ours_on, ours_off = Looped(on, root, accelerator), Looped(off, root, accelerator)
         kinds: dict[str, Callable[[], list[float]]] = {
             "bare, a batch that is there": bare(on, fed=False), "bare": bare(on, fed=True), "ours": ours_on,
@@ -240,9 +270,15 @@ def on_cpu() -> None:
     for name, looped in (("", ours_on), (", no facial loss", ours_off)):
         print(f"overhead over the step within{name}: {100 * statistics.median(looped.added):.1f} %")
     print(f"over the bare step: {100 * (ratio('ours', 'bare') - 1):.1f} %")
-    print(f"over the bare step on a batch that is there: {100 * (ratio('ours', 'bare, a batch that is there') - 1):.1f} %")
-    print(f"the facial loss's share of the step: {100 * (1 - ratio('bare, no facial loss', 'bare')):.1f} %")
-    print(f"images/s over the script's semantics, no facial loss: {ratio('script', 'ours, no facial loss'):.3f} times")
+    print(
+        f"over the bare step on a batch that is there: {100 * (ratio('ours', 'bare, a batch that is there') - 1):.1f} %"
+    )
+    print(
+        f"the facial loss's share of the step: {100 * (1 - ratio('bare, no facial loss', 'bare')):.1f} %"
+    )
+    print(
+        f"images/s over the script's semantics, no facial loss: {ratio('script', 'ours, no facial loss'):.3f} times"
+    )
 
 
 def on_gpu(tiny: bool) -> None:
@@ -257,8 +293,12 @@ def on_gpu(tiny: bool) -> None:
         view = make_crops(workspace, 512)
         name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
         print(f"{name}; torch {torch.__version__}; {size} px")
-        print("| micro-batch | checkpointing | images/s | no facial loss | facial share | peak GB |\n|---|---|---|---|---|---|")
-        for micro, again in ((4, False),) if tiny else ((4, False), (8, False), (16, True), (32, True)):
+        print(
+            "| micro-batch | checkpointing | images/s | no facial loss | facial share | peak GB |\n|---|---|---|---|---|---|"
+        )
+        for micro, again in (
+            ((4, False),) if tiny else ((4, False), (8, False), (16, True), (32, True))
+        ):
             took, peak = {}, float("nan")
             for weight in ("time-aware", "off"):
                 settings = load_preset(
@@ -267,15 +307,25 @@ def on_gpu(tiny: bool) -> None:
                      f"facial.weight={weight}", f"resolution_px={size}", *ON],
                 )  # fmt: skip
                 unet = pipeline_of({} if tiny else SDXL).unet
-                core = Core(unet, tiny_sdxl(0).scheduler, 0.13025, 8)
+                core = DiffusionCore(unet, tiny_sdxl(0).scheduler, 0.13025, 8)
                 config = unet.config
-                pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+                pooled = (
+                    config.projection_class_embeddings_input_dim
+                    - 6 * config.addition_time_embed_dim
+                )
                 null = Embedding(torch.randn(77, config.cross_attention_dim), torch.randn(pooled))
-                latents = Blank(torch.randn(2, 2, config.in_channels, size // 8, size // 8), FACES)
+                latents = DummyCache(
+                    torch.randn(2, 2, config.in_channels, size // 8, size // 8), FACES
+                )
                 controlnet = make_controlnet(unet, 0, 8)
-                trainer = RestorerTrainer(settings, core, controlnet, workspace, view, latents, null, accelerator)
-                draws = [Draw(0, face % FACES) for face in range(micro)]
-                batch = {key: value.to(device) for key, value in stacked([trainer.sample(draw) for draw in draws]).items()}
+                trainer = RestorerTrainer(
+                    settings, core, controlnet, workspace, view, latents, null, accelerator
+                )
+                draws = [SampleKey(0, face % FACES) for face in range(micro)]
+                batch = {
+                    key: value.to(device)
+                    for key, value in stacked([trainer.sample(draw) for draw in draws]).items()
+                }
                 if device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats()
                 try:
@@ -291,21 +341,29 @@ def on_gpu(tiny: bool) -> None:
             if len(took) == 2:
                 with_, without = took["time-aware"], took["off"]
                 share = f"{100 * (1 - without / with_):.1f} %"
-                print(f"| {micro} | {again} | {micro / with_:.2f} | {micro / without:.2f} | {share} | {peak:.1f} |")
+                print(
+                    f"| {micro} | {again} | {micro / with_:.2f} | {micro / without:.2f} | {share} | {peak:.1f} |"
+                )
         torch.set_num_threads(1)
         trainer = make_trainer(workspace, view, Accelerator(cpu=True) if tiny else accelerator)
         began = time.perf_counter()
         for face in range(FACES):
-            trainer.sample(Draw(1, face))
-        print(f"one worker makes {FACES / (time.perf_counter() - began):.1f} samples/s of decoded crops")
+            trainer.sample(SampleKey(1, face))
+        print(
+            f"one worker makes {FACES / (time.perf_counter() - began):.1f} samples/s of decoded crops"
+        )
 
 
-def one_step(trainer: RestorerTrainer, draws: list[Draw], batch: dict[str, torch.Tensor]) -> None:
+def one_step(
+    trainer: RestorerTrainer, draws: list[SampleKey], batch: dict[str, torch.Tensor]
+) -> None:
     trainer.step(1, draws, iter([batch]))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--tiny", action="store_true")
     given = parser.parse_args()

@@ -24,14 +24,16 @@ def to_bits(hashes: Sequence[str]) -> np.ndarray:
     return np.array([int(text, 16) for text in hashes], np.uint64)
 
 
-def near_pairs(a: np.ndarray, b: np.ndarray, radius: int) -> Pairs:
+def pairs_within_radius(a: np.ndarray, b: np.ndarray, radius: int) -> Pairs:
     """(index into a, index into b, distance) of every pair within `radius` bits of (n,) and (m,) uint64, each once.
 
     In no particular order. 0 <= radius < 64.
     """
     parts = _parts(radius + 1)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        found = list(pool.map(lambda number: _agreeing(a, b, radius, parts, number), range(len(parts))))
+        found = list(
+            pool.map(lambda number: _agreeing(a, b, radius, parts, number), range(len(parts)))
+        )
     columns = [np.concatenate([pairs[column] for pairs in found]) for column in range(3)]
     return columns[0], columns[1], columns[2]
 
@@ -42,10 +44,16 @@ def _parts(count: int) -> list[np.uint64]:
     return [np.uint64((1 << high) - (1 << low)) for low, high in pairwise(edges)]
 
 
-def _agreeing(a: np.ndarray, b: np.ndarray, radius: int, parts: list[np.uint64], number: int) -> Pairs:
+def _agreeing(
+    a: np.ndarray, b: np.ndarray, radius: int, parts: list[np.uint64], number: int
+) -> Pairs:
     """The pairs that agree in a part and in none before it: those were found there."""
     mask, before = parts[number], parts[:number]
-    found_a, found_b, distances = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.uint8)]
+    found_a, found_b, distances = (
+        [np.empty(0, np.int64)],
+        [np.empty(0, np.int64)],
+        [np.empty(0, np.uint8)],
+    )
     for rows_a, rows_b in _buckets(a & mask, b & mask):
         step = max(BLOCK // len(rows_b), 1)
         for at in range(0, len(rows_a), step):
@@ -71,6 +79,10 @@ def _buckets(keys_a: np.ndarray, keys_b: np.ndarray) -> Iterator[tuple[np.ndarra
     order_a, order_b = np.argsort(keys_a, kind="stable"), np.argsort(keys_b, kind="stable")
     sorted_a, sorted_b = keys_a[order_a], keys_b[order_b]
     for key in np.intersect1d(sorted_a, sorted_b):
-        of_a = slice(np.searchsorted(sorted_a, key, "left"), np.searchsorted(sorted_a, key, "right"))
-        of_b = slice(np.searchsorted(sorted_b, key, "left"), np.searchsorted(sorted_b, key, "right"))
+        of_a = slice(
+            np.searchsorted(sorted_a, key, "left"), np.searchsorted(sorted_a, key, "right")
+        )
+        of_b = slice(
+            np.searchsorted(sorted_b, key, "left"), np.searchsorted(sorted_b, key, "right")
+        )
         yield order_a[of_a], order_b[of_b]

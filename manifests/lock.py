@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,11 +41,16 @@ def _is_stale(holder: dict) -> bool:
 def writer_lock(workspace: Workspace, command: str) -> Iterator[None]:
     """Hold the workspace for writing.
 
-    A lock left by a dead process of this host is taken over. Raises UserMistake, naming host, process and command,
+    A lock left by a dead process of this host is taken over. Raises UserError, naming host, process and command,
     where a live process (or one of another host) holds it.
     """
     pid = os.getpid()
-    holder = {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "command": command}
+    holder = {
+        "host": socket.gethostname(),
+        "pid": pid,
+        "started": _started(pid),
+        "command": command,
+    }
     mine = json.dumps(holder).encode()
     while not workspace.create_exclusive(LOCK, mine):
         try:
@@ -55,9 +60,11 @@ def writer_lock(workspace: Workspace, command: str) -> Iterator[None]:
         try:
             holder = json.loads(theirs)
         except ValueError:
-            raise UserMistake(f"{workspace.root}/{LOCK} cannot be read: remove it if nothing is writing there") from None
+            raise UserError(
+                f"{workspace.root}/{LOCK} cannot be read: remove it if nothing is writing there"
+            ) from None
         if not _is_stale(holder):
-            raise UserMistake(
+            raise UserError(
                 f"{workspace.root} is being written by `authface {holder['command']}` (process {holder['pid']} on "
                 f"{holder['host']}): wait for it, or remove {LOCK} there if that machine is gone"
             )

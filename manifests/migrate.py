@@ -47,7 +47,9 @@ def migrate(workspace: Workspace) -> str:
         workspace.write_bytes(f"{copies}/{manifest.name}/{name}", data)
         sink = pa.BufferOutputStream()
         pq.write_table(upgraded(table, manifest), sink, compression="zstd")
-        workspace.write_bytes(f"{workspace.manifest_folder(manifest.name)}/{name}", sink.getvalue().to_pybytes())
+        workspace.write_bytes(
+            f"{workspace.manifest_folder(manifest.name)}/{name}", sink.getvalue().to_pybytes()
+        )
     return copies
 
 
@@ -58,7 +60,9 @@ def upgraded(table: pa.Table, manifest: Manifest) -> pa.Table:
         step = STEPS.get((manifest.name, version))
         table = step(table) if step else table
     columns = [
-        table[field.name].cast(field.type) if field.name in table.schema.names else pa.nulls(len(table), field.type)
+        table[field.name].cast(field.type)
+        if field.name in table.schema.names
+        else pa.nulls(len(table), field.type)
         for field in manifest.schema
     ]
     made = pa.Table.from_arrays(columns, schema=manifest.schema.remove_metadata())

@@ -13,7 +13,13 @@ from functools import cached_property
 
 import pyarrow as pa
 
-TEXT, INT, REAL, FLAG, TIME = pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us", tz="UTC")
+TEXT, INT, REAL, FLAG, TIME = (
+    pa.string(),
+    pa.int64(),
+    pa.float64(),
+    pa.bool_(),
+    pa.timestamp("us", tz="UTC"),
+)
 NUMBERS = pa.list_(pa.float64())
 POINTS = pa.list_(pa.list_(pa.float64()))
 TAGS = pa.list_(pa.string())
@@ -118,4 +124,6 @@ TOMBSTONES = Manifest(
     (("keyed_hash", TEXT), ("kind", TEXT), ("why", TEXT), ("forgotten_at", TIME)),
 )  # fmt: skip
 
-MANIFESTS: dict[str, Manifest] = {m.name: m for m in (PHOTOS, FACES, SCORES, VERDICTS, CAPTIONS, DECISIONS, TOMBSTONES)}
+MANIFESTS: dict[str, Manifest] = {
+    m.name: m for m in (PHOTOS, FACES, SCORES, VERDICTS, CAPTIONS, DECISIONS, TOMBSTONES)
+}

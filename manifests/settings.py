@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 SETTINGS_FILE = "authface.toml"
 
@@ -21,21 +21,33 @@ class Section(BaseModel):
 class Unsplash(Section):
     """The API source."""
 
-    base_url: str = Field("https://api.unsplash.com", description="another address: a proxy of yours, a test")
+    base_url: str = Field(
+        "https://api.unsplash.com", description="another address: a proxy of yours, a test"
+    )
     window_s: float = Field(3600, gt=0, description="how long the API's limit of requests runs, s")
-    app_name: str = Field("authface", min_length=1, description="utm_source in the links of credits")
+    app_name: str = Field(
+        "authface", min_length=1, description="utm_source in the links of credits"
+    )
 
 
 class Collect(Section):
     """What `authface collect` takes, and how it asks for it."""
 
-    min_megapixels: float = Field(0, ge=0, description="photographs of a web source below this are not downloaded")
+    min_megapixels: float = Field(
+        0, ge=0, description="photographs of a web source below this are not downloaded"
+    )
     min_long_side_px: int = Field(0, ge=0, description="likewise, by the longer side")
-    face_gate: bool = Field(False, description="download a photograph only if its preview shows a face")
+    face_gate: bool = Field(
+        False, description="download a photograph only if its preview shows a face"
+    )
     store_place: bool = Field(False, description="keep GPS and place")
-    allowed_hosts: list[str] = Field([], description="hosts beyond the source's own; private addresses only if named here")
+    allowed_hosts: list[str] = Field(
+        [], description="hosts beyond the source's own; private addresses only if named here"
+    )
     per_host: int = Field(8, ge=1, le=64, description="connections to one host at a time")
-    photos_per_second: float = Field(5, gt=0, description="requests to a host that is not one of allowed_hosts")
+    photos_per_second: float = Field(
+        5, gt=0, description="requests to a host that is not one of allowed_hosts"
+    )
     connect_timeout_s: float = Field(10, gt=0)
     read_timeout_s: float = Field(30, gt=0, description="longest silence of a connection")
     total_timeout_s: float = Field(600, gt=0, description="longest time of one try of a download")
@@ -49,16 +61,29 @@ class Filter(Section):
     """What `authface filter` measures."""
 
     detector: str = Field("retinaface", description="retinaface | retinaface-mobile")
-    min_detector_score: float = Field(0.7, ge=0, le=1, description="detections below this are not faces")
-    detect_long_side_px: int = Field(
-        1920, ge=192, description="the photo is scaled down to this for detection, and to a third for large faces"
+    min_detector_score: float = Field(
+        0.7, ge=0, le=1, description="detections below this are not faces"
     )
-    landmarks: str = Field("dlib", description="dlib (68 points) | retinaface5 (the detector's five)")
-    size: Literal[512, 1024, 2048] = Field(1024, description="side of the aligned crops, px; one per workspace")
-    crop_format: Literal["png", "webp"] = Field("png", description="png, or lossless webp: smaller, and slower to write")
+    detect_long_side_px: int = Field(
+        1920,
+        ge=192,
+        description="the photo is scaled down to this for detection, and to a third for large faces",
+    )
+    landmarks: str = Field(
+        "dlib", description="dlib (68 points) | retinaface5 (the detector's five)"
+    )
+    size: Literal[512, 1024, 2048] = Field(
+        1024, description="side of the aligned crops, px; one per workspace"
+    )
+    crop_format: Literal["png", "webp"] = Field(
+        "png", description="png, or lossless webp: smaller, and slower to write"
+    )
     metrics: list[str] = Field(["musiq"], description="IQA metrics, by pyiqa's names")
     duplicate_radius: int = Field(
-        6, ge=0, le=16, description="perceptual hashes that differ in so few of 64 bits are duplicates"
+        6,
+        ge=0,
+        le=16,
+        description="perceptual hashes that differ in so few of 64 bits are duplicates",
     )
 
 
@@ -69,34 +94,55 @@ class Gate(Section):
     metric: str = Field(description="a metric of `scores`, or a number or flag of `faces`")
     op: Literal[">=", ">", "<=", "<", "=="]
     threshold: float | None = Field(None, allow_inf_nan=False)
-    best: int | None = Field(None, ge=1, description="instead of a threshold: so many; op >= where more is better, else <=")
+    best: int | None = Field(
+        None,
+        ge=1,
+        description="instead of a threshold: so many; op >= where more is better, else <=",
+    )
 
     @model_validator(mode="after")
     def _one_way_or_the_other(self) -> Gate:
         if (self.threshold is None) == (self.best is None):
             raise ValueError("a gate takes a threshold, or best = N")
         if self.best is not None and self.op not in (">=", "<="):
-            raise ValueError('with best = N, op is ">=" where more is better, or "<=" where less is')
+            raise ValueError(
+                'with best = N, op is ">=" where more is better, or "<=" where less is'
+            )
         return self
 
 
 class Server(Section):
     """The captioner `server`: an OpenAI-compatible endpoint. Its key comes from AUTHFACE_API_KEY."""
 
-    base_url: str = Field("http://127.0.0.1:8000/v1", pattern="^https?://", description="vLLM's own address by default")
-    model: str | None = Field(None, description="as the server names it; its only one if it serves one")
+    base_url: str = Field(
+        "http://127.0.0.1:8000/v1",
+        pattern="^https?://",
+        description="vLLM's own address by default",
+    )
+    model: str | None = Field(
+        None, description="as the server names it; its only one if it serves one"
+    )
     concurrency: int = Field(8, ge=1, le=256, description="requests under way at a time")
     attempts: int = Field(6, ge=1, description="tries of one request")
     timeout_s: float = Field(120, gt=0, description="longest wait for one answer")
 
 
 class Captions(Section):
-    captioner: str = Field("llava", description="what `authface caption` uses: llava | server | measured")
-    model: str = Field("llava-hf/llava-v1.6-mistral-7b-hf", description="LLaVA-1.6 checkpoint, hub id or folder")
-    precision: Literal["bf16", "8bit", "4bit"] = Field("bf16", description="of LLaVA's weights on a GPU; fp32 without one")
-    use: list[str] = Field(["server", "llava", "qwen", "measured"], description="which captions train: first present")
+    captioner: str = Field(
+        "llava", description="what `authface caption` uses: llava | server | measured"
+    )
+    model: str = Field(
+        "llava-hf/llava-v1.6-mistral-7b-hf", description="LLaVA-1.6 checkpoint, hub id or folder"
+    )
+    precision: Literal["bf16", "8bit", "4bit"] = Field(
+        "bf16", description="of LLaVA's weights on a GPU; fp32 without one"
+    )
+    use: list[str] = Field(
+        ["server", "llava", "qwen", "measured"], description="which captions train: first present"
+    )
     sensitive: list[Literal["age", "ethnicity", "gender"]] = Field(
-        ["age", "ethnicity", "gender"], description="what a caption may say of a person, as the paper's do"
+        ["age", "ethnicity", "gender"],
+        description="what a caption may say of a person, as the paper's do",
     )
     contradictions: Literal["leave out", "keep"] = Field(
         "leave out", description="tags of a model that contradict a confident measurement"
@@ -111,7 +157,9 @@ class Splits(Section):
     val: float = Field(0.05, ge=0, lt=1)
     test: float = Field(0.0, ge=0, lt=1)
     seed: int = 0
-    people: dict[str, Literal["train", "val", "test"]] = Field({}, description="person -> the split it is pinned to")
+    people: dict[str, Literal["train", "val", "test"]] = Field(
+        {}, description="person -> the split it is pinned to"
+    )
 
     @model_validator(mode="after")
     def _leaves_some_to_train_on(self) -> Splits:
@@ -121,7 +169,9 @@ class Splits(Section):
 
 
 class Settings(Section):
-    weights_dir: str | None = Field(None, description="where weights are looked for before the caches")
+    weights_dir: str | None = Field(
+        None, description="where weights are looked for before the caches"
+    )
     collect: Collect = Collect()
     filter: Filter = Filter()
     gates: list[Gate] = []
@@ -136,38 +186,48 @@ def _known_keys(path: list[str]) -> list[str]:
         if key == "gates":
             return list(Gate.model_fields)
         field = model.model_fields.get(key)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        if field is None or not (
+            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        ):
             return []
         model = field.annotation
     return list(model.model_fields)
 
 
 def load_settings(data: bytes, where: str) -> Settings:
-    """Parse and check. Raises UserMistake, one line, naming the key and what was expected or meant."""
+    """Parse and check. Raises UserError, one line, naming the key and what was expected or meant."""
     try:
         return Settings.model_validate(tomllib.loads(data.decode("utf-8-sig")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserMistake(f"{where} is not valid TOML: {error}") from error
+        raise UserError(f"{where} is not valid TOML: {error}") from error
     except ValidationError as error:
         # A misspelt key is also a missing one: the misspelling explains more.
-        first = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])
+        first = next(
+            (e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0]
+        )
         keys = [str(key) for key in first["loc"]]
         name = ".".join(keys)
         if first["type"] != "extra_forbidden":
-            raise UserMistake(f"{where}: {name}: {first['msg'].lower()} (it is {first['input']!r})") from error
-        near = difflib.get_close_matches(keys[-1], _known_keys([k for k in keys[:-1] if not k.isdigit()]), n=1, cutoff=0)
+            raise UserError(
+                f"{where}: {name}: {first['msg'].lower()} (it is {first['input']!r})"
+            ) from error
+        near = difflib.get_close_matches(
+            keys[-1], _known_keys([k for k in keys[:-1] if not k.isdigit()]), n=1, cutoff=0
+        )
         hint = f": did you mean {near[0]}?" if near else ""
-        raise UserMistake(f"{where}: unknown setting {name}{hint}") from error
+        raise UserError(f"{where}: unknown setting {name}{hint}") from error
 
 
 def preset_names() -> list[str]:
     """Names of the workspace presets, one TOML file each."""
     folder = resources.files("manifests") / "presets"
-    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+    return sorted(
+        item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")
+    )
 
 
 def preset_text(name: str) -> str:
-    """The TOML text of a workspace preset. Raises UserMistake for an unknown name."""
+    """The TOML text of a workspace preset. Raises UserError for an unknown name."""
     if name not in preset_names():
-        raise UserMistake(f"no preset {name!r}: there are {', '.join(preset_names())}")
+        raise UserError(f"no preset {name!r}: there are {', '.join(preset_names())}")
     return (resources.files("manifests") / "presets" / f"{name}.toml").read_text("utf-8")

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests.schema import Manifest
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -45,7 +45,11 @@ class Store:
 
     def parts(self) -> list[str]:
         """Paths of the committed parts, oldest first."""
-        return [f"{self.folder}/{name}" for name in self.workspace.list(self.folder) if PART.fullmatch(name)]
+        return [
+            f"{self.folder}/{name}"
+            for name in self.workspace.list(self.folder)
+            if PART.fullmatch(name)
+        ]
 
     # Writing
 
@@ -65,7 +69,9 @@ class Store:
             stamped.append({**row, "created_at": now})
         return pa.Table.from_pylist(stamped, schema=self.manifest.schema)
 
-    def compact(self, drop: Drop | None = None, add: pa.Table | None = None, drops_whole_keys: bool = False) -> int:
+    def compact(
+        self, drop: Drop | None = None, add: pa.Table | None = None, drops_whole_keys: bool = False
+    ) -> int:
         """Merge small parts into parts of about 100,000 rows, without superseded rows. Returns how many rows went.
 
         drop: given a part, a mask of the rows to remove. add: rows that come in with the same commit. drops_whole_keys: that
@@ -73,7 +79,9 @@ class Store:
         Parts that are large and lose no row stay as they are.
         """
         for name in self.workspace.list(self.folder):
-            if name.startswith(PENDING):  # no committed part names it, or opening would have renamed it
+            if name.startswith(
+                PENDING
+            ):  # no committed part names it, or opening would have renamed it
                 self.workspace.remove(f"{self.folder}/{name}")
         last = self._last_of_each_key(drop if drops_whole_keys else None)
         rewritten, tables, gone = [], [], 0
@@ -98,7 +106,9 @@ class Store:
 
     def _replace(self, old: list[str], table: pa.Table) -> None:
         """Commit a table in place of old parts, all or nothing."""
-        slices = [table.slice(at, ROWS_PER_PART) for at in range(0, max(table.num_rows, 1), ROWS_PER_PART)]
+        slices = [
+            table.slice(at, ROWS_PER_PART) for at in range(0, max(table.num_rows, 1), ROWS_PER_PART)
+        ]
         names = [self._next_name(ahead) for ahead in range(len(slices))]
         for name, piece in zip(names[:-1], slices[:-1], strict=True):
             self._commit(PENDING + name, piece)
@@ -122,13 +132,19 @@ class Store:
                     self.workspace.remove(f"{self.folder}/{name}")
 
     def _next_name(self, ahead: int = 0) -> str:
-        numbers = [int(match[1]) for name in self.workspace.list(self.folder) if (match := PART.fullmatch(name))]
+        numbers = [
+            int(match[1])
+            for name in self.workspace.list(self.folder)
+            if (match := PART.fullmatch(name))
+        ]
         return f"part-{max(numbers, default=0) + 1 + ahead:08d}-{uuid.uuid4().hex[:8]}.parquet"
 
     def _commit(self, name: str, table: pa.Table, extra: dict[bytes, bytes] | None = None) -> None:
         metadata = {**(self.manifest.schema.metadata or {}), **(extra or {})}
         sink = pa.BufferOutputStream()
-        with pq.ParquetWriter(sink, self.manifest.schema.with_metadata(metadata), compression="zstd") as writer:
+        with pq.ParquetWriter(
+            sink, self.manifest.schema.with_metadata(metadata), compression="zstd"
+        ) as writer:
             if table.num_rows:  # an empty row group trips `datasets`
                 writer.write_table(table)
         self.workspace.write_bytes(f"{self.folder}/{name}", sink.getvalue().to_pybytes())
@@ -143,7 +159,11 @@ class Store:
         for _ in range(5):
             try:
                 paths = self.parts()
-                wanted = None if columns is None else list(dict.fromkeys([*columns, *_identity(self.manifest)]))
+                wanted = (
+                    None
+                    if columns is None
+                    else list(dict.fromkeys([*columns, *_identity(self.manifest)]))
+                )
                 tables = [self._read_part(path, wanted) for path in paths]
                 if only is not None:
                     tables = [table.filter(only(table)) for table in tables]
@@ -165,13 +185,19 @@ class Store:
 
     def distinct(self, column: str) -> set:
         """The values that a column has, of superseded rows as well."""
-        return {value for path in self.parts() for value in self._read_part(path, [column])[column].unique().to_pylist()}
+        return {
+            value
+            for path in self.parts()
+            for value in self._read_part(path, [column])[column].unique().to_pylist()
+        }
 
     def _last_of_each_key(self, without: Drop | None = None) -> np.ndarray:
         """For every row of every part, in order: whether no later row supersedes it. without: rows not worth comparing."""
         columns = _identity(self.manifest)
         tables = [self._read_part(path, columns) for path in self.parts()]
-        table = pa.concat_tables([self.manifest.schema.remove_metadata().empty_table().select(columns), *tables])
+        table = pa.concat_tables(
+            [self.manifest.schema.remove_metadata().empty_table().select(columns), *tables]
+        )
         if without is None:
             return _is_last(table, self.manifest)
         compared = pc.invert(pc.fill_null(without(table), False)).to_numpy()
@@ -186,7 +212,7 @@ class Store:
         except FileNotFoundError:
             return {}
         except pa.ArrowInvalid as error:
-            raise UserMistake(_damaged(f"{self.workspace.root}/{path}", error)) from error
+            raise UserError(_damaged(f"{self.workspace.root}/{path}", error)) from error
 
     def _read_part(self, path: str, columns: list[str] | None = None) -> pa.Table:
         where = f"{self.workspace.root}/{path}"
@@ -196,7 +222,7 @@ class Store:
                 check_version(self.manifest, part.schema_arrow.metadata or {}, where)
                 table = part.read(columns)
         except pa.ArrowInvalid as error:
-            raise UserMistake(_damaged(where, error)) from error
+            raise UserError(_damaged(where, error)) from error
         table = table.replace_schema_metadata(None)
         return table if columns is None else table.select(columns)
 
@@ -211,14 +237,16 @@ def part_version(metadata: dict[bytes, bytes]) -> int:
 
 
 def check_version(manifest: Manifest, metadata: dict[bytes, bytes], where: str) -> None:
-    """Raises UserMistake for a part that this version of authface cannot read as it is."""
+    """Raises UserError for a part that this version of authface cannot read as it is."""
     version = part_version(metadata)
     if version > manifest.version:
-        raise UserMistake(
+        raise UserError(
             f"{where} has schema {manifest.name} v{version}, newer than this authface knows (v{manifest.version}): upgrade"
         )
     if version < manifest.version:
-        raise UserMistake(f"{where} has schema {manifest.name} v{version}, now v{manifest.version}: `authface migrate`")
+        raise UserError(
+            f"{where} has schema {manifest.name} v{version}, now v{manifest.version}: `authface migrate`"
+        )
 
 
 def _identity(manifest: Manifest) -> list[str]:
@@ -236,7 +264,12 @@ def _is_last(table: pa.Table, manifest: Manifest) -> np.ndarray:
     last[_last_rows(table, list(manifest.key))] = True
     if manifest.source not in manifest.key and table.num_rows:
         newest = _last_rows(table, [manifest.source])
-        marks = table.take(pa.array(newest)).select([manifest.source, "fingerprint"]).to_pandas().set_index(manifest.source)
+        marks = (
+            table.take(pa.array(newest))
+            .select([manifest.source, "fingerprint"])
+            .to_pandas()
+            .set_index(manifest.source)
+        )
         current = table[manifest.source].to_pandas().map(marks["fingerprint"])
         last &= (current == table["fingerprint"].to_pandas()).to_numpy(bool)
     return last

@@ -24,7 +24,11 @@ class Tombstones:
 
     def __init__(self, workspace: Workspace):
         self._key = workspace.read_bytes(KEY_FILE) if workspace.exists(KEY_FILE) else b""
-        self._hashes = set(Store(workspace, TOMBSTONES).read(["keyed_hash"])["keyed_hash"].to_pylist()) if self._key else set()
+        self._hashes = (
+            set(Store(workspace, TOMBSTONES).read(["keyed_hash"])["keyed_hash"].to_pylist())
+            if self._key
+            else set()
+        )
 
     def __bool__(self) -> bool:
         return bool(self._hashes)
@@ -38,7 +42,9 @@ class Tombstones:
         return hmac.new(self._key, secret.encode(), hashlib.sha256).hexdigest()[:32]
 
 
-def bury(workspace: Workspace, secrets_by_kind: Iterable[tuple[str, str]], why: str | None) -> Tombstones:
+def add_tombstones(
+    workspace: Workspace, secrets_by_kind: Iterable[tuple[str, str]], why: str | None
+) -> Tombstones:
     """Write tombstones for (kind, secret): kind is id, file or pixels. Returns all there are now."""
     workspace.create_exclusive(KEY_FILE, secrets.token_hex(32).encode())
     before, now = Tombstones(workspace), datetime.now(UTC)

@@ -28,9 +28,9 @@ ANY_FACE = "any_face"
 # Written for faces that a person should look at: kept all the same.
 POSSIBLE_MINOR = "possible_minor"
 # How the id of a decision begins that is about a tag in all captions, not about a face.
-OF_A_TAG = "tag:"
+TAG_ID_PREFIX = "tag:"
 # How the reason begins of a photo that is dropped for another.
-DUPLICATE_OF = "duplicate_of:"
+DUPLICATE_PREFIX = "duplicate_of:"
 
 
 def verdict_row(
@@ -76,11 +76,17 @@ class TagDecision:
 def tag_decisions(workspace: Workspace) -> list[TagDecision]:
     """The decisions about tags that stand, the last of each tag, oldest first; `keep` takes an earlier one back."""
     frame = Store(workspace, DECISIONS).read_pandas(["id", "decision", "renamed_to", "decided_at"])
-    frame = frame[frame["id"].str.startswith(OF_A_TAG)].sort_values("decided_at", kind="stable")
+    frame = frame[frame["id"].str.startswith(TAG_ID_PREFIX)].sort_values(
+        "decided_at", kind="stable"
+    )
     frame = frame.drop_duplicates("id", keep="last")
     frame = frame[frame["decision"] == "drop"]
     return [
-        TagDecision(row.id.removeprefix(OF_A_TAG), row.renamed_to if isinstance(row.renamed_to, str) else None, row.decided_at)
+        TagDecision(
+            row.id.removeprefix(TAG_ID_PREFIX),
+            row.renamed_to if isinstance(row.renamed_to, str) else None,
+            row.decided_at,
+        )
         for row in frame.itertuples()
     ]
 
@@ -89,10 +95,15 @@ def kept_faces(workspace: Workspace, columns: list[str] | None = None) -> pd.Dat
     """Rows of `faces` that every gate kept, or that a person kept; none that a person dropped. Columns: all, or those named."""
     wanted = None if columns is None else list(dict.fromkeys(["face_id", *columns]))
     faces = Store(workspace, FACES).read(wanted)
-    verdicts = Store(workspace, VERDICTS).read(["id", "verdict"], lambda part: pc.equal(part["gate"], ALL_GATES))
+    verdicts = Store(workspace, VERDICTS).read(
+        ["id", "verdict"], lambda part: pc.equal(part["gate"], ALL_GATES)
+    )
     chosen = verdicts.filter(pc.equal(verdicts["verdict"], "kept"))
     kept = pc.is_in(faces["face_id"], chosen["id"].combine_chunks())
     decided = last_decisions(workspace)
     for decision, join in (("drop", lambda a, b: pc.and_(a, pc.invert(b))), ("keep", pc.or_)):
-        kept = join(kept, pc.is_in(faces["face_id"], pa.array(decided.index[decided == decision], pa.string())))
+        kept = join(
+            kept,
+            pc.is_in(faces["face_id"], pa.array(decided.index[decided == decision], pa.string())),
+        )
     return faces.filter(kept).to_pandas()

@@ -22,7 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from manifests.lock import writer_lock
 from manifests.settings import SETTINGS_FILE, Settings, load_settings
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.support.fingerprint import short_hash
 
 TEMP = ".tmp"
@@ -31,12 +31,14 @@ FOLDERS = ("photos", "faces", "manifests", "cache", "runs", "reports")
 
 
 class Workspace:
-    """A directory with `authface.toml` in it. Raises UserMistake where there is none."""
+    """A directory with `authface.toml` in it. Raises UserError where there is none."""
 
     def __init__(self, root: str | Path):
         self.fs, self.root = fsspec.core.url_to_fs(str(root))
         if not self.exists(SETTINGS_FILE):
-            raise UserMistake(f"{root} is no workspace (no {SETTINGS_FILE}): make one with `authface init {root}`")
+            raise UserError(
+                f"{root} is no workspace (no {SETTINGS_FILE}): make one with `authface init {root}`"
+            )
 
     @classmethod
     def find(cls, option: str | Path | None) -> Workspace:
@@ -48,14 +50,18 @@ class Workspace:
         for folder in (here, *here.parents):
             if (folder / SETTINGS_FILE).is_file():
                 return cls(folder)
-        raise UserMistake("no workspace here: name one with -w DIR or AUTHFACE_WORKSPACE, or make one with `authface init DIR`")
+        raise UserError(
+            "no workspace here: name one with -w DIR or AUTHFACE_WORKSPACE, or make one with `authface init DIR`"
+        )
 
     @classmethod
     def create(cls, root: str | Path, settings_toml: str) -> Workspace:
-        """Make the folders and write the settings. Raises UserMistake where a workspace is already."""
+        """Make the folders and write the settings. Raises UserError where a workspace is already."""
         fs, path = fsspec.core.url_to_fs(str(root))
         if fs.exists(f"{path}/{SETTINGS_FILE}"):
-            raise UserMistake(f"{root} is a workspace already: edit {SETTINGS_FILE} there, or choose another directory")
+            raise UserError(
+                f"{root} is a workspace already: edit {SETTINGS_FILE} there, or choose another directory"
+            )
         for folder in FOLDERS:
             fs.makedirs(f"{path}/{folder}", exist_ok=True)
         fs.pipe_file(f"{path}/{SETTINGS_FILE}", settings_toml.encode())
@@ -97,9 +103,11 @@ class Workspace:
         return isinstance(self.fs, LocalFileSystem)
 
     def local(self, path: str) -> Path:
-        """The real file behind a path. Raises UserMistake where the workspace is not on a file system."""
+        """The real file behind a path. Raises UserError where the workspace is not on a file system."""
         if not self.is_local:
-            raise UserMistake(f"{self.root} is not on a local file system, and this step needs real files")
+            raise UserError(
+                f"{self.root} is not on a local file system, and this step needs real files"
+            )
         return Path(self.root) / path
 
     def _full(self, path: str) -> str:
@@ -161,7 +169,7 @@ class Workspace:
     def link(self, path: str, original: str, hard: bool) -> None:
         """Commit a name for a file that is there already: a hard link, or a symbolic link that leaves it where it is.
 
-        Raises OSError where the file system cannot (a hard link across two), UserMistake where the workspace is on none.
+        Raises OSError where the file system cannot (a hard link across two), UserError where the workspace is on none.
         """
         target, temp = self.local(path), self._temp()
         if hard:
@@ -244,12 +252,14 @@ class Workspace:
     # Writing
 
     def lock(self, command: str) -> AbstractContextManager[None]:
-        """Hold the workspace for writing; see lock.py. Raises UserMistake while something is half forgotten."""
+        """Hold the workspace for writing; see lock.py. Raises UserError while something is half forgotten."""
         if command != "forget":
             self.check_nothing_half_forgotten()
         return writer_lock(self, command)
 
     def check_nothing_half_forgotten(self) -> None:
-        """Raises UserMistake where a `forget` was interrupted: nothing may build on what is on its way out."""
+        """Raises UserError where a `forget` was interrupted: nothing may build on what is on its way out."""
         if self.exists(FORGETTING):
-            raise UserMistake(f"a forget was interrupted in {self.root}: finish it with `authface forget --yes`")
+            raise UserError(
+                f"a forget was interrupted in {self.root}: finish it with `authface forget --yes`"
+            )

@@ -15,9 +15,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 os.environ.setdefault("AUTHFACE_CACHE", str(ROOT / ".assets"))
 # No test reaches the internet: the libraries are told so, and find what is on the disk or nothing.
-os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", NO_ALBUMENTATIONS_UPDATE="1", HF_HUB_DISABLE_TELEMETRY="1")
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    TRANSFORMERS_OFFLINE="1",
+    NO_ALBUMENTATIONS_UPDATE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+)
 os.environ["COLUMNS"] = "200"
-if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: threads of theirs would wait for each other
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # workers share the cores: threads of theirs would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("AUTHFACE_WORKSPACE", None)
 
@@ -29,7 +36,10 @@ from manifests.workspace import Workspace  # noqa: E402
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whatever looks at the filled workspace is slow: the commands that fill it take half a minute."""
     for item in items:
-        if "filled" in getattr(item, "fixturenames", ()) and item.get_closest_marker("slow") is None:
+        if (
+            "filled" in getattr(item, "fixturenames", ())
+            and item.get_closest_marker("slow") is None
+        ):
             item.add_marker("slow")
 
 
@@ -58,7 +68,11 @@ def photos() -> dict[str, Path]:
 def weights(photos: dict[str, Path]) -> Path:
     """The folder of embedded weights."""
     folder = Path(os.environ["AUTHFACE_CACHE"]) / "weights"
-    for name in ("retinaface_mobilenet025.onnx", "shape_predictor_68_face_landmarks.dat", "niqe_pris_params.npz"):
+    for name in (
+        "retinaface_mobilenet025.onnx",
+        "shape_predictor_68_face_landmarks.dat",
+        "niqe_pris_params.npz",
+    ):
         _need(folder / name)
     return folder
 
@@ -72,7 +86,9 @@ def workspace(tmp_path: Path) -> Workspace:
 Command = Callable[..., subprocess.CompletedProcess]
 
 
-def run_command(*words: object, env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess:
+def run_command(
+    *words: object, env: dict[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess:
     """The real command in a process of its own, its output captured as text."""
     return subprocess.run(
         [sys.executable, "-P", "-m", "cli", *map(str, words)],
@@ -84,7 +100,9 @@ def run_command(*words: object, env: dict[str, str] | None = None, cwd: Path | N
     )
 
 
-def run_here(*words: object, env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess:
+def run_here(
+    *words: object, env: dict[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess:
     """The same within the test's own process, where the libraries are loaded already: a command starts in no time."""
     from accelerate.state import AcceleratorState
     from typer.testing import CliRunner
@@ -118,7 +136,9 @@ def authface() -> Command:
 
 
 @pytest.fixture(scope="session")
-def filled(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path], weights: Path) -> Path:
+def filled(
+    tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path], weights: Path
+) -> Path:
     """A workspace with the demo's photographs collected, filtered and captioned, by the commands. Not to be written to."""
     root = tmp_path_factory.mktemp("filled") / "ws"
     folder = tmp_path_factory.mktemp("photos")

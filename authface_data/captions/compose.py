@@ -63,7 +63,9 @@ class Caption:
         }
 
 
-def read(semantic: str, photographic: str, measured: Sequence[Measured], settings: Captions) -> Caption:
+def read(
+    semantic: str, photographic: str, measured: Sequence[Measured], settings: Captions
+) -> Caption:
     """The caption that two answers make. A known tag goes to the family of its facet, whichever question it answers."""
     said: dict[Family, list[str]] = {
         "semantic": tags_of(semantic, settings.max_words),
@@ -72,13 +74,19 @@ def read(semantic: str, photographic: str, measured: Sequence[Measured], setting
     return compose(said, measured, settings)
 
 
-def answered(said: Sequence[str], facts: Sequence[Mapping[str, Any]] | None, settings: Captions) -> dict[str, Any]:
+def answered(
+    said: Sequence[str], facts: Sequence[Mapping[str, Any]] | None, settings: Captions
+) -> dict[str, Any]:
     """The columns of `captions` that follow from a model's two answers and the face's `measurements`. Raises NoTags."""
     measured = [Measured(**fact) for fact in facts or []]
     caption = read(said[0], said[1], measured, settings)
     if not caption.text:
         raise NoTags(f"{said[0][:80]!r}, {said[1][:80]!r}")
-    return {"raw_answers": list(said), "measured_tags": tags_of_facts(measured), **caption.columns()}
+    return {
+        "raw_answers": list(said),
+        "measured_tags": tags_of_facts(measured),
+        **caption.columns(),
+    }
 
 
 def tags_of_facts(facts: Sequence[Measured]) -> list[str]:
@@ -86,7 +94,9 @@ def tags_of_facts(facts: Sequence[Measured]) -> list[str]:
     return [fact.tag for fact in facts if fact.tag not in vocabulary().unsaid]
 
 
-def compose(said: dict[Family, list[str]], measured: Sequence[Measured], settings: Captions) -> Caption:
+def compose(
+    said: dict[Family, list[str]], measured: Sequence[Measured], settings: Captions
+) -> Caption:
     """The caption that tags of the two families make. measured: what they must not contradict."""
     words = vocabulary()
     placed: list[tuple[Family, str]] = []
@@ -97,7 +107,9 @@ def compose(said: dict[Family, list[str]], measured: Sequence[Measured], setting
                 if facet is None or facet.name != "age band" or "age" in settings.sensitive:
                     placed.append((family if facet is None else facet.family, tag))
     order = {facet.name: number for number, facet in enumerate(words.facets)}
-    placed.sort(key=lambda one: (one[0] == "photographic", order.get(words.facet_name(one[1]), len(order))))
+    placed.sort(
+        key=lambda one: (one[0] == "photographic", order.get(words.facet_name(one[1]), len(order)))
+    )
     distinct = _without_alike([tag for _, tag in placed])
     contradictions = _contradictions(distinct, measured)
     wrong = {one.tag for one in contradictions} if settings.contradictions == "leave out" else set()
@@ -127,11 +139,17 @@ def _named(tag: str, sensitive: Sequence[Sensitive]) -> str:
 def _without_alike(tags: list[str]) -> list[str]:
     """Of tags that say the same, or the less exact of two in one facet, only one."""
     words = vocabulary()
-    stems = {tag: frozenset(word.rstrip("s") for word in tag.replace("-", " ").split()) for tag in tags}
+    stems = {
+        tag: frozenset(word.rstrip("s") for word in tag.replace("-", " ").split()) for tag in tags
+    }
     facets = {tag: words.facet_name(tag) for tag in tags}
 
     def covered(tag: str, other: str) -> bool:
-        return facets[tag] == facets[other] and stems[tag] < stems[other] and not words.exclude(tag, other)
+        return (
+            facets[tag] == facets[other]
+            and stems[tag] < stems[other]
+            and not words.exclude(tag, other)
+        )
 
     kept: list[str] = []
     for tag in dict.fromkeys(tags):
@@ -139,7 +157,10 @@ def _without_alike(tags: list[str]) -> list[str]:
             continue
         alike = (
             stems[tag] == stems[other]
-            or (facets[tag] == facets[other] and difflib.SequenceMatcher(None, tag, other).ratio() >= ALIKE)
+            or (
+                facets[tag] == facets[other]
+                and difflib.SequenceMatcher(None, tag, other).ratio() >= ALIKE
+            )
             for other in kept
         )
         if not any(alike):
@@ -150,7 +171,10 @@ def _without_alike(tags: list[str]) -> list[str]:
 def _contradictions(tags: list[str], measured: Sequence[Measured]) -> list[Contradiction]:
     words, found, true = vocabulary(), [], list[str]()
     for tag in tags:
-        against = next((one for one in measured if one.confidence >= SURE and words.exclude(tag, one.tag)), None)
+        against = next(
+            (one for one in measured if one.confidence >= SURE and words.exclude(tag, one.tag)),
+            None,
+        )
         before = next((one for one in true if words.exclude(tag, one)), None)
         if against is not None:
             found.append(Contradiction(tag, against.tag, round(against.confidence, 3)))

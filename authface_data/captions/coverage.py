@@ -37,7 +37,11 @@ class ContradictionCount:
 def coverage(workspace: Workspace, faces: Collection[str] | None = None) -> list[FacetCount]:
     """In the order of a caption. faces: only of these."""
     words = vocabulary()
-    used = [own for face_id, own in used_captions(workspace).items() if faces is None or face_id in faces]
+    used = [
+        own
+        for face_id, own in used_captions(workspace).items()
+        if faces is None or face_id in faces
+    ]
     said, having = dict[tuple[str, str], Counter[str]](), Counter[tuple[str, str]]()
     for families in used:
         facets = set()
@@ -50,7 +54,10 @@ def coverage(workspace: Workspace, faces: Collection[str] | None = None) -> list
         having.update(facets)
     places: list[tuple[str, str]] = [(facet.name, facet.family) for facet in words.facets]
     places += [(UNKNOWN, "semantic"), (UNKNOWN, "photographic")]
-    return [FacetCount(*place, having[place], len(used), said.get(place, Counter()).most_common()) for place in places]
+    return [
+        FacetCount(*place, having[place], len(used), said.get(place, Counter()).most_common())
+        for place in places
+    ]
 
 
 def contradictions(workspace: Workspace) -> list[ContradictionCount]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from authface_data.rights import licences
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.training_view import TagChoice, training_view
 from manifests.workspace import Workspace
 
@@ -48,17 +48,21 @@ def export(
 ) -> dict[str, int]:
     """Write the folder. Returns how many pictures each split has. watch: told of the rows, to show how far it is.
 
-    Raises UserMistake for a folder that is not empty, and for faces without a caption.
+    Raises UserError for a folder that is not empty, and for faces without a caption.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserMistake(f"{output} is not an empty folder: name another")
+        raise UserError(f"{output} is not an empty folder: name another")
     view = training_view(workspace, tags, allow_unknown_licence)
     if view.empty:
-        raise UserMistake("no face is kept: `authface filter` first (`authface status` says why faces were dropped)")
+        raise UserError(
+            "no face is kept: `authface filter` first (`authface status` says why faces were dropped)"
+        )
     lacking = int((view["caption"].fillna("") == "").sum())
     if lacking and tags != "none":
         kind = "" if tags == "both" else f" of {tags} tags"
-        raise UserMistake(f"{lacking} kept faces have no caption{kind}: `authface caption` first, or --tags none")
+        raise UserError(
+            f"{lacking} kept faces have no caption{kind}: `authface caption` first, or --tags none"
+        )
     pictures = []
     for row in watch(view.to_dict("records")):
         file = f"{SPLITS[row['split']]}/{Path(row['crop_path']).name}"
@@ -67,7 +71,11 @@ def export(
         pictures.append(_picture(row, file))
     FORMATS[form](output, pictures, workspace.settings.filter.size)
     (output / "CREDITS.md").write_text(licences.markdown(licences.credits(workspace)), "utf-8")
-    return {split: count for split in SPLITS.values() if (count := sum(one.split == split for one in pictures))}
+    return {
+        split: count
+        for split in SPLITS.values()
+        if (count := sum(one.split == split for one in pictures))
+    }
 
 
 def _picture(row: dict[str, Any], file: str) -> Picture:
@@ -75,7 +83,15 @@ def _picture(row: dict[str, Any], file: str) -> Picture:
         return row[name] if isinstance(row[name], str) else ""
 
     more = {
-        name: text(name) for name in ("face_id", "captioner", "licence", "licence_basis", "photographer_name", "source_url")
+        name: text(name)
+        for name in (
+            "face_id",
+            "captioner",
+            "licence",
+            "licence_basis",
+            "photographer_name",
+            "source_url",
+        )
     }
     tags = row["tags"] if isinstance(row["tags"], list) else []
     return Picture(file, SPLITS[row["split"]], text("caption"), {"tags": tags, **more})
@@ -125,18 +141,33 @@ def _simpletuner(output: Path, pictures: Sequence[Picture], size_px: int) -> Non
         "cache_dir_vae": "cache/vae",
         "repeats": 0,
     }
-    texts = {"id": "authface-text", "type": "local", "dataset_type": "text_embeds", "default": True, "cache_dir": "cache/text"}
-    (output / "multidatabackend.json").write_text(json.dumps([images, texts], indent=2) + "\n", "utf-8")
+    texts = {
+        "id": "authface-text",
+        "type": "local",
+        "dataset_type": "text_embeds",
+        "default": True,
+        "cache_dir": "cache/text",
+    }
+    (output / "multidatabackend.json").write_text(
+        json.dumps([images, texts], indent=2) + "\n", "utf-8"
+    )
 
 
 def _imagefolder(output: Path, pictures: Sequence[Picture], size_px: int) -> None:
     for split in {one.split for one in pictures}:
-        rows = [{"file_name": Path(one.file).name, "text": one.caption} for one in pictures if one.split == split]
+        rows = [
+            {"file_name": Path(one.file).name, "text": one.caption}
+            for one in pictures
+            if one.split == split
+        ]
         _lines(output / split / "metadata.jsonl", rows)
 
 
 def _jsonl(output: Path, pictures: Sequence[Picture], size_px: int) -> None:
-    rows = [{"file_name": one.file, "text": one.caption, "split": one.split, **one.more} for one in pictures]
+    rows = [
+        {"file_name": one.file, "text": one.caption, "split": one.split, **one.more}
+        for one in pictures
+    ]
     _lines(output / "captions.jsonl", rows)
 
 

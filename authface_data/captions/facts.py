@@ -41,8 +41,12 @@ class Face:
         """crop: (H, H, 3) uint8."""
         pixels = at_face_scale(crop)
         scale = SIZE_PX / len(crop)
-        points = (np.array([list(point) for point in row["landmarks_crop_px"]], float) + 0.5) * scale - 0.5
-        return cls(pixels, luma(pixels), points, points if len(points) == 5 else five_of(points), row)
+        points = (
+            np.array([list(point) for point in row["landmarks_crop_px"]], float) + 0.5
+        ) * scale - 0.5
+        return cls(
+            pixels, luma(pixels), points, points if len(points) == 5 else five_of(points), row
+        )
 
     @property
     def eye_distance(self) -> float:

@@ -20,7 +20,7 @@ from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
 from manifests.schema import CAPTIONS
 from manifests.settings import Captions
 from manifests.support import hub
-from manifests.support.errors import Missing, UserMistake
+from manifests.support.errors import MissingResourceError, UserError
 from manifests.verdicts import Subject
 
 MAX_NEW_TOKENS = 96
@@ -51,7 +51,7 @@ class LlavaStage:
         }
 
     def setup(self, device: str) -> None:
-        """Raises Missing where the checkpoint cannot be had, UserMistake for a precision that this machine has not."""
+        """Raises MissingResourceError where the checkpoint cannot be had, UserError for a precision that this machine has not."""
         import torch
         from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 
@@ -64,20 +64,29 @@ class LlavaStage:
             self._processor = LlavaNextProcessor.from_pretrained(where)
             model = LlavaNextForConditionalGeneration.from_pretrained(where, **options)
         except OSError as error:
-            raise hub.missing(self.model_name, "config, tokenizer and *.safetensors", self.weights_dir, error) from error
-        self._processor.tokenizer.padding_side = "left"  # else the new tokens of a shorter prompt would follow padding
+            raise hub.missing(
+                self.model_name, "config, tokenizer and *.safetensors", self.weights_dir, error
+            ) from error
+        self._processor.tokenizer.padding_side = (
+            "left"  # else the new tokens of a shorter prompt would follow padding
+        )
         if self._captions.precision == "bf16":
             model = model.to(device)
         self._model = model.eval()
         self._revision = getattr(model.config, "_commit_hash", None)
         self._torch, self._device = torch, device
         # transformers 5.2x renames it
-        self._cache_name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+        self._cache_name = (
+            "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+        )
         self._at_once = self.batch_size
 
     def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
         pictures = [item.picture.pixels() for item in batch]
-        return [Rows([self._row(item, said)]) for item, said in zip(batch, self.answers(pictures), strict=True)]
+        return [
+            Rows([self._row(item, said)])
+            for item, said in zip(batch, self.answers(pictures), strict=True)
+        ]
 
     def answers(self, crops: Sequence[np.ndarray]) -> list[list[str]]:
         """What the model says of each crop (H, H, 3) uint8, one answer per question. As many crops at once as memory holds."""
@@ -105,7 +114,9 @@ class LlavaStage:
         )
         questions = self._token_ids(inputs["input_ids"])
         if len(pictures) > (fits := self._fits(len(questions[0]))):
-            return [answer for some in (pictures[:fits], pictures[fits:]) for answer in self._ask(some)]
+            return [
+                answer for some in (pictures[:fits], pictures[fits:]) for answer in self._ask(some)
+            ]
         shared = _common_length(questions)
         said: list[list[str]] = [[] for _ in pictures]
         with torch.inference_mode():
@@ -130,7 +141,9 @@ class LlavaStage:
                     do_sample=False,
                     **{self._cache_name: seen},
                 )
-                answers = self._processor.batch_decode(made[:, ids.shape[1] :], skip_special_tokens=True)
+                answers = self._processor.batch_decode(
+                    made[:, ids.shape[1] :], skip_special_tokens=True
+                )
                 for own, answer in zip(said, answers, strict=True):
                     own.append(answer.strip())
         return said
@@ -140,7 +153,9 @@ class LlavaStage:
         tokenizer, image = self._processor.tokenizer, self._model.config.image_token_id
         counts = {int((row == image).sum()) for row in first}
         if len(counts) != 1 or any((row != first[0]).any() for row in first):
-            raise ValueError(f"crops of one size have different numbers of image tokens: {sorted(counts)}")
+            raise ValueError(
+                f"crops of one size have different numbers of image tokens: {sorted(counts)}"
+            )
         token = self._processor.image_token
         told = [first[0].tolist()]
         for question in prompts.QUESTIONS[1:]:
@@ -150,7 +165,9 @@ class LlavaStage:
         own = [begin] == tokenizer("").input_ids[:1]  # whether the tokenizer begins a text with it
         for ids in told:
             if ids.count(image) not in counts or ids.count(begin) not in ((1,) if own else (0, 1)):
-                raise ValueError(f"a prompt with {ids.count(image)} image tokens and {ids.count(begin)} beginnings of a text")
+                raise ValueError(
+                    f"a prompt with {ids.count(image)} image tokens and {ids.count(begin)} beginnings of a text"
+                )
         return told
 
     def _fits(self, prompt_tokens: int) -> int:
@@ -169,7 +186,13 @@ class LlavaStage:
             import psutil
 
             free = psutil.virtual_memory().available
-        return max(1, min(self._at_once, int(MEMORY_SHARE * free / (of_a_token * (prompt_tokens + ANSWER_TOKENS)))))
+        return max(
+            1,
+            min(
+                self._at_once,
+                int(MEMORY_SHARE * free / (of_a_token * (prompt_tokens + ANSWER_TOKENS))),
+            ),
+        )
 
     def _row(self, item: Item, said: list[str]) -> dict[str, Any]:
         return {
@@ -190,10 +213,20 @@ def _quantised(precision: str, device: str) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
     if not device.startswith("cuda"):
-        raise UserMistake(f"captions.precision {precision} needs a GPU: without one, leave it at bf16 (fp32 is used)")
+        raise UserError(
+            f"captions.precision {precision} needs a GPU: without one, leave it at bf16 (fp32 is used)"
+        )
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise Missing(f"captions.precision {precision} needs bitsandbytes: `pip install bitsandbytes`")
-    bits = {"4bit": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}}
+        raise MissingResourceError(
+            f"captions.precision {precision} needs bitsandbytes: `pip install bitsandbytes`"
+        )
+    bits = {
+        "4bit": {
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_compute_dtype": torch.bfloat16,
+        }
+    }
     return {
         "quantization_config": BitsAndBytesConfig(**bits.get(precision, {"load_in_8bit": True})),
         "device_map": {"": device},

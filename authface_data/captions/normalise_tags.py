@@ -24,7 +24,9 @@ def tags_of(answer: str, max_words: int = 5) -> list[str]:
     tags: dict[str, None] = {}
     for line in _plain(answer).lower().splitlines():
         for piece in re.split(r"[,;|]|\.\s|\.$", _without_opener(BULLET.sub("", line), words)):
-            tags.update(dict.fromkeys(tag for tag in _read(piece, words) if len(tag.split()) <= max_words))
+            tags.update(
+                dict.fromkeys(tag for tag in _read(piece, words) if len(tag.split()) <= max_words)
+            )
     return list(tags)
 
 
@@ -36,7 +38,9 @@ def _plain(answer: str) -> str:
     try:
         return "\n".join(_strings(json.loads(body)))
     except ValueError:
-        return "\n".join(text for text, key in re.findall(r'"((?:[^"\\]|\\.)*)"\s*(:?)', body) if not key)
+        return "\n".join(
+            text for text, key in re.findall(r'"((?:[^"\\]|\\.)*)"\s*(:?)', body) if not key
+        )
 
 
 def _strings(value: object) -> list[str]:
@@ -56,7 +60,9 @@ def _without_opener(line: str, words: Vocabulary) -> str:
 
 
 def _read(piece: str, words: Vocabulary) -> list[str]:
-    piece = _without_opener(" ".join(BULLET.sub("", piece).replace("&", "and").split()), words).strip(" .\"'*_#()[]{}")
+    piece = _without_opener(
+        " ".join(BULLET.sub("", piece).replace("&", "and").split()), words
+    ).strip(" .\"'*_#()[]{}")
     label, colon, value = (part.strip(" *_") for part in piece.partition(":"))
     if colon:
         return _labelled(label, value, words)
@@ -73,7 +79,9 @@ def _read(piece: str, words: Vocabulary) -> list[str]:
     if not words.prepositions.isdisjoint(plain):
         # What stood between prepositions is a tag only where it means something by itself.
         tags = [words.synonyms.get(part, part) for part in _parts(plain, words.prepositions)]
-        return [tag for tag in tags if words.facet_of(tag) is not None and tag not in words.says_nothing]
+        return [
+            tag for tag in tags if words.facet_of(tag) is not None and tag not in words.says_nothing
+        ]
     return [tag] if tag and tag not in words.says_nothing else []
 
 

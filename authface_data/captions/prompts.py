@@ -17,7 +17,9 @@ PHOTOGRAPHIC = (
 QUESTIONS = (SEMANTIC, PHOTOGRAPHIC)
 
 # The formats that the LLaVA-1.6 checkpoints were trained with, for folders that come without a chat template of their own.
-_TEXT = "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+_TEXT = (
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+)
 _ONE = "{% set message = messages[0] %}"
 TEMPLATES = {
     "mistral": _ONE + "[INST] <image>\n" + _TEXT + " [/INST]",
@@ -47,7 +49,12 @@ def family(config: Any) -> str:
 def prompt(processor: Any, config: Any, question: str) -> str:
     """The whole prompt of a question about one image, by the checkpoint's own chat template, else by its family's."""
     talk = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
-    own = getattr(processor, "chat_template", None) or getattr(processor.tokenizer, "chat_template", None)
+    own = getattr(processor, "chat_template", None) or getattr(
+        processor.tokenizer, "chat_template", None
+    )
     return processor.apply_chat_template(
-        talk, chat_template=own or TEMPLATES[family(config)], add_generation_prompt=True, tokenize=False
+        talk,
+        chat_template=own or TEMPLATES[family(config)],
+        add_generation_prompt=True,
+        tokenize=False,
     )

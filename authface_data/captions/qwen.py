@@ -23,7 +23,10 @@ def import_captions(workspace: Workspace) -> int:
         if photo["source"] != SOURCE or not photo["source_tags"]:
             continue
         count += 1
-        face_id, mark = aligned_face_id(photo["photo_id"]), fingerprint(captioner=NAME, tags=photo["source_tags"])
+        face_id, mark = (
+            aligned_face_id(photo["photo_id"]),
+            fingerprint(captioner=NAME, tags=photo["source_tags"]),
+        )
         if marks.get(face_id) == mark:
             continue
         said = ", ".join(photo["source_tags"])

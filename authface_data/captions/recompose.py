@@ -20,7 +20,9 @@ def recompose(workspace: Workspace) -> int:
     """Bring every caption in line with the present settings, vocabulary and measurements. Returns how many changed."""
     store, settings = Store(workspace, CAPTIONS), workspace.settings.captions
     rows = store.read().to_pylist()
-    facts = {row["face_id"]: row["measurements"] or [] for row in rows if row["captioner"] == "measured"}
+    facts = {
+        row["face_id"]: row["measurements"] or [] for row in rows if row["captioner"] == "measured"
+    }
     now = _rules(settings)
     changed, different = [], 0
     for row in rows:
@@ -46,7 +48,9 @@ def _rules(settings: Captions) -> str:
 def _columns(row: dict[str, Any], measured: list[Measured], settings: Captions) -> dict[str, Any]:
     """The columns of a caption that follow from what its captioner said."""
     if row["captioner"] == "measured":
-        caption = compose({"semantic": [], "photographic": [fact.tag for fact in measured]}, [], settings)
+        caption = compose(
+            {"semantic": [], "photographic": [fact.tag for fact in measured]}, [], settings
+        )
     else:
         said = [*(row["raw_answers"] or []), "", ""]
         caption = read(said[0], said[1], measured, settings)

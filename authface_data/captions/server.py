@@ -25,10 +25,10 @@ from authface_data.captions import prompts
 from authface_data.captions.compose import NoTags, answered
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
 from authface_data.http.hosts import is_public
-from authface_data.http.retry import TryAgain, asked_wait_s, backoff
+from authface_data.http.retry import RetryableError, asked_wait_s, backoff
 from manifests.schema import CAPTIONS
 from manifests.settings import Captions
-from manifests.support.errors import DoneInPart, UserMistake
+from manifests.support.errors import PartialFailureError, UserError
 from manifests.support.fingerprint import fingerprint
 from manifests.verdicts import Subject
 from manifests.workspace import Workspace
@@ -38,7 +38,9 @@ ANSWERS = "cache/answers"
 MAX_TOKENS, JPEG_QUALITY, LONGEST_SIDE_PX = 160, 95, 1024
 SHAPE = {
     "type": "object",
-    "properties": {"tags": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 24}},
+    "properties": {
+        "tags": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 24}
+    },
     "required": ["tags"],
     "additionalProperties": False,
 }
@@ -83,16 +85,20 @@ class ServerStage:
 
     @cached_property
     def model(self) -> str:
-        """The model that is asked. Raises UserMistake where the server has several and none is named."""
+        """The model that is asked. Raises UserError where the server has several and none is named."""
         if self._server.model:
             return self._server.model
         try:
             told = self._tried("GET", "models", None).json()
             names = [str(one["id"]) for one in told["data"]]
-        except (ValueError, KeyError, TypeError, TryAgain) as error:
-            raise UserMistake(f"{self._where} does not say which models it has ({error}): name one with --model") from error
+        except (ValueError, KeyError, TypeError, RetryableError) as error:
+            raise UserError(
+                f"{self._where} does not say which models it has ({error}): name one with --model"
+            ) from error
         if len(names) != 1:
-            raise UserMistake(f"{self._where} serves {', '.join(names) or 'no model'}: name one with --model")
+            raise UserError(
+                f"{self._where} serves {', '.join(names) or 'no model'}: name one with --model"
+            )
         return names[0]
 
     def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
@@ -102,7 +108,9 @@ class ServerStage:
         with ThreadPoolExecutor(self._server.concurrency) as pool:
             asked = [pool.submit(self._answers, item, write_pixels) for item in batch]
             try:
-                rows = [self._row(item, answers) for item, answers in zip(batch, asked, strict=True)]
+                rows = [
+                    self._row(item, answers) for item, answers in zip(batch, asked, strict=True)
+                ]
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -113,13 +121,15 @@ class ServerStage:
     def _row(self, item: Item, answers: Future[list[dict[str, Any]]]) -> dict[str, Any] | None:
         try:
             said = answers.result()
-            made = answered([one["content"] for one in said], item.row.get("measurements"), self._captions)
+            made = answered(
+                [one["content"] for one in said], item.row.get("measurements"), self._captions
+            )
         except NoTags as error:
             for question in prompts.QUESTIONS:  # to be asked again, should it be retried
                 self._workspace.remove(self._place(item, question))
             self._failed[item.key] = error
             return None
-        except (TryAgain, ValueError) as error:
+        except (RetryableError, ValueError) as error:
             self._failed[item.key] = ValueError(str(error))
             return None
         return {
@@ -150,7 +160,10 @@ class ServerStage:
         return f"{ANSWERS}/{item.row['crop_sha256']}.{mark}.json"
 
     def _ask(self, picture: str, question: str) -> dict[str, Any]:
-        content = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": question}]
+        content = [
+            {"type": "image_url", "image_url": {"url": picture}},
+            {"type": "text", "text": question},
+        ]
         body: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": "user", "content": content}],
@@ -158,14 +171,21 @@ class ServerStage:
             "temperature": 0,
             "seed": 0,
         }
-        guide = {"type": "json_schema", "json_schema": {"name": "tags", "strict": True, "schema": SHAPE}}
+        guide = {
+            "type": "json_schema",
+            "json_schema": {"name": "tags", "strict": True, "schema": SHAPE},
+        }
         guided = self._guided
-        answer = self._tried("POST", "chat/completions", {**body, "response_format": guide} if guided else body)
+        answer = self._tried(
+            "POST", "chat/completions", {**body, "response_format": guide} if guided else body
+        )
         if guided and answer.status_code in (400, 422):
             self._guided = False  # this server knows no schemas
             answer = self._tried("POST", "chat/completions", body)
         if answer.status_code != 200:
-            raise ValueError(f"{self._where} refused the request with HTTP {answer.status_code}: {_words(answer)}")
+            raise ValueError(
+                f"{self._where} refused the request with HTTP {answer.status_code}: {_words(answer)}"
+            )
         told = _Completion.model_validate_json(answer.content)
         return {"content": told.choices[0].message.content, "revision": told.system_fingerprint}
 
@@ -173,26 +193,32 @@ class ServerStage:
         tries = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(self._server.attempts),
             wait=backoff,
-            retry=tenacity.retry_if_exception_type((TryAgain, httpx.TransportError)),
+            retry=tenacity.retry_if_exception_type((RetryableError, httpx.TransportError)),
             reraise=True,
         )
         try:
             return tries(self._once, way, what, body)
         except httpx.ConnectError as error:
-            raise DoneInPart(
+            raise PartialFailureError(
                 f"{self._where} does not answer ({error}): is it up? What was captioned is kept: run the same again"
             ) from error
         except httpx.TransportError as error:
-            raise TryAgain(f"{self._where} gave no answer: {type(error).__name__} {error}") from error
+            raise RetryableError(
+                f"{self._where} gave no answer: {type(error).__name__} {error}"
+            ) from error
 
     def _once(self, way: str, what: str, body: dict[str, Any] | None) -> httpx.Response:
         answer = self._client.request(way, what, json=body)
         if answer.status_code == 429 or answer.status_code == 408 or answer.status_code >= 500:
-            raise TryAgain(f"HTTP {answer.status_code} of {self._where}", asked_wait_s(answer))
+            raise RetryableError(
+                f"HTTP {answer.status_code} of {self._where}", asked_wait_s(answer)
+            )
         if answer.status_code in (401, 403):
-            raise UserMistake(f"{self._where} refuses the key in {KEY_VARIABLE} (HTTP {answer.status_code}): check it")
+            raise UserError(
+                f"{self._where} refuses the key in {KEY_VARIABLE} (HTTP {answer.status_code}): check it"
+            )
         if answer.status_code == 404:
-            raise UserMistake(
+            raise UserError(
                 f"{self._where} has no {what} or no such model (HTTP 404, {_words(answer)}): check --base-url, --model"
             )
         if answer.status_code == 200 and way == "POST":
@@ -204,10 +230,14 @@ class ServerStage:
         headers = {}
         if key := os.environ.get(KEY_VARIABLE, "").strip():
             if urlsplit(self._server.base_url).scheme != "https" and not _is_near(self._where):
-                raise UserMistake(f"the key in {KEY_VARIABLE} would travel to {self._where} in the clear: use https")
+                raise UserError(
+                    f"the key in {KEY_VARIABLE} would travel to {self._where} in the clear: use https"
+                )
             headers["Authorization"] = f"Bearer {key}"
         base = self._server.base_url.rstrip("/") + "/"
-        return httpx.Client(base_url=base, headers=headers, timeout=self._server.timeout_s, trust_env=False)
+        return httpx.Client(
+            base_url=base, headers=headers, timeout=self._server.timeout_s, trust_env=False
+        )
 
     @property
     def _where(self) -> str:
@@ -219,9 +249,9 @@ def _check(answer: httpx.Response) -> None:
     try:
         told = _Completion.model_validate_json(answer.content)
     except ValidationError as error:
-        raise TryAgain(f"not a completion: {answer.text[:80]!r}") from error
+        raise RetryableError(f"not a completion: {answer.text[:80]!r}") from error
     if not told.choices or not (told.choices[0].message.content or "").strip():
-        raise TryAgain("an empty answer")
+        raise RetryableError("an empty answer")
 
 
 def _data_uri(item: Item) -> str:

@@ -67,7 +67,11 @@ class Vocabulary:
     def exclude(self, one: str, other: str) -> bool:
         """Whether only one of two canonical tags can be true of a picture."""
         facet = self._facet_of.get(one)
-        return one != other and facet is not None and any(one in group and other in group for group in facet.exclusive)
+        return (
+            one != other
+            and facet is not None
+            and any(one in group and other in group for group in facet.exclusive)
+        )
 
 
 @lru_cache(maxsize=1)
@@ -88,7 +92,15 @@ def vocabulary() -> Vocabulary:
     synonyms = {
         word: tag for facet in said["facet"] for tag, others in facet["tags"].items() for word in (tag, *others)
     }  # fmt: skip
-    kinds = ("splits", "prepositions", "fillers", "adverbs", "not_adverbs", "says_nothing", "unsaid")
+    kinds = (
+        "splits",
+        "prepositions",
+        "fillers",
+        "adverbs",
+        "not_adverbs",
+        "says_nothing",
+        "unsaid",
+    )
     return Vocabulary(
         facets=facets,
         synonyms=synonyms,

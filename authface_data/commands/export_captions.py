@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from manifests.support.console import WorkspaceOption, console, shown
+from manifests.support.console import WorkspaceOption, console, quote_path
 
 NEXT = {
     "kohya": "accelerate launch sdxl_train.py --dataset_config dataset.toml …, started there",
@@ -18,10 +18,14 @@ NEXT = {
 
 
 def export_captions(
-    format: Annotated[Literal["kohya", "simpletuner", "imagefolder", "jsonl"], typer.Option(help="For which trainer.")],
+    format: Annotated[
+        Literal["kohya", "simpletuner", "imagefolder", "jsonl"],
+        typer.Option(help="For which trainer."),
+    ],
     output: Annotated[Path, typer.Option(metavar="DIR", help="A new or empty folder.")],
     tags: Annotated[
-        Literal["none", "semantic", "photographic", "both"], typer.Option(help="Which tags make the captions.")
+        Literal["none", "semantic", "photographic", "both"],
+        typer.Option(help="Which tags make the captions."),
     ] = "both",
     allow_unknown_licence: Annotated[
         bool, typer.Option("--allow-unknown-licence", help="Faces without a licence basis too.")
@@ -36,10 +40,15 @@ def export_captions(
 
     ws = Workspace.find(workspace)
     counts = export(
-        ws, output, format, tags, allow_unknown_licence, lambda rows: track(rows, description="export", console=console)
+        ws,
+        output,
+        format,
+        tags,
+        allow_unknown_licence,
+        lambda rows: track(rows, description="export", console=console),
     )
     what = ", ".join(f"{count} for {split}" for split, count in counts.items())
     console.print(
-        f"{what}, in {shown(output)}. What is forgotten here later must be taken out there by hand: CREDITS.md has ids"
+        f"{what}, in {quote_path(output)}. What is forgotten here later must be taken out there by hand: CREDITS.md has ids"
     )
     console.print(f"Next: {NEXT[format]}")

@@ -9,21 +9,35 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from manifests.support.console import JsonOption, WorkspaceOption, YesOption, console, print_json, shown
-from manifests.support.errors import UserMistake
+from manifests.support.console import (
+    JsonOption,
+    WorkspaceOption,
+    YesOption,
+    console,
+    print_json,
+    quote_path,
+)
+from manifests.support.errors import UserError
 
 if TYPE_CHECKING:
     from authface_data.review.faces import ReviewFace
-    from authface_data.review.import_table import Reading, Said
+    from authface_data.review.import_table import Reading, ReviewedFace
     from manifests.workspace import Workspace
 
-app = typer.Typer(no_args_is_help=True, help="Faces out to people, their decisions back in: they have the last word.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Faces out to people, their decisions back in: they have the last word.",
+)
 MOST_SHOWN = 30
 
 AllOption = Annotated[bool, typer.Option("--all", help="Every face (the default).")]
-NearOption = Annotated[int | None, typer.Option("--near-threshold", min=1, metavar="N", help="The N nearest to a threshold.")]
+NearOption = Annotated[
+    int | None,
+    typer.Option("--near-threshold", min=1, metavar="N", help="The N nearest to a threshold."),
+]
 SampleOption = Annotated[
-    int | None, typer.Option("--sample", min=1, metavar="N", help="N drawn at random, the same each time.")
+    int | None,
+    typer.Option("--sample", min=1, metavar="N", help="N drawn at random, the same each time."),
 ]
 
 
@@ -40,17 +54,23 @@ def export(
     from manifests.workspace import Workspace
 
     if csv.exists():
-        raise UserMistake(f"{csv} is there already, and may hold somebody's decisions: name another file, or remove it")
+        raise UserError(
+            f"{csv} is there already, and may hold somebody's decisions: name another file, or remove it"
+        )
     faces = _faces(Workspace.find(workspace), near_threshold, sample, everything)
     _write(csv, to_csv(faces))
-    console.print(f"{len(faces)} faces in {shown(csv)}: fill in decision (keep, drop, unsure), and what else you see")
-    console.print(f"Next: [bold]authface review import {shown(csv)} --reviewer NAME[/]")
+    console.print(
+        f"{len(faces)} faces in {quote_path(csv)}: fill in decision (keep, drop, unsure), and what else you see"
+    )
+    console.print(f"Next: [bold]authface review import {quote_path(csv)} --reviewer NAME[/]")
 
 
 @app.command(name="import")
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A reviewed table.")],
-    reviewer: Annotated[str | None, typer.Option(metavar="NAME", help="Whose decisions, where the column is empty.")] = None,
+    reviewer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whose decisions, where the column is empty.")
+    ] = None,
     workspace: WorkspaceOption = None,
     yes: YesOption = False,
 ) -> None:
@@ -58,15 +78,15 @@ def import_(
     from datetime import UTC, datetime
 
     from authface_data.review.import_table import read_table, record
-    from manifests.support.text import clean
+    from manifests.support.text import to_utf8
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
-    who = clean(reviewer or "")
+    who = to_utf8(reviewer or "")
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise UserMistake(f"{file} cannot be read: {error.strerror}") from error
+        raise UserError(f"{file} cannot be read: {error.strerror}") from error
     if not yes:
         if _show(read_table(ws, data, who)):
             console.print("Nothing is recorded yet: pass [bold]--yes[/]")
@@ -75,12 +95,16 @@ def import_(
         reading = read_table(ws, data, who)
         if _show(reading):
             record(ws, reading.said, datetime.now(UTC))
-            console.print(f"{len(reading.said)} decisions recorded. Next: [bold]authface filter --regate[/]")
+            console.print(
+                f"{len(reading.said)} decisions recorded. Next: [bold]authface filter --regate[/]"
+            )
 
 
 @app.command()
 def sheet(
-    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: reports/review.html.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Default: reports/review.html.")
+    ] = None,
     near_threshold: NearOption = None,
     sample: SampleOption = None,
     everything: AllOption = False,
@@ -98,7 +122,9 @@ def sheet(
     else:
         _write(output, data)
     where = f"{ws.root}/reports/review.html" if output is None else output
-    console.print(f"{len(faces)} faces, {len(data) / 1e6:.1f} MB: open {shown(where)} in a browser; ? shows the keys")
+    console.print(
+        f"{len(faces)} faces, {len(data) / 1e6:.1f} MB: open {quote_path(where)} in a browser; ? shows the keys"
+    )
     console.print("Next: save the table from the page, then [bold]authface review import FILE[/]")
 
 
@@ -113,12 +139,23 @@ def agreement(workspace: WorkspaceOption = None, as_json: JsonOption = False) ->
         print_json(found)
         return
     if not found.decided:
-        raise UserMistake("nobody has decided anything yet: `authface review sheet`, then `authface review import`")
+        raise UserError(
+            "nobody has decided anything yet: `authface review sheet`, then `authface review import`"
+        )
     from rich.table import Table
 
-    console.print(f"{found.decided} faces decided by people, {len(found.disputed)} of them disputed")
+    console.print(
+        f"{found.decided} faces decided by people, {len(found.disputed)} of them disputed"
+    )
     table = Table(title="Gates against people", title_justify="left")
-    for name in ("gate", "drops", "of these people too (precision)", "of people's drops (recall)", "agrees", "best threshold"):
+    for name in (
+        "gate",
+        "drops",
+        "of these people too (precision)",
+        "of people's drops (recall)",
+        "agrees",
+        "best threshold",
+    ):
         table.add_column(name, justify="left" if name == "gate" else "right")
     for one in found.gates:
         asks = "" if one.threshold is None else f": {one.metric} {one.op} {one.threshold:g}"
@@ -133,10 +170,22 @@ def agreement(workspace: WorkspaceOption = None, as_json: JsonOption = False) ->
         )
     console.print(table)
     if found.reviewers:
-        table = Table("reviewers", "faces", "agree", "Cohen's kappa", title="People among each other", title_justify="left")
+        table = Table(
+            "reviewers",
+            "faces",
+            "agree",
+            "Cohen's kappa",
+            title="People among each other",
+            title_justify="left",
+        )
         for pair in found.reviewers:
             value = "not defined" if pair.kappa is None else f"{pair.kappa:.2f}"
-            table.add_row(escape(f"{pair.one}, {pair.other}"), str(pair.faces), _percent(pair.agreement), value)
+            table.add_row(
+                escape(f"{pair.one}, {pair.other}"),
+                str(pair.faces),
+                _percent(pair.agreement),
+                value,
+            )
         console.print(table)
 
 
@@ -144,26 +193,28 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.0f} %"
 
 
-def _faces(ws: Workspace, near_threshold: int | None, sample: int | None, everything: bool) -> list[ReviewFace]:
+def _faces(
+    ws: Workspace, near_threshold: int | None, sample: int | None, everything: bool
+) -> list[ReviewFace]:
     from authface_data.review.faces import faces_to_review
 
     if sum((near_threshold is not None, sample is not None, everything)) > 1:
-        raise UserMistake("--all, --near-threshold and --sample exclude each other")
+        raise UserError("--all, --near-threshold and --sample exclude each other")
     faces = faces_to_review(ws, near_threshold, sample)
     if not faces:
-        raise UserMistake("there are no judged faces to review: `authface filter` first")
+        raise UserError("there are no judged faces to review: `authface filter` first")
     return faces
 
 
 def _write(path: Path, data: bytes) -> None:
     if path.is_dir() or not path.parent.is_dir():
-        raise UserMistake(f"{path}: name a file in a directory that is there")
+        raise UserError(f"{path}: name a file in a directory that is there")
     temp = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temp.write_bytes(data)
         os.replace(temp, path)
     except FileNotFoundError as error:
-        raise UserMistake(f"{path} cannot be written: {error.strerror}") from error
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _show(reading: Reading) -> bool:
@@ -180,7 +231,7 @@ def _show(reading: Reading) -> bool:
     return bool(reading.said)
 
 
-def _diff(one: Said) -> str:
+def _diff(one: ReviewedFace) -> str:
     parts = []
     if one.decision:
         parts.append(f"{one.before or 'undecided'} → {one.decision}")
@@ -189,5 +240,7 @@ def _diff(one: Said) -> str:
     for name, tags in (("semantic", one.semantic_tags), ("photographic", one.photographic_tags)):
         if tags is not None:
             parts.append(f"{name} tags: {', '.join(tags) or 'none'}")
-    parts += [f"{name}: {text}" for name, text in (("reason", one.reason), ("note", one.note)) if text]
+    parts += [
+        f"{name}: {text}" for name, text in (("reason", one.reason), ("note", one.note)) if text
+    ]
     return f"{'; '.join(parts)} ({one.reviewer})"

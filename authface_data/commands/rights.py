@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from manifests.support.console import JsonOption, WorkspaceOption, YesOption, console, print_json, shown
-from manifests.support.errors import UserMistake
+from manifests.support.console import (
+    JsonOption,
+    WorkspaceOption,
+    YesOption,
+    console,
+    print_json,
+    quote_path,
+)
+from manifests.support.errors import UserError
+from manifests.support.text import to_utf8
 
 if TYPE_CHECKING:
     from authface_data.rights.forget import Order
@@ -20,7 +28,10 @@ MOST_SHOWN = 30
 
 def licences(
     credits: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write attribution: FILE as Markdown (.md) and as HTML (.html).")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write attribution: FILE as Markdown (.md) and as HTML (.html)."
+        ),
     ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
@@ -31,7 +42,7 @@ def licences(
 
     ws = Workspace.find(workspace)
     if credits is not None and (credits.is_dir() or not credits.name):
-        raise UserMistake(f"--credits {credits} is a directory: name the file to write")
+        raise UserError(f"--credits {credits} is a directory: name the file to write")
     found = rights.counts(ws)
     if as_json:
         print_json(found)
@@ -44,7 +55,9 @@ def licences(
         table.add_column("photographs", justify="right")
         table.add_column("faces", justify="right")
         for count in found:
-            table.add_row(escape(count.licence_basis), count.source, f"{count.photos:,}", f"{count.faces:,}")
+            table.add_row(
+                escape(count.licence_basis), count.source, f"{count.photos:,}", f"{count.faces:,}"
+            )
         console.print(table)
         unknown = sum(count.faces for count in found if count.licence_basis == rights.NO_BASIS)
         if unknown:
@@ -58,19 +71,23 @@ def licences(
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, "utf-8")
             if not as_json:
-                console.print(f"Credits of {len(made)} photographs: {shown(file)}")
+                console.print(f"Credits of {len(made)} photographs: {quote_path(file)}")
 
 
 def forget(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="ID…", help="Photographs (or faces: their photographs).")] = None,
-    why: Annotated[str | None, typer.Option(help="Kept with the tombstone; name nobody in it.")] = None,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID…", help="Photographs (or faces: their photographs)."),
+    ] = None,
+    why: Annotated[
+        str | None, typer.Option(help="Kept with the tombstone; name nobody in it.")
+    ] = None,
     workspace: WorkspaceOption = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Take photographs out everywhere, for good. Says what would go; --yes does it. Ids that begin with - come after --."""
     from authface_data.rights import forget as right
-    from manifests.support.text import clean
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
@@ -79,10 +96,12 @@ def forget(
         if unfinished is not None and yes:
             _act(ws, unfinished, as_json and not ids)
         elif unfinished is not None:
-            raise UserMistake(f"a forget of {len(unfinished.photo_ids)} photographs was interrupted: finish it with --yes")
+            raise UserError(
+                f"a forget of {len(unfinished.photo_ids)} photographs was interrupted: finish it with --yes"
+            )
         if not ids:
             if unfinished is None:
-                raise UserMistake("say what to forget: authface forget ID… (photos.photo_id)")
+                raise UserError("say what to forget: authface forget ID… (photos.photo_id)")
             return
         made, already = right.order(ws, list(dict.fromkeys(ids)), why)
         if yes:
@@ -101,9 +120,12 @@ def forget(
         console.print(
             f"{len(found.photo_ids)} photographs would be forgotten: {escape(', '.join(found.photo_ids[:MOST_SHOWN]))}"
         )
-        console.print("rows: " + (", ".join(f"{count} of {name}" for name, count in found.rows.items()) or "none"))
+        console.print(
+            "rows: "
+            + (", ".join(f"{count} of {name}" for name, count in found.rows.items()) or "none")
+        )
         for path, what in list(found.files.items())[:MOST_SHOWN]:
-            console.print(f"  {escape(clean(path))}: {what}")
+            console.print(f"  {escape(to_utf8(path))}: {what}")
         if len(found.files) > MOST_SHOWN:
             console.print(f"  and {len(found.files) - MOST_SHOWN} more files (--json names all)")
         _say_runs(found.runs)
@@ -131,4 +153,6 @@ def _act(ws: Workspace, made: Order, as_json: bool) -> None:
 
 def _say_runs(runs: list[str]) -> None:
     if runs:
-        console.print(f"[yellow]Models that learnt from them, and cannot forget:[/] {escape(', '.join(runs))}: train them anew")
+        console.print(
+            f"[yellow]Models that learnt from them, and cannot forget:[/] {escape(', '.join(runs))}: train them anew"
+        )

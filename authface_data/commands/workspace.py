@@ -8,12 +8,21 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from manifests.support.console import JsonOption, WorkspaceOption, YesOption, console, print_json, shown
+from manifests.support.console import (
+    JsonOption,
+    WorkspaceOption,
+    YesOption,
+    console,
+    print_json,
+    quote_path,
+)
 
 
 def init(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The directory to make.")],
-    preset: Annotated[str, typer.Option(help="paper | embedded: what authface.toml starts from.")] = "paper",
+    preset: Annotated[
+        str, typer.Option(help="paper | embedded: what authface.toml starts from.")
+    ] = "paper",
 ) -> None:
     """Make a workspace: the directory of one data set."""
     from manifests.schema import MANIFESTS
@@ -24,9 +33,15 @@ def init(
     ws = Workspace.create(directory, preset_text(preset))
     for manifest in MANIFESTS.values():
         store = Store(ws, manifest)
-        store.compact(add=store.table([]))  # an empty part, so that every manifest opens from the start
-    console.print(f"Made {shown(ws.root)} from the preset {preset}; its settings are in authface.toml")
-    console.print(f"Next: [bold]authface collect -w {shown(directory)} --source folder --path DIR --licence-basis own[/]")
+        store.compact(
+            add=store.table([])
+        )  # an empty part, so that every manifest opens from the start
+    console.print(
+        f"Made {quote_path(ws.root)} from the preset {preset}; its settings are in authface.toml"
+    )
+    console.print(
+        f"Next: [bold]authface collect -w {quote_path(directory)} --source folder --path DIR --licence-basis own[/]"
+    )
 
 
 def status(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
@@ -48,10 +63,10 @@ def explain(
 ) -> None:
     """A face's whole story, or a photograph's: source, measurements, every gate's verdict, captions, decisions, runs."""
     from authface_data.report import explain as story
-    from manifests.support.text import clean
+    from manifests.support.text import to_utf8
     from manifests.workspace import Workspace
 
-    told = story.explain(Workspace.find(workspace), clean(id))
+    told = story.explain(Workspace.find(workspace), to_utf8(id))
     if as_json:
         print_json(told)
     else:
@@ -73,8 +88,10 @@ def report(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> No
         print_json({"report": f"{ws.root}/{path}", "balance": facets, "missing": lacking, **told})
         return
     if lacking:
-        console.print(f"To ask for, since hardly any kept face is of it: {escape('; '.join(lacking))}")
-    console.print(f"Report: {shown(ws.root)}/{path}")
+        console.print(
+            f"To ask for, since hardly any kept face is of it: {escape('; '.join(lacking))}"
+        )
+    console.print(f"Report: {quote_path(ws.root)}/{path}")
 
 
 def migrate(workspace: WorkspaceOption = None, yes: YesOption = False) -> None:
@@ -93,4 +110,6 @@ def migrate(workspace: WorkspaceOption = None, yes: YesOption = False) -> None:
             console.print(f"{what} would be rewritten, after a copy: pass --yes")
         else:
             copies = bring_up_to_date(ws)
-            console.print(f"{sum(parts.values())} parts rewritten; the old ones are in {shown(ws.root)}/{copies}")
+            console.print(
+                f"{sum(parts.values())} parts rewritten; the old ones are in {quote_path(ws.root)}/{copies}"
+            )

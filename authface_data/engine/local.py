@@ -29,7 +29,7 @@ from authface_data.engine.stage import Chain, Dropped, Failed, Rows, Stage, ledg
 from authface_data.engine.worker import Outcome, Task
 from manifests.schema import VERDICTS
 from manifests.store import Store
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.verdicts import verdict_row
 from manifests.workspace import Workspace
 
@@ -50,7 +50,13 @@ class Outcomes:
     seconds: float = 0.0
 
     def add(self, stage: Stage, result: object) -> None:
-        kind = self.made if isinstance(result, Rows) else self.dropped if isinstance(result, Dropped) else self.failed
+        kind = (
+            self.made
+            if isinstance(result, Rows)
+            else self.dropped
+            if isinstance(result, Dropped)
+            else self.failed
+        )
         kind[stage.name] += 1
 
     def rate(self, stage: Stage) -> float:
@@ -72,7 +78,7 @@ def run(
 ) -> Outcomes:
     """Bring every input (key, row) through every stage that it still needs, and settle the manifests.
 
-    redo: also make again what other settings made; without it, stale inputs are a UserMistake that counts them.
+    redo: also make again what other settings made; without it, stale inputs are a UserError that counts them.
     workers: processes; 1 works in this process; None chooses by cores and work.
     arrive: where inputs must be fetched first.
     Interrupted at any moment it loses the rows in flight; what it committed is not repeated.
@@ -81,7 +87,7 @@ def run(
     stale = {p.stage.name: len(p.stale) for p in plans if p.stale}
     if stale and not redo:
         what = ", ".join(f"{count} of {name}" for name, count in stale.items())
-        raise UserMistake(
+        raise UserError(
             f"{what} were made with other settings (or their source has changed) and would be made again: "
             "pass --yes, or set them back"
         )
@@ -108,7 +114,13 @@ def run(
 class _Committer:
     """Gathers outcomes and commits them: rows first, then verdicts, so that a kill between repeats but never loses."""
 
-    def __init__(self, workspace: Workspace, chain: Chain, fingerprints: list[dict[str, str]], outcomes: Outcomes):
+    def __init__(
+        self,
+        workspace: Workspace,
+        chain: Chain,
+        fingerprints: list[dict[str, str]],
+        outcomes: Outcomes,
+    ):
         self.chain, self.fingerprints, self.outcomes = chain, fingerprints, outcomes
         self.stores = [Store(workspace, stage.gives) for stage in chain.stages]
         self.verdict_store = Store(workspace, VERDICTS)
@@ -124,7 +136,9 @@ class _Committer:
         if isinstance(result, Failed):
             self.verdicts.append(verdict_row(subject, key, gate, "failed", mark, result.message))
         elif isinstance(result, Dropped):
-            row = verdict_row(subject, key, gate, "dropped", mark, result.reason, result.value, result.threshold)
+            row = verdict_row(
+                subject, key, gate, "dropped", mark, result.reason, result.value, result.threshold
+            )
             self.verdicts.append(row)
         elif not result.rows:
             self.verdicts.append(verdict_row(subject, key, gate, "dropped", mark, "nothing_found"))
@@ -227,14 +241,23 @@ def _units(tasks: Iterable[Task | None], size: int) -> Generator[list[Task], Non
 
 
 def _in_processes(
-    chain: Chain, workspace: Workspace, units: Iterator[list[Task]], devices: list[str], took: Callable[[list[Outcome]], None]
+    chain: Chain,
+    workspace: Workspace,
+    units: Iterator[list[Task]],
+    devices: list[str],
+    took: Callable[[list[Outcome]], None],
 ) -> None:
     """Work in a pool. Rows in the hands of a worker that died are run again one by one; one that kills again is failed."""
     while suspects := _pool_run(chain, workspace, units, devices, took):
         for task in [task for unit in suspects for task in unit]:
             if _pool_run(chain, workspace, iter([[task]]), devices[:1], took):
                 key, _, wanted = task
-                took([(key, index, Failed("its worker process died (out of memory?)")) for index in wanted])
+                took(
+                    [
+                        (key, index, Failed("its worker process died (out of memory?)"))
+                        for index in wanted
+                    ]
+                )
 
 
 def _pool_run(
@@ -274,7 +297,9 @@ def _pool_run(
                     finally:
                         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
                 for future in wait(
-                    running, timeout=0 if more and len(running) < 2 * len(devices) else None, return_when=FIRST_COMPLETED
+                    running,
+                    timeout=0 if more and len(running) < 2 * len(devices) else None,
+                    return_when=FIRST_COMPLETED,
                 ).done:
                     outcomes = future.result()
                     in_hand.remove(running.pop(future))

@@ -26,14 +26,23 @@ class Plan:
     failed: list[str]
 
 
-def plan(workspace: Workspace, stage: Stage, inputs: Sequence[tuple[str, Mapping[str, Any]]]) -> Plan:
+def plan(
+    workspace: Workspace, stage: Stage, inputs: Sequence[tuple[str, Mapping[str, Any]]]
+) -> Plan:
     """Sort the inputs (key, row). One whose rows or verdict carry another fingerprint than it should have is stale."""
     wanted = fingerprints(stage, inputs)
-    rows = _own_rows(Store(workspace, stage.gives).read([*stage.gives.key, stage.gives.source, "fingerprint"]), stage)
-    seen = dict(zip(rows[stage.gives.source].to_pylist(), rows["fingerprint"].to_pylist(), strict=True))
+    rows = _own_rows(
+        Store(workspace, stage.gives).read([*stage.gives.key, stage.gives.source, "fingerprint"]),
+        stage,
+    )
+    seen = dict(
+        zip(rows[stage.gives.source].to_pylist(), rows["fingerprint"].to_pylist(), strict=True)
+    )
     verdicts = _own_verdicts(Store(workspace, VERDICTS).read(), stage)
     failed_now = set()
-    for key, mark, verdict in zip(*(verdicts[c].to_pylist() for c in ("id", "fingerprint", "verdict")), strict=True):
+    for key, mark, verdict in zip(
+        *(verdicts[c].to_pylist() for c in ("id", "fingerprint", "verdict")), strict=True
+    ):
         if seen.get(key) == wanted.get(key):
             continue
         seen[key] = mark
@@ -52,8 +61,14 @@ def settle(workspace: Workspace, plan: Plan) -> None:
     keeps what was made of it before. Done again after a kill, it finishes what was left.
     """
     stage, wanted = plan.stage, plan.fingerprints
-    source, gives, verdicts = stage.gives.source, Store(workspace, stage.gives), Store(workspace, VERDICTS)
-    made = _current(_own_rows(gives.read([*stage.gives.key, source, "fingerprint"]), stage), source, wanted)
+    source, gives, verdicts = (
+        stage.gives.source,
+        Store(workspace, stage.gives),
+        Store(workspace, VERDICTS),
+    )
+    made = _current(
+        _own_rows(gives.read([*stage.gives.key, source, "fingerprint"]), stage), source, wanted
+    )
     told = _own_verdicts(verdicts.read(), stage)
     dropped = _current(told.filter(pc.equal(told["verdict"], "dropped")), "id", wanted)
 
@@ -102,7 +117,9 @@ def _own_rows(table: pa.Table, stage: Stage) -> pa.Table:
 
 
 def _is_own_verdict(table: pa.Table, stage: Stage) -> pa.Array | pa.ChunkedArray:
-    return pc.and_(pc.equal(table["gate"], ledger_gate(stage)), pc.equal(table["subject"], stage.subject))
+    return pc.and_(
+        pc.equal(table["gate"], ledger_gate(stage)), pc.equal(table["subject"], stage.subject)
+    )
 
 
 def _own_verdicts(table: pa.Table, stage: Stage) -> pa.Table:

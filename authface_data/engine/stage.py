@@ -81,7 +81,7 @@ class Stage(Protocol):
         ...
 
     def setup(self, device: str) -> None:
-        """Load models. Called once in each worker, before `process`. Raises Missing where weights are not there."""
+        """Load models. Called once in each worker, before `process`. Raises MissingResourceError where weights are not there."""
         ...
 
     def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
@@ -96,7 +96,9 @@ class Stage(Protocol):
 def fingerprints(stage: Stage, inputs: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
     """Key -> the fingerprint of what a stage makes of that input (key, row) with its present settings."""
     settings = fingerprint(stage=stage.name, version=stage.version, settings=stage.settings())
-    return {key: fingerprint(settings=settings, input=row.get(stage.input_mark)) for key, row in inputs}
+    return {
+        key: fingerprint(settings=settings, input=row.get(stage.input_mark)) for key, row in inputs
+    }
 
 
 def ledger_gate(stage: Stage) -> str:

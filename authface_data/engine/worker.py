@@ -13,7 +13,7 @@ from multiprocessing.queues import SimpleQueue
 from typing import Any
 
 from authface_data.engine.stage import Chain, Failed, Item, LinkTo, Result, Rows, Stage, WritePixels
-from manifests.support.errors import AuthfaceError, UserMistake
+from manifests.support.errors import AuthfaceError, UserError
 from manifests.workspace import Workspace
 
 # One unit of work: a row, its key, and which stages of the chain it still needs.
@@ -40,9 +40,11 @@ def start(chain: Chain, workspace: Workspace, device: str) -> None:
                 workspace.write_bytes(path, data)
         except OSError as error:
             if error.errno == errno.EXDEV:
-                raise UserMistake("a hard link cannot lead to another file system: take --files copy or reference") from error
+                raise UserError(
+                    "a hard link cannot lead to another file system: take --files copy or reference"
+                ) from error
             # A full or unwritable disk is no row's fault.
-            raise UserMistake(f"cannot write {workspace.root}/{path}: {error.strerror}") from error
+            raise UserError(f"cannot write {workspace.root}/{path}: {error.strerror}") from error
 
     _chain, _write_pixels = chain, write_pixels
     for stage in chain.stages:
@@ -54,7 +56,10 @@ def start_process(chain: Chain, root: str, hand_out: SimpleQueue[str], threads: 
     global _broken
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's to handle
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    for name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):  # read when torch and OpenCV are imported, in setup
+    for name in (
+        "OMP_NUM_THREADS",
+        "OPENCV_FOR_THREADS_NUM",
+    ):  # read when torch and OpenCV are imported, in setup
         os.environ[name] = str(threads)
     keep_memory()
     try:
@@ -103,7 +108,9 @@ def _guarded(stage: Stage, batch: list[Item], write_pixels: WritePixels) -> list
     try:
         results = list(stage.process(batch, write_pixels))
         if len(results) != len(batch):
-            raise RuntimeError(f"stage {stage.name} gave {len(results)} results for {len(batch)} inputs")
+            raise RuntimeError(
+                f"stage {stage.name} gave {len(results)} results for {len(batch)} inputs"
+            )
         return [_checked(stage, item, result) for item, result in zip(batch, results, strict=True)]
     except AuthfaceError:
         raise  # missing weights, a wrong setting: no row's fault
@@ -117,5 +124,7 @@ def _checked(stage: Stage, item: Item, result: Result) -> Result:
     if isinstance(result, Rows):
         for row in result.rows:
             if row[stage.gives.source] != item.key:
-                raise RuntimeError(f"stage {stage.name} gave a row of {row[stage.gives.source]} for {item.key}")
+                raise RuntimeError(
+                    f"stage {stage.name} gave a row of {row[stage.gives.source]} for {item.key}"
+                )
     return result

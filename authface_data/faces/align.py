@@ -58,7 +58,9 @@ class Whole:
         return Piece(self._picture[top:bottom, left:right], (left, top), 1)
 
 
-def ffhq_quad(left_eye: np.ndarray, right_eye: np.ndarray, mouth_left: np.ndarray, mouth_right: np.ndarray) -> Quad:
+def ffhq_quad(
+    left_eye: np.ndarray, right_eye: np.ndarray, mouth_left: np.ndarray, mouth_right: np.ndarray
+) -> Quad:
     """FFHQ's oriented square from eye centres and mouth corners, each (2,) in pixels (left as seen in the image)."""
     eye, mouth = (left_eye + right_eye) / 2, (mouth_left + mouth_right) / 2
     eye_to_eye, eye_to_mouth = right_eye - left_eye, mouth - eye
@@ -67,7 +69,10 @@ def ffhq_quad(left_eye: np.ndarray, right_eye: np.ndarray, mouth_left: np.ndarra
     x *= max(np.hypot(*eye_to_eye) * 2.0, np.hypot(*eye_to_mouth) * 1.8)
     y = np.array([-x[1], x[0]])
     centre = eye + eye_to_mouth * 0.1
-    return Quad(np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y]), float(np.hypot(*x) * 2))
+    return Quad(
+        np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y]),
+        float(np.hypot(*x) * 2),
+    )
 
 
 def to_crop(points_px: np.ndarray, quad: Quad, size_px: int) -> np.ndarray:
@@ -100,7 +105,11 @@ def align_photo(photo: Source, quad: Quad, size_px: int) -> Crop:
     corners, qsize = piece.from_photo(quad.corners_px), quad.size_px / piece.shrink
     pixels, corners = _padded(piece.pixels, corners, qsize)
     sample = _filtered if qsize >= ROOM * size_px else _supersampled
-    return Crop(sample(pixels, corners, size_px, piece.shrink), _pad_fraction(quad, width, height), quad.size_px < size_px)
+    return Crop(
+        sample(pixels, corners, size_px, piece.shrink),
+        _pad_fraction(quad, width, height),
+        quad.size_px < size_px,
+    )
 
 
 def _filtered(pixels: np.ndarray, corners: np.ndarray, size_px: int, shrink: int) -> np.ndarray:
@@ -108,7 +117,12 @@ def _filtered(pixels: np.ndarray, corners: np.ndarray, size_px: int, shrink: int
     import cv2
 
     taps = low_pass(float(np.hypot(*(corners[3] - corners[0]))) / size_px, shrink)
-    return _warped(cv2.sepFilter2D(pixels, -1, taps, taps, borderType=cv2.BORDER_REPLICATE), corners, size_px, cv2.INTER_CUBIC)
+    return _warped(
+        cv2.sepFilter2D(pixels, -1, taps, taps, borderType=cv2.BORDER_REPLICATE),
+        corners,
+        size_px,
+        cv2.INTER_CUBIC,
+    )
 
 
 def _supersampled(pixels: np.ndarray, corners: np.ndarray, size_px: int, shrink: int) -> np.ndarray:
@@ -128,7 +142,9 @@ def _warped(pixels: np.ndarray, corners: np.ndarray, size: int, interpolation: i
     # Output pixel (u, v) has its centre at (u + .5, v + .5) of the quad.
     matrix = np.column_stack([across, down, north_west + 0.5 * (across + down)])
     flags = interpolation | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(pixels, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(
+        pixels, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
 
 
 def low_pass(ratio: float, shrink: int = 1) -> np.ndarray:
@@ -149,11 +165,21 @@ def _border(qsize: float) -> int:
     return max(int(np.rint(qsize * 0.1)), 3)
 
 
-def _surroundings(corners: np.ndarray, qsize: float, width: int, height: int) -> tuple[int, int, int, int]:
+def _surroundings(
+    corners: np.ndarray, qsize: float, width: int, height: int
+) -> tuple[int, int, int, int]:
     """left, top, right, bottom of what the quad and its border need of the photograph."""
     border = _border(qsize)
-    low, high = np.floor(corners.min(0)).astype(int) - border, np.ceil(corners.max(0)).astype(int) + border
-    return max(int(low[0]), 0), max(int(low[1]), 0), min(int(high[0]), width), min(int(high[1]), height)
+    low, high = (
+        np.floor(corners.min(0)).astype(int) - border,
+        np.ceil(corners.max(0)).astype(int) + border,
+    )
+    return (
+        max(int(low[0]), 0),
+        max(int(low[1]), 0),
+        min(int(high[0]), width),
+        min(int(high[1]), height),
+    )
 
 
 def _padded(piece: np.ndarray, corners: np.ndarray, qsize: float) -> tuple[np.ndarray, np.ndarray]:
@@ -183,7 +209,12 @@ def _padded(piece: np.ndarray, corners: np.ndarray, qsize: float) -> tuple[np.nd
 def _pad_fraction(quad: Quad, width: int, height: int) -> float:
     """The share of the quad that lies off the photograph: exact, by clipping the quad to the photograph's edges."""
     polygon = [tuple(corner) for corner in quad.corners_px + 0.5]
-    for axis, limit, keep_below in ((0, 0.0, False), (0, float(width), True), (1, 0.0, False), (1, float(height), True)):
+    for axis, limit, keep_below in (
+        (0, 0.0, False),
+        (0, float(width), True),
+        (1, 0.0, False),
+        (1, float(height), True),
+    ):
         polygon = _clip(polygon, axis, limit, keep_below)
     xs, ys = np.array([p[0] for p in polygon]), np.array([p[1] for p in polygon])
     inside = abs(float(xs @ np.roll(ys, -1) - ys @ np.roll(xs, -1))) / 2 if polygon else 0.0

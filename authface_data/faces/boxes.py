@@ -16,7 +16,10 @@ def area(box: Box) -> float:
 
 def shared_area(box: Box, other: Box) -> float:
     """px² that lie in both; 0 where they do not meet."""
-    width, height = min(box[2], other[2]) - max(box[0], other[0]), min(box[3], other[3]) - max(box[1], other[1])
+    width, height = (
+        min(box[2], other[2]) - max(box[0], other[0]),
+        min(box[3], other[3]) - max(box[1], other[1]),
+    )
     return float(max(width, 0) * max(height, 0))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from authface_data.faces.detectors.retinaface_mobile import RetinaFaceMobile
 from authface_data.faces.landmarks import Dlib68
 from authface_data.weights import DLIB_DESCRIPTOR, find
-from manifests.support.errors import Missing
+from manifests.support.errors import MissingResourceError
 
 # dlib's own figure: below it two pictures are of one person (99.4 % on LFW).
 SAME_PERSON = 0.6
@@ -31,11 +31,13 @@ class Descriptor:
     revision = DLIB_DESCRIPTOR.sha256
 
     def setup(self, weights_dir: str | None) -> None:
-        """Raises Missing where weights cannot be had."""
+        """Raises MissingResourceError where weights cannot be had."""
         try:
             import dlib
         except ImportError as error:
-            raise Missing("face descriptors need dlib: pip install 'authface[data]'") from error
+            raise MissingResourceError(
+                "face descriptors need dlib: pip install 'authface[data]'"
+            ) from error
         self._dlib = dlib
         self._detector, self._landmarks = RetinaFaceMobile(), Dlib68()
         self._detector.setup("cpu", weights_dir)
@@ -63,7 +65,9 @@ class Descriptor:
         box = self._dlib.rectangle(*(int(edge) for edge in found[0].box_px))
         points = [self._dlib.point(*map(int, point)) for point in landmarks.round()]
         shape = self._dlib.full_object_detection(box, points)
-        described = np.array(self._net.compute_face_descriptor(np.ascontiguousarray(picture), shape))
+        described = np.array(
+            self._net.compute_face_descriptor(np.ascontiguousarray(picture), shape)
+        )
         # Points are pixel centres: half a pixel is added before scaling and taken off after.
         own, five = ((one + 0.5) / scale - 0.5 for one in (landmarks, found[0].landmarks5_px))
         return Seen(described, own, five)

@@ -22,19 +22,30 @@ COARSE_FROM, FINE_TO = 0.15, 0.3
 SAME_OVERLAP, SAME_INSIDE = 0.4, 0.7
 
 
-def detect(detector: Detector, photos: Sequence[Photo], long_side_px: int, min_score: float) -> list[list[Detection]]:
+def detect(
+    detector: Detector, photos: Sequence[Photo], long_side_px: int, min_score: float
+) -> list[list[Detection]]:
     """The faces of each photograph in its own pixels, best first."""
     fine = [photo.pixels(long_side_px) for photo in photos]
     coarse = [_reduced(picture, long_side_px // COARSE) for picture in fine]
     found = []
     for photo, small, large, of_small, of_large in zip(
-        photos, coarse, fine, detector.detect(coarse, min_score), detector.detect(fine, min_score), strict=True
+        photos,
+        coarse,
+        fine,
+        detector.detect(coarse, min_score),
+        detector.detect(fine, min_score),
+        strict=True,
     ):
         if small.shape == large.shape:
             found.append(_in_photo(of_large, large, photo))
             continue
-        big = [face for face in _in_photo(of_small, small, photo) if _share(face, photo) >= COARSE_FROM]
-        others = [face for face in _in_photo(of_large, large, photo) if _share(face, photo) < FINE_TO]
+        big = [
+            face for face in _in_photo(of_small, small, photo) if _share(face, photo) >= COARSE_FROM
+        ]
+        others = [
+            face for face in _in_photo(of_large, large, photo) if _share(face, photo) < FINE_TO
+        ]
         found.append(sorted(_without_same([*big, *others]), key=lambda face: -face.score))
     return found
 
@@ -50,7 +61,12 @@ def _in_photo(faces: list[Detection], picture: np.ndarray, photo: Photo) -> list
     """Detections in a scaled picture, in pixels of the photograph."""
     scale = np.array(photo.size_px) / (picture.shape[1], picture.shape[0])
     # Boxes are edges. Points are pixel centres: half a pixel is added before scaling and taken off after.
-    return [Detection(face.box_px * np.tile(scale, 2), face.score, (face.landmarks5_px + 0.5) * scale - 0.5) for face in faces]
+    return [
+        Detection(
+            face.box_px * np.tile(scale, 2), face.score, (face.landmarks5_px + 0.5) * scale - 0.5
+        )
+        for face in faces
+    ]
 
 
 def _share(face: Detection, photo: Photo) -> float:

@@ -29,7 +29,7 @@ class FoundFace:
 
 
 class FaceFinder:
-    """By a detector's five points: 68 are too much of a degraded face. Raises UserMistake, and Missing without weights."""
+    """By a detector's five points: 68 are too much of a degraded face. Raises UserError, and MissingResourceError without weights."""
 
     def __init__(self, detector: str, weights_dir: str | None):
         self.detector = make_detector(detector)
@@ -44,5 +44,7 @@ class FaceFinder:
         faces = []
         for face in sorted(found, key=lambda face: float(face.box_px[0])):
             quad = ffhq_quad(*eyes_and_mouth(face.landmarks5_px))
-            faces.append(FoundFace(face.box_px, face.score, quad, align_photo(photo, quad, size_px).pixels))
+            faces.append(
+                FoundFace(face.box_px, face.score, quad, align_photo(photo, quad, size_px).pixels)
+            )
         return faces

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from authface_data.weights import DLIB68, find
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 # dlib's 68 points. Left and right as seen in the image.
 LEFT_EYE, RIGHT_EYE, MOUTH = slice(36, 42), slice(42, 48), slice(48, 68)
@@ -37,7 +37,9 @@ class Dlib68:
 
     def locate(self, picture: np.ndarray, five: np.ndarray) -> np.ndarray:
         x0, y0, x1, y1 = (round(float(edge)) for edge in predictor_square(five))
-        shape = self._predictor(np.ascontiguousarray(picture), self._dlib.rectangle(x0, y0, x1 - 1, y1 - 1))
+        shape = self._predictor(
+            np.ascontiguousarray(picture), self._dlib.rectangle(x0, y0, x1 - 1, y1 - 1)
+        )
         return np.array([(point.x, point.y) for point in shape.parts()], float)
 
 
@@ -53,13 +55,16 @@ class FivePoints:
         return None
 
 
-LANDMARKERS: dict[str, type[Dlib68] | type[FivePoints]] = {"dlib": Dlib68, "retinaface5": FivePoints}
+LANDMARKERS: dict[str, type[Dlib68] | type[FivePoints]] = {
+    "dlib": Dlib68,
+    "retinaface5": FivePoints,
+}
 
 
 def make_landmarker(name: str) -> Landmarker:
-    """The landmark backend of that name, not yet set up. Raises UserMistake for an unknown one."""
+    """The landmark backend of that name, not yet set up. Raises UserError for an unknown one."""
     if name not in LANDMARKERS:
-        raise UserMistake(f"no landmark backend {name!r}: there are {', '.join(LANDMARKERS)}")
+        raise UserError(f"no landmark backend {name!r}: there are {', '.join(LANDMARKERS)}")
     return LANDMARKERS[name]()
 
 

@@ -26,7 +26,13 @@ _MODEL68 = {
 _DLIB, _MODEL = list(_MODEL68), np.array(list(_MODEL68.values()))
 # The detector's five: eye centres, nose tip, mouth corners.
 _MODEL5 = np.array(
-    [(-161.0, -177.0, 197.0), (161.0, -177.0, 197.0), (0.0, 0.0, 0.0), (-150.0, 153.0, 219.0), (150.0, 153.0, 219.0)]
+    [
+        (-161.0, -177.0, 197.0),
+        (161.0, -177.0, 197.0),
+        (0.0, 0.0, 0.0),
+        (-150.0, 153.0, 219.0),
+        (150.0, 153.0, 219.0),
+    ]
 )
 DISTANCE = 14.0
 FAR_DEG = 45.0  # dlib's points stay behind a head that turns further
@@ -57,7 +63,9 @@ def _pose(landmarks: np.ndarray) -> Pose:
     centre, focal = points.mean(0), DISTANCE * float(np.ptp(points, axis=0).max())
     camera = np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1.0]])
     # SQPnP finds the global optimum: the iterative solver may put the face behind the camera.
-    _, rotation, _ = cv2.solvePnP(model, np.ascontiguousarray(points, dtype=float), camera, None, flags=cv2.SOLVEPNP_SQPNP)
+    _, rotation, _ = cv2.solvePnP(
+        model, np.ascontiguousarray(points, dtype=float), camera, None, flags=cv2.SOLVEPNP_SQPNP
+    )
     matrix, _ = cv2.Rodrigues(rotation)
     # Axes: x right, y down, z into the picture. The face's forward direction is -z of the model.
     forward = -matrix[:, 2]

@@ -13,7 +13,9 @@ EYE_GROWTH = 1.4
 
 def square_box(points: np.ndarray, size_px: int, growth: float) -> np.ndarray:
     """Box edges around pixel-centre points (n, 2): centre = mean + 0.5, half = max(max extent / 2, 16 at 512) * growth."""
-    half = max(float(np.ptp(points, axis=0).max()) / 2, MIN_HALF_PX * size_px / REFERENCE_PX) * growth
+    half = (
+        max(float(np.ptp(points, axis=0).max()) / 2, MIN_HALF_PX * size_px / REFERENCE_PX) * growth
+    )
     centre = points.mean(0) + 0.5
     return np.concatenate([centre - half, centre + half])
 

@@ -50,7 +50,11 @@ class FacesStage:
         crop_format: str = "png",
     ):
         self.detector_name, self.landmarks_name, self.size_px = detector, landmarks, size_px
-        self.min_score, self.long_side_px, self.weights_dir = min_detector_score, detect_long_side_px, weights_dir
+        self.min_score, self.long_side_px, self.weights_dir = (
+            min_detector_score,
+            detect_long_side_px,
+            weights_dir,
+        )
         self.crop_format = crop_format
         self.detector, self.landmarker = make_detector(detector), make_landmarker(landmarks)
         self.uses_gpu, self.batch_size = self.detector.uses_gpu, self.detector.batch_size
@@ -71,8 +75,14 @@ class FacesStage:
         self.landmarker.setup(self.weights_dir)
 
     def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
-        looked_for = [item for item in batch if not (item.row.get("aligned") and item.row.get("landmarks68_px") is not None)]
-        faces = detect(self.detector, [item.picture for item in looked_for], self.long_side_px, self.min_score)
+        looked_for = [
+            item
+            for item in batch
+            if not (item.row.get("aligned") and item.row.get("landmarks68_px") is not None)
+        ]
+        faces = detect(
+            self.detector, [item.picture for item in looked_for], self.long_side_px, self.min_score
+        )
         found = {item.key: of_photo for item, of_photo in zip(looked_for, faces, strict=True)}
         return [self._one(item, found.get(item.key, []), write_pixels) for item in batch]
 
@@ -87,10 +97,16 @@ class FacesStage:
         # The lowest face first: a JPEG is decoded down to it, and that serves the others.
         for face in sorted(found, key=lambda face: -face.box_px[3]):
             sixty_eight = self._landmarks(photo, face)
-            quad = ffhq_quad(*eyes_and_mouth(face.landmarks5_px if sixty_eight is None else sixty_eight))
+            quad = ffhq_quad(
+                *eyes_and_mouth(face.landmarks5_px if sixty_eight is None else sixty_eight)
+            )
             crop = align_photo(photo, quad, self.size_px)
-            face_id = f"{item.key}_{short_hash(f'{mark} {np.rint(face.box_px).astype(int).tolist()}')}"
-            rows[id(face)] = self._row(face_id, photo, face, sixty_eight, self.landmarks_name, quad, crop, write_pixels)
+            face_id = (
+                f"{item.key}_{short_hash(f'{mark} {np.rint(face.box_px).astype(int).tolist()}')}"
+            )
+            rows[id(face)] = self._row(
+                face_id, photo, face, sixty_eight, self.landmarks_name, quad, crop, write_pixels
+            )
         return Rows([rows[id(face)] for face in found])
 
     def _landmarks(self, photo: Photo, face: Detection) -> np.ndarray | None:
@@ -104,35 +120,50 @@ class FacesStage:
         points = self.landmarker.locate(piece.pixels, piece.from_photo(face.landmarks5_px))
         return None if points is None else piece.to_photo(points)
 
-    def _aligned(self, item: Item, found: list[Detection], write_pixels: WritePixels) -> Rows | Dropped:
+    def _aligned(
+        self, item: Item, found: list[Detection], write_pixels: WritePixels
+    ) -> Rows | Dropped:
         """The one face of a picture that its source has aligned already: the whole picture is the quad."""
         photo: Photo = item.picture
         picture = photo.pixels()
         height, width = picture.shape[:2]
         if width != height:
-            return Dropped(f"not_square: {width} x {height}, and its source is one of aligned faces")
+            return Dropped(
+                f"not_square: {width} x {height}, and its source is one of aligned faces"
+            )
         given = item.row.get("landmarks68_px")
         sixty_eight: np.ndarray | None
         if given is not None:
             points = np.array([list(point) for point in given], float)
             features = eyes_and_mouth(points)
-            if np.linalg.norm(features[1] - features[0]) < 0.02 * width or not np.all(np.abs(points) < 2 * width):
+            if np.linalg.norm(features[1] - features[0]) < 0.02 * width or not np.all(
+                np.abs(points) < 2 * width
+            ):
                 return Dropped("landmarks_of_source: the source's 68 points are no face's")
-            face = Detection(np.concatenate([points.min(0), points.max(0)]), float("nan"), five_of(points))
+            face = Detection(
+                np.concatenate([points.min(0), points.max(0)]), float("nan"), five_of(points)
+            )
             sixty_eight, backend = points, "source"
         else:
             if not found:
                 return Dropped("no_face", threshold=self.min_score)
             face = max(found, key=lambda one: float(np.prod(one.box_px[2:] - one.box_px[:2])))
-            sixty_eight, backend = self.landmarker.locate(picture, face.landmarks5_px), self.landmarks_name
+            sixty_eight, backend = (
+                self.landmarker.locate(picture, face.landmarks5_px),
+                self.landmarks_name,
+            )
         low, high = -0.5, width - 0.5
         quad = Quad(np.array([[low, low], [low, high], [high, high], [high, low]]), float(width))
         pixels = picture
         if width != self.size_px:
-            pixels = np.asarray(Image.fromarray(picture).resize((self.size_px,) * 2, Image.Resampling.LANCZOS))
+            pixels = np.asarray(
+                Image.fromarray(picture).resize((self.size_px,) * 2, Image.Resampling.LANCZOS)
+            )
         crop = Crop(pixels, 0.0, width < self.size_px)
         face_id = aligned_face_id(item.key)
-        return Rows([self._row(face_id, photo, face, sixty_eight, backend, quad, crop, write_pixels)])
+        return Rows(
+            [self._row(face_id, photo, face, sixty_eight, backend, quad, crop, write_pixels)]
+        )
 
     def _row(
         self,

@@ -31,7 +31,11 @@ DARK_OF_EYE, DARK_OF_MOUTH, CONTRAST_OF_MOUTH = 0.70, 0.74, 0.32
 
 
 def visible(
-    crop: np.ndarray, boxes: dict[str, np.ndarray], quad: Quad, photo_px: tuple[int, int], yaw_deg: float
+    crop: np.ndarray,
+    boxes: dict[str, np.ndarray],
+    quad: Quad,
+    photo_px: tuple[int, int],
+    yaw_deg: float,
 ) -> dict[str, bool]:
     """left_eye, right_eye and mouth (as seen in the image): whether each can be seen.
 
@@ -50,7 +54,8 @@ def visible(
         "mouth": _has_mouth(brightness, boxes),
     }
     return {
-        name: bool(looks[name] and not turned[name] and _on_both(box, len(crop), quad, photo_px)) for name, box in boxes.items()
+        name: bool(looks[name] and not turned[name] and _on_both(box, len(crop), quad, photo_px))
+        for name, box in boxes.items()
     }
 
 
@@ -59,14 +64,22 @@ def _on_both(box: np.ndarray, size: int, quad: Quad, photo_px: tuple[int, int]) 
     if (box < 0).any() or (box > size).any():
         return False
     north_west, south_west, _, north_east = quad.corners_px + 0.5  # edges
-    corners = np.array([[box[0], box[1]], [box[2], box[1]], [box[2], box[3]], [box[0], box[3]]]) / size
-    on_photo = north_west + corners[:, :1] * (north_east - north_west) + corners[:, 1:] * (south_west - north_west)
+    corners = (
+        np.array([[box[0], box[1]], [box[2], box[1]], [box[2], box[3]], [box[0], box[3]]]) / size
+    )
+    on_photo = (
+        north_west
+        + corners[:, :1] * (north_east - north_west)
+        + corners[:, 1:] * (south_west - north_west)
+    )
     return bool((on_photo >= -0.5).all() and (on_photo <= np.array(photo_px) + 0.5).all())
 
 
 def _has_eye(brightness: np.ndarray, box: np.ndarray) -> bool:
     patch = _around(brightness, _centre(box), EYE_HALF)
-    return patch.size > 0 and float(np.percentile(patch, 5)) <= DARK_OF_EYE * float(np.median(patch))
+    return patch.size > 0 and float(np.percentile(patch, 5)) <= DARK_OF_EYE * float(
+        np.median(patch)
+    )
 
 
 def _has_mouth(brightness: np.ndarray, boxes: dict[str, np.ndarray]) -> bool:
@@ -82,10 +95,20 @@ def _has_mouth(brightness: np.ndarray, boxes: dict[str, np.ndarray]) -> bool:
     for name in ("left_eye", "right_eye"):
         eye = _centre(boxes[name])
         cheeks.append(
-            _around(brightness, np.array([eye[0], 0.45 * eye[1] + 0.55 * mouth[1]]), (CHEEK_HALF, CHEEK_HALF)).ravel()
+            _around(
+                brightness,
+                np.array([eye[0], 0.45 * eye[1] + 0.55 * mouth[1]]),
+                (CHEEK_HALF, CHEEK_HALF),
+            ).ravel()
         )
-    level = float(np.median(np.concatenate(cheeks))) if any(len(cheek) for cheek in cheeks) else float(np.median(patch))
-    between = cv2.GaussianBlur(brightness, (0, 0), 0.008 * size) - cv2.GaussianBlur(brightness, (0, 0), 0.03 * size)
+    level = (
+        float(np.median(np.concatenate(cheeks)))
+        if any(len(cheek) for cheek in cheeks)
+        else float(np.median(patch))
+    )
+    between = cv2.GaussianBlur(brightness, (0, 0), 0.008 * size) - cv2.GaussianBlur(
+        brightness, (0, 0), 0.03 * size
+    )
     return float(np.ptp(_around(between, mouth, MOUTH_HALF))) >= CONTRAST_OF_MOUTH * (level + 1)
 
 
@@ -97,5 +120,8 @@ def _around(plane: np.ndarray, centre: np.ndarray, half: tuple[float, float]) ->
     """The part of a plane around a point, in parts of its side, as much of it as there is."""
     size = len(plane)
     reach = np.array(half) * size
-    low, high = np.clip(np.rint(centre - reach), 0, size).astype(int), np.clip(np.rint(centre + reach), 0, size).astype(int)
+    low, high = (
+        np.clip(np.rint(centre - reach), 0, size).astype(int),
+        np.clip(np.rint(centre + reach), 0, size).astype(int),
+    )
     return plane[low[1] : high[1], low[0] : high[0]]

@@ -20,10 +20,10 @@ import httpx
 import tenacity
 
 from authface_data.http.hosts import Hosts, Pace, RefusedHost, guarded_client
-from authface_data.http.partial_download import Partial, version_of
-from authface_data.http.retry import TryAgain, asked_wait_s, backoff
+from authface_data.http.partial_download import PartialDownload, version_of
+from authface_data.http.retry import RetryableError, asked_wait_s, backoff
 from manifests.settings import Collect
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 GONE = (404, 410)
 BUSY = (408, 425, 429)  # and 5xx
@@ -76,9 +76,13 @@ class Downloader:
     def __init__(self, settings: Collect, hosts: Hosts):
         self.settings, self.hosts = settings, hosts
         self.threads = settings.per_host * HOSTS_AT_ONCE
-        self.client = guarded_client(hosts, settings.connect_timeout_s, settings.read_timeout_s, self.threads)
+        self.client = guarded_client(
+            hosts, settings.connect_timeout_s, settings.read_timeout_s, self.threads
+        )
         self.pace = Pace(settings.photos_per_second)
-        self._slots: dict[str, threading.Semaphore] = defaultdict(lambda: threading.Semaphore(settings.per_host))
+        self._slots: dict[str, threading.Semaphore] = defaultdict(
+            lambda: threading.Semaphore(settings.per_host)
+        )
         self._slots_lock = threading.Lock()
         self._stop = threading.Event()
 
@@ -121,29 +125,30 @@ class Downloader:
             yield result
 
     def fetch(self, job: Job) -> Result:
-        """Bring one file. Raises UserMistake where it cannot be written."""
+        """Bring one file. Raises UserError where it cannot be written."""
         try:
             return Arrived(job, self._until_done(job))
         except (_Refusal, RefusedHost) as refusal:
-            Partial(job.target).remove()
+            PartialDownload(job.target).remove()
             return Refused(job, str(refusal))
-        except (TryAgain, httpx.TransportError) as error:
+        except (RetryableError, httpx.TransportError) as error:
             return Failed(job, _words(error))
         except httpx.InvalidURL:
             return Refused(job, "malformed_url")
         except OSError as error:
-            raise UserMistake(f"cannot write {job.target}: {error.strerror or error}") from error
+            raise UserError(f"cannot write {job.target}: {error.strerror or error}") from error
 
     def _until_done(self, job: Job) -> int:
         if job.target.is_file():
             return job.target.stat().st_size
         tries = tenacity.Retrying(
             stop=tenacity.stop_any(
-                tenacity.stop_after_attempt(self.settings.attempts), tenacity.stop_when_event_set(self._stop)
+                tenacity.stop_after_attempt(self.settings.attempts),
+                tenacity.stop_when_event_set(self._stop),
             ),
             wait=backoff,
             sleep=self._sleep,
-            retry=tenacity.retry_if_exception_type((TryAgain, httpx.TransportError)),
+            retry=tenacity.retry_if_exception_type((RetryableError, httpx.TransportError)),
             reraise=True,
         )
         return tries(self._once, job)
@@ -176,7 +181,7 @@ class Downloader:
 
     def _receive(self, job: Job, url: str) -> int | str:
         """The size of the file, when it is there; or the URL that the server sends us to."""
-        partial = Partial(job.target)
+        partial = PartialDownload(job.target)
         have, version = partial.begun(url)
         headers = {"Accept-Encoding": "identity", "Accept": "image/*"}
         if have:
@@ -188,7 +193,7 @@ class Downloader:
             self._check(answer)
             if answer.status_code == 416:
                 partial.remove()
-                raise TryAgain("the file has changed at the server")
+                raise RetryableError("the file has changed at the server")
             said = answer.headers.get("content-length", "")
             length = expected = int(said) if said.isascii() and said.isdecimal() else None
             if answer.status_code == 206:
@@ -198,7 +203,9 @@ class Downloader:
                 partial.begin(url, answer)
             limit = int(self.settings.max_megabytes * 1e6)
             if expected is not None and expected > limit:
-                raise _Refusal(f"too_large: {expected / 1e6:.3g} MB > {self.settings.max_megabytes:g} MB")
+                raise _Refusal(
+                    f"too_large: {expected / 1e6:.3g} MB > {self.settings.max_megabytes:g} MB"
+                )
             with partial.part.open("r+b") as file:
                 file.seek(have)
                 size = have
@@ -208,16 +215,18 @@ class Downloader:
                     if size > limit:
                         raise _Refusal(f"too_large: > {self.settings.max_megabytes:g} MB")
                     if time.monotonic() > ends and size != expected:
-                        raise TryAgain(f"not done after {self.settings.total_timeout_s:g} s")
+                        raise RetryableError(f"not done after {self.settings.total_timeout_s:g} s")
                     if self._stop.is_set():
-                        raise TryAgain("stopped")
+                        raise RetryableError("stopped")
                 file.truncate()
                 file.flush()
                 os.fsync(file.fileno())
         if expected is not None and size != expected:
-            if length is not None and size >= have + length:  # all came that was sent, and it is not the file
+            if (
+                length is not None and size >= have + length
+            ):  # all came that was sent, and it is not the file
                 partial.remove()
-            raise TryAgain(f"{size} bytes came of {expected}")
+            raise RetryableError(f"{size} bytes came of {expected}")
         partial.finish()
         return size
 
@@ -226,7 +235,7 @@ class Downloader:
         if status in GONE:
             raise _Refusal(f"gone: HTTP {status}")
         if status in BUSY or status >= 500:
-            raise TryAgain(f"HTTP {status}", asked_wait_s(answer))
+            raise RetryableError(f"HTTP {status}", asked_wait_s(answer))
         if status not in (200, 206, 416):
             raise _Refusal(f"refused: HTTP {status}")
         kind = answer.headers.get("content-type", "").split(";")[0].strip().lower()
@@ -234,15 +243,23 @@ class Downloader:
             raise _Refusal(f"content_type: {kind or 'none'}")
 
 
-def _goes_on(partial: Partial, answer: httpx.Response, have: int, version: str, length: int | None) -> int | None:
+def _goes_on(
+    partial: PartialDownload, answer: httpx.Response, have: int, version: str, length: int | None
+) -> int | None:
     """The size of the whole file, where the answer goes on with what is there. Raises TryAgain where it does not fit."""
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("content-range", ""), re.ASCII)
+    found = re.fullmatch(
+        r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("content-range", ""), re.ASCII
+    )
     now = version_of(answer)
     if not have or found is None or int(found[1]) != have or (now and now != version):
         partial.remove()
-        raise TryAgain("the file has changed at the server")
+        raise RetryableError("the file has changed at the server")
     return int(found[2]) if found[2] != "*" else None if length is None else have + length
 
 
 def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if isinstance(error, httpx.TransportError) else str(error)
+    return (
+        f"{type(error).__name__}: {error}"
+        if isinstance(error, httpx.TransportError)
+        else str(error)
+    )

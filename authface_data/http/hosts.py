@@ -77,7 +77,9 @@ class _GuardedBackend(httpcore.SyncBackend):
     def __init__(self, hosts: Hosts):
         self.hosts = hosts
 
-    def connect_tcp(self, host: str, port: int, *args: Any, **options: Any) -> httpcore.NetworkStream:
+    def connect_tcp(
+        self, host: str, port: int, *args: Any, **options: Any
+    ) -> httpcore.NetworkStream:
         if self.hosts.is_named(host):
             return super().connect_tcp(host, port, *args, **options)
         try:

@@ -9,12 +9,15 @@ from pathlib import Path
 import httpx
 
 
-class Partial:
+class PartialDownload:
     """What of `target` has come."""
 
     def __init__(self, target: Path):
         self.target = target
-        self.part, self.notes = target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.json")
+        self.part, self.notes = (
+            target.with_name(f"{target.name}.part"),
+            target.with_name(f"{target.name}.json"),
+        )
 
     def begun(self, url: str) -> tuple[int, str]:
         """How many bytes are there of which version; (0, "") where that cannot be gone on with."""

@@ -13,7 +13,9 @@ import numpy as np
 from PIL import Image
 
 SHRINKS = (8, 4, 2)  # what a JPEG decoder offers
-SMALLEST_PX = 128  # a smaller picture is not worth reducing, and its reduced size would be ambiguous
+SMALLEST_PX = (
+    128  # a smaller picture is not worth reducing, and its reduced size would be ambiguous
+)
 BLOCK_ROWS = 16  # the tallest block that rows come in
 # Start of frame, in all its kinds: 0xC0 .. 0xCF but for tables (C4), an extension (C8) and arithmetic conditioning (CC).
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -60,12 +62,17 @@ class JpegRegions:
     """
 
     def __init__(self, data: bytes, orientation: int):
-        self._data, (self._swap, *self._back, self._upright) = data, TURNS.get(orientation, TURNS[1])
+        self._data, (self._swap, *self._back, self._upright) = (
+            data,
+            TURNS.get(orientation, TURNS[1]),
+        )
         self._decoded: dict[int, tuple[int, Image.Image]] = {}
         with Image.open(io.BytesIO(data)) as image:
             self._stored_px = image.size
 
-    def cut(self, box_px: tuple[int, int, int, int], shrink: int) -> tuple[Image.Image, tuple[int, int], int]:
+    def cut(
+        self, box_px: tuple[int, int, int, int], shrink: int
+    ) -> tuple[Image.Image, tuple[int, int], int]:
         """The upright picture of a box within the upright photograph (pixel edges), its corner, and the true reduction."""
         x0, y0, x1, y1 = self._stored(box_px)
         shrink = shrink if min(self._stored_px) >= SMALLEST_PX else 1

@@ -19,9 +19,16 @@ from authface_data.images.jpeg_region import JpegRegions, Piece
 from manifests.workspace import Workspace
 
 Image.MAX_IMAGE_PIXELS = 500_000_000
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif")
 # What Pillow raises at a file that it cannot decode.
-UNDECODABLE = (OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+DECODE_ERRORS = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 JPEGS = ("JPEG", "MPO")
 SIDEWAYS = (5, 6, 7, 8)
 EXIF_IFD, ORIENTATION, TIFF_WIDTH = 0x8769, 0x0112, 0x0100
@@ -62,10 +69,19 @@ class Photo:
         with self._open() as image:
             exif = image.getexif()
             # Only the main directory's orientation counts: that is what turns the picture.
-            tags = {**{tag: value for tag, value in exif.get_ifd(EXIF_IFD).items() if tag != ORIENTATION}, **exif}
+            tags = {
+                **{
+                    tag: value
+                    for tag, value in exif.get_ifd(EXIF_IFD).items()
+                    if tag != ORIENTATION
+                },
+                **exif,
+            }
             is_turned = exif.get(ORIENTATION) in SIDEWAYS
             if is_turned and isinstance(image, TiffImagePlugin.TiffImageFile):
-                is_turned = image.tag_v2.get(TIFF_WIDTH) == image.width  # some versions of Pillow tell the upright size
+                is_turned = (
+                    image.tag_v2.get(TIFF_WIDTH) == image.width
+                )  # some versions of Pillow tell the upright size
             size = image.size[::-1] if is_turned else image.size
             return size, str(image.format), tags
 
@@ -101,7 +117,12 @@ class Photo:
         shrink: 1, 2, 4 or 8; the piece tells what it came to, which is 1 for other formats.
         """
         width, height = self.size_px
-        x0, y0, x1, y1 = (max(box_px[0], 0), max(box_px[1], 0), min(box_px[2], width), min(box_px[3], height))
+        x0, y0, x1, y1 = (
+            max(box_px[0], 0),
+            max(box_px[1], 0),
+            min(box_px[2], width),
+            min(box_px[3], height),
+        )
         if self.format not in JPEGS:
             return Piece(self.pixels()[y0:y1, x0:x1], (x0, y0), 1)
         image, origin, shrink = self._jpeg.cut((x0, y0, x1, y1), shrink)
@@ -156,7 +177,9 @@ def to_srgb(image: Image.Image) -> Image.Image:
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            converted = ImageCms.profileToProfile(
+                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
         except (ImageCms.PyCMSError, OSError, ValueError):
             converted = None
         if converted is not None:

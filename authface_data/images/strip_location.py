@@ -27,12 +27,16 @@ NAMES = (
 )
 XMP_VALUE = re.compile(rb"(<?" + NAMES + rb"""\s*=\s*["'])([^"']*)""")
 XMP_ELEMENT = re.compile(rb"(<" + NAMES + rb"(?:\s[^>]*)?>)(.*?)(?=</)", re.DOTALL)
-IPTC = re.compile(rb"\x1c\x02[\x1a\x1b\x5a\x5c\x5f\x64\x65](..)", re.DOTALL)  # location code and name, city to country
+IPTC = re.compile(
+    rb"\x1c\x02[\x1a\x1b\x5a\x5c\x5f\x64\x65](..)", re.DOTALL
+)  # location code and name, city to country
 HINTS = (b"GPS", b"Gps", b"photoshop:", b"Iptc4xmp")
 LAST_GPS_TAG = 31
 IPTC_BLOCK = b"8BIM\x04\x04"
 PNG = b"\x89PNG\r\n\x1a\n"
-RAW_PROFILE = b"Raw profile type "  # how ImageMagick writes EXIF, XMP and IPTC into a PNG: in hexadecimal
+RAW_PROFILE = (
+    b"Raw profile type "  # how ImageMagick writes EXIF, XMP and IPTC into a PNG: in hexadecimal
+)
 
 
 def without_place(data: bytes) -> bytes:
@@ -62,7 +66,10 @@ def gps(data: bytes) -> tuple[float | None, float | None]:
 def _blanked(data: bytes) -> bytes:
     """Looks for fixed words first: patterns are matched only where they can be, for a photograph has tens of megabytes."""
     out = bytearray(data)
-    for start in (0, *(at + len(word) + gap for word, gap in EXIF_WORDS for at in _places(data, word))):
+    for start in (
+        0,
+        *(at + len(word) + gap for word, gap in EXIF_WORDS for at in _places(data, word)),
+    ):
         if data.startswith(TIFF, start):
             _empty_gps(out, start)
     for word in XMP_WORDS:
@@ -147,7 +154,11 @@ def _png(data: bytes) -> bytes:
             blank = _blanked(body)
             if blank != body:
                 changed, at = True, at_next
-                pieces += [data[at - 12 - length : at - 4 - length], blank, zlib.crc32(kind + blank).to_bytes(4, "big")]
+                pieces += [
+                    data[at - 12 - length : at - 4 - length],
+                    blank,
+                    zlib.crc32(kind + blank).to_bytes(4, "big"),
+                ]
                 continue
         pieces.append(data[at:at_next])
         at = at_next

@@ -6,8 +6,8 @@ import numpy as np
 
 from authface_data.images import open as photo
 
-SUFFIXES = photo.SUFFIXES
-UNDECODABLE = photo.UNDECODABLE  # what `upright` raises at a file that cannot be decoded
+IMAGE_SUFFIXES = photo.IMAGE_SUFFIXES
+DECODE_ERRORS = photo.DECODE_ERRORS  # what `upright` raises at a file that cannot be decoded
 
 
 def upright(data: bytes) -> np.ndarray:

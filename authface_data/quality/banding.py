@@ -31,7 +31,12 @@ def score(crop: np.ndarray) -> float:
     if not smooth.any():
         return 1.0
     evenness = []
-    for steps in (np.abs(np.diff(brightness, axis=0))[:, :-1], np.abs(np.diff(brightness, axis=1))[:-1]):
+    for steps in (
+        np.abs(np.diff(brightness, axis=0))[:, :-1],
+        np.abs(np.diff(brightness, axis=1))[:-1],
+    ):
         of_square = blocks(steps, SIDE)[smooth]
-        evenness.append(np.median(of_square.mean((1, 2)) ** 2 / np.maximum((of_square**2).mean((1, 2)), 1e-6)))
+        evenness.append(
+            np.median(of_square.mean((1, 2)) ** 2 / np.maximum((of_square**2).mean((1, 2)), 1e-6))
+        )
     return rising(float(np.mean(evenness)), MIDDLE, WIDTH)

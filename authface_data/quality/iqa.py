@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from authface_data import weights
-from manifests.support.errors import Missing, UserMistake
+from manifests.support.errors import MissingResourceError, UserError
 
 SEED = 0
 
@@ -37,34 +37,52 @@ def _niqe_mat(weights_dir: str | None, folder: str) -> str:
 
 
 def check(metrics: list[str]) -> None:
-    """Raises UserMistake for a name that pyiqa has no metric by, before anything is measured."""
+    """Raises UserError for a name that pyiqa has no metric by, before anything is measured."""
     import pyiqa
 
     for metric in metrics:
         if metric not in pyiqa.list_models(metric_mode="NR"):
-            raise UserMistake(f"no metric {metric!r}: it takes pyiqa's no-reference metrics (musiq, niqe, piqe, …)")
+            raise UserError(
+                f"no metric {metric!r}: it takes pyiqa's no-reference metrics (musiq, niqe, piqe, …)"
+            )
 
 
 def create(metric: str, device: str, weights_dir: str | None) -> Any:
-    """pyiqa's metric of that name. Raises Missing where its weights cannot be had, saying what to get and where to put it."""
+    """pyiqa's metric of that name. Raises MissingResourceError where its weights cannot be had, saying what to get and where to put it."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     import pyiqa
     import torch
 
     said = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said), tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pyiqa's way of asking torchvision for a network is an old one
-            options = {"pretrained_model_path": _niqe_mat(weights_dir, folder)} if metric == "niqe" else {}
+        with (
+            contextlib.redirect_stdout(said),
+            tempfile.TemporaryDirectory() as folder,
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter(
+                "ignore"
+            )  # pyiqa's way of asking torchvision for a network is an old one
+            options = (
+                {"pretrained_model_path": _niqe_mat(weights_dir, folder)}
+                if metric == "niqe"
+                else {}
+            )
             return pyiqa.create_metric(metric, device=torch.device(device), **options)
     except (OSError, urllib.error.URLError) as error:
         asked = re.search(r'Downloading: "([^"]+)" to (\S+)', said.getvalue())
-        what = f"get {asked[1]} and put it at {asked[2]}" if asked else f"pyiqa says: {str(error).splitlines()[0]}"
-        raise Missing(f"the weights of {metric} are not here and could not be fetched: {what}") from error
+        what = (
+            f"get {asked[1]} and put it at {asked[2]}"
+            if asked
+            else f"pyiqa says: {str(error).splitlines()[0]}"
+        )
+        raise MissingResourceError(
+            f"the weights of {metric} are not here and could not be fetched: {what}"
+        ) from error
 
 
 class Iqa:
-    """One metric. Raises UserMistake for a name pyiqa does not have, Missing where its weights cannot be had."""
+    """One metric. Raises UserError for a name pyiqa does not have, MissingResourceError where its weights cannot be had."""
 
     def __init__(self, metric: str, device: str, weights_dir: str | None):
         import torch

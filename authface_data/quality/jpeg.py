@@ -30,8 +30,12 @@ def score(crop: np.ndarray, quad_px: np.ndarray | None = None) -> float:
         axes = np.eye(2)
     else:
         north_west, south_west, _, north_east = quad_px
-        axes = np.stack([north_east - north_west, south_west - north_west], axis=1) / size  # photo px per crop px
-    return float(np.exp(-np.mean([_amplitude(brightness, axis / BLOCK_PX) for axis in axes]) / SCALE))
+        axes = (
+            np.stack([north_east - north_west, south_west - north_west], axis=1) / size
+        )  # photo px per crop px
+    return float(
+        np.exp(-np.mean([_amplitude(brightness, axis / BLOCK_PX) for axis in axes]) / SCALE)
+    )
 
 
 def _amplitude(brightness: np.ndarray, wave: np.ndarray) -> float:
@@ -47,7 +51,9 @@ def _amplitude(brightness: np.ndarray, wave: np.ndarray) -> float:
     length = fft.next_fast_len(2 * len(brightness))
     waves = fft.rfft2((steps - cv2.blur(steps, (33, 33))) * window, (length, length))
     frequency = float(np.hypot(*wave))
-    direction = wave / frequency * (1 if wave[0] >= 0 else -1)  # a real picture's waves are the same both ways
+    direction = (
+        wave / frequency * (1 if wave[0] >= 0 else -1)
+    )  # a real picture's waves are the same both ways
 
     def at(cycles_per_px: float) -> float:
         x, y = np.rint(direction * cycles_per_px * length).astype(int)
@@ -56,6 +62,8 @@ def _amplitude(brightness: np.ndarray, wave: np.ndarray) -> float:
     above = 0.0
     for multiple in (1, 2, 3):
         if multiple * frequency <= FINEST:
-            nearby = float(np.mean([at(multiple * frequency + off / len(brightness)) for off in NEARBY]))
+            nearby = float(
+                np.mean([at(multiple * frequency + off / len(brightness)) for off in NEARBY])
+            )
             above += max(at(multiple * frequency) - 2 * nearby, 0)
     return above / (float((steps * window).sum() / window.sum()) + 0.3)

@@ -20,7 +20,12 @@ def score(crop: np.ndarray) -> float:
     """A logarithm, about -1 to 1, of (H, H, 3) uint8."""
     patches = skin_patches(luma(at_face_scale(crop)))
     sides = [
-        [float(np.median(p)) for p, (x, _) in zip(patches, SKIN, strict=True) if side * (x - 0.5) > 0.1] for side in (-1, 1)
+        [
+            float(np.median(p))
+            for p, (x, _) in zip(patches, SKIN, strict=True)
+            if side * (x - 0.5) > 0.1
+        ]
+        for side in (-1, 1)
     ]
     left, right = (float(np.median(side)) for side in sides)
     return float(np.log((right + 1) / (left + 1)))

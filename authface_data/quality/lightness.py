@@ -15,4 +15,7 @@ VERSION = "1"
 
 def score(crop: np.ndarray) -> float:
     """0 black to 1 white, of (H, H, 3) uint8."""
-    return float(np.median([np.median(patch) for patch in skin_patches(luma(at_face_scale(crop)))])) / 255
+    return (
+        float(np.median([np.median(patch) for patch in skin_patches(luma(at_face_scale(crop)))]))
+        / 255
+    )

@@ -27,7 +27,10 @@ def score(crop: np.ndarray) -> float:
     brightness = luma(at_face_scale(crop))
 
     def between(fine: float, coarse: float) -> np.ndarray:
-        return np.abs(cv2.GaussianBlur(brightness, (0, 0), fine) - cv2.GaussianBlur(brightness, (0, 0), coarse))
+        return np.abs(
+            cv2.GaussianBlur(brightness, (0, 0), fine)
+            - cv2.GaussianBlur(brightness, (0, 0), coarse)
+        )
 
     patches = zip(skin_patches(between(0.7, 1.4)), skin_patches(between(3, 6)), strict=True)
     ratios = [(np.median(fine) + 0.05) / (np.median(coarse) + 0.3) for fine, coarse in patches]

@@ -42,13 +42,17 @@ class ScoreStage:
         self.device = device.partition(":")[0] if self.uses_gpu else "cpu"
         module = import_module(MEASURES[self.name]) if self.is_own else None
         self.uses_quad = hasattr(module, "USES_QUAD")
-        self._score: Callable[..., float] = module.score if module else iqa.Iqa(self.name, device, self.weights_dir).score
+        self._score: Callable[..., float] = (
+            module.score if module else iqa.Iqa(self.name, device, self.weights_dir).score
+        )
 
     def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
         return [Rows([self._row(item)]) for item in batch]
 
     def _row(self, item: Item) -> dict[str, Any]:
-        quad = [np.array([list(corner) for corner in item.row["quad_px"]])] if self.uses_quad else []
+        quad = (
+            [np.array([list(corner) for corner in item.row["quad_px"]])] if self.uses_quad else []
+        )
         value = self._score(item.picture.pixels(), *quad)
         if not math.isfinite(value):
             raise ValueError(f"{self.name} gave {value}")

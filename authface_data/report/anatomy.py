@@ -14,7 +14,9 @@ SIDE_PX, GAP_PX, TEXT_PX = 512, 16, 460
 BACK, INK, SOFT, BOX, QUAD, POINT = "#16181c", "#e8e6e3", "#9a978f", "#f2b705", "#4cc9f0", "#80ed99"
 
 
-def draw(workspace: Workspace, photo: dict[str, Any], face: dict[str, Any], facts: list[str]) -> Image.Image:
+def draw(
+    workspace: Workspace, photo: dict[str, Any], face: dict[str, Any], facts: list[str]
+) -> Image.Image:
     """The photograph with box and quad, the crop with landmarks and regions, and the facts as text.
 
     photo, face: rows of their manifests. facts: lines of text; one that begins with a dash is set softer.
@@ -53,7 +55,9 @@ def _cut(workspace: Workspace, face: dict[str, Any]) -> Image.Image:
     pen = ImageDraw.Draw(image)
     for name in ("left_eye", "right_eye", "mouth"):
         if face[f"{name}_visible"]:
-            pen.rectangle([edge * scale for edge in face[f"{name}_box_crop_px"]], outline=BOX, width=2)
+            pen.rectangle(
+                [edge * scale for edge in face[f"{name}_box_crop_px"]], outline=BOX, width=2
+            )
     for x, y in face["landmarks_crop_px"]:
         u, v = (x + 0.5) * scale, (y + 0.5) * scale
         pen.ellipse((u - 2, v - 2, u + 2, v + 2), fill=POINT)

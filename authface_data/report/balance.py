@@ -63,8 +63,13 @@ def balance(workspace: Workspace) -> list[Facet]:
         values = measured.of(metric)
         known = np.isfinite(values)
         part = np.digitize(values[known], bounds)
-        found, left = np.bincount(part, minlength=len(labels)), np.bincount(part[kept[known]], minlength=len(labels))
-        shares = [Share(label, int(a), int(b)) for label, a, b in zip(labels, found, left, strict=True)]
+        found, left = (
+            np.bincount(part, minlength=len(labels)),
+            np.bincount(part[kept[known]], minlength=len(labels)),
+        )
+        shares = [
+            Share(label, int(a), int(b)) for label, a, b in zip(labels, found, left, strict=True)
+        ]
         facets.append(Facet(name, note, int(known.sum()), int((known & kept).sum()), shares, True))
     facets += _of_captions(workspace, set(ids), kept_ids)
     return [facet for facet in facets if facet.found]
@@ -73,12 +78,22 @@ def balance(workspace: Workspace) -> list[Facet]:
 def _of_captions(workspace: Workspace, found: set[str], kept: set[str]) -> list[Facet]:
     """The facets of the captions in use, the commonest tags of each."""
     facets = []
-    for of_found, of_kept in zip(coverage(workspace, found), coverage(workspace, kept), strict=True):
+    for of_found, of_kept in zip(
+        coverage(workspace, found), coverage(workspace, kept), strict=True
+    ):
         kept_tags = dict(of_kept.tags)
-        shares = [Share(tag, count, kept_tags.get(tag, 0)) for tag, count in of_found.tags[:MOST_TAGS]]
-        some = f", the {MOST_TAGS} commonest of {len(of_found.tags)} tags" if len(of_found.tags) > MOST_TAGS else ""
+        shares = [
+            Share(tag, count, kept_tags.get(tag, 0)) for tag, count in of_found.tags[:MOST_TAGS]
+        ]
+        some = (
+            f", the {MOST_TAGS} commonest of {len(of_found.tags)} tags"
+            if len(of_found.tags) > MOST_TAGS
+            else ""
+        )
         note = f"{of_found.family} tags of the captions in use{some}"
-        facets.append(Facet(f"Tags: {of_found.facet}", note, of_found.faces, of_kept.faces, shares, False))
+        facets.append(
+            Facet(f"Tags: {of_found.facet}", note, of_found.faces, of_kept.faces, shares, False)
+        )
     return facets
 
 

@@ -23,7 +23,10 @@ class Section:
 
 def contact_sheet(workspace: Workspace, sections: Sequence[Section]) -> Image.Image:
     """The sections below each other; one without a face keeps its heading."""
-    heights = [TITLE_PX + -(-len(section.faces) // COLUMNS) * (TILE_PX + TEXT_PX + GAP_PX) for section in sections]
+    heights = [
+        TITLE_PX + -(-len(section.faces) // COLUMNS) * (TILE_PX + TEXT_PX + GAP_PX)
+        for section in sections
+    ]
     sheet = Image.new("RGB", (COLUMNS * (TILE_PX + GAP_PX) + GAP_PX, sum(heights) + GAP_PX), BACK)
     pen, top = ImageDraw.Draw(sheet), 0
     heading, small = ImageFont.load_default(size=18), ImageFont.load_default(size=13)
@@ -31,9 +34,15 @@ def contact_sheet(workspace: Workspace, sections: Sequence[Section]) -> Image.Im
         pen.text((GAP_PX, top + 8), section.title, fill=INK, font=heading)
         for number, (path, words) in enumerate(section.faces):
             row, column = divmod(number, COLUMNS)
-            x, y = GAP_PX + column * (TILE_PX + GAP_PX), top + TITLE_PX + row * (TILE_PX + TEXT_PX + GAP_PX)
+            x, y = (
+                GAP_PX + column * (TILE_PX + GAP_PX),
+                top + TITLE_PX + row * (TILE_PX + TEXT_PX + GAP_PX),
+            )
             with workspace.open(path) as file, Image.open(file) as opened:
-                sheet.paste(opened.convert("RGB").resize((TILE_PX, TILE_PX), Image.Resampling.LANCZOS), (x, y))
+                sheet.paste(
+                    opened.convert("RGB").resize((TILE_PX, TILE_PX), Image.Resampling.LANCZOS),
+                    (x, y),
+                )
             pen.text((x, y + TILE_PX + 2), words, fill=SOFT, font=small)
         top += height
     return sheet

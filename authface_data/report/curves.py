@@ -26,13 +26,21 @@ class Curve:
 def curves(metrics_csv: bytes) -> list[Curve]:
     """One curve per column that has at least two values, the loss first. Losses by timestep are left to TensorBoard."""
     rows = list(csv.DictReader(io.StringIO(metrics_csv.decode())))
-    names = [name for name in (rows[0] if rows else []) if name != "step" and not name.startswith("loss_t")]
+    names = [
+        name
+        for name in (rows[0] if rows else [])
+        if name != "step" and not name.startswith("loss_t")
+    ]
     return _drawn(rows, sorted(names, key=lambda name: (name != "loss", name)), SMOOTHING)
 
 
 def audit_curves(audit_csv: bytes) -> list[Curve]:
     """The loss on held-out people and in training, as a run's audits measured them."""
-    return _drawn(list(csv.DictReader(io.StringIO(audit_csv.decode()))), ["held_out_loss", "training_loss"], 0.0)
+    return _drawn(
+        list(csv.DictReader(io.StringIO(audit_csv.decode()))),
+        ["held_out_loss", "training_loss"],
+        0.0,
+    )
 
 
 def _drawn(rows: list[dict[str, str]], names: list[str], smoothing: float) -> list[Curve]:
@@ -62,7 +70,12 @@ def _curve(name: str, series: list[tuple[int, float]], smoothing: float) -> Curv
         smooth.append(level)
 
     def line(heights: list[float]) -> str:
-        return " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in zip(steps, heights, strict=True))
+        return " ".join(
+            f"{x(step):.1f},{y(value):.1f}" for step, value in zip(steps, heights, strict=True)
+        )
 
-    ticks = [(y(value), f"{value:.3g}") for value in (low + share * (high - low) for share in (0.05, 0.5, 0.95))]
+    ticks = [
+        (y(value), f"{value:.3g}")
+        for value in (low + share * (high - low) for share in (0.05, 0.5, 0.95))
+    ]
     return Curve(name, line(values), line(smooth), ticks, steps[0], steps[-1], values[-1])

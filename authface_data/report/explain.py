@@ -13,26 +13,31 @@ from rich.table import Table
 from authface_data.gates import RESERVED
 from manifests.schema import CAPTIONS, DECISIONS, FACES, PHOTOS, SCORES, VERDICTS, Manifest
 from manifests.store import Store
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.tombstones import Tombstones
 from manifests.verdicts import ALL_GATES, last_decisions
 from manifests.workspace import Workspace
 
 
 def explain(workspace: Workspace, asked: str) -> dict[str, Any]:
-    """Everything that the manifests hold of an id. Raises UserMistake for one that they do not know.
+    """Everything that the manifests hold of an id. Raises UserError for one that they do not know.
 
     Keys: `photo` (or None), `faces`, a list of {`face`, `scores`, `verdicts`, `captions`, `decisions`, `kept`}, `verdicts` (of
     the photo), `runs` (names of the runs whose lineage holds it).
     """
-    faces = _rows(workspace, FACES, "face_id", [asked]) or _rows(workspace, FACES, "photo_id", [asked])
+    faces = _rows(workspace, FACES, "face_id", [asked]) or _rows(
+        workspace, FACES, "photo_id", [asked]
+    )
     photo_id = faces[0]["photo_id"] if faces else asked
     photos = _rows(workspace, PHOTOS, "photo_id", [photo_id])
     ids = [face["face_id"] for face in faces]
     verdicts = _rows(workspace, VERDICTS, "id", [photo_id, *ids])
     if not (faces or photos or verdicts):
-        raise UserMistake(_unknown(workspace, asked))
-    scores, captions = _rows(workspace, SCORES, "face_id", ids), _rows(workspace, CAPTIONS, "face_id", ids)
+        raise UserError(_unknown(workspace, asked))
+    scores, captions = (
+        _rows(workspace, SCORES, "face_id", ids),
+        _rows(workspace, CAPTIONS, "face_id", ids),
+    )
     decisions, last = _rows(workspace, DECISIONS, "id", ids), last_decisions(workspace)
     told = []
     for face in faces:
@@ -45,7 +50,9 @@ def explain(workspace: Workspace, asked: str) -> dict[str, Any]:
                 "scores": [row for row in scores if row["face_id"] == face_id],
                 "verdicts": own,
                 "captions": [row for row in captions if row["face_id"] == face_id],
-                "decisions": sorted((r for r in decisions if r["id"] == face_id), key=lambda row: row["decided_at"]),
+                "decisions": sorted(
+                    (r for r in decisions if r["id"] == face_id), key=lambda row: row["decided_at"]
+                ),
                 "kept": {"keep": True, "drop": False}.get(last.get(face_id), judged),
             }
         )
@@ -53,20 +60,32 @@ def explain(workspace: Workspace, asked: str) -> dict[str, Any]:
         "photo": photos[0] if photos else None,
         "verdicts": [row for row in verdicts if row["id"] == photo_id],
         "faces": told,
-        "runs": [name for name in workspace.list("runs") if _learnt_from(workspace, name, photo_id)],
+        "runs": [
+            name for name in workspace.list("runs") if _learnt_from(workspace, name, photo_id)
+        ],
     }
 
 
-def _rows(workspace: Workspace, manifest: Manifest, column: str, ids: list[str]) -> list[dict[str, Any]]:
+def _rows(
+    workspace: Workspace, manifest: Manifest, column: str, ids: list[str]
+) -> list[dict[str, Any]]:
     table = Store(workspace, manifest).read()
-    return table.filter(pc.is_in(table[column], pc.cast(ids, table[column].type))).to_pylist() if ids else []
+    return (
+        table.filter(pc.is_in(table[column], pc.cast(ids, table[column].type))).to_pylist()
+        if ids
+        else []
+    )
 
 
 def _unknown(workspace: Workspace, asked: str) -> str:
     forgotten = Tombstones(workspace)
     if forgotten.holds(asked) or forgotten.holds(asked.rpartition("_")[0]):
         return f"{asked} was forgotten here: nothing of it is left to tell"
-    near = [one for one in Store(workspace, FACES).read(["face_id"])["face_id"].to_pylist() if one.startswith(asked)]
+    near = [
+        one
+        for one in Store(workspace, FACES).read(["face_id"])["face_id"].to_pylist()
+        if one.startswith(asked)
+    ]
     hint = f": did you mean {near[0]}?" if near else " (`authface status` counts what there is)"
     return f"no photograph or face {asked!r} is known here{hint}"
 
@@ -84,17 +103,32 @@ def show(story: dict[str, Any], console: Console) -> None:
     if photo := story["photo"]:
         console.print(f"[bold]Photograph {escape(photo['photo_id'])}[/]")
         size = f"{photo['width']} x {photo['height']} px"
-        camera = " ".join(str(photo[name]) for name in ("camera_make", "camera_model", "lens") if photo[name])
+        camera = " ".join(
+            str(photo[name]) for name in ("camera_make", "camera_model", "lens") if photo[name]
+        )
         _line(console, "picture", photo["path"], size, photo["description"], camera)
         _line(console, "from", photo["source"], photo["source_url"])
-        _line(console, "credit", photo["photographer_name"] or "photographer not stated", photo["photographer_url"])
-        _line(console, "licence", photo["licence"], photo["licence_basis"] or "no basis", photo["terms_date"])
+        _line(
+            console,
+            "credit",
+            photo["photographer_name"] or "photographer not stated",
+            photo["photographer_url"],
+        )
+        _line(
+            console,
+            "licence",
+            photo["licence"],
+            photo["licence_basis"] or "no basis",
+            photo["terms_date"],
+        )
     for row in story["verdicts"]:
         _verdict(console, row)
     for told in story["faces"]:
         _face(console, told)
     runs = ", ".join(story["runs"])
-    console.print(f"Learnt from by: {escape(runs)}" if runs else "No training run has learnt from it.")
+    console.print(
+        f"Learnt from by: {escape(runs)}" if runs else "No training run has learnt from it."
+    )
 
 
 def _face(console: Console, told: dict[str, Any]) -> None:
@@ -104,17 +138,39 @@ def _face(console: Console, told: dict[str, Any]) -> None:
     score = "" if face["score"] is None else f"score {face['score']:.3f}"
     _line(console, "found by", face["detector"], score, f"landmarks by {face['landmark_backend']}")
     angles = ", ".join(f"{name} {face[name + '_deg']:.0f}°" for name in ("yaw", "pitch", "roll"))
-    hidden = [name.replace("_", " ") for name in ("left_eye", "right_eye", "mouth") if not face[f"{name}_visible"]]
-    _line(console, "pose", angles, f"not visible: {', '.join(hidden)}" if hidden else "eyes and mouth visible")
+    hidden = [
+        name.replace("_", " ")
+        for name in ("left_eye", "right_eye", "mouth")
+        if not face[f"{name}_visible"]
+    ]
+    _line(
+        console,
+        "pose",
+        angles,
+        f"not visible: {', '.join(hidden)}" if hidden else "eyes and mouth visible",
+    )
     padding = f"{100 * face['pad_fraction']:.1f} % padding" if face["pad_fraction"] else ""
     enlarged = "enlarged" if face["upscaled"] else ""
-    _line(console, "crop", face["crop_path"], f"{face['crop_size_px']} px of {face['qsize_px']:.0f} px", enlarged, padding)
+    _line(
+        console,
+        "crop",
+        face["crop_path"],
+        f"{face['crop_size_px']} px of {face['qsize_px']:.0f} px",
+        enlarged,
+        padding,
+    )
     if told["scores"]:
-        table = Table("metric", "value", "version", "on", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table = Table(
+            "metric", "value", "version", "on", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+        )
         for row in sorted(told["scores"], key=lambda row: row["metric"]):
-            table.add_row(row["metric"], f"{row['value']:.4g}", row["metric_version"], row["device"] or "")
+            table.add_row(
+                row["metric"], f"{row['value']:.4g}", row["metric_version"], row["device"] or ""
+            )
         console.print(table)
-    for row in sorted(told["verdicts"], key=lambda row: (row["gate"] in RESERVED, row["verdict"] == "kept")):
+    for row in sorted(
+        told["verdicts"], key=lambda row: (row["gate"] in RESERVED, row["verdict"] == "kept")
+    ):
         _verdict(console, row)
     for row in told["captions"]:
         _line(console, f"caption by {row['captioner']}", row["caption"])

@@ -76,7 +76,10 @@ def write(workspace: Workspace) -> str:
         runs=_runs(workspace),
         strips=_strips(workspace),
         plot={"width": WIDTH, "height": HEIGHT, "left": LEFT},
-        total={"photos": len(photos) + sum(1 for row in lost if row["id"] not in photos), "faces": len(faces)},
+        total={
+            "photos": len(photos) + sum(1 for row in lost if row["id"] not in photos),
+            "faces": len(faces),
+        },
     )
     workspace.write_bytes(PATH, page.encode())
     return PATH
@@ -92,8 +95,13 @@ def _template():
     return environment.get_template("page.html.jinja")
 
 
-def _cards(workspace: Workspace, photos: dict, faces: list[dict], verdicts: list[dict]) -> dict[str, Card]:
-    captions = {face_id: [*semantic, *other] for face_id, (semantic, other) in used_captions(workspace).items()}
+def _cards(
+    workspace: Workspace, photos: dict, faces: list[dict], verdicts: list[dict]
+) -> dict[str, Card]:
+    captions = {
+        face_id: [*semantic, *other]
+        for face_id, (semantic, other) in used_captions(workspace).items()
+    }
     scores: dict[str, list[str]] = {}
     for row in Store(workspace, SCORES).read().to_pylist():
         scores.setdefault(row["face_id"], []).append(f"{row['metric']} {row['value']:.3g}")
@@ -110,7 +118,9 @@ def _cards(workspace: Workspace, photos: dict, faces: list[dict], verdicts: list
         shown[is_dropped] += 1
         cards[face_id] = Card(
             face_id=face_id,
-            picture=thumbnail(workspace, face["crop_path"], CROP_PX) if shown[is_dropped] <= MOST_FACES else "",
+            picture=thumbnail(workspace, face["crop_path"], CROP_PX)
+            if shown[is_dropped] <= MOST_FACES
+            else "",
             title=_name(photo),
             credit=photo["photographer_name"] or "photographer not stated",
             basis=photo["licence_basis"] or "no licence basis",
@@ -130,7 +140,9 @@ def anatomy_of(workspace: Workspace, licence_basis: str | None = None) -> Image.
     """The largest face found, taken apart; of photographs with that licence basis, if one is named."""
     photos = {row["photo_id"]: row for row in Store(workspace, PHOTOS).read().to_pylist()}
     faces = Store(workspace, FACES).read().to_pylist()
-    fitting = [row for row in faces if licence_basis in (None, photos[row["photo_id"]]["licence_basis"])]
+    fitting = [
+        row for row in faces if licence_basis in (None, photos[row["photo_id"]]["licence_basis"])
+    ]
     if not fitting:
         return None
     face = max(fitting, key=lambda row: row["qsize_px"])

@@ -44,7 +44,10 @@ class Status:
 
 def gather(ws: Workspace) -> Status:
     """Read the manifests and the folder of runs."""
-    rows = {name: Store(ws, manifest).read(list(manifest.key)).num_rows for name, manifest in MANIFESTS.items()}
+    rows = {
+        name: Store(ws, manifest).read(list(manifest.key)).num_rows
+        for name, manifest in MANIFESTS.items()
+    }
     kept = kept_faces(ws, ["photo_id"])
     captions = Store(ws, MANIFESTS["captions"]).read_pandas(["face_id", "captioner"])
     used = captions[captions["captioner"].isin(ws.settings.captions.use)]
@@ -55,7 +58,11 @@ def gather(ws: Workspace) -> Status:
     def reasons(kind: str) -> dict[str, dict[str, int]]:
         chosen = verdicts[verdicts["verdict"] == kind]
         return {
-            str(subject): dict(Counter(f"{row.gate}: {short(row.reason)}" for row in part.itertuples()).most_common())
+            str(subject): dict(
+                Counter(
+                    f"{row.gate}: {short(row.reason)}" for row in part.itertuples()
+                ).most_common()
+            )
             for subject, part in chosen.groupby("subject")
         }
 
@@ -69,7 +76,9 @@ def gather(ws: Workspace) -> Status:
         dropped=reasons("dropped"),
         failed=reasons("failed"),
         runs=done_runs,
-        next=_next(rows, bool((verdicts["gate"] == "faces").any()), len(kept), captioned, done_runs),
+        next=_next(
+            rows, bool((verdicts["gate"] == "faces").any()), len(kept), captioned, done_runs
+        ),
     )
 
 
@@ -90,19 +99,27 @@ def runs(ws: Workspace) -> dict[str, str]:
     return found
 
 
-def _next(rows: dict[str, int], looked: bool, kept: int, captioned: int, runs: dict[str, str]) -> str:
+def _next(
+    rows: dict[str, int], looked: bool, kept: int, captioned: int, runs: dict[str, str]
+) -> str:
     """The command to run next. looked: whether photographs without a face were found."""
     if not rows["photos"]:
         return "authface collect --source folder --path DIR --licence-basis own"
     if not rows["faces"]:
-        return "collect others: no face was found in any photograph" if looked else "authface filter"
+        return (
+            "collect others: no face was found in any photograph" if looked else "authface filter"
+        )
     if not kept:
         return "lower a threshold in authface.toml, then authface filter --regate"
     if captioned < kept:
         return "authface caption"
-    if not any(state.startswith("prior") and state.endswith(", finished") for state in runs.values()):
+    if not any(
+        state.startswith("prior") and state.endswith(", finished") for state in runs.values()
+    ):
         return "authface train-prior --preset paper"
-    if not any(state.startswith("restorer") and state.endswith(", finished") for state in runs.values()):
+    if not any(
+        state.startswith("restorer") and state.endswith(", finished") for state in runs.values()
+    ):
         return "authface train-restore --preset paper"
     return "authface report"
 

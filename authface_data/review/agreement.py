@@ -75,14 +75,20 @@ def agreement(workspace: Workspace) -> Agreement:
     agreed = said.drop(index=disputed)
     dropped = (agreed == "drop").any(axis=1)
     gates = [_all_gates(workspace, dropped)] if len(dropped) else []
-    rows = pd.Series(np.arange(len(measured)), index=measured.face_ids.to_pylist()).reindex(dropped.index).to_numpy(int)
+    rows = (
+        pd.Series(np.arange(len(measured)), index=measured.face_ids.to_pylist())
+        .reindex(dropped.index)
+        .to_numpy(int)
+    )
     for gate in workspace.settings.gates:
         if gate.threshold is not None and len(dropped):
             values = measured.of(gate.metric)[rows]
             known = np.isfinite(values)
             if known.any():
                 gates.append(_of_gate(gate, values[known], dropped.to_numpy(bool)[known]))
-    pairs = [_of_reviewers(said, one, other) for one, other in itertools.combinations(said.columns, 2)]
+    pairs = [
+        _of_reviewers(said, one, other) for one, other in itertools.combinations(said.columns, 2)
+    ]
     return Agreement(len(said), disputed, gates, [pair for pair in pairs if pair.faces])
 
 
@@ -123,11 +129,19 @@ def _figures(
 
 def passes(values: np.ndarray, op: str, threshold: float) -> np.ndarray:
     """(n,) bool: whether the values are kept."""
-    compare = {">=": np.greater_equal, ">": np.greater, "<=": np.less_equal, "<": np.less, "==": np.equal}
+    compare = {
+        ">=": np.greater_equal,
+        ">": np.greater,
+        "<=": np.less_equal,
+        "<": np.less,
+        "==": np.equal,
+    }
     return compare[op](values, threshold)
 
 
-def best_threshold(values: np.ndarray, dropped: np.ndarray, op: str) -> tuple[float | None, float | None]:
+def best_threshold(
+    values: np.ndarray, dropped: np.ndarray, op: str
+) -> tuple[float | None, float | None]:
     """The threshold between two measured values that agrees with people most often, and how often; the laxest of equals.
 
     (None, None) for a comparison by `==`, or where people dropped all or nothing: no threshold can be learnt from that.
@@ -141,7 +155,9 @@ def best_threshold(values: np.ndarray, dropped: np.ndarray, op: str) -> tuple[fl
         ordered[-1] + 1e-9 * (1 + abs(ordered[-1])),
     ]
     laxest_first = sorted(between, reverse=op in ("<=", "<"))
-    agrees = [float((passes(values, op, threshold) != dropped).mean()) for threshold in laxest_first]
+    agrees = [
+        float((passes(values, op, threshold) != dropped).mean()) for threshold in laxest_first
+    ]
     at = int(np.argmax(agrees))
     return float(laxest_first[at]), agrees[at]
 
@@ -149,7 +165,9 @@ def best_threshold(values: np.ndarray, dropped: np.ndarray, op: str) -> tuple[fl
 def _of_reviewers(said: pd.DataFrame, one: str, other: str) -> ReviewerAgreement:
     both = said[[one, other]].dropna()
     a, b = (both[name].to_numpy() == "drop" for name in (one, other))
-    return ReviewerAgreement(one, other, len(both), float((a == b).mean()) if len(both) else 0.0, kappa(a, b))
+    return ReviewerAgreement(
+        one, other, len(both), float((a == b).mean()) if len(both) else 0.0, kappa(a, b)
+    )
 
 
 def kappa(a: np.ndarray, b: np.ndarray) -> float | None:

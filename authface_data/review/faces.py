@@ -46,7 +46,9 @@ class ReviewFace:
     state: str
 
 
-def faces_to_review(workspace: Workspace, near_threshold: int | None = None, sample: int | None = None) -> list[ReviewFace]:
+def faces_to_review(
+    workspace: Workspace, near_threshold: int | None = None, sample: int | None = None
+) -> list[ReviewFace]:
     """All faces, or the N nearest to a threshold, or N drawn by a hash of their ids (the same ones each time).
 
     Order: flagged ones first, then the worst first, by the margin.
@@ -83,7 +85,9 @@ def _all(workspace: Workspace) -> list[ReviewFace]:
                 id=face_id,
                 photo_id=face["photo_id"],
                 crop_path=face["crop_path"],
-                boxes_crop_px={name: face[f"{name}_box_crop_px"] for name in ("left_eye", "right_eye", "mouth")},
+                boxes_crop_px={
+                    name: face[f"{name}_box_crop_px"] for name in ("left_eye", "right_eye", "mouth")
+                },
                 crop_size_px=face["crop_size_px"],
                 photo=str(photo.get("description") or face["photo_id"]),
                 credit=str(photo.get("photographer_name") or ""),
@@ -93,7 +97,11 @@ def _all(workspace: Workspace) -> list[ReviewFace]:
                 decided=decided.get(face_id, ""),
                 semantic_tags=semantic,
                 photographic_tags=photographic,
-                scores={name: float(values[row]) for name, values in metrics.items() if np.isfinite(values[row])},
+                scores={
+                    name: float(values[row])
+                    for name, values in metrics.items()
+                    if np.isfinite(values[row])
+                },
                 near=float(near[row]),
                 margin=float(margin[row]),
                 state=str(State.of(face["crop_sha256"], semantic, photographic, now)),
@@ -120,6 +128,8 @@ def decisions_in_words(workspace: Workspace) -> dict[str, str]:
     frame = Store(workspace, DECISIONS).read_pandas(["id", "reviewer", "decision", "decided_at"])
     frame = frame.dropna(subset=["decision"]).sort_values("decided_at", kind="stable")
     frame = frame.drop_duplicates(["id", "reviewer"], keep="last")
-    frame = frame.assign(decides=frame["decision"] != "unsure").sort_values("decides", kind="stable")
+    frame = frame.assign(decides=frame["decision"] != "unsure").sort_values(
+        "decides", kind="stable"
+    )
     frame = frame.drop_duplicates("id", keep="last")
     return {row.id: f"{row.decision} by {row.reviewer}" for row in frame.itertuples()}

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from authface_data.faces.boxes import overlap
 from manifests.schema import DECISIONS, FACES
 from manifests.store import Store
-from manifests.verdicts import OF_A_TAG
+from manifests.verdicts import TAG_ID_PREFIX
 from manifests.workspace import Workspace
 
 OVERLAP = 0.7
@@ -31,10 +31,19 @@ def follow_faces(workspace: Workspace) -> tuple[int, list[str]]:
     moved: dict[str, str] = {}
     lost: dict[str, None] = {}  # in the order that they come in
     for row in decisions.select(["id", "photo_id", "box_px"]).to_pylist():
-        if row["id"] in known or row["id"] in moved or row["id"] in lost or row["id"].startswith(OF_A_TAG):
+        if (
+            row["id"] in known
+            or row["id"] in moved
+            or row["id"] in lost
+            or row["id"].startswith(TAG_ID_PREFIX)
+        ):
             continue
         box = row["box_px"]
-        near = [face for face in there.get(row["photo_id"], []) if box and overlap(face["box_px"], box) > OVERLAP]
+        near = [
+            face
+            for face in there.get(row["photo_id"], [])
+            if box and overlap(face["box_px"], box) > OVERLAP
+        ]
         if near:
             moved[row["id"]] = max(near, key=lambda face: overlap(face["box_px"], box))["face_id"]
         else:
@@ -43,6 +52,8 @@ def follow_faces(workspace: Workspace) -> tuple[int, list[str]]:
         return 0, list(lost)
     ids = [moved.get(one, one) for one in decisions["id"].to_pylist()]
     follows = pc.is_in(decisions["id"], pa.array(list(moved), pa.string()))
-    renamed = decisions.set_column(decisions.schema.get_field_index("id"), "id", pa.array(ids, pa.string())).filter(follows)
+    renamed = decisions.set_column(
+        decisions.schema.get_field_index("id"), "id", pa.array(ids, pa.string())
+    ).filter(follows)
     store.compact(lambda part: pc.is_in(part["id"], pa.array(list(moved), pa.string())), renamed)
     return renamed.num_rows, list(lost)

@@ -12,7 +12,7 @@ from authface_data.review.state import State, split_tags, tags_mark
 from authface_data.review.table import DECISION_WORDS, STATE, meant
 from manifests.schema import DECISIONS, FACES
 from manifests.store import Store
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.training_view import used_captions
 from manifests.workspace import Workspace
 
@@ -23,7 +23,7 @@ NEEDED = ("id", "decision", STATE)
 
 
 @dataclass(frozen=True)
-class Said:
+class ReviewedFace:
     """What one row says that was not known. The tags are None where they were left as they are; table: which one it is of."""
 
     line: int
@@ -43,7 +43,7 @@ class Said:
 class Reading:
     """said: rows with something new; known: rows that were imported before; silent: rows that say nothing."""
 
-    said: list[Said]
+    said: list[ReviewedFace]
     known: int
     silent: int
 
@@ -51,11 +51,14 @@ class Reading:
 def read_table(workspace: Workspace, data: bytes, reviewer: str) -> Reading:
     """Check a reviewed CSV against the workspace. reviewer: whose it is, where the column is empty.
 
-    Raises UserMistake with every mistake of the file, by line and column.
+    Raises UserError with every mistake of the file, by line and column.
     """
     text, is_lossy = _text(data)
     rows = _rows(text)
-    faces = {row["face_id"]: row for row in Store(workspace, FACES).read(["face_id", "crop_sha256"]).to_pylist()}
+    faces = {
+        row["face_id"]: row
+        for row in Store(workspace, FACES).read(["face_id", "crop_sha256"]).to_pylist()
+    }
     tags, latest = used_captions(workspace), _latest(workspace)
     said, mistakes, seen, known, silent = [], [], dict[tuple[str, str], int](), 0, 0
     for line, row in rows:
@@ -82,13 +85,16 @@ def read_table(workspace: Workspace, data: bytes, reviewer: str) -> Reading:
         said.append(one)
     if mistakes:
         more = f" (and {len(mistakes) - MOST_ERRORS} others)" if len(mistakes) > MOST_ERRORS else ""
-        raise UserMistake("nothing was imported; " + "; ".join(mistakes[:MOST_ERRORS]) + more)
+        raise UserError("nothing was imported; " + "; ".join(mistakes[:MOST_ERRORS]) + more)
     return Reading(said, known, silent)
 
 
-def record(workspace: Workspace, said: list[Said], now: datetime) -> None:
+def record(workspace: Workspace, said: list[ReviewedFace], now: datetime) -> None:
     """Append to `decisions`, as one commit."""
-    places = {r["face_id"]: r for r in Store(workspace, FACES).read(["face_id", "photo_id", "box_px"]).to_pylist()}
+    places = {
+        r["face_id"]: r
+        for r in Store(workspace, FACES).read(["face_id", "photo_id", "box_px"]).to_pylist()
+    }
     rows = [
         {
             "id": one.id,
@@ -110,7 +116,11 @@ def record(workspace: Workspace, said: list[Said], now: datetime) -> None:
 
 
 def _check_state(
-    row: dict[str, str], one: Said, crop_sha256: str, tags: tuple[list[str], list[str]], before: dict[str, Any] | None
+    row: dict[str, str],
+    one: ReviewedFace,
+    crop_sha256: str,
+    tags: tuple[list[str], list[str]],
+    before: dict[str, Any] | None,
 ) -> None:
     """Raises _Wrong where what the row rests on has changed since it was given out."""
     state = State.parse(row[STATE])
@@ -128,7 +138,9 @@ def _check_state(
     elif before is not None and before["decided_at"] > state.shown_at:
         what = f"{one.reviewer}'s decision on"
     if what:
-        raise _Wrong(STATE, f"{what} {row['id']} changed since this table was written: export again")
+        raise _Wrong(
+            STATE, f"{what} {row['id']} changed since this table was written: export again"
+        )
 
 
 class _Wrong(Exception):
@@ -148,17 +160,26 @@ def _rows(text: str) -> list[tuple[int, dict[str, str]]]:
             next(reader)
         header = [cell.strip().lower() for cell in next(reader, [])]
         if missing := [name for name in NEEDED if name not in header]:
-            raise UserMistake(f"line 1: no column {', '.join(missing)}: is this a table of `authface review export`?")
+            raise UserError(
+                f"line 1: no column {', '.join(missing)}: is this a table of `authface review export`?"
+            )
         rows = []
         for cells in reader:
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
-                raise UserMistake(f"line {reader.line_num}: {len(cells)} cells, and {len(header)} columns")
+                raise UserError(
+                    f"line {reader.line_num}: {len(cells)} cells, and {len(header)} columns"
+                )
             padded = [*cells, *[""] * (len(header) - len(cells))]
-            rows.append((reader.line_num, {name: meant(cell.strip()) for name, cell in zip(header, padded, strict=False)}))
+            rows.append(
+                (
+                    reader.line_num,
+                    {name: meant(cell.strip()) for name, cell in zip(header, padded, strict=False)},
+                )
+            )
     except csv.Error as error:
-        raise UserMistake(f"line {reader.line_num}: not a CSV: {error}") from error
+        raise UserError(f"line {reader.line_num}: not a CSV: {error}") from error
     return rows
 
 
@@ -170,7 +191,7 @@ def _text(data: bytes) -> tuple[str, bool]:
         return data.decode("utf-8-sig"), False
     except UnicodeDecodeError as error:
         if error.encoding.startswith("utf-16"):
-            raise UserMistake("the file is cut off or damaged: its text cannot be read") from error
+            raise UserError("the file is cut off or damaged: its text cannot be read") from error
         return data.decode("cp1252", errors="replace"), True  # what Excel calls CSV
 
 
@@ -181,7 +202,7 @@ def _said(
     tags: tuple[list[str], list[str]],
     latest: dict[tuple[str, str], dict[str, Any]],
     is_lossy: bool,
-) -> Said | None:
+) -> ReviewedFace | None:
     """What a row says, or None. Raises _Wrong."""
     decision = row["decision"].lower()
     if decision and decision not in DECISION_WORDS:
@@ -195,11 +216,13 @@ def _said(
     again = before is not None and state is not None and before["fingerprint"] == state.table
     semantic, photographic = _edited(row, tags, is_lossy, again)
     note, reason = row.get("note") or None, row.get("reason") or None
-    if not (decision or rating or note or reason or semantic is not None or photographic is not None):
+    if not (
+        decision or rating or note or reason or semantic is not None or photographic is not None
+    ):
         return None
     if not who:
         raise _Wrong("reviewer", "whose decision is this? fill the column, or pass --reviewer NAME")
-    return Said(
+    return ReviewedFace(
         line=line,
         id=row["id"],
         reviewer=who,
@@ -222,16 +245,23 @@ def _edited(
     again: the reviewer imported this very table before, so tags as they were given out may be an edit taken back.
     """
     now = [split_tags(", ".join(there)) for there in tags]
-    given = [split_tags(row[name]) if name in row else there for name, there in zip(FAMILIES, now, strict=True)]
+    given = [
+        split_tags(row[name]) if name in row else there
+        for name, there in zip(FAMILIES, now, strict=True)
+    ]
     state = State.parse(row[STATE])
     if state is not None and state.tags == tags_mark(*given) and not again:
         return None, None
     edited = [
-        None if own == there or (is_lossy and own == _lossy(there)) else own for own, there in zip(given, now, strict=True)
+        None if own == there or (is_lossy and own == _lossy(there)) else own
+        for own, there in zip(given, now, strict=True)
     ]
     for name, own, there in zip(FAMILIES, edited, now, strict=True):
         if own is not None and is_lossy and not "".join([*own, *there]).isascii():
-            raise _Wrong(name, "this file is not in UTF-8, which may have changed its letters: save it as CSV UTF-8")
+            raise _Wrong(
+                name,
+                "this file is not in UTF-8, which may have changed its letters: save it as CSV UTF-8",
+            )
     return edited[0], edited[1]
 
 
@@ -246,9 +276,14 @@ def _latest(workspace: Workspace) -> dict[tuple[str, str], dict[str, Any]]:
     return {(row["id"], row["reviewer"]): row for row in rows}
 
 
-def _same(before: dict[str, Any], one: Said) -> bool:
+def _same(before: dict[str, Any], one: ReviewedFace) -> bool:
     """Whether a row was imported before: what it says is what its reviewer said last."""
-    plain = all(before[name] == getattr(one, name) for name in ("decision", "rating", "reason", "note"))
+    plain = all(
+        before[name] == getattr(one, name) for name in ("decision", "rating", "reason", "note")
+    )
     # Tags that were taken over are the face's own by now, and so no longer an edit.
-    tags = all(getattr(one, name) in (None, before[name]) for name in ("semantic_tags", "photographic_tags"))
+    tags = all(
+        getattr(one, name) in (None, before[name])
+        for name in ("semantic_tags", "photographic_tags")
+    )
     return plain and tags

@@ -84,13 +84,20 @@ def _facts(face: ReviewFace, metrics: Sequence[str], crop: Image.Image) -> dict[
 
 def _insets(face: ReviewFace, crop: Image.Image) -> Image.Image:
     """An eye and a cheek at 1:1, beside each other."""
-    left, right = (np.array(face.boxes_crop_px[name]).reshape(2, 2).mean(0) for name in ("left_eye", "right_eye"))
+    left, right = (
+        np.array(face.boxes_crop_px[name]).reshape(2, 2).mean(0)
+        for name in ("left_eye", "right_eye")
+    )
     mouth = np.array(face.boxes_crop_px["mouth"]).reshape(2, 2).mean(0)
     cheek = np.array([left[0], (left[1] + mouth[1]) / 2 + 0.02 * face.crop_size_px])
     strip = Image.new("RGB", (2 * INSET_PX, INSET_PX))
     for number, centre in enumerate((right, cheek)):
-        corner = np.clip(np.rint(centre) - INSET_PX // 2, 0, max(face.crop_size_px - INSET_PX, 0)).astype(int)
-        strip.paste(crop.crop((*corner.tolist(), *(corner + INSET_PX).tolist())), (number * INSET_PX, 0))
+        corner = np.clip(
+            np.rint(centre) - INSET_PX // 2, 0, max(face.crop_size_px - INSET_PX, 0)
+        ).astype(int)
+        strip.paste(
+            crop.crop((*corner.tolist(), *(corner + INSET_PX).tolist())), (number * INSET_PX, 0)
+        )
     return strip
 
 

@@ -25,7 +25,9 @@ class State:
     shown_at: datetime
 
     @classmethod
-    def of(cls, crop_sha256: str, semantic: Sequence[str], photographic: Sequence[str], now: datetime) -> State:
+    def of(
+        cls, crop_sha256: str, semantic: Sequence[str], photographic: Sequence[str], now: datetime
+    ) -> State:
         return cls(short_hash(crop_sha256), tags_mark(semantic, photographic), now)
 
     @classmethod
@@ -33,7 +35,9 @@ class State:
         """None for what is not one, an emptied cell say."""
         match = FORM.fullmatch(text)
         try:
-            return match and cls(match[1], match[2], EPOCH + timedelta(microseconds=int(match[3], 16)))
+            return match and cls(
+                match[1], match[2], EPOCH + timedelta(microseconds=int(match[3], 16))
+            )
         except OverflowError:
             return None
 
@@ -48,7 +52,9 @@ class State:
 
 def tags_mark(semantic: Sequence[str], photographic: Sequence[str]) -> str:
     """8 hex digits of the tags, as a table has them."""
-    return short_hash("\n".join([*split_tags(", ".join(semantic)), "", *split_tags(", ".join(photographic))]))
+    return short_hash(
+        "\n".join([*split_tags(", ".join(semantic)), "", *split_tags(", ".join(photographic))])
+    )
 
 
 def split_tags(cell: str) -> list[str]:

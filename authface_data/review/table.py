@@ -10,7 +10,16 @@ from collections.abc import Iterable, Sequence
 from authface_data.review.faces import ReviewFace
 
 # What a person fills in. `state` is read back: it tells whether the face has changed since.
-SAID = ("id", "decision", "reason", "semantic_tags", "photographic_tags", "note", "reviewer", "rating")
+SAID = (
+    "id",
+    "decision",
+    "reason",
+    "semantic_tags",
+    "photographic_tags",
+    "note",
+    "reviewer",
+    "rating",
+)
 STATE = "state"
 DECISION_WORDS = ("keep", "drop", "unsure")
 CONTEXT = ("gates", "why", "flag", "decided", "photo", "credit", "crop")
@@ -28,9 +37,31 @@ def columns(metrics: Sequence[str]) -> list[str]:
 
 def cells(face: ReviewFace, metrics: Sequence[str]) -> list[str]:
     """One face's row, nothing decided yet."""
-    said = [face.id, "", "", TAG_SEPARATOR.join(face.semantic_tags), TAG_SEPARATOR.join(face.photographic_tags), "", "", ""]
-    context = ["kept" if face.kept else "dropped", face.why, face.flag, face.decided, face.photo, face.credit, face.crop_path]
-    return [*said, face.state, *context, *(f"{face.scores[name]:.4g}" if name in face.scores else "" for name in metrics)]
+    said = [
+        face.id,
+        "",
+        "",
+        TAG_SEPARATOR.join(face.semantic_tags),
+        TAG_SEPARATOR.join(face.photographic_tags),
+        "",
+        "",
+        "",
+    ]
+    context = [
+        "kept" if face.kept else "dropped",
+        face.why,
+        face.flag,
+        face.decided,
+        face.photo,
+        face.credit,
+        face.crop_path,
+    ]
+    return [
+        *said,
+        face.state,
+        *context,
+        *(f"{face.scores[name]:.4g}" if name in face.scores else "" for name in metrics),
+    ]
 
 
 def metrics_of(faces: Iterable[ReviewFace]) -> list[str]:

@@ -17,13 +17,23 @@ import pyarrow.compute as pc
 
 from authface_data import gates
 from authface_data.images.hashes import hash_of_pixels
-from authface_data.images.open import UNDECODABLE, Photo
-from authface_data.rights.workspace_sweep import Marks, Sweep
-from manifests.schema import CAPTIONS, DECISIONS, FACES, MANIFESTS, PHOTOS, SCORES, TOMBSTONES, VERDICTS, Manifest
+from authface_data.images.open import DECODE_ERRORS, Photo
+from authface_data.rights.workspace_sweep import Traces, WorkspaceSweep
+from manifests.schema import (
+    CAPTIONS,
+    DECISIONS,
+    FACES,
+    MANIFESTS,
+    PHOTOS,
+    SCORES,
+    TOMBSTONES,
+    VERDICTS,
+    Manifest,
+)
 from manifests.store import Store
-from manifests.support.errors import DoneInPart, UserMistake
-from manifests.tombstones import Tombstones, bury
-from manifests.verdicts import ALL_GATES, DUPLICATE_OF
+from manifests.support.errors import PartialFailureError, UserError
+from manifests.tombstones import Tombstones, add_tombstones
+from manifests.verdicts import ALL_GATES, DUPLICATE_PREFIX
 from manifests.workspace import FORGETTING, Workspace
 
 # Which column of a manifest names the photograph or its face.
@@ -52,11 +62,17 @@ class Order:
     others: list[str] = field(default_factory=list)
     why: str | None = None
 
-    def marks(self) -> Marks:
-        return Marks(
+    def marks(self) -> Traces:
+        return Traces(
             ids=self.photo_ids,
             others=set(self.others),
-            words=[*self.photo_hashes, *self.crop_hashes, *self.photo_pixels, *self.crop_pixels, *self.urls],
+            words=[
+                *self.photo_hashes,
+                *self.crop_hashes,
+                *self.photo_pixels,
+                *self.crop_pixels,
+                *self.urls,
+            ],
             file_hashes={*self.photo_hashes, *self.crop_hashes},
             pixel_hashes={*self.photo_pixels, *self.crop_pixels},
             paths=set(self.paths),
@@ -80,7 +96,7 @@ def order(ws: Workspace, ids: list[str], why: str | None) -> tuple[Order, list[s
     """What forgetting the ids means, and those of them that are forgotten already.
 
     An id is a photograph's, a face's (its whole photograph is meant), or Unsplash's own. Photographs of the same pixels go with
-    it. Raises UserMistake for an id that the workspace does not know.
+    it. Raises UserError for an id that the workspace does not know.
     """
     photos = {row["photo_id"]: row for row in Store(ws, PHOTOS).read().to_pylist()}
     faces = Store(ws, FACES).read(["face_id", "photo_id", "crop_path", "crop_sha256"]).to_pylist()
@@ -92,26 +108,40 @@ def order(ws: Workspace, ids: list[str], why: str | None) -> tuple[Order, list[s
     already = []
     for one in ids:
         photo_id = of_face.get(one, one)
-        known = next((name for name in (photo_id, f"us_{one}") if name in photos or name in judged), None)
+        known = next(
+            (name for name in (photo_id, f"us_{one}") if name in photos or name in judged), None
+        )
         if known is not None:
             chosen[known] = None
         elif tombstones.holds(photo_id) or tombstones.holds(f"us_{one}"):
             already.append(photo_id)
         else:
-            raise UserMistake(f"no photograph {one!r} here: an id is one of photos.photo_id or faces.face_id")
-    pixels = {photos[one]["pixel_hash"] for one in chosen if one in photos and photos[one]["pixel_hash"]}
+            raise UserError(
+                f"no photograph {one!r} here: an id is one of photos.photo_id or faces.face_id"
+            )
+    pixels = {
+        photos[one]["pixel_hash"] for one in chosen if one in photos and photos[one]["pixel_hash"]
+    }
     chosen |= {one: None for one, row in photos.items() if row["pixel_hash"] in pixels}
     made = Order(list(chosen))
     everyone = {*photos, *judged} - set(chosen)
-    made.others = sorted(other for other in everyone if any(other.startswith(one) for one in chosen))
-    shared = Counter(row[name] for row in photos.values() for name in ("source_url", "download_location"))
+    made.others = sorted(
+        other for other in everyone if any(other.startswith(one) for one in chosen)
+    )
+    shared = Counter(
+        row[name] for row in photos.values() for name in ("source_url", "download_location")
+    )
     for photo_id in chosen:
         row = photos.get(photo_id)
         if row is not None:
             made.photo_hashes.append(row["sha256"])
-            made.photo_pixels += [row["pixel_hash"]] if row["pixel_hash"] else _pixels_of(ws, row["path"])
+            made.photo_pixels += (
+                [row["pixel_hash"]] if row["pixel_hash"] else _pixels_of(ws, row["path"])
+            )
             urls = {row[name] for name in ("source_url", "download_location") if row[name]}
-            made.urls += sorted(url for url in urls if url.startswith(("http://", "https://")) and shared[url] == 1)
+            made.urls += sorted(
+                url for url in urls if url.startswith(("http://", "https://")) and shared[url] == 1
+            )
             made.paths.append(row["path"])
     for face in faces:
         if face["photo_id"] in chosen:
@@ -122,7 +152,9 @@ def order(ws: Workspace, ids: list[str], why: str | None) -> tuple[Order, list[s
         made.why = made.marks().nameless(why.encode("utf-8", "replace")).decode()
         for photo_id in chosen:  # as Unsplash writes it
             if photo_id.startswith("us_"):
-                made.why = re.sub(rf"(?<![\w-]){re.escape(photo_id[3:])}(?![\w-])", "forgotten", made.why)
+                made.why = re.sub(
+                    rf"(?<![\w-]){re.escape(photo_id[3:])}(?![\w-])", "forgotten", made.why
+                )
     return made, already
 
 
@@ -130,19 +162,24 @@ def _pixels_of(ws: Workspace, path: str) -> list[str]:
     """The hash of a picture's pixels; nothing of one that is not there or cannot be decoded."""
     try:
         return [hash_of_pixels(Photo(lambda: ws.read_bytes(path)).pixels())]
-    except UNDECODABLE:
+    except DECODE_ERRORS:
         return []
 
 
 def look(ws: Workspace, made: Order, already: list[str]) -> Found:
     """The dry run."""
-    sweep = Sweep(ws, made.marks(), {})
+    sweep = WorkspaceSweep(ws, made.marks(), {})
     files = {path: what for path, what, _ in sweep.actions()}
     rows = {
         name: count
         for name, manifest in MANIFESTS.items()
         if name in NAMES
-        if (count := sum(_mask(part, manifest, made).to_pylist().count(True) for part in [Store(ws, manifest).read()]))
+        if (
+            count := sum(
+                _mask(part, manifest, made).to_pylist().count(True)
+                for part in [Store(ws, manifest).read()]
+            )
+        )
     }
     return Found(made.photo_ids, rows, files, sweep.runs, already, _alike(ws, set(made.photo_ids)))
 
@@ -150,10 +187,12 @@ def look(ws: Workspace, made: Order, already: list[str]) -> Found:
 def _alike(ws: Workspace, ids: set[str]) -> list[str]:
     """Photographs that the last `authface filter` found to be near-duplicates of those."""
     told = Store(ws, VERDICTS).read_pandas(["subject", "id", "reason"])
-    told = told[(told["subject"] == "photo") & told["reason"].str.startswith(DUPLICATE_OF, na=False)]
+    told = told[
+        (told["subject"] == "photo") & told["reason"].str.startswith(DUPLICATE_PREFIX, na=False)
+    ]
     alike: set[str] = set()
     for one, reason in zip(told["id"], told["reason"], strict=True):
-        other = reason.removeprefix(DUPLICATE_OF)
+        other = reason.removeprefix(DUPLICATE_PREFIX)
         alike |= {other} if one in ids else {one} if other in ids else set()
     return sorted(alike - ids)
 
@@ -161,7 +200,7 @@ def _alike(ws: Workspace, ids: set[str]) -> list[str]:
 def act(ws: Workspace, made: Order) -> tuple[Counter[str], list[str]]:
     """Forget. Returns how many files were dealt with, by what was done, and the runs whose models learnt from it.
 
-    Raises DoneInPart for files that hold it and could not be cleaned.
+    Raises PartialFailureError for files that hold it and could not be cleaned.
     """
     ws.write_bytes(FORGETTING, json.dumps(asdict(made)).encode())
     secrets = [
@@ -169,7 +208,7 @@ def act(ws: Workspace, made: Order) -> tuple[Counter[str], list[str]]:
         *(("file", sha256) for sha256 in made.photo_hashes),
         *(("pixels", pixels) for pixels in made.photo_pixels),
     ]
-    tombstones = bury(ws, secrets, made.why)
+    tombstones = add_tombstones(ws, secrets, made.why)
     judged = False
     for name, manifest in MANIFESTS.items():
         store = Store(ws, manifest)
@@ -182,15 +221,19 @@ def act(ws: Workspace, made: Order) -> tuple[Counter[str], list[str]]:
     if judged:
         gates.decide(ws, ws.settings.gates)  # what was dropped as its duplicate may be kept now
     key = tombstones.keyed_hash
-    sweep = Sweep(ws, made.marks(), {photo_id: key(photo_id) for photo_id in made.photo_ids})
+    sweep = WorkspaceSweep(
+        ws, made.marks(), {photo_id: key(photo_id) for photo_id in made.photo_ids}
+    )
     done: Counter[str] = Counter()
     for _, what, do in sweep.actions():
         do()
         done[what] += 1
-    left = [path for path, _, _ in Sweep(ws, made.marks(), {}).actions()] + sweep.left
+    left = [path for path, _, _ in WorkspaceSweep(ws, made.marks(), {}).actions()] + sweep.left
     ws.remove(FORGETTING)
     if left:
-        raise DoneInPart(f"{len(left)} files still name it and could not be cleaned: look at {', '.join(left[:5])}")
+        raise PartialFailureError(
+            f"{len(left)} files still name it and could not be cleaned: look at {', '.join(left[:5])}"
+        )
     return done, sweep.runs
 
 
@@ -206,5 +249,11 @@ def _mask(part: pa.Table, manifest: Manifest, made: Order) -> pa.Array:
     marks = made.marks()
     texts = part[NAMES[manifest.name]].to_pylist()
     if manifest.name == VERDICTS.name:
-        texts = [f"{one} {reason or ''}" for one, reason in zip(texts, part["reason"].to_pylist(), strict=True)]
-    return pa.array([text is not None and marks.names(text.encode("utf-8", "replace")) for text in texts], pa.bool_())
+        texts = [
+            f"{one} {reason or ''}"
+            for one, reason in zip(texts, part["reason"].to_pylist(), strict=True)
+        ]
+    return pa.array(
+        [text is not None and marks.names(text.encode("utf-8", "replace")) for text in texts],
+        pa.bool_(),
+    )

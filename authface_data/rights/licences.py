@@ -17,7 +17,9 @@ from manifests.verdicts import kept_faces
 from manifests.workspace import Workspace
 
 UNSPLASH = "https://unsplash.com/"
-UNSAFE = re.compile(r"[\s\x00-\x1f<>\"'\\^`{|}]")  # what may not stand in a URL, and could end a link
+UNSAFE = re.compile(
+    r"[\s\x00-\x1f<>\"'\\^`{|}]"
+)  # what may not stand in a URL, and could end a link
 NO_BASIS = "no licence basis"
 # Sources that are places to be named in a credit.
 SITES = {"unsplash": "Unsplash", "unsplash-dataset": "Unsplash", "ffhq": "Flickr"}
@@ -60,8 +62,13 @@ def counts(ws: Workspace) -> list[Count]:
     """Kept photographs by licence basis and source, most first."""
     photos = kept_photos(ws)
     photos["licence_basis"] = photos["licence_basis"].fillna("").str.strip().replace("", NO_BASIS)
-    grouped = photos.groupby(["licence_basis", "source"]).agg(photos=("photo_id", "count"), faces=("kept_faces", "sum"))
-    found = [Count(str(basis), str(source), int(row.photos), int(row.faces)) for (basis, source), row in grouped.iterrows()]
+    grouped = photos.groupby(["licence_basis", "source"]).agg(
+        photos=("photo_id", "count"), faces=("kept_faces", "sum")
+    )
+    found = [
+        Count(str(basis), str(source), int(row.photos), int(row.faces))
+        for (basis, source), row in grouped.iterrows()
+    ]
     return sorted(found, key=lambda count: (-count.photos, count.licence_basis, count.source))
 
 
@@ -77,7 +84,8 @@ def credits(ws: Workspace) -> list[Credit]:
             photo_id=row["photo_id"],
             title=" ".join(text(row["description"]).split()) or row["photo_id"],
             url=with_utm(text(row["source_url"]), app),
-            photographer=" ".join(text(row["photographer_name"]).split()) or "photographer not stated",
+            photographer=" ".join(text(row["photographer_name"]).split())
+            or "photographer not stated",
             photographer_url=with_utm(text(row["photographer_url"]), app),
             source=SITES.get(row["source"], ""),
             licence=text(row["licence"]),
@@ -99,8 +107,14 @@ def with_utm(url: str, app: str) -> str:
         return ""
     if parts.hostname not in ("unsplash.com", "www.unsplash.com"):
         return url
-    query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if not pair[0].startswith("utm_")]
-    return urlunsplit(parts._replace(query=urlencode([*query, ("utm_source", app), ("utm_medium", "referral")])))
+    query = [
+        pair
+        for pair in parse_qsl(parts.query, keep_blank_values=True)
+        if not pair[0].startswith("utm_")
+    ]
+    return urlunsplit(
+        parts._replace(query=urlencode([*query, ("utm_source", app), ("utm_medium", "referral")]))
+    )
 
 
 def markdown(made: Iterable[Credit]) -> str:
@@ -108,7 +122,9 @@ def markdown(made: Iterable[Credit]) -> str:
     lines = ["# Credits", ""]
     for credit in made:
         who = _md_link(plain(credit.photographer), credit.photographer_url)
-        where = f" on {_md_link(plain(credit.source), _source_url(credit))}" if credit.source else ""
+        where = (
+            f" on {_md_link(plain(credit.source), _source_url(credit))}" if credit.source else ""
+        )
         licence = f", {plain(credit.licence)}" if credit.licence else ""
         title = _md_link(plain(credit.title), credit.url)
         lines.append(
@@ -120,7 +136,10 @@ def markdown(made: Iterable[Credit]) -> str:
 def html(made: Iterable[Credit]) -> str:
     """The same as a page of its own."""
     environment = Environment(
-        loader=PackageLoader("authface_data.rights", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("authface_data.rights", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     rows = [{"credit": credit, "source_url": _source_url(credit)} for credit in made]
     return environment.get_template("credits.html.jinja").render(rows=rows)

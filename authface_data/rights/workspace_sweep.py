@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from authface_data.images.hashes import hash_of_pixels
-from authface_data.images.open import SUFFIXES, UNDECODABLE, Photo
+from authface_data.images.open import DECODE_ERRORS, IMAGE_SUFFIXES, Photo
 from manifests.lock import LOCK
 from manifests.schema import MANIFESTS
 from manifests.store import PART
@@ -35,7 +35,7 @@ Action = tuple[str, str, Callable[[], None]]
 
 
 @dataclass
-class Marks:
+class Traces:
     """What gives a photograph away. ids: of photographs; others: ids of photographs that stay, some of which may begin alike.
     words: hashes and URLs that may stand in texts and names. file_hashes, pixel_hashes: of its files. paths: of its files
     in the workspace."""
@@ -49,7 +49,11 @@ class Marks:
 
     def __post_init__(self) -> None:
         ids = "|".join(re.escape(one) for one in sorted(self.ids, key=len, reverse=True))
-        self._ids = re.compile(rf"(?:(?<![A-Za-z0-9])|(?<=%2F)|(?<=%2f))(?:{ids})[A-Za-z0-9_-]*".encode() if ids else b"(?!)")
+        self._ids = re.compile(
+            rf"(?:(?<![A-Za-z0-9])|(?<=%2F)|(?<=%2f))(?:{ids})[A-Za-z0-9_-]*".encode()
+            if ids
+            else b"(?!)"
+        )
         words = "|".join(re.escape(word) for word in self.words)
         self._words = re.compile(rf"(?:{words})(?![A-Za-z0-9_-])".encode() if words else b"(?!)")
 
@@ -61,7 +65,9 @@ class Marks:
 
     def nameless(self, data: bytes) -> bytes:
         """A text with a word in place of what names the photograph."""
-        data = self._ids.sub(lambda found: b"forgotten" if self._is_ours(found[0]) else found[0], data)
+        data = self._ids.sub(
+            lambda found: b"forgotten" if self._is_ours(found[0]) else found[0], data
+        )
         return self._words.sub(b"forgotten", data)
 
     def _is_ours(self, token: bytes) -> bool:
@@ -69,18 +75,24 @@ class Marks:
         text = token.decode()
         for one in self.ids:
             if text == one or (text.startswith(one) and OF_A_PHOTO.fullmatch(text, len(one))):
-                longer = [other for other in self.others if other.startswith(one) and text.startswith(other)]
-                return not any(text == other or OF_A_PHOTO.fullmatch(text, len(other)) for other in longer)
+                longer = [
+                    other
+                    for other in self.others
+                    if other.startswith(one) and text.startswith(other)
+                ]
+                return not any(
+                    text == other or OF_A_PHOTO.fullmatch(text, len(other)) for other in longer
+                )
         return False
 
 
-class Sweep:
+class WorkspaceSweep:
     """Goes through the files of a workspace. keyed: photo_id -> what stands in its place where something must stand.
 
     runs: after `actions`, the runs whose lineage has it. left: files that could not be cleaned.
     """
 
-    def __init__(self, workspace: Workspace, marks: Marks, keyed: dict[str, str]):
+    def __init__(self, workspace: Workspace, marks: Traces, keyed: dict[str, str]):
         self.ws, self.marks, self.keyed = workspace, marks, keyed
         self.root = workspace.local("")
         self.runs: list[str] = []
@@ -88,9 +100,15 @@ class Sweep:
 
     def actions(self) -> Iterator[Action]:
         """(path, what, how) for every file that must change. Runs come first, for their lineage says what else must go."""
-        sizes = {path.stat().st_size for name in self.marks.paths if (path := self.root / name).exists()}
+        sizes = {
+            path.stat().st_size for name in self.marks.paths if (path := self.root / name).exists()
+        }
         lineages = [path for path in self._files() if path.name == LINEAGE]
-        self.runs = [path.parent.relative_to(self.root).as_posix() for path in lineages if self._in_lineage(path)]
+        self.runs = [
+            path.parent.relative_to(self.root).as_posix()
+            for path in lineages
+            if self._in_lineage(path)
+        ]
         for path in self._files():
             relative = path.relative_to(self.root).as_posix()
             found = self._of_file(path, relative, sizes)
@@ -100,12 +118,19 @@ class Sweep:
     def _files(self) -> Iterator[Path]:
         """Every file of the workspace. Its own folders may be links to another disk; what other links lead to is not the
         workspace's, and they are not followed."""
-        for top in [self.root, *(self.root / name for name in FOLDERS if (self.root / name).is_symlink())]:
+        for top in [
+            self.root,
+            *(self.root / name for name in FOLDERS if (self.root / name).is_symlink()),
+        ]:
             for parent, _, names in os.walk(top):
                 for name in sorted(names):
                     path = Path(parent, name)
                     relative = path.relative_to(self.root)
-                    is_part = len(relative.parts) == 3 and relative.parts[0] == "manifests" and relative.parts[1] in MANIFESTS
+                    is_part = (
+                        len(relative.parts) == 3
+                        and relative.parts[0] == "manifests"
+                        and relative.parts[1] in MANIFESTS
+                    )
                     if name in (LOCK, FORGETTING) or (is_part and PART.fullmatch(name)):
                         continue  # the manifests are the stores' affair
                     yield path
@@ -117,7 +142,9 @@ class Sweep:
             return False
         return bool(set(ids) & {*self.marks.ids, *self.keyed.values()})
 
-    def _of_file(self, path: Path, relative: str, sizes: set[int]) -> tuple[str, Callable[[], None]] | None:
+    def _of_file(
+        self, path: Path, relative: str, sizes: set[int]
+    ) -> tuple[str, Callable[[], None]] | None:
         """What is done to a file, and how; None where it has nothing to do with it."""
         remove = ("removed", lambda: self.ws.remove(relative))
         suffix = path.suffix.lower()
@@ -130,12 +157,22 @@ class Sweep:
         if relative.startswith("reports/") and (path.name in COMPOSITES or suffix == ".html"):
             return remove
         run = next((run for run in self.runs if relative.startswith(f"{run}/")), None)
-        if run and (suffix in SUFFIXES or suffix == ".html" or (".tfevents." in path.name and _holds_pictures(path))):
+        if run and (
+            suffix in IMAGE_SUFFIXES
+            or suffix == ".html"
+            or (".tfevents." in path.name and _holds_pictures(path))
+        ):
             return remove
-        own = relative.startswith(("photos/", "faces/"))  # another photograph's, named in the manifests
-        if not own and path.stat().st_size in sizes and hashlib.sha256(path.read_bytes()).hexdigest() in self.marks.file_hashes:
+        own = relative.startswith(
+            ("photos/", "faces/")
+        )  # another photograph's, named in the manifests
+        if (
+            not own
+            and path.stat().st_size in sizes
+            and hashlib.sha256(path.read_bytes()).hexdigest() in self.marks.file_hashes
+        ):
             return remove
-        if suffix in SUFFIXES:
+        if suffix in IMAGE_SUFFIXES:
             return remove if not own and self._is_picture_of(path.read_bytes) else None
         if suffix == ".parquet" and (table := _table(path)) is not None:
             return self._rows(path, relative, table)
@@ -155,10 +192,12 @@ class Sweep:
     def _is_picture_of(self, read: Callable[[], bytes]) -> bool:
         try:
             return hash_of_pixels(Photo(read).pixels()) in self.marks.pixel_hashes
-        except UNDECODABLE:
+        except DECODE_ERRORS:
             return False
 
-    def _rows(self, path: Path, relative: str, table: pa.Table) -> tuple[str, Callable[[], None]] | None:
+    def _rows(
+        self, path: Path, relative: str, table: pa.Table
+    ) -> tuple[str, Callable[[], None]] | None:
         """A table beside the manifests: rows about the photograph go. In a lineage they stay, with nothing but a keyed hash."""
         about = [self._is_about(row) for row in table.to_pylist()]
         if not any(about):
@@ -206,7 +245,9 @@ class Sweep:
 
     def _without_lines(self, path: Path, relative: str) -> None:
         lines = path.read_bytes().splitlines(keepends=True)
-        self.ws.write_bytes(relative, b"".join(line for line in lines if not self.marks.names(line)))
+        self.ws.write_bytes(
+            relative, b"".join(line for line in lines if not self.marks.names(line))
+        )
 
     def _without_names(self, path: Path, relative: str) -> None:
         self.ws.write_bytes(relative, self.marks.nameless(path.read_bytes()))
@@ -220,7 +261,7 @@ def _table(path: Path) -> pa.Table | None:
         return None
 
 
-def _any_in(path: Path, marks: Marks) -> bool:
+def _any_in(path: Path, marks: Traces) -> bool:
     if not path.stat().st_size:
         return False
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

@@ -12,21 +12,31 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from authface_data.images.open import SUFFIXES
+from authface_data.images.open import IMAGE_SUFFIXES
 from authface_data.sources.folder import walk
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.support.fingerprint import fingerprint, short_hash
-from manifests.support.text import clean
+from manifests.support.text import to_utf8
 
 PREFIX = "afhq_"
-CAPTION_KEYS = ("caption", "captions", "tags", "text", "answer", "response", "output", "prompt", "content")
+CAPTION_KEYS = (
+    "caption",
+    "captions",
+    "tags",
+    "text",
+    "answer",
+    "response",
+    "output",
+    "prompt",
+    "content",
+)
 
 
 def find_photos(folder: Path, passed_over: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(photo_id, input row) of every picture below a folder, its caption under `source_tags`.
 
     The id is `afhq_` and the picture's path within the folder without its suffix, with a hash where letters had to go. A
-    caption that is missing or unreadable is named in `passed_over`. Raises UserMistake where no picture is.
+    caption that is missing or unreadable is named in `passed_over`. Raises UserError where no picture is.
     """
     seen: set[str] = set()
     for path, within in walk(folder, passed_over):
@@ -41,9 +51,12 @@ def find_photos(folder: Path, passed_over: list[str]) -> Iterator[tuple[str, dic
         tags = _tags(path.with_name(f"{path.stem}_qwen.json"), passed_over)
         stat = path.stat()
         mark = fingerprint(size=stat.st_size, time=stat.st_mtime_ns, tags=tags)
-        yield PREFIX + name, {"file": str(path), "name": within, "mark": mark, "aligned": True, "source_tags": tags}
+        yield (
+            PREFIX + name,
+            {"file": str(path), "name": within, "mark": mark, "aligned": True, "source_tags": tags},
+        )
     if not seen:
-        raise UserMistake(f"no pictures in {folder} (looked for {', '.join(SUFFIXES)})")
+        raise UserError(f"no pictures in {folder} (looked for {', '.join(IMAGE_SUFFIXES)})")
 
 
 def _tags(path: Path, passed_over: list[str]) -> list[str] | None:
@@ -75,4 +88,8 @@ def _texts(said: Any) -> Iterator[str]:
 
 
 def _split(text: str) -> list[str]:
-    return [tag for piece in re.split(r"[,;\n]", text) if (tag := " ".join(clean(piece).split()).strip(" .").lower())]
+    return [
+        tag
+        for piece in re.split(r"[,;\n]", text)
+        if (tag := " ".join(to_utf8(piece).split()).strip(" .").lower())
+    ]

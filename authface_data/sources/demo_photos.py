@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from authface_data.weights import cache_dir, from_package, package_file
-from manifests.support.errors import Missing
+from manifests.support.errors import MissingResourceError
 
 GOVERNMENT = "US government (unverified)"
 LIKELY = "other:US government portrait (unverified)"
@@ -30,10 +30,24 @@ class DemoPhoto:
 
 
 PHOTOS = (
-    DemoPhoto("astronaut-nasa.png", SCIKIT_IMAGE, "skimage/data/astronaut.png", "public-domain", "NASA"),
+    DemoPhoto(
+        "astronaut-nasa.png", SCIKIT_IMAGE, "skimage/data/astronaut.png", "public-domain", "NASA"
+    ),
     *(
-        DemoPhoto(name, FACE_RECOGNITION, f"face_recognition-1.3.0/tests/test_images/{name}", LIKELY, GOVERNMENT)
-        for name in ("biden.jpg", "obama.jpg", "obama2.jpg", "obama3.jpg", "obama_partial_face2.jpg")
+        DemoPhoto(
+            name,
+            FACE_RECOGNITION,
+            f"face_recognition-1.3.0/tests/test_images/{name}",
+            LIKELY,
+            GOVERNMENT,
+        )
+        for name in (
+            "biden.jpg",
+            "obama.jpg",
+            "obama2.jpg",
+            "obama3.jpg",
+            "obama_partial_face2.jpg",
+        )
     ),
 )
 
@@ -41,13 +55,15 @@ PHOTOS = (
 def folders() -> dict[str, Path]:
     """Licence basis -> the folder that holds the photographs of that basis, fetched where they are not there yet.
 
-    Raises Missing where a package cannot be fetched.
+    Raises MissingResourceError where a package cannot be fetched.
     """
     root = cache_dir() / "photos"
     found: dict[str, Path] = {}
     archives: dict[str, bytes] = {}
     for photo in PHOTOS:
-        folder = root / ("public-domain" if photo.basis == "public-domain" else "us-government-likely")
+        folder = root / (
+            "public-domain" if photo.basis == "public-domain" else "us-government-likely"
+        )
         found[photo.basis] = folder
         target = folder / photo.file
         if target.is_file():
@@ -72,7 +88,7 @@ def _fetch(photo: DemoPhoto, archives: dict[str, bytes]) -> bytes:
             assert file is not None
             return file.read()
     except (OSError, subprocess.SubprocessError) as error:
-        raise Missing(
+        raise MissingResourceError(
             f"the demo's photograph {photo.file} could not be fetched: get {photo.member} out of the package {photo.package}, "
             f"and put it into {cache_dir() / 'photos'}"
         ) from error

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from authface_data.images.open import SUFFIXES
+from authface_data.images.open import IMAGE_SUFFIXES
 from authface_data.sources.folder import walk
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.support.fingerprint import fingerprint
-from manifests.support.text import clean
+from manifests.support.text import to_utf8
 
 PREFIX = "ffhq_"
 JSON_NAMES = ("ffhq-dataset-v2.json", "ffhq-dataset-v1.json")
@@ -23,7 +23,7 @@ def find_photos(folder: Path, passed_over: list[str]) -> Iterator[tuple[str, dic
     """(photo_id, input row) of every aligned picture below a folder.
 
     The id is `ffhq_` and the picture's name without its suffix (`ffhq_00042`); a name that is there twice counts once. The
-    JSON is looked for in the folder and beside it. Raises UserMistake for one that cannot be read, and where no picture is.
+    JSON is looked for in the folder and beside it. Raises UserError for one that cannot be read, and where no picture is.
     """
     said = _read_json(folder, passed_over)
     seen: set[str] = set()
@@ -39,7 +39,7 @@ def find_photos(folder: Path, passed_over: list[str]) -> Iterator[tuple[str, dic
         mark = fingerprint(size=stat.st_size, time=stat.st_mtime_ns, said=told)
         yield photo_id, {"file": str(path), "name": within, "mark": mark, "aligned": True, **told}
     if not seen:
-        raise UserMistake(f"no pictures in {folder} (looked for {', '.join(SUFFIXES)})")
+        raise UserError(f"no pictures in {folder} (looked for {', '.join(IMAGE_SUFFIXES)})")
 
 
 def _read_json(folder: Path, passed_over: list[str]) -> dict[str, dict[str, Any]]:
@@ -50,10 +50,12 @@ def _read_json(folder: Path, passed_over: list[str]) -> dict[str, dict[str, Any]
         try:
             entries = json.loads(path.read_text("utf-8-sig"))
         except (ValueError, RecursionError) as error:
-            raise UserMistake(f"{path} cannot be read as JSON: {error}") from error
+            raise UserError(f"{path} cannot be read as JSON: {error}") from error
         if not isinstance(entries, dict):
-            raise UserMistake(f"{path} should map the pictures' numbers to what is known of them")
-        return {number: _columns(number, entry, path, passed_over) for number, entry in entries.items()}
+            raise UserError(f"{path} should map the pictures' numbers to what is known of them")
+        return {
+            number: _columns(number, entry, path, passed_over) for number, entry in entries.items()
+        }
     return {}
 
 
@@ -72,16 +74,20 @@ def _columns(number: str, entry: Any, path: Path, passed_over: list[str]) -> dic
         if points is not None:
             row["landmarks68_px"] = [[float(x), float(y)] for x, y in points]
             row["landmarks_side_px"] = float((image.get("pixel_size") or [1024])[0])
-            if len(points) != 68 or not all(math.isfinite(value) for point in row["landmarks68_px"] for value in point):
+            if len(points) != 68 or not all(
+                math.isfinite(value) for point in row["landmarks68_px"] for value in point
+            ):
                 raise ValueError("not 68 points")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        passed_over.append(f"{path}: entry {number} is not as it should be ({error}): nothing is taken from it")
+        passed_over.append(
+            f"{path}: entry {number} is not as it should be ({error}): nothing is taken from it"
+        )
         return {}
     return row
 
 
 def _text(value: Any) -> str | None:
-    return clean(str(value)) or None if value is not None else None
+    return to_utf8(str(value)) or None if value is not None else None
 
 
 def licence_basis(licence: str) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from authface_data.images.open import SUFFIXES
+from authface_data.images.open import IMAGE_SUFFIXES
 from authface_data.sources.sidecars import Sidecars
 from manifests.settings import SETTINGS_FILE
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.support.fingerprint import fingerprint
 
 PREFIX = "fs_"
@@ -24,7 +24,7 @@ def find_photos(folder: Path, passed_over: list[str]) -> Iterator[tuple[str, dic
     The id is `fs_` and 16 hex digits over the path within the folder, the size and both ends of the file: it stays the same
     when the folder moves, and needs no full read. `mark` changes with the file's size, its time or what sidecars say of it.
     Hidden files, and folders that are workspaces, are passed over; folders that cannot be read are too, and named in
-    `passed_over`, as are rows of sidecars that name no picture. Raises UserMistake where there is no folder or no picture.
+    `passed_over`, as are rows of sidecars that name no picture. Raises UserError where there is no folder or no picture.
     """
     found, sidecars = False, Sidecars()
     for path, within in walk(folder, passed_over, sidecars):
@@ -32,17 +32,23 @@ def find_photos(folder: Path, passed_over: list[str]) -> Iterator[tuple[str, dic
         yield _input(path, within, sidecars.of(path))
     passed_over.extend(sidecars.unused())
     if not found:
-        raise UserMistake(f"no pictures in {folder} (looked for {', '.join(SUFFIXES)})")
+        raise UserError(f"no pictures in {folder} (looked for {', '.join(IMAGE_SUFFIXES)})")
 
 
-def walk(folder: Path, passed_over: list[str], sidecars: Sidecars | None = None) -> Iterator[tuple[Path, str]]:
-    """(path, path within the folder) of every picture file below a folder. Raises UserMistake where there is no folder."""
+def walk(
+    folder: Path, passed_over: list[str], sidecars: Sidecars | None = None
+) -> Iterator[tuple[Path, str]]:
+    """(path, path within the folder) of every picture file below a folder. Raises UserError where there is no folder."""
     if not folder.is_dir():
-        raise UserMistake(f"{folder} is no folder: --path takes the folder that holds the photographs")
+        raise UserError(
+            f"{folder} is no folder: --path takes the folder that holds the photographs"
+        )
     seen: set[str] = set()
     linked: set[Path] = set()
     top = Path(os.path.realpath(folder))
-    for parent, folders, names in os.walk(folder, followlinks=True, onerror=lambda error: passed_over.append(str(error))):
+    for parent, folders, names in os.walk(
+        folder, followlinks=True, onerror=lambda error: passed_over.append(str(error))
+    ):
         real = os.path.realpath(parent)
         if real in seen or SETTINGS_FILE in names:
             folders.clear()
@@ -53,7 +59,11 @@ def walk(folder: Path, passed_over: list[str], sidecars: Sidecars | None = None)
             sidecars.read_tables(Path(parent), names)
         for name in sorted(names):
             path = Path(parent, name)
-            if name.startswith(".") or path.suffix.lower() not in SUFFIXES or not path.is_file():
+            if (
+                name.startswith(".")
+                or path.suffix.lower() not in IMAGE_SUFFIXES
+                or not path.is_file()
+            ):
                 continue
             if path.is_symlink():
                 original = Path(os.path.realpath(path))

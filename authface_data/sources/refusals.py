@@ -26,9 +26,18 @@ class Refusals:
         self._rows: list[dict] = []
         self._passed: dict[str, set[str]] = {METADATA: set(), PREVIEW: set()}
 
-    def refuse(self, photo_id: str, gate: str, reason: str, value: float | None = None, threshold: float | None = None) -> None:
+    def refuse(
+        self,
+        photo_id: str,
+        gate: str,
+        reason: str,
+        value: float | None = None,
+        threshold: float | None = None,
+    ) -> None:
         mark = fingerprint(gate=gate, threshold=threshold)
-        self._rows.append(verdict_row("photo", photo_id, gate, "dropped", mark, reason[:500], value, threshold))
+        self._rows.append(
+            verdict_row("photo", photo_id, gate, "dropped", mark, reason[:500], value, threshold)
+        )
         self.count[gate] += 1
         if len(self._rows) >= COMMIT_ROWS:
             self.commit()
@@ -46,7 +55,10 @@ class Refusals:
         passed = {gate: pa.array(sorted(ids), pa.string()) for gate, ids in self._passed.items()}
 
         def outdated(part: pa.Table) -> pa.Array:
-            of_gate = [pc.and_(pc.equal(part["gate"], gate), pc.is_in(part["id"], ids)) for gate, ids in passed.items()]
+            of_gate = [
+                pc.and_(pc.equal(part["gate"], gate), pc.is_in(part["id"], ids))
+                for gate, ids in passed.items()
+            ]
             return pc.or_(*of_gate)
 
         self.store.compact(outdated)

@@ -20,7 +20,7 @@ from authface_data.sources.unsplash.preview import PreviewGate
 from manifests.schema import PHOTOS, VERDICTS
 from manifests.store import Store
 from manifests.support.console import console
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.support.fingerprint import fingerprint, short_hash
 from manifests.tombstones import Tombstones
 from manifests.workspace import Workspace
@@ -45,7 +45,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Turned:
+class Rejected:
     """A photograph that its source's own words rule out, with the reason."""
 
     photo_id: str
@@ -58,7 +58,7 @@ class Flush:
     """The source is about to wait: what was gathered can be downloaded meanwhile."""
 
 
-Offer = Candidate | Turned | Flush
+Offer = Candidate | Rejected | Flush
 
 
 @dataclass
@@ -75,9 +75,13 @@ class Tally:
 
     def words(self) -> str:
         refused = f"{self.refused} refused (see authface status), " if self.refused else ""
-        forgotten = f"{self.forgotten} not taken since they were forgotten, " if self.forgotten else ""
+        forgotten = (
+            f"{self.forgotten} not taken since they were forgotten, " if self.forgotten else ""
+        )
         speed = (
-            f" ({self.bytes / 1e6:.1f} MB, {self.collected / self.seconds:.1f}/s)" if self.seconds and self.collected else ""
+            f" ({self.bytes / 1e6:.1f} MB, {self.collected / self.seconds:.1f}/s)"
+            if self.seconds and self.collected
+            else ""
         )
         return f"{self.collected} photographs collected{speed}, {refused}{forgotten}{self.already} were there already"
 
@@ -107,17 +111,28 @@ class RemoteCollector:
         self.tombstones = Tombstones(workspace)
         self.folder = workspace.local(DOWNLOADS)
         self.folder.mkdir(parents=True, exist_ok=True)
-        photos = Store(workspace, PHOTOS).read(["photo_id", "source", "bytes", "width", "height"]).to_pandas()
+        photos = (
+            Store(workspace, PHOTOS)
+            .read(["photo_id", "source", "bytes", "width", "height"])
+            .to_pandas()
+        )
         self.have: set[str] = set(photos["photo_id"])
         own = photos[photos["source"] == source]
         pixels = float((own["width"] * own["height"]).sum())
-        self.bytes_per_px = float(own["bytes"].sum()) / pixels if len(own) >= 20 else USUAL_BYTES_PER_PX
+        self.bytes_per_px = (
+            float(own["bytes"].sum()) / pixels if len(own) >= 20 else USUAL_BYTES_PER_PX
+        )
         self.settled = self._judged()
 
     def _judged(self) -> set[str]:
         """Photographs that were downloaded and refused before, or failed, or whose preview was refused: not asked for again."""
-        told = Store(self.ws, VERDICTS).read_pandas(["id", "gate", "verdict", "threshold", "reason"])
-        own = told[(told["gate"] == CollectStage.name) & ~told["reason"].str.startswith(BY_SETTINGS, na=False)]
+        told = Store(self.ws, VERDICTS).read_pandas(
+            ["id", "gate", "verdict", "threshold", "reason"]
+        )
+        own = told[
+            (told["gate"] == CollectStage.name)
+            & ~told["reason"].str.startswith(BY_SETTINGS, na=False)
+        ]
         settled = set(own["id"] if not self.retry_failed else own[own["verdict"] != "failed"]["id"])
         if self.preview:
             seen = told[(told["gate"] == PREVIEW) & (told["threshold"] == self.preview.least_score)]
@@ -127,7 +142,7 @@ class RemoteCollector:
     def take(self, offers: Iterable[Offer], after_chunk=lambda: None) -> Tally:
         """Collect what is offered, until it ends or `max_photos` of the offered are in the workspace.
 
-        after_chunk: called when a chunk is committed. Raises UserMistake where the disk is too small.
+        after_chunk: called when a chunk is committed. Raises UserError where the disk is too small.
         """
         batch: dict[str, Candidate] = {}
 
@@ -147,8 +162,10 @@ class RemoteCollector:
                     continue
                 if offer.photo_id in self.have:
                     self._have(offer)
-                elif isinstance(offer, Turned):
-                    self.refusals.refuse(offer.photo_id, METADATA, offer.reason, offer.value, offer.threshold)
+                elif isinstance(offer, Rejected):
+                    self.refusals.refuse(
+                        offer.photo_id, METADATA, offer.reason, offer.value, offer.threshold
+                    )
                 elif offer.photo_id not in self.settled:
                     batch[offer.photo_id] = offer
                 if len(batch) >= (CHUNK if self.left is None else min(CHUNK, max(self.left, 1))):
@@ -162,10 +179,12 @@ class RemoteCollector:
         for name in self.ws.list(DOWNLOADS):
             if not name.endswith((".part", ".json")):
                 self.ws.remove(f"{DOWNLOADS}/{name}")
-        self.ws.remove_all_but("photos", set(Store(self.ws, PHOTOS).read(["path"])["path"].to_pylist()))
+        self.ws.remove_all_but(
+            "photos", set(Store(self.ws, PHOTOS).read(["path"])["path"].to_pylist())
+        )
         return self.tally
 
-    def _have(self, offer: Candidate | Turned) -> None:
+    def _have(self, offer: Candidate | Rejected) -> None:
         """Count a photograph that is in the workspace, once; one that would be turned away today stays, uncounted."""
         if isinstance(offer, Candidate) and offer.photo_id not in self._counted:
             self._counted.add(offer.photo_id)
@@ -183,7 +202,9 @@ class RemoteCollector:
         if not candidates:
             return
         self._check_disk(candidates)
-        stage = CollectStage(self.source, store_place=self.settings.store_place, tombstones=self.tombstones)
+        stage = CollectStage(
+            self.source, store_place=self.settings.store_place, tombstones=self.tombstones
+        )
         inputs = [(candidate.photo_id, self._row(candidate)) for candidate in candidates]
         outcomes = local.run(
             self.ws,
@@ -212,13 +233,19 @@ class RemoteCollector:
     def _row(self, candidate: Candidate) -> dict[str, Any]:
         parts = urlsplit(candidate.url)
         name = PurePosixPath(parts.path).name or candidate.photo_id
-        settings = [self.settings.max_megabytes, sorted(self.settings.allowed_hosts)]  # what a refusal may rest on
+        settings = [
+            self.settings.max_megabytes,
+            sorted(self.settings.allowed_hosts),
+        ]  # what a refusal may rest on
         mark = fingerprint(file=f"{parts.hostname}{parts.path}", settings=settings)
         return {"name": name, "mark": mark, "url": candidate.url, "ours": True, **candidate.columns}
 
     def _arrive(self, tasks: list[Task]) -> Iterator[Task | None]:
         by_key = {key: (row, wanted) for key, row, wanted in tasks}
-        jobs = [Job(key, row["url"], self.folder / download_name(key, row["url"])) for key, row, _ in tasks]
+        jobs = [
+            Job(key, row["url"], self.folder / download_name(key, row["url"]))
+            for key, row, _ in tasks
+        ]
         with Downloader(self.settings, self.hosts) as downloader:
             for result in downloader.fetch_all(jobs, patient=False):
                 if result is None:
@@ -235,12 +262,16 @@ class RemoteCollector:
                 yield result.job.key, {**row, **came}, wanted
 
     def _check_disk(self, candidates: list[Candidate]) -> None:
-        expected = sum(candidate.width * candidate.height for candidate in candidates) * self.bytes_per_px
+        expected = (
+            sum(candidate.width * candidate.height for candidate in candidates) * self.bytes_per_px
+        )
         free = shutil.disk_usage(self.folder).free
-        console.print(f"{len(candidates)} to download, about {expected / 1e9:.2f} GB; {free / 1e9:.0f} GB of disk are free")
+        console.print(
+            f"{len(candidates)} to download, about {expected / 1e9:.2f} GB; {free / 1e9:.0f} GB of disk are free"
+        )
         reserve = self.settings.keep_free_gb * 1e9
         if expected + reserve > free:
-            raise UserMistake(
+            raise UserError(
                 f"not enough disk: about {expected / 1e9:.1f} GB would come, {free / 1e9:.1f} GB are free and "
                 f"{self.settings.keep_free_gb:g} GB of them are to stay so (collect.keep_free_gb): make room or take fewer "
                 "with --max-photos"

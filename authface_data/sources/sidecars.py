@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from manifests.support.errors import UserMistake
-from manifests.support.text import clean
+from manifests.support.errors import UserError
+from manifests.support.text import to_utf8
 
 # What a sidecar may say -> the column of `photos`.
 FIELDS = {
@@ -50,7 +50,7 @@ class Sidecars:
         self._read: set[Path] = set()
 
     def of(self, picture: Path) -> dict[str, str]:
-        """Columns of `photos` for one picture. Raises UserMistake for a sidecar that cannot be used."""
+        """Columns of `photos` for one picture. Raises UserError for a sidecar that cannot be used."""
         said: dict[str, str] = {}
         for table in self.tables:  # outermost first: folders are walked from the top
             try:
@@ -68,7 +68,11 @@ class Sidecars:
     def read_tables(self, folder: Path, names: list[str]) -> None:
         """Take in the CSVs of a folder that is being walked."""
         for name in sorted(names):
-            if name.lower().endswith(".csv") and not name.startswith(".") and (folder / name).is_file():
+            if (
+                name.lower().endswith(".csv")
+                and not name.startswith(".")
+                and (folder / name).is_file()
+            ):
                 table = _from_csv(folder / name)
                 if table is not None:
                     self.tables.append(table)
@@ -79,7 +83,9 @@ class Sidecars:
         for table in self.tables:
             left = sorted(set(table.said) - table.used)
             if left:
-                words.append(f"{table.path}: {len(left)} rows name no picture here (first: {left[0]})")
+                words.append(
+                    f"{table.path}: {len(left)} rows name no picture here (first: {left[0]})"
+                )
         return words
 
 
@@ -90,19 +96,19 @@ def _from_json(beside: Path, named_for_it: bool) -> dict[str, str]:
     except (ValueError, RecursionError, OSError) as error:
         if not named_for_it:
             return {}
-        raise UserMistake(f"{beside} cannot be read as JSON: {error}") from error
+        raise UserError(f"{beside} cannot be read as JSON: {error}") from error
     if not named_for_it and not (isinstance(said, dict) and set(said) & set(FIELDS)):
         return {}
     if not isinstance(said, dict):
-        raise UserMistake(f"{beside} should be a JSON object, with any of {KNOWN}")
+        raise UserError(f"{beside} should be a JSON object, with any of {KNOWN}")
     for name, value in said.items():
         if name not in FIELDS or not isinstance(value, str | None):
-            raise UserMistake(f"{beside}: {name}: it may say {KNOWN}, each a text")
+            raise UserError(f"{beside}: {name}: it may say {KNOWN}, each a text")
     return _columns(said)
 
 
 def _from_csv(path: Path) -> Table | None:
-    """None for a CSV that is not about pictures. Raises UserMistake for one that cannot be read."""
+    """None for a CSV that is not about pictures. Raises UserError for one that cannot be read."""
     data = path.read_bytes()
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
@@ -127,12 +133,20 @@ def _from_csv(path: Path) -> Table | None:
         for row in reader:
             file = (row.get(file_column) or "").strip().replace("\\", "/").removeprefix("./")
             if file:
-                said = table.said.setdefault(file, {})  # of two rows the later stands over, where it says something
-                said |= _columns({short: row.get(name) for short, name in names.items() if short in FIELDS})
+                said = table.said.setdefault(
+                    file, {}
+                )  # of two rows the later stands over, where it says something
+                said |= _columns(
+                    {short: row.get(name) for short, name in names.items() if short in FIELDS}
+                )
     except csv.Error as error:
-        raise UserMistake(f"{path}, line {reader.line_num}: {error}") from error
+        raise UserError(f"{path}, line {reader.line_num}: {error}") from error
     return table
 
 
 def _columns(said: dict[str, Any]) -> dict[str, str]:
-    return {FIELDS[name]: clean(value) for name, value in said.items() if isinstance(value, str) and clean(value)}
+    return {
+        FIELDS[name]: to_utf8(value)
+        for name, value in said.items()
+        if isinstance(value, str) and to_utf8(value)
+    }

@@ -13,7 +13,7 @@ from PIL import ExifTags
 
 from authface_data.engine.stage import Dropped, Item, LinkTo, Rows, WritePixels
 from authface_data.images.hashes import hash_of_pixels, perceptual_hash
-from authface_data.images.open import SUFFIXES, UNDECODABLE, Photo
+from authface_data.images.open import DECODE_ERRORS, IMAGE_SUFFIXES, Photo
 from authface_data.images.strip_location import gps, without_place
 from manifests.schema import PHOTOS
 from manifests.tombstones import Tombstones
@@ -63,7 +63,12 @@ class CollectStage:
         store_place: bool = False,
         tombstones: Tombstones | None = None,
     ):
-        self.source, self.licence_basis, self.keep, self.store_place = source, licence_basis, keep, store_place
+        self.source, self.licence_basis, self.keep, self.store_place = (
+            source,
+            licence_basis,
+            keep,
+            store_place,
+        )
         self.tombstones = tombstones
 
     def settings(self) -> dict[str, Any]:
@@ -89,8 +94,10 @@ class CollectStage:
         try:
             pixels = photo.pixels()
             facts = camera_facts(photo.exif)
-        except UNDECODABLE as error:
-            words = re.sub(r" <_io\S* object at \w+>", "", str(error))  # an address would differ from run to run
+        except DECODE_ERRORS as error:
+            words = re.sub(
+                r" <_io\S* object at \w+>", "", str(error)
+            )  # an address would differ from run to run
             return Dropped(f"undecodable: {name}: {words}"[:500])
         pixel_hash = hash_of_pixels(pixels)
         data = photo.data if self.store_place or self.keep != "copy" else without_place(photo.data)
@@ -99,12 +106,18 @@ class CollectStage:
             return Dropped("forgotten: this photograph was taken out before")
         path = Workspace.photo_path(item.key, sha256, suffix_of(photo, name))
         as_it_is = LinkTo(said["file"], hard=self.keep != "reference")
-        write_pixels(path, as_it_is if self.keep != "copy" or (said.get("ours") and data is photo.data) else data)
+        write_pixels(
+            path,
+            as_it_is if self.keep != "copy" or (said.get("ours") and data is photo.data) else data,
+        )
         width, height = photo.size_px
         told = {column: said.get(column) for column in FROM_SOURCE}
         if told["landmarks68_px"] is not None and said.get("landmarks_side_px"):
             scale = width / said["landmarks_side_px"]
-            told["landmarks68_px"] = [[(x + 0.5) * scale - 0.5, (y + 0.5) * scale - 0.5] for x, y in told["landmarks68_px"]]
+            told["landmarks68_px"] = [
+                [(x + 0.5) * scale - 0.5, (y + 0.5) * scale - 0.5]
+                for x, y in told["landmarks68_px"]
+            ]
         if self.store_place:
             latitude, longitude = gps(photo.data)
             told |= {"latitude": latitude, "longitude": longitude}
@@ -124,7 +137,10 @@ class CollectStage:
             "phash": perceptual_hash(pixels),
             "pixel_hash": pixel_hash,
             "collected_at": datetime.now(UTC),
-            **{column: said.get(column) if value is None else value for column, value in facts.items()},
+            **{
+                column: said.get(column) if value is None else value
+                for column, value in facts.items()
+            },
         }
         return Rows([row])
 
@@ -132,7 +148,11 @@ class CollectStage:
 def suffix_of(photo: Photo, name: str) -> str:
     """The file's own suffix where it is one of a picture's, else that of its format."""
     own = Path(name).suffix.lower()
-    return own if own in SUFFIXES else {"JPEG": ".jpg", "MPO": ".jpg"}.get(photo.format, f".{photo.format.lower()}")
+    return (
+        own
+        if own in IMAGE_SUFFIXES
+        else {"JPEG": ".jpg", "MPO": ".jpg"}.get(photo.format, f".{photo.format.lower()}")
+    )
 
 
 def camera_facts(exif: Mapping[int, Any]) -> dict[str, Any]:

@@ -8,21 +8,21 @@ from typing import Any
 import pandas as pd
 from accelerate import Accelerator
 
-from authface_train.callbacks.memorisation import Audit, Probe
-from authface_train.callbacks.nearest_faces import Neighbours
-from authface_train.callbacks.previews import Drawing
+from authface_train.callbacks.memorisation import MemorisationAudit, Probe
+from authface_train.callbacks.nearest_faces import NearestFaces
+from authface_train.callbacks.previews import PreviewSampler
 from authface_train.callbacks.validation import Validation
 from authface_train.data.cache import Cache
 from authface_train.data.captions import Captions
 from authface_train.data.crops import load_crop
 from authface_train.data.latents import Latents
-from authface_train.data.pairs import Pairs
+from authface_train.data.pairs import DegradedPairs
 from authface_train.data.prompts import Prompts
-from authface_train.models.sdxl import Core, load_vae
+from authface_train.models.sdxl import DiffusionCore, load_vae
 from authface_train.settings import PriorSettings, RestorerSettings
 from authface_train.stages.prior import PriorTrainer
 from authface_train.stages.restorer import RestorerTrainer
-from authface_train.training.setup import Rows
+from authface_train.training.setup import TrainingRows
 from manifests.support.fingerprint import short_hash
 from manifests.workspace import Workspace
 
@@ -32,9 +32,9 @@ PROBED = 32
 def onlookers(
     workspace: Workspace,
     settings: PriorSettings,
-    rows: Rows,
+    rows: TrainingRows,
     trainer: PriorTrainer,
-    core: Core,
+    core: DiffusionCore,
     latents: tuple[Latents, Latents],
     prompts: tuple[Prompts, Prompts, Prompts],
     captions: Captions,
@@ -44,7 +44,7 @@ def onlookers(
     """For `trainer.onlookers`. latents: of the training set and of held-out people; prompts: those of both, and of what is
     drawn; folder: the run's."""
     part = trainer.parts["unet"]
-    drawing = Drawing(
+    drawing = PreviewSampler(
         settings,
         part,
         core.scheduler,
@@ -59,14 +59,14 @@ def onlookers(
         return [drawing]
     everyone = pd.concat([rows.training, rows.held_out])
     paths = dict(zip(everyone["crop_sha256"], everyone["crop_path"], strict=True))
-    neighbours = Neighbours(
+    neighbours = NearestFaces(
         *latents,
         lambda key: load_crop(workspace, paths[key], settings.resolution_px),
         core.scaling_factor,
         Cache(workspace, "cache/descriptors"),
         workspace.weights_dir,
     )
-    audit = Audit(
+    audit = MemorisationAudit(
         settings,
         part,
         trainer.draws,
@@ -92,7 +92,7 @@ def probe(view: pd.DataFrame, latents: Latents, prompts: Prompts, orders: int) -
 def validation(
     workspace: Workspace,
     settings: RestorerSettings,
-    rows: Rows,
+    rows: TrainingRows,
     trainer: RestorerTrainer,
     prior: str,
     accelerator: Accelerator,
@@ -105,7 +105,7 @@ def validation(
         trainer.parts["controlnet"],
         trainer.unet,
         trainer.draws.scheduler,
-        Pairs(workspace, view, settings.resolution_px, settings.degradation, settings.seed),
+        DegradedPairs(workspace, view, settings.resolution_px, settings.degradation, settings.seed),
         not rows.held_out.empty,
         trainer.null_prompt,
         tuple(trainer.draws.latents[0].shape[2:]),

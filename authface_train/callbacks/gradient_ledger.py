@@ -16,20 +16,29 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from authface_train.callbacks.previews import main_says
-from authface_train.data.sample_keys import Draw
+from authface_train.callbacks.previews import broadcast_decision
+from authface_train.data.sample_keys import SampleKey
 from authface_train.stages.restorer import RestorerTrainer, stacked
-from authface_train.training.loop import BANDS
-from authface_train.training.metrics_logger import Watch
+from authface_train.training.loop import TIMESTEP_BINS
+from authface_train.training.metrics_logger import MetricsLogger
 from authface_train.training.noise import min_snr_weight
 from manifests.support.fingerprint import short_hash
 
 FACES = 8
-COLUMNS = ["step", "band", "noise", "adversarial", "style", "ratio", "cosine_adversarial", "cosine_style"]
+COLUMNS = [
+    "step",
+    "band",
+    "noise",
+    "adversarial",
+    "style",
+    "ratio",
+    "cosine_adversarial",
+    "cosine_style",
+]
 Entry = dict[str, float]
 
 
-class Ledger:
+class GradientLedger:
     """An onlooker of the restorer's trainer. folder: of the run, for ledger.csv and ledger.png."""
 
     def __init__(self, trainer: RestorerTrainer, folder: Path):
@@ -37,10 +46,16 @@ class Ledger:
         ids = trainer.draws.face_ids
         self.faces = sorted(range(len(ids)), key=lambda place: short_hash(ids[place], 16))[:FACES]
 
-    def look(self, step: int, watch: Watch | None) -> None:
+    def look(self, step: int, watch: MetricsLogger | None) -> None:
         every = self.trainer.settings.ledger_every
-        due = every and self.trainer.facial is not None and (step % every == 0 or step == self.trainer.settings.steps)
-        if not due or main_says(any(int(entry["step"]) == step for entry in read(self.folder))):
+        due = (
+            every
+            and self.trainer.facial is not None
+            and (step % every == 0 or step == self.trainer.settings.steps)
+        )
+        if not due or broadcast_decision(
+            any(int(entry["step"]) == step for entry in read(self.folder))
+        ):
             return
         entries = [{"step": float(step), **entry} for entry in self.measure()]
         if watch is None:
@@ -55,18 +70,24 @@ class Ledger:
         """An entry for every band of timesteps: means over faces of norms and of cosines to the noise loss's pull."""
         trainer = self.trainer
         assert trainer.facial is not None
-        batch = stacked([trainer.sample(Draw(0, face)) for face in self.faces])
+        batch = stacked([trainer.sample(SampleKey(0, face)) for face in self.faces])
         batch = {name: value.to(trainer.accelerator.device) for name, value in batch.items()}
         entries = []
-        for band in range(BANDS):
-            t_step = torch.full_like(batch["t_step"], (2 * band + 1) * 1000 // (2 * BANDS))
+        for band in range(TIMESTEP_BINS):
+            t_step = torch.full_like(batch["t_step"], (2 * band + 1) * 1000 // (2 * TIMESTEP_BINS))
             with torch.no_grad():
-                noisy, prediction = trainer.predict(trainer.parts["controlnet"].module, {**batch, "t_step": t_step})
+                noisy, prediction = trainer.predict(
+                    trainer.parts["controlnet"].module, {**batch, "t_step": t_step}
+                )
             eps = prediction.float().requires_grad_(True)
             count = len(eps)
             weight = min_snr_weight(trainer.draws.scheduler, t_step, trainer.settings.min_snr_gamma)
-            noise = (weight * F.mse_loss(eps, batch["noise"].float(), reduction="none").mean((1, 2, 3))).sum() / count
-            pairs = trainer.facial.pairs(noisy, eps, batch["latent"], t_step, batch["boxes_px"], batch["visible"])
+            noise = (
+                weight * F.mse_loss(eps, batch["noise"].float(), reduction="none").mean((1, 2, 3))
+            ).sum() / count
+            pairs = trainer.facial.pairs(
+                noisy, eps, batch["latent"], t_step, batch["boxes_px"], batch["visible"]
+            )
             adversarial, style = trainer.facial.terms(pairs, trainer.facial.count(batch["visible"]))
             lambda_d, lambda_s = trainer.settings.facial.lambda_d, trainer.settings.facial.lambda_s
             pulls = [
@@ -75,7 +96,9 @@ class Ledger:
             ]
             norms = [float(pull.norm(dim=1).mean()) for pull in pulls]
             both = float((pulls[1] + pulls[2]).norm(dim=1).mean())
-            cosines = [float(F.cosine_similarity(pulls[0], pull, dim=1).mean()) for pull in pulls[1:]]
+            cosines = [
+                float(F.cosine_similarity(pulls[0], pull, dim=1).mean()) for pull in pulls[1:]
+            ]
             values = (band, *norms, both / max(norms[0], 1e-12), *cosines)
             entries.append(dict(zip(COLUMNS[1:], map(float, values), strict=True)))
         return entries
@@ -83,7 +106,9 @@ class Ledger:
 
 def overall(entries: Sequence[Entry]) -> float:
     """The facial pull over the noise loss's, both summed over the bands."""
-    return sum(entry["ratio"] * entry["noise"] for entry in entries) / max(sum(entry["noise"] for entry in entries), 1e-12)
+    return sum(entry["ratio"] * entry["noise"] for entry in entries) / max(
+        sum(entry["noise"] for entry in entries), 1e-12
+    )
 
 
 def read(folder: Path) -> list[Entry]:
@@ -119,15 +144,20 @@ def draw(entries: Sequence[Entry]) -> Image.Image:
         ("cosine_adversarial", "cosine of adversarial and noise", "RdBu", plt.Normalize(-1, 1)),
         ("cosine_style", "cosine of Gram and noise", "RdBu", plt.Normalize(-1, 1)),
     )
-    figure, all_axes = plt.subplots(1, 3, figsize=(13, 3.6), dpi=110, layout="constrained", sharey=True)
+    figure, all_axes = plt.subplots(
+        1, 3, figsize=(13, 3.6), dpi=110, layout="constrained", sharey=True
+    )
     for axes, (column, title, colours, norm) in zip(all_axes, panels, strict=True):
-        grid = np.full((BANDS, len(steps)), np.nan)
+        grid = np.full((TIMESTEP_BINS, len(steps)), np.nan)
         for entry in entries:
             grid[int(entry["band"]), steps.index(int(entry["step"]))] = entry[column]
         shown = axes.imshow(grid, origin="lower", aspect="auto", cmap=colours, norm=norm)
         places = range(0, len(steps), max(len(steps) // 5, 1))
         axes.set_xticks(list(places), [str(steps[place]) for place in places])
-        axes.set_yticks(range(BANDS), [str((2 * band + 1) * 1000 // (2 * BANDS)) for band in range(BANDS)])
+        axes.set_yticks(
+            range(TIMESTEP_BINS),
+            [str((2 * band + 1) * 1000 // (2 * TIMESTEP_BINS)) for band in range(TIMESTEP_BINS)],
+        )
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("step of training")
         figure.colorbar(shown, ax=axes)

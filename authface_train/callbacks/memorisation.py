@@ -18,17 +18,17 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from authface_train.callbacks.nearest_faces import Neighbours, Set, pairs_picture
-from authface_train.callbacks.previews import Drawing, main_says
+from authface_train.callbacks.nearest_faces import FaceSet, NearestFaces, pairs_picture
+from authface_train.callbacks.previews import PreviewSampler, broadcast_decision
 from authface_train.data.latents import sample_latent
 from authface_train.data.prompts import Embedding
 from authface_train.data.sample_keys import torch_generator
-from authface_train.runs.checkpoint import Part
+from authface_train.runs.checkpoint import TrainableModel
 from authface_train.settings import PriorSettings
 from authface_train.stages.prior import noise_losses
-from authface_train.training.metrics_logger import Watch
-from authface_train.training.noise import NoiseDraws
-from authface_train.training.sharding import let_go
+from authface_train.training.metrics_logger import MetricsLogger
+from authface_train.training.noise import NoiseSampler
+from authface_train.training.sharding import reshard
 from manifests.support.console import console
 
 TIMES = 4
@@ -46,23 +46,23 @@ class Probe:
 
 
 @dataclass
-class Audit:
+class MemorisationAudit:
     """An onlooker of the prior's trainer. folder: audit.csv and pictures. held_out: None where nobody is held out."""
 
     settings: PriorSettings
-    part: Part
-    draws: NoiseDraws
+    part: TrainableModel
+    draws: NoiseSampler
     time_ids: torch.Tensor
     training: Probe
     held_out: Probe | None
-    drawing: Drawing
-    neighbours: Neighbours
+    drawing: PreviewSampler
+    neighbours: NearestFaces
     accelerator: Accelerator
     folder: Path
 
-    def look(self, step: int, watch: Watch | None) -> None:
+    def look(self, step: int, watch: MetricsLogger | None) -> None:
         due = step == 0 or step == self.settings.steps or step % self.settings.checkpoint_every == 0
-        if not due or main_says(self.has(step)):
+        if not due or broadcast_decision(self.has(step)):
             return
         row: dict[str, Any] = {"step": step, "training_loss": self.loss(self.training)}
         if self.held_out is not None:
@@ -89,8 +89,13 @@ class Audit:
         unet, device = self.part.module, self.accelerator.device
         unet.eval()
         total = 0.0
-        with self.part.ema.in_place() if self.part.ema else contextlib.nullcontext(), self.accelerator.autocast():
-            for latents, prompt, face_id in zip(probe.latents, probe.prompts, probe.face_ids, strict=True):
+        with (
+            self.part.ema.in_place() if self.part.ema else contextlib.nullcontext(),
+            self.accelerator.autocast(),
+        ):
+            for latents, prompt, face_id in zip(
+                probe.latents, probe.prompts, probe.face_ids, strict=True
+            ):
                 generator = torch_generator(self.settings.seed, 0, face_id, "audit")
                 latent = sample_latent(latents, False, generator, self.draws.scaling_factor)
                 first = int(torch.randint(1000 // TIMES, (), generator=generator))
@@ -105,18 +110,28 @@ class Audit:
                     on_device = {name: value.to(device) for name, value in batch.items()}
                     total += float(noise_losses(self.draws, unet, on_device, self.time_ids))
         unet.train()
-        let_go(unet)
+        reshard(unet)
         return total / len(probe.latents) / TIMES
 
-    def _compare(self, step: int, latents: torch.Tensor, pictures: Sequence[np.ndarray]) -> dict[str, Any]:
+    def _compare(
+        self, step: int, latents: torch.Tensor, pictures: Sequence[np.ndarray]
+    ) -> dict[str, Any]:
         """Neighbours of what was drawn, beside those of held-out people; and the picture of the pairs."""
-        found, usual = self.neighbours.nearest(Set(latents, pictures)), self.neighbours.held_out
+        found, usual = self.neighbours.nearest(FaceSet(latents, pictures)), self.neighbours.held_out
         copies = [
-            any(near.distance[kind] < floor for kind, floor in usual.least.items() if kind in near.distance) for near in found
+            any(
+                near.distance[kind] < floor
+                for kind, floor in usual.least.items()
+                if kind in near.distance
+            )
+            for near in found
         ]
         self.folder.mkdir(parents=True, exist_ok=True)
         pairs_picture(pictures, found, copies).save(self.folder / f"nearest-step-{step:08d}.png")
-        row: dict[str, Any] = {"drawn": len(found), "faces_seen": sum("descriptor" in near.distance for near in found)}
+        row: dict[str, Any] = {
+            "drawn": len(found),
+            "faces_seen": sum("descriptor" in near.distance for near in found),
+        }
         for kind in ("latent", "descriptor"):
             distances = [near.distance[kind] for near in found if kind in near.distance]
             row[f"{kind}_nearest"] = float(np.median(distances)) if distances else None
@@ -149,7 +164,11 @@ RISE, LATER = 1.01, 2
 def advice(rows: Sequence[dict[str, Any]]) -> str:
     """What the audits so far say to do. Advises to stop where the held-out loss was lowest LATER audits ago and is above it."""
     last = rows[-1]
-    losses = [(float(row["held_out_loss"]), int(row["step"])) for row in rows if row.get("held_out_loss") not in (None, "")]
+    losses = [
+        (float(row["held_out_loss"]), int(row["step"]))
+        for row in rows
+        if row.get("held_out_loss") not in (None, "")
+    ]
     if not losses:
         return "nobody is held out, so learning by heart cannot be told: give splits.val a share in authface.toml"
     lowest, best = min(losses)
@@ -157,10 +176,15 @@ def advice(rows: Sequence[dict[str, Any]]) -> str:
     words = []
     after = sum(step > best for _, step in losses)
     if after >= LATER and now > lowest * RISE:
-        words.append(f"stop: on held-out people the loss was lowest at step {best} ({lowest:.4f}, now {now:.4f})")
+        words.append(
+            f"stop: on held-out people the loss was lowest at step {best} ({lowest:.4f}, now {now:.4f})"
+        )
     if last.get("copies") not in (None, "", 0, "0"):
         words.append(
             f"{last['copies']} of {last['drawn']} drawn faces are nearer to a training face than any held-out person is: "
             f"look at nearest-step-{int(last['step']):08d}.png"
         )
-    return "; ".join(words) or f"go on: loss {float(last['training_loss']):.4f} in training, {now:.4f} on held-out people"
+    return (
+        "; ".join(words)
+        or f"go on: loss {float(last['training_loss']):.4f} in training, {now:.4f} on held-out people"
+    )

@@ -12,18 +12,18 @@ import torch
 from PIL import Image
 
 from authface_data.faces.descriptor import Descriptor
-from authface_train.callbacks.previews import grid
+from authface_train.callbacks.previews import label_grid
 from authface_train.data.cache import Cache
 from authface_train.data.latents import Latents
 from manifests.support.console import console
-from manifests.support.errors import Missing
+from manifests.support.errors import MissingResourceError
 from manifests.support.fingerprint import short_hash
 
 # Of a larger training set so many faces are compared with, and of held-out ones so many set the yardstick; always the same.
 MOST, MOST_HELD_OUT = 2000, 200
 
 
-class Set(NamedTuple):
+class FaceSet(NamedTuple):
     """latents: (n, channels, h, w), times the scaling factor; pictures: n of (H, W, 3) uint8."""
 
     latents: torch.Tensor
@@ -31,7 +31,7 @@ class Set(NamedTuple):
 
 
 @dataclass
-class Near:
+class NearestMatch:
     """The nearest training face by each measure that could be taken: its place in the training set, and how far it is."""
 
     place: dict[str, int] = field(default_factory=dict)
@@ -40,14 +40,14 @@ class Near:
 
 
 @dataclass
-class Usual:
+class HeldOutBaseline:
     """What held-out people have: the least and the median distance to the training set, by measure."""
 
     least: dict[str, float] = field(default_factory=dict)
     median: dict[str, float] = field(default_factory=dict)
 
 
-class Neighbours:
+class NearestFaces:
     """latents, crops, keys: of the training set and of held-out people; crops are read when they are needed.
 
     descriptors: where those of crops are kept. Without the descriptor's weights, latents alone are compared, and that is said.
@@ -64,12 +64,16 @@ class Neighbours:
     ):
         self.training, self.places = training, _some(training.keys, MOST)
         chosen = [held_out.keys[place] for place in _some(held_out.keys, MOST_HELD_OUT)]
-        self._held_out, self.crop, self.scaling_factor = Latents(held_out.cache, chosen), crop, scaling_factor
+        self._held_out, self.crop, self.scaling_factor = (
+            Latents(held_out.cache, chosen),
+            crop,
+            scaling_factor,
+        )
         self.descriptors, self.weights_dir = descriptors, weights_dir
 
-    def nearest(self, drawn: Set) -> list[Near]:
+    def nearest(self, drawn: FaceSet) -> list[NearestMatch]:
         """Of each drawn picture."""
-        found = [Near() for _ in drawn.pictures]
+        found = [NearestMatch() for _ in drawn.pictures]
         self._by_latents(drawn.latents, found)
         own = [self._describe(picture) for picture in drawn.pictures]
         self._by_descriptor(own, found)
@@ -79,22 +83,25 @@ class Neighbours:
         return found
 
     @cached_property
-    def held_out(self) -> Usual:
+    def held_out(self) -> HeldOutBaseline:
         """The yardstick: held-out faces' own nearest training faces."""
         if not len(self._held_out):
-            return Usual()
-        found = [Near() for _ in self._held_out.keys]
-        means = torch.stack([self._held_out[place][0, 0] for place in range(len(found))]) * self.scaling_factor
+            return HeldOutBaseline()
+        found = [NearestMatch() for _ in self._held_out.keys]
+        means = (
+            torch.stack([self._held_out[place][0, 0] for place in range(len(found))])
+            * self.scaling_factor
+        )
         self._by_latents(means, found)
         self._by_descriptor(self._kept(self._held_out.keys), found)
-        usual = Usual()
+        usual = HeldOutBaseline()
         for kind in ("latent", "descriptor"):
             distances = [near.distance[kind] for near in found if kind in near.distance]
             if distances:
                 usual.least[kind], usual.median[kind] = min(distances), float(np.median(distances))
         return usual
 
-    def _by_latents(self, latents: torch.Tensor, found: list[Near]) -> None:
+    def _by_latents(self, latents: torch.Tensor, found: list[NearestMatch]) -> None:
         """Root mean square difference to the posterior mean of a face or its mirror image."""
         least = torch.full((len(latents),), float("inf"))
         for place in self.places:
@@ -105,12 +112,16 @@ class Neighbours:
                 found[number].distance["latent"] = float(distance[number])
             least = torch.minimum(least, distance)
 
-    def _by_descriptor(self, own: Sequence[np.ndarray | None], found: list[Near]) -> None:
+    def _by_descriptor(self, own: Sequence[np.ndarray | None], found: list[NearestMatch]) -> None:
         kept = self._kept([self.training.keys[place] for place in self.places])
-        faces = {place: one for place, one in zip(self.places, kept, strict=True) if one is not None}
+        faces = {
+            place: one for place, one in zip(self.places, kept, strict=True) if one is not None
+        }
         for one, near in zip(own, found, strict=True):
             if one is not None and faces:
-                distances = {place: float(np.linalg.norm(one - face)) for place, face in faces.items()}
+                distances = {
+                    place: float(np.linalg.norm(one - face)) for place, face in faces.items()
+                }
                 near.place["descriptor"] = min(distances, key=distances.__getitem__)
                 near.distance["descriptor"] = min(distances.values())
 
@@ -119,7 +130,7 @@ class Neighbours:
         descriptor = Descriptor()
         try:
             descriptor.setup(self.weights_dir)
-        except Missing as error:
+        except MissingResourceError as error:
             console.print(f"[yellow]The audit compares latents only:[/] {error}")
             return None
         return descriptor
@@ -136,7 +147,9 @@ class Neighbours:
             none = np.full(128, np.nan)
             made = {key: self._descriptor.describe(self.crop(key)) for key in missing}
             records = {key: none if one is None else one for key, one in made.items()}
-            self.descriptors.write({key: {"descriptor": torch.from_numpy(one).float()} for key, one in records.items()})
+            self.descriptors.write(
+                {key: {"descriptor": torch.from_numpy(one).float()} for key, one in records.items()}
+            )
         kept = [self.descriptors[key]["descriptor"].numpy() for key in keys]
         return [None if np.isnan(own).any() else own for own in kept]
 
@@ -146,11 +159,13 @@ def _some(keys: Sequence[str], most: int) -> list[int]:
     return sorted(sorted(range(len(keys)), key=lambda place: short_hash(keys[place], 16))[:most])
 
 
-def pairs_picture(pictures: Sequence[np.ndarray], found: Sequence[Near], copies: Sequence[bool]) -> Image.Image:
+def pairs_picture(
+    pictures: Sequence[np.ndarray], found: Sequence[NearestMatch], copies: Sequence[bool]
+) -> Image.Image:
     """A row for each drawn picture: itself, and the training face that is nearest."""
     shown, labels = [], []
     for picture, near, copy in zip(pictures, found, copies, strict=True):
         shown += [picture, near.picture if near.picture is not None else np.zeros_like(picture)]
         told = "  ".join(f"{kind} {distance:.3f}" for kind, distance in near.distance.items())
         labels.append(f"drawn | nearest: {told}{'  COPY?' if copy else ''}")
-    return grid(shown, labels)
+    return label_grid(shown, labels)

@@ -16,23 +16,23 @@ from PIL import Image, ImageDraw, ImageFont
 
 from authface_train.data.prompts import Embedding, time_ids
 from authface_train.data.sample_keys import torch_generator
-from authface_train.runs.checkpoint import Part
+from authface_train.runs.checkpoint import TrainableModel
 from authface_train.settings import PriorSettings
-from authface_train.training.metrics_logger import Watch
-from authface_train.training.sharding import let_go
+from authface_train.training.metrics_logger import MetricsLogger
+from authface_train.training.sharding import reshard
 
 LABEL_PX, CELL_PX = 18, 256
 
 
 @dataclass(frozen=True)
-class Drawn:
+class PreviewBatch:
     """latents: (prompts x seeds, channels, h, w), times the scaling factor; pictures: as many (H, W, 3) uint8."""
 
     latents: torch.Tensor
     pictures: list[np.ndarray]
 
 
-class Drawing:
+class PreviewSampler:
     """Draws every prompt from every seed with the weights as they are, or with their average where one is kept.
 
     latent_shape: (channels, h, w). load_vae: gives the VAE, which is only there while pictures are made. All processes draw,
@@ -42,7 +42,7 @@ class Drawing:
     def __init__(
         self,
         settings: PriorSettings,
-        part: Part,
+        part: TrainableModel,
         scheduler: Any,
         prompts: Sequence[tuple[str, Embedding]],
         null_prompt: Embedding,
@@ -54,27 +54,35 @@ class Drawing:
         self.settings, self.part, self.scheduler, self.prompts = settings, part, scheduler, prompts
         self.null_prompt, self.latent_shape, self.load_vae = null_prompt, latent_shape, load_vae
         self.accelerator, self.folder = accelerator, folder
-        self._last: tuple[int, Drawn] | None = None
+        self._last: tuple[int, PreviewBatch] | None = None
 
-    def look(self, step: int, watch: Watch | None) -> None:
+    def look(self, step: int, watch: MetricsLogger | None) -> None:
         """A grid where it is time for one and none is there."""
         every = self.settings.draw.every
         path = self.folder / f"step-{step:08d}.png"
-        if not every or (step % every and step != self.settings.steps) or main_says(path.exists()):
+        if (
+            not every
+            or (step % every and step != self.settings.steps)
+            or broadcast_decision(path.exists())
+        ):
             return
         drawn = self.draw(step)
         if watch is not None:
-            picture = grid(drawn.pictures, [words for words, _ in self.prompts])
+            picture = label_grid(drawn.pictures, [words for words, _ in self.prompts])
             self.folder.mkdir(parents=True, exist_ok=True)
             picture.save(path)
             watch.picture("drawn", step, picture)
 
-    def draw(self, step: int) -> Drawn:
+    def draw(self, step: int) -> PreviewBatch:
         """What the model draws after `step` steps; asked twice it is drawn once."""
         if self._last is None or self._last[0] != step:
             latents = self._latents()
-            pictures = decode(self.load_vae(), latents, self.accelerator.device) if self.accelerator.is_main_process else []
-            self._last = step, Drawn(latents, pictures)
+            pictures = (
+                decode(self.load_vae(), latents, self.accelerator.device)
+                if self.accelerator.is_main_process
+                else []
+            )
+            self._last = step, PreviewBatch(latents, pictures)
         return self._last[1]
 
     @torch.no_grad()
@@ -98,7 +106,10 @@ class Drawing:
         null = Embedding(*(one[None].to(device) for one in self.null_prompt))
         height, width = time_ids(size)[:2]
         made = []
-        with self.part.ema.in_place() if self.part.ema else contextlib.nullcontext(), self.accelerator.autocast():
+        with (
+            self.part.ema.in_place() if self.part.ema else contextlib.nullcontext(),
+            self.accelerator.autocast(),
+        ):
             for _, prompt in self.prompts:
                 for seed in own.seeds:
                     shape = (1, *self.latent_shape)
@@ -114,16 +125,18 @@ class Drawing:
                             target_size=(int(height), int(width)),
                             num_inference_steps=own.steps,
                             guidance_scale=own.guidance,
-                            latents=torch.randn(shape, generator=torch_generator(seed, 0, "", "draw")).to(device),
+                            latents=torch.randn(
+                                shape, generator=torch_generator(seed, 0, "", "draw")
+                            ).to(device),
                             output_type="latent",
                         ).images.float()
                     )
         unet.train()
-        let_go(unet)
+        reshard(unet)
         return torch.cat(made).cpu()
 
 
-def main_says(answer: bool) -> bool:
+def broadcast_decision(answer: bool) -> bool:
     """The main process's answer, for all: they see other disks, and must not part company."""
     answers = [answer]
     broadcast_object_list(answers)
@@ -142,7 +155,9 @@ def decode(vae: Any, latents: torch.Tensor, device: torch.device) -> list[np.nda
     return pictures
 
 
-def grid(pictures: Sequence[np.ndarray], labels: Sequence[str], cell_px: int = CELL_PX) -> Image.Image:
+def label_grid(
+    pictures: Sequence[np.ndarray], labels: Sequence[str], cell_px: int = CELL_PX
+) -> Image.Image:
     """A row per label, each with its share of the pictures, in order."""
     columns = len(pictures) // len(labels)
     sheet = Image.new("RGB", (columns * cell_px, len(labels) * (cell_px + LABEL_PX)), "white")

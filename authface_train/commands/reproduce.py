@@ -7,21 +7,28 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from authface_train.commands.reproduce_options import Asked, run_paper, with_options, write_table
-from authface_train.commands.silence_libraries import quiet
-from manifests.support.console import WorkspaceOption, console, shown
-from manifests.support.errors import UserMistake
+from authface_train.commands.reproduce_options import (
+    ReproduceOptions,
+    run_paper,
+    with_options,
+    write_table,
+)
+from authface_train.commands.silence_libraries import silence_libraries
+from manifests.support.console import WorkspaceOption, console, quote_path
+from manifests.support.errors import UserError
 
 if TYPE_CHECKING:
     from authface_train.reproduce.small_runs import Experiment
 
-app = typer.Typer(no_args_is_help=True, help="The paper's tables and figures again.", rich_markup_mode="markdown")
+app = typer.Typer(
+    no_args_is_help=True, help="The paper's tables and figures again.", rich_markup_mode="markdown"
+)
 SEEDS = (0, 1, 2)
 
 
 @app.command()
 @with_options
-def table1(asked: Asked) -> None:
+def table1(asked: ReproduceOptions) -> None:
     """The restorer on test sets (Table 1)."""
     if asked.scale == "paper":
         run_paper("table1", asked)
@@ -34,15 +41,25 @@ def table1(asked: Asked) -> None:
 @app.command()
 @with_options
 def table2(
-    asked: Asked,
-    row: Annotated[list[str] | None, typer.Option(help="Small: a, b, c, c' or d. Repeatable; default d.")] = None,
+    asked: ReproduceOptions,
+    row: Annotated[
+        list[str] | None, typer.Option(help="Small: a, b, c, c' or d. Repeatable; default d.")
+    ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Small: repeatable; default 0.")] = None,
-    grid: Annotated[bool, typer.Option("--grid", help="Small: all rows over three seeds: some hours.")] = False,
-    tune: Annotated[bool, typer.Option("--tune", help="Small: only try weights of that loss on validation people.")] = False,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Small: all rows over three seeds: some hours.")
+    ] = False,
+    tune: Annotated[
+        bool,
+        typer.Option("--tune", help="Small: only try weights of that loss on validation people."),
+    ] = False,
     latent: Annotated[
-        Literal["unshuffle", "vae"], typer.Option(help="Small: pixels side by side, or a VAE trained here.")
+        Literal["unshuffle", "vae"],
+        typer.Option(help="Small: pixels side by side, or a VAE trained here."),
     ] = "unshuffle",
-    show: Annotated[Path | None, typer.Option(help="Only print the table of a folder of results.")] = None,
+    show: Annotated[
+        Path | None, typer.Option(help="Only print the table of a folder of results.")
+    ] = None,
 ) -> None:
     """Ablation of the facial loss (Table 2), each row and seed a run with a result file of its own."""
     from authface_train.reproduce import ablation
@@ -54,19 +71,26 @@ def table2(
         run_paper("table2", asked)
         return
     if unknown := [name for name in row or [] if name not in ROWS]:
-        raise UserMistake(f"no row {unknown[0]!r} in Table 2: there are {', '.join(ROWS)}")
+        raise UserError(f"no row {unknown[0]!r} in Table 2: there are {', '.join(ROWS)}")
     experiment = _experiment(asked, latent)
     if tune:
         experiment.tune()
     else:
-        _rows(experiment, "table2", list(ROWS) if grid else (row or ["d"]), list(SEEDS) if grid else (seed or [0]))
+        _rows(
+            experiment,
+            "table2",
+            list(ROWS) if grid else (row or ["d"]),
+            list(SEEDS) if grid else (seed or [0]),
+        )
     if not grid:
-        console.print(f"Next: [bold]authface reproduce table2 --output {shown(asked.output)} --grid[/] fills in the rest")
+        console.print(
+            f"Next: [bold]authface reproduce table2 --output {quote_path(asked.output)} --grid[/] fills in the rest"
+        )
 
 
 @app.command()
 @with_options
-def table3(asked: Asked) -> None:
+def table3(asked: ReproduceOptions) -> None:
     """What the captions of Stage I are good for (Table 3)."""
     if asked.scale == "paper":
         run_paper("table3", asked)
@@ -78,7 +102,7 @@ def table3(asked: Asked) -> None:
 
 @app.command()
 @with_options
-def table4(asked: Asked) -> None:
+def table4(asked: ReproduceOptions) -> None:
     """Settings of the weight over time (Table 4)."""
     if asked.scale == "paper":
         run_paper("table4", asked)
@@ -91,8 +115,10 @@ def table4(asked: Asked) -> None:
 @app.command()
 @with_options
 def table5(
-    asked: Asked,
-    answers: Annotated[list[Path] | None, typer.Option(help="CSVs that raters have saved. Repeatable.")] = None,
+    asked: ReproduceOptions,
+    answers: Annotated[
+        list[Path] | None, typer.Option(help="CSVs that raters have saved. Repeatable.")
+    ] = None,
 ) -> None:
     """The user study (Table 5): its page first; then, with --answers, what people said."""
     if answers:
@@ -110,8 +136,10 @@ def table5(
 @app.command()
 @with_options
 def timestep(
-    asked: Asked,
-    detector: Annotated[str, typer.Option(help="retinaface-mobile | retinaface.")] = "retinaface-mobile",
+    asked: ReproduceOptions,
+    detector: Annotated[
+        str, typer.Option(help="retinaface-mobile | retinaface.")
+    ] = "retinaface-mobile",
 ) -> None:
     """When a detector sees a face in the predicted picture (the appendix, from which the paper chose m)."""
     degraded, reference = asked.degraded, asked.reference
@@ -126,8 +154,11 @@ def timestep(
         experiment = _experiment(asked)
         experiment.row(ROWS["d"], 0)
         model = experiment.folder / "runs" / "d-0"
-        degraded, reference = experiment.folder / "pictures" / "LQ", experiment.folder / "pictures" / "clean"
-    quiet()
+        degraded, reference = (
+            experiment.folder / "pictures" / "LQ",
+            experiment.folder / "pictures" / "clean",
+        )
+    silence_libraries()
     from authface_train.reproduce import timestep as measuring
     from authface_train.restore.pipeline import Restorer
     from authface_train.restore.runner import weights_dir
@@ -136,7 +167,9 @@ def timestep(
     assert degraded is not None
     assert reference is not None
     weights = weights_dir(asked.workspace)
-    table = measuring.measure(Restorer(str(model), Sampling(), weights), degraded, reference, detector, weights)
+    table = measuring.measure(
+        Restorer(str(model), Sampling(), weights), degraded, reference, detector, weights
+    )
     table.to_csv(asked.output / "timestep.csv", index=False)
     measuring.draw(table).save(asked.output / "timestep.png")
     write_table(measuring.report(table), asked.output / "timestep.md")
@@ -145,13 +178,15 @@ def timestep(
 @app.command()
 def figure14(
     output: Annotated[Path, typer.Option(help="The picture, PNG.")] = Path("figure14.png"),
-    scale: Annotated[Literal["small", "paper"], typer.Option(help="A formula: the same at both.")] = "small",
+    scale: Annotated[
+        Literal["small", "paper"], typer.Option(help="A formula: the same at both.")
+    ] = "small",
 ) -> None:
     """The weight of the facial loss over time for the paper's four settings (Figure 14)."""
     from authface_train.facial_loss.plot import plot
 
     plot().save(output)
-    console.print(f"The weights over time are in {shown(output)}")
+    console.print(f"The weights over time are in {quote_path(output)}")
 
 
 @app.command()
@@ -162,20 +197,22 @@ def draw(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Draw held-out people's captions by a prior: what Table 3 measures."""
-    quiet()
+    silence_libraries()
     from authface_train.reproduce.prior_samples import draw_pictures
     from manifests.workspace import Workspace
 
     draw_pictures(Workspace.find(workspace), model, output, count)
-    console.print(f"{count} pictures are in {shown(output)}, their captions in captions.csv")
+    console.print(f"{count} pictures are in {quote_path(output)}, their captions in captions.csv")
 
 
-def _experiment(asked: Asked, latent: Literal["unshuffle", "vae"] = "unshuffle") -> Experiment:
+def _experiment(
+    asked: ReproduceOptions, latent: Literal["unshuffle", "vae"] = "unshuffle"
+) -> Experiment:
     """The small experiment, its models trained."""
     for folder in asked.photos or []:
         if not folder.is_dir():
-            raise UserMistake(f"--photos {folder} is no folder")
-    quiet()
+            raise UserError(f"--photos {folder} is no folder")
+    silence_libraries()
     from authface_train.reproduce.small_runs import Experiment
     from authface_train.reproduce.small_settings import Scale
 
@@ -194,4 +231,4 @@ def _rows(experiment: Experiment, which: str, names: list[str], seeds: list[int]
         for name in names:
             experiment.row(ABLATIONS[which].rows[name], seed)
     write_table(ablation.report(experiment.results, which), experiment.folder / f"{which}.md")
-    console.print(f"Results are in {shown(experiment.results)}")
+    console.print(f"Results are in {quote_path(experiment.results)}")

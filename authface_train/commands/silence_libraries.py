@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def quiet() -> None:
+def silence_libraries() -> None:
     """No warnings that no one can act on, and no progress bars through ours.
 
     To be called before anything that imports diffusers: some of it is said on import.
@@ -12,7 +12,10 @@ def quiet() -> None:
     import os
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    for chatty in ("bitsandbytes", "torch.utils._pytree"):  # tell of kernels and enumerations that no one asked for
+    for chatty in (
+        "bitsandbytes",
+        "torch.utils._pytree",
+    ):  # tell of kernels and enumerations that no one asked for
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging

@@ -8,10 +8,14 @@ from typing import Annotated
 import typer
 
 from authface_train.commands.input_images import named_folder
-from manifests.support.console import console, shown
-from manifests.support.errors import UserMistake
+from manifests.support.console import console, quote_path
+from manifests.support.errors import UserError
 
-app = typer.Typer(no_args_is_help=True, help="A user study of two methods, as one offline page.", rich_markup_mode="markdown")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="A user study of two methods, as one offline page.",
+    rich_markup_mode="markdown",
+)
 
 
 @app.command()
@@ -19,8 +23,12 @@ def create(
     a: Annotated[str, typer.Option(help="One method's pictures: DIR or NAME=DIR.")],
     b: Annotated[str, typer.Option(help="The other's, matched by name.")],
     output: Annotated[Path, typer.Option(help="A folder for study.html.")] = Path("study"),
-    degraded: Annotated[Path | None, typer.Option(help="What both were made from, shown above them.")] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="How many pairs, drawn at random [all].")] = None,
+    degraded: Annotated[
+        Path | None, typer.Option(help="What both were made from, shown above them.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="How many pairs, drawn at random [all].")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the pairs, their order and sides.")] = 0,
 ) -> None:
     """Make the page: pairs in random order and on random sides, three answers, by mouse or keyboard, kept in the browser."""
@@ -28,11 +36,13 @@ def create(
 
     methods = [Method(*named_folder(option, given)) for option, given in (("--a", a), ("--b", b))]
     if methods[0].name == methods[1].name:
-        raise UserMistake(f"both methods are named {methods[0].name}: --a NAME=DIR --b NAME=DIR")
+        raise UserError(f"both methods are named {methods[0].name}: --a NAME=DIR --b NAME=DIR")
     pairs = draw_pairs(methods[0], methods[1], degraded, seed, count)
     output.mkdir(parents=True, exist_ok=True)
     (output / PAGE).write_text(page(methods[0], methods[1], pairs, seed))
-    console.print(f"{len(pairs)} pairs are in {shown(output / PAGE)}: open it, or send it to your raters")
+    console.print(
+        f"{len(pairs)} pairs are in {quote_path(output / PAGE)}: open it, or send it to your raters"
+    )
     console.print("Next: [bold]authface study tally FILE.csv ...[/] of what they save")
 
 

@@ -21,7 +21,9 @@ def gaussian_kernel(sigmas_px: tuple[float, float], turn_rad: float) -> np.ndarr
     spin = np.array([[cos, -sin], [sin, cos]])
     inverse = np.linalg.inv(spin @ np.diag(np.square(sigmas_px)) @ spin.T)
     ys, xs = np.mgrid[:KERNEL, :KERNEL] - REACH
-    kernel = np.exp(-0.5 * (inverse[0, 0] * xs * xs + 2 * inverse[0, 1] * xs * ys + inverse[1, 1] * ys * ys))
+    kernel = np.exp(
+        -0.5 * (inverse[0, 0] * xs * xs + 2 * inverse[0, 1] * xs * ys + inverse[1, 1] * ys * ys)
+    )
     return (kernel / kernel.sum()).astype(np.float32)
 
 
@@ -46,7 +48,9 @@ def blur_and_resize(image: np.ndarray, kernel: np.ndarray, width: int, height: i
     made = torch.empty(3, height, width)
     for at, end, first, matrix in _bands(rows, image.shape[1], width):
         # (3, count, height, span) @ (count, span, columns)
-        made[..., at:end] = torch.matmul(tall[..., first : first + matrix.shape[2]], matrix.transpose(1, 2)).sum(dim=1)
+        made[..., at:end] = torch.matmul(
+            tall[..., first : first + matrix.shape[2]], matrix.transpose(1, 2)
+        ).sum(dim=1)
     return made.permute(1, 2, 0).contiguous().numpy()
 
 

@@ -19,7 +19,7 @@ from manifests.support.fingerprint import short_hash
 from manifests.workspace import Workspace
 
 Record = dict[str, torch.Tensor]
-Report = Callable[[int, int], None]
+ProgressFunction = Callable[[int, int], None]
 
 PART_RECORDS = 256
 
@@ -63,13 +63,17 @@ class Cache:
         from safetensors.torch import save
 
         keys = list(records)
-        tensors = {name: torch.stack([records[key][name] for key in keys]) for name in records[keys[0]]}
+        tensors = {
+            name: torch.stack([records[key][name] for key in keys]) for name in records[keys[0]]
+        }
         data = save(tensors, metadata={"keys": json.dumps(keys)})
-        self.workspace.write_bytes(f"{self.folder}/{short_hash(' '.join(keys), 16)}.safetensors", data)
+        self.workspace.write_bytes(
+            f"{self.folder}/{short_hash(' '.join(keys), 16)}.safetensors", data
+        )
         self.look()
 
 
-class Kept(Sequence[Any]):
+class CachedSequence(Sequence[Any]):
     """Records in a row of keys, looked up as they are asked for: a subclass says what of them."""
 
     def __init__(self, cache: Any, keys: list[str]):
@@ -84,7 +88,11 @@ class Kept(Sequence[Any]):
 
 
 def fill(
-    cache: Cache, keys: Sequence[str], make: Callable[[list[str]], Iterable[Record]], accelerator: Accelerator, report: Report
+    cache: Cache,
+    keys: Sequence[str],
+    make: Callable[[list[str]], Iterable[Record]],
+    accelerator: Accelerator,
+    report: ProgressFunction,
 ) -> None:
     """Make what is missing, each process its share, and wait for all. make: the records of keys, one after the other.
 

@@ -28,7 +28,9 @@ class Captions:
         return [*self.training, *self.held_out, *self.drawn]
 
 
-def captions_for(pipeline: Any, training: pd.DataFrame, held_out: pd.DataFrame, settings: PriorSettings) -> Captions:
+def captions_for(
+    pipeline: Any, training: pd.DataFrame, held_out: pd.DataFrame, settings: PriorSettings
+) -> Captions:
     """Of a run. Says how many captions are longer than the text encoders see."""
 
     def of(view: pd.DataFrame, orders: int) -> tuple[list[str], int]:
@@ -38,7 +40,9 @@ def captions_for(pipeline: Any, training: pd.DataFrame, held_out: pd.DataFrame, 
     ours, cut = of(training, settings.orders)
     theirs, _ = of(held_out, 1)
     if cut:
-        console.print(f"[yellow]{cut} captions are longer than the text encoders see:[/] their last tags are left out")
+        console.print(
+            f"[yellow]{cut} captions are longer than the text encoders see:[/] their last tags are left out"
+        )
     different = list(dict.fromkeys(theirs or ours[:: settings.orders]))
     return Captions(ours, theirs, settings.draw.prompts or different[: settings.draw.count])
 
@@ -56,7 +60,11 @@ def captions_of(
         seen, left_out = fit(own, lambda caption: _tokens(pipeline, caption))
         cut += bool(left_out)
         for number in range(orders):
-            order = numpy_generator(seed, number, face_id, "tags").permutation(len(seen)) if orders > 1 else range(len(seen))
+            order = (
+                numpy_generator(seed, number, face_id, "tags").permutation(len(seen))
+                if orders > 1
+                else range(len(seen))
+            )
             captions.append(", ".join(seen[place] for place in order))
     return captions, cut
 

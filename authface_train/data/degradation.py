@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from authface_train.data.blur import blur_and_resize, gaussian_kernel
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 REFERENCE_PX = 512  # the side that blur and noise are meant for: pictures are brought to it first
 
@@ -31,7 +31,9 @@ class Degradation:
 
 
 PRESETS = {
-    "gfpgan": Degradation((0.1, 10), (0.8, 8), (0, 20), (60, 100), p_shift=0.3, p_jitter=0.3, p_grey=0.01),
+    "gfpgan": Degradation(
+        (0.1, 10), (0.8, 8), (0, 20), (60, 100), p_shift=0.3, p_jitter=0.3, p_grey=0.01
+    ),
     "bfrffusion": Degradation((0.1, 10), (0.8, 8), (0, 20), (60, 100)),
     "codeformer-large": Degradation((1, 15), (4, 30), (0, 20), (30, 80)),
     "codeformer-small": Degradation((0.1, 10), (1, 12), (0, 15), (60, 100)),
@@ -41,14 +43,14 @@ SHIFT = 20 / 255
 
 
 def preset(name: str) -> Degradation:
-    """The preset of that name. Raises UserMistake for an unknown one."""
+    """The preset of that name. Raises UserError for an unknown one."""
     if name not in PRESETS:
-        raise UserMistake(f"no degradation {name!r}: there are {', '.join(PRESETS)}")
+        raise UserError(f"no degradation {name!r}: there are {', '.join(PRESETS)}")
     return PRESETS[name]
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DegradationParams:
     """What one picture gets. sigmas_px, turn_rad: the blur's axes; down: factor; noise: standard deviation of 255, its values
     from noise_seed; jpeg: quality; shift: per channel, of 1; jitter: brightness, contrast, saturation, hue in turns, and the
     order they are applied in (0 brightness, 1 contrast, 2 saturation, 3 hue)."""
@@ -66,18 +68,21 @@ class Drawn:
     rounded: bool
 
 
-def draw(ranges: Degradation, rng: np.random.Generator) -> Drawn:
+def draw(ranges: Degradation, rng: np.random.Generator) -> DegradationParams:
     """Draw every parameter, always in the same order."""
     one, two = rng.uniform(*ranges.sigma_px, 2)
     turn, is_round = rng.uniform(-np.pi, np.pi), rng.uniform() < 0.5
     down, noise = rng.uniform(*ranges.down), rng.uniform(*ranges.noise)
-    jpeg, noise_seed = int(rng.integers(ranges.jpeg[0], ranges.jpeg[1] + 1)), int(rng.integers(2**62))
+    jpeg, noise_seed = (
+        int(rng.integers(ranges.jpeg[0], ranges.jpeg[1] + 1)),
+        int(rng.integers(2**62)),
+    )
     shifts, is_shifted = rng.uniform(-SHIFT, SHIFT, 3), rng.uniform() < ranges.p_shift
     grey, jitters = bool(rng.uniform() < ranges.p_grey), rng.uniform() < ranges.p_jitter
     brightness, contrast = rng.uniform(0.5, 1.5, 2)
     saturation, hue = rng.uniform(0, 1.5), rng.uniform(-0.1, 0.1)
     a, b, c, d = (int(index) for index in rng.permutation(4))
-    return Drawn(
+    return DegradationParams(
         sigmas_px=(float(one), float(one if is_round else two)),
         turn_rad=0.0 if is_round else float(turn),
         down=float(down),
@@ -86,13 +91,15 @@ def draw(ranges: Degradation, rng: np.random.Generator) -> Drawn:
         jpeg=jpeg,
         shift=(float(shifts[0]), float(shifts[1]), float(shifts[2])) if is_shifted else None,
         grey=grey,
-        jitter=(float(brightness), float(contrast), float(saturation), float(hue)) if jitters else None,
+        jitter=(float(brightness), float(contrast), float(saturation), float(hue))
+        if jitters
+        else None,
         jitter_order=(a, b, c, d),
         rounded=ranges.rounded,
     )
 
 
-def degrade(picture: np.ndarray, drawn: Drawn) -> np.ndarray:
+def degrade(picture: np.ndarray, drawn: DegradationParams) -> np.ndarray:
     """A degraded picture, (H, W, 3) float32 in [0, 1], of one (H, W, 3) uint8."""
     import cv2
 
@@ -139,7 +146,9 @@ def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     return np.ascontiguousarray(decoded[..., ::-1]).astype(np.float32) / 255
 
 
-def _jittered(image: np.ndarray, amounts: tuple[float, float, float, float], order: tuple[int, ...]) -> np.ndarray:
+def _jittered(
+    image: np.ndarray, amounts: tuple[float, float, float, float], order: tuple[int, ...]
+) -> np.ndarray:
     """Brightness, contrast, saturation and hue changed, in the order given. The picture given is overwritten."""
     import cv2
 

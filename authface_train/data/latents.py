@@ -10,15 +10,15 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 
-from authface_train.data.cache import Cache, Kept, Record, Report, fill
+from authface_train.data.cache import Cache, CachedSequence, ProgressFunction, Record, fill
 from authface_train.data.crops import load_crop
 from authface_train.models.digest import model_digest
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.support.fingerprint import fingerprint
 from manifests.workspace import Workspace
 
 
-class Latents(Kept):
+class Latents(CachedSequence):
     """(2 flips, mean and std, channels, h, w) float32 of each row of a view; index 1 of flips is mirrored."""
 
     def __getitem__(self, index: Any) -> Any:
@@ -31,11 +31,16 @@ def latents_cache(workspace: Workspace, vae: Any, size_px: int) -> Cache:
 
 
 def cached_latents(
-    workspace: Workspace, vae: Any, view: pd.DataFrame, size_px: int, accelerator: Accelerator, report: Report
+    workspace: Workspace,
+    vae: Any,
+    view: pd.DataFrame,
+    size_px: int,
+    accelerator: Accelerator,
+    report: ProgressFunction,
 ) -> Latents:
     """The latents of a view's crops; those that are not there yet are made, in fp32.
 
-    A crop is encoded with its mirror image and nothing else, so that what it becomes depends on it alone. Raises UserMistake
+    A crop is encoded with its mirror image and nothing else, so that what it becomes depends on it alone. Raises UserError
     for a VAE that gives NaN or infinity.
     """
     cache = latents_cache(workspace, vae, size_px)
@@ -57,11 +62,15 @@ def encode(vae: Any, crop: np.ndarray) -> torch.Tensor:
     posterior = vae.encode(torch.stack([picture, picture.flip(-1)]).to(vae.device)).latent_dist
     made = torch.stack([posterior.mean, posterior.std], dim=1).cpu()
     if not torch.isfinite(made).all():
-        raise UserMistake("the VAE gives NaN or infinity: its weights are broken; name another --base")
+        raise UserError(
+            "the VAE gives NaN or infinity: its weights are broken; name another --base"
+        )
     return made
 
 
-def sample_latent(cached: torch.Tensor, flip: bool, generator: torch.Generator, scaling_factor: float) -> torch.Tensor:
+def sample_latent(
+    cached: torch.Tensor, flip: bool, generator: torch.Generator, scaling_factor: float
+) -> torch.Tensor:
     """scale * (mean + std * noise), (channels, h, w), of one face's (2, 2, channels, h, w)."""
     mean, std = cached[int(flip)]
     return scaling_factor * (mean + std * torch.randn(mean.shape, generator=generator))

@@ -9,8 +9,15 @@ import pandas as pd
 import torch
 
 from authface_train.data.crops import load_crop
-from authface_train.data.degradation import REFERENCE_PX, Drawn, at_size, degrade, draw, preset
-from authface_train.data.sample_keys import Draw, numpy_generator
+from authface_train.data.degradation import (
+    REFERENCE_PX,
+    DegradationParams,
+    at_size,
+    degrade,
+    draw,
+    preset,
+)
+from authface_train.data.sample_keys import SampleKey, numpy_generator
 from authface_train.facial_loss.regions import COLUMNS, flip_boxes
 from manifests.workspace import Workspace
 
@@ -27,7 +34,7 @@ KEPT = 256  # crops, 200 MB of them
 
 
 @dataclass(frozen=True)
-class Pair:
+class DegradedPair:
     """degraded: (3, size, size) in [0, 1]; boxes_px: (3, 4); visible: (3,)."""
 
     degraded: torch.Tensor
@@ -35,21 +42,26 @@ class Pair:
     visible: torch.Tensor
 
 
-class Pairs:
-    """Makes them on the fly: one degradation for each (seed, epoch, face), whoever asks. Raises UserMistake for its name."""
+class DegradedPairs:
+    """Makes them on the fly: one degradation for each (seed, epoch, face), whoever asks. Raises UserError for its name."""
 
-    def __init__(self, workspace: Workspace, view: pd.DataFrame, size_px: int, degradation: str, seed: int):
+    def __init__(
+        self, workspace: Workspace, view: pd.DataFrame, size_px: int, degradation: str, seed: int
+    ):
         self.workspace, self.size_px, self.seed = workspace, size_px, seed
         self.face_ids, self.paths = view["face_id"].tolist(), view["crop_path"].tolist()
         self.ranges = preset(degradation)
         self.boxes_px, self.visible = region_boxes(view, size_px)
         self._decoded: dict[int, np.ndarray] = {}
 
-    def drawn(self, draw_: Draw) -> Drawn:
+    def drawn(self, draw_: SampleKey) -> DegradationParams:
         """What a sample's degradation is."""
-        return draw(self.ranges, numpy_generator(self.seed, draw_.epoch, self.face_ids[draw_.index], "degrade"))
+        return draw(
+            self.ranges,
+            numpy_generator(self.seed, draw_.epoch, self.face_ids[draw_.index], "degrade"),
+        )
 
-    def clean(self, draw_: Draw, flip: bool) -> np.ndarray:
+    def clean(self, draw_: SampleKey, flip: bool) -> np.ndarray:
         """The crop, (size, size, 3) uint8."""
         crop = load_crop(self.workspace, self.paths[draw_.index], self.size_px)
         return np.ascontiguousarray(crop[:, ::-1]) if flip else crop
@@ -62,7 +74,7 @@ class Pairs:
             self._decoded[index] = load_crop(self.workspace, self.paths[index], REFERENCE_PX)
         return self._decoded[index]
 
-    def pair(self, draw_: Draw, flip: bool) -> Pair:
+    def pair(self, draw_: SampleKey, flip: bool) -> DegradedPair:
         """Blur and noise are meant for 512 px: the crop is degraded at that size and then brought to its own."""
         crop = self._crop(draw_.index)
         boxes, visible = self.boxes_px[draw_.index], self.visible[draw_.index]
@@ -70,4 +82,6 @@ class Pairs:
             crop = np.ascontiguousarray(crop[:, ::-1])
             boxes, visible = flip_boxes(boxes, visible, self.size_px)
         degraded = at_size(degrade(crop, self.drawn(draw_)), self.size_px)
-        return Pair(torch.from_numpy(degraded).permute(2, 0, 1).contiguous(), boxes, visible)
+        return DegradedPair(
+            torch.from_numpy(degraded).permute(2, 0, 1).contiguous(), boxes, visible
+        )

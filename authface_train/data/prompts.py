@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 
-from authface_train.data.cache import Cache, Kept, Record, Report, fill
+from authface_train.data.cache import Cache, CachedSequence, ProgressFunction, Record, fill
 from authface_train.models.digest import model_digest, tokenizer_digest
 from manifests.support.fingerprint import fingerprint
 from manifests.workspace import Workspace
@@ -24,7 +24,7 @@ class Embedding(NamedTuple):
     pooled: torch.Tensor
 
 
-class Prompts(Kept):
+class Prompts(CachedSequence):
     """The embedding of each of a row of captions."""
 
     def __getitem__(self, index: Any) -> Any:
@@ -35,12 +35,18 @@ class Prompts(Kept):
 def prompts_cache(workspace: Workspace, pipeline: Any) -> Cache:
     """Keyed by the caption's hash, in a folder of the text encoders' weights and the tokenizers."""
     models = [model_digest(model) for model in (pipeline.text_encoder, pipeline.text_encoder_2)]
-    words = [tokenizer_digest(tokenizer) for tokenizer in (pipeline.tokenizer, pipeline.tokenizer_2)]
+    words = [
+        tokenizer_digest(tokenizer) for tokenizer in (pipeline.tokenizer, pipeline.tokenizer_2)
+    ]
     return Cache(workspace, f"cache/prompts/{fingerprint(models=models, tokenizers=words)}")
 
 
 def cached_prompts(
-    workspace: Workspace, pipeline: Any, captions: Sequence[str], accelerator: Accelerator, report: Report
+    workspace: Workspace,
+    pipeline: Any,
+    captions: Sequence[str],
+    accelerator: Accelerator,
+    report: ProgressFunction,
 ) -> Prompts:
     """Embeddings of captions, each different one made once. The empty caption is encoded as any other: it is the null prompt.
 
@@ -54,7 +60,9 @@ def cached_prompts(
         for model in (pipeline.text_encoder, pipeline.text_encoder_2):
             model.to(accelerator.device)
         for at in range(0, len(wanted), TOGETHER):
-            yield from encode(pipeline, [text[key] for key in wanted[at : at + TOGETHER]], accelerator.device)
+            yield from encode(
+                pipeline, [text[key] for key in wanted[at : at + TOGETHER]], accelerator.device
+            )
 
     fill(cache, keys, make, accelerator, report)
     return Prompts(cache, keys)
@@ -68,7 +76,10 @@ def encode(pipeline: Any, captions: list[str], device: torch.device) -> list[Rec
         prompt=filled, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
     )
     embeds, pooled = embeds.float().cpu(), pooled.float().cpu()
-    return [{"embeds": embeds[place].clone(), "pooled": pooled[place].clone()} for place in range(len(captions))]
+    return [
+        {"embeds": embeds[place].clone(), "pooled": pooled[place].clone()}
+        for place in range(len(captions))
+    ]
 
 
 def time_ids(size_px: int) -> list[float]:

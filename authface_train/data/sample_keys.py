@@ -15,40 +15,44 @@ import torch
 
 
 @dataclass(frozen=True)
-class Draw:
+class SampleKey:
     """One sample to be made: the face by its place in the training view, and the epoch."""
 
     epoch: int
     index: int
 
 
-def number_of(*parts: object) -> int:
+def derive_seed(*parts: object) -> int:
     digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def torch_generator(seed: int, epoch: int, face_id: str, purpose: str) -> torch.Generator:
     """A CPU generator of its own for one sample and purpose."""
-    return torch.Generator().manual_seed(number_of(seed, epoch, face_id, purpose))
+    return torch.Generator().manual_seed(derive_seed(seed, epoch, face_id, purpose))
 
 
 def numpy_generator(seed: int, epoch: int, face_id: str, purpose: str) -> np.random.Generator:
     """The same for numpy."""
-    return np.random.default_rng(number_of(seed, epoch, face_id, purpose))
+    return np.random.default_rng(derive_seed(seed, epoch, face_id, purpose))
 
 
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, count: int) -> tuple[int, ...]:
-    return tuple(np.random.default_rng(number_of(seed, epoch, "order")).permutation(count).tolist())
+    return tuple(
+        np.random.default_rng(derive_seed(seed, epoch, "order")).permutation(count).tolist()
+    )
 
 
-def step_draws(seed: int, step: int, batch: int, count: int) -> list[Draw]:
+def step_keys(seed: int, step: int, batch: int, count: int) -> list[SampleKey]:
     """The global batch of a step: the next `batch` of an endless row of epochs, each a permutation of `count` faces."""
     numbers = range(step * batch, (step + 1) * batch)
-    return [Draw(n // count, _order(seed, n // count, count)[n % count]) for n in numbers]
+    return [SampleKey(n // count, _order(seed, n // count, count)[n % count]) for n in numbers]
 
 
-def micro_batches(draws: list[Draw], rank: int, world: int, size: int) -> Iterator[list[Draw]]:
+def micro_batches(
+    draws: list[SampleKey], rank: int, world: int, size: int
+) -> Iterator[list[SampleKey]]:
     """This process's part of a global batch, in pieces of `size`."""
     share = len(draws) // world
     mine = draws[rank * share : (rank + 1) * share]

@@ -14,12 +14,12 @@ from rich.progress import Progress
 
 from authface_data.faces.descriptor import Descriptor
 from authface_data.faces.pose import head_pose
-from authface_data.images.upright import UNDECODABLE
+from authface_data.images.upright import DECODE_ERRORS
 from authface_data.quality import skin_tone
 from authface_train.evaluation.fid import Fid, ReferenceSet
 from authface_train.evaluation.image_pairs import matched, pictures_by_name, read
-from authface_train.evaluation.metrics import METRICS, Measures
-from manifests.support.errors import Missing, UserMistake
+from authface_train.evaluation.metrics import METRICS, ImageMetrics
+from manifests.support.errors import MissingResourceError, UserError
 
 DEGRADED = "degraded"
 
@@ -57,11 +57,15 @@ def evaluate(
 ) -> Evaluation:
     """methods: folders of restored pictures by name; the one named DEGRADED is what was given to them.
 
-    Raises UserMistake for a folder without pictures, or one that shares no picture with the reference.
+    Raises UserError for a folder without pictures, or one that shares no picture with the reference.
     """
-    measures = Measures(names, weights_dir, device)
+    measures = ImageMetrics(names, weights_dir, device)
     clean = pictures_by_name(reference) if reference is not None else {}
-    found = Evaluation(pd.DataFrame(), [name for name in names if name in measures.metrics], missing=dict(measures.missing))
+    found = Evaluation(
+        pd.DataFrame(),
+        [name for name in names if name in measures.metrics],
+        missing=dict(measures.missing),
+    )
     work: list[tuple[str, str, Path, Path | None]] = []
     for method, folder in methods.items():
         pictures = pictures_by_name(folder)
@@ -70,7 +74,9 @@ def evaluate(
             continue
         both = matched(pictures, clean)
         if not both.pairs:
-            raise UserMistake(f"no picture of {folder} has the name of one in {reference}: pairs are matched by name")
+            raise UserError(
+                f"no picture of {folder} has the name of one in {reference}: pairs are matched by name"
+            )
         found.unmatched += [f"{method}: {name} has no reference" for name in both.alone]
         found.unmatched += [f"{method}: nothing restored for {name}" for name in both.partnerless]
         work += [(method, name, path, partner) for name, (path, partner) in both.pairs.items()]
@@ -81,7 +87,7 @@ def evaluate(
             if row is not None:
                 rows.append(row)
     if not rows:
-        raise UserMistake(f"no picture could be measured: {'; '.join(found.failed[:3])}")
+        raise UserError(f"no picture could be measured: {'; '.join(found.failed[:3])}")
     found.scores, found.notes = pd.DataFrame(rows), list(dict.fromkeys(found.notes))
     if "fid" in names:
         _fid(found, fid_reference, weights_dir, device)
@@ -89,33 +95,52 @@ def evaluate(
 
 
 def _measured(
-    measures: Measures, found: Evaluation, method: str, name: str, path: Path, partner: Path | None
+    measures: ImageMetrics,
+    found: Evaluation,
+    method: str,
+    name: str,
+    path: Path,
+    partner: Path | None,
 ) -> dict[str, Any] | None:
     try:
         picture, done = read(path)
         reference, done_to_reference = read(partner) if partner is not None else (None, [])
-    except UNDECODABLE as error:
+    except DECODE_ERRORS as error:
         found.failed.append(f"{method}: {name} cannot be decoded ({error})")
         return None
     found.notes += [f"{method}: {name}: {words}" for words in done]
     found.notes += [f"reference: {name}: {words}" for words in done_to_reference]
     if reference is not None and reference.shape != picture.shape:
         sizes = [f"{one.shape[1]}x{one.shape[0]}" for one in (picture, reference)]
-        found.failed.append(f"{method}: {name} is {sizes[0]} and its reference {sizes[1]}: not compared")
+        found.failed.append(
+            f"{method}: {name} is {sizes[0]} and its reference {sizes[1]}: not compared"
+        )
     values = measures.of(picture, reference)
-    alone = [key for key, metric in measures.metrics.items() if metric.kind == "picture" and values[key] is None]
+    alone = [
+        key
+        for key, metric in measures.metrics.items()
+        if metric.kind == "picture" and values[key] is None
+    ]
     if alone:
         found.failed.append(
             f"{method}: {name} ({picture.shape[1]}x{picture.shape[0]}) cannot be measured by {', '.join(alone)}"
         )
-    return {"method": method, "name": name, "path": str(path), "reference": str(partner) if partner else None, **values}
+    return {
+        "method": method,
+        "name": name,
+        "path": str(path),
+        "reference": str(partner) if partner else None,
+        **values,
+    }
 
 
-def _fid(found: Evaluation, reference: ReferenceSet | None, weights_dir: str | None, device: str) -> None:
+def _fid(
+    found: Evaluation, reference: ReferenceSet | None, weights_dir: str | None, device: str
+) -> None:
     assert reference is not None
     try:
         fid = Fid(weights_dir, device)
-    except Missing as error:
+    except MissingResourceError as error:
         found.missing["fid"] = str(error)
         return
     found.fid_reference = reference
@@ -132,7 +157,9 @@ def look_at_faces(found: Evaluation, weights_dir: str | None) -> None:
     descriptor = Descriptor()
     descriptor.setup(weights_dir)
     rows = []
-    for name, path in dict(found.scores.dropna(subset=["reference"])[["name", "reference"]].to_numpy()).items():
+    for name, path in dict(
+        found.scores.dropna(subset=["reference"])[["name", "reference"]].to_numpy()
+    ).items():
         picture, _ = read(Path(path))
         seen = descriptor.look(picture)
         yaw = None if seen is None else head_pose(seen.landmarks_px, seen.five_px).yaw_deg

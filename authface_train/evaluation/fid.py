@@ -30,7 +30,7 @@ class ReferenceSet:
 
 
 def reference_set(folder: Path) -> ReferenceSet:
-    """Raises UserMistake for a folder without pictures."""
+    """Raises UserError for a folder without pictures."""
     pictures = pictures_by_name(folder)
     digest = hashlib.sha256()
     for name, path in sorted(pictures.items()):
@@ -39,7 +39,7 @@ def reference_set(folder: Path) -> ReferenceSet:
 
 
 class Fid:
-    """Loaded once. Raises Missing where Inception's weights cannot be had."""
+    """Loaded once. Raises MissingResourceError where Inception's weights cannot be had."""
 
     def __init__(self, weights_dir: str | None, device: str):
         self._metric = iqa.create("fid", device, weights_dir)

@@ -15,7 +15,14 @@ from authface_train.evaluation.evaluate import DEGRADED, Evaluation
 from authface_train.evaluation.intervals import bootstrap
 from authface_train.evaluation.metrics import known
 
-SKIN = (("very light", 55.0), ("light", 41.0), ("intermediate", 28.0), ("tan", 10.0), ("brown", -30.0), ("dark", -np.inf))
+SKIN = (
+    ("very light", 55.0),
+    ("light", 41.0),
+    ("intermediate", 28.0),
+    ("tan", 10.0),
+    ("brown", -30.0),
+    ("dark", -np.inf),
+)
 POSE = (("turned by 45° and more", 45.0), ("turned by 15° to 45°", 15.0), ("frontal", 0.0))
 GAINS = ("lpips", "psnr", "musiq")  # the first that was measured
 FEW = 5  # faces: too few for an interval that means anything
@@ -41,7 +48,9 @@ def groups(found: Evaluation) -> list[Group]:
         return []
     faces = found.faces.assign(
         skin=[_group(SKIN, value) for value in found.faces["ita_deg"]],
-        pose=[_group(POSE, None if pd.isna(value) else abs(value)) for value in found.faces["yaw_deg"]],
+        pose=[
+            _group(POSE, None if pd.isna(value) else abs(value)) for value in found.faces["yaw_deg"]
+        ],
     )
     rows = found.scores.merge(faces, on="name")
     gain = next((name for name in GAINS if name in found.metrics), None)
@@ -53,7 +62,17 @@ def groups(found: Evaluation) -> list[Group]:
                 for name, _ in names:
                     values = of[own[kind] == name].dropna().to_numpy(float)
                     if len(values):
-                        made.append(Group(method, kind, name, what, len(values), float(values.mean()), *bootstrap(values)))
+                        made.append(
+                            Group(
+                                method,
+                                kind,
+                                name,
+                                what,
+                                len(values),
+                                float(values.mean()),
+                                *bootstrap(values),
+                            )
+                        )
     return made
 
 
@@ -78,7 +97,10 @@ def _group(kinds: tuple[tuple[str, float], ...], value: float | None) -> str | N
 
 
 def markdown(made: list[Group]) -> str:
-    lines = ["| method | by | group | faces | what | mean | 95 % |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| method | by | group | faces | what | mean | 95 % |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for one in made:
         few = " (few)" if one.faces < FEW else ""
         lines.append(

@@ -9,30 +9,38 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from authface_data.images.upright import SUFFIXES, upright
+from authface_data.images.upright import IMAGE_SUFFIXES, upright
 from authface_train.restore.runner import CERTAINTY, RECORD, STRIP
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 
 def pictures_by_name(folder: Path) -> dict[str, Path]:
-    """Pictures of a folder and its sub-folders by their path without suffix. Raises UserMistake where there are none, or two of
+    """Pictures of a folder and its sub-folders by their path without suffix. Raises UserError where there are none, or two of
     one name. What `authface restore` leaves beside its results is none of them."""
     if not folder.is_dir():
-        raise UserMistake(f"{folder} is no folder")
+        raise UserError(f"{folder} is no folder")
     found: dict[str, Path] = {}
     restored = (folder / RECORD).is_file()
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.is_file():
+        if (
+            path.suffix.lower() not in IMAGE_SUFFIXES
+            or path.name.startswith(".")
+            or not path.is_file()
+        ):
             continue
         if restored and (inside.parts[0] == CERTAINTY or inside == Path(STRIP)):
             continue
         name = inside.with_suffix("").as_posix()
         if name in found:
-            raise UserMistake(f"two pictures of {folder} are named {name}: {found[name].name} and {path.name}")
+            raise UserError(
+                f"two pictures of {folder} are named {name}: {found[name].name} and {path.name}"
+            )
         found[name] = path
     if not found:
-        raise UserMistake(f"no pictures in {folder} (looked for {', '.join(SUFFIXES)}, in sub-folders as well)")
+        raise UserError(
+            f"no pictures in {folder} (looked for {', '.join(IMAGE_SUFFIXES)}, in sub-folders as well)"
+        )
     return found
 
 
@@ -51,7 +59,9 @@ def matched(pictures: dict[str, Path], partners: dict[str, Path]) -> Matched:
     left, wanted = _rest(pictures, pairs), _rest(partners, pairs)
     own, theirs = _bare(left), _bare(wanted)
     pairs |= {
-        name: (own[path.stem], path) for name, path in wanted.items() if theirs.get(path.stem) == path and path.stem in own
+        name: (own[path.stem], path)
+        for name, path in wanted.items()
+        if theirs.get(path.stem) == path and path.stem in own
     }
     used = {path for pair in pairs.values() for path in pair}
     return Matched(
@@ -74,7 +84,9 @@ def _bare(pictures: dict[str, Path]) -> dict[str, Path]:
 def is_plain(path: Path) -> bool:
     """Whether any reader sees the same: RGB of 8 bits, upright, without a colour profile."""
     with Image.open(path) as image:
-        profiled = image.info.get("icc_profile") or image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        profiled = (
+            image.info.get("icc_profile") or image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        )
         return image.mode == "RGB" and ";16" not in str(image.tile) and not profiled
 
 

@@ -15,7 +15,9 @@ def bootstrap(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
     rng = np.random.default_rng(seed)
     rounds = max(AT_ONCE // len(values), 1)
     means = [
-        values[rng.integers(0, len(values), (min(rounds, RESAMPLES - at), len(values)))].mean(axis=1)
+        values[rng.integers(0, len(values), (min(rounds, RESAMPLES - at), len(values)))].mean(
+            axis=1
+        )
         for at in range(0, RESAMPLES, rounds)
     ]
     low, high = np.quantile(np.concatenate(means), [(1 - SHARE) / 2, (1 + SHARE) / 2])

@@ -17,7 +17,7 @@ import numpy as np
 from authface_data.faces.descriptor import Descriptor, Seen
 from authface_data.faces.landmarks import eyes_and_mouth
 from authface_data.quality import iqa
-from manifests.support.errors import Missing, UserMistake
+from manifests.support.errors import MissingResourceError, UserError
 
 Kind = Literal["reference", "picture", "set", "face"]
 
@@ -62,7 +62,7 @@ def with_weights(names: Sequence[str]) -> list[str]:
 
 
 def known(name: str) -> Metric:
-    """A metric of ours, or any other of pyiqa's. Raises UserMistake for an unknown name."""
+    """A metric of ours, or any other of pyiqa's. Raises UserError for an unknown name."""
     if name in METRICS:
         return METRICS[name]
     import pyiqa
@@ -72,10 +72,10 @@ def known(name: str) -> Metric:
             from pyiqa.default_model_configs import DEFAULT_CONFIGS
 
             return Metric(name, not DEFAULT_CONFIGS[name].get("lower_better", False), kind)  # type: ignore[arg-type]
-    raise UserMistake(f"no metric {name!r}: there are {', '.join(METRICS)}, and pyiqa's")
+    raise UserError(f"no metric {name!r}: there are {', '.join(METRICS)}, and pyiqa's")
 
 
-class Measures:
+class ImageMetrics:
     """Metrics of single pictures, loaded once. missing: what to get for those whose weights are not here, by name."""
 
     def __init__(self, names: Sequence[str], weights_dir: str | None, device: str):
@@ -90,7 +90,7 @@ class Measures:
                     self._descriptor = self._descriptor or _descriptor(weights_dir)
                 elif name not in ("psnr", "ssim"):
                     self._loaded[name] = iqa.create(name, device, weights_dir)
-            except Missing as error:
+            except MissingResourceError as error:
                 self.missing[name] = str(error)
         for name in self.missing:
             del self.metrics[name]
@@ -98,18 +98,26 @@ class Measures:
     def of(self, picture: np.ndarray, reference: np.ndarray | None) -> dict[str, float | None]:
         """Value by name of one picture (H, W, 3) uint8; None where it has none: no reference of its size, no face in one, or
         too small a picture."""
-        if reference is not None and (reference.shape != picture.shape or min(picture.shape[:2]) < LEAST_PX):
+        if reference is not None and (
+            reference.shape != picture.shape or min(picture.shape[:2]) < LEAST_PX
+        ):
             reference = None
         values: dict[str, float | None] = {}
         for name, metric in self.metrics.items():
             values[name] = None
-            with contextlib.suppress(RuntimeError, AssertionError, ValueError):  # too small for some windows and networks
+            with contextlib.suppress(
+                RuntimeError, AssertionError, ValueError
+            ):  # too small for some windows and networks
                 if metric.kind == "picture":
                     values[name] = self._by_pyiqa(name, picture)
                 elif metric.kind == "reference" and reference is not None:
                     values[name] = self._against(name, picture, reference)
         if self._descriptor is not None and reference is not None:
-            values |= {name: value for name, value in self._of_face(picture, reference).items() if name in self.metrics}
+            values |= {
+                name: value
+                for name, value in self._of_face(picture, reference).items()
+                if name in self.metrics
+            }
         return values
 
     def _against(self, name: str, picture: np.ndarray, reference: np.ndarray) -> float:
@@ -117,7 +125,9 @@ class Measures:
             from skimage.metrics import peak_signal_noise_ratio
 
             with np.errstate(divide="ignore"):
-                return min(float(peak_signal_noise_ratio(reference, picture, data_range=255)), EQUAL_DB)
+                return min(
+                    float(peak_signal_noise_ratio(reference, picture, data_range=255)), EQUAL_DB
+                )
         if name == "ssim":
             from skimage.metrics import structural_similarity
 
@@ -128,10 +138,15 @@ class Measures:
         """pyiqa takes [0, 1] and brings it to each network's own range. Random crops, if any, are from a fixed seed."""
         import torch
 
-        batch = [torch.from_numpy(one.copy()).permute(2, 0, 1)[None].float() / 255 for one in pictures]
+        batch = [
+            torch.from_numpy(one.copy()).permute(2, 0, 1)[None].float() / 255 for one in pictures
+        ]
         if min(batch[0].shape[2:]) < (side_px := LARGE.get(name, 0)):
             enlarge = torch.nn.functional.interpolate
-            batch = [enlarge(one, (side_px, side_px), mode="bicubic", antialias=True).clamp(0, 1) for one in batch]
+            batch = [
+                enlarge(one, (side_px, side_px), mode="bicubic", antialias=True).clamp(0, 1)
+                for one in batch
+            ]
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(iqa.SEED)
             np.random.seed(iqa.SEED)

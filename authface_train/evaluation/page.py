@@ -18,7 +18,12 @@ from authface_train.evaluation.image_pairs import read
 from authface_train.evaluation.metrics import known
 
 SHOWN, SIDE_PX = 4, 256
-BY = ("lpips", "musiq", "psnr", "ssim")  # what pictures are ordered by: the first of these that was measured
+BY = (
+    "lpips",
+    "musiq",
+    "psnr",
+    "ssim",
+)  # what pictures are ordered by: the first of these that was measured
 
 
 def order_by(found: Evaluation) -> str | None:
@@ -28,12 +33,20 @@ def order_by(found: Evaluation) -> str | None:
 
 
 def page(
-    found: Evaluation, made: summary.Summary, title: str, of_groups: list[groups.Group], curves: Image.Image | None
+    found: Evaluation,
+    made: summary.Summary,
+    title: str,
+    of_groups: list[groups.Group],
+    curves: Image.Image | None,
 ) -> str:
     import jinja2
 
     by = order_by(found)
-    shown = [] if by is None else [_extremes(found, method, by) for method in found.methods if method != DEGRADED]
+    shown = (
+        []
+        if by is None
+        else [_extremes(found, method, by) for method in found.methods if method != DEGRADED]
+    )
     template = resources.files("authface_train.evaluation").joinpath("page.html.jinja").read_text()
     return (
         jinja2.Environment(autoescape=True)
@@ -62,7 +75,9 @@ def _extremes(found: Evaluation, method: str, by: str) -> dict[str, Any]:
     return {
         "method": method,
         "worst": [_shown(row, degraded, by) for row in worst_first.head(few).to_dict("records")],
-        "best": [_shown(row, degraded, by) for row in worst_first.tail(few)[::-1].to_dict("records")],
+        "best": [
+            _shown(row, degraded, by) for row in worst_first.tail(few)[::-1].to_dict("records")
+        ],
     }
 
 
@@ -73,7 +88,11 @@ def _shown(row: dict[str, Any], degraded: pd.Series, by: str) -> dict[str, str]:
     strip = Image.new("RGB", (SIDE_PX * len(tiles), SIDE_PX))
     for place, tile in enumerate(tiles):
         strip.paste(tile, (place * SIDE_PX, 0))
-    return {"name": row["name"], "value": f"{row[by]:.{summary.digits(by)}f}", "uri": _uri(strip, "JPEG")}
+    return {
+        "name": row["name"],
+        "value": f"{row[by]:.{summary.digits(by)}f}",
+        "uri": _uri(strip, "JPEG"),
+    }
 
 
 def _tile(picture: np.ndarray) -> Image.Image:
@@ -91,7 +110,12 @@ def _uri(image: Image.Image, kind: str) -> str:
 
 
 def write(
-    found: Evaluation, made: summary.Summary, folder: Path, title: str, json_text: str, draws: pd.DataFrame | None
+    found: Evaluation,
+    made: summary.Summary,
+    folder: Path,
+    title: str,
+    json_text: str,
+    draws: pd.DataFrame | None,
 ) -> None:
     """Everything an evaluation leaves in its folder."""
     from authface_train.evaluation import response

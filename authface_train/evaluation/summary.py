@@ -49,13 +49,24 @@ def summarise(found: Evaluation, test_set: SetName | None) -> Summary:
                 cells[method][name] = Cell(float(of.mean()), *bootstrap(of))
     best = {}
     for name in found.metrics:
-        own = {method: of[name].mean for method, of in cells.items() if name in of and method != DEGRADED}
+        own = {
+            method: of[name].mean
+            for method, of in cells.items()
+            if name in of and method != DEGRADED
+        }
         if len(own) > 1:
             best[name] = (max if known(name).more else min)(own, key=lambda method: own[method])
     if test_set is not None:
-        paper = {name: Cell(value) for name, value in SETS[test_set].paper.items() if name in found.metrics}
+        paper = {
+            name: Cell(value)
+            for name, value in SETS[test_set].paper.items()
+            if name in found.metrics
+        }
         cells[PAPER] = paper
-    counts = {str(method): int(count) for method, count in found.scores.groupby("method", sort=False).size().items()}
+    counts = {
+        str(method): int(count)
+        for method, count in found.scores.groupby("method", sort=False).size().items()
+    }
     return Summary(found.metrics, cells, best, counts)
 
 
@@ -73,7 +84,11 @@ def words(cell: Cell | None, name: str) -> str:
     if cell is None:
         return "-"
     text = f"{cell.mean:.{digits(name)}f}"
-    return text if cell.low is None else f"{text} [{cell.low:.{digits(name)}f}, {cell.high:.{digits(name)}f}]"
+    return (
+        text
+        if cell.low is None
+        else f"{text} [{cell.low:.{digits(name)}f}, {cell.high:.{digits(name)}f}]"
+    )
 
 
 def rich_table(summary: Summary) -> Table:
@@ -81,7 +96,10 @@ def rich_table(summary: Summary) -> Table:
     for name in ("method", "pictures", *map(heading, summary.metrics)):
         table.add_column(name, overflow="fold")
     for method, cells in summary.cells.items():
-        row = [words(cells.get(name), name).replace(" [", "\n[").replace(", ", "\n ") for name in summary.metrics]
+        row = [
+            words(cells.get(name), name).replace(" [", "\n[").replace(", ", "\n ")
+            for name in summary.metrics
+        ]
         marked = [
             f"[bold]{escape(text)}[/]" if summary.best.get(name) == method else escape(text)
             for name, text in zip(summary.metrics, row, strict=True)
@@ -95,7 +113,9 @@ def markdown(summary: Summary) -> str:
     lines.append("|" + "---|" * (2 + len(summary.metrics)))
     for method, cells in summary.cells.items():
         row = " | ".join(
-            f"**{words(cells.get(name), name)}**" if summary.best.get(name) == method else words(cells.get(name), name)
+            f"**{words(cells.get(name), name)}**"
+            if summary.best.get(name) == method
+            else words(cells.get(name), name)
             for name in summary.metrics
         )
         lines.append(f"| {method} | {summary.counts.get(method, '')} | {row} |")
@@ -105,8 +125,15 @@ def markdown(summary: Summary) -> str:
 def latex(summary: Summary) -> str:
     """A tabular for booktabs, means only."""
     arrows = {True: r"$\uparrow$", False: r"$\downarrow$"}
-    heads = " & ".join(f"{_tex(known(name).heading)} {arrows[known(name).more]}" for name in summary.metrics)
-    lines = [rf"\begin{{tabular}}{{l{'r' * len(summary.metrics)}}}", r"\toprule", rf"Method & {heads} \\", r"\midrule"]
+    heads = " & ".join(
+        f"{_tex(known(name).heading)} {arrows[known(name).more]}" for name in summary.metrics
+    )
+    lines = [
+        rf"\begin{{tabular}}{{l{'r' * len(summary.metrics)}}}",
+        r"\toprule",
+        rf"Method & {heads} \\",
+        r"\midrule",
+    ]
     for method, cells in summary.cells.items():
         row = []
         for name in summary.metrics:
@@ -126,7 +153,9 @@ def as_csv(summary: Summary) -> str:
     writer.writerow(["method", "metric", "mean", "low", "high", "pictures"])
     for method, cells in summary.cells.items():
         for name, cell in cells.items():
-            writer.writerow([method, name, cell.mean, cell.low, cell.high, summary.counts.get(method)])
+            writer.writerow(
+                [method, name, cell.mean, cell.low, cell.high, summary.counts.get(method)]
+            )
     return buffer.getvalue()
 
 
@@ -136,13 +165,19 @@ def as_json(found: Evaluation, summary: Summary, test_set: SetName | None) -> di
     fid = found.fid_reference
     return {
         "set": test_set,
-        "methods": {method: {name: cell.mean for name, cell in cells.items()} for method, cells in own.items()},
+        "methods": {
+            method: {name: cell.mean for name, cell in cells.items()}
+            for method, cells in own.items()
+        },
         "intervals": {
-            method: {name: [cell.low, cell.high] for name, cell in cells.items() if cell.low is not None}
+            method: {
+                name: [cell.low, cell.high] for name, cell in cells.items() if cell.low is not None
+            }
             for method, cells in own.items()
         },
         "pictures": summary.counts,
-        "fid_reference": fid and {"folder": str(fid.folder), "count": fid.count, "sha256": fid.digest},
+        "fid_reference": fid
+        and {"folder": str(fid.folder), "count": fid.count, "sha256": fid.digest},
         "missing": found.missing,
         "unmatched": found.unmatched,
         "failed": found.failed,

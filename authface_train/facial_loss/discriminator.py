@@ -18,7 +18,9 @@ class PatchDiscriminator(nn.Module):
         def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
             return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1), nn.LeakyReLU(0.2))
 
-        self.first = nn.Sequential(block(channels, width), block(width, 2 * width, stride=2), block(2 * width, 2 * width))
+        self.first = nn.Sequential(
+            block(channels, width), block(width, 2 * width, stride=2), block(2 * width, 2 * width)
+        )
         self.second = nn.Sequential(block(2 * width, 4 * width), block(4 * width, 4 * width))
         self.last = nn.Conv2d(4 * width, 1, 3, 1, 1)
 

@@ -16,7 +16,9 @@ from authface_train.settings import FacialSettings
 STYLE_LAYERS = (0.5, 1.0)
 
 
-def predicted_latents(noisy: torch.Tensor, noise_prediction: torch.Tensor, abar: torch.Tensor) -> torch.Tensor:
+def predicted_latents(
+    noisy: torch.Tensor, noise_prediction: torch.Tensor, abar: torch.Tensor
+) -> torch.Tensor:
     """z0_pred = (z_t - sqrt(1 - abar_t) eps) / sqrt(abar_t), fp32 (paper Eq. 2, which prints prod beta for 1 - prod alpha).
 
     noisy, noise_prediction: (b, c, h, w); abar: (b,).
@@ -60,9 +62,15 @@ class FacialLoss(nn.Module):
     weights: torch.Tensor
     abar: torch.Tensor
 
-    def __init__(self, settings: FacialSettings, channels: int, px_per_cell: int, alphas_cumprod: torch.Tensor):
+    def __init__(
+        self,
+        settings: FacialSettings,
+        channels: int,
+        vae_scale_factor: int,
+        alphas_cumprod: torch.Tensor,
+    ):
         super().__init__()
-        self.settings, self.px_per_cell = settings, px_per_cell
+        self.settings, self.vae_scale_factor = settings, vae_scale_factor
         self.eyes = PatchDiscriminator(channels, settings.discriminator_width)
         self.mouth = PatchDiscriminator(channels, settings.discriminator_width)
         table = weight_table(settings.weight, settings.m, settings.s, alphas_cumprod)
@@ -82,8 +90,8 @@ class FacialLoss(nn.Module):
         fake = predicted_latents(noisy, noise_prediction, self.abar[t_step])
         cells = (self.settings.eye_cells, self.settings.mouth_cells)
         weight = self.weights[t_step]
-        cut_fake = cut(fake, boxes_px, visible, cells, self.px_per_cell)
-        cut_real = cut(clean.float(), boxes_px, visible, cells, self.px_per_cell)
+        cut_fake = cut(fake, boxes_px, visible, cells, self.vae_scale_factor)
+        cut_real = cut(clean.float(), boxes_px, visible, cells, self.vae_scale_factor)
 
         def pair(name: str, made: Patches, true: Patches) -> RegionPair:
             return RegionPair(name, made.pixels, true.pixels, weight[made.sample])
@@ -98,7 +106,10 @@ class FacialLoss(nn.Module):
         return Visible({"eyes": int(visible[:, :2].sum()), "mouth": int(visible[:, 2].sum())})
 
     def terms(
-        self, pairs: list[RegionPair], visible: Visible, parts: dict[str, torch.Tensor] | None = None
+        self,
+        pairs: list[RegionPair],
+        visible: Visible,
+        parts: dict[str, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The adversarial and the style term: sums over patches of w(t) times each, over all visible ones.
 
@@ -124,7 +135,9 @@ class FacialLoss(nn.Module):
                 parts[f"adversarial_{pair.name}"] = own.detach() / visible.total
         return adversarial / visible.total, style / visible.total
 
-    def generator(self, pairs: list[RegionPair], visible: Visible) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def generator(
+        self, pairs: list[RegionPair], visible: Visible
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """lambda_d adversarial + lambda_s style, and its parts."""
         parts: dict[str, torch.Tensor] = {}
         adversarial, style = self.terms(pairs, visible, parts)
@@ -133,13 +146,23 @@ class FacialLoss(nn.Module):
 
     def _adversarial(self, logits: torch.Tensor) -> torch.Tensor:
         """Per patch: -log D, or what the paper prints, log(1 - D)."""
-        return F.softplus(-logits) if self.settings.adversarial == "non-saturating" else -F.softplus(logits)
+        return (
+            F.softplus(-logits)
+            if self.settings.adversarial == "non-saturating"
+            else -F.softplus(logits)
+        )
 
-    def discriminator(self, pairs: list[RegionPair], visible: Visible) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def discriminator(
+        self, pairs: list[RegionPair], visible: Visible
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """w(t) times binary cross-entropy of true against predicted patches, fakes detached; and of each region its loss and
         the share of patches that are told rightly."""
         loss = torch.zeros((), device=self.abar.device)
-        parts = {f"{kind}_{pair.name}": loss.clone() for pair in pairs for kind in ("discriminator", "accuracy")}
+        parts = {
+            f"{kind}_{pair.name}": loss.clone()
+            for pair in pairs
+            for kind in ("discriminator", "accuracy")
+        }
         for pair in pairs:
             if not len(pair.fake):
                 continue

@@ -24,7 +24,11 @@ def plot() -> Image.Image:
     for m, s in PAPER_SETTINGS:
         weight = time_aware_weight(t, m, s)
         peak = int(weight.argmax())
-        axes.plot(t, weight, label=f"m = {m:g}, s = {s:g}: {float(weight[peak]):.2f} at t = {float(t[peak]):.2f}")
+        axes.plot(
+            t,
+            weight,
+            label=f"m = {m:g}, s = {s:g}: {float(weight[peak]):.2f} at t = {float(t[peak]):.2f}",
+        )
     axes.axhline(1, color="grey", linewidth=0.8, linestyle=":", label="constant")
     axes.set_xlabel("t = (step + 0.5) / 1000: noise grows to the right")
     axes.set_ylabel("weight of the facial loss")

@@ -10,7 +10,9 @@ LEFT_EYE, RIGHT_EYE, MOUTH = 0, 1, 2
 COLUMNS = ("left_eye", "right_eye", "mouth")
 
 
-def flip_boxes(boxes_px: torch.Tensor, visible: torch.Tensor, size_px: float) -> tuple[torch.Tensor, torch.Tensor]:
+def flip_boxes(
+    boxes_px: torch.Tensor, visible: torch.Tensor, size_px: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Boxes (3, 4) as edges and visibility (3,) of the mirrored picture: x0' = W - x1, x1' = W - x0, the eyes change places."""
     x0, y0, x1, y1 = boxes_px.unbind(-1)
     mirrored = torch.stack([size_px - x1, y0, size_px - x0, y1], dim=-1)
@@ -27,7 +29,11 @@ class Patches:
 
 
 def cut(
-    latents: torch.Tensor, boxes_px: torch.Tensor, visible: torch.Tensor, cells: tuple[int, int], px_per_cell: int
+    latents: torch.Tensor,
+    boxes_px: torch.Tensor,
+    visible: torch.Tensor,
+    cells: tuple[int, int],
+    vae_scale_factor: int,
 ) -> tuple[Patches, Patches]:
     """(eyes, mouths) of latents (b, c, h, w), given boxes (b, 3, 4) in pixel edges and visible (b, 3) bool.
 
@@ -37,10 +43,20 @@ def cut(
 
     def region(index: int, side: int) -> Patches:
         sample = torch.nonzero(visible[:, index]).flatten()
-        rois = torch.cat([sample[:, None].to(latents.dtype), boxes_px[sample, index].to(latents.dtype)], dim=1)
-        pixels = roi_align(latents, rois, side, spatial_scale=1 / px_per_cell, sampling_ratio=2, aligned=True)
+        rois = torch.cat(
+            [sample[:, None].to(latents.dtype), boxes_px[sample, index].to(latents.dtype)], dim=1
+        )
+        pixels = roi_align(
+            latents, rois, side, spatial_scale=1 / vae_scale_factor, sampling_ratio=2, aligned=True
+        )
         return Patches(pixels, sample)
 
-    left, right, mouth = region(LEFT_EYE, cells[0]), region(RIGHT_EYE, cells[0]), region(MOUTH, cells[1])
-    eyes = Patches(torch.cat([left.pixels, right.pixels.flip(-1)]), torch.cat([left.sample, right.sample]))
+    left, right, mouth = (
+        region(LEFT_EYE, cells[0]),
+        region(RIGHT_EYE, cells[0]),
+        region(MOUTH, cells[1]),
+    )
+    eyes = Patches(
+        torch.cat([left.pixels, right.pixels.flip(-1)]), torch.cat([left.sample, right.sample])
+    )
     return eyes, mouth

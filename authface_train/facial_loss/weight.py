@@ -19,7 +19,9 @@ def time_aware_weight(t: torch.Tensor, m: float, s: float) -> torch.Tensor:
     return torch.exp(-((logit - m) ** 2) / (2 * s**2)) / (s * math.sqrt(2 * math.pi) * t * (1 - t))
 
 
-def weight_table(kind: WeightKind, m: float, s: float, alphas_cumprod: torch.Tensor) -> torch.Tensor:
+def weight_table(
+    kind: WeightKind, m: float, s: float, alphas_cumprod: torch.Tensor
+) -> torch.Tensor:
     """The weight at every timestep, (steps,) float32. t = (step + 0.5) / steps.
 
     time-aware: the density. constant: 1. constant-matched: one value that pulls as much in total as time-aware does, a step

@@ -14,13 +14,13 @@ from accelerate import Accelerator
 from rich.table import Table
 
 from authface_train import presets as preset
-from authface_train.data.sample_keys import step_draws
-from authface_train.memory.estimator import Budget, capacity, disk_bytes
+from authface_train.data.sample_keys import step_keys
+from authface_train.memory.estimator import MemoryEstimator, capacity, disk_bytes
 from authface_train.settings import TrainSettings
-from authface_train.training.loop import Trainer, check_batch
+from authface_train.training.loop import Trainer, accumulation_steps
 from authface_train.training.setup import existing
 from manifests.support.console import console, print_json
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class CacheSize:
 
 
 def plan(
-    stage: str, settings: TrainSettings, budget: Budget, accelerator: Accelerator, make_trainer: Callable[[Any], Trainer],
+    stage: str, settings: TrainSettings, budget: MemoryEstimator, accelerator: Accelerator, make_trainer: Callable[[Any], Trainer],
     cache: CacheSize, model_bytes: float, folder: Path,
 ) -> Plan:  # fmt: skip
     """make_trainer: the stage's trainer for settings, on samples of noise; it is only made where the run fits."""
@@ -67,14 +67,14 @@ def plan(
     if micro is None:
         try:
             micro = budget.derive_micro_batch(settings, world, there)
-        except UserMistake:
+        except UserError:
             micro = None
     found = budget.memory(settings, micro or 1, world)
     fits = micro is not None and found.total <= there
     pieces = seconds = None
     if micro is not None:
         settings = settings.model_copy(update={"micro_batch": micro})
-        pieces = check_batch(settings, world)
+        pieces = accumulation_steps(settings, world)
         seconds = _timed(settings, make_trainer, pieces, accelerator) if fits else None
     disk = disk_bytes(budget.rehearsal, settings, model_bytes) + cache.missing_bytes
     free = float(shutil.disk_usage(existing(folder)).free)
@@ -101,17 +101,27 @@ def plan(
     )
 
 
-def _timed(settings: TrainSettings, make_trainer: Callable[[Any], Trainer], pieces: int, accelerator: Accelerator) -> float:
+def _timed(
+    settings: TrainSettings,
+    make_trainer: Callable[[Any], Trainer],
+    pieces: int,
+    accelerator: Accelerator,
+) -> float:
     """Seconds of a step, from real ones of one and two micro-batches: the optimiser's share is in both."""
     assert settings.micro_batch is not None
     world = accelerator.num_processes
     trainer = make_trainer(settings)
     took = []
     for many in (1, 2) if pieces > 1 else (1,):
-        trainer.settings = settings.model_copy(update={"batch": many * settings.micro_batch * world})  # type: ignore[attr-defined]
-        draws = step_draws(settings.seed, 0, many * settings.micro_batch, trainer.faces)
+        trainer.settings = settings.model_copy(  # type: ignore[attr-defined]
+            update={"batch": many * settings.micro_batch * world}
+        )
+        draws = step_keys(settings.seed, 0, many * settings.micro_batch, trainer.faces)
         samples = [trainer.sample(draw) for draw in draws[: settings.micro_batch]]
-        batch = {name: torch.stack([one[name] for one in samples]).to(accelerator.device) for name in samples[0]}
+        batch = {
+            name: torch.stack([one[name] for one in samples]).to(accelerator.device)
+            for name in samples[0]
+        }
         times = []
         for _ in range(3):  # the first makes the optimiser's state
             began = time.perf_counter()
@@ -123,9 +133,15 @@ def _timed(settings: TrainSettings, make_trainer: Callable[[Any], Trainer], piec
     return took[0] if len(took) == 1 else took[0] + (pieces - 1) * max(0.0, took[1] - took[0])
 
 
-def _nearest(stage: str, settings: TrainSettings, budget: Budget, world: int, there: float) -> str | None:
+def _nearest(
+    stage: str, settings: TrainSettings, budget: MemoryEstimator, world: int, there: float
+) -> str | None:
     """The preset for the most cards up to those here, and the most memory, of which one sample fits; None where none does."""
-    cards = {name: card for name in preset.names() if (card := preset.card_of(name)) is not None and card.count <= world}
+    cards = {
+        name: card
+        for name in preset.names()
+        if (card := preset.card_of(name)) is not None and card.count <= world
+    }
     same = {"base": getattr(settings, "base", None)}
     for name in sorted(cards, key=lambda name: (-cards[name].count, -cards[name].memory_gb)):
         changes = [f"{key}={value}" for key, value in same.items() if value]
@@ -151,7 +167,9 @@ def show(found: Plan, as_json: bool) -> None:
     table.add_row("cache, mapped from disk and not counted", f"{found.cache_gb:.2f}")
     console.print(table)
     if found.micro_batch:
-        share = f"{found.micro_batch} x {found.accumulation} accumulated x {found.processes} processes"
+        share = (
+            f"{found.micro_batch} x {found.accumulation} accumulated x {found.processes} processes"
+        )
         console.print(f"batch {found.batch} = {share}")
     if found.hours is not None and found.seconds_per_step and found.images_per_second:
         console.print(
@@ -164,9 +182,13 @@ def show(found: Plan, as_json: bool) -> None:
     elif found.preset_that_fits:
         console.print(f"[red]It does not fit.[/] --preset {found.preset_that_fits} does")
     elif found.memory_total_gb > found.memory_there_gb:
-        console.print("[red]It does not fit, and no preset does:[/] smaller weights, or --set lora_rank=16")
+        console.print(
+            "[red]It does not fit, and no preset does:[/] smaller weights, or --set lora_rank=16"
+        )
     else:
-        console.print("[red]It does not fit on the disk:[/] another --output, or --set keep_checkpoints=1")
+        console.print(
+            "[red]It does not fit on the disk:[/] another --output, or --set keep_checkpoints=1"
+        )
 
 
 def _hours(hours: float) -> str:
@@ -177,7 +199,7 @@ def _gb(size: float) -> float:
     return size / 1e9
 
 
-class Blank(Sequence[Any]):
+class DummyCache(Sequence[Any]):
     """Stands for cached latents or prompts where only their shape matters: the same for every index."""
 
     def __init__(self, one: Any, length: int):

@@ -12,22 +12,29 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from authface_train.settings import TrainSettings
-from authface_train.training.loop import share_of
+from authface_train.training.loop import samples_per_process
 from authface_train.training.optimizer import bytes_per_parameter
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 FILL = 0.92  # of a card: the rest is for its context and for what the allocator cannot use
 MOST_MICRO = 16  # more samples at once make nothing faster
 
 
-class Rehearsal(Protocol):
+class FakeTensorPass(Protocol):
     """What a stage trains, for its memory's sake. trained: parameters; frozen_bytes: of models that stay beside it."""
 
     trained: int
     frozen_bytes: float
 
     def __call__(
-        self, settings: Any, micro_batch: int, device: torch.device, dtype: torch.dtype, keep: bool, again: bool, live: Any
+        self,
+        settings: Any,
+        micro_batch: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        keep: bool,
+        again: bool,
+        live: Any,
     ) -> None:
         """Forward and backward of a micro-batch through a model of its own, made of tensors without data, its weights in dtype.
 
@@ -38,7 +45,7 @@ class Rehearsal(Protocol):
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryUse:
     """Bytes per card. activations: the most that is there beside the rest; copies in lower precision, gathered shards."""
 
     parameters: float
@@ -86,49 +93,76 @@ def capacity(device: torch.device, local_world: int) -> float:
     return FILL * psutil.virtual_memory().available / local_world
 
 
-class Budget:
+class MemoryEstimator:
     """What a stage's training takes of a card of that device."""
 
-    def __init__(self, rehearsal: Rehearsal, device: torch.device):
+    def __init__(self, rehearsal: FakeTensorPass, device: torch.device):
         self.rehearsal, self.device = rehearsal, device
         self._measured: dict[tuple, int] = {}
 
-    def memory(self, settings: TrainSettings, micro_batch: int, world: int) -> Memory:
+    def memory(self, settings: TrainSettings, micro_batch: int, world: int) -> MemoryUse:
         """For a micro-batch and so many processes."""
         trained, frozen = self.rehearsal.trained, self.rehearsal.frozen_bytes
         weight, gradient, moments = (trained * size for size in bytes_per_parameter(settings))
         sharded = settings.sharding != "none" and world > 1
-        low = settings.mixed_precision == "bf16" and (sharded or settings.optimiser == "adamw-8bit-bf16")
+        low = settings.mixed_precision == "bf16" and (
+            sharded or settings.optimiser == "adamw-8bit-bf16"
+        )
         keep = not (settings.step_in_backward or sharded)
         again = keep and settings.batch // world > micro_batch
-        one, two = (self._most(settings, many, torch.bfloat16 if low else torch.float32, keep, again) for many in (1, 2))
-        most = one + (two - one) * (micro_batch - 1)  # beyond two samples it goes on in a straight line
+        one, two = (
+            self._most(settings, many, torch.bfloat16 if low else torch.float32, keep, again)
+            for many in (1, 2)
+        )
+        most = one + (two - one) * (
+            micro_batch - 1
+        )  # beyond two samples it goes on in a straight line
         on_card = settings.ema_device == "gpu" or self.device.type == "cpu"
         average = 4.0 * trained if settings.ema_decay and on_card else 0.0
         if sharded:
             # Gathered weights: all of them, or those of two blocks, of which SDXL's larger ones are a sixteenth each.
-            gathered = (2.0 if low else 4.0) * trained * (1.0 if settings.sharding == "gradients" else 1 / 8)
-            return Memory(weight / world + frozen, gradient / world, moments / world, average / world, most + gathered)
+            gathered = (
+                (2.0 if low else 4.0)
+                * trained
+                * (1.0 if settings.sharding == "gradients" else 1 / 8)
+            )
+            return MemoryUse(
+                weight / world + frozen,
+                gradient / world,
+                moments / world,
+                average / world,
+                most + gathered,
+            )
         gradients = gradient if keep else 0.0
-        return Memory(weight + frozen, gradients, moments, average, max(0.0, most - gradients))
+        return MemoryUse(weight + frozen, gradients, moments, average, max(0.0, most - gradients))
 
     def derive_micro_batch(self, settings: TrainSettings, world: int, room: float) -> int:
         """The most samples that fit into `room` bytes, of those that divide a process's share of the batch.
 
-        Raises UserMistake where not one does.
+        Raises UserError where not one does.
         """
-        share = share_of(settings, world)
-        for micro in sorted((n for n in range(1, min(MOST_MICRO, share) + 1) if share % n == 0), reverse=True):
+        share = samples_per_process(settings, world)
+        for micro in sorted(
+            (n for n in range(1, min(MOST_MICRO, share) + 1) if share % n == 0), reverse=True
+        ):
             needed = self.memory(settings, micro, world).total
             if needed <= room:
                 return micro
-        raise UserMistake(
+        raise UserError(
             f"it does not fit: one sample at a time takes {needed / 1e9:.3g} GB and there are {room / 1e9:.3g} GB; --dry-run "
             "says which preset does"
         )
 
-    def _most(self, settings: TrainSettings, many: int, dtype: torch.dtype, keep: bool, again: bool) -> int:
-        key = (settings.model_dump_json(exclude={"batch", "micro_batch", "steps"}), many, dtype, keep, again)
+    def _most(
+        self, settings: TrainSettings, many: int, dtype: torch.dtype, keep: bool, again: bool
+    ) -> int:
+        key = (
+            settings.model_dump_json(exclude={"batch", "micro_batch", "steps"}),
+            many,
+            dtype,
+            keep,
+            again,
+        )
         if key not in self._measured:
             live = _Live()
             self.rehearsal(settings, many, self.device, dtype, keep, again, live)
@@ -136,7 +170,7 @@ class Budget:
         return self._measured[key]
 
 
-def disk_bytes(rehearsal: Rehearsal, settings: TrainSettings, model_bytes: float) -> float:
+def disk_bytes(rehearsal: FakeTensorPass, settings: TrainSettings, model_bytes: float) -> float:
     """What a run writes at most: its checkpoints, one more while the oldest is still there, and the finished model."""
     weight, _, moments = bytes_per_parameter(settings)
     checkpoint = rehearsal.trained * (weight + moments + (4.0 if settings.ema_decay else 0.0))
@@ -145,4 +179,10 @@ def disk_bytes(rehearsal: Rehearsal, settings: TrainSettings, model_bytes: float
 
 def bytes_of(*models: torch.nn.Module) -> float:
     """Of their weights."""
-    return float(sum(parameter.numel() * parameter.element_size() for model in models for parameter in model.parameters()))
+    return float(
+        sum(
+            parameter.numel() * parameter.element_size()
+            for model in models
+            for parameter in model.parameters()
+        )
+    )

@@ -21,42 +21,65 @@ ADAM_BYTES = 16.0  # of a parameter in fp32: itself, its gradient and two moment
 class _OfUNet:
     """What both stages' rehearsals have: a U-Net's outline and its inputs."""
 
-    def __init__(self, unet: Any, px_per_cell: int):
-        self.kind, self.config, self.px_per_cell = type(unet), dict(unet.config), px_per_cell
+    def __init__(self, unet: Any, vae_scale_factor: int):
+        self.kind, self.config, self.vae_scale_factor = (
+            type(unet),
+            dict(unet.config),
+            vae_scale_factor,
+        )
 
     def unet_outline(self) -> Any:
         with torch.device("meta"):
             return self.kind.from_config(self.config)
 
-    def inputs(self, settings: TrainSettings, micro_batch: int, device: torch.device) -> dict[str, Any]:
+    def inputs(
+        self, settings: TrainSettings, micro_batch: int, device: torch.device
+    ) -> dict[str, Any]:
         """What a forward pass is given, under the U-Net's own names."""
-        cells = settings.resolution_px // self.px_per_cell
-        pooled = self.config["projection_class_embeddings_input_dim"] - 6 * self.config["addition_time_embed_dim"]
+        cells = settings.resolution_px // self.vae_scale_factor
+        pooled = (
+            self.config["projection_class_embeddings_input_dim"]
+            - 6 * self.config["addition_time_embed_dim"]
+        )
         with device:
             return {
                 "sample": torch.randn(micro_batch, self.config["in_channels"], cells, cells),
                 "timestep": torch.zeros(micro_batch, dtype=torch.long),
-                "encoder_hidden_states": torch.randn(micro_batch, 77, self.config["cross_attention_dim"]),
+                "encoder_hidden_states": torch.randn(
+                    micro_batch, 77, self.config["cross_attention_dim"]
+                ),
                 "added_cond_kwargs": {
                     "text_embeds": torch.randn(micro_batch, pooled),
-                    "time_ids": torch.tensor(time_ids(settings.resolution_px)).expand(micro_batch, -1),
+                    "time_ids": torch.tensor(time_ids(settings.resolution_px)).expand(
+                        micro_batch, -1
+                    ),
                 },
             }
 
 
-class PriorRehearsal(_OfUNet):
+class PriorPass(_OfUNet):
     """Stage I: the U-Net, or LoRA layers in it."""
 
-    def __init__(self, unet: Any, settings: PriorSettings, px_per_cell: int):
-        super().__init__(unet, px_per_cell)
+    def __init__(self, unet: Any, settings: PriorSettings, vae_scale_factor: int):
+        super().__init__(unet, vae_scale_factor)
         self.trained, frozen = _counts(self._outline(settings))
         self.frozen_bytes = 4.0 * frozen
 
     def _outline(self, settings: PriorSettings) -> Any:
-        return make_trainable(self.unet_outline(), settings.model_copy(update={"optimiser": "adamw", "compile": False}))
+        return make_trainable(
+            self.unet_outline(),
+            settings.model_copy(update={"optimiser": "adamw", "compile": False}),
+        )
 
     def __call__(
-        self, settings: Any, micro_batch: int, device: torch.device, dtype: torch.dtype, keep: bool, again: bool, live: Any
+        self,
+        settings: Any,
+        micro_batch: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        keep: bool,
+        again: bool,
+        live: Any,
     ) -> None:
         outline = self._outline(settings)
         with FakeTensorMode():
@@ -65,22 +88,24 @@ class PriorRehearsal(_OfUNet):
             _rehearse(lambda: unet(**given).sample, given["sample"], settings, device, again, live)
 
 
-class RestorerRehearsal(_OfUNet):
+class RestorerPass(_OfUNet):
     """Stage II: the ControlNet beside the frozen U-Net. Of the discriminators, which are small, what Adam keeps."""
 
-    def __init__(self, unet: Any, settings: RestorerSettings, px_per_cell: int):
-        super().__init__(unet, px_per_cell)
+    def __init__(self, unet: Any, settings: RestorerSettings, vae_scale_factor: int):
+        super().__init__(unet, vae_scale_factor)
         self.trained, _ = _counts(self._outline(settings, self.unet_outline()))
         frozen, _ = _counts(self.unet_outline())
         self.frozen_bytes = (2.0 if settings.mixed_precision == "bf16" else 4.0) * frozen
         if settings.facial.weight != "off":
             judge = PatchDiscriminator(unet.config.in_channels, settings.facial.discriminator_width)
-            self.frozen_bytes += 2 * ADAM_BYTES * sum(parameter.numel() for parameter in judge.parameters())
+            self.frozen_bytes += (
+                2 * ADAM_BYTES * sum(parameter.numel() for parameter in judge.parameters())
+            )
 
     def _outline(self, settings: RestorerSettings, unet: Any) -> Any:
         from diffusers import ControlNetModel
 
-        channels = hint_channels(self.px_per_cell)
+        channels = hint_channels(self.vae_scale_factor)
         with torch.device("meta"):
             controlnet = ControlNetModel.from_unet(
                 unet, conditioning_embedding_out_channels=channels, load_weights_from_unet=False
@@ -91,7 +116,14 @@ class RestorerRehearsal(_OfUNet):
         return controlnet
 
     def __call__(
-        self, settings: Any, micro_batch: int, device: torch.device, dtype: torch.dtype, keep: bool, again: bool, live: Any
+        self,
+        settings: Any,
+        micro_batch: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        keep: bool,
+        again: bool,
+        live: Any,
     ) -> None:
         low = torch.bfloat16 if settings.mixed_precision == "bf16" else torch.float32
         unet = self.unet_outline().requires_grad_(False)
@@ -105,7 +137,10 @@ class RestorerRehearsal(_OfUNet):
 
             def forward() -> torch.Tensor:
                 down, middle = controlnet(**given, controlnet_cond=hint, return_dict=False)
-                residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+                residuals = {
+                    "down_block_additional_residuals": down,
+                    "mid_block_additional_residual": middle,
+                }
                 return unet(**given, **residuals).sample
 
             _rehearse(forward, given["sample"], settings, device, again, live)
@@ -121,7 +156,9 @@ def _filled(outline: Any, device: torch.device, dtype: torch.dtype, keep: bool) 
     """A model of shapes alone with tensors in it; gradients go at once unless they are kept."""
     for module in outline.modules():
         for name, own in module.named_parameters(recurse=False):
-            weights = torch.nn.Parameter(torch.empty(own.shape, dtype=dtype, device=device), requires_grad=own.requires_grad)
+            weights = torch.nn.Parameter(
+                torch.empty(own.shape, dtype=dtype, device=device), requires_grad=own.requires_grad
+            )
             setattr(module, name, weights)
             if own.requires_grad and not keep:
                 weights.register_post_accumulate_grad_hook(_forget)
@@ -135,7 +172,12 @@ def _forget(parameter: torch.Tensor) -> None:
 
 
 def _rehearse(
-    forward: Callable[[], torch.Tensor], target: torch.Tensor, settings: Any, device: torch.device, again: bool, live: Any
+    forward: Callable[[], torch.Tensor],
+    target: torch.Tensor,
+    settings: Any,
+    device: torch.device,
+    again: bool,
+    live: Any,
 ) -> None:
     kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
     kind = kinds.get(settings.mixed_precision)

@@ -15,7 +15,9 @@ def model_digest(model: torch.nn.Module) -> str:
     digest = xxhash.xxh3_128(repr(sorted(_config(model).items())).encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(memoryview(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()))
+        digest.update(
+            memoryview(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        )
     return digest.hexdigest()
 
 
@@ -23,7 +25,11 @@ def _config(model: Any) -> dict[str, Any]:
     """Without what says where it was loaded from and by what, not what it is."""
     config = getattr(model, "config", {})
     values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-    return {name: value for name, value in values.items() if not name.startswith("_") and name not in OF_LOADING}
+    return {
+        name: value
+        for name, value in values.items()
+        if not name.startswith("_") and name not in OF_LOADING
+    }
 
 
 def tokenizer_digest(tokenizer: object) -> str:

@@ -23,25 +23,38 @@ class PixelUnshuffle(ModelMixin, ConfigMixin):
     """
 
     @register_to_config
-    def __init__(self, latent_channels: int = 48, block_out_channels: tuple[int, ...] = (1, 1, 1), scaling_factor: float = 1.0):
+    def __init__(
+        self,
+        latent_channels: int = 48,
+        block_out_channels: tuple[int, ...] = (1, 1, 1),
+        scaling_factor: float = 1.0,
+    ):
         """A VAE halves between its blocks: as many of them tell readers the same cell, here of 4 px."""
         super().__init__()
         self.cell_px = 2 ** (len(block_out_channels) - 1)
-        self.nothing_learnt = torch.nn.Parameter(torch.zeros(1), requires_grad=False)  # devices and dtypes are asked of it
+        self.nothing_learnt = torch.nn.Parameter(
+            torch.zeros(1), requires_grad=False
+        )  # devices and dtypes are asked of it
 
     @classmethod
     def is_in(cls, folder: str) -> bool:
         """Whether it is what a pipeline's folder has for a VAE."""
         config = Path(folder, "vae", "config.json")
-        return config.is_file() and json.loads(config.read_text()).get("_class_name") == cls.__name__
+        return (
+            config.is_file() and json.loads(config.read_text()).get("_class_name") == cls.__name__
+        )
 
     def encode(self, pictures: torch.Tensor) -> AutoencoderKLOutput:
         latents = F.pixel_unshuffle(pictures, self.cell_px)
         return AutoencoderKLOutput(
-            latent_dist=DiagonalGaussianDistribution(torch.cat([latents, torch.full_like(latents, NO_SPREAD)], dim=1))
+            latent_dist=DiagonalGaussianDistribution(
+                torch.cat([latents, torch.full_like(latents, NO_SPREAD)], dim=1)
+            )
         )
 
-    def decode(self, latents: torch.Tensor, return_dict: bool = True) -> DecoderOutput | tuple[torch.Tensor]:
+    def decode(
+        self, latents: torch.Tensor, return_dict: bool = True
+    ) -> DecoderOutput | tuple[torch.Tensor]:
         pictures = F.pixel_shuffle(latents, self.cell_px)
         return DecoderOutput(sample=pictures) if return_dict else (pictures,)
 

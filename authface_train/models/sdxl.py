@@ -17,16 +17,16 @@ TINY = "tiny"
 
 
 @dataclass(frozen=True)
-class Core:
-    """What is left of an SDXL when latents and prompts are cached. px_per_cell: side of a latent cell in pixels."""
+class DiffusionCore:
+    """What is left of an SDXL when latents and prompts are cached. vae_scale_factor: side of a latent cell in pixels."""
 
     unet: Any
     scheduler: Any
     scaling_factor: float
-    px_per_cell: int
+    vae_scale_factor: int
 
 
-def px_per_cell(pipeline: Any) -> int:
+def vae_scale_factor(pipeline: Any) -> int:
     """Side of a latent cell in pixels: 8 for SDXL."""
     return 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
 
@@ -36,13 +36,13 @@ def hint_channels(cell_px: int) -> tuple[int, ...]:
     return (16, 32, 96, 256)[: cell_px.bit_length()]
 
 
-def core_of(pipeline: Any) -> Core:
+def detach_core(pipeline: Any) -> DiffusionCore:
     """The core of a pipeline, which goes without the rest from now on: memory of VAE and text encoders is free again."""
-    core = Core(
+    core = DiffusionCore(
         pipeline.unet,
         pipeline.scheduler,
         float(pipeline.vae.config.scaling_factor),
-        px_per_cell(pipeline),
+        vae_scale_factor(pipeline),
     )
     pipeline.vae = pipeline.text_encoder = pipeline.text_encoder_2 = None
     if torch.cuda.is_available():
@@ -51,14 +51,16 @@ def core_of(pipeline: Any) -> Core:
 
 
 def load_base(base: str, weights_dir: str | None, seed: int) -> Any:
-    """A StableDiffusionXLPipeline in fp32 on the CPU. Raises Missing where the weights cannot be had."""
+    """A StableDiffusionXLPipeline in fp32 on the CPU. Raises MissingResourceError where the weights cannot be had."""
     if base == TINY:
         return tiny_sdxl(seed)
     from diffusers import StableDiffusionXLPipeline
 
     where = hub.locate(base, weights_dir)
     try:
-        return StableDiffusionXLPipeline.from_pretrained(where, dtype=torch.float32, use_safetensors=True)
+        return StableDiffusionXLPipeline.from_pretrained(
+            where, dtype=torch.float32, use_safetensors=True
+        )
     except OSError as error:
         files = "model_index.json and the folders unet, vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2, scheduler"
         raise hub.missing(base, files, weights_dir, error) from error
@@ -95,7 +97,12 @@ def _tiny_vae() -> Any:
 def tiny_sdxl(seed: int) -> Any:
     """The real classes with a few hundred thousand random weights. It has learnt nothing; it makes noise."""
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+    from transformers import (
+        CLIPTextConfig,
+        CLIPTextModel,
+        CLIPTextModelWithProjection,
+        CLIPTokenizer,
+    )
 
     text: dict[str, Any] = {
         "hidden_size": 32,
@@ -114,7 +121,9 @@ def tiny_sdxl(seed: int) -> Any:
             text_encoder=CLIPTextModel(CLIPTextConfig(**text)),
             text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**text)),
             tokenizer=CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77),
-            tokenizer_2=CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77, pad_token="!"),
+            tokenizer_2=CLIPTokenizer(
+                vocab=vocabulary, merges=merges, model_max_length=77, pad_token="!"
+            ),
             unet=UNet2DConditionModel(
                 sample_size=16,
                 block_out_channels=(32, 64),
@@ -130,6 +139,10 @@ def tiny_sdxl(seed: int) -> Any:
                 cross_attention_dim=64,
             ),
             scheduler=EulerDiscreteScheduler(
-                beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, timestep_spacing="leading"
+                beta_start=0.00085,
+                beta_end=0.012,
+                beta_schedule="scaled_linear",
+                steps_offset=1,
+                timestep_spacing="leading",
             ),
         )

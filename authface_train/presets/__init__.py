@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from authface_train.settings import STAGES, PriorSettings, RestorerSettings
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 FOLDER = resources.files("authface_train.presets")
 
@@ -25,7 +25,9 @@ class Card:
 
 def names() -> list[str]:
     """All presets."""
-    return sorted(item.name.removesuffix(".toml") for item in FOLDER.iterdir() if item.name.endswith(".toml"))
+    return sorted(
+        item.name.removesuffix(".toml") for item in FOLDER.iterdir() if item.name.endswith(".toml")
+    )
 
 
 def card_of(name: str) -> Card | None:
@@ -37,21 +39,21 @@ def card_of(name: str) -> Card | None:
 def load_preset(stage: str, name: str, changes: list[str]) -> PriorSettings | RestorerSettings:
     """A preset's settings of one stage with `key=value` changes over them (`facial.weight=off` for nested ones).
 
-    Raises UserMistake for an unknown preset or key, or a value out of range.
+    Raises UserError for an unknown preset or key, or a value out of range.
     """
     if name not in names():
-        raise UserMistake(f"no preset {name!r}: there are {', '.join(names())}")
+        raise UserError(f"no preset {name!r}: there are {', '.join(names())}")
     values = _stage(name, stage)
     for change in changes:
         key, equals, value = change.partition("=")
         if not equals:
-            raise UserMistake(f"--set takes key=value, not {change!r}")
+            raise UserError(f"--set takes key=value, not {change!r}")
         *path, last = key.strip().split(".")
         section = values
         for part in path:
             section = section.setdefault(part, {})
             if not isinstance(section, dict):
-                raise UserMistake(f"--set {change}: {part} has no settings of its own")
+                raise UserError(f"--set {change}: {part} has no settings of its own")
         section[last] = _toml_value(value.strip())
     try:
         return STAGES[stage].model_validate(values)
@@ -59,7 +61,9 @@ def load_preset(stage: str, name: str, changes: list[str]) -> PriorSettings | Re
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         given = f" (it is {first['input']!r})" if where else ""
-        raise UserMistake(f"setting {where}: {first['msg'].lower()}{given}".replace("setting : ", "")) from error
+        raise UserError(
+            f"setting {where}: {first['msg'].lower()}{given}".replace("setting : ", "")
+        ) from error
 
 
 def _table(name: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from authface_train.evaluation.intervals import bootstrap
 from authface_train.reproduce.rows import ABLATIONS, METRICS, REGRESSION, Ablation
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,13 @@ def read(folder: Path) -> pd.DataFrame:
     for path in sorted(folder.glob("*.json")):
         record: dict[str, Any] = json.loads(path.read_text())
         if record["split"] == "test":
-            frames.append(pd.DataFrame(record["images"]).assign(row=record["row"], seed=record["seed"]))
+            frames.append(
+                pd.DataFrame(record["images"]).assign(row=record["row"], seed=record["seed"])
+            )
     if not frames:
-        raise UserMistake(f"no results in {folder}: `authface reproduce table2 --scale small` makes them")
+        raise UserError(
+            f"no results in {folder}: `authface reproduce table2 --scale small` makes them"
+        )
     return pd.concat(frames, ignore_index=True)
 
 
@@ -66,7 +70,11 @@ def difference(images: pd.DataFrame, one: str, other: str, metric: str) -> Diffe
     gain = pairs[metric] - pairs[f"{metric}_other"]
     by_person = gain.groupby(pairs["person"]).mean()
     low, high = bootstrap(by_person.to_numpy())
-    seeds = tuple(float(value) for value in gain.groupby(pairs["seed"]).mean()) if "seed" in pairs else ()
+    seeds = (
+        tuple(float(value) for value in gain.groupby(pairs["seed"]).mean())
+        if "seed" in pairs
+        else ()
+    )
     return Difference(metric, float(by_person.mean()), low, high, seeds, len(by_person))
 
 
@@ -93,13 +101,22 @@ def report(folder: Path, which: str = "table2") -> str:
 def _about(folder: Path, images: pd.DataFrame) -> str:
     records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     record = next(one for one in records if one["split"] == "test")
-    machines, scale, gate = sorted({one["machine"] for one in records}), record["scale"], record["gate"]
+    machines, scale, gate = (
+        sorted({one["machine"] for one in records}),
+        record["scale"],
+        record["gate"],
+    )
     kind = (
-        "latents of pixels side by side (lossless; not a VAE)" if record["latent"] == "unshuffle" else "a small AutoencoderKL"
+        "latents of pixels side by side (lossless; not a VAE)"
+        if record["latent"] == "unshuffle"
+        else "a small AutoencoderKL"
     )
     reconstructed = gate["reconstruction_db"]
     told = "without loss" if reconstructed == float("inf") else f"to {reconstructed:.1f} dB"
-    people, pictures = images["person"].nunique(), images.groupby(["file", "person", "drawn"]).ngroups
+    people, pictures = (
+        images["person"].nunique(),
+        images.groupby(["file", "person", "drawn"]).ngroups,
+    )
     return (
         f"{pictures} degraded faces ({scale['degradation']}, {scale['drawn_per_face']} draws each) of {people} people who are "
         f"not in the training set, 64 px; {kind}, faces reconstructed {told}, degraded {gate['degraded_db']:.1f} dB; "
@@ -108,9 +125,15 @@ def _about(folder: Path, images: pd.DataFrame) -> str:
 
 
 def _table(table: pd.DataFrame, names: Sequence[str], of: Ablation) -> str:
-    lines = ["| row | what | seeds | " + " | ".join(heading for heading, _ in METRICS.values()) + " |"]
+    lines = [
+        "| row | what | seeds | " + " | ".join(heading for heading, _ in METRICS.values()) + " |"
+    ]
     lines.append("|" + "---|" * (3 + len(METRICS)))
-    words = {"LQ": "degraded", "VAE(LQ)": "degraded, through the VAE", REGRESSION: "plain regression U-Net"}
+    words = {
+        "LQ": "degraded",
+        "VAE(LQ)": "degraded, through the VAE",
+        REGRESSION: "plain regression U-Net",
+    }
     for name in names:
         what = of.rows[name].words if name in of.rows else words[name]
         values = " | ".join(f"{table.loc[name, metric]:.3f}" for metric in METRICS)
@@ -119,19 +142,29 @@ def _table(table: pd.DataFrame, names: Sequence[str], of: Ablation) -> str:
 
 
 def _differences(images: pd.DataFrame, names: Sequence[str], of: Ablation) -> str:
-    lines = ["| difference | metric | mean | 95 % over people | each seed | said |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| difference | metric | mean | 95 % over people | each seed | said |",
+        "|---|---|---|---|---|---|",
+    ]
     for one, other in of.compared:
         if one in names and other in names:
             for metric in METRICS:
                 if (found := difference(images, one, other, metric)) is None:
                     continue
-                said = {True: "better", False: "worse", None: "no difference resolved"}[found.better]
-                lines.append(f"| {one} - {other} | {METRICS[metric][0]} | {_numbers(found)} | {said} |")
+                said = {True: "better", False: "worse", None: "no difference resolved"}[
+                    found.better
+                ]
+                lines.append(
+                    f"| {one} - {other} | {METRICS[metric][0]} | {_numbers(found)} | {said} |"
+                )
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def _beats(images: pd.DataFrame, names: Sequence[str], of: Ablation) -> str:
-    lines = ["| restored beats LQ | metric | mean | 95 % over people | each seed | said |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| restored beats LQ | metric | mean | 95 % over people | each seed | said |",
+        "|---|---|---|---|---|---|",
+    ]
     for one in (REGRESSION, *of.rows):
         if one in names and "LQ" in names:
             for metric in METRICS:
@@ -157,5 +190,9 @@ def _tuning(folder: Path) -> str:
     for path in sorted(folder.glob("tuning-*.json")):
         record = json.loads(path.read_text())
         values = pd.DataFrame(record["images"])[list(METRICS)].mean()
-        lines.append(f"| {record['row'].removeprefix('tuning-')} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
+        lines.append(
+            f"| {record['row'].removeprefix('tuning-')} | "
+            + " | ".join(f"{value:.3f}" for value in values)
+            + " |"
+        )
     return "\n".join(lines) if len(lines) > 2 else ""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from authface_train.evaluation.metrics import Measures
+from authface_train.evaluation.metrics import ImageMetrics
 
 
 class PictureScores:
     """PSNR and SSIM, MS-SSIM and VSI by pyiqa; of the regions PSNR and detail; and the distance of 128-d descriptors."""
 
     def __init__(self) -> None:
-        self._measures = Measures(["psnr", "ssim", "ms_ssim", "vsi", "identity"], None, "cpu")
+        self._measures = ImageMetrics(["psnr", "ssim", "ms_ssim", "vsi", "identity"], None, "cpu")
 
-    def of(self, made: np.ndarray, clean: np.ndarray, boxes_px: np.ndarray) -> dict[str, float | None]:
+    def of(
+        self, made: np.ndarray, clean: np.ndarray, boxes_px: np.ndarray
+    ) -> dict[str, float | None]:
         """Value by name. made, clean: (H, W, 3) uint8; boxes_px: (n, 4) edges of eyes and mouth, n may be 0.
 
         detail_error: |log2| of the mean gradient of luma under the boxes over that of the clean face: 0 is as much detail, 1 is
@@ -27,7 +29,9 @@ class PictureScores:
         if inside.any():
             error = np.square(made[inside].astype(float) - clean[inside]).mean()
             values["psnr_regions"] = float(10 * np.log10(255**2 / max(error, 1e-9)))
-            values["detail_error"] = float(abs(np.log2(_detail(made, inside) / _detail(clean, inside))))
+            values["detail_error"] = float(
+                abs(np.log2(_detail(made, inside) / _detail(clean, inside)))
+            )
         return values
 
 

@@ -47,7 +47,11 @@ class Given:
 
     @property
     def root(self) -> Path:
-        return self.output / "paper" / (self.preset if self.steps is None else f"{self.preset}-{self.steps}-steps")
+        return (
+            self.output
+            / "paper"
+            / (self.preset if self.steps is None else f"{self.preset}-{self.steps}-steps")
+        )
 
     @property
     def tested(self) -> Path:
@@ -87,9 +91,22 @@ def steps(which: Which, given: Given) -> list[Step]:
     if which in ("table1", "table2", "table4"):
         made.append(_evaluate(given, which, rows))
     if which == "table5":
-        words = ["study", "create", "--a", f"time-aware={_results(given, 'd')}", "--b", f"none={_results(given, 'b')}"]
+        words = [
+            "study",
+            "create",
+            "--a",
+            f"time-aware={_results(given, 'd')}",
+            "--b",
+            f"none={_results(given, 'b')}",
+        ]
         folder = given.tested / "table5"
-        made.append(_step(given, [*words, "--degraded", given.degraded, "--count", STUDIED, "--output", folder], folder))
+        made.append(
+            _step(
+                given,
+                [*words, "--degraded", given.degraded, "--count", STUDIED, "--output", folder],
+                folder,
+            )
+        )
     return made
 
 
@@ -98,23 +115,69 @@ def _table3(given: Given, tags: str) -> list[Step]:
     prior = [] if tags == "none" else [_prior(given, tags)]
     model = given.base if tags == "none" else _model(given, f"prior-{tags}")
     count = DRAWN if given.steps is None else 2
-    drawing = ["reproduce", "draw", "--model", model, "--count", count, "--output", folder, "-w", given.workspace]
+    drawing = [
+        "reproduce",
+        "draw",
+        "--model",
+        model,
+        "--count",
+        count,
+        "--output",
+        folder,
+        "-w",
+        given.workspace,
+    ]
     scores = given.tested / "table3" / tags
-    fid = ["evaluate", "--restored", f"{tags}={folder}", "--fid-reference", given.degraded, "--metrics", "fid,niqe"]
-    scoring = _step(given, [*fid, "--allow-missing", "-w", given.workspace, "--output", scores], scores)
+    fid = [
+        "evaluate",
+        "--restored",
+        f"{tags}={folder}",
+        "--fid-reference",
+        given.degraded,
+        "--metrics",
+        "fid,niqe",
+    ]
+    scoring = _step(
+        given, [*fid, "--allow-missing", "-w", given.workspace, "--output", scores], scores
+    )
     return [*prior, _step(given, drawing, folder), scoring]
 
 
 def _prior(given: Given, tags: str) -> Step:
     folder = _model(given, f"prior-{tags}")
-    return _step(given, [*_training("train-prior", given), "--base", given.base, "--tags", tags, "--output", folder], folder)
+    return _step(
+        given,
+        [
+            *_training("train-prior", given),
+            "--base",
+            given.base,
+            "--tags",
+            tags,
+            "--output",
+            folder,
+        ],
+        folder,
+    )
 
 
 def _restorer(given: Given, row: Row) -> Step:
     folder = _model(given, f"restorer-{row.name}")
-    on = ["--base", given.base] if row.base == "generic" else ["--prior", _model(given, "prior-both")]
-    of_row = ["--facial-weight", row.weight, "--set", f"facial.m={row.m}", "--set", f"facial.s={row.s}"]
-    return _step(given, [*_training("train-restore", given), *on, *of_row, "--output", folder], folder)
+    on = (
+        ["--base", given.base]
+        if row.base == "generic"
+        else ["--prior", _model(given, "prior-both")]
+    )
+    of_row = [
+        "--facial-weight",
+        row.weight,
+        "--set",
+        f"facial.m={row.m}",
+        "--set",
+        f"facial.s={row.s}",
+    ]
+    return _step(
+        given, [*_training("train-restore", given), *on, *of_row, "--output", folder], folder
+    )
 
 
 def _training(command: str, given: Given) -> list[object]:
@@ -126,17 +189,36 @@ def _training(command: str, given: Given) -> list[object]:
 
 def _restore(given: Given, name: str) -> Step:
     folder = _results(given, name)
-    words = ["restore", "--model", _model(given, f"restorer-{name}"), "--input", given.degraded, "--output", folder]
+    words = [
+        "restore",
+        "--model",
+        _model(given, f"restorer-{name}"),
+        "--input",
+        given.degraded,
+        "--output",
+        folder,
+    ]
     few = ["--steps", 2] if given.steps is not None else []
     return _step(given, [*words, *few, "-w", given.workspace], folder)
 
 
 def _evaluate(given: Given, which: str, rows: Iterable[str]) -> Step:
     folder = given.tested / which
-    words: list[object] = ["evaluate", "--degraded", given.degraded, "--allow-missing", "-w", given.workspace]
+    words: list[object] = [
+        "evaluate",
+        "--degraded",
+        given.degraded,
+        "--allow-missing",
+        "-w",
+        given.workspace,
+    ]
     for name in rows:
         words += ["--restored", f"row {name}={_results(given, name)}"]
-    for option, value in (("--reference", given.clean), ("--fid-reference", given.fid), ("--set", given.test_set)):
+    for option, value in (
+        ("--reference", given.clean),
+        ("--fid-reference", given.fid),
+        ("--set", given.test_set),
+    ):
         if value is not None:
             words += [option, value]
     return _step(given, [*words, "--output", folder], folder)
@@ -159,7 +241,10 @@ def show(plan: list[Step], given: Given, as_json: bool) -> bool:
     """Print the commands with what each training run takes, from its dry run. Returns whether all fit here."""
     found = [_dry_run(step, given) if step.trains and not step.done else None for step in plan]
     if as_json:
-        told = [{"command": step.words, "done": step.done, "plan": of} for step, of in zip(plan, found, strict=True)]
+        told = [
+            {"command": step.words, "done": step.done, "plan": of}
+            for step, of in zip(plan, found, strict=True)
+        ]
         print_json(told)
         return all(of["fits"] for of in found if of)
     table = Table("command", "hours", "GB a card", "disk GB", "fits")
@@ -171,20 +256,31 @@ def show(plan: list[Step], given: Given, as_json: bool) -> bool:
             row = [hours, memory, f"{of['disk_gb']:.1f}", "yes" if of["fits"] else "no"]
         table.add_row(_short(step), *row)
     console.print(table)
-    all_hours, all_disk = (sum(of[name] or 0 for of in found if of) for name in ("hours", "disk_gb"))
-    console.print(f"Training: {all_hours:.1f} hours and {all_disk:.1f} GB in all; restoring and scoring come on top")
+    all_hours, all_disk = (
+        sum(of[name] or 0 for of in found if of) for name in ("hours", "disk_gb")
+    )
+    console.print(
+        f"Training: {all_hours:.1f} hours and {all_disk:.1f} GB in all; restoring and scoring come on top"
+    )
     return all(of["fits"] for of in found if of)
 
 
 def _dry_run(step: Step, given: Given) -> dict[str, Any]:
     """A restorer's prior may not be there yet: SDXL's own U-Net, which is as large, stands for it."""
     words = list(step.words)
-    if "--prior" in words and not Path(words[words.index("--prior") + 1], "model_index.json").exists():
+    if (
+        "--prior" in words
+        and not Path(words[words.index("--prior") + 1], "model_index.json").exists()
+    ):
         place = words.index("--prior")
         words[place : place + 2] = ["--base", given.base]
-    done = subprocess.run([*launcher(given), *words, "--dry-run", "--json"], stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [*launcher(given), *words, "--dry-run", "--json"], stdout=subprocess.PIPE, text=True
+    )
     if done.returncode not in (0, 4):
-        failure = AuthfaceError(f"the dry run of `authface {_short(step)}` ended with code {done.returncode}: see above")
+        failure = AuthfaceError(
+            f"the dry run of `authface {_short(step)}` ended with code {done.returncode}: see above"
+        )
         failure.exit_code = done.returncode
         raise failure
     return json.loads(done.stdout)
@@ -195,7 +291,15 @@ def launcher(given: Given) -> list[str]:
     card = card_of(given.preset)
     if card is None or card.count == 1:
         return [sys.executable, "-P", "-m", "cli"]
-    return [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(card.count), "-m", "cli"]
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        str(card.count),
+        "-m",
+        "cli",
+    ]
 
 
 def _short(step: Step) -> str:
@@ -210,7 +314,7 @@ def run(plan: list[Step], given: Given) -> None:
             continue
         if step.trains:
             resume = ["--resume"] if (step.makes / "run.json").is_file() else []
-            run_command(*step.words, *resume, start=launcher(given))
+            run_command(*step.words, *resume, launcher=launcher(given))
         else:
             run_command(*step.words)
         step.mark.parent.mkdir(parents=True, exist_ok=True)

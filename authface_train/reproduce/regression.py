@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 
-from authface_train.data.pairs import Pairs
+from authface_train.data.pairs import DegradedPairs
 from authface_train.data.prompts import Embedding, time_ids
-from authface_train.data.sample_keys import Draw
+from authface_train.data.sample_keys import SampleKey
 from authface_train.settings import RestorerSettings
 from authface_train.stages.prior import trained_part
-from authface_train.training.loop import BANDS, Losses, Sample
-from authface_train.training.metrics_logger import Watch
-from authface_train.training.noise import NoiseDraws
-from authface_train.training.sharding import clip
+from authface_train.training.loop import TIMESTEP_BINS, Losses, Sample
+from authface_train.training.metrics_logger import MetricsLogger
+from authface_train.training.noise import NoiseSampler
+from authface_train.training.sharding import clip_gradients
 from manifests.workspace import Workspace
 
 
@@ -34,21 +34,30 @@ class RegressionTrainer:
         cell_px: int,
         workspace: Workspace,
         view: pd.DataFrame,
-        draws: NoiseDraws,
+        draws: NoiseSampler,
         null_prompt: Embedding,
         accelerator: Accelerator,
     ):
-        self.settings, self.cell_px, self.draws, self.accelerator = settings, cell_px, draws, accelerator
+        self.settings, self.cell_px, self.draws, self.accelerator = (
+            settings,
+            cell_px,
+            draws,
+            accelerator,
+        )
         self.faces, self.null_prompt = len(view), null_prompt
-        self.pairs = Pairs(workspace, view, settings.resolution_px, settings.degradation, settings.seed)
-        self.parts = {"unet": trained_part(unet.train().requires_grad_(True), settings, accelerator)}
+        self.pairs = DegradedPairs(
+            workspace, view, settings.resolution_px, settings.degradation, settings.seed
+        )
+        self.parts = {
+            "unet": trained_part(unet.train().requires_grad_(True), settings, accelerator)
+        }
 
-    def sample(self, draw: Draw) -> Sample:
+    def sample(self, draw: SampleKey) -> Sample:
         _, flip = self.draws.draw(draw)
         clean = torch.from_numpy(self.pairs.clean(draw, flip).copy()).permute(2, 0, 1).float() / 255
         return {"degraded": self.pairs.pair(draw, flip).degraded, "clean": clean}
 
-    def step(self, step: int, draws: list[Draw], micros: Iterator[Sample]) -> Losses:
+    def step(self, step: int, draws: list[SampleKey], micros: Iterator[Sample]) -> Losses:
         part, share = self.parts["unet"], self.settings.batch // self.accelerator.num_processes
         total = torch.zeros((), device=self.accelerator.device)
         for batch in micros:
@@ -56,18 +65,23 @@ class RegressionTrainer:
             loss = F.mse_loss(made, batch["clean"]) * len(made) / share
             self.accelerator.backward(loss)
             total += loss.detach()
-        norm = clip(self.accelerator, part.module, self.settings.clip_norm)
+        norm = clip_gradients(self.accelerator, part.module, self.settings.clip_norm)
         part.optimiser.step()
         part.optimiser.zero_grad(set_to_none=True)
         if part.ema is not None:
             part.ema.update()
-        return Losses({"loss": total, "gradient_norm": norm}, torch.zeros(2, BANDS, device=total.device))
+        return Losses(
+            {"loss": total, "gradient_norm": norm},
+            torch.zeros(2, TIMESTEP_BINS, device=total.device),
+        )
 
-    def look(self, step: int, watch: Watch | None) -> None:
+    def look(self, step: int, watch: MetricsLogger | None) -> None:
         return None
 
 
-def restored(unet: Any, degraded: torch.Tensor, cell_px: int, null_prompt: Embedding) -> torch.Tensor:
+def restored(
+    unet: Any, degraded: torch.Tensor, cell_px: int, null_prompt: Embedding
+) -> torch.Tensor:
     """(b, 3, h, w) in about [0, 1] of degraded ones: themselves, and what the U-Net adds."""
     count = len(degraded)
     added = {
@@ -76,12 +90,16 @@ def restored(unet: Any, degraded: torch.Tensor, cell_px: int, null_prompt: Embed
     }
     cells = F.pixel_unshuffle(2 * degraded - 1, cell_px)
     still = torch.zeros(count, dtype=torch.long)
-    change = unet(cells, still, null_prompt.embeds[None].expand(count, -1, -1), added_cond_kwargs=added).sample
+    change = unet(
+        cells, still, null_prompt.embeds[None].expand(count, -1, -1), added_cond_kwargs=added
+    ).sample
     return degraded + F.pixel_shuffle(change, cell_px)
 
 
 @torch.no_grad()
-def restore(unet: Any, pictures: list[np.ndarray], cell_px: int, null_prompt: Embedding) -> list[np.ndarray]:
+def restore(
+    unet: Any, pictures: list[np.ndarray], cell_px: int, null_prompt: Embedding
+) -> list[np.ndarray]:
     """Pictures (H, W, 3) uint8, a few at a time."""
     made = []
     for picture in pictures:

@@ -72,7 +72,17 @@ def prepare(folder: Path, photographs: list[Path]) -> Faces:
                     shutil.copy(file, photos / file.name)
         run_command("init", root, "--preset", "embedded")
         (root / "authface.toml").write_text(SETTINGS)
-        collect = ["collect", "-w", root, "--source", "folder", "--path", photos, "--licence-basis", BASIS]
+        collect = [
+            "collect",
+            "-w",
+            root,
+            "--source",
+            "folder",
+            "--path",
+            photos,
+            "--licence-basis",
+            BASIS,
+        ]
         run_command(*collect)
         run_command("filter", "-w", root)
         rows = _rows(root)
@@ -82,7 +92,9 @@ def prepare(folder: Path, photographs: list[Path]) -> Faces:
             said = json.loads(sidecar.read_text()) if sidecar.is_file() else {}
             sidecar.write_text(json.dumps({**said, "person": group}))
         pins = "\n".join(f'"{group}" = "{where}"' for group, where in pinned.items())
-        (root / "authface.toml").write_text(f"{SETTINGS}\n[splits]\nval = 0.0\n\n[splits.people]\n{pins}\n")
+        (root / "authface.toml").write_text(
+            f"{SETTINGS}\n[splits]\nval = 0.0\n\n[splits.people]\n{pins}\n"
+        )
         run_command(*collect, "--yes")
         run_command("caption", "-w", root)
         rows["split"] = rows["group"].map(pinned)
@@ -97,7 +109,11 @@ def _rows(root: Path) -> pd.DataFrame:
     """Kept faces with their photograph's file, who they show, the group of the photograph, and the split it is known for."""
     workspace = Workspace(root)
     rows = kept_faces(workspace)
-    names = Store(workspace, PHOTOS).read_pandas(["photo_id", "description"]).set_index("photo_id")["description"]
+    names = (
+        Store(workspace, PHOTOS)
+        .read_pandas(["photo_id", "description"])
+        .set_index("photo_id")["description"]
+    )
     rows["file"] = names.reindex(rows["photo_id"]).to_numpy()
     rows["left_px"] = [box[0] for box in rows["box_px"]]
     rows = rows.sort_values(["file", "left_px"]).reset_index(drop=True)
@@ -105,7 +121,10 @@ def _rows(root: Path) -> pd.DataFrame:
     rows = rows.merge(pd.read_csv(SPLIT), on=["file", "place"], how="left", validate="one_to_one")
     describe = Descriptor()
     describe.setup(None)
-    descriptors = [describe.describe(np.asarray(Image.open(root / path).convert("RGB"))) for path in rows["crop_path"]]
+    descriptors = [
+        describe.describe(np.asarray(Image.open(root / path).convert("RGB")))
+        for path in rows["crop_path"]
+    ]
     known = rows["person"].notna()
 
     def same(one: int, other: int) -> bool:
@@ -117,7 +136,10 @@ def _rows(root: Path) -> pd.DataFrame:
     pairs = [(one, other) for one in range(len(rows)) for other in range(one)]
     near = [pair for pair in pairs if same(*pair)]
     beside = [(one, other) for one, other in pairs if rows["file"][one] == rows["file"][other]]
-    labels = [str(rows["person"][place]) if known[place] else f"{rows['file'][place]}-{place}" for place in rows.index]
+    labels = [
+        str(rows["person"][place]) if known[place] else f"{rows['file'][place]}-{place}"
+        for place in rows.index
+    ]
     rows["person"] = [labels[place] for place in _joined(len(rows), near)]
     rows["group"] = [str(rows["file"][place]) for place in _joined(len(rows), [*near, *beside])]
     return rows
@@ -138,7 +160,9 @@ def _pin(rows: pd.DataFrame) -> dict[str, str]:
     for group, own in rows.groupby("group"):
         named = set(own["split"].dropna())
         # A user's photograph may join groups that stood apart: then all are kept from where they could teach.
-        sides[str(group)] = next((side for side in ("test", "val", "train") if side in named), None) or _by_hash(str(group))
+        sides[str(group)] = next(
+            (side for side in ("test", "val", "train") if side in named), None
+        ) or _by_hash(str(group))
     return sides
 
 

@@ -15,15 +15,15 @@ from PIL import Image
 from rich.progress import Progress, TimeRemainingColumn
 
 from authface_train.data.crops import load_crop
-from authface_train.data.pairs import Pairs
-from authface_train.data.sample_keys import Draw
+from authface_train.data.pairs import DegradedPairs
+from authface_train.data.sample_keys import SampleKey
 from authface_train.reproduce.small_data import PICTURES, Faces
 from authface_train.reproduce.small_settings import CELL_PX, SIZE_PX
 from manifests.schema import PHOTOS
 from manifests.settings import preset_text
 from manifests.store import Store
 from manifests.support.console import console
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.workspace import Workspace
 
 GATE_DB = 6.0
@@ -36,14 +36,20 @@ def generic_pictures() -> list[np.ndarray]:
     found = []
     for package, folder in (("skimage", "data"), ("sklearn", "datasets/images")):
         spec = importlib.util.find_spec(package)
-        files = sorted((Path(str(spec.origin)).parent / folder).iterdir()) if spec and spec.origin else []
+        files = (
+            sorted((Path(str(spec.origin)).parent / folder).iterdir())
+            if spec and spec.origin
+            else []
+        )
         for file in files:
             if file.suffix in PICTURES and file.stem not in NOT_GENERIC:
                 picture = _small(file)
                 if min(picture.shape[:2]) >= SIZE_PX:
                     found.append(picture)
     if not found:
-        raise UserMistake("the generic prior learns from scikit-image's photographs: pip install 'authface[data]'")
+        raise UserError(
+            "the generic prior learns from scikit-image's photographs: pip install 'authface[data]'"
+        )
     return found
 
 
@@ -57,7 +63,11 @@ def _small(file: Path) -> np.ndarray:
 def photographs(faces: Faces, split: str) -> list[np.ndarray]:
     """The whole photographs of a split, and its crops."""
     rows, root = faces.of(split), Path(faces.workspace.root)
-    paths = Store(faces.workspace, PHOTOS).read_pandas(["photo_id", "path"]).set_index("photo_id")["path"]
+    paths = (
+        Store(faces.workspace, PHOTOS)
+        .read_pandas(["photo_id", "path"])
+        .set_index("photo_id")["path"]
+    )
     crops = [load_crop(faces.workspace, path, 256) for path in rows["crop_path"]]
     return [_small(root / str(paths[photo])) for photo in rows["photo_id"].unique()] + crops
 
@@ -81,7 +91,9 @@ def psnr(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return 10 * torch.log10(4 / (one.clamp(-1, 1) - other).square().mean((1, 2, 3)))
 
 
-def train_vae(pictures: list[np.ndarray], channels: int, steps: int, learning_rate: float = 2e-3) -> Any:
+def train_vae(
+    pictures: list[np.ndarray], channels: int, steps: int, learning_rate: float = 2e-3
+) -> Any:
     """An AutoencoderKL of CELL_PX pixels a cell, on pieces of pictures."""
     from diffusers import AutoencoderKL
 
@@ -100,7 +112,9 @@ def train_vae(pictures: list[np.ndarray], channels: int, steps: int, learning_ra
                 rate = learning_rate * min(1, (step + 1) / 100) * (1 - 0.97 * step / steps)
                 for group in optimiser.param_groups:
                     group["lr"] = rate
-                batch = as_tensor([piece(pictures[rng.integers(len(pictures))], rng) for _ in range(8)])
+                batch = as_tensor(
+                    [piece(pictures[rng.integers(len(pictures))], rng) for _ in range(8)]
+                )
                 posterior = vae.encode(batch).latent_dist
                 made = vae.decode(posterior.sample()).sample
                 loss = F.mse_loss(made, batch) + 1e-6 * posterior.kl().mean() / channels
@@ -117,17 +131,19 @@ def train_vae(pictures: list[np.ndarray], channels: int, steps: int, learning_ra
 
 @torch.no_grad()
 def gate(vae: Any, faces: Faces, degradation: str) -> dict[str, float]:
-    """dB of held-out faces through the VAE, and of their degraded selves. Raises UserMistake where the VAE is too poor.
+    """dB of held-out faces through the VAE, and of their degraded selves. Raises UserError where the VAE is too poor.
 
     What it loses cannot be restored: it must stand at least GATE_DB above what is to be restored.
     """
     held_out = pd.concat([faces.of("val"), faces.of("test")], ignore_index=True)
-    pairs = Pairs(faces.workspace, held_out, SIZE_PX, degradation, seed=0)
-    clean = as_tensor([pairs.clean(Draw(0, index), False) for index in range(len(held_out))])
-    draws = [Draw(epoch, index) for epoch in range(4) for index in range(len(held_out))]
+    pairs = DegradedPairs(faces.workspace, held_out, SIZE_PX, degradation, seed=0)
+    clean = as_tensor([pairs.clean(SampleKey(0, index), False) for index in range(len(held_out))])
+    draws = [SampleKey(epoch, index) for epoch in range(4) for index in range(len(held_out))]
     degraded = torch.stack([pairs.pair(draw, False).degraded for draw in draws]) * 2 - 1
     found = {
-        "reconstruction_db": float(psnr(vae.decode(vae.encode(clean).latent_dist.mean).sample, clean).mean()),
+        "reconstruction_db": float(
+            psnr(vae.decode(vae.encode(clean).latent_dist.mean).sample, clean).mean()
+        ),
         "degraded_db": float(psnr(degraded, clean.repeat(4, 1, 1, 1)).mean()),
     }
     console.print(
@@ -135,7 +151,7 @@ def gate(vae: Any, faces: Faces, degradation: str) -> dict[str, float]:
         f"{found['degraded_db']:.1f} dB"
     )
     if found["reconstruction_db"] < found["degraded_db"] + GATE_DB:
-        raise UserMistake(
+        raise UserError(
             f"the VAE reaches {found['reconstruction_db']:.1f} dB on held-out faces, less than {GATE_DB:.0f} above the "
             f"degraded ones' {found['degraded_db']:.1f}: nothing could be told by it; give more --photos"
         )
@@ -187,7 +203,11 @@ GENERIC_PIECES = 800
 
 def generic_view(folder: Path) -> tuple[Workspace, pd.DataFrame]:
     """A workspace of GENERIC_PIECES pieces of generic pictures, and rows of them as a trainer reads them."""
-    workspace = Workspace(folder) if (folder / "authface.toml").is_file() else Workspace.create(folder, preset_text("embedded"))
+    workspace = (
+        Workspace(folder)
+        if (folder / "authface.toml").is_file()
+        else Workspace.create(folder, preset_text("embedded"))
+    )
     pictures, rng, rows = generic_pictures(), np.random.default_rng(1), []
     for number in range(GENERIC_PIECES):
         path = workspace.local(f"faces/piece-{number:04d}.png")
@@ -204,14 +224,16 @@ def generic_view(folder: Path) -> tuple[Workspace, pd.DataFrame]:
     return workspace, pd.DataFrame(rows)
 
 
-def train_generic(view: pd.DataFrame, workspace: Workspace, base: Path, folder: Path, changes: list[str]) -> None:
+def train_generic(
+    view: pd.DataFrame, workspace: Workspace, base: Path, folder: Path, changes: list[str]
+) -> None:
     """What SDXL is in the paper: a prior of the world at large, by Stage I's own trainer on generic pieces."""
     from authface_train.data.latents import cached_latents
     from authface_train.data.prompts import cached_prompts
-    from authface_train.models.sdxl import core_of, load_base
+    from authface_train.models.sdxl import detach_core, load_base
     from authface_train.presets import load_preset
     from authface_train.runs import saving
-    from authface_train.runs.run_folder import Run
+    from authface_train.runs.run_folder import RunFolder
     from authface_train.settings import PriorSettings
     from authface_train.stages.prior import PriorTrainer
     from authface_train.training import loop
@@ -221,12 +243,14 @@ def train_generic(view: pd.DataFrame, workspace: Workspace, base: Path, folder: 
     assert isinstance(asked, PriorSettings)
     accelerator, settings = start.processes(asked)
     pipeline = load_base(str(base), None, 0)
-    run = Run(folder, "prior")
+    run = RunFolder(folder, "prior")
     resume = run.record() is not None
     start.begin(run, accelerator, settings, view, resume, str(base), pipeline.unet, 0.0)
     latents = cached_latents(workspace, pipeline.vae, view, SIZE_PX, accelerator, lambda *_: None)
     null = cached_prompts(workspace, pipeline, [""], accelerator, lambda *_: None)[0]
-    trainer = PriorTrainer(settings, core_of(pipeline), view, latents, [null] * len(view), null, accelerator)
+    trainer = PriorTrainer(
+        settings, detach_core(pipeline), view, latents, [null] * len(view), null, accelerator
+    )
     loop.train(trainer, settings, run, accelerator)
     state = saving.final_state(trainer.parts["unet"], accelerator)
     saving.save_prior(run, settings, state, lambda: load_base(str(base), None, 0), str(base))

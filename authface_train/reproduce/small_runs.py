@@ -15,8 +15,8 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from authface_train.data.pairs import Pairs
-from authface_train.data.sample_keys import Draw
+from authface_train.data.pairs import DegradedPairs
+from authface_train.data.sample_keys import SampleKey
 from authface_train.models.pixel_unshuffle import PixelUnshuffle
 from authface_train.reproduce import regression, small_models
 from authface_train.reproduce.image_scores import PictureScores
@@ -36,7 +36,7 @@ from authface_train.reproduce.small_settings import (
     training,
 )
 from manifests.support.console import console, run_command
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 
 class Experiment:
@@ -53,11 +53,13 @@ class Experiment:
         os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) - 1, 1)))
 
     def _be_of_one_kind(self) -> None:
-        """Raises UserMistake where the folder holds an experiment of another latent or scale: their results do not mix."""
+        """Raises UserError where the folder holds an experiment of another latent or scale: their results do not mix."""
         kind = json.dumps({"latent": self.latent, **vars(self.scale)}, indent=1)
         file = self.folder / "experiment.json"
         if file.is_file() and file.read_text() != kind:
-            raise UserMistake(f"{self.folder} holds an experiment of other latents or steps: name another --output")
+            raise UserError(
+                f"{self.folder} holds an experiment of other latents or steps: name another --output"
+            )
         file.write_text(kind)
 
     def models(self) -> None:
@@ -75,20 +77,28 @@ class Experiment:
 
     def _make_base(self, folder: Path) -> None:
         if self.latent == "vae":
-            pictures = small_models.generic_pictures() + small_models.photographs(self.faces, "train")
+            pictures = small_models.generic_pictures() + small_models.photographs(
+                self.faces, "train"
+            )
             vae = small_models.train_vae(pictures, channels=16, steps=self.scale.vae)
         else:
-            crops = small_models.as_tensor(small_models.photographs(self.faces, "train")[-len(self.faces.of("train")) :])
+            crops = small_models.as_tensor(
+                small_models.photographs(self.faces, "train")[-len(self.faces.of("train")) :]
+            )
             vae = PixelUnshuffle(scaling_factor=1 / float(crops.std()))
         gate = small_models.gate(vae, self.faces, self.scale.degradation)
         small_models.make_base(folder, vae)
         (folder / "gate.json").write_text(json.dumps(gate))
 
-    def train(self, command: str, folder: Path, on: str, base: Path, settings: dict[str, Any]) -> None:
+    def train(
+        self, command: str, folder: Path, on: str, base: Path, settings: dict[str, Any]
+    ) -> None:
         words = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
         resume = ["--resume"] if (folder / "run.json").is_file() else []
         root = self.faces.workspace.root
-        run_command(command, "-w", root, "--preset", "tiny", on, base, "--output", folder, *words, *resume)
+        run_command(
+            command, "-w", root, "--preset", "tiny", on, base, "--output", folder, *words, *resume
+        )
 
     def restorer(self, row: Row, seed: int, steps: int, lambda_times: float, folder: Path) -> None:
         """Train one. Rows of a seed share the ControlNet to begin with, batches, timesteps, noise and degradations."""
@@ -128,31 +138,39 @@ class Experiment:
         from accelerate import Accelerator
         from diffusers import UNet2DConditionModel
 
-        from authface_train.models.sdxl import core_of, load_base
+        from authface_train.models.sdxl import detach_core, load_base
         from authface_train.presets import load_preset
         from authface_train.runs import saving
-        from authface_train.runs.run_folder import Run
+        from authface_train.runs.run_folder import RunFolder
         from authface_train.settings import RestorerSettings
         from authface_train.training import loop
-        from authface_train.training.noise import NoiseDraws
+        from authface_train.training.noise import NoiseSampler
 
-        changes = training(self.scale.restorer) | {"seed": seed, "workers": 1, "degradation": self.scale.degradation}
+        changes = training(self.scale.restorer) | {
+            "seed": seed,
+            "workers": 1,
+            "degradation": self.scale.degradation,
+        }
         settings = load_preset("restorer", "tiny", as_changes(changes))
         assert isinstance(settings, RestorerSettings)
         accelerator = Accelerator(cpu=not torch.cuda.is_available())
         view = self._view("train")
         null = self._null_prompt()
-        core = core_of(load_base(str(self.folder / "base"), None, 0))
+        core = detach_core(load_base(str(self.folder / "base"), None, 0))
         blank = torch.zeros(2, 2, 1, 1, 1)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            config = {name: value for name, value in core.unet.config.items() if not name.startswith("_")}
-            unet = UNet2DConditionModel(**{**config, "in_channels": 3 * CELL_PX**2, "out_channels": 3 * CELL_PX**2})
-        draws = NoiseDraws(settings, view, [blank] * len(view), core)
+            config = {
+                name: value for name, value in core.unet.config.items() if not name.startswith("_")
+            }
+            unet = UNet2DConditionModel(
+                **{**config, "in_channels": 3 * CELL_PX**2, "out_channels": 3 * CELL_PX**2}
+            )
+        draws = NoiseSampler(settings, view, [blank] * len(view), core)
         trainer = regression.RegressionTrainer(
             settings, unet, CELL_PX, self.faces.workspace, view, draws, null, accelerator
         )  # fmt: skip
-        run = Run(folder, "restorer")
+        run = RunFolder(folder, "restorer")
         run.begin(settings, view, run.record() is not None, "none", "none", 1)
         loop.train(trainer, settings, run, accelerator)
         unet.load_state_dict(saving.final_state(trainer.parts["unet"], accelerator))
@@ -163,7 +181,9 @@ class Experiment:
         from manifests.training_view import training_view
 
         view = training_view(self.faces.workspace, "none").drop(columns=["person", "split"])
-        return view.merge(self.faces.rows[["face_id", "file", "person", "split"]], on="face_id").query("split == @split")
+        return view.merge(
+            self.faces.rows[["face_id", "file", "person", "split"]], on="face_id"
+        ).query("split == @split")
 
     def _null_prompt(self) -> Any:
         from accelerate import Accelerator
@@ -172,14 +192,26 @@ class Experiment:
         from authface_train.models.sdxl import load_base
 
         pipeline = load_base(str(self.folder / "base"), None, 0)
-        return cached_prompts(self.faces.workspace, pipeline, [""], Accelerator(cpu=True), lambda *_: None)[0]
+        return cached_prompts(
+            self.faces.workspace, pipeline, [""], Accelerator(cpu=True), lambda *_: None
+        )[0]
 
-    def score(self, name: str, seed: int | None, split: str, restore: Callable[[list[np.ndarray]], list[np.ndarray]]) -> None:
+    def score(
+        self,
+        name: str,
+        seed: int | None,
+        split: str,
+        restore: Callable[[list[np.ndarray]], list[np.ndarray]],
+    ) -> None:
         """Restore a split's degraded faces, always the same ones, and write `results/NAME-SEED.json`."""
         began = time.monotonic()
         view = self._view(split).reset_index(drop=True)
-        pairs = Pairs(self.faces.workspace, view, SIZE_PX, self.scale.degradation, seed=0)
-        draws = [Draw(epoch, face) for epoch in range(self.scale.drawn_per_face) for face in range(len(view))]
+        pairs = DegradedPairs(self.faces.workspace, view, SIZE_PX, self.scale.degradation, seed=0)
+        draws = [
+            SampleKey(epoch, face)
+            for epoch in range(self.scale.drawn_per_face)
+            for face in range(len(view))
+        ]
         degraded = [pairs.pair(draw, False).degraded.permute(1, 2, 0).numpy() for draw in draws]
         given = [np.rint(picture * 255).astype(np.uint8) for picture in degraded]
         scores = PictureScores()
@@ -191,8 +223,14 @@ class Experiment:
             _save(made, pictures, face, draw)
             if name == "LQ":
                 _save(pairs.clean(draw, False), self.folder / "pictures" / "clean", face, draw)
-            values = scores.of(made, pairs.clean(draw, False), pairs.boxes_px[draw.index][pairs.visible[draw.index]].numpy())
-            images.append({"file": face["file"], "person": face["person"], "drawn": draw.epoch, **values})
+            values = scores.of(
+                made,
+                pairs.clean(draw, False),
+                pairs.boxes_px[draw.index][pairs.visible[draw.index]].numpy(),
+            )
+            images.append(
+                {"file": face["file"], "person": face["person"], "drawn": draw.epoch, **values}
+            )
         record = {
             "row": name,
             "seed": seed,
@@ -216,7 +254,9 @@ class Experiment:
         if not (self.results / "LQ.json").is_file():
             self.score("LQ", None, "test", lambda given: given)
         if vae is not None and not (self.results / "VAE(LQ).json").is_file():
-            self.score("VAE(LQ)", None, "test", lambda given: [_through(vae, picture) for picture in given])
+            self.score(
+                "VAE(LQ)", None, "test", lambda given: [_through(vae, picture) for picture in given]
+            )
 
     def row(self, row: Row, seed: int) -> None:
         """A restorer and its result."""
@@ -232,9 +272,13 @@ class Experiment:
         self.regression(seed)
         from diffusers import UNet2DConditionModel
 
-        unet = UNet2DConditionModel.from_pretrained(self.folder / "runs" / f"{REGRESSION}-{seed}" / "unet").eval()
+        unet = UNet2DConditionModel.from_pretrained(
+            self.folder / "runs" / f"{REGRESSION}-{seed}" / "unet"
+        ).eval()
         null = self._null_prompt()
-        self.score(REGRESSION, seed, "test", lambda given: regression.restore(unet, given, CELL_PX, null))
+        self.score(
+            REGRESSION, seed, "test", lambda given: regression.restore(unet, given, CELL_PX, null)
+        )
 
     def tune(self) -> None:
         """Short runs of row c' on validation people, at each of TUNED times the default weights of the facial loss."""
@@ -250,7 +294,9 @@ class Experiment:
         from authface_train.restore.pipeline import Restorer
         from authface_train.restore.sampling import Sampling
 
-        restorer = Restorer(str(folder), Sampling(steps=self.scale.sampling, start="degraded", colour_fix="wavelet"))
+        restorer = Restorer(
+            str(folder), Sampling(steps=self.scale.sampling, start="degraded", colour_fix="wavelet")
+        )
 
         def restore(given: list[np.ndarray]) -> list[np.ndarray]:
             made: list[np.ndarray] = []
@@ -262,7 +308,7 @@ class Experiment:
         return restore
 
 
-def _save(picture: np.ndarray, folder: Path, face: pd.Series, draw: Draw) -> None:
+def _save(picture: np.ndarray, folder: Path, face: pd.Series, draw: SampleKey) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(folder / f"{face['face_id']}-{draw.epoch}.png")
 

@@ -28,13 +28,23 @@ class Scale:
 RESTORER = {"learning_rate": 2e-3, "min_snr_gamma": 0.05}
 TUNED = (0.1, 0.3, 1.0, 3.0)
 LAMBDA_D, LAMBDA_S = 0.05, 10.0
-COMMON = {"resolution_px": SIZE_PX, "batch": 8, "micro_batch": 8, "learning_rate": 5e-4, "warmup_steps": 100}
+COMMON = {
+    "resolution_px": SIZE_PX,
+    "batch": 8,
+    "micro_batch": 8,
+    "learning_rate": 5e-4,
+    "warmup_steps": 100,
+}
 
 
 def training(steps: int) -> dict[str, Any]:
     """Settings that every model of the experiment is trained with."""
     average = {"schedule": "cosine", "ema_decay": 0.998}
-    return COMMON | average | {"steps": steps, "checkpoint_every": max(steps // 4, 1), "keep_checkpoints": 1}
+    return (
+        COMMON
+        | average
+        | {"steps": steps, "checkpoint_every": max(steps // 4, 1), "keep_checkpoints": 1}
+    )
 
 
 def no_pictures() -> dict[str, Any]:

@@ -24,7 +24,11 @@ def table1(experiment: Experiment) -> None:
     experiment.regression_row(0)
     pictures = experiment.folder / "pictures"
     methods = {"row d, small": "d-0", "plain regression": f"{REGRESSION}-0"}
-    words = [word for name, folder in methods.items() for word in ("--restored", f"{name}={pictures / folder}")]
+    words = [
+        word
+        for name, folder in methods.items()
+        for word in ("--restored", f"{name}={pictures / folder}")
+    ]
     run_command(
         "evaluate", *words, "--reference", pictures / "clean", "--degraded", pictures / "LQ", "--set", "celeba-test",
         "--metrics", OF_TABLE1, "--allow-missing", "--output", experiment.folder / "table1",
@@ -41,11 +45,20 @@ def table3(experiment: Experiment) -> str:
         "ema_decay": 0.998, "steps": steps, "checkpoint_every": max(steps // 5, 1), "keep_checkpoints": 1, "audit": "true",
         "draw.every": steps, "draw.count": 1, "draw.seeds": "[0]", "draw.steps": 2,
     }  # fmt: skip
-    lines = ["| Stage I | loss on unseen people at the start | lowest | at step |", "|---|---|---|---|"]
+    lines = [
+        "| Stage I | loss on unseen people at the start | lowest | at step |",
+        "|---|---|---|---|",
+    ]
     for tags, words in (("none", "no prompts"), ("photographic", "photographic tags")):
         folder = experiment.folder / "runs" / f"prior-{tags}"
         if not (folder / "model_index.json").is_file():
-            experiment.train("train-prior", folder, "--base", experiment.folder / "generic", COMMON | audited | {"tags": tags})
+            experiment.train(
+                "train-prior",
+                folder,
+                "--base",
+                experiment.folder / "generic",
+                COMMON | audited | {"tags": tags},
+            )
         rows = _audits(folder)
         best = min(rows, key=lambda row: float(row["held_out_loss"]))
         losses = f"{float(rows[0]['held_out_loss']):.4f} | {float(best['held_out_loss']):.4f}"
@@ -64,5 +77,18 @@ def table5(experiment: Experiment) -> Path:
         experiment.row(ROWS[name], 0)
     pictures, output = experiment.folder / "pictures", experiment.folder / "table5"
     a, b = (f"{name}={pictures / f'{name}-0'}" for name in STUDY)
-    run_command("study", "create", "--a", a, "--b", b, "--degraded", pictures / "LQ", "--count", 20, "--output", output)
+    run_command(
+        "study",
+        "create",
+        "--a",
+        a,
+        "--b",
+        b,
+        "--degraded",
+        pictures / "LQ",
+        "--count",
+        20,
+        "--output",
+        output,
+    )
     return output

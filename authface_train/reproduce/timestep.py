@@ -19,7 +19,7 @@ from rich.progress import track
 from authface_data.faces.detectors import make_detector
 from authface_train.evaluation.image_pairs import matched, pictures_by_name, read
 from authface_train.restore.pipeline import Restorer
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 PRINTED = 0.32  # where the paper's curve reaches 0.5
 T_STEPS = tuple(range(19, 1000, 60))
@@ -27,27 +27,39 @@ LOOKED_AT_PX, LEAST_SCORE = 256, 0.02  # a face that is not seen at all counts a
 
 
 @torch.no_grad()
-def measure(restorer: Restorer, degraded: Path, clean: Path, detector: str, weights_dir: str | None) -> pd.DataFrame:
-    """t_step, t, confidence (mean over faces), seen (share at 0.5 and more), faces. Raises UserMistake where no names match."""
+def measure(
+    restorer: Restorer, degraded: Path, clean: Path, detector: str, weights_dir: str | None
+) -> pd.DataFrame:
+    """t_step, t, confidence (mean over faces), seen (share at 0.5 and more), faces. Raises UserError where no names match."""
     pairs = matched(pictures_by_name(degraded), pictures_by_name(clean)).pairs
     if not pairs:
-        raise UserMistake(f"no picture of {degraded} has the name of one in {clean}")
+        raise UserError(f"no picture of {degraded} has the name of one in {clean}")
     looking = make_detector(detector)
     looking.setup("cpu", weights_dir)
     generator = torch.Generator().manual_seed(0)
     scores: dict[int, list[float]] = {t_step: [] for t_step in T_STEPS}
     for given, wanted in track(list(pairs.values()), description="faces"):
-        for t_step, picture in zip(T_STEPS, _predicted(restorer, read(given)[0], read(wanted)[0], generator), strict=True):
+        for t_step, picture in zip(
+            T_STEPS, _predicted(restorer, read(given)[0], read(wanted)[0], generator), strict=True
+        ):
             found = looking.detect([_large(picture)], LEAST_SCORE)[0]
             scores[t_step].append(found[0].score if found else 0.0)
     rows = [
-        (t_step, (t_step + 0.5) / 1000, float(np.mean(of)), float(np.mean(np.array(of) >= 0.5)), len(of))
+        (
+            t_step,
+            (t_step + 0.5) / 1000,
+            float(np.mean(of)),
+            float(np.mean(np.array(of) >= 0.5)),
+            len(of),
+        )
         for t_step, of in scores.items()
     ]
     return pd.DataFrame(rows, columns=["t_step", "t", "confidence", "seen", "faces"])
 
 
-def _predicted(restorer: Restorer, degraded: np.ndarray, clean: np.ndarray, generator: torch.Generator) -> list[np.ndarray]:
+def _predicted(
+    restorer: Restorer, degraded: np.ndarray, clean: np.ndarray, generator: torch.Generator
+) -> list[np.ndarray]:
     """The predicted picture at each of T_STEPS, (size, size, 3) uint8."""
     latents, abar = restorer.encode(clean), restorer.pipeline.scheduler.alphas_cumprod
     noise = torch.randn(latents.shape, generator=generator).to(latents.device)
@@ -63,7 +75,9 @@ def _predicted(restorer: Restorer, degraded: np.ndarray, clean: np.ndarray, gene
 def _large(picture: np.ndarray) -> np.ndarray:
     if len(picture) >= LOOKED_AT_PX:
         return picture
-    return np.asarray(Image.fromarray(picture).resize((LOOKED_AT_PX, LOOKED_AT_PX), Image.Resampling.BICUBIC))
+    return np.asarray(
+        Image.fromarray(picture).resize((LOOKED_AT_PX, LOOKED_AT_PX), Image.Resampling.BICUBIC)
+    )
 
 
 def crossing(t: Sequence[float], confidence: Sequence[float]) -> float | None:
@@ -81,8 +95,16 @@ def report(table: pd.DataFrame) -> str:
     at = crossing(table["t"].tolist(), table["confidence"].tolist())
     ours = "never reaches 0.5" if at is None else f"reaches 0.5 at t = {at:.2f}"
     lines = ["| t | confidence | seen |", "|---|---|---|"]
-    lines += [f"| {row.t:.2f} | {row.confidence:.3f} | {row.seen:.0%} |" for row in table.itertuples()]
-    return "\n".join([*lines, "", f"The mean over {table['faces'].iloc[0]} faces {ours}; the paper's at t = {PRINTED}."])
+    lines += [
+        f"| {row.t:.2f} | {row.confidence:.3f} | {row.seen:.0%} |" for row in table.itertuples()
+    ]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"The mean over {table['faces'].iloc[0]} faces {ours}; the paper's at t = {PRINTED}.",
+        ]
+    )
 
 
 def draw(table: pd.DataFrame) -> Image.Image:

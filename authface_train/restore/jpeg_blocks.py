@@ -6,12 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from manifests.support.errors import Missing
+from manifests.support.errors import MissingResourceError
 
 BLOCK_PX = 8
-UNUSUAL = (
-    "is a JPEG of an unusual layout: save it as PNG first, for as it is it could not be written again with the same pixels"
-)
+UNUSUAL = "is a JPEG of an unusual layout: save it as PNG first, for as it is it could not be written again with the same pixels"
 MARKER, APP2, START_OF_SCAN = 0xFF, 0xE2, 0xDA
 
 
@@ -19,12 +17,14 @@ def keep(original: bytes, written: bytes, boxes_px: list[tuple[int, int, int, in
     """The original JPEG with the blocks under some boxes (left, top, right, bottom) taken from another of its size and tables.
 
     Its metadata stay as well, but for the index of further pictures in the file (MPO), which are not kept. Raises ValueError,
-    in words, for an original that is laid out otherwise (4:1:1, 4:4:0, RGB), Missing where jpeglib is not there.
+    in words, for an original that is laid out otherwise (4:1:1, 4:4:0, RGB), MissingResourceError where jpeglib is not there.
     """
     try:
         import jpeglib
     except ImportError as error:
-        raise Missing("JPEG photographs are changed block by block with jpeglib: pip install 'authface[train]'") from error
+        raise MissingResourceError(
+            "JPEG photographs are changed block by block with jpeglib: pip install 'authface[train]'"
+        ) from error
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = Path(folder, "original.jpg"), Path(folder, "written.jpg")
         ours.write_bytes(original)
@@ -42,11 +42,17 @@ def keep(original: bytes, written: bytes, boxes_px: list[tuple[int, int, int, in
 
 
 def _alike(one: Any, other: Any) -> bool:
-    if (one.qt.shape, one.Y.shape) != (other.qt.shape, other.Y.shape) or (one.Cb is None) != (other.Cb is None):
+    if (one.qt.shape, one.Y.shape) != (other.qt.shape, other.Y.shape) or (one.Cb is None) != (
+        other.Cb is None
+    ):
         return False
-    if one.jpeg_color_space.name != other.jpeg_color_space.name:  # its members are all equal to each other
+    if (
+        one.jpeg_color_space.name != other.jpeg_color_space.name
+    ):  # its members are all equal to each other
         return False
-    same_tables = bool((one.qt == other.qt).all()) and list(one.quant_tbl_no) == list(other.quant_tbl_no)
+    same_tables = bool((one.qt == other.qt).all()) and list(one.quant_tbl_no) == list(
+        other.quant_tbl_no
+    )
     return same_tables and (one.Cb is None or one.Cb.shape == other.Cb.shape)
 
 
@@ -58,7 +64,10 @@ def _exchange(blocks: Any, by: Any, jpeg: Any, boxes_px: list[tuple[int, int, in
     down = BLOCK_PX * round(jpeg.Y.shape[0] / blocks.shape[0])
     across = BLOCK_PX * round(jpeg.Y.shape[1] / blocks.shape[1])
     for left, top, right, bottom in boxes_px:
-        rows, columns = slice(top // down, -(-bottom // down)), slice(left // across, -(-right // across))
+        rows, columns = (
+            slice(top // down, -(-bottom // down)),
+            slice(left // across, -(-right // across)),
+        )
         blocks[rows, columns] = by[rows, columns]
 
 

@@ -18,12 +18,12 @@ from rich.progress import Progress
 from authface_data.faces.align import Quad
 from authface_data.faces.descriptor import Descriptor
 from authface_data.faces.finder import FaceFinder, FoundFace, Which
-from authface_data.images.upright import UNDECODABLE, upright
-from authface_train.restore.image_file import Original
+from authface_data.images.upright import DECODE_ERRORS, upright
+from authface_train.restore.image_file import ImageFile
 from authface_train.restore.paste import paste
 from authface_train.restore.pipeline import Restorer
 from authface_train.restore.uncertainty import Certainty, certainty, drawn
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.workspace import Workspace
 
 STRIP, STRIP_SIDE_PX, STRIP_FACES = "strip.jpg", 256, 8
@@ -35,14 +35,14 @@ def weights_dir(workspace: Path | None) -> str | None:
     """The workspace's weights_dir, where there is a workspace: restoring needs none."""
     try:
         return Workspace.find(workspace).weights_dir
-    except UserMistake:
+    except UserError:
         if workspace is not None:
             raise
         return None
 
 
 @dataclass(frozen=True)
-class Asked:
+class RestoreOptions:
     """faces: of whole photographs, which every picture is taken for where it is given; None: squares are aligned faces.
 
     upscale: of a photograph, before its faces are pasted; seeds: how many to restore each face by; detector: by name.
@@ -63,7 +63,7 @@ class Work:
     file: Path
     name: Path
     crops: list[np.ndarray]
-    original: Original | None = None
+    original: ImageFile | None = None
     found: list[FoundFace] = field(default_factory=list)
     made: list[list[np.ndarray]] = field(default_factory=list)
     each_s: float = 0.0
@@ -76,7 +76,7 @@ def is_aligned(file: Path, faces: Which | None) -> bool:
     try:
         with Image.open(file) as image:
             return image.width == image.height
-    except UNDECODABLE:
+    except DECODE_ERRORS:
         return False
 
 
@@ -85,11 +85,24 @@ def target(name: Path, output: Path, aligned: bool) -> Path:
     return output / (name.with_suffix(".png") if aligned else name)
 
 
-class Restoring:
+class RestoreRunner:
     """Restores files with one model. `refused` and `rows` grow with them; `save` writes the record."""
 
-    def __init__(self, restorer: Restorer, output: Path, asked: Asked, model: str, weights_dir: str | None):
-        self.restorer, self.output, self.asked, self.model, self.weights_dir = restorer, output, asked, model, weights_dir
+    def __init__(
+        self,
+        restorer: Restorer,
+        output: Path,
+        asked: RestoreOptions,
+        model: str,
+        weights_dir: str | None,
+    ):
+        self.restorer, self.output, self.asked, self.model, self.weights_dir = (
+            restorer,
+            output,
+            asked,
+            model,
+            weights_dir,
+        )
         self.refused: list[str] = []
         self.rows: list[dict[str, Any]] = []
         self.shown: list[tuple[np.ndarray, np.ndarray]] = []
@@ -111,7 +124,7 @@ class Restoring:
                     for work in works:
                         try:
                             self._finish(work)
-                        except UNDECODABLE as error:
+                        except DECODE_ERRORS as error:
                             self._refuse(work.file, "written", error)
                     if time.monotonic() - saved > SAVE_EVERY_S:
                         self.save()
@@ -135,7 +148,9 @@ class Restoring:
         path, table = self.output / RECORD, pd.DataFrame(self.rows)
         if path.is_file():
             before = pd.read_parquet(path)
-            table = pd.concat([before[~before["output"].isin(table["output"])], table], ignore_index=True)
+            table = pd.concat(
+                [before[~before["output"].isin(table["output"])], table], ignore_index=True
+            )
         temp = path.with_name(f".{RECORD}")
         table.to_parquet(temp, index=False)
         temp.replace(path)
@@ -158,11 +173,13 @@ class Restoring:
         try:
             if is_aligned(file, self.asked.faces):
                 if self.asked.upscale > 1:
-                    raise ValueError(f"is an aligned face, which comes out at {size_px} px: --upscale is of photographs")
+                    raise ValueError(
+                        f"is an aligned face, which comes out at {size_px} px: --upscale is of photographs"
+                    )
                 return Work(file, name, [_at_size(upright(file.read_bytes()), size_px)])
-            original = Original(file)
+            original = ImageFile(file)
             found = self.finder.find(original.data, self.asked.faces or "all", size_px)
-        except UNDECODABLE as error:
+        except DECODE_ERRORS as error:
             self._refuse(file, "decoded", error)
             return None
         if not found:
@@ -171,7 +188,9 @@ class Restoring:
         return Work(file, name, [face.crop for face in found], original, found)
 
     def _refuse(self, file: Path, what: str, error: Exception) -> None:
-        words = str(error) if str(error).startswith(("has ", "is ")) else f"cannot be {what} ({error})"
+        words = (
+            str(error) if str(error).startswith(("has ", "is ")) else f"cannot be {what} ({error})"
+        )
         self.refused.append(f"{file.name} {words}")
 
     def _run(self, works: list[Work]) -> None:
@@ -215,7 +234,9 @@ class Restoring:
             touched.append(box)
         work.original.write(pixels, touched, path)
 
-    def _certainty(self, name: Path, place: int, crop: np.ndarray, made: list[np.ndarray]) -> Certainty | None:
+    def _certainty(
+        self, name: Path, place: int, crop: np.ndarray, made: list[np.ndarray]
+    ) -> Certainty | None:
         if self.descriptor is None:
             return None
         found = certainty(crop, made, self.descriptor)
@@ -263,5 +284,8 @@ def _strip(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Image.Image:
     strip = Image.new("RGB", (side * len(pairs), side * 2))
     for column, pair in enumerate(pairs):
         for row, picture in enumerate(pair):
-            strip.paste(Image.fromarray(picture).resize((side, side), Image.Resampling.LANCZOS), (column * side, row * side))
+            strip.paste(
+                Image.fromarray(picture).resize((side, side), Image.Resampling.LANCZOS),
+                (column * side, row * side),
+            )
     return strip

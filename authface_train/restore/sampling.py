@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 Scheduler = Literal["ddpm", "ddim", "dpm++", "euler", "unipc"]
 ColourFix = Literal["none", "wavelet", "adain"]
@@ -39,11 +39,13 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.scheduler not in CLASSES:
-            raise UserMistake(f"no scheduler {self.scheduler!r}: there are {', '.join(CLASSES)}")
+            raise UserError(f"no scheduler {self.scheduler!r}: there are {', '.join(CLASSES)}")
         if self.colour_fix not in get_args(ColourFix):
-            raise UserMistake(f"no colour fix {self.colour_fix!r}: there are {', '.join(get_args(ColourFix))}")
+            raise UserError(
+                f"no colour fix {self.colour_fix!r}: there are {', '.join(get_args(ColourFix))}"
+            )
         if self.start not in get_args(Start):
-            raise UserMistake(f"no start {self.start!r}: there are {', '.join(get_args(Start))}")
+            raise UserError(f"no start {self.start!r}: there are {', '.join(get_args(Start))}")
 
 
 # What the paper's text says, and what the script does that its authors released with their weights.

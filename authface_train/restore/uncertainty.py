@@ -36,7 +36,9 @@ class Certainty:
         }
 
 
-def certainty(degraded: np.ndarray, restored: Sequence[np.ndarray], descriptor: Descriptor) -> Certainty:
+def certainty(
+    degraded: np.ndarray, restored: Sequence[np.ndarray], descriptor: Descriptor
+) -> Certainty:
     """Of one face: pictures (H, W, 3) uint8 of one size; `restored` by two seeds at least."""
     lumas = np.stack([picture.astype(np.float32) @ LUMA for picture in restored])
     before, *after = (descriptor.describe(picture) for picture in (degraded, *restored))
@@ -45,8 +47,12 @@ def certainty(degraded: np.ndarray, restored: Sequence[np.ndarray], descriptor: 
     return Certainty(
         disagreement=lumas.std(axis=0),
         consistency_db=consistency_db(restored[0], degraded),
-        identity_drift=None if before is None or after[0] is None else float(np.linalg.norm(after[0] - before)),
-        identity_spread=float(np.mean([np.linalg.norm(one - other) for one, other in pairs])) if pairs else None,
+        identity_drift=None
+        if before is None or after[0] is None
+        else float(np.linalg.norm(after[0] - before)),
+        identity_spread=float(np.mean([np.linalg.norm(one - other) for one, other in pairs]))
+        if pairs
+        else None,
     )
 
 
@@ -57,7 +63,11 @@ def consistency_db(restored: np.ndarray, degraded: np.ndarray) -> float:
     scale = degraded.shape[0] / 512
     picture, given = restored.astype(np.float32), degraded.astype(np.float32)
     errors = [
-        float(np.square((cv2.GaussianBlur(picture, (0, 0), blur * scale) if blur else picture) - given).mean())
+        float(
+            np.square(
+                (cv2.GaussianBlur(picture, (0, 0), blur * scale) if blur else picture) - given
+            ).mean()
+        )
         for blur in BLURS_PX
     ]
     return float(10 * np.log10(255**2 / max(min(errors), 1e-9)))
@@ -68,4 +78,6 @@ def drawn(degraded: np.ndarray, restored: np.ndarray, disagreement: np.ndarray) 
     from matplotlib import colormaps
 
     heat = colormaps["inferno"](np.clip(disagreement / FULL_SCALE, 0, 1))[..., :3]
-    return Image.fromarray(np.concatenate([degraded, restored, np.rint(heat * 255).astype(np.uint8)], axis=1))
+    return Image.fromarray(
+        np.concatenate([degraded, restored, np.rint(heat * 255).astype(np.uint8)], axis=1)
+    )

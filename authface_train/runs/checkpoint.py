@@ -17,29 +17,38 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from authface_train.training.ema import Ema
-from authface_train.training.sharding import load_model_state, load_optimiser_state, model_state, optimiser_state
+from authface_train.training.ema import EMA
+from authface_train.training.sharding import (
+    load_model_state,
+    load_optimiser_state,
+    model_state,
+    optimiser_state,
+)
 
 NAME = re.compile(r"step-(\d{8})")
 
 
 @dataclass
-class Part:
+class TrainableModel:
     """A module that is trained, what trains it, and the average of its weights if one is kept."""
 
     module: torch.nn.Module
     optimiser: torch.optim.Optimizer
-    ema: Ema | None = None
+    ema: EMA | None = None
 
 
 def steps(folder: Path) -> list[int]:
     """The steps of the complete checkpoints in a folder, ascending."""
     if not folder.is_dir():
         return []
-    return sorted(int(match[1]) for item in folder.iterdir() if (match := NAME.fullmatch(item.name)))
+    return sorted(
+        int(match[1]) for item in folder.iterdir() if (match := NAME.fullmatch(item.name))
+    )
 
 
-def save(folder: Path, step: int, parts: dict[str, Part], accelerator: Accelerator, keep: int) -> None:
+def save(
+    folder: Path, step: int, parts: dict[str, TrainableModel], accelerator: Accelerator, keep: int
+) -> None:
     """Write `step-<step>/`, remove all but the last `keep`. All processes call it: each gives its share, one writes."""
     temp = folder / f".writing-{step}"
     main = accelerator.is_main_process
@@ -79,7 +88,7 @@ def _write(main: bool, path: Path, tensors: dict[str, torch.Tensor]) -> None:
         save_file(tensors, path)
 
 
-def load_last(folder: Path, parts: dict[str, Part], accelerator: Accelerator) -> int:
+def load_last(folder: Path, parts: dict[str, TrainableModel], accelerator: Accelerator) -> int:
     """Put the newest checkpoint into the parts. Returns its step: how many are done. 0 where there is none."""
     from safetensors.torch import load_file
 
@@ -89,7 +98,9 @@ def load_last(folder: Path, parts: dict[str, Part], accelerator: Accelerator) ->
     source = folder / f"step-{there[-1]:08d}"
     for name, part in parts.items():
         load_model_state(part.module, load_file(source / f"{name}.safetensors"), accelerator)
-        optimiser = torch.load(source / f"{name}.optimiser.pt", map_location="cpu", weights_only=True, mmap=True)
+        optimiser = torch.load(
+            source / f"{name}.optimiser.pt", map_location="cpu", weights_only=True, mmap=True
+        )
         load_optimiser_state(part.module, part.optimiser, optimiser)
         if part.ema is not None:
             part.ema.load(load_file(source / f"{name}.ema.safetensors"))

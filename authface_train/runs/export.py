@@ -9,19 +9,21 @@ from typing import Any
 from authface_train.runs import lineage
 from authface_train.runs.run_folder import NOTES
 from authface_train.runs.saving import notes_of
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 CARD = "README.md"
 
 
 def check_model(folder: Path) -> None:
-    """Raises UserMistake for a folder without a finished model."""
+    """Raises UserError for a folder without a finished model."""
     if not (folder / "model_index.json").is_file():
-        raise UserMistake(f"{folder} holds no finished model (no model_index.json): `authface train-prior` makes one")
+        raise UserError(
+            f"{folder} holds no finished model (no model_index.json): `authface train-prior` makes one"
+        )
 
 
 def export_single_file(folder: Path, output: Path, half: bool = False) -> list[Path]:
-    """`output`, a .safetensors file, with card and lineage beside it. Raises UserMistake for a restorer. Returns the files.
+    """`output`, a .safetensors file, with card and lineage beside it. Raises UserError for a restorer. Returns the files.
 
     half: U-Net and text encoders in fp16; SDXL's VAE does not stand that.
     """
@@ -31,11 +33,13 @@ def export_single_file(folder: Path, output: Path, half: bool = False) -> list[P
 
     check_model(folder)
     if (folder / "controlnet").is_dir():
-        raise UserMistake("a restorer is a ControlNet beside a prior, and one file holds one model: --format folder")
+        raise UserError(
+            "a restorer is a ControlNet beside a prior, and one file holds one model: --format folder"
+        )
     if output.suffix != ".safetensors":
-        raise UserMistake(f"--output {output}: a single file is named NAME.safetensors")
+        raise UserError(f"--output {output}: a single file is named NAME.safetensors")
     if output.exists():
-        raise UserMistake(f"{output} is there already: name another --output")
+        raise UserError(f"{output} is there already: name another --output")
     output.parent.mkdir(parents=True, exist_ok=True)
     metadata = {
         "format": "pt",
@@ -48,11 +52,17 @@ def export_single_file(folder: Path, output: Path, half: bool = False) -> list[P
     temp = output.with_name(f".{output.name}")
     state = from_folder(folder)
     if half:
-        state = {name: value if name.startswith("first_stage_model.") else _half(value) for name, value in state.items()}
+        state = {
+            name: value if name.startswith("first_stage_model.") else _half(value)
+            for name, value in state.items()
+        }
     save_file(state, temp, metadata=metadata)
     temp.replace(output)
     made = [output]
-    for name, beside in ((CARD, output.with_suffix(".md")), (lineage.FILE, output.with_suffix(".lineage.parquet"))):
+    for name, beside in (
+        (CARD, output.with_suffix(".md")),
+        (lineage.FILE, output.with_suffix(".lineage.parquet")),
+    ):
         if (folder / name).is_file():
             shutil.copyfile(folder / name, beside)
             made.append(beside)
@@ -63,7 +73,7 @@ def export_folder(folder: Path, output: Path, half: bool = False) -> list[Path]:
     """The model's own parts, its card, lineage and notes, in a new folder. Returns it. half: all but the VAE in fp16."""
     check_model(folder)
     if output.exists():
-        raise UserMistake(f"{output} is there already: name another --output")
+        raise UserError(f"{output} is there already: name another --output")
     parts = [item for item in sorted(folder.iterdir()) if item.is_dir() and _is_part(item)]
     temp = output.with_name(f".{output.name}")
     shutil.rmtree(temp, ignore_errors=True)

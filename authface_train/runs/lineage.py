@@ -9,7 +9,15 @@ import pandas as pd
 
 from manifests.support.markdown import plain
 
-COLUMNS = ["photo_id", "sha256", "photographer_name", "photographer_url", "source_url", "licence", "licence_basis"]
+COLUMNS = [
+    "photo_id",
+    "sha256",
+    "photographer_name",
+    "photographer_url",
+    "source_url",
+    "licence",
+    "licence_basis",
+]
 FILE = "lineage.parquet"
 
 
@@ -31,7 +39,11 @@ def credits_markdown(lineage: pd.DataFrame) -> str:
     photos = lineage.drop_duplicates("photo_id").sort_values("photo_id")
     lines = []
     for row in photos.itertuples():
-        who = plain(row.photographer_name) if isinstance(row.photographer_name, str) else "photographer not stated"
+        who = (
+            plain(row.photographer_name)
+            if isinstance(row.photographer_name, str)
+            else "photographer not stated"
+        )
         link = f" ({plain(row.source_url)})" if isinstance(row.source_url, str) else ""
         lines.append(f"- `{row.photo_id}`: {who}{link}; basis: {plain(str(row.licence_basis))}")
     return "\n".join(lines)

@@ -16,7 +16,9 @@ TITLES = {"prior": "Face prior (AuthFace Stage I)", "restorer": "Face restorer (
 LOADS = {"prior": "StableDiffusionXLPipeline", "restorer": "StableDiffusionXLControlNetPipeline"}
 
 
-def model_card(stage: str, base: str, settings: dict, lineage: pd.DataFrame, untrained: bool) -> str:
+def model_card(
+    stage: str, base: str, settings: dict, lineage: pd.DataFrame, untrained: bool
+) -> str:
     """Markdown with the hub's front matter."""
     bases = sorted(set(lineage["licence_basis"].dropna()))
     photos, faces = lineage["photo_id"].nunique(), lineage["face_id"].nunique()

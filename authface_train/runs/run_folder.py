@@ -13,14 +13,14 @@ import pandas as pd
 
 from authface_train.runs import checkpoint, lineage
 from authface_train.settings import FREE_ON_RESUME, FREE_WHERE_INEXACT, TrainSettings
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.support.fingerprint import fingerprint
 
 RUN, METRICS, NOTES = "run.json", "metrics.csv", "authface.json"
 OF_A_START = {lineage.FILE, f".{lineage.FILE}", f".{RUN}"}  # what a killed start may have left
 
 
-class Run:
+class RunFolder:
     """folder: of the run; diffusers loads the finished model from it. checkpoints, metrics: in it."""
 
     def __init__(self, folder: Path, stage: str):
@@ -29,32 +29,44 @@ class Run:
         self.checkpoints, self.metrics = folder / "checkpoints", folder / METRICS
 
     def begin(
-        self, settings: TrainSettings, view: pd.DataFrame, resume: bool, base: str, base_digest: str, processes: int
+        self,
+        settings: TrainSettings,
+        view: pd.DataFrame,
+        resume: bool,
+        base: str,
+        base_digest: str,
+        processes: int,
     ) -> None:
         """Start afresh or go on: for the main process alone. base: what the run begins from, base_digest: of its U-Net.
 
-        Raises UserMistake where a run is there already, where it was begun otherwise, or where the folder holds something else.
+        Raises UserError where a run is there already, where it was begun otherwise, or where the folder holds something else.
         """
         record = {
             "stage": self.stage,
             "settings": settings.model_dump(mode="json"),
             "processes": processes,
-            "data": fingerprint(rows=view[["face_id", "crop_sha256", "caption"]].fillna("").to_dict("records")),
+            "data": fingerprint(
+                rows=view[["face_id", "crop_sha256", "caption"]].fillna("").to_dict("records")
+            ),
             "base": base,
             "base_digest": base_digest,
         }
         if self.folder.exists() and not self.folder.is_dir():
-            raise UserMistake(f"{self.folder} is a file: --output names a folder")
+            raise UserError(f"{self.folder} is a file: --output names a folder")
         before = self.record()
         if before is not None:
             if not resume:
-                raise UserMistake(f"{self.folder} holds a run: go on with --resume, or name another --output")
+                raise UserError(
+                    f"{self.folder} holds a run: go on with --resume, or name another --output"
+                )
             self._check_same(before, record)
             last = checkpoint.steps(self.checkpoints)[-1:]
             if last and last[0] > settings.steps:
-                raise UserMistake(f"{self.folder} has done {last[0]} steps already: --steps cannot be {settings.steps}")
+                raise UserError(
+                    f"{self.folder} has done {last[0]} steps already: --steps cannot be {settings.steps}"
+                )
         elif self.folder.is_dir() and {item.name for item in self.folder.iterdir()} - OF_A_START:
-            raise UserMistake(f"{self.folder} holds something that is no run: name another --output")
+            raise UserError(f"{self.folder} holds something that is no run: name another --output")
         self.folder.mkdir(parents=True, exist_ok=True)
         if before is None:
             lineage.freeze(self.folder, self.stage, view, Path(base))
@@ -70,16 +82,26 @@ class Run:
     def _check_same(self, before: dict[str, Any], now: dict[str, Any]) -> None:
         """Resuming must compute what would have been computed."""
         if before["stage"] != now["stage"]:
-            raise UserMistake(f"{self.folder} is a run of the {before['stage']}, not of the {now['stage']}")
-        free = FREE_ON_RESUME if now["settings"]["schedule"] == "constant" else FREE_ON_RESUME - {"steps"}
+            raise UserError(
+                f"{self.folder} is a run of the {before['stage']}, not of the {now['stage']}"
+            )
+        free = (
+            FREE_ON_RESUME
+            if now["settings"]["schedule"] == "constant"
+            else FREE_ON_RESUME - {"steps"}
+        )
         if not now["settings"]["exact_resume"]:
             free = free | FREE_WHERE_INEXACT
         old = {**_flat(before["settings"]), "processes": before.get("processes")}
         for name, value in {**_flat(now["settings"]), "processes": now["processes"]}.items():
-            if old.get(name) == value or name in free or name.startswith(("draw.", "audit", "validation.", "ledger")):
+            if (
+                old.get(name) == value
+                or name in free
+                or name.startswith(("draw.", "audit", "validation.", "ledger"))
+            ):
                 continue
             inexact = " (--set exact_resume=false allows it)" if name in FREE_WHERE_INEXACT else ""
-            raise UserMistake(
+            raise UserError(
                 f"{name} was {old.get(name)} and is {value} now: a resumed run keeps its settings; set it back{inexact}"
             )
         for name, words in (
@@ -87,7 +109,9 @@ class Run:
             ("base_digest", "the model to begin from has changed"),
         ):
             if before[name] != now[name]:
-                raise UserMistake(f"{words} since {self.folder} began: a resumed run keeps both; start a new --output")
+                raise UserError(
+                    f"{words} since {self.folder} began: a resumed run keeps both; start a new --output"
+                )
 
     def open_metrics(self, done_steps: int) -> None:
         """Keep the losses of the first `done_steps` steps; those of steps lost with a kill go."""
@@ -99,7 +123,10 @@ class Run:
     def log(self, step: int, values: dict[str, float | None]) -> None:
         """One step's losses into metrics.csv."""
         path = self.metrics
-        row = {"step": str(step), **{name: "" if value is None else repr(value) for name, value in values.items()}}
+        row = {
+            "step": str(step),
+            **{name: "" if value is None else repr(value) for name, value in values.items()},
+        }
         header = self._columns = self._columns or _header(path)
         if set(row) <= set(header):
             with path.open("a", newline="") as file:
@@ -130,7 +157,11 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    return [row for row in rows if None not in row and None not in row.values() and str(row["step"]).isdigit()]
+    return [
+        row
+        for row in rows
+        if None not in row and None not in row.values() and str(row["step"]).isdigit()
+    ]
 
 
 def _header(path: Path) -> list[str]:
@@ -155,5 +186,9 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as dotted names."""
     result: dict[str, Any] = {}
     for name, value in settings.items():
-        result.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+        result.update(
+            _flat(value, f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else {f"{prefix}{name}": value}
+        )
     return result

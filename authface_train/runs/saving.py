@@ -14,24 +14,32 @@ from accelerate import Accelerator
 from authface_train.data.prompts import time_ids
 from authface_train.models.sdxl import TINY
 from authface_train.runs import lineage
-from authface_train.runs.checkpoint import Part
+from authface_train.runs.checkpoint import TrainableModel
 from authface_train.runs.model_card import model_card
-from authface_train.runs.run_folder import NOTES, Run
+from authface_train.runs.run_folder import NOTES, RunFolder
 from authface_train.settings import PriorSettings, TrainSettings
 from authface_train.stages.prior import make_trainable
 from authface_train.training.sharding import model_state
-from manifests.support.console import console, shown
+from manifests.support.console import console, quote_path
 
 
-def final_state(part: Part, accelerator: Accelerator) -> dict[str, torch.Tensor]:
+def final_state(part: TrainableModel, accelerator: Accelerator) -> dict[str, torch.Tensor]:
     """What a model has learnt, or the average of it where one is kept. For all processes to call together."""
     if part.ema is None:
         return model_state(part.module, accelerator)
     with part.ema.in_place():  # which is over before they are written
-        return {name: value.clone() for name, value in model_state(part.module, accelerator).items()}
+        return {
+            name: value.clone() for name, value in model_state(part.module, accelerator).items()
+        }
 
 
-def save_prior(run: Run, settings: PriorSettings, state: dict[str, torch.Tensor], load: Callable[[], Any], base: str) -> None:
+def save_prior(
+    run: RunFolder,
+    settings: PriorSettings,
+    state: dict[str, torch.Tensor],
+    load: Callable[[], Any],
+    base: str,
+) -> None:
     """Stage I's model: the base with the trained U-Net. load: gives the base, whole.
 
     LoRA layers are saved by themselves too, under `lora/`, and are part of the U-Net's weights in the folder.
@@ -53,13 +61,23 @@ def save_prior(run: Run, settings: PriorSettings, state: dict[str, torch.Tensor]
 
 
 def save_restorer(
-    run: Run, settings: TrainSettings, controlnet: Any, state: dict[str, torch.Tensor], load: Callable[[], Any], prior: str
+    run: RunFolder,
+    settings: TrainSettings,
+    controlnet: Any,
+    state: dict[str, torch.Tensor],
+    load: Callable[[], Any],
+    prior: str,
 ) -> None:
     """Stage II's model: the prior, and the trained ControlNet beside it."""
     from diffusers import StableDiffusionXLControlNetPipeline
 
     controlnet.load_state_dict(state)
-    _save(run, settings, StableDiffusionXLControlNetPipeline(**load().components, controlnet=controlnet), prior)
+    _save(
+        run,
+        settings,
+        StableDiffusionXLControlNetPipeline(**load().components, controlnet=controlnet),
+        prior,
+    )
 
 
 def notes_of(folder: Path) -> dict[str, Any]:
@@ -68,7 +86,7 @@ def notes_of(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def _save(run: Run, settings: TrainSettings, pipeline: Any, base: str) -> None:
+def _save(run: RunFolder, settings: TrainSettings, pipeline: Any, base: str) -> None:
     untrained = base == TINY or bool(notes_of(Path(base)).get("untrained"))
     frozen = pd.read_parquet(run.folder / lineage.FILE)
     notes = {
@@ -78,7 +96,15 @@ def _save(run: Run, settings: TrainSettings, pipeline: Any, base: str) -> None:
         "steps": settings.steps,
         "untrained": untrained,
     }
-    run.save_model(pipeline, notes, model_card(run.stage, base, settings.model_dump(mode="json"), frozen, untrained))
+    run.save_model(
+        pipeline,
+        notes,
+        model_card(run.stage, base, settings.model_dump(mode="json"), frozen, untrained),
+    )
     if untrained:
-        console.print("[yellow]Untrained:[/] built from configuration, for trying the machinery only; it restores nothing")
-    console.print(f"The {run.stage} is in {shown(run.folder)}: DiffusionPipeline.from_pretrained loads it")
+        console.print(
+            "[yellow]Untrained:[/] built from configuration, for trying the machinery only; it restores nothing"
+        )
+    console.print(
+        f"The {run.stage} is in {quote_path(run.folder)}: DiffusionPipeline.from_pretrained loads it"
+    )

@@ -34,7 +34,13 @@ UNET_RESNET = {
     "time_emb_proj": "emb_layers.1",
     "conv_shortcut": "skip_connection",
 }
-VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+VAE_ATTENTION = {
+    "group_norm": "norm",
+    "to_q": "q",
+    "to_k": "k",
+    "to_v": "v",
+    "to_out.0": "proj_out",
+}
 OPEN_CLIP = {
     "embeddings.token_embedding.weight": "token_embedding.weight",
     "embeddings.position_embedding.weight": "positional_embedding",
@@ -50,11 +56,17 @@ OPEN_CLIP = {
 
 def from_folder(folder: Path) -> Tensors:
     """All weights of a diffusers SDXL folder by their original names, in the precision they are stored in."""
-    unet_config, vae_config = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae"))
+    unet_config, vae_config = (
+        json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae")
+    )
     layers, levels = unet_config["layers_per_block"], len(vae_config["block_out_channels"])
     made: Tensors = {}
     unet = weights_in(folder / "unet")
-    attended = {name.split(".attentions")[0] for name in unet if name.startswith("up_blocks") and ".attentions." in name}
+    attended = {
+        name.split(".attentions")[0]
+        for name in unet
+        if name.startswith("up_blocks") and ".attentions." in name
+    }
     for name, value in unet.items():
         made[UNET + unet_name(name, layers, attended)] = value
     for name, value in weights_in(folder / "vae").items():
@@ -64,7 +76,12 @@ def from_folder(folder: Path) -> Tensors:
         made[VAE + new] = value[:, :, None, None] if is_attention else value
     for name, value in weights_in(folder / "text_encoder").items():
         made[f"{TEXT}text_model.{name.removeprefix('text_model.')}"] = value
-    made.update({TEXT_2 + name: value for name, value in open_clip(weights_in(folder / "text_encoder_2")).items()})
+    made.update(
+        {
+            TEXT_2 + name: value
+            for name, value in open_clip(weights_in(folder / "text_encoder_2")).items()
+        }
+    )
     return {name: value.contiguous() for name, value in made.items()}
 
 
@@ -86,7 +103,9 @@ def unet_name(name: str, layers: int, attended: set[str]) -> str:
     if match := re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d)\.(.*)", name):
         place = 1 if match[1] == "attentions" else 2 * int(match[2])
         return f"middle_block.{place}.{_inner(match[1], match[3])}"
-    match = re.fullmatch(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.*)", name)
+    match = re.fullmatch(
+        r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.*)", name
+    )
     if match is None:
         raise ValueError(f"no weight of an SDXL U-Net: {name}")
     way, kind, rest = match[1], match[3], match[5]
@@ -112,11 +131,19 @@ def _inner(kind: str, rest: str) -> str:
 def vae_name(name: str, levels: int) -> str:
     """levels: of resolution; the original numbers the decoder's from the finest."""
     name = re.sub(r"encoder\.down_blocks\.(\d+)\.resnets\.(\d+)", r"encoder.down.\1.block.\2", name)
-    name = re.sub(r"encoder\.down_blocks\.(\d+)\.downsamplers\.0", r"encoder.down.\1.downsample", name)
     name = re.sub(
-        r"decoder\.up_blocks\.(\d+)\.resnets\.(\d+)", lambda m: f"decoder.up.{levels - 1 - int(m[1])}.block.{m[2]}", name
+        r"encoder\.down_blocks\.(\d+)\.downsamplers\.0", r"encoder.down.\1.downsample", name
     )
-    name = re.sub(r"decoder\.up_blocks\.(\d+)\.upsamplers\.0", lambda m: f"decoder.up.{levels - 1 - int(m[1])}.upsample", name)
+    name = re.sub(
+        r"decoder\.up_blocks\.(\d+)\.resnets\.(\d+)",
+        lambda m: f"decoder.up.{levels - 1 - int(m[1])}.block.{m[2]}",
+        name,
+    )
+    name = re.sub(
+        r"decoder\.up_blocks\.(\d+)\.upsamplers\.0",
+        lambda m: f"decoder.up.{levels - 1 - int(m[1])}.upsample",
+        name,
+    )
     name = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", name)
     if ".mid_block.attentions.0." in name:
         head, tail = name.split(".mid_block.attentions.0.")
@@ -134,7 +161,9 @@ def open_clip(weights: Tensors) -> Tensors:
             made["text_projection"] = value.T
             continue
         if match := re.fullmatch(r"(encoder\.layers\.\d+)\.self_attn\.q_proj\.(weight|bias)", name):
-            parts = [weights[f"text_model.{match[1]}.self_attn.{one}_proj.{match[2]}"] for one in "qkv"]
+            parts = [
+                weights[f"text_model.{match[1]}.self_attn.{one}_proj.{match[2]}"] for one in "qkv"
+            ]
             block = match[1].replace("encoder.layers", "transformer.resblocks")
             made[f"{block}.attn.in_proj_{match[2]}"] = torch.cat(parts)
             continue

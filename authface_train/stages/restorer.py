@@ -11,26 +11,28 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from diffusers import ControlNetModel
 
-from authface_train.data.pairs import Pairs
+from authface_train.data.pairs import DegradedPairs
 from authface_train.data.prompts import Embedding, time_ids
-from authface_train.data.sample_keys import Draw
+from authface_train.data.sample_keys import SampleKey
 from authface_train.facial_loss.loss import FacialLoss, RegionPair, Visible
-from authface_train.models.sdxl import Core, hint_channels
-from authface_train.runs.checkpoint import Part
+from authface_train.models.sdxl import DiffusionCore, hint_channels
+from authface_train.runs.checkpoint import TrainableModel
 from authface_train.settings import RestorerSettings
 from authface_train.stages.prior import trained_part
-from authface_train.training.loop import BANDS, Losses, Sample
-from authface_train.training.metrics_logger import Watch
-from authface_train.training.noise import NoiseDraws, by_band, min_snr_weight
-from authface_train.training.sharding import clip, without_sync
+from authface_train.training.loop import TIMESTEP_BINS, Losses, Sample
+from authface_train.training.metrics_logger import MetricsLogger
+from authface_train.training.noise import NoiseSampler, accumulate_by_timestep, min_snr_weight
+from authface_train.training.sharding import clip_gradients, no_sync
 from manifests.workspace import Workspace
 
 
-def make_controlnet(unet: Any, seed: int, px_per_cell: int) -> Any:
+def make_controlnet(unet: Any, seed: int, vae_scale_factor: int) -> Any:
     """A ControlNet from the U-Net's encoder; its hint network is new, its zero convolutions make its first output 0."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=hint_channels(px_per_cell))
+        return ControlNetModel.from_unet(
+            unet, conditioning_embedding_out_channels=hint_channels(vae_scale_factor)
+        )
 
 
 class RestorerTrainer:
@@ -39,7 +41,7 @@ class RestorerTrainer:
     def __init__(
         self,
         settings: RestorerSettings,
-        core: Core,
+        core: DiffusionCore,
         controlnet: Any,
         workspace: Workspace,
         view: pd.DataFrame,
@@ -48,9 +50,11 @@ class RestorerTrainer:
         accelerator: Accelerator,
     ):
         self.settings, self.accelerator = settings, accelerator
-        self.draws = NoiseDraws(settings, view, latents, core)
+        self.draws = NoiseSampler(settings, view, latents, core)
         self.faces = len(view)
-        self.pairs = Pairs(workspace, view, settings.resolution_px, settings.degradation, settings.seed)
+        self.pairs = DegradedPairs(
+            workspace, view, settings.resolution_px, settings.degradation, settings.seed
+        )
         self.null_prompt = null_prompt
         self.time_ids = torch.tensor(time_ids(settings.resolution_px))
         # Frozen, but not under no_grad: its decoder carries the gradients. Autocast would take its weights in bf16 anyway.
@@ -73,53 +77,82 @@ class RestorerTrainer:
             loss = FacialLoss(
                 facial,
                 channels=self.unet.config.in_channels,
-                px_per_cell=own.resolution_px // latent_cells,
+                vae_scale_factor=own.resolution_px // latent_cells,
                 alphas_cumprod=self.draws.scheduler.alphas_cumprod,
             )
         self.facial = loss.to(self.accelerator.device)
-        optimiser = torch.optim.Adam(loss.parameters(), lr=facial.discriminator_learning_rate, betas=facial.discriminator_betas)
-        self.parts["discriminators"] = Part(loss, self.accelerator.prepare(optimiser))
+        optimiser = torch.optim.Adam(
+            loss.parameters(),
+            lr=facial.discriminator_learning_rate,
+            betas=facial.discriminator_betas,
+        )
+        self.parts["discriminators"] = TrainableModel(loss, self.accelerator.prepare(optimiser))
 
-    def sample(self, draw: Draw) -> Sample:
+    def sample(self, draw: SampleKey) -> Sample:
         sample, flip = self.draws.draw(draw)
         pair = self.pairs.pair(draw, flip)
-        return {**sample, "degraded": pair.degraded, "boxes_px": pair.boxes_px, "visible": pair.visible}
+        return {
+            **sample,
+            "degraded": pair.degraded,
+            "boxes_px": pair.boxes_px,
+            "visible": pair.visible,
+        }
 
-    def step(self, step: int, draws: list[Draw], micros: Iterator[Sample]) -> Losses:
+    def step(self, step: int, draws: list[SampleKey], micros: Iterator[Sample]) -> Losses:
         part = self.parts["controlnet"]
         controlnet = part.module
         world = self.accelerator.num_processes
         share = self.settings.batch // world
         # Every process knows the whole global batch, so the mean over visible patches needs no exchange.
-        visible = None if self.facial is None else self.facial.count(self.pairs.visible[[draw.index for draw in draws]])
+        visible = (
+            None
+            if self.facial is None
+            else self.facial.count(self.pairs.visible[[draw.index for draw in draws]])
+        )
         begun = self.facial is not None and step >= self.settings.facial.start_step
         ramp = self.facial.ramp(step) if self.facial is not None and begun else 0.0
         zero = torch.zeros((), device=self.accelerator.device)
         losses = {"loss": zero.clone(), "noise_loss": zero.clone()}
-        bands = torch.zeros(2, BANDS, device=zero.device)
+        bands = torch.zeros(2, TIMESTEP_BINS, device=zero.device)
         kept: list[list[RegionPair]] = []
         seen = 0
         for batch in micros:
             seen += len(batch["latent"])
-            with without_sync(self.accelerator, controlnet, seen == share):
+            with no_sync(self.accelerator, controlnet, seen == share):
                 noisy, prediction = self.predict(controlnet, batch)
-                noise_losses = F.mse_loss(prediction.float(), batch["noise"].float(), reduction="none").mean((1, 2, 3))
-                noise_losses = noise_losses * min_snr_weight(self.draws.scheduler, batch["t_step"], self.settings.min_snr_gamma)
+                noise_losses = F.mse_loss(
+                    prediction.float(), batch["noise"].float(), reduction="none"
+                ).mean((1, 2, 3))
+                noise_losses = noise_losses * min_snr_weight(
+                    self.draws.scheduler, batch["t_step"], self.settings.min_snr_gamma
+                )
                 loss = noise = noise_losses.sum() / share
                 if self.facial is not None and visible is not None and begun:
                     pairs = self.facial.pairs(
-                        noisy, prediction, batch["latent"], batch["t_step"], batch["boxes_px"], batch["visible"]
+                        noisy,
+                        prediction,
+                        batch["latent"],
+                        batch["t_step"],
+                        batch["boxes_px"],
+                        batch["visible"],
                     )
                     if ramp > 0:
                         facial, parts = self.facial.generator(pairs, visible)
                         loss = loss + ramp * world * facial
                         _add(losses, {"facial_loss": facial.detach(), **parts}, world)
-                    kept.append([RegionPair(p.name, p.fake.detach(), p.real.detach(), p.weight) for p in pairs])
+                    kept.append(
+                        [
+                            RegionPair(p.name, p.fake.detach(), p.real.detach(), p.weight)
+                            for p in pairs
+                        ]
+                    )
                 self.accelerator.backward(loss)
-            by_band(bands, noise_losses, batch["t_step"])
+            accumulate_by_timestep(bands, noise_losses, batch["t_step"])
             losses["noise_loss"] += noise.detach()
             losses["loss"] += loss.detach()
-        losses["gradient_norm"] = clip(self.accelerator, controlnet, self.settings.clip_norm)
+        losses["gradient_norm"] = clip_gradients(
+            self.accelerator, controlnet, self.settings.clip_norm
+        )
         part.optimiser.step()
         part.optimiser.zero_grad(set_to_none=True)
         if part.ema is not None:
@@ -128,7 +161,7 @@ class RestorerTrainer:
             self._discriminator_step(step, kept, visible, losses)
         return Losses(losses, bands)
 
-    def look(self, step: int, watch: Watch | None) -> None:
+    def look(self, step: int, watch: MetricsLogger | None) -> None:
         for onlooker in self.onlookers:
             onlooker.look(step, watch)
 
@@ -137,10 +170,14 @@ class RestorerTrainer:
         assert self.facial is not None
         with torch.no_grad():
             noisy, prediction = self.predict(self.parts["controlnet"].module, batch)
-        pairs = self.facial.pairs(noisy, prediction, batch["latent"], batch["t_step"], batch["boxes_px"], batch["visible"])
+        pairs = self.facial.pairs(
+            noisy, prediction, batch["latent"], batch["t_step"], batch["boxes_px"], batch["visible"]
+        )
         self._discriminator_step(step, [pairs], self.facial.count(batch["visible"]), {})
 
-    def predict(self, controlnet: torch.nn.Module, batch: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+    def predict(
+        self, controlnet: torch.nn.Module, batch: Sample
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """z_t and the prior's noise prediction under the ControlNet's guidance, (b, channels, h, w) each."""
         noisy = self.draws.scheduler.add_noise(batch["latent"], batch["noise"], batch["t_step"])
         device, count = noisy.device, len(noisy)
@@ -169,7 +206,11 @@ class RestorerTrainer:
         return noisy, prediction
 
     def _discriminator_step(
-        self, step: int, kept: list[list[RegionPair]], visible: Visible, losses: dict[str, torch.Tensor]
+        self,
+        step: int,
+        kept: list[list[RegionPair]],
+        visible: Visible,
+        losses: dict[str, torch.Tensor],
     ) -> None:
         """One step of both discriminators on the fakes of all micro-batches, detached: the ControlNet is not touched."""
         assert self.facial is not None

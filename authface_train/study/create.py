@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from authface_train.evaluation.image_pairs import matched, pictures_by_name, read
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 PAGE = "study.html"
 
@@ -36,16 +36,18 @@ class Pair:
     given: np.ndarray | None
 
 
-def draw_pairs(a: Method, b: Method, given: Path | None, seed: int, count: int | None) -> list[Pair]:
+def draw_pairs(
+    a: Method, b: Method, given: Path | None, seed: int, count: int | None
+) -> list[Pair]:
     """Pairs that both methods have, in an order and on sides drawn from the seed; `count` of them.
 
-    Raises UserMistake where the folders share no name, or a pair is not of one size.
+    Raises UserError where the folders share no name, or a pair is not of one size.
     """
     both = matched(pictures_by_name(a.folder), pictures_by_name(b.folder)).pairs
     if not both:
-        raise UserMistake(f"no picture of {a.folder} has the name of one in {b.folder}")
+        raise UserError(f"no picture of {a.folder} has the name of one in {b.folder}")
     if count is not None and count > len(both):
-        raise UserMistake(f"--count {count}: there are {len(both)} pairs")
+        raise UserError(f"--count {count}: there are {len(both)} pairs")
     rng = np.random.default_rng(seed)
     names = [str(name) for name in rng.permutation(sorted(both))][:count]
     # As often on one side as on the other: a rater who likes the left must not decide.
@@ -55,7 +57,9 @@ def draw_pairs(a: Method, b: Method, given: Path | None, seed: int, count: int |
     for name, a_left in zip(names, sides, strict=True):
         of_a, of_b = (read(path)[0] for path in both[name])
         if of_a.shape != of_b.shape:
-            raise UserMistake(f"{name} is not of one size in {a.folder} and {b.folder}: people would see which is which")
+            raise UserError(
+                f"{name} is not of one size in {a.folder} and {b.folder}: people would see which is which"
+            )
         pairs.append(Pair(name, bool(a_left), of_a, of_b, shown.get(name)))
     return pairs
 
@@ -63,7 +67,7 @@ def draw_pairs(a: Method, b: Method, given: Path | None, seed: int, count: int |
 def _given(folder: Path, names: list[str]) -> dict[str, np.ndarray]:
     found = matched({name: Path(name) for name in names}, pictures_by_name(folder)).pairs
     if missing := [name for name in names if name not in found]:
-        raise UserMistake(f"{folder} has no picture named {missing[0]}")
+        raise UserError(f"{folder} has no picture named {missing[0]}")
     return {name: read(path)[0] for name, (_, path) in found.items()}
 
 
@@ -71,7 +75,9 @@ def page(a: Method, b: Method, pairs: list[Pair], seed: int) -> str:
     """The HTML. Its `study` is a hash of the pictures, methods and sides: answers of another page do not mix with it."""
     import jinja2
 
-    digest = hashlib.sha256(json.dumps([a.name, b.name, seed, [(pair.name, pair.a_left) for pair in pairs]]).encode())
+    digest = hashlib.sha256(
+        json.dumps([a.name, b.name, seed, [(pair.name, pair.a_left) for pair in pairs]]).encode()
+    )
     for pair in pairs:
         digest.update(pair.a.tobytes() + pair.b.tobytes())
     data = {
@@ -83,7 +89,10 @@ def page(a: Method, b: Method, pairs: list[Pair], seed: int) -> str:
             {
                 "name": pair.name,
                 "left": "a" if pair.a_left else "b",
-                "pictures": [_uri(pair.a if pair.a_left else pair.b), _uri(pair.b if pair.a_left else pair.a)],
+                "pictures": [
+                    _uri(pair.a if pair.a_left else pair.b),
+                    _uri(pair.b if pair.a_left else pair.a),
+                ],
                 "given": None if pair.given is None else _uri(pair.given),
             }
             for pair in pairs
@@ -94,7 +103,10 @@ def page(a: Method, b: Method, pairs: list[Pair], seed: int) -> str:
     return (
         jinja2.Environment(autoescape=True)
         .from_string(files.joinpath("page.html.jinja").read_text())
-        .render(data=json.dumps(data).replace("<", "\\u003c"), script=files.joinpath("page.js").read_text())
+        .render(
+            data=json.dumps(data).replace("<", "\\u003c"),
+            script=files.joinpath("page.js").read_text(),
+        )
     )
 
 

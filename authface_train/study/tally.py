@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from authface_train.evaluation.intervals import RESAMPLES, SHARE
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 COLUMNS = ["study", "rater", "pair", "a", "b", "left", "answer", "answered_at"]
 ANSWERS = ("a", "equal", "b")
@@ -33,28 +33,43 @@ class Tally:
 
 
 def read(files: Sequence[Path]) -> pd.DataFrame:
-    """The answers of some CSVs. Raises UserMistake for a file of another form or study, and for a pair answered twice by one
+    """The answers of some CSVs. Raises UserError for a file of another form or study, and for a pair answered twice by one
     rater."""
     frames = []
     for file in files:
         try:
             table = pd.read_csv(file, dtype=str, keep_default_na=False)
-        except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            raise UserMistake(f"{file} cannot be read as a table ({str(error).splitlines()[0]})") from error
+        except (
+            OSError,
+            UnicodeDecodeError,
+            pd.errors.ParserError,
+            pd.errors.EmptyDataError,
+        ) as error:
+            raise UserError(
+                f"{file} cannot be read as a table ({str(error).splitlines()[0]})"
+            ) from error
         if list(table.columns) != COLUMNS:
-            raise UserMistake(f"{file} is not what a study's page saves (its columns are {', '.join(table.columns)})")
+            raise UserError(
+                f"{file} is not what a study's page saves (its columns are {', '.join(table.columns)})"
+            )
         if wrong := set(table["answer"]) - set(ANSWERS):
-            raise UserMistake(f"{file} has the answer {min(wrong)!r}: there are {', '.join(ANSWERS)}")
+            raise UserError(f"{file} has the answer {min(wrong)!r}: there are {', '.join(ANSWERS)}")
         frames.append(table.assign(file=file.name))
     answers = pd.concat(frames, ignore_index=True)
     if answers.empty:
-        raise UserMistake("there is no answer in these files")
+        raise UserError("there is no answer in these files")
     if len(studies := sorted(set(answers["study"]))) > 1:
-        raise UserMistake(f"these are answers of {len(studies)} studies ({', '.join(studies)}): tally them one by one")
+        raise UserError(
+            f"these are answers of {len(studies)} studies ({', '.join(studies)}): tally them one by one"
+        )
     if (twice := answers[answers.duplicated(["rater", "pair"])]).size:
         row = twice.iloc[0]
-        both = answers[(answers["rater"] == row["rater"]) & (answers["pair"] == row["pair"])]["file"]
-        raise UserMistake(f"{row['rater']} has answered {row['pair']} twice (in {' and '.join(both)}): leave one file out")
+        both = answers[(answers["rater"] == row["rater"]) & (answers["pair"] == row["pair"])][
+            "file"
+        ]
+        raise UserError(
+            f"{row['rater']} has answered {row['pair']} twice (in {' and '.join(both)}): leave one file out"
+        )
     return answers
 
 
@@ -70,7 +85,10 @@ def tally(answers: pd.DataFrame) -> Tally:
         raters=answers["rater"].nunique(),
         pairs=answers["pair"].nunique(),
         answers=len(answers),
-        shares={answer: (count[answer] / len(answers), *_interval(answers, answer)) for answer in ANSWERS},
+        shares={
+            answer: (count[answer] / len(answers), *_interval(answers, answer))
+            for answer in ANSWERS
+        },
         p_answers=_sign_test(count["a"], count["b"]),
         p_pairs=_sign_test(int((majority > 0).sum()), int((majority < 0).sum())),
         left_share=float(chose_left.sum() / max(count["a"] + count["b"], 1)),
@@ -79,13 +97,17 @@ def tally(answers: pd.DataFrame) -> Tally:
 
 def _interval(answers: pd.DataFrame, answer: str, seed: int = 0) -> tuple[float, float]:
     """Raters and pairs are both drawn with replacement: other people would have answered about other faces."""
-    table = answers.assign(hit=answers["answer"] == answer).pivot(index="rater", columns="pair", values="hit")
+    table = answers.assign(hit=answers["answer"] == answer).pivot(
+        index="rater", columns="pair", values="hit"
+    )
     hits, there = table.fillna(False).to_numpy(float), table.notna().to_numpy(float)
     rng = np.random.default_rng(seed)
     shares = []
     for _ in range(RESAMPLES):
         of_raters = np.bincount(rng.integers(0, len(hits), len(hits)), minlength=len(hits))
-        of_pairs = np.bincount(rng.integers(0, hits.shape[1], hits.shape[1]), minlength=hits.shape[1])
+        of_pairs = np.bincount(
+            rng.integers(0, hits.shape[1], hits.shape[1]), minlength=hits.shape[1]
+        )
         if weight := of_raters @ there @ of_pairs:
             shares.append(of_raters @ hits @ of_pairs / weight)
     low, high = np.quantile(shares, [(1 - SHARE) / 2, (1 + SHARE) / 2])

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from authface_train.training.sharding import divided, let_go, own_part, trained, whole
+from authface_train.training.sharding import divided, own_part, reshard, trained, whole
 
 
-class Ema:
+class EMA:
     """ema = decay * ema + (1 - decay) * weights after every step; in the first steps n the decay is (1 + n) / (10 + n) at most.
 
     Of a sharded model each process averages its own part.
@@ -21,7 +21,9 @@ class Ema:
         self.module = module
         self.parameters: list[Any] = trained(module)
         self.decay, self.steps = decay, 0
-        self.average = [own_part(one).detach().to(device, torch.float32, copy=True) for one in self.parameters]
+        self.average = [
+            own_part(one).detach().to(device, torch.float32, copy=True) for one in self.parameters
+        ]
 
     @torch.no_grad()
     def update(self) -> None:
@@ -45,15 +47,20 @@ class Ema:
     def _put(self, values: list[torch.Tensor]) -> None:
         for parameter, value in zip(self.parameters, values, strict=True):
             own_part(parameter).copy_(value)
-        let_go(self.module)
+        reshard(self.module)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Whole averages by their parameters' numbers, on the CPU, and the steps. For all processes to call together."""
-        averages = {str(n): whole(a, p) for n, (a, p) in enumerate(zip(self.average, self.parameters, strict=True))}
+        averages = {
+            str(n): whole(a, p)
+            for n, (a, p) in enumerate(zip(self.average, self.parameters, strict=True))
+        }
         return {**averages, "steps": torch.tensor(self.steps)}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
         """The other way; each process gives the whole state."""
         self.steps = int(state["steps"])
-        for number, (average, parameter) in enumerate(zip(self.average, self.parameters, strict=True)):
+        for number, (average, parameter) in enumerate(
+            zip(self.average, self.parameters, strict=True)
+        ):
             average.copy_(own_part(divided(state[str(number)], parameter)))

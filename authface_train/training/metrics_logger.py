@@ -11,22 +11,29 @@ from typing import Any
 
 import psutil
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-from authface_train.runs.run_folder import Run
+from authface_train.runs.run_folder import RunFolder
 from authface_train.settings import TrainSettings
 from manifests.support.console import console
-from manifests.support.errors import DoneInPart, Missing
+from manifests.support.errors import MissingResourceError, PartialFailureError
 from manifests.support.fingerprint import short_hash
 
 SPIKE_WINDOW, SPIKE_LEAST = 100, 20
 PROCESS = psutil.Process()
 
 
-class Watch:
+class MetricsLogger:
     """For the main process: a context in which every step is told. done: steps that a resumed run has behind it."""
 
-    def __init__(self, run: Run, settings: TrainSettings, done: int):
+    def __init__(self, run: RunFolder, settings: TrainSettings, done: int):
         self.run, self.settings, self.done = run, settings, done
         self._busy_s, self._since = 0.0, time.monotonic()
         columns = (
@@ -40,17 +47,24 @@ class Watch:
         )
         self._progress = Progress(*columns, speed_estimate_period=600, refresh_per_second=2)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> MetricsLogger:
         from torch.utils.tensorboard import SummaryWriter
 
         self.board = SummaryWriter(str(self.run.folder / "logs"), purge_step=self.done + 1)
         self._wandb = _wandb(self.run, self.settings) if self.settings.wandb else None
         self.run.open_metrics(self.done)
         self._progress.start()
-        self._bar = self._progress.add_task(self.run.stage, total=self.settings.steps, completed=self.done, state="")
+        self._bar = self._progress.add_task(
+            self.run.stage, total=self.settings.steps, completed=self.done, state=""
+        )
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._progress.stop()
         self.board.close()
         if self._wandb is not None:
@@ -59,7 +73,9 @@ class Watch:
     def told(self, step: int, values: dict[str, float | None], learning_rate: float) -> None:
         """A step is done. values: the losses of it, None where no sample has any."""
         self.run.log(step, values)
-        known = {name: value for name, value in values.items() if value is not None} | {"learning_rate": learning_rate}
+        known = {name: value for name, value in values.items() if value is not None} | {
+            "learning_rate": learning_rate
+        }
         for name, value in known.items():
             self.board.add_scalar(f"{self.run.stage}/{name}", value, step)
         if self._wandb is not None:
@@ -78,7 +94,9 @@ class Watch:
         """A PIL image into TensorBoard."""
         import numpy as np
 
-        self.board.add_image(f"{self.run.stage}/{name}", np.asarray(picture), step, dataformats="HWC")
+        self.board.add_image(
+            f"{self.run.stage}/{name}", np.asarray(picture), step, dataformats="HWC"
+        )
 
 
 def memory_gb() -> float:
@@ -88,7 +106,7 @@ def memory_gb() -> float:
     return PROCESS.memory_info().rss / 1e9
 
 
-class Sanity:
+class LossGuard:
     """Stops a run whose loss is not finite, or jumps. before: the losses of earlier steps, of a resumed run."""
 
     def __init__(self, settings: TrainSettings, before: list[float]):
@@ -96,13 +114,23 @@ class Sanity:
         self._last: deque[float] = deque(before[-SPIKE_WINDOW:], maxlen=SPIKE_WINDOW)
 
     def check(self, step: int, values: dict[str, float | None]) -> None:
-        """Raises DoneInPart. A scaled-down fp16 step may have an infinite gradient: that norm is not looked at."""
-        wrong = [name for name, value in values.items() if name != "gradient_norm" and not math.isfinite(value or 0)]
+        """Raises PartialFailureError. A scaled-down fp16 step may have an infinite gradient: that norm is not looked at."""
+        wrong = [
+            name
+            for name, value in values.items()
+            if name != "gradient_norm" and not math.isfinite(value or 0)
+        ]
         if wrong:
-            raise DoneInPart(f"step {step}: {', '.join(wrong)} is not a number; {_KEPT} Try a lower learning_rate")
-        loss = watched(values)
-        if self.most and len(self._last) >= SPIKE_LEAST and loss > self.most * (usual := statistics.median(self._last)):
-            raise DoneInPart(
+            raise PartialFailureError(
+                f"step {step}: {', '.join(wrong)} is not a number; {_KEPT} Try a lower learning_rate"
+            )
+        loss = primary_loss(values)
+        if (
+            self.most
+            and len(self._last) >= SPIKE_LEAST
+            and loss > self.most * (usual := statistics.median(self._last))
+        ):
+            raise PartialFailureError(
                 f"step {step}: the loss is {loss:.3g}, and {usual:.3g} is usual; {_KEPT} --set spike=0 goes through it, "
                 "a lower learning_rate needs a new --output"
             )
@@ -115,7 +143,7 @@ _KEPT = "stopped, the last checkpoint is kept and --resume goes on from it."
 COLLAPSE_WINDOW, COLLAPSED = 200, 0.98
 
 
-class Collapse:
+class DiscriminatorMonitor:
     """Tells when a discriminator has won: what it sees through always teaches nothing."""
 
     def __init__(self) -> None:
@@ -140,16 +168,18 @@ class Collapse:
                 )
 
 
-def watched(values: dict[str, Any]) -> float:
+def primary_loss(values: dict[str, Any]) -> float:
     """The loss that tells whether training goes well: of the noise, where others are added to it."""
     return float(values.get("noise_loss") or values["loss"])
 
 
-def _wandb(run: Run, settings: TrainSettings) -> Any:
+def _wandb(run: RunFolder, settings: TrainSettings) -> Any:
     try:
         import wandb
     except ImportError as error:
-        raise Missing("wandb=true needs Weights & Biases: pip install wandb, or leave it out") from error
+        raise MissingResourceError(
+            "wandb=true needs Weights & Biases: pip install wandb, or leave it out"
+        ) from error
     return wandb.init(
         project="authface",
         name=run.folder.name,

@@ -9,29 +9,37 @@ import torch
 from diffusers import DDPMScheduler
 
 from authface_train.data.latents import sample_latent
-from authface_train.data.sample_keys import Draw, torch_generator
-from authface_train.models.sdxl import Core
+from authface_train.data.sample_keys import SampleKey, torch_generator
+from authface_train.models.sdxl import DiffusionCore
 from authface_train.settings import TrainSettings
-from authface_train.training.loop import BANDS, Sample
-from manifests.support.errors import UserMistake
+from authface_train.training.loop import TIMESTEP_BINS, Sample
+from manifests.support.errors import UserError
 
 
-class NoiseDraws:
-    """latents: (2 flips, mean and std, channels, h, w) of each row. Raises UserMistake for another prediction type."""
+class NoiseSampler:
+    """latents: (2 flips, mean and std, channels, h, w) of each row. Raises UserError for another prediction type."""
 
-    def __init__(self, settings: TrainSettings, view: pd.DataFrame, latents: Sequence[torch.Tensor], core: Core):
+    def __init__(
+        self,
+        settings: TrainSettings,
+        view: pd.DataFrame,
+        latents: Sequence[torch.Tensor],
+        core: DiffusionCore,
+    ):
         self.settings, self.latents = settings, latents
         self.face_ids = view["face_id"].tolist()
         self.scaling_factor = core.scaling_factor
         self.scheduler = DDPMScheduler.from_config(core.scheduler.config)
         if self.scheduler.config.prediction_type != "epsilon":
-            raise UserMistake(
+            raise UserError(
                 f"the base predicts {self.scheduler.config.prediction_type}, and the loss is of the noise: name another --base"
             )
 
-    def draw(self, draw: Draw) -> tuple[Sample, bool]:
+    def draw(self, draw: SampleKey) -> tuple[Sample, bool]:
         """latent and noise (channels, h, w), t_step (); and whether the picture is mirrored."""
-        generator = torch_generator(self.settings.seed, draw.epoch, self.face_ids[draw.index], "noise")
+        generator = torch_generator(
+            self.settings.seed, draw.epoch, self.face_ids[draw.index], "noise"
+        )
         flip = bool(torch.rand((), generator=generator) < 0.5)
         latent = sample_latent(self.latents[draw.index], flip, generator, self.scaling_factor)
         noise = torch.randn(latent.shape, generator=generator)
@@ -48,8 +56,8 @@ def min_snr_weight(scheduler: DDPMScheduler, t_step: torch.Tensor, gamma: float)
     return snr.clamp(max=gamma) / snr
 
 
-def by_band(bands: torch.Tensor, losses: torch.Tensor, t_step: torch.Tensor) -> None:
+def accumulate_by_timestep(bands: torch.Tensor, losses: torch.Tensor, t_step: torch.Tensor) -> None:
     """Add a micro-batch's losses, (b,), to the sums and counts (2, BANDS) of their bands of timesteps."""
-    place = t_step * BANDS // 1000
+    place = t_step * TIMESTEP_BINS // 1000
     bands[0].index_add_(0, place, losses.detach())
     bands[1].index_add_(0, place, torch.ones_like(losses))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from authface_train.settings import TrainSettings
-from manifests.support.errors import Missing
+from manifests.support.errors import MissingResourceError
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
@@ -31,18 +31,24 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
             group["lr"] = rate
 
 
-def make_optimiser(parameters: Iterable[torch.nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW of the kind that the settings name. Raises Missing where its library is not installed."""
+def make_optimizer(
+    parameters: Iterable[torch.nn.Parameter], settings: TrainSettings
+) -> torch.optim.Optimizer:
+    """AdamW of the kind that the settings name. Raises MissingResourceError where its library is not installed."""
     own = [parameter for parameter in parameters if parameter.requires_grad]
     if settings.step_in_backward:
-        return InBackward(own, settings)
+        return BackwardStepper(own, settings)
     return _adamw(own, settings)
 
 
 def bytes_per_parameter(settings: TrainSettings) -> tuple[float, float, float]:
     """Of a trained weight, its gradient and its moments."""
     weight = 2.0 if settings.optimiser == "adamw-8bit-bf16" else 4.0
-    return weight, weight, 8.0 if settings.optimiser == "adamw" else 2.0 + 2 * 4 / 256  # a scale per block of 256
+    return (
+        weight,
+        weight,
+        8.0 if settings.optimiser == "adamw" else 2.0 + 2 * 4 / 256,
+    )  # a scale per block of 256
 
 
 def _adamw(parameters: list[torch.nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
@@ -53,7 +59,9 @@ def _adamw(parameters: list[torch.nn.Parameter], settings: TrainSettings) -> tor
         "weight_decay": settings.weight_decay,
     }
     if settings.optimiser == "adamw":
-        return torch.optim.AdamW(parameters, fused=True, **options)  # the others hold a copy of all weights while stepping
+        return torch.optim.AdamW(
+            parameters, fused=True, **options
+        )  # the others hold a copy of all weights while stepping
     if settings.optimiser == "adamw-8bit":
         try:
             import bitsandbytes
@@ -67,11 +75,13 @@ def _adamw(parameters: list[torch.nn.Parameter], settings: TrainSettings) -> tor
     return AdamW8bit(parameters, bf16_stochastic_round=True, **options)
 
 
-def _missing(library: str, error: Exception) -> Missing:
-    return Missing(f"this optimiser is {library}'s ({error}): pip install {library}, or --set optimiser=adamw")
+def _missing(library: str, error: Exception) -> MissingResourceError:
+    return MissingResourceError(
+        f"this optimiser is {library}'s ({error}): pip install {library}, or --set optimiser=adamw"
+    )
 
 
-class InBackward(torch.optim.Optimizer):
+class BackwardStepper(torch.optim.Optimizer):
     """Steps each parameter as soon as its gradient is whole and frees it: all gradients are never there at once.
 
     `step` and `zero_grad` have nothing left to do. Gives what one optimiser over all parameters gives.

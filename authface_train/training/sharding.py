@@ -15,13 +15,13 @@ import torch
 from accelerate import Accelerator
 
 from authface_train.settings import TrainSettings
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 # Blocks of SDXL's U-Net whose weights are gathered together.
 BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D", "Downsample2D", "Upsample2D")
 
 
-def asked_by_launcher() -> str | None:
+def sharding_from_launcher() -> str | None:
     """The sharding that `accelerate launch` was configured for; None where it was not. Takes the request out of its hands."""
     sharded = os.environ.pop("ACCELERATE_USE_FSDP", "false").lower() == "true"
     deepspeed = os.environ.pop("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
@@ -33,20 +33,22 @@ def asked_by_launcher() -> str | None:
     return None
 
 
-def spread(
+def distribute_model(
     module: Any, make_optimiser: Any, settings: TrainSettings, accelerator: Accelerator
 ) -> tuple[Any, torch.optim.Optimizer]:
     """A trained model as the processes share it, and its prepared optimiser. make_optimiser: from parameters.
 
-    Raises UserMistake for settings that do not go with several processes.
+    Raises UserError for settings that do not go with several processes.
     """
     several = accelerator.num_processes > 1
     if several and settings.step_in_backward:
-        raise UserMistake("step_in_backward is for one process: over several, --set sharding=full saves the gradients' memory")
+        raise UserError(
+            "step_in_backward is for one process: over several, --set sharding=full saves the gradients' memory"
+        )
     if not several or settings.sharding == "none":
         return accelerator.prepare(module, make_optimiser(module.parameters()))
     if settings.optimiser != "adamw" or settings.mixed_precision == "fp16":
-        raise UserMistake("sharding goes with optimiser=adamw and mixed_precision=bf16 or no")
+        raise UserError("sharding goes with optimiser=adamw and mixed_precision=bf16 or no")
     module.to(accelerator.device)
     _shard(module, settings)
     return module, accelerator.prepare(make_optimiser(module.parameters()))
@@ -77,7 +79,7 @@ def is_sharded(module: torch.nn.Module) -> bool:
     return isinstance(module, FSDPModule)
 
 
-def let_go(module: torch.nn.Module) -> None:
+def reshard(module: torch.nn.Module) -> None:
     """Gathered weights are given up after a forward pass without a backward one: they would outlive a change of the weights."""
     from torch.distributed.fsdp import FSDPModule
 
@@ -87,7 +89,7 @@ def let_go(module: torch.nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def without_sync(accelerator: Accelerator, module: Any, last: bool) -> Any:
+def no_sync(accelerator: Accelerator, module: Any, last: bool) -> Any:
     """Gradients travel between processes with the last micro-batch only."""
     if is_sharded(module):
         module.set_requires_gradient_sync(last)
@@ -99,7 +101,7 @@ def without_sync(accelerator: Accelerator, module: Any, last: bool) -> Any:
             yield
 
 
-def clip(accelerator: Accelerator, module: torch.nn.Module, norm: float) -> torch.Tensor:
+def clip_gradients(accelerator: Accelerator, module: torch.nn.Module, norm: float) -> torch.Tensor:
     """Scale the gradients down to a norm over all parameters and processes, 0 for never. Returns the norm before, ()."""
     accelerator.unscale_gradients()
     found = torch.nn.utils.clip_grad_norm_(module.parameters(), norm or float("inf"))
@@ -114,15 +116,23 @@ def model_state(module: torch.nn.Module, accelerator: Accelerator) -> dict[str, 
     if is_sharded(module):
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-        sharded: Any = get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+        sharded: Any = get_model_state_dict(
+            module, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+        )
         return sharded
     own = accelerator.unwrap_model(module)
     frozen = {name for name, parameter in own.named_parameters() if not parameter.requires_grad}
     state = own.state_dict()
-    return {name: value.detach().cpu().contiguous() for name, value in state.items() if name not in frozen}
+    return {
+        name: value.detach().cpu().contiguous()
+        for name, value in state.items()
+        if name not in frozen
+    }
 
 
-def load_model_state(module: torch.nn.Module, state: dict[str, torch.Tensor], accelerator: Accelerator) -> None:
+def load_model_state(
+    module: torch.nn.Module, state: dict[str, torch.Tensor], accelerator: Accelerator
+) -> None:
     """The other way; each process gives the whole state."""
     if is_sharded(module):
         from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
@@ -130,15 +140,24 @@ def load_model_state(module: torch.nn.Module, state: dict[str, torch.Tensor], ac
         set_model_state_dict(module, dict(state), options=StateDictOptions(full_state_dict=True))
     else:
         own = accelerator.unwrap_model(module)
-        frozen = {name: parameter for name, parameter in own.named_parameters() if not parameter.requires_grad}
+        frozen = {
+            name: parameter
+            for name, parameter in own.named_parameters()
+            if not parameter.requires_grad
+        }
         own.load_state_dict({**frozen, **state})
 
 
-def optimiser_state(module: torch.nn.Module, optimiser: Any, accelerator: Accelerator) -> dict[str, Any]:
+def optimiser_state(
+    module: torch.nn.Module, optimiser: Any, accelerator: Accelerator
+) -> dict[str, Any]:
     """An optimiser's whole state, by the parameters' numbers; of sharded ones on the main process alone."""
     if not is_sharded(module):
         return optimiser.state_dict()
-    gathered_state: dict[str, Any] = {"state": {}, "param_groups": optimiser.state_dict()["param_groups"]}
+    gathered_state: dict[str, Any] = {
+        "state": {},
+        "param_groups": optimiser.state_dict()["param_groups"],
+    }
     for number, own in optimiser.state_dict()["state"].items():
         gathered = {name: _full(value) for name, value in own.items()}
         if accelerator.is_main_process:
@@ -152,7 +171,9 @@ def load_optimiser_state(module: torch.nn.Module, optimiser: Any, state: dict[st
         for number, parameter in enumerate(trained(module)):
             own = state["state"].get(number, {})
             state["state"][number] = {
-                name: divided(value, parameter) if value.shape == parameter.shape and value.dim() else value
+                name: divided(value, parameter)
+                if value.shape == parameter.shape and value.dim()
+                else value
                 for name, value in own.items()
             }
     optimiser.load_state_dict(state)
@@ -170,7 +191,12 @@ def whole(part: torch.Tensor, like: Any) -> torch.Tensor:
     from torch.distributed.tensor import DTensor
 
     made = DTensor.from_local(
-        part.to(like.device), like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+        part.to(like.device),
+        like.device_mesh,
+        like.placements,
+        run_check=False,
+        shape=like.shape,
+        stride=like.stride(),
     )
     return made.full_tensor().cpu()
 
@@ -185,4 +211,6 @@ def divided(value: torch.Tensor, parameter: Any) -> torch.Tensor:
         return value
     from torch.distributed.tensor import distribute_tensor
 
-    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+    return distribute_tensor(
+        value.to(parameter.device), parameter.device_mesh, parameter.placements
+    )

@@ -1,15 +1,16 @@
-"""What every command shares: the workspace option, the two consoles, the group that turns errors into one line and a code."""
+"""What all commands share: options, consoles, and the group that maps errors to exit codes."""
 
 from __future__ import annotations
 
 import dataclasses
 import errno
 import json
+import logging
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -17,89 +18,192 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.markup import escape
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from manifests.support.errors import AuthfaceError, Terminated
 
 WorkspaceOption = Annotated[
     Path | None,
-    typer.Option("-w", "--workspace", help="The data set. Else AUTHFACE_WORKSPACE, else the nearest parent folder."),
+    typer.Option(
+        "-w",
+        "--workspace",
+        help="Workspace directory. Default: AUTHFACE_WORKSPACE, else the nearest parent "
+        "folder with an authface.toml.",
+    ),
 ]
-RetryOption = Annotated[str | None, typer.Option("--retry", help="`failed`: try again what failed before.")]
-WorkersOption = Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: by cores and work.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Agree to what the command says it would do.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Answer for a machine.")]
+RetryOption = Annotated[
+    str | None, typer.Option("--retry", metavar="failed", help="Process failed rows again.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="Worker processes. Default: chosen by cores and work.")
+]
+YesOption = Annotated[
+    bool, typer.Option("--yes", help="Do what the command would otherwise only announce.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 console = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+error_console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def run_command(*words: object, start: Sequence[str] = (sys.executable, "-P", "-m", "cli")) -> None:
-    """Show a command of authface and run it, as a process of its own. Its failure is the caller's, with the same code.
+def run_command(
+    *arguments: object, launcher: Sequence[str] = (sys.executable, "-P", "-m", "cli")
+) -> None:
+    """Print an authface command line and run it in a process of its own.
 
-    start: what starts it, where that is something else (several processes).
+    Args:
+        arguments: The command and its options, without `authface`.
+        launcher: What starts the command line program. Replace it to start several processes. `-P`
+            keeps the current folder out of sys.path: a workspace contains a folder `manifests`.
+
+    Raises:
+        AuthfaceError: If the command fails; it carries the command's exit code.
     """
-    line = [str(word) for word in words]
+    line = [str(argument) for argument in arguments]
     console.print(f"\n[bold cyan]$ authface {escape(shlex.join(line))}[/]")
-    # -P: a workspace's own folder `manifests` must not be taken for the package, should this be started in one.
-    done = subprocess.run([*start, *line])
-    if done.returncode:
-        failure = AuthfaceError(f"`authface {line[0]}` ended with code {done.returncode}: see above")
-        failure.exit_code = done.returncode
-        raise failure
+    completed = subprocess.run([*launcher, *line])
+    if completed.returncode:
+        error = AuthfaceError(
+            f"`authface {line[0]}` ended with exit code {completed.returncode}; see its output above"
+        )
+        error.exit_code = completed.returncode
+        raise error
 
 
-def wants_retry(value: str | None) -> bool:
-    """What `--retry` asks for."""
+def parse_retry(value: str | None) -> bool:
+    """Whether `--retry failed` was given; any other value is a usage error."""
     if value not in (None, "failed"):
-        raise typer.BadParameter("the only thing to retry is `failed`", param_hint="--retry")
+        raise typer.BadParameter("the only accepted value is `failed`", param_hint="--retry")
     return value == "failed"
 
 
-def shown(path: object) -> str:
-    """A path as it is printed: quoted for a shell where it must be, and safe from rich's markup."""
+def quote_path(path: object) -> str:
+    """A path for printing: quoted for a shell if necessary, and escaped for rich markup."""
     return escape(shlex.quote(str(path)))
 
 
-def print_json(value: Any) -> None:
-    """A dataclass, a list of them, or plain values and times, for a machine."""
+def print_json(value: object) -> None:
+    """Print a dataclass, a list of dataclasses, or plain values and times, as JSON on stdout."""
 
-    def plain(one: Any) -> Any:
-        return one.isoformat() if isinstance(one, datetime) else dataclasses.asdict(one)
+    def encode(item: Any) -> Any:
+        return item.isoformat() if isinstance(item, datetime) else dataclasses.asdict(item)
 
-    print(json.dumps(value, indent=1, default=plain))
+    print(json.dumps(value, indent=1, default=encode))
 
 
-# Typer carries its own copy of click, or in older versions depends on it: the base of its usage errors in either.
+# Typer carries its own copy of click, or depends on click in older versions. This is the base class
+# of usage errors in either case.
 UsageError: Any = typer.BadParameter.__mro__[1]
-# A place that cannot be written to is the user's to mend; any other OSError is ours.
-PLACES = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOSPC, errno.EROFS, errno.EDQUOT)
+
+# OSErrors about a place that cannot be written to are the user's to solve; others are bugs.
+USER_ERRNOS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENOSPC,
+    errno.EROFS,
+    errno.EDQUOT,
+)
 
 
-class Commands(TyperGroup):
-    """Runs a command; a mistake or something missing ends it with one line and the documented code."""
+class AuthfaceGroup(TyperGroup):
+    """Command group that ends errors with one line and the documented exit code.
+
+    It also gives every command the options `-v/--verbose` and `-q/--quiet`.
+    """
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        verbosity = _verbosity_options()
+        for command in _leaf_commands(self):
+            command.params += verbosity
 
     def invoke(self, ctx: Any) -> Any:
-        signal.signal(signal.SIGTERM, _terminate)
+        """Run the chosen command."""
+        signal.signal(signal.SIGTERM, _raise_terminated)
+        _set_level(logging.INFO)
         try:
             return super().invoke(ctx)
         except (AuthfaceError, Terminated) as error:
-            _end(str(error), error.exit_code)
+            _exit(str(error), error.exit_code)
         except UsageError as error:
-            asked = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
-            _end(error.format_message() + asked, 2)
+            help_hint = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
+            _exit(error.format_message() + help_hint, 2)
         except OSError as error:
-            if error.errno not in PLACES:
+            if error.errno not in USER_ERRNOS:
                 raise
-            _end(f"{error.filename or 'the disk'}: {error.strerror}", 2)
+            _exit(f"{error.filename or 'the disk'}: {error.strerror}", 2)
         except KeyboardInterrupt as error:
-            _end(str(error) or "interrupted; what was committed is kept, run it again to go on", 130)
+            message = str(error) or "interrupted; finished work is saved, run the command again"
+            _exit(message, 130)
 
 
-def _end(words: str, code: int) -> NoReturn:
-    errors.print(f"[bold red]authface:[/] {escape(' '.join(words.split()))}")
+def _leaf_commands(group: TyperGroup) -> Iterator[TyperCommand]:
+    for command in group.commands.values():
+        if isinstance(command, TyperGroup):
+            yield from _leaf_commands(command)
+        elif isinstance(command, TyperCommand):
+            yield command
+
+
+def _set_verbose(given: bool) -> None:
+    if given:
+        _set_level(logging.DEBUG)
+
+
+def _set_quiet(given: bool) -> None:
+    if given:
+        _set_level(logging.WARNING)
+
+
+VerboseOption = Annotated[
+    bool,
+    typer.Option(
+        "-v",
+        "--verbose",
+        help="Show more of what happens.",
+        callback=_set_verbose,
+        is_eager=True,
+        expose_value=False,
+    ),
+]
+QuietOption = Annotated[
+    bool,
+    typer.Option(
+        "-q",
+        "--quiet",
+        help="Show warnings and errors only.",
+        callback=_set_quiet,
+        is_eager=True,
+        expose_value=False,
+    ),
+]
+
+
+def _verbosity(verbose: VerboseOption = False, quiet: QuietOption = False) -> None:
+    """A command whose parameters every command gets."""
+
+
+def _verbosity_options() -> list[Any]:
+    app = typer.Typer(add_completion=False)
+    app.command()(_verbosity)
+    return [
+        item for item in typer.main.get_command(app).params if item.name in {"verbose", "quiet"}
+    ]
+
+
+def _set_level(level: int) -> None:
+    from manifests.support.logs import configure_logging
+
+    configure_logging(level)
+
+
+def _exit(message: str, code: int) -> NoReturn:
+    error_console.print(f"[bold red]authface:[/] {escape(' '.join(message.split()))}")
     sys.exit(code)
 
 
-def _terminate(*_: Any) -> None:
-    raise Terminated("terminated; what was committed is kept, run it again to go on")
+def _raise_terminated(*_: object) -> None:
+    raise Terminated("terminated; finished work is saved, run the command again to continue")

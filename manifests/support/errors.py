@@ -10,19 +10,19 @@ class AuthfaceError(Exception):
     exit_code = 1
 
 
-class UserMistake(AuthfaceError):
+class UserError(AuthfaceError):
     """A wrong option or setting, a held lock, a refused licence."""
 
     exit_code = 2
 
 
-class Missing(AuthfaceError):
+class MissingResourceError(AuthfaceError):
     """Something needed is not there: weights, a key, an optional dependency. Says which, whence, and where to put it."""
 
     exit_code = 3
 
 
-class DoneInPart(AuthfaceError):
+class PartialFailureError(AuthfaceError):
     """The command did what it could; some rows failed."""
 
     exit_code = 4

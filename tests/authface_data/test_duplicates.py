@@ -8,11 +8,11 @@ from PIL import Image
 from authface_data import gates
 from authface_data.duplicates import Exclusions, find_duplicates, keep_exclusions
 from authface_data.images.hashes import hash_of_pixels, perceptual_hash
-from manifests.hamming import near_pairs
+from manifests.hamming import pairs_within_radius
 from manifests.schema import DECISIONS, FACES, PHOTOS, SCORES, VERDICTS
 from manifests.settings import Gate, Splits
 from manifests.store import Store
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.training_view import splits, training_view
 from manifests.verdicts import kept_faces
 
@@ -27,24 +27,37 @@ def flipped(value: int, bits: list[int]) -> int:
 def test_every_pair_once_as_by_brute_force(radius):
     rng = np.random.default_rng(radius)
     base = rng.integers(0, 2**64, 300, dtype=np.uint64)
-    near = [flipped(int(value), list(rng.choice(64, rng.integers(0, 20), replace=False))) for value in base]
+    near = [
+        flipped(int(value), list(rng.choice(64, rng.integers(0, 20), replace=False)))
+        for value in base
+    ]
     a, b = np.concatenate([base, base[:5]]), np.array(near, np.uint64)
-    i, j, distance = near_pairs(a, b, radius)
+    i, j, distance = pairs_within_radius(a, b, radius)
     full = np.bitwise_count(a[:, None] ^ b[None, :])
-    expected = {(int(x), int(y)): int(full[x, y]) for x, y in zip(*np.nonzero(full <= radius), strict=True)}
+    expected = {
+        (int(x), int(y)): int(full[x, y]) for x, y in zip(*np.nonzero(full <= radius), strict=True)
+    }
     assert {(int(x), int(y)): int(d) for x, y, d in zip(i, j, distance, strict=True)} == expected
     assert len(i) == len(expected)
 
 
 def test_nothing_near_nothing():
     none = np.empty(0, np.uint64)
-    assert [len(column) for column in near_pairs(none, np.array([1], np.uint64), 6)] == [0, 0, 0]
+    assert [len(column) for column in pairs_within_radius(none, np.array([1], np.uint64), 6)] == [
+        0,
+        0,
+        0,
+    ]
 
 
 def frame(hashes: list[int], pixels: list[str] | None = None) -> pd.DataFrame:
     ids = [f"fs_{n}" for n in range(len(hashes))]
     return pd.DataFrame(
-        {"photo_id": ids, "phash": [f"{value:016x}" for value in hashes], "pixel_hash": pixels or [None] * len(ids)}
+        {
+            "photo_id": ids,
+            "phash": [f"{value:016x}" for value in hashes],
+            "pixel_hash": pixels or [None] * len(ids),
+        }
     )
 
 
@@ -52,7 +65,9 @@ def test_a_photo_is_dropped_only_for_one_that_is_kept():
     """A chain of small steps: the third is near the second, which is gone, and far from the first."""
     chain = [0, flipped(0, [0, 1, 2, 3, 4, 5]), flipped(0, list(range(12)))]
     found = find_duplicates(frame(chain), 6)
-    assert {key: (same.reason, same.distance) for key, same in found.items()} == {"fs_1": ("duplicate_of:fs_0", 6.0)}
+    assert {key: (same.reason, same.distance) for key, same in found.items()} == {
+        "fs_1": ("duplicate_of:fs_0", 6.0)
+    }
     assert find_duplicates(frame(chain), 5) == {}
 
 
@@ -66,7 +81,9 @@ def test_the_nearest_kept_one_is_named_and_equal_pixels_count_whatever_the_hash(
 
 def test_hashes_of_pictures():
     rng = np.random.default_rng(1)
-    picture = np.asarray(Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((1200, 900), 3))
+    picture = np.asarray(
+        Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((1200, 900), 3)
+    )
     smaller = np.asarray(Image.fromarray(picture).resize((700, 525), 1))
     other = np.ascontiguousarray(picture[::-1])
 
@@ -112,7 +129,10 @@ def twins(workspace):
         ]
     )
     Store(workspace, SCORES).append(
-        [{"face_id": f"fs_{name}_0", "metric": "sharpness", "value": 0.5, "fingerprint": "f"} for name in sizes]
+        [
+            {"face_id": f"fs_{name}_0", "metric": "sharpness", "value": 0.5, "fingerprint": "f"}
+            for name in sizes
+        ]
     )
     return workspace
 
@@ -151,14 +171,26 @@ def test_people_have_the_last_word_over_duplicates(twins):
         ]
     )
     gates.decide(twins, SIZE)
-    assert sorted(kept_faces(twins)["face_id"]) == ["fs_a_0", "fs_d_0"]  # the next best stands in for what a person dropped
+    assert sorted(kept_faces(twins)["face_id"]) == [
+        "fs_a_0",
+        "fs_d_0",
+    ]  # the next best stands in for what a person dropped
 
 
 def test_duplicates_that_a_person_keeps_share_a_split(twins):
     gates.decide(twins, SIZE)
     now = pd.Timestamp("2026-01-01", tz="UTC")
     Store(twins, DECISIONS).append(
-        [{"id": f"fs_{n}_0", "reviewer": "r", "decision": "keep", "decided_at": now, "fingerprint": ""} for n in "ac"]
+        [
+            {
+                "id": f"fs_{n}_0",
+                "reviewer": "r",
+                "decision": "keep",
+                "decided_at": now,
+                "fingerprint": "",
+            }
+            for n in "ac"
+        ]
     )
     view = training_view(twins)
     assert len(view) == 4
@@ -170,7 +202,9 @@ def test_a_chain_of_near_duplicates_is_never_divided():
     photos = pd.DataFrame({"photo_id": [f"p{n}" for n in range(90)]})
     rng = np.random.default_rng(0)
     ends = [int(value) for value in rng.integers(0, 2**64, 30, dtype=np.uint64)]
-    chains = [[end, flipped(end, [0, 1, 2, 3, 4, 5]), flipped(end, list(range(12)))] for end in ends]
+    chains = [
+        [end, flipped(end, [0, 1, 2, 3, 4, 5]), flipped(end, list(range(12)))] for end in ends
+    ]
     photos["phash"] = [f"{value:016x}" for chain in chains for value in chain]
     for column in ("sha256", "photographer_name", "person"):
         photos[column] = None
@@ -194,14 +228,16 @@ def test_exclusions_of_photographs_and_crops(twins, tmp_path):
     file.write_text("0000000000000001 crop\n")
     (tmp_path / "ws" / "excluded-hashes.txt").write_text(file.read_text())
     gates.decide(twins, SIZE)
-    assert set(told(twins, "exclusion", "face")) == {f"fs_{name}_0" for name in "abcd"}  # crops that are near it
+    assert set(told(twins, "exclusion", "face")) == {
+        f"fs_{name}_0" for name in "abcd"
+    }  # crops that are near it
 
 
 @pytest.mark.parametrize("text", ["nothing here\n", "", "abc\n", "g" * 16])
 def test_a_list_that_is_none_is_a_mistake(workspace, tmp_path, text):
     file = tmp_path / "list.txt"
     file.write_text(text)
-    with pytest.raises(UserMistake, match="hash"):
+    with pytest.raises(UserError, match="hash"):
         keep_exclusions(workspace, file)
     assert not Exclusions.of(workspace)
 
@@ -219,10 +255,14 @@ def test_a_test_set_is_kept_out_from_its_pictures_to_the_view(filled, tmp_path, 
         image.resize((256, 256)).save(test_set / "0001.jpg", quality=90)
     done = authface_here("hashes", "--input", test_set, "--output", tmp_path / "list.txt")
     assert done.returncode == 0, done.stderr
-    done = authface_here("filter", "-w", root, "--exclude-hashes", tmp_path / "list.txt", "--regate")
+    done = authface_here(
+        "filter", "-w", root, "--exclude-hashes", tmp_path / "list.txt", "--regate"
+    )
     assert done.returncode == 0, done.stderr
     assert crop["face_id"] not in set(kept_faces_of(root)["face_id"])
-    verdicts = pd.read_parquet(root / "manifests/verdicts").query("gate == 'exclusion' and reason.notna()")
+    verdicts = pd.read_parquet(root / "manifests/verdicts").query(
+        "gate == 'exclusion' and reason.notna()"
+    )
     assert verdicts["reason"].tolist() == ["excluded:0001.jpg"]
 
 

@@ -9,7 +9,7 @@ from authface_data import gates
 from manifests.schema import CAPTIONS, DECISIONS, FACES, PHOTOS, SCORES, VERDICTS
 from manifests.settings import Gate
 from manifests.store import Store
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.verdicts import kept_faces, verdict_row
 
 SIZE = Gate(name="size", metric="qsize_px", op=">=", threshold=224)
@@ -19,13 +19,24 @@ CLEAN = Gate(name="clean", metric="pepper", op=">", threshold=0.5)
 @pytest.fixture
 def measured(workspace):
     """fs_1: both good; fs_2: small; fs_3: noisy and small; fs_4: never scored. fs_1 and fs_2 are of one photo."""
-    sizes = {"fs_1": ("fs_p", 500.0), "fs_2": ("fs_p", 100.0), "fs_3": ("fs_q", 100.0), "fs_4": ("fs_r", 500.0)}
+    sizes = {
+        "fs_1": ("fs_p", 500.0),
+        "fs_2": ("fs_p", 100.0),
+        "fs_3": ("fs_q", 100.0),
+        "fs_4": ("fs_r", 500.0),
+    }
     Store(workspace, FACES).append(
-        [{"face_id": f, "photo_id": p, "qsize_px": q, "upscaled": q < 224, "fingerprint": "f"} for f, (p, q) in sizes.items()]
+        [
+            {"face_id": f, "photo_id": p, "qsize_px": q, "upscaled": q < 224, "fingerprint": "f"}
+            for f, (p, q) in sizes.items()
+        ]
     )
     pepper = {"fs_1": 0.9, "fs_2": 0.8, "fs_3": 0.1}
     Store(workspace, SCORES).append(
-        [{"face_id": f, "metric": "pepper", "value": v, "fingerprint": "f"} for f, v in pepper.items()]
+        [
+            {"face_id": f, "metric": "pepper", "value": v, "fingerprint": "f"}
+            for f, v in pepper.items()
+        ]
     )
     return workspace
 
@@ -37,10 +48,24 @@ def told(workspace, gate):
 
 def test_every_face_has_a_verdict_at_every_gate(measured):
     gates.decide(measured, [SIZE, CLEAN])
-    assert told(measured, "size")["verdict"].to_dict() == {"fs_1": "kept", "fs_2": "dropped", "fs_3": "dropped", "fs_4": "kept"}
+    assert told(measured, "size")["verdict"].to_dict() == {
+        "fs_1": "kept",
+        "fs_2": "dropped",
+        "fs_3": "dropped",
+        "fs_4": "kept",
+    }
     clean = told(measured, "clean")
-    assert clean["verdict"].to_dict() == {"fs_1": "kept", "fs_2": "kept", "fs_3": "dropped", "fs_4": "failed"}
-    assert clean.loc["fs_3", ["reason", "value", "threshold"]].tolist() == ["pepper <= 0.5", 0.1, 0.5]
+    assert clean["verdict"].to_dict() == {
+        "fs_1": "kept",
+        "fs_2": "kept",
+        "fs_3": "dropped",
+        "fs_4": "failed",
+    }
+    assert clean.loc["fs_3", ["reason", "value", "threshold"]].tolist() == [
+        "pepper <= 0.5",
+        0.1,
+        0.5,
+    ]
     assert clean.loc["fs_4", "reason"] == "no pepper"
     assert pd.isna(clean.loc["fs_1", "reason"])
     assert kept_faces(measured)["face_id"].tolist() == ["fs_1"]
@@ -65,7 +90,15 @@ def test_deciding_again_replaces_and_leaves_stages_verdicts(measured):
     gates.decide(measured, [SIZE, CLEAN])
     gates.decide(measured, [SIZE])
     frame = Store(measured, VERDICTS).read_pandas()
-    assert set(frame["gate"]) == {"collect", "faces", "scores:pepper", "size", "duplicates", "all_gates", "any_face"}
+    assert set(frame["gate"]) == {
+        "collect",
+        "faces",
+        "scores:pepper",
+        "size",
+        "duplicates",
+        "all_gates",
+        "any_face",
+    }
     assert not frame.duplicated(["subject", "id", "gate"]).any()
     assert kept_faces(measured)["face_id"].tolist() == ["fs_1", "fs_4"]
 
@@ -97,7 +130,7 @@ def test_no_faces_is_no_error(workspace):
     ],
 )
 def test_gates_that_cannot_work_are_refused(wrong, words):
-    with pytest.raises(UserMistake, match=words):
+    with pytest.raises(UserError, match=words):
         gates.check(wrong, ["pepper"])
 
 
@@ -115,10 +148,16 @@ def many(workspace):
     """Ten faces, each of its photo, with musiq 0 … 9, and one that was never scored."""
     ids = [f"fs_{number:02d}" for number in range(11)]
     Store(workspace, FACES).append(
-        [{"face_id": i, "photo_id": f"p{i}", "qsize_px": 500.0 - n, "fingerprint": "f"} for n, i in enumerate(ids)]
+        [
+            {"face_id": i, "photo_id": f"p{i}", "qsize_px": 500.0 - n, "fingerprint": "f"}
+            for n, i in enumerate(ids)
+        ]
     )
     Store(workspace, SCORES).append(
-        [{"face_id": i, "metric": "musiq", "value": float(n), "fingerprint": "f"} for n, i in enumerate(ids[:10])]
+        [
+            {"face_id": i, "metric": "musiq", "value": float(n), "fingerprint": "f"}
+            for n, i in enumerate(ids[:10])
+        ]
     )
     return workspace
 
@@ -130,7 +169,9 @@ def test_the_best_n_of_those_kept(many):
     gates.decide(many, [BEST3, Gate(name="low", metric="musiq", op="<=", threshold=7)])
     assert kept_faces(many)["face_id"].tolist() == ["fs_05", "fs_06", "fs_07"]
     best = told(many, "best")
-    assert set(best.index) == {f"fs_{n:02d}" for n in range(8)}  # those that the other gate drops do not compete
+    assert set(best.index) == {
+        f"fs_{n:02d}" for n in range(8)
+    }  # those that the other gate drops do not compete
     assert best.loc["fs_04", ["verdict", "reason", "value", "threshold"]].tolist() == [
         "dropped", "not among the best 3 by musiq", 4.0, 5.0,
     ]  # fmt: skip
@@ -143,7 +184,13 @@ def test_people_come_before_the_best(many):
     """Who was dropped by a person takes no place among the best N; who was kept by one has one."""
     Store(many, DECISIONS).append(
         [
-            {"id": face, "reviewer": "r", "decision": word, "decided_at": datetime.now(UTC), "fingerprint": ""}
+            {
+                "id": face,
+                "reviewer": "r",
+                "decision": word,
+                "decided_at": datetime.now(UTC),
+                "fingerprint": "",
+            }
             for face, word in (("fs_09", "drop"), ("fs_00", "keep"))
         ]
     )
@@ -154,7 +201,9 @@ def test_people_come_before_the_best(many):
     assert best["threshold"].unique().tolist() == [7.0]
 
 
-@pytest.mark.parametrize("wrong", [{}, {"threshold": 1, "best": 2}, {"best": 2, "op": "=="}, {"best": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{}, {"threshold": 1, "best": 2}, {"best": 2, "op": "=="}, {"best": 0}]
+)
 def test_a_gate_is_a_threshold_or_the_best(wrong):
     with pytest.raises(ValueError, match=r"threshold|best|greater"):
         Gate.model_validate({"name": "g", "metric": "m", "op": ">=", **wrong})
@@ -165,12 +214,23 @@ def test_possible_minors_are_flagged_and_not_decided(many):
         [
             {"photo_id": "pfs_00", "description": "A boy at the lake", "fingerprint": "f"},
             {"photo_id": "pfs_01", "source_tags": ["portrait", "teenager"], "fingerprint": "f"},
-            {"photo_id": "pfs_02", "description": "Kidney beans by Childs & Co, aged 41", "fingerprint": "f"},
+            {
+                "photo_id": "pfs_02",
+                "description": "Kidney beans by Childs & Co, aged 41",
+                "fingerprint": "f",
+            },
             {"photo_id": "pfs_03", "description": "She is 9 years old", "fingerprint": "f"},
         ]
     )
     Store(many, CAPTIONS).append(
-        [{"face_id": "fs_04", "captioner": "llava", "semantic_tags": ["young child"], "fingerprint": "f"}]
+        [
+            {
+                "face_id": "fs_04",
+                "captioner": "llava",
+                "semantic_tags": ["young child"],
+                "fingerprint": "f",
+            }
+        ]
     )
     gates.decide(many, [])
     flags = told(many, "possible_minor")

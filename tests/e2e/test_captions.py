@@ -59,8 +59,14 @@ def test_llava_killed_and_run_again_asks_only_about_the_rest(root, filled, tmp_p
 def test_a_server_killed_in_the_middle_is_paid_once(root, authface_here):
     with CaptionServer(delay_s=0.4) as server:
         words = ["caption", "--captioner", "server", "--base-url", server.url, "-w", str(root)]
-        process = subprocess.Popen([sys.executable, "-P", "-m", "cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        (root / "authface.toml").write_text((root / "authface.toml").read_text() + "\n[captions.server]\nconcurrency = 2\n")
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "cli", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        (root / "authface.toml").write_text(
+            (root / "authface.toml").read_text() + "\n[captions.server]\nconcurrency = 2\n"
+        )
         deadline = time.monotonic() + 60
         while server.answered < 3 and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -71,7 +77,9 @@ def test_a_server_killed_in_the_middle_is_paid_once(root, authface_here):
         server.delay_s, before = 0.0, len(server.requests)
         done = authface_here(*words)
         assert done.returncode == 0, done.stderr
-        assert len(server.requests) - before <= 8 - 2  # what was answered before the kill came from the workspace
+        assert (
+            len(server.requests) - before <= 8 - 2
+        )  # what was answered before the kill came from the workspace
     rows = said(root, "server")
     assert len(rows) == 4
     assert not list((root / "cache/answers").iterdir())
@@ -82,14 +90,20 @@ def test_a_server_killed_in_the_middle_is_paid_once(root, authface_here):
 def test_what_contradicts_the_picture_is_told(root, authface_here):
     with CaptionServer() as server:
         (root / "authface.toml").write_text(
-            (root / "authface.toml").read_text() + f'\n[captions.server]\nbase_url = "{server.url}"\n'
+            (root / "authface.toml").read_text()
+            + f'\n[captions.server]\nbase_url = "{server.url}"\n'
         )
         server.photographic = '{"tags": ["black and white", "smile"]}'
         done = authface_here("caption", "--captioner", "server", "-w", root)
     assert "4 tags contradict the picture: left out of the captions" in done.stdout
     told = json.loads(authface_here("report", "-w", root, "--json").stdout)
     assert told["contradictions"] == [
-        {"captioner": "server", "tag": "black and white", "against": "colour photograph", "count": 4}
+        {
+            "captioner": "server",
+            "tag": "black and white",
+            "against": "colour photograph",
+            "count": 4,
+        }
     ]
     facets = {facet["facet"]: facet["faces"] for facet in told["coverage"]}
     assert (facets["person"], facets["expression"], facets["colour"]) == (4, 4, 0)
@@ -105,16 +119,26 @@ def test_tags_are_counted_renamed_removed_and_restored(root, authface_here):
     before = Store(Workspace(root), CAPTIONS).read()
     done = authface_here("tags", "rename", "front view", "facing us", "-w", root)
     assert done.returncode == 0, done.stderr
-    assert authface_here("tags", "remove", "close-up", "-w", root, "--reviewer", "anna").returncode == 0
+    assert (
+        authface_here("tags", "remove", "close-up", "-w", root, "--reviewer", "anna").returncode
+        == 0
+    )
     used = [tag for _, tags in used_captions(Workspace(root)).values() for tag in tags]
     assert "facing us" in used
     assert not {"front view", "close-up"} & set(used)
     assert Store(Workspace(root), CAPTIONS).read().equals(before)
     told = json.loads(authface_here("tags", "-w", root, "--json").stdout)
-    assert {(one["tag"], one["renamed_to"]) for one in told["decisions"]} == {("front view", "facing us"), ("close-up", None)}
-    assert authface_here("filter", "-w", root, "--regate").returncode == 0  # no face is missed for it
+    assert {(one["tag"], one["renamed_to"]) for one in told["decisions"]} == {
+        ("front view", "facing us"),
+        ("close-up", None),
+    }
+    assert (
+        authface_here("filter", "-w", root, "--regate").returncode == 0
+    )  # no face is missed for it
     assert authface_here("tags", "restore", "close-up", "-w", root).returncode == 0
-    assert "close-up" in [tag for _, tags in used_captions(Workspace(root)).values() for tag in tags]
+    assert "close-up" in [
+        tag for _, tags in used_captions(Workspace(root)).values() for tag in tags
+    ]
     assert Store(Workspace(root), DECISIONS).read().num_rows == 3
     for words, message in (
         (("rename", "zebra", "horse"), "no caption in use has the tag 'zebra'"),
@@ -127,12 +151,16 @@ def test_tags_are_counted_renamed_removed_and_restored(root, authface_here):
 
 
 def test_the_set_for_other_trainers(root, authface_here, tmp_path):
-    done = authface_here("export-captions", "--format", "kohya", "--output", tmp_path / "out", "-w", root)
+    done = authface_here(
+        "export-captions", "--format", "kohya", "--output", tmp_path / "out", "-w", root
+    )
     assert done.returncode == 0, done.stderr
     pictures = list((tmp_path / "out").rglob("*.png"))
     assert len(pictures) == 4
     assert all(path.with_suffix(".txt").read_text().strip() for path in pictures)
-    again = authface_here("export-captions", "--format", "kohya", "--output", tmp_path / "out", "-w", root)
+    again = authface_here(
+        "export-captions", "--format", "kohya", "--output", tmp_path / "out", "-w", root
+    )
     assert again.returncode == 2
     assert "not an empty folder" in again.stderr
 
@@ -141,8 +169,14 @@ def test_the_set_for_other_trainers(root, authface_here, tmp_path):
     ("words", "message"),
     [
         (("--captioner", "blip"), "there are llava, server, measured"),
-        (("--captioner", "measured", "--model", "x"), "--model means nothing to the captioner measured"),
-        (("--captioner", "llava", "--base-url", "http://x"), "--base-url means nothing to the captioner llava"),
+        (
+            ("--captioner", "measured", "--model", "x"),
+            "--model means nothing to the captioner measured",
+        ),
+        (
+            ("--captioner", "llava", "--base-url", "http://x"),
+            "--base-url means nothing to the captioner llava",
+        ),
         (("--captioner", "server", "--base-url", "x"), "is no address"),
     ],
 )

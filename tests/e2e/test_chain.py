@@ -32,7 +32,10 @@ def test_every_manifest_opens_with_pandas_and_datasets(filled, tmp_path):
         if frame.empty:
             continue  # `datasets` makes no split of nothing
         loaded = datasets.load_dataset(
-            "parquet", data_files=str(filled / "manifests" / name / "*.parquet"), split="train", cache_dir=str(tmp_path)
+            "parquet",
+            data_files=str(filled / "manifests" / name / "*.parquet"),
+            split="train",
+            cache_dir=str(tmp_path),
         )
         assert loaded.num_rows == len(frame)
         assert loaded.column_names == kind.schema.names
@@ -42,7 +45,9 @@ def test_every_photo_is_kept_or_says_why_not(filled):
     photos, faces, verdicts = (manifest(filled, name) for name in ("photos", "faces", "verdicts"))
     assert len(photos) == 6
     told = verdicts[verdicts["verdict"].isin(["dropped", "failed"]) & verdicts["reason"].notna()]
-    kept_faces = set(verdicts[(verdicts["gate"] == "all_gates") & (verdicts["verdict"] == "kept")]["id"])
+    kept_faces = set(
+        verdicts[(verdicts["gate"] == "all_gates") & (verdicts["verdict"] == "kept")]["id"]
+    )
     kept_photos = set(faces[faces["face_id"].isin(kept_faces)]["photo_id"])
     assert len(kept_photos) == 4
     for photo in photos["photo_id"]:
@@ -68,7 +73,9 @@ def test_every_kept_face_has_caption_landmarks_and_regions(filled):
             assert x1 - x0 == pytest.approx(y1 - y0)
             assert getattr(row, f"{name}_visible")
         assert row.left_eye_box_crop_px[0] < row.right_eye_box_crop_px[0]  # as seen in the image
-        assert np.linalg.norm(landmarks[36:42].mean(0) - [188, 243]) < 25  # where FFHQ's alignment puts the left eye
+        assert (
+            np.linalg.norm(landmarks[36:42].mean(0) - [188, 243]) < 25
+        )  # where FFHQ's alignment puts the left eye
         with Image.open(filled / row.crop_path) as crop:
             assert crop.size == (512, 512)
             assert not crop.getexif()
@@ -81,7 +88,9 @@ def test_photos_are_kept_as_they_came(filled, photos):
         kept = (filled / row["path"]).read_bytes()
         assert hashlib.sha256(kept).hexdigest() == row["sha256"]
         assert kept == without_place(path.read_bytes())  # byte for byte, but for where it was taken
-        assert np.array_equal(Photo(lambda kept=kept: kept).pixels(), Photo(path.read_bytes).pixels())
+        assert np.array_equal(
+            Photo(lambda kept=kept: kept).pixels(), Photo(path.read_bytes).pixels()
+        )
         with Image.open(path) as image:
             assert (row["width"], row["height"]) == image.size
         assert row["source"] == "folder"
@@ -107,13 +116,18 @@ def test_regate_decides_again_without_a_model(filled, tmp_path, authface_here):
     shutil.copytree(filled, root)
     settings = (root / "authface.toml").read_text()
     (root / "authface.toml").write_text(settings.replace("threshold = 224", "threshold = 500"))
-    done = authface_here("filter", "--regate", "-w", root, env={"AUTHFACE_CACHE": str(tmp_path / "nothing")})
+    done = authface_here(
+        "filter", "--regate", "-w", root, env={"AUTHFACE_CACHE": str(tmp_path / "nothing")}
+    )
     assert done.returncode == 0, done.stderr
     assert "1 of 6 faces kept" in done.stdout
     verdicts = manifest(root, "verdicts")
     sizes = verdicts[verdicts["gate"] == "face_size"]
     assert (sizes["reason"] == "qsize_px < 500").sum() == 5
-    assert "takes no other option" in authface_here("filter", "--regate", "--size", 512, "-w", root).stderr
+    assert (
+        "takes no other option"
+        in authface_here("filter", "--regate", "--size", 512, "-w", root).stderr
+    )
 
 
 def test_a_changed_setting_asks_and_then_redoes(filled, tmp_path, authface_here):
@@ -130,7 +144,9 @@ def test_a_changed_setting_asks_and_then_redoes(filled, tmp_path, authface_here)
     assert faces["landmarks68_px"].isna().all()
     scores, captions = manifest(root, "scores"), manifest(root, "captions")
     assert len(scores) == 78
-    niqe, before = (frame[frame["metric"] == "niqe"]["value"] for frame in (scores, manifest(filled, "scores")))
+    niqe, before = (
+        frame[frame["metric"] == "niqe"]["value"] for frame in (scores, manifest(filled, "scores"))
+    )
     assert not set(niqe) & set(before)  # new crops, new scores
     for row in faces.itertuples():
         assert hashlib.sha256((root / row.crop_path).read_bytes()).hexdigest() == row.crop_sha256
@@ -138,7 +154,9 @@ def test_a_changed_setting_asks_and_then_redoes(filled, tmp_path, authface_here)
     assert stale.returncode == 2
     assert f"{len(captions)} of measured" in stale.stderr
     assert authface_here("caption", "-w", root, "--yes").returncode == 0
-    assert sorted(path.name for path in (root / "faces").iterdir()) == sorted(faces["crop_path"].str.removeprefix("faces/"))
+    assert sorted(path.name for path in (root / "faces").iterdir()) == sorted(
+        faces["crop_path"].str.removeprefix("faces/")
+    )
 
 
 def test_status_for_people_and_machines(filled, authface_here):
@@ -166,7 +184,9 @@ def test_killed_in_the_middle_of_a_redo_and_set_back(filled, tmp_path, authface_
     stage.setup("cpu")
     chain = Chain([stage], PictureReader(ws, "path"))
     for row in manifest(root, "photos").to_dict("records")[:2]:
-        (made,) = stage.process([Item(row["photo_id"], row, chain.open_picture(row))], ws.write_bytes)
+        (made,) = stage.process(
+            [Item(row["photo_id"], row, chain.open_picture(row))], ws.write_bytes
+        )
         Store(ws, FACES).append([{**face, "fingerprint": "another"} for face in made.rows])
     assert "of 6 faces kept" in authface_here("filter", "--regate", "-w", root).stdout
     done = authface_here("filter", "-w", root, "--yes")
@@ -188,7 +208,9 @@ def test_odd_files_and_folders(tmp_path, authface_here, photos):
     (folder / "gone.jpg").symlink_to(tmp_path / "nothing")
     assert authface_here("init", root, "--preset", "embedded").returncode == 0
     for _ in range(2):
-        done = authface_here("collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own")
+        done = authface_here(
+            "collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own"
+        )
         assert done.returncode == 0, done.stderr
     assert "2 were there already" in done.stdout
     assert len(manifest(root, "photos")) == 2
@@ -201,7 +223,10 @@ def test_a_photo_without_a_face_is_a_result(tmp_path, authface_here, weights):
     Image.fromarray(noise).save(folder / "noise.png")
     assert authface_here("init", root, "--preset", "embedded").returncode == 0
     assert (
-        authface_here("collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own").returncode == 0
+        authface_here(
+            "collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own"
+        ).returncode
+        == 0
     )
     assert authface_here("filter", "-w", root, "--metrics", "").returncode == 0
     verdicts = manifest(root, "verdicts")
@@ -215,12 +240,28 @@ def test_a_sidecar_credits_the_photographer(tmp_path, authface_here, photos):
     root, folder = tmp_path / "ws", tmp_path / "in"
     folder.mkdir()
     shutil.copy(photos["obama.jpg"], folder / "a.jpg")
-    (folder / "a.jpg.json").write_text(json.dumps({"photographer": "P. S.", "consent_ref": "form 7", "licence": "CC0-1.0"}))
+    (folder / "a.jpg.json").write_text(
+        json.dumps({"photographer": "P. S.", "consent_ref": "form 7", "licence": "CC0-1.0"})
+    )
     authface_here("init", root, "--preset", "embedded")
-    collect = ("collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own")
+    collect = (
+        "collect",
+        "-w",
+        root,
+        "--source",
+        "folder",
+        "--path",
+        folder,
+        "--licence-basis",
+        "own",
+    )
     assert authface_here(*collect).returncode == 0
     row = manifest(root, "photos").iloc[0]
-    assert (row["photographer_name"], row["consent_ref"], row["licence"]) == ("P. S.", "form 7", "CC0-1.0")
+    assert (row["photographer_name"], row["consent_ref"], row["licence"]) == (
+        "P. S.",
+        "form 7",
+        "CC0-1.0",
+    )
     (folder / "a.jpg.json").write_text(json.dumps({"photographer": "Q. T.", "licence": None}))
     assert "1 of collect" in authface_here(*collect).stderr
     assert authface_here(*collect, "--yes").returncode == 0
@@ -238,8 +279,16 @@ def test_a_sidecar_credits_the_photographer(tmp_path, authface_here, photos):
 @pytest.mark.parametrize(
     ("words", "code", "say"),
     [
-        (("collect", "--source", "folder", "--path", "/nowhere", "--licence-basis", "own"), 2, "is no folder"),
-        (("collect", "--source", "folder", "--path", ".", "--licence-basis", " "), 2, "--licence-basis is empty"),
+        (
+            ("collect", "--source", "folder", "--path", "/nowhere", "--licence-basis", "own"),
+            2,
+            "is no folder",
+        ),
+        (
+            ("collect", "--source", "folder", "--path", ".", "--licence-basis", " "),
+            2,
+            "--licence-basis is empty",
+        ),
         (("collect", "--source", "folder"), 2, "--path"),
         (("filter",), 2, "authface collect"),
         (("filter", "--detector", "yolo"), 2, "retinaface-mobile"),
@@ -264,7 +313,15 @@ def test_a_mistake_gets_one_line_and_code_2(workspace, authface_here, words, cod
     if words[:2] == ("filter", "--detector"):
         workspace.local("in").mkdir()
         Image.new("RGB", (8, 8)).save(workspace.local("in/x.png"))
-        collect = ("collect", "--source", "folder", "--path", workspace.local("in"), "--licence-basis", "own")
+        collect = (
+            "collect",
+            "--source",
+            "folder",
+            "--path",
+            workspace.local("in"),
+            "--licence-basis",
+            "own",
+        )
         assert authface_here(*collect, "-w", workspace.root).returncode == 0
     done = authface_here(*words, cwd=workspace.local("."))
     assert done.returncode == code, done.stderr

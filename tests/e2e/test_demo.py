@@ -57,7 +57,11 @@ def test_the_report_shows_photographs_credits_reasons_and_curves(demo):
 
 
 def test_the_report_in_chromium(demo, tmp_path):
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    browser = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if browser is None:
         pytest.skip("no Chromium on this machine (`apt-get install chromium`)")
     root, _ = demo
@@ -77,7 +81,9 @@ def test_the_report_in_chromium(demo, tmp_path):
         assert len(colours) > 20_000  # photographs are there, not only a page of text
 
 
-def test_a_second_demo_makes_it_anew_and_never_over_another_workspace(demo, tmp_path, authface, workspace):
+def test_a_second_demo_makes_it_anew_and_never_over_another_workspace(
+    demo, tmp_path, authface, workspace
+):
     refused = authface("demo", "-w", workspace.root)
     assert refused.returncode == 2
     assert "not the demo's" in refused.stderr

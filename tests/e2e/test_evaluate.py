@@ -20,7 +20,12 @@ def folders(tmp_path_factory, filled, authface_here):
     for number, path in enumerate(crops):
         with Image.open(path) as image:
             image.resize((256, 256)).save(root / f"clean/face-{number}.png")
-    assert authface_here("degrade", "--input", root / "clean", "--output", root / "degraded").returncode == 0
+    assert (
+        authface_here(
+            "degrade", "--input", root / "clean", "--output", root / "degraded"
+        ).returncode
+        == 0
+    )
     for path in sorted((root / "clean").iterdir()):
         with Image.open(root / "degraded" / path.name) as image:
             degraded = image.resize((256, 256))
@@ -28,16 +33,30 @@ def folders(tmp_path_factory, filled, authface_here):
             degraded.resize((64, 64)).resize((256, 256)).save(root / "blurred" / path.name)
     pictures = [Image.open(path) for path in sorted((root / "clean").iterdir())]
     pictures[0].convert("L").save(root / "odd/deep/face-0.png")
-    Image.fromarray(np.asarray(pictures[1].convert("L")).astype(np.uint16) * 257).save(root / "odd/deep/face-1.png")
+    Image.fromarray(np.asarray(pictures[1].convert("L")).astype(np.uint16) * 257).save(
+        root / "odd/deep/face-1.png"
+    )
     pictures[2].resize((128, 128)).save(root / "odd/face-2.png")
     pictures[3].convert("RGBA").save(root / "odd/nobody.png")
     return root
 
 
 def test_several_methods_side_by_side(folders, authface_here, tmp_path):
-    words = ("--reference", folders / "clean", "--degraded", folders / "degraded", "--set", "celeba-test")
+    words = (
+        "--reference",
+        folders / "clean",
+        "--degraded",
+        folders / "degraded",
+        "--set",
+        "celeba-test",
+    )
     methods = ("--restored", f"perfect={folders / 'clean'}", "--restored", folders / "blurred")
-    metrics = ("--metrics", "psnr,ssim,piqe,identity,landmarks", "--draws", folders / "degraded/draws.parquet")
+    metrics = (
+        "--metrics",
+        "psnr,ssim,piqe,identity,landmarks",
+        "--draws",
+        folders / "degraded/draws.parquet",
+    )
     done = authface_here("evaluate", *methods, *words, *metrics, "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "AuthFace, as printed" in done.stdout
@@ -60,7 +79,15 @@ def test_several_methods_side_by_side(folders, authface_here, tmp_path):
 
 
 def test_odd_pictures_get_a_line_each(folders, authface_here):
-    done = authface_here("evaluate", "--restored", folders / "odd", "--reference", folders / "clean", "--metrics", "psnr")
+    done = authface_here(
+        "evaluate",
+        "--restored",
+        folders / "odd",
+        "--reference",
+        folders / "clean",
+        "--metrics",
+        "psnr",
+    )
     assert done.returncode == 4
     for line in (
         "odd: face-0: grey, taken as RGB",
@@ -74,7 +101,11 @@ def test_odd_pictures_get_a_line_each(folders, authface_here):
 
 
 def test_missing_weights_skip_their_columns(folders, authface):
-    offline = {"TORCH_HOME": str(folders / "nothing"), "HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    offline = {
+        "TORCH_HOME": str(folders / "nothing"),
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+        "https_proxy": "http://127.0.0.1:9",
+    }
     words = (
         "evaluate",
         "--restored",
@@ -104,7 +135,10 @@ def test_missing_weights_skip_their_columns(folders, authface):
         (("--set", "celeba-test"), "CelebA-Test has clean pictures"),
         (("--restored", "x=nowhere"), "nowhere is no folder"),
         (("--restored", "blurred=."), "two methods are named blurred"),
-        (("--draws", "nowhere.parquet", "--metrics", "piqe"), "`authface degrade` writes draws.parquet"),
+        (
+            ("--draws", "nowhere.parquet", "--metrics", "piqe"),
+            "`authface degrade` writes draws.parquet",
+        ),
     ],
 )
 def test_mistakes(folders, authface_here, words, say):

@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HEAVY = {"torch", "transformers", "diffusers", "pyiqa", "pandas", "pyarrow", "numpy", "datasets", "cv2", "PIL", "pydantic"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "diffusers",
+    "pyiqa",
+    "pandas",
+    "pyarrow",
+    "numpy",
+    "datasets",
+    "cv2",
+    "PIL",
+    "pydantic",
+}
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:
@@ -45,12 +57,21 @@ def relative(path: Path) -> str:
 @pytest.mark.parametrize("path", modules("manifests"), ids=relative)
 def test_the_contract_knows_neither_half_nor_torch(path):
     for name, _ in imports(path):
-        assert name.split(".")[0] not in {"authface_data", "authface_train", "cli", "torch", "transformers", "diffusers"}
+        assert name.split(".")[0] not in {
+            "authface_data",
+            "authface_train",
+            "cli",
+            "torch",
+            "transformers",
+            "diffusers",
+        }
 
 
 @pytest.mark.parametrize("path", modules("authface_data"), ids=relative)
 def test_the_data_half_does_not_know_the_training_half(path):
-    assert not [name for name, _ in imports(path) if name.split(".")[0] in {"authface_train", "cli"}]
+    assert not [
+        name for name, _ in imports(path) if name.split(".")[0] in {"authface_train", "cli"}
+    ]
 
 
 @pytest.mark.parametrize("path", modules("authface_train"), ids=relative)
@@ -80,7 +101,9 @@ def test_help_imports_nothing_heavy():
         "import sys, json\nsys.argv = ['authface', '--help']\nimport cli\ntry:\n    cli.app()\nexcept SystemExit:\n    pass\n"
         "print('LOADED', json.dumps(sorted(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     loaded = json.loads(done.stdout.split("LOADED ")[1])
     assert "typer" in loaded
     assert not HEAVY & {name.split(".")[0] for name in loaded}

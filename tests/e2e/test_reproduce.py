@@ -26,7 +26,9 @@ def given(filled, tmp_path_factory, authface_here):
     root = tmp_path_factory.mktemp("paper")
     shutil.copytree(filled, root / "ws")
     with CaptionServer() as server:
-        done = authface_here("caption", "--captioner", "server", "--base-url", server.url, "-w", root / "ws")
+        done = authface_here(
+            "caption", "--captioner", "server", "--base-url", server.url, "-w", root / "ws"
+        )
         assert done.returncode == 0, done.stderr
     for name in ("clean", "degraded"):
         (root / name).mkdir()
@@ -43,7 +45,7 @@ def run(given, authface_here, monkeypatch):
     """Commands of the plan run in this process: each would be started anew otherwise, which takes longer than what it does."""
     ran = []
 
-    def run_command(*words, start=()):
+    def run_command(*words, launcher=()):
         ran.append(words[0])
         done = authface_here(*words)
         assert done.returncode == 0, (words, done.stderr)
@@ -57,7 +59,18 @@ def run(given, authface_here, monkeypatch):
 
     def reproduce(table, *more):
         ran.clear()
-        words = ("--scale", "paper", "--base", "tiny", "--preset", "tiny", "--steps", 1, "--set", "resolution_px=64")
+        words = (
+            "--scale",
+            "paper",
+            "--base",
+            "tiny",
+            "--preset",
+            "tiny",
+            "--steps",
+            1,
+            "--set",
+            "resolution_px=64",
+        )
         folders = ("--reference", given / "clean", "--output", given / "out", "-w", given / "ws")
         done = authface_here("reproduce", table, *words, *folders, *more)
         return done, list(ran)
@@ -70,7 +83,9 @@ ROOT = "out/paper/tiny-1-steps"
 
 def only(folder):
     """What a run has left of its one test set."""
-    (tested,) = (path for path in folder.iterdir() if path.name.startswith(("celeba-test-", "test-")))
+    (tested,) = (
+        path for path in folder.iterdir() if path.name.startswith(("celeba-test-", "test-"))
+    )
     return tested
 
 
@@ -115,18 +130,42 @@ def test_table3_draws_and_compares(run, given):
 
 
 def test_the_plans_of_the_other_tables(given):
-    of = paper_runs.Given(given / "ws", "sdxl", "paper", given / "x", given / "degraded", None, None, "lfw-test", None, ())
+    of = paper_runs.Given(
+        given / "ws",
+        "sdxl",
+        "paper",
+        given / "x",
+        given / "degraded",
+        None,
+        None,
+        "lfw-test",
+        None,
+        (),
+    )
     steps = paper_runs.steps("table2", of)
     words = [" ".join(step.words) for step in steps]
-    assert [line.split()[0] for line in words] == ["train-prior", *["train-restore", "restore"] * 4, "evaluate"]
+    assert [line.split()[0] for line in words] == [
+        "train-prior",
+        *["train-restore", "restore"] * 4,
+        "evaluate",
+    ]
     generic, off, constant, aware = (line for line in words if line.startswith("train-restore"))
     assert "--base sdxl" in generic
     assert "--prior" not in generic
-    for line, weight in ((generic, "off"), (off, "off"), (constant, "constant"), (aware, "time-aware")):
+    for line, weight in (
+        (generic, "off"),
+        (off, "off"),
+        (constant, "constant"),
+        (aware, "time-aware"),
+    ):
         assert f"--facial-weight {weight} --set facial.m=-0.5" in line
         assert "--steps" not in line  # the preset's own
     assert "--set lfw-test" in words[-1]
-    four = [" ".join(step.words) for step in paper_runs.steps("table4", of) if step.words[0] == "train-restore"]
+    four = [
+        " ".join(step.words)
+        for step in paper_runs.steps("table4", of)
+        if step.words[0] == "train-restore"
+    ]
     assert ["facial.m=0.0" in line for line in four] == [False, True, False, False]
     assert "facial.s=0.5" in four[3]
     assert paper_runs.steps("table5", of)[-1].words[:2] == ("study", "create")
@@ -140,7 +179,10 @@ def test_what_is_missing_is_said_first(authface_here, given):
     words = ("reproduce", "table1", "--scale", "paper", "-w", given / "ws")
     assert "--degraded DIR" in authface_here(*words).stderr
     assert "is no folder" in authface_here(*words, "--degraded", given / "nothing").stderr
-    assert "--reference DIR" in authface_here("reproduce", "table3", "--scale", "paper", "-w", given / "ws").stderr
+    assert (
+        "--reference DIR"
+        in authface_here("reproduce", "table3", "--scale", "paper", "-w", given / "ws").stderr
+    )
 
 
 def test_a_face_is_seen_in_what_a_perfect_restorer_predicts(filled, tmp_path, weights, monkeypatch):
@@ -159,7 +201,9 @@ def test_a_face_is_seen_in_what_a_perfect_restorer_predicts(filled, tmp_path, we
         return (noisy - abar[t_step].sqrt() * known) / (1 - abar[t_step]).sqrt()
 
     monkeypatch.setattr(restorer, "predict", oracle)
-    table = timestep.measure(restorer, tmp_path / "degraded", tmp_path / "clean", "retinaface-mobile", None)
+    table = timestep.measure(
+        restorer, tmp_path / "degraded", tmp_path / "clean", "retinaface-mobile", None
+    )
     seen = table["t_step"] < 500
     assert (table["confidence"][seen] > 0.9).all()
     assert (table["confidence"][~seen] < 0.1).all()

@@ -21,7 +21,9 @@ def model(tmp_path_factory, weights):
 @pytest.fixture
 def restore(model, authface_here):
     def run(input, output, *words):
-        return authface_here("restore", "--model", model, "--input", input, "--output", output, "--steps", 1, *words)
+        return authface_here(
+            "restore", "--model", model, "--input", input, "--output", output, "--steps", 1, *words
+        )
 
     return run
 
@@ -98,7 +100,9 @@ def test_certainty_is_measured_and_drawn(restore, three_faces, tmp_path):
             assert image.size == (3 * PX, PX)
     once = restore(three_faces, tmp_path / "once")
     assert once.returncode == 0
-    assert np.array_equal(read(tmp_path / "out/three.png"), read(tmp_path / "once/three.png"))  # the first seed's face is taken
+    assert np.array_equal(
+        read(tmp_path / "out/three.png"), read(tmp_path / "once/three.png")
+    )  # the first seed's face is taken
 
 
 def test_patterns_what_is_there_and_what_is_asked_again(restore, filled, tmp_path):
@@ -129,9 +133,19 @@ def test_sub_folders_that_a_pattern_leaves_open_are_kept(restore, filled, tmp_pa
         shutil.copy(face, tmp_path / "in" / folder / "same.png")
     done = restore(f"{tmp_path}/in/**/*.png", tmp_path / "out", "--certainty", 2)
     assert done.returncode == 0, done.stderr
-    made = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")}
-    assert made == {"one/same.png", "two/same.png", "certainty/one/same-0.png", "certainty/two/same-0.png"}
-    assert sorted(pd.read_parquet(tmp_path / "out/restored.parquet")["output"]) == ["one/same.png", "two/same.png"]
+    made = {
+        path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")
+    }
+    assert made == {
+        "one/same.png",
+        "two/same.png",
+        "certainty/one/same-0.png",
+        "certainty/two/same-0.png",
+    }
+    assert sorted(pd.read_parquet(tmp_path / "out/restored.parquet")["output"]) == [
+        "one/same.png",
+        "two/same.png",
+    ]
     assert "2 are there already" in restore(f"{tmp_path}/in/**/*.png", tmp_path / "out").stdout
     done = restore(f"{tmp_path}/in/**/*.png", tmp_path / "in")
     assert done.returncode == 2
@@ -149,7 +163,11 @@ def test_what_cannot_be_restored_gets_a_line_and_stops_nothing(restore, photos, 
     assert done.returncode == 4
     for words in ("deep.png has 16 bits", "nobody.png: no face", "broken.jpg cannot be decoded"):
         assert words in done.stderr
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"obama.jpg", "restored.parquet", "strip.jpg"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "obama.jpg",
+        "restored.parquet",
+        "strip.jpg",
+    }
     square = tmp_path / "square.png"
     Image.new("RGB", (64, 64)).save(square)
     done = restore(square, tmp_path / "out", "--upscale", 2)

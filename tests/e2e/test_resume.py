@@ -8,7 +8,17 @@ import torch
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
-WORDS = ["train-prior", "--preset", "tiny", "--set", "checkpoint_every=2", "--set", "audit=false", "--set", "draw.every=0"]
+WORDS = [
+    "train-prior",
+    "--preset",
+    "tiny",
+    "--set",
+    "checkpoint_every=2",
+    "--set",
+    "audit=false",
+    "--set",
+    "draw.every=0",
+]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +41,13 @@ def same(one, two):
     [
         ("ema_decay=0.9", "warmup_steps=3"),
         ("optimiser=adamw-8bit", "caption_dropout=0.5", "tag_order=shuffled"),
-        ("optimiser=adamw-8bit-bf16", "mixed_precision=bf16", "batch=1", "micro_batch=1", "resolution_px=64"),
+        (
+            "optimiser=adamw-8bit-bf16",
+            "mixed_precision=bf16",
+            "batch=1",
+            "micro_batch=1",
+            "resolution_px=64",
+        ),
         ("step_in_backward=true", "clip_norm=0", "offset_noise=0.1", "min_snr_gamma=5"),
         ("lora_rank=4", "micro_batch=2", "gradient_checkpointing=true"),
         ("schedule=cosine", "workers=2"),
@@ -48,7 +64,10 @@ def test_resumed_is_uninterrupted(root, tmp_path, authface_here, changes):
             resume = ["--resume"] if (tmp_path / run).exists() else []
             done = authface_here(*words, "--steps", steps, "--output", tmp_path / run, *resume)
             assert done.returncode == 0, done.stderr
-    for extra in {path.name for path in (tmp_path / "parts/checkpoints").iterdir()} - {"step-00000004", "step-00000005"}:
+    for extra in {path.name for path in (tmp_path / "parts/checkpoints").iterdir()} - {
+        "step-00000004",
+        "step-00000005",
+    }:
         shutil.rmtree(tmp_path / "parts/checkpoints" / extra)
     same(tmp_path / "whole", tmp_path / "parts")
 
@@ -56,7 +75,9 @@ def test_resumed_is_uninterrupted(root, tmp_path, authface_here, changes):
 @pytest.fixture(scope="module")
 def begun(root, tmp_path_factory, authface_here):
     run = tmp_path_factory.mktemp("begun") / "run"
-    done = authface_here(*WORDS, "-w", root, "--steps", 3, "--output", run, "--set", "schedule=cosine")
+    done = authface_here(
+        *WORDS, "-w", root, "--steps", 3, "--output", run, "--set", "schedule=cosine"
+    )
     assert done.returncode == 0, done.stderr
     return run
 
@@ -74,28 +95,42 @@ def begun(root, tmp_path_factory, authface_here):
     ],
 )
 def test_a_change_that_would_break_it_is_refused_by_name(root, begun, authface_here, changes, says):
-    words = [word for change in ["steps=3", "schedule=cosine", *changes] for word in ("--set", change)]
+    words = [
+        word for change in ["steps=3", "schedule=cosine", *changes] for word in ("--set", change)
+    ]
     done = authface_here(*WORDS, "-w", root, "--output", begun, "--resume", *words)
     assert done.returncode == 2
     assert says in done.stderr
 
 
-def test_a_resumed_run_keeps_the_micro_batch_that_was_derived_for_it(root, tmp_path, authface_here, monkeypatch):
+def test_a_resumed_run_keeps_the_micro_batch_that_was_derived_for_it(
+    root, tmp_path, authface_here, monkeypatch
+):
     from authface_train import presets as preset
     from authface_train.training import setup as start
 
     tiny = preset._stage("tiny", "prior")
-    monkeypatch.setattr(preset, "_stage", lambda *_: {key: value for key, value in tiny.items() if key != "micro_batch"})
+    monkeypatch.setattr(
+        preset,
+        "_stage",
+        lambda *_: {key: value for key, value in tiny.items() if key != "micro_batch"},
+    )
     monkeypatch.setattr(start, "capacity", lambda device, world: 25e6)  # a card of 25 MB
     words = [*WORDS, "-w", root, "--output", tmp_path / "run"]
     done = authface_here(*words, "--steps", 1)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "run/run.json").read_text())["settings"]
     assert record["micro_batch"] in (1, 2)
-    assert f"batch 4 = {record['micro_batch']} x {4 // record['micro_batch']} accumulated" in done.stdout
+    assert (
+        f"batch 4 = {record['micro_batch']} x {4 // record['micro_batch']} accumulated"
+        in done.stdout
+    )
     monkeypatch.setattr(start, "capacity", lambda device, world: 400e9)
     assert authface_here(*words, "--steps", 2, "--resume").returncode == 0
-    assert json.loads((tmp_path / "run/run.json").read_text())["settings"]["micro_batch"] == record["micro_batch"]
+    assert (
+        json.loads((tmp_path / "run/run.json").read_text())["settings"]["micro_batch"]
+        == record["micro_batch"]
+    )
     monkeypatch.setattr(start, "capacity", lambda device, world: 1e6)
     done = authface_here(*WORDS, "-w", root, "--output", tmp_path / "other")
     assert done.returncode == 2
@@ -108,15 +143,17 @@ def test_the_loss_scaler_of_fp16_is_resumed_too(filled, tmp_path, monkeypatch):
     from accelerate import Accelerator
 
     from authface_train.runs import checkpoint
-    from authface_train.runs.checkpoint import Part
+    from authface_train.runs.checkpoint import TrainableModel
 
     def parts():
         accelerator = Accelerator(cpu=True)
         accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=2)
         torch.manual_seed(0)
         module = torch.nn.Linear(3, 3)
-        module, optimiser = accelerator.prepare(module, torch.optim.SGD(module.parameters(), lr=0.1))
-        return accelerator, {"unet": Part(module, optimiser)}
+        module, optimiser = accelerator.prepare(
+            module, torch.optim.SGD(module.parameters(), lr=0.1)
+        )
+        return accelerator, {"unet": TrainableModel(module, optimiser)}
 
     def step(accelerator, part, factor):
         accelerator.backward((part.module(torch.ones(2, 3)) * factor).sum())
@@ -136,7 +173,9 @@ def test_the_loss_scaler_of_fp16_is_resumed_too(filled, tmp_path, monkeypatch):
     assert torch.equal(mine["unet"].module.weight, theirs["unet"].module.weight)
 
 
-def test_a_run_that_cannot_be_written_is_refused_before_it_begins(root, tmp_path, authface_here, monkeypatch):
+def test_a_run_that_cannot_be_written_is_refused_before_it_begins(
+    root, tmp_path, authface_here, monkeypatch
+):
     from collections import namedtuple
 
     usage = namedtuple("usage", "total used free")
@@ -148,7 +187,16 @@ def test_a_run_that_cannot_be_written_is_refused_before_it_begins(root, tmp_path
 
 
 def test_a_run_that_diverges_stops_with_its_last_good_checkpoint(root, tmp_path, authface_here):
-    words = ["--set", "learning_rate=1e12", "--set", "checkpoint_every=1", "--steps", 40, "--output", tmp_path / "run"]
+    words = [
+        "--set",
+        "learning_rate=1e12",
+        "--set",
+        "checkpoint_every=1",
+        "--steps",
+        40,
+        "--output",
+        tmp_path / "run",
+    ]
     done = authface_here(*WORDS, "-w", root, *words)
     assert done.returncode == 4
     assert "is not a number; stopped, the last checkpoint is kept" in done.stderr

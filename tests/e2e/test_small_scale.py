@@ -12,10 +12,20 @@ from authface_train.reproduce import small_data, small_runs, small_settings, sma
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not os.environ.get("AUTHFACE_LONG_TESTS"), reason="four minutes: AUTHFACE_LONG_TESTS=1 runs it"),
+    pytest.mark.skipif(
+        not os.environ.get("AUTHFACE_LONG_TESTS"),
+        reason="four minutes: AUTHFACE_LONG_TESTS=1 runs it",
+    ),
 ]
 TINY = functools.partial(
-    small_settings.Scale, generic=2, prior=2, restorer=5, tuning=5, drawn_per_face=2, sampling=1, lambda_times=0.3
+    small_settings.Scale,
+    generic=2,
+    prior=2,
+    restorer=5,
+    tuning=5,
+    drawn_per_face=2,
+    sampling=1,
+    lambda_times=0.3,
 )
 
 
@@ -30,7 +40,7 @@ def reproduce(folder, weights, authface_here, monkeypatch):
     """Commands run in this process: each would be started anew otherwise, which takes longer than what it does."""
     ran = []
 
-    def run_command(*words, start=()):
+    def run_command(*words, launcher=()):
         ran.append(words[0])
         done = authface_here(*words)
         assert done.returncode == 0, (words, done.stderr)
@@ -66,7 +76,9 @@ def test_the_small_tables_from_photographs_on(reproduce, folder):
     assert ran == ["train-prior", "train-prior"]
     assert "| photographic tags |" in (folder / "table3.md").read_text()
 
-    shutil.copytree(folder / "pictures/d-0", folder / "pictures/b-0")  # another restorer would take half a minute
+    shutil.copytree(
+        folder / "pictures/d-0", folder / "pictures/b-0"
+    )  # another restorer would take half a minute
     shutil.copy(folder / "results/d-0.json", folder / "results/b-0.json")
     _, ran = reproduce("table5")
     assert ran == ["study"]

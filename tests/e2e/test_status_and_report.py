@@ -26,7 +26,11 @@ def test_what_if_shows_and_changes_nothing(root, authface_here):
     assert done.returncode == 0, done.stderr
     change = json.loads(done.stdout)
     assert change["replaced"] == ["face_size"]
-    sizes = Store(Workspace(root), FACES).read_pandas(["face_id", "qsize_px"]).set_index("face_id")["qsize_px"]
+    sizes = (
+        Store(Workspace(root), FACES)
+        .read_pandas(["face_id", "qsize_px"])
+        .set_index("face_id")["qsize_px"]
+    )
     assert change["kept_now"] - change["kept_then"] == len(change["lost"]) > 0
     assert all(224 <= sizes[one] < 450 for one in change["lost"])
     assert sizes[change["lost"]].is_monotonic_decreasing  # nearest to the threshold first
@@ -65,7 +69,12 @@ def test_a_faces_whole_story(filled, authface_here):
     story = json.loads(authface_here("explain", small["photo_id"], "-w", filled, "--json").stdout)
     assert [one["face"]["face_id"] for one in story["faces"]] == [small["face_id"]]
     assert story["faces"][0]["kept"] is False
-    assert {row["metric"] for row in story["faces"][0]["scores"]} >= {"pepper", "skin", "niqe", "skin_tone"}
+    assert {row["metric"] for row in story["faces"][0]["scores"]} >= {
+        "pepper",
+        "skin",
+        "niqe",
+        "skin_tone",
+    }
     assert {row["device"] for row in story["faces"][0]["scores"]} == {"cpu"}
     unknown = authface_here("explain", "fs_nobody", "-w", filled)
     assert unknown.returncode == 2
@@ -87,7 +96,8 @@ def test_the_report_tells_the_balance(root, authface_here):
     facets = {facet["name"]: facet for facet in found["balance"]}
     assert {"Skin tone", "View", "Tilt", "Light from", "Lightness", "Tags: view"} <= set(facets)
     assert all(
-        sum(share["found"] for share in facets[name]["shares"]) == facets[name]["found"] for name in ("Skin tone", "View")
+        sum(share["found"] for share in facets[name]["shares"]) == facets[name]["found"]
+        for name in ("Skin tone", "View")
     )
     assert any(line.startswith("view: profile") for line in found["missing"])
     assert "What the set is made of" in (root / "reports/report.html").read_text()

@@ -36,7 +36,10 @@ def trained(filled, tmp_path_factory, authface_here):
 def test_diffusers_loads_both(trained):
     from diffusers import DiffusionPipeline
 
-    for run, kind in (("prior-tiny", "StableDiffusionXLPipeline"), ("restorer-tiny", "StableDiffusionXLControlNetPipeline")):
+    for run, kind in (
+        ("prior-tiny", "StableDiffusionXLPipeline"),
+        ("restorer-tiny", "StableDiffusionXLControlNetPipeline"),
+    ):
         pipeline = DiffusionPipeline.from_pretrained(trained / "runs" / run)
         assert type(pipeline).__name__ == kind
         image = np.zeros((128, 128, 3), np.uint8)
@@ -44,7 +47,15 @@ def test_diffusers_loads_both(trained):
         pipeline.set_progress_bar_config(disable=True)
         made = pipeline("a face", num_inference_steps=2, height=128, width=128, **options).images[0]
         assert made.size == (128, 128)
-        assert pipeline.tokenizer("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]
+        assert pipeline.tokenizer("a photo of a cat").input_ids == [
+            49406,
+            320,
+            1125,
+            539,
+            320,
+            2368,
+            49407,
+        ]
 
 
 def test_the_restorer_holds_the_priors_unet_untouched_and_the_prior_moved(trained):
@@ -108,11 +119,19 @@ def test_stage_two_is_looked_on(trained):
     with Image.open(run / "validation/step-00000004.png") as strip:
         assert strip.height == 3 * (256 + 18)  # degraded, restored, clean
     ledger = pd.read_csv(run / "ledger.csv")
-    assert ledger.groupby("step")["band"].apply(list).to_dict() == {0: list(range(10)), 4: list(range(10))}
+    assert ledger.groupby("step")["band"].apply(list).to_dict() == {
+        0: list(range(10)),
+        4: list(range(10)),
+    }
     assert (ledger[["noise", "style"]] > 0).all(axis=None)
     losses = pd.read_csv(run / "metrics.csv")
     for region in ("eyes", "mouth"):
-        assert losses[[f"adversarial_{region}", f"discriminator_{region}", f"accuracy_{region}"]].notna().any().all()
+        assert (
+            losses[[f"adversarial_{region}", f"discriminator_{region}", f"accuracy_{region}"]]
+            .notna()
+            .any()
+            .all()
+        )
 
 
 def test_calibrating_says_which_lambdas_and_writes_nothing(trained, tmp_path, authface_here):
@@ -152,18 +171,25 @@ def test_changed_data_is_refused(trained, tmp_path, authface_here):
     assert "kept faces or captions have changed" in done.stderr
 
 
-def test_a_changed_prior_is_refused_and_another_spelling_is_not(trained, tmp_path, authface_here, monkeypatch):
+def test_a_changed_prior_is_refused_and_another_spelling_is_not(
+    trained, tmp_path, authface_here, monkeypatch
+):
     prior, run = tmp_path / "prior", tmp_path / "restorer"
     shutil.copytree(trained / "runs/prior-tiny", prior)
     words = ("train-restore", "--preset", "tiny", "--output", run, "-w", trained)
     assert authface_here(*words, "--prior", prior, "--steps", 2).returncode == 0
     assert (
-        authface_here(*words, "--prior", tmp_path / "x/../prior", "--steps", 3, "--resume").returncode == 2
+        authface_here(
+            *words, "--prior", tmp_path / "x/../prior", "--steps", 3, "--resume"
+        ).returncode
+        == 2
     )  # no such folder x
     (tmp_path / "x").mkdir()
     done = authface_here(*words, "--prior", tmp_path / "x/../prior", "--steps", 3, "--resume")
     assert done.returncode == 0, done.stderr
-    assert authface_here(*words, "--steps", 3, "--resume").returncode == 0  # the run's own prior, not the newest
+    assert (
+        authface_here(*words, "--steps", 3, "--resume").returncode == 0
+    )  # the run's own prior, not the newest
     assert "has done 3 steps" in authface_here(*words, "--steps", 2, "--resume").stderr
     shutil.copytree(trained / "runs/prior-tiny/vae", prior / "other")
     from safetensors.torch import load_file, save_file
@@ -183,13 +209,17 @@ def test_a_folder_that_is_no_run_is_left_alone(trained, tmp_path, authface_here)
     for name in ("run.json", "metrics.csv"):
         (base / name).unlink()
     before = {path: path.read_bytes() for path in base.rglob("*") if path.is_file()}
-    done = authface_here("train-prior", "--preset", "tiny", "--base", base, "--output", base, "-w", trained)
+    done = authface_here(
+        "train-prior", "--preset", "tiny", "--base", base, "--output", base, "-w", trained
+    )
     assert done.returncode == 2
     assert "holds something that is no run" in done.stderr
     assert {path: path.read_bytes() for path in base.rglob("*") if path.is_file()} == before
 
 
-def test_training_on_an_untrained_run_stays_untrained_and_keeps_its_credits(trained, tmp_path, authface_here):
+def test_training_on_an_untrained_run_stays_untrained_and_keeps_its_credits(
+    trained, tmp_path, authface_here
+):
     run = tmp_path / "again"
     words = (
         "train-prior",
@@ -245,19 +275,44 @@ def test_no_licence_basis_no_training(trained, tmp_path, authface_here):
     done = authface_here("train-prior", "--preset", "tiny", "--steps", 1, "-w", root, *output)
     assert done.returncode == 2
     assert "--allow-unknown-licence" in done.stderr
-    done = authface_here("train-prior", "--preset", "tiny", "--steps", 1, "-w", root, *output, "--allow-unknown-licence")
+    done = authface_here(
+        "train-prior",
+        "--preset",
+        "tiny",
+        "--steps",
+        1,
+        "-w",
+        root,
+        *output,
+        "--allow-unknown-licence",
+    )
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_ends_with_its_code(trained, tmp_path, authface_here, number, code):
-    words = ["train-prior", "--preset", "tiny", "--steps", "100000", "--output", str(tmp_path / "run"), "-w", str(trained)]
+    words = [
+        "train-prior",
+        "--preset",
+        "tiny",
+        "--steps",
+        "100000",
+        "--output",
+        str(tmp_path / "run"),
+        "-w",
+        str(trained),
+    ]
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-P", "-m", "cli", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     metrics = tmp_path / "run/metrics.csv"
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and (not metrics.is_file() or len(metrics.read_text().splitlines()) < 4):
+    while time.monotonic() < deadline and (
+        not metrics.is_file() or len(metrics.read_text().splitlines()) < 4
+    ):
         time.sleep(0.1)
     process.send_signal(number)
     process.communicate(timeout=60)
@@ -282,7 +337,17 @@ def test_restore_degrade_and_refusals(trained, tmp_path, authface_here, filled):
 
     Image.new("RGB", (100, 60)).save(degraded / "oblong.png")
     (degraded / "broken.png").write_bytes(b"no picture")
-    words = ("restore", "--model", trained / "runs/restorer-tiny", "--input", degraded, "--output", restored, "--steps", 2)
+    words = (
+        "restore",
+        "--model",
+        trained / "runs/restorer-tiny",
+        "--input",
+        degraded,
+        "--output",
+        restored,
+        "--steps",
+        2,
+    )
     done = authface_here(*words)
     assert done.returncode == 4
     assert "oblong.png: no face was found in it" in done.stderr
@@ -298,27 +363,57 @@ def test_restore_degrade_and_refusals(trained, tmp_path, authface_here, filled):
     alone = tmp_path / "alone"
     name = sorted(first)[1]
     authface_here(
-        "restore", "--model", trained / "runs/restorer-tiny", "--input", degraded / name, "--output", alone, "--steps", 2
+        "restore",
+        "--model",
+        trained / "runs/restorer-tiny",
+        "--input",
+        degraded / name,
+        "--output",
+        alone,
+        "--steps",
+        2,
     )
     a, b = (np.asarray(Image.open(folder / name)).astype(int) for folder in (restored, alone))
     assert np.abs(a - b).max() <= 2  # its batch does not matter
     empty = tmp_path / "empty"
     empty.mkdir()
     assert (
-        authface_here("restore", "--model", trained / "runs/restorer-tiny", "--input", empty, "--output", alone).returncode == 2
+        authface_here(
+            "restore",
+            "--model",
+            trained / "runs/restorer-tiny",
+            "--input",
+            empty,
+            "--output",
+            alone,
+        ).returncode
+        == 2
     )
-    done = authface_here("restore", "--model", trained / "runs/prior-tiny", "--input", degraded, "--output", alone)
+    done = authface_here(
+        "restore", "--model", trained / "runs/prior-tiny", "--input", degraded, "--output", alone
+    )
     assert done.returncode == 2
     assert "is no restorer" in done.stderr
 
 
-def test_lora_layers_are_a_file_of_their_own_and_part_of_the_model(trained, tmp_path, authface_here):
+def test_lora_layers_are_a_file_of_their_own_and_part_of_the_model(
+    trained, tmp_path, authface_here
+):
     from safetensors.torch import load_file
 
     from authface_train.models.sdxl import tiny_sdxl
 
     run = tmp_path / "run"
-    words = ("--set", "lora_rank=4", "--set", "learning_rate=0.01", "--set", "audit=false", "--steps", 3)
+    words = (
+        "--set",
+        "lora_rank=4",
+        "--set",
+        "learning_rate=0.01",
+        "--set",
+        "audit=false",
+        "--steps",
+        3,
+    )
     done = authface_here("train-prior", "--preset", "tiny", *words, "--output", run, "-w", trained)
     assert done.returncode == 0, done.stderr
     saved = load_file(run / "unet/diffusion_pytorch_model.safetensors")
@@ -334,4 +429,6 @@ def test_lora_layers_are_a_file_of_their_own_and_part_of_the_model(trained, tmp_
     assert all("attn" in name for name in changed)
     assert all(torch.allclose(saved[name], fused[name], atol=1e-6) for name in saved)
     checkpoint = load_file(run / "checkpoints/step-00000003/unet.safetensors")
-    assert all("lora" in name for name in checkpoint)  # the frozen weights are the base's, and need not be kept again
+    assert all(
+        "lora" in name for name in checkpoint
+    )  # the frozen weights are the base's, and need not be kept again

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 HOLD = """
 import sys, time
@@ -22,7 +22,9 @@ with Workspace(sys.argv[1]).lock("filter"):
 
 @pytest.fixture
 def holder(workspace):
-    process = subprocess.Popen([sys.executable, "-c", HOLD, workspace.root], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, workspace.root], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()
@@ -30,7 +32,9 @@ def holder(workspace):
 
 
 def test_a_held_lock_is_refused_with_its_holder_named(workspace, holder):
-    with pytest.raises(UserMistake, match=rf"`authface filter` \(process {holder.pid} on {socket.gethostname()}\)"):
+    with pytest.raises(
+        UserError, match=rf"`authface filter` \(process {holder.pid} on {socket.gethostname()}\)"
+    ):
         workspace.lock("caption").__enter__()
 
 
@@ -60,13 +64,13 @@ def test_a_process_id_that_was_given_away_does_not_hold(workspace):
 def test_another_hosts_lock_is_never_taken(workspace):
     other = {"host": "elsewhere.example", "pid": 1, "started": 1.0, "command": "filter"}
     workspace.write_bytes(".lock", json.dumps(other).encode())
-    with pytest.raises(UserMistake, match=r"elsewhere\.example"):
+    with pytest.raises(UserError, match=r"elsewhere\.example"):
         workspace.lock("caption").__enter__()
 
 
 def test_a_lock_that_cannot_be_read_is_named(workspace):
     workspace.write_bytes(".lock", b"")
-    with pytest.raises(UserMistake, match=r"\.lock cannot be read"):
+    with pytest.raises(UserError, match=r"\.lock cannot be read"):
         workspace.lock("caption").__enter__()
 
 

@@ -12,17 +12,26 @@ from manifests.store import Store
 def write_old(workspace, version: int) -> None:
     """A part as an authface of version 0 wrote it: no crop_policy, the value in another column and type."""
     table = pa.table(
-        {"face_id": ["a", "b"], "metric": ["niqe"] * 2, "score": pa.array([3, 4], pa.int32()), "fingerprint": ["f"] * 2}
+        {
+            "face_id": ["a", "b"],
+            "metric": ["niqe"] * 2,
+            "score": pa.array([3, 4], pa.int32()),
+            "fingerprint": ["f"] * 2,
+        }
     )
     metadata = {"authface.manifest": "scores", "authface.version": str(version)}
     folder = workspace.local("manifests/scores")
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table.replace_schema_metadata(metadata), folder / "part-00000001-0123abcd.parquet")
+    pq.write_table(
+        table.replace_schema_metadata(metadata), folder / "part-00000001-0123abcd.parquet"
+    )
 
 
 def test_migrate_copies_upgrades_and_is_idempotent(workspace, monkeypatch, authface_here):
     write_old(workspace, 0)
-    monkeypatch.setitem(migrate.STEPS, ("scores", 0), lambda table: table.rename_columns({"score": "value"}))
+    monkeypatch.setitem(
+        migrate.STEPS, ("scores", 0), lambda table: table.rename_columns({"score": "value"})
+    )
     assert migrate.outdated(workspace) == {"scores": 1}
     copies = migrate.migrate(workspace)
     table = Store(workspace, SCORES).read()

@@ -3,7 +3,7 @@
 import pytest
 
 from manifests.settings import load_settings, preset_names, preset_text
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -16,7 +16,11 @@ def test_presets_are_valid_and_commented(name):
 
 def test_embedded_is_as_documented():
     settings = load_settings(preset_text("embedded").encode(), "x")
-    assert (settings.filter.detector, settings.filter.landmarks, settings.filter.size) == ("retinaface-mobile", "dlib", 512)
+    assert (settings.filter.detector, settings.filter.landmarks, settings.filter.size) == (
+        "retinaface-mobile",
+        "dlib",
+        512,
+    )
     assert settings.filter.metrics == ["piqe", "niqe"]
     assert settings.captions.captioner == "measured"
     sizes = [gate for gate in settings.gates if gate.metric == "qsize_px"]
@@ -37,7 +41,7 @@ def test_embedded_is_as_documented():
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(text, words):
-    with pytest.raises(UserMistake) as caught:
+    with pytest.raises(UserError) as caught:
         load_settings(text.encode("latin-1"), "authface.toml")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

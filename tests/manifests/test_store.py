@@ -15,7 +15,7 @@ import pytest
 from manifests import store as store_module
 from manifests.schema import CAPTIONS, DECISIONS, FACES, MANIFESTS, PHOTOS, SCORES
 from manifests.store import Store
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 
 def score(face: str, value: float, metric: str = "niqe", fingerprint: str = "a") -> dict:
@@ -37,7 +37,9 @@ def test_every_manifest_round_trips_as_plain_parquet(workspace):
         "upscaled": True, "crop_size_px": 512, "fingerprint": "f",
     }  # fmt: skip
     Store(workspace, FACES).append([face])
-    Store(workspace, CAPTIONS).append([{"face_id": "x", "captioner": "llava", "semantic_tags": ["a", "b"], "fingerprint": "f"}])
+    Store(workspace, CAPTIONS).append(
+        [{"face_id": "x", "captioner": "llava", "semantic_tags": ["a", "b"], "fingerprint": "f"}]
+    )
     read = pd.read_parquet(workspace.local("manifests/faces"))
     assert list(read.columns) == FACES.schema.names
     assert read.loc[0, "box_px"].tolist() == face["box_px"]
@@ -65,7 +67,10 @@ def test_later_rows_supersede_before_and_after_compaction(workspace):
     store.append([score("a", 1), score("b", 2)])
     store.append([score("a", 3), score("a", 9, metric="piqe")])
     table = store.read().filter(pc.equal(store.read()["metric"], "niqe"))
-    assert dict(zip(table["face_id"].to_pylist(), table["value"].to_pylist(), strict=True)) == {"a": 3, "b": 2}
+    assert dict(zip(table["face_id"].to_pylist(), table["value"].to_pylist(), strict=True)) == {
+        "a": 3,
+        "b": 2,
+    }
     assert store.compact() == 1
     plain = pd.read_parquet(workspace.local("manifests/scores"))
     assert len(plain) == 3
@@ -99,7 +104,9 @@ def test_large_parts_without_superseded_rows_stay(workspace, monkeypatch):
 def test_drop_and_add_come_in_one_commit(workspace):
     store = Store(workspace, SCORES)
     store.append([score("a", 1), score("b", 2)])
-    gone = store.compact(drop=lambda part: pc.equal(part["face_id"], "a"), add=store.table([score("c", 3)]))
+    gone = store.compact(
+        drop=lambda part: pc.equal(part["face_id"], "a"), add=store.table([score("c", 3)])
+    )
     assert gone == 1
     assert values(store) == {"b": 2, "c": 3}
 
@@ -108,10 +115,18 @@ def test_a_newer_schema_is_refused_and_an_older_one_names_migrate(workspace):
     store = Store(workspace, SCORES)
     store.append([score("a", 1)])
     path = workspace.local("manifests/scores") / parts_on_disk(workspace)[0]
-    for version, words in ((SCORES.version + 1, "newer than this authface"), (SCORES.version - 1, "authface migrate")):
+    for version, words in (
+        (SCORES.version + 1, "newer than this authface"),
+        (SCORES.version - 1, "authface migrate"),
+    ):
         table = pq.read_table(path)
-        pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"authface.version": str(version)}), path)
-        with pytest.raises(UserMistake, match=words):
+        pq.write_table(
+            table.replace_schema_metadata(
+                {**table.schema.metadata, b"authface.version": str(version)}
+            ),
+            path,
+        )
+        with pytest.raises(UserError, match=words):
             store.read()
 
 
@@ -162,7 +177,9 @@ def test_a_compaction_killed_at_any_step_is_completed_or_never_was(workspace, tm
     outcomes, stop = [], 1
     while True:
         fill()
-        done = subprocess.run([sys.executable, script, workspace.root, str(stop)], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, script, workspace.root, str(stop)], capture_output=True, text=True
+        )
         if done.returncode == 0:
             break
         assert done.returncode == -signal.SIGKILL, done.stderr
@@ -218,7 +235,7 @@ def test_a_damaged_part_is_named(workspace):
     path = workspace.local(store.parts()[0])
     path.write_bytes(path.read_bytes()[:50])
     for use in (store.read, lambda: Store(workspace, SCORES)):
-        with pytest.raises(UserMistake, match=f"{path.name} is damaged"):
+        with pytest.raises(UserError, match=f"{path.name} is damaged"):
             use()
 
 

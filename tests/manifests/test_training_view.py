@@ -10,7 +10,7 @@ import pytest
 from manifests.schema import CAPTIONS, DECISIONS, FACES, PHOTOS, VERDICTS
 from manifests.settings import Splits
 from manifests.store import Store
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.training_view import splits, training_view
 from manifests.verdicts import ALL_GATES, kept_faces, verdict_row
 
@@ -18,11 +18,18 @@ from manifests.verdicts import ALL_GATES, kept_faces, verdict_row
 def fill(workspace, basis="own"):
     """Three faces: a kept, b dropped, c kept; a has two captioners."""
     Store(workspace, PHOTOS).append(
-        [{"photo_id": f"fs_{x}", "sha256": x, "licence_basis": basis, "fingerprint": "f"} for x in "abc"]
+        [
+            {"photo_id": f"fs_{x}", "sha256": x, "licence_basis": basis, "fingerprint": "f"}
+            for x in "abc"
+        ]
     )
-    Store(workspace, FACES).append([{"face_id": f"fs_{x}_1", "photo_id": f"fs_{x}", "fingerprint": "f"} for x in "abc"])
+    Store(workspace, FACES).append(
+        [{"face_id": f"fs_{x}_1", "photo_id": f"fs_{x}", "fingerprint": "f"} for x in "abc"]
+    )
     verdict = {"a": "kept", "b": "dropped", "c": "kept"}
-    Store(workspace, VERDICTS).append([verdict_row("face", f"fs_{x}_1", ALL_GATES, verdict[x], "f") for x in "abc"])
+    Store(workspace, VERDICTS).append(
+        [verdict_row("face", f"fs_{x}_1", ALL_GATES, verdict[x], "f") for x in "abc"]
+    )
     Store(workspace, CAPTIONS).append(
         [
             {
@@ -43,7 +50,9 @@ def fill(workspace, basis="own"):
 
 def decide(workspace, face, decision, minute, **more):
     at = datetime(2026, 1, 1, 0, minute, tzinfo=UTC)
-    Store(workspace, DECISIONS).append([{"id": face, "reviewer": "r", "decision": decision, "decided_at": at, **more}])
+    Store(workspace, DECISIONS).append(
+        [{"id": face, "reviewer": "r", "decision": decision, "decided_at": at, **more}]
+    )
 
 
 def test_kept_by_gates_one_caption_per_face_first_in_use(workspace):
@@ -58,7 +67,11 @@ def test_kept_by_gates_one_caption_per_face_first_in_use(workspace):
 
 @pytest.mark.parametrize(
     ("tags", "captions"),
-    [("none", ["", ""]), ("semantic", ["man, hat", ""]), ("photographic", ["front view", "low-key"])],
+    [
+        ("none", ["", ""]),
+        ("semantic", ["man, hat", ""]),
+        ("photographic", ["front view", "low-key"]),
+    ],
 )
 def test_tag_families(workspace, tags, captions):
     fill(workspace)
@@ -71,7 +84,9 @@ def test_a_person_has_the_last_word(workspace):
     decide(workspace, "fs_a_1", "drop", 1)
     assert kept_faces(workspace)["face_id"].tolist() == ["fs_b_1", "fs_c_1"]
     decide(workspace, "fs_a_1", "keep", 2)
-    decide(workspace, "fs_b_1", "unsure", 2, reviewer="another")  # decides nothing: the keep before it stands
+    decide(
+        workspace, "fs_b_1", "unsure", 2, reviewer="another"
+    )  # decides nothing: the keep before it stands
     assert kept_faces(workspace)["face_id"].tolist() == ["fs_a_1", "fs_b_1", "fs_c_1"]
     decide(workspace, "fs_b_1", "unsure", 3)  # of the same person: it takes that back
     assert kept_faces(workspace)["face_id"].tolist() == ["fs_a_1", "fs_c_1"]
@@ -101,7 +116,7 @@ def test_a_face_that_was_not_judged_is_not_in_the_set(workspace):
 @pytest.mark.parametrize("basis", [None, "", "  "])
 def test_no_licence_basis_is_refused_unless_allowed(workspace, basis):
     fill(workspace, basis)
-    with pytest.raises(UserMistake, match="--allow-unknown-licence"):
+    with pytest.raises(UserError, match="--allow-unknown-licence"):
         training_view(workspace)
     assert len(training_view(workspace, allow_unknown_licence=True)) == 2
 
@@ -118,7 +133,9 @@ def test_groups_are_never_divided_and_order_does_not_matter():
     frame = photos_frame(
         3000,
         sha256=[f"s{n}" for n in range(3000)],
-        photographer_name=[f"p{rng.integers(700)}" if rng.uniform() < 0.7 else None for _ in range(3000)],
+        photographer_name=[
+            f"p{rng.integers(700)}" if rng.uniform() < 0.7 else None for _ in range(3000)
+        ],
         person=[f"x{rng.integers(400)}" if rng.uniform() < 0.2 else None for _ in range(3000)],
     )
     settings = Splits(val=0.2, test=0.2)
@@ -145,5 +162,5 @@ def test_a_pinned_person_brings_the_whole_group_to_a_split():
     )  # fmt: skip
     pins = Splits(val=0.0, test=0.0, people={"x": "test", "z": "val"})
     assert splits(frame, pins).tolist() == ["test", "test", "train", "train", "val", "val"]
-    with pytest.raises(UserMistake, match="pins x to test and y to val"):
+    with pytest.raises(UserError, match="pins x to test and y to val"):
         splits(frame.assign(photographer_name="p"), Splits(people={"x": "test", "y": "val"}))

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from manifests.settings import preset_text
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.workspace import Workspace
 
 
@@ -25,14 +25,14 @@ def test_option_then_environment_then_nearest_parent(tmp_path, monkeypatch):
 def test_no_workspace_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("AUTHFACE_WORKSPACE", raising=False)
-    with pytest.raises(UserMistake, match="authface init"):
+    with pytest.raises(UserError, match="authface init"):
         Workspace.find(None)
-    with pytest.raises(UserMistake, match="authface init"):
+    with pytest.raises(UserError, match="authface init"):
         Workspace.find(tmp_path)
 
 
 def test_a_second_init_is_refused(workspace):
-    with pytest.raises(UserMistake, match="is a workspace already"):
+    with pytest.raises(UserError, match="is a workspace already"):
         Workspace.create(workspace.root, preset_text("paper"))
 
 

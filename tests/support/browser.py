@@ -20,14 +20,23 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--remote-debugging-pipe", "--window-size=1400,900",
 )  # fmt: skip
-CODES = {"Backspace": 8, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+CODES = {
+    "Backspace": 8,
+    "Escape": 27,
+    "ArrowLeft": 37,
+    "ArrowUp": 38,
+    "ArrowRight": 39,
+    "ArrowDown": 40,
+}
 
 
 class Browser:
     """One page of one Chromium."""
 
     def __init__(self, profile: Path, downloads: Path):
-        program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+        program = next(
+            filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+        )
         if program is None:
             pytest.skip("no Chromium on this machine (`apt-get install chromium`)")
         to_read, self._write = os.pipe()
@@ -50,7 +59,9 @@ class Browser:
         self._session = self.ask("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
         self.ask("Page.enable")
         self.ask("Runtime.enable")
-        self.ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads), root=True)
+        self.ask(
+            "Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads), root=True
+        )
 
     def ask(self, method: str, root: bool = False, **params: Any) -> dict[str, Any]:
         """Send one command and wait for its answer. root: to the browser, not the page."""
@@ -84,7 +95,9 @@ class Browser:
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page; a promise is waited for."""
-        answer = self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        answer = self.ask(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
         if "exceptionDetails" in answer:
             raise RuntimeError(json.dumps(answer["exceptionDetails"])[:500])
         return answer["result"].get("value")
@@ -105,7 +118,14 @@ class Browser:
     def hold(self, key: str, ctrl: bool = False) -> None:
         text = {} if key in CODES or ctrl else {"text": key}
         modifiers = 2 if ctrl else 0
-        self.ask("Input.dispatchKeyEvent", type="keyDown", key=key, modifiers=modifiers, **_code(key), **text)
+        self.ask(
+            "Input.dispatchKeyEvent",
+            type="keyDown",
+            key=key,
+            modifiers=modifiers,
+            **_code(key),
+            **text,
+        )
 
     def release(self, key: str) -> None:
         self.ask("Input.dispatchKeyEvent", type="keyUp", key=key, **_code(key))

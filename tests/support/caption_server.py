@@ -58,7 +58,11 @@ class CaptionServer:
         self._server.server_close()
 
     def models_of(self, request: BaseHTTPRequestHandler) -> None:
-        self._send(request, 200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]})
+        self._send(
+            request,
+            200,
+            {"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]},
+        )
 
     def complete(self, request: BaseHTTPRequestHandler) -> None:
         body = json.loads(request.rfile.read(int(request.headers["content-length"])))
@@ -79,9 +83,13 @@ class CaptionServer:
         if self.needs_key and request.headers.get("authorization") != f"Bearer {KEY}":
             return self._send(request, 401, {"error": {"message": "Incorrect API key provided"}})
         if body["model"] not in self.models:
-            return self._send(request, 404, {"error": {"message": f"The model `{body['model']}` does not exist."}})
+            return self._send(
+                request, 404, {"error": {"message": f"The model `{body['model']}` does not exist."}}
+            )
         if "response_format" in body and not self.knows_schemas:
-            return self._send(request, 400, {"error": {"message": "response_format is not supported"}})
+            return self._send(
+                request, 400, {"error": {"message": "response_format is not supported"}}
+            )
         if isinstance(fault, int):
             return self._send(request, fault, {"error": {"message": "try later"}})
         if fault == "drop":

@@ -38,7 +38,9 @@ def defocused(crop, radius):
 def moved(crop, length, angle_deg=30):
     line = np.zeros((length, length), np.float32)
     line[length // 2] = 1
-    line = cv2.warpAffine(line, cv2.getRotationMatrix2D((length // 2, length // 2), angle_deg, 1), (length, length))
+    line = cv2.warpAffine(
+        line, cv2.getRotationMatrix2D((length // 2, length // 2), angle_deg, 1), (length, length)
+    )
     return cv2.filter2D(crop, -1, line / line.sum())
 
 
@@ -99,7 +101,11 @@ SPOILS = {
     "jpeg": [(compressed, (50, 30, 15, 8))],
     "banding": [(posterised, (48, 32, 20, 12))],
     "exposure": [(overexposed, (1.5, 1.8, 2.2)), (underexposed, (120, 145, 170))],
-    "detail": [(enlarged_bicubic, (2, 3, 4)), (enlarged_lanczos, (2, 3, 4)), (enlarged_linear, (2, 3, 4))],
+    "detail": [
+        (enlarged_bicubic, (2, 3, 4)),
+        (enlarged_lanczos, (2, 3, 4)),
+        (enlarged_linear, (2, 3, 4)),
+    ],
 }
 
 

@@ -14,7 +14,10 @@ KILLER = Path(__file__).with_name("killer.py")
 def run(words, stop: int = 0, kill_after: float | None = None) -> subprocess.CompletedProcess:
     """stop: the number of the operation that it is killed before, 0 for none; kill_after: seconds."""
     process = subprocess.Popen(
-        [sys.executable, KILLER, str(stop), *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, KILLER, str(stop), *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     if kill_after is not None:
         time.sleep(kill_after)

@@ -38,7 +38,7 @@ if words[0].startswith("train"):  # torch is slow to import, and the others do n
     from authface_train.runs import run_folder as run
 
     cache.PART_RECORDS = 2
-    run.Run.log = counted(run.Run.log)
+    run.RunFolder.log = counted(run.RunFolder.log)
     for module in (checkpoint, run):
         module.os.replace = counted(os.replace)
 

@@ -17,13 +17,23 @@ def _centre(box) -> tuple[float, float]:
 
 def sunglasses(crop, left_box, right_box, tint=(24, 22, 26), rng=None):
     """Two dark lenses, a bridge, a reflection in each."""
-    size, paint, mask = len(crop), crop.astype(np.float32).copy(), np.zeros(crop.shape[:2], np.uint8)
+    size, paint, mask = (
+        len(crop),
+        crop.astype(np.float32).copy(),
+        np.zeros(crop.shape[:2], np.uint8),
+    )
     (lx, ly), (rx, ry) = _centre(left_box), _centre(right_box)
     angle = float(np.degrees(np.arctan2(ry - ly, rx - lx)))
     axes = (round(0.44 * float(np.hypot(rx - lx, ry - ly))), round(0.085 * size))
     for x, y in ((lx, ly), (rx, ry)):
         cv2.ellipse(mask, (round(x), round(y + 0.01 * size)), axes, angle, 0, 360, 1, -1)
-    cv2.line(mask, (round(lx), round(ly - 0.02 * size)), (round(rx), round(ry - 0.02 * size)), 1, max(round(0.015 * size), 1))
+    cv2.line(
+        mask,
+        (round(lx), round(ly - 0.02 * size)),
+        (round(rx), round(ry - 0.02 * size)),
+        1,
+        max(round(0.015 * size), 1),
+    )
     rows = np.linspace(0, 26, size)[:, None, None]
     paint = np.array(tint, np.float32) + rows + 0.06 * crop
     for x, y in ((lx, ly), (rx, ry)):
@@ -39,8 +49,15 @@ def _fingers(crop, box, count=3):
     size = len(crop)
     x0, y0, x1, y1 = (round(value) for value in box)
     grow = round(0.03 * size)
-    x0, y0, x1, y1 = max(x0 - grow, 0), max(y0 - grow, 0), min(x1 + grow, size), min(y1 + grow, size)
-    cheek = crop[round(0.58 * size) : round(0.64 * size), round(0.3 * size) : round(0.7 * size)].reshape(-1, 3)
+    x0, y0, x1, y1 = (
+        max(x0 - grow, 0),
+        max(y0 - grow, 0),
+        min(x1 + grow, size),
+        min(y1 + grow, size),
+    )
+    cheek = crop[
+        round(0.58 * size) : round(0.64 * size), round(0.3 * size) : round(0.7 * size)
+    ].reshape(-1, 3)
     colour = np.median(cheek, axis=0)
     across = np.abs(np.sin(np.linspace(0, np.pi * count, y1 - y0)))[:, None, None]
     shade = 0.78 + 0.27 * np.sqrt(across)
@@ -62,8 +79,19 @@ def mask(crop, mouth_box, colour=(150, 190, 215)):
     size = len(crop)
     x, y = _centre(mouth_box)
     shape = np.zeros(crop.shape[:2], np.uint8)
-    points = np.array([(-0.25, -0.13), (0, -0.17), (0.25, -0.13), (0.22, 0.16), (0, 0.24), (-0.22, 0.16)]) * size + (x, y)
+    points = np.array(
+        [(-0.25, -0.13), (0, -0.17), (0.25, -0.13), (0.22, 0.16), (0, 0.24), (-0.22, 0.16)]
+    ) * size + (x, y)
     cv2.fillPoly(shape, [np.rint(points).astype(np.int32)], 1)
     folds = 1 - 0.08 * (np.sin(np.arange(size) * 2 * np.pi / (0.05 * size)) > 0.6)[:, None, None]
-    light = float(crop[round(0.5 * size) : round(0.6 * size), round(0.3 * size) : round(0.7 * size)].mean()) / 170
-    return _blend(crop, np.array(colour, np.float32) * folds * light + np.zeros_like(crop, np.float32), shape)
+    light = (
+        float(
+            crop[
+                round(0.5 * size) : round(0.6 * size), round(0.3 * size) : round(0.7 * size)
+            ].mean()
+        )
+        / 170
+    )
+    return _blend(
+        crop, np.array(colour, np.float32) * folds * light + np.zeros_like(crop, np.float32), shape
+    )

@@ -36,7 +36,9 @@ def photographs() -> dict[str, Path]:
     return found
 
 
-def crops(paths: dict[str, Path], size_px: int = 512, least_px: float = 290) -> dict[str, np.ndarray]:
+def crops(
+    paths: dict[str, Path], size_px: int = 512, least_px: float = 290
+) -> dict[str, np.ndarray]:
     """Aligned crops of the faces in photographs, by file name and place from the left: those whose quad is large enough."""
     from authface_data.faces.align import align_photo, ffhq_quad
     from authface_data.faces.detect import detect
@@ -105,8 +107,16 @@ HELD_OUT = (
 
 def held_out_crops() -> dict[str, np.ndarray]:
     """Crops of 512 px from photographs that the artefact measures were not tuned on."""
-    public, portraits = photographs(), Path(os.environ["AUTHFACE_CACHE"]) / "photos" / "us-government-likely"
-    return crops({**{name: public[name] for name in HELD_OUT}, **{n: portraits / n for n in ("obama2.jpg", "obama3.jpg")}})
+    public, portraits = (
+        photographs(),
+        Path(os.environ["AUTHFACE_CACHE"]) / "photos" / "us-government-likely",
+    )
+    return crops(
+        {
+            **{name: public[name] for name in HELD_OUT},
+            **{n: portraits / n for n in ("obama2.jpg", "obama3.jpg")},
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,10 @@ def save_alexnet_lpips(torch_home: Path) -> tuple[torch.nn.Module, list[torch.Te
     for folder in (checkpoints, pyiqa):
         folder.mkdir(parents=True, exist_ok=True)
     torch.save(alexnet.state_dict(), checkpoints / "alexnet-owt-7be5be79.pth")
-    linear = {f"lin{place}.model.1.weight": weight[None, :, None, None] for place, weight in enumerate(weights)}
+    linear = {
+        f"lin{place}.model.1.weight": weight[None, :, None, None]
+        for place, weight in enumerate(weights)
+    }
     torch.save(linear, pyiqa / "LPIPS_v0.1_alex-df73285e.pth")
     return alexnet.features.eval(), weights
 
@@ -29,4 +32,6 @@ def save_inception(torch_home: Path, monkeypatch) -> None:
     torch.manual_seed(0)
     folder = torch_home / "hub/pyiqa"
     folder.mkdir(parents=True, exist_ok=True)
-    torch.save(inception.fid_inception_v3().state_dict(), folder / "pt_inception-2015-12-05-6726825d.pth")
+    torch.save(
+        inception.fid_inception_v3().state_dict(), folder / "pt_inception-2015-12-05-6726825d.pth"
+    )

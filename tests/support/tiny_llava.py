@@ -15,7 +15,11 @@ def tokenizer():
     from transformers import PreTrainedTokenizerFast
 
     words = [*WORDS, *(chr(code) for code in range(32, 127)), "\n"]
-    raw = Tokenizer(models.BPE(vocab={word: index for index, word in enumerate(words)}, merges=[], unk_token="<unk>"))
+    raw = Tokenizer(
+        models.BPE(
+            vocab={word: index for index, word in enumerate(words)}, merges=[], unk_token="<unk>"
+        )
+    )
     raw.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     raw.decoder = decoders.Fuse()
     raw.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
@@ -30,7 +34,9 @@ def processor(side: int = SIDE, grid: list[list[int]] = GRID, template: str | No
 
     return LlavaNextProcessor(
         image_processor=LlavaNextImageProcessor(
-            size={"shortest_edge": side}, crop_size={"height": side, "width": side}, image_grid_pinpoints=grid
+            size={"shortest_edge": side},
+            crop_size={"height": side, "width": side},
+            image_grid_pinpoints=grid,
         ),
         tokenizer=tokenizer(),
         patch_size=PATCH,
@@ -61,7 +67,12 @@ def save(folder: Path, family: str = "vicuna", template: str | None = None) -> P
     torch.manual_seed(0)
     config = LlavaNextConfig(
         vision_config=CLIPVisionConfig(
-            hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=SIDE, patch_size=PATCH
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            image_size=SIDE,
+            patch_size=PATCH,
         ),
         text_config=text_config(family),
         image_token_index=WORDS.index("<image>"),

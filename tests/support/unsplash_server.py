@@ -41,15 +41,24 @@ class Photo:
     last_name: str | None = "Doe"
 
 
-def picture(number: int, size: tuple[int, int] = (96, 72), base: Image.Image | None = None) -> bytes:
+def picture(
+    number: int, size: tuple[int, int] = (96, 72), base: Image.Image | None = None
+) -> bytes:
     """A JPEG unlike the others by its number: no two are near one another."""
     import random
 
     rng = random.Random(number)
-    image = Image.new("RGB", size, tuple(rng.randrange(256) for _ in range(3))) if base is None else base.copy()
+    image = (
+        Image.new("RGB", size, tuple(rng.randrange(256) for _ in range(3)))
+        if base is None
+        else base.copy()
+    )
     draw = ImageDraw.Draw(image)
     for _ in range(12 if base is None else 0):
-        box = sorted(rng.randrange(size[0]) for _ in range(2)), sorted(rng.randrange(size[1]) for _ in range(2))
+        box = (
+            sorted(rng.randrange(size[0]) for _ in range(2)),
+            sorted(rng.randrange(size[1]) for _ in range(2)),
+        )
         fill = tuple(rng.randrange(256) for _ in range(3))
         draw.rectangle((box[0][0], box[1][0], box[0][1], box[1][1]), fill=fill)
     out = io.BytesIO()
@@ -64,8 +73,19 @@ class UnsplashServer:
     null_details, repeats: details are null; every page is the first. reports: downloads reported, per id. requests: paths
     asked for."""
 
-    def __init__(self, photos: list[Photo], limit: int = 5000, window_s: float = NO_TURN_S, delay_s: float = 0.0):
-        self.photos, self.limit, self.window_s, self.delay_s = list(photos), limit, window_s, delay_s
+    def __init__(
+        self,
+        photos: list[Photo],
+        limit: int = 5000,
+        window_s: float = NO_TURN_S,
+        delay_s: float = 0.0,
+    ):
+        self.photos, self.limit, self.window_s, self.delay_s = (
+            list(photos),
+            limit,
+            window_s,
+            delay_s,
+        )
         self.api_faults: list[int | str] = []
         self.shift: list[Photo] = []
         self.spam: set[str] = set()
@@ -105,7 +125,9 @@ class UnsplashServer:
 
     def basic(self, photo: Photo) -> dict:
         """Asset.Basic"""
-        image = photo.raw or f"{self.url}/img/photo-{quote(photo.id)}?ixid=M3w{photo.id}&ixlib=rb-4.1.0"
+        image = (
+            photo.raw or f"{self.url}/img/photo-{quote(photo.id)}?ixid=M3w{photo.id}&ixlib=rb-4.1.0"
+        )
         if photo.plus:
             image = f"https://plus.unsplash.com/premium_photo-{photo.id}?ixid=M3w{photo.id}"
         now = "2025-03-01T12:00:00Z"
@@ -122,13 +144,16 @@ class UnsplashServer:
             "description": None,
             "alt_description": f"a face, number {photo.id}",
             "urls": {
-                name: f"{image}&{name}" if name != "raw" else image for name in ("raw", "full", "regular", "small", "thumb")
+                name: f"{image}&{name}" if name != "raw" else image
+                for name in ("raw", "full", "regular", "small", "thumb")
             },
             "links": {
                 "self": f"{self.url}/photos/{photo.id}",
                 "html": f"https://unsplash.com/photos/a-face-{photo.id}",
                 "download": f"https://unsplash.com/photos/{photo.id}/download?ixid=M3w",
-                "download_location": self.locations.get(photo.id, f"{self.url}/photos/{photo.id}/download?ixid=M3w{photo.id}"),
+                "download_location": self.locations.get(
+                    photo.id, f"{self.url}/photos/{photo.id}/download?ixid=M3w{photo.id}"
+                ),
             },
             "current_user_collections": [],
             "likes": 3,
@@ -152,7 +177,9 @@ class UnsplashServer:
                 "html": f"https://unsplash.com/@{name}",
                 "photos": f"{self.url}/users/{name}/photos",
             },
-            "profile_image": dict.fromkeys(("small", "medium", "large"), "https://images.unsplash.com/placeholder-avatars"),
+            "profile_image": dict.fromkeys(
+                ("small", "medium", "large"), "https://images.unsplash.com/placeholder-avatars"
+            ),
             "total_collections": 0,
             "social": {"instagram_username": None, "portfolio_url": None, "twitter_username": None},
         }
@@ -199,7 +226,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
-        asked = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+        asked = {
+            name: values[0]
+            for name, values in parse_qs(parts.query, keep_blank_values=True).items()
+        }
         try:
             if parts.path.startswith("/img/"):
                 self._image(parts.path, asked)
@@ -254,14 +284,29 @@ class _Handler(BaseHTTPRequestHandler):
         items = [state.basic(photo) for photo in found[(number - 1) * size : number * size]]
         pages = -(-len(found) // size)
         links = []
-        others = "&".join(f"{name}={quote(value)}" for name, value in asked.items() if name != "page")
-        for name, page in (("first", 1), ("prev", number - 1), ("next", number + 1), ("last", pages)):
-            if 1 <= page <= pages and not (name == "first" and number == 1) and not (name == "last" and number >= pages):
+        others = "&".join(
+            f"{name}={quote(value)}" for name, value in asked.items() if name != "page"
+        )
+        for name, page in (
+            ("first", 1),
+            ("prev", number - 1),
+            ("next", number + 1),
+            ("last", pages),
+        ):
+            if (
+                1 <= page <= pages
+                and not (name == "first" and number == 1)
+                and not (name == "last" and number >= pages)
+            ):
                 links.append(f'<{state.url}{path}?{others}&page={page}>; rel="{name}"')
         headers = {"Link": ", ".join(links)} if links else {}
         if not search:
             headers["X-Total"] = str(len(found))
-        self._json(200, {"total": len(found), "total_pages": pages, "results": items} if search else items, headers)
+        self._json(
+            200,
+            {"total": len(found), "total_pages": pages, "results": items} if search else items,
+            headers,
+        )
 
     def _report(self, photo_id: str) -> None:
         state = self.server_state
@@ -278,7 +323,9 @@ class _Handler(BaseHTTPRequestHandler):
         state = self.server_state
         left = max(state.limit - state.used[int(time.time() // state.window_s)], 0)
         limits = {"X-Ratelimit-Limit": str(state.limit), "X-Ratelimit-Remaining": str(left)}
-        self._send(status, json.dumps(body).encode(), "application/json", {**limits, **(headers or {})})
+        self._send(
+            status, json.dumps(body).encode(), "application/json", {**limits, **(headers or {})}
+        )
 
     # Images
 
@@ -333,12 +380,21 @@ class _Handler(BaseHTTPRequestHandler):
             elif lie == "less than it says":
                 data_sent = data_sent[: len(data_sent) // 2]
             elif lie == "another total":
-                headers["Content-Range"] = f"bytes {start}-{start + len(data_sent) - 1}/{len(data) + 99}"
+                headers["Content-Range"] = (
+                    f"bytes {start}-{start + len(data_sent) - 1}/{len(data) + 99}"
+                )
         else:
             data_sent = data
         self._send(status, data_sent, photo.content_type, headers, fault)
 
-    def _send(self, status: int, body: bytes, kind: str, headers: dict[str, str] | None = None, fault: str = "") -> None:
+    def _send(
+        self,
+        status: int,
+        body: bytes,
+        kind: str,
+        headers: dict[str, str] | None = None,
+        fault: str = "",
+    ) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))

@@ -23,12 +23,14 @@ window_s = {window_s}
 """
 
 
-def make_workspace(root: Path, authface, server: UnsplashServer, more: str = "", window_s: float = NO_TURN_S) -> Path:
+def make_workspace(
+    root: Path, authface, server: UnsplashServer, more: str = "", window_s: float = NO_TURN_S
+) -> Path:
     assert authface("init", root, "--preset", "embedded").returncode == 0
     file = root / "authface.toml"
-    text = SETTINGS.format(url=server.url, more=more, window_s=window_s) + file.read_text().split("[filter]")[1].join(
-        ["[filter]", ""]
-    )
+    text = SETTINGS.format(url=server.url, more=more, window_s=window_s) + file.read_text().split(
+        "[filter]"
+    )[1].join(["[filter]", ""])
     file.write_text(text)
     return root
 
@@ -39,4 +41,10 @@ def manifest(root: Path, name: str) -> pd.DataFrame:
 
 def reasons(root: Path) -> dict[str, str]:
     verdicts = manifest(root, "verdicts")
-    return dict(zip(verdicts["id"], verdicts["gate"] + "|" + verdicts["verdict"] + "|" + verdicts["reason"], strict=True))
+    return dict(
+        zip(
+            verdicts["id"],
+            verdicts["gate"] + "|" + verdicts["verdict"] + "|" + verdicts["reason"],
+            strict=True,
+        )
+    )

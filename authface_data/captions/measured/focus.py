@@ -50,7 +50,9 @@ def _background(face: Face) -> list[Measured]:
     behind, of_eyes = edge_blur_px(face.brightness, strips), edge_blur_px(face.brightness, eyes)
     if behind is None or of_eyes is None:
         return []
-    beside = above("focus", "blurred background", behind / of_eyes, TIMES_THE_EYES, TIMES_WIDTH).confidence
+    beside = above(
+        "focus", "blurred background", behind / of_eyes, TIMES_THE_EYES, TIMES_WIDTH
+    ).confidence
     return [
         with_doubt(above("focus", "blurred background", behind, BLURRED_PX, BLUR_WIDTH), beside),
         below("focus", "sharp background", behind, SHARP_PX, BLUR_WIDTH),

@@ -38,9 +38,15 @@ def skin_mask(face: Face) -> np.ndarray:
     outline, holes = (np.zeros(face.brightness.shape, np.uint8) for _ in range(2))
     if len(face.points) == 68:
         jaw = 0.9 * face.points[:17] + 0.1 * face.points[30]
-        cv2.fillConvexPoly(outline, cv2.convexHull(np.rint(np.vstack([jaw, face.points[17:27]])).astype(np.int32)), 1)
+        cv2.fillConvexPoly(
+            outline,
+            cv2.convexHull(np.rint(np.vstack([jaw, face.points[17:27]])).astype(np.int32)),
+            1,
+        )
         for part in (LEFT_EYE, RIGHT_EYE, slice(48, 60), slice(17, 22), slice(22, 27)):
-            cv2.fillConvexPoly(holes, cv2.convexHull(np.rint(face.points[part]).astype(np.int32)), 1)
+            cv2.fillConvexPoly(
+                holes, cv2.convexHull(np.rint(face.points[part]).astype(np.int32)), 1
+            )
         holes = cv2.dilate(holes, np.ones((max(int(0.12 * face.eye_distance), 1),) * 2, np.uint8))
     return cv2.erode(outline * (1 - holes), np.ones((9, 9), np.uint8)) > 0
 
@@ -80,7 +86,11 @@ def _hardness(face: Face, skin: np.ndarray) -> list[Measured]:
     gradient = np.hypot(*(cv2.Sobel(smooth, cv2.CV_32F, 1 - axis, axis) / 8 for axis in (0, 1)))
     steep = 100 * float(np.percentile((gradient / (smooth + 15))[skin], 95))
     dull = below(
-        "light", "soft light", float((face.brightness[skin] > SHINES).mean()), MOST_SHINING, MOST_SHINING / 4
+        "light",
+        "soft light",
+        float((face.brightness[skin] > SHINES).mean()),
+        MOST_SHINING,
+        MOST_SHINING / 4,
     ).confidence
     return [
         above("light", "hard light", steep, HARD, STEEP_WIDTH),

@@ -41,7 +41,9 @@ class MeasuredStage:
 
     def _row(self, item: Item) -> dict[str, Any]:
         facts = measure(item.row, item.picture.pixels())
-        caption = compose({"semantic": [], "photographic": [fact.tag for fact in facts]}, [], self._settings)
+        caption = compose(
+            {"semantic": [], "photographic": [fact.tag for fact in facts]}, [], self._settings
+        )
         return {
             "face_id": item.key,
             "captioner": self.name,
@@ -56,4 +58,6 @@ class MeasuredStage:
 def measure(row: Mapping[str, Any], crop: np.ndarray) -> list[Measured]:
     """The facts of one face that are sure enough. row: of faces, with its photo's camera columns; crop: (H, H, 3) uint8."""
     face = Face.of(row, crop)
-    return [fact for module in MEASURES for fact in module.measure(face) if fact.confidence >= GIVEN]
+    return [
+        fact for module in MEASURES for fact in module.measure(face) if fact.confidence >= GIVEN
+    ]

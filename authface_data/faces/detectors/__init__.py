@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 DETECTORS = {
     "retinaface": "authface_data.faces.detectors.retinaface:RetinaFaceResNet50",
@@ -30,7 +30,7 @@ class Detection:
 class Detector(Protocol):
     """revision: names the weights; uses_gpu: whether it takes one; batch_size: how many pictures it is best given at once.
 
-    `setup` raises Missing where the weights are not there.
+    `setup` raises MissingResourceError where the weights are not there.
     """
 
     revision: str
@@ -45,8 +45,8 @@ class Detector(Protocol):
 
 
 def make_detector(name: str) -> Detector:
-    """The detector of that name, not yet set up. Raises UserMistake for an unknown one."""
+    """The detector of that name, not yet set up. Raises UserError for an unknown one."""
     if name not in DETECTORS:
-        raise UserMistake(f"no detector {name!r}: there are {', '.join(DETECTORS)}")
+        raise UserError(f"no detector {name!r}: there are {', '.join(DETECTORS)}")
     module, kind = DETECTORS[name].split(":")
     return getattr(import_module(module), kind)()

@@ -39,7 +39,11 @@ def decode_points(points: np.ndarray, priors: np.ndarray) -> np.ndarray:
 
 
 def detections(
-    loc: np.ndarray, scores: np.ndarray, points: np.ndarray, size_px: tuple[int, int], min_score: float
+    loc: np.ndarray,
+    scores: np.ndarray,
+    points: np.ndarray,
+    size_px: tuple[int, int],
+    min_score: float,
 ) -> list[Detection]:
     """Faces from the net's outputs (N, 4), (N,) and (N, 10) on a picture of (width, height), best first."""
     import cv2
@@ -53,4 +57,7 @@ def detections(
     corner_size = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
     kept = cv2.dnn.NMSBoxes(corner_size.tolist(), scores.tolist(), min_score, NMS_OVERLAP)
     best = sorted((int(index) for index in np.ravel(kept)), key=lambda index: -scores[index])
-    return [Detection(boxes[i].astype(float), float(scores[i]), landmarks[i].astype(float)) for i in best]
+    return [
+        Detection(boxes[i].astype(float), float(scores[i]), landmarks[i].astype(float))
+        for i in best
+    ]

@@ -31,7 +31,9 @@ class RetinaFaceMobile:
 
     def _one(self, picture: np.ndarray, min_score: float) -> list[Detection]:
         height, width = picture.shape[:2]
-        blob = self._cv2.dnn.blobFromImage(picture[..., ::-1].copy(), 1.0, None, MEAN_BGR, swapRB=False)
+        blob = self._cv2.dnn.blobFromImage(
+            picture[..., ::-1].copy(), 1.0, None, MEAN_BGR, swapRB=False
+        )
         self._net.setInput(blob)
         loc, conf, points = (out[0] for out in self._net.forward(["loc", "conf", "landmarks"]))
         return detections(loc, conf[:, 1], points, (width, height), min_score)

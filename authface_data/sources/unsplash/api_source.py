@@ -10,12 +10,17 @@ from rich.markup import escape
 from authface_data.sources.refresh import suggest
 from authface_data.sources.remote import USUAL_BYTES_PER_PX, RemoteCollector, Tally
 from authface_data.sources.unsplash.client import PER_PAGE, Listing, ListingRefused, UnsplashApi
-from authface_data.sources.unsplash.listings import Pages, Wanted, hosts_of, turned
-from authface_data.sources.unsplash.rate_limiter import Budget, BudgetSpent
-from authface_data.sources.unsplash.reporting import SOURCE, ask_again, fetch_details, report_downloads
+from authface_data.sources.unsplash.listings import ListingReader, SizeFilter, hosts_of, turned
+from authface_data.sources.unsplash.rate_limiter import RateLimiter, RateLimitReached
+from authface_data.sources.unsplash.reporting import (
+    SOURCE,
+    ask_again,
+    fetch_details,
+    report_downloads,
+)
 from manifests.support.console import console
-from manifests.support.errors import DoneInPart, UserMistake
-from manifests.support.text import clean
+from manifests.support.errors import PartialFailureError, UserError
+from manifests.support.text import to_utf8
 from manifests.workspace import Workspace
 
 PERMISSION = "unsplash-permission.txt"
@@ -27,7 +32,7 @@ class Request:
     """What the user asks of the API source."""
 
     listings: list[Listing]
-    wanted: Wanted
+    wanted: SizeFilter
     max_photos: int | None
     face_gate: bool
     details: bool
@@ -37,27 +42,31 @@ class Request:
 def licence_basis(ws: Workspace, permission: str | None) -> str:
     """The basis that every row carries: the user's statement, asked for once and kept in the workspace.
 
-    Raises UserMistake where none was made.
+    Raises UserError where none was made.
     """
     if permission is not None:
-        words = " ".join(clean(permission).split())
+        words = " ".join(to_utf8(permission).split())
         if not words:
-            raise UserMistake("--i-have-permission is empty: say what permission you have, and from whom")
+            raise UserError(
+                "--i-have-permission is empty: say what permission you have, and from whom"
+            )
         ws.write_bytes(PERMISSION, words.encode())
     elif ws.exists(PERMISSION):
         words = ws.read_bytes(PERMISSION).decode()
     else:
-        raise UserMistake(
+        raise UserError(
             "Unsplash restricts using its photographs with machine learning (see docs/licences-and-consent.md; its data set "
             'grants it: --source unsplash-dataset). If you have permission, say so once: --i-have-permission "WHAT, FROM WHOM"'
         )
     return f"unsplash-api+permission:{words}"
 
 
-def collect(ws: Workspace, request: Request, basis: str, retry_failed: bool, workers: int | None) -> Tally:
-    """Fill the workspace. Raises DoneInPart where the budget did not suffice or a listing was refused, all work kept."""
+def collect(
+    ws: Workspace, request: Request, basis: str, retry_failed: bool, workers: int | None
+) -> Tally:
+    """Fill the workspace. Raises PartialFailureError where the budget did not suffice or a listing was refused, all work kept."""
     settings, hosts = ws.settings.collect, hosts_of(ws)
-    budget = Budget(ws, settings.unsplash.window_s, request.wait)
+    budget = RateLimiter(ws, settings.unsplash.window_s, request.wait)
     collector = RemoteCollector(
         ws,
         SOURCE,
@@ -68,22 +77,22 @@ def collect(ws: Workspace, request: Request, basis: str, retry_failed: bool, wor
         workers=workers,
     )
     reported = 0
-    spent: BudgetSpent | None = None
+    spent: RateLimitReached | None = None
     with UnsplashApi(settings, budget) as api:
-        pages = Pages(ws, api, basis, request.wanted, hosts.check)
+        pages = ListingReader(ws, api, basis, request.wanted, hosts.check)
 
         def report() -> None:
             nonlocal reported, spent
             try:
                 reported += report_downloads(ws, api)
-            except BudgetSpent as error:  # photographs are not counted, and still come
+            except RateLimitReached as error:  # photographs are not counted, and still come
                 spent = error
 
         def offers():
             nonlocal spent
             try:
                 yield from pages.offers(request.listings)
-            except BudgetSpent as error:  # what was listed is still taken
+            except RateLimitReached as error:  # what was listed is still taken
                 spent = error
 
         try:
@@ -94,14 +103,16 @@ def collect(ws: Workspace, request: Request, basis: str, retry_failed: bool, wor
                 suggest(ws, gone)
             if spent is None:
                 pages.forget_pages(request.listings)
-        except BudgetSpent as error:
+        except RateLimitReached as error:
             spent, tally = error, collector.tally
-    console.print(f"{tally.words()}; {reported} downloads reported, {budget.requests} requests made")
+    console.print(
+        f"{tally.words()}; {reported} downloads reported, {budget.requests} requests made"
+    )
     if spent is not None:
         raise spent
     if pages.refused:
         words = "; ".join(pages.refused)
-        raise DoneInPart(words) if tally.collected or tally.already else UserMistake(words)
+        raise PartialFailureError(words) if tally.collected or tally.already else UserError(words)
     return tally
 
 
@@ -123,20 +134,23 @@ class Plan:
     def say(self) -> None:
         for name, count in self.found.items():
             console.print(f"{escape(name)}: {count:,} photographs")
-        console.print(f"{self.passing_share:.0%} of the first pages pass the metadata gate: about {self.downloads:,} downloads")
+        console.print(
+            f"{self.passing_share:.0%} of the first pages pass the metadata gate: about {self.downloads:,} downloads"
+        )
         console.print(
             f"{self.requests:,} requests ({self.pages:,} pages, the rest one or two per download): "
             f"{self.hours:.1f} hours at {self.limit_per_hour:,} an hour"
         )
         console.print(
-            f"about {self.bytes / 1e9:.1f} GB of photographs" + (f", {self.previews:,} previews" if self.previews else "")
+            f"about {self.bytes / 1e9:.1f} GB of photographs"
+            + (f", {self.previews:,} previews" if self.previews else "")
         )
 
 
 def plan(ws: Workspace, request: Request) -> Plan:
     """Ask for the first page of each listing, and reckon from it."""
     settings, hosts = ws.settings.collect, hosts_of(ws)
-    budget = Budget(ws, settings.unsplash.window_s, request.wait)
+    budget = RateLimiter(ws, settings.unsplash.window_s, request.wait)
     found: dict[str, int] = {}
     looked, passing, pixels = 0, 0, 0
     with UnsplashApi(settings, budget) as api:
@@ -144,17 +158,24 @@ def plan(ws: Workspace, request: Request) -> Plan:
             try:
                 page = api.page(listing, 1)
             except ListingRefused as refusal:
-                raise UserMistake(str(refusal)) from refusal
-            found[f"{listing.kind} {listing.name}"] = len(page.photos) if page.total is None else page.total
+                raise UserError(str(refusal)) from refusal
+            found[f"{listing.kind} {listing.name}"] = (
+                len(page.photos) if page.total is None else page.total
+            )
             for photo in page.photos:
                 looked += 1
-                if turned(photo.urls.raw, photo.width, photo.height, request.wanted, hosts.check) is None:
+                if (
+                    turned(photo.urls.raw, photo.width, photo.height, request.wanted, hosts.check)
+                    is None
+                ):
                     passing += 1
                     pixels += photo.width * photo.height
     share = passing / looked if looked else 0.0
     passes = round(sum(found.values()) * share)
     downloads = passes if request.max_photos is None else min(passes, request.max_photos)
-    candidates = sum(found.values()) if not share else min(sum(found.values()), math.ceil(downloads / share))
+    candidates = (
+        sum(found.values()) if not share else min(sum(found.values()), math.ceil(downloads / share))
+    )
     pages = math.ceil(candidates / PER_PAGE)
     requests = pages + downloads * (2 if request.details else 1)
     limit = budget.limit or DEMO_LIMIT
@@ -174,6 +195,6 @@ def plan(ws: Workspace, request: Request) -> Plan:
 
 def refresh(ws: Workspace, wait: bool) -> tuple[int, int]:
     """Ask for every photograph again: (how many were asked, how many are gone)."""
-    budget = Budget(ws, ws.settings.collect.unsplash.window_s, wait)
+    budget = RateLimiter(ws, ws.settings.collect.unsplash.window_s, wait)
     with UnsplashApi(ws.settings.collect, budget) as api:
         return ask_again(ws, api)

@@ -15,10 +15,10 @@ import tenacity
 from pydantic import ValidationError
 
 from authface_data.http.hosts import Hosts, RefusedHost, guarded_client
-from authface_data.sources.unsplash.rate_limiter import Budget
+from authface_data.sources.unsplash.rate_limiter import RateLimiter
 from authface_data.sources.unsplash.responses import Details, Photo
 from manifests.settings import Collect
-from manifests.support.errors import DoneInPart, Missing, UserMistake
+from manifests.support.errors import MissingResourceError, PartialFailureError, UserError
 
 KEY_VARIABLE = "UNSPLASH_ACCESS_KEY"
 OFFICIAL = "https://api.unsplash.com"
@@ -84,31 +84,35 @@ class NotReportable(Exception):
 class UnsplashApi:
     """Asks within the budget, again where the server was busy, and explains what it refuses. Use as a context manager.
 
-    The key comes from the environment and goes into a header, to the API's own host alone. Raises Missing where it is not set.
+    The key comes from the environment and goes into a header, to the API's own host alone. Raises MissingResourceError where it is not set.
     """
 
-    def __init__(self, settings: Collect, budget: Budget):
+    def __init__(self, settings: Collect, budget: RateLimiter):
         key = os.environ.get(KEY_VARIABLE, "").strip()
         if not key:
-            raise Missing(
+            raise MissingResourceError(
                 f"{KEY_VARIABLE} is not set: make an application at https://unsplash.com/developers and put its key there"
             )
         if not (key.isascii() and key.isprintable()) or " " in key:
-            raise UserMistake(f"{KEY_VARIABLE} holds no access key: it has signs that none has")
+            raise UserError(f"{KEY_VARIABLE} holds no access key: it has signs that none has")
         self.settings, self.budget = settings, budget
         self.base_url = settings.unsplash.base_url.rstrip("/")
         try:
             self.base = httpx.URL(self.base_url)
         except httpx.InvalidURL as error:
-            raise UserMistake(f"collect.unsplash.base_url is no URL: {self.base_url}") from error
+            raise UserError(f"collect.unsplash.base_url is no URL: {self.base_url}") from error
         hosts = Hosts({self.base.host}, settings.allowed_hosts)
         try:
             hosts.check(str(self.base))
         except RefusedHost as refusal:
-            raise UserMistake(
+            raise UserError(
                 f"collect.unsplash.base_url is {self.base} ({refusal}): name its host in collect.allowed_hosts"
             ) from refusal
-        self._headers = {"Authorization": f"Client-ID {key}", "Accept-Version": "v1", "Accept": "application/json"}
+        self._headers = {
+            "Authorization": f"Client-ID {key}",
+            "Accept-Version": "v1",
+            "Accept": "application/json",
+        }
         self._client = guarded_client(hosts, settings.connect_timeout_s, settings.read_timeout_s, 2)
 
     def __enter__(self) -> UnsplashApi:
@@ -128,7 +132,9 @@ class UnsplashApi:
         said = _json(answer)
         items = said.get("results") if isinstance(said, dict) else said
         if not isinstance(items, list):
-            raise DoneInPart(f"Unsplash answered {path} in a form that is not understood; what was collected is kept")
+            raise PartialFailureError(
+                f"Unsplash answered {path} in a form that is not understood; what was collected is kept"
+            )
         photos, unread = [], []
         for item in items:
             try:
@@ -137,7 +143,11 @@ class UnsplashApi:
                 unread.append(str(item.get("id")) if isinstance(item, dict) else "")
         header = answer.headers.get("x-total", "")
         total = (
-            said.get("total") if isinstance(said, dict) else int(header) if header.isascii() and header.isdecimal() else None
+            said.get("total")
+            if isinstance(said, dict)
+            else int(header)
+            if header.isascii() and header.isdecimal()
+            else None
         )
         total = total if isinstance(total, int) else None
         # Pages shift while they are read: an empty one is the end, and so is one that says that no other follows.
@@ -156,7 +166,9 @@ class UnsplashApi:
         try:
             return Details.model_validate(_json(answer))
         except ValidationError as error:
-            raise ValueError(f"the details of {unsplash_id} cannot be read: {error.errors()[0]['msg']}") from error
+            raise ValueError(
+                f"the details of {unsplash_id} cannot be read: {error.errors()[0]['msg']}"
+            ) from error
 
     def has(self, unsplash_id: str) -> bool:
         """Whether the photograph is still there."""
@@ -181,9 +193,17 @@ class UnsplashApi:
             raise NotReportable("its location is no URL") from None
         if url.host == httpx.URL(OFFICIAL).host != self.base.host:  # behind a proxy of the user's
             raw = self.base.raw_path.rstrip(b"/") + url.raw_path
-            url = url.copy_with(scheme=self.base.scheme, host=self.base.host, port=self.base.port, raw_path=raw)
-        if (url.scheme, url.host, url.port) != (self.base.scheme, self.base.host, self.base.port) or url.userinfo:
-            raise NotReportable(f"the download is to be reported to {url.host}, which is not the API")
+            url = url.copy_with(
+                scheme=self.base.scheme, host=self.base.host, port=self.base.port, raw_path=raw
+            )
+        if (url.scheme, url.host, url.port) != (
+            self.base.scheme,
+            self.base.host,
+            self.base.port,
+        ) or url.userinfo:
+            raise NotReportable(
+                f"the download is to be reported to {url.host}, which is not the API"
+            )
         try:
             answer = self._tried(url, (_TryAgain, httpx.ConnectError, httpx.ConnectTimeout))
         except _LostAnswer:
@@ -211,14 +231,16 @@ class UnsplashApi:
         try:
             return tries(self._once, url)
         except again as error:
-            raise DoneInPart(
+            raise PartialFailureError(
                 f"Unsplash does not answer ({type(error).__name__.lstrip('_')}: {error}); what was collected is kept: "
                 "run the same again later"
             ) from error
         except httpx.RequestError as error:
             raise _LostAnswer from error
         except RefusedHost as refusal:
-            raise UserMistake(f"{self.base.host}: {refusal}: name it in collect.allowed_hosts if it is yours") from refusal
+            raise UserError(
+                f"{self.base.host}: {refusal}: name it in collect.allowed_hosts if it is yours"
+            ) from refusal
 
     def _once(self, url: httpx.URL) -> httpx.Response:
         self.budget.before_request()
@@ -226,23 +248,27 @@ class UnsplashApi:
         if answer.status_code == 429 or (answer.status_code == 403 and not _is_json(answer)):
             self.budget.refused()
             raise LimitReached
-        self.budget.after_request(answer.headers.get("x-ratelimit-limit"), answer.headers.get("x-ratelimit-remaining"))
+        self.budget.after_request(
+            answer.headers.get("x-ratelimit-limit"), answer.headers.get("x-ratelimit-remaining")
+        )
         if answer.status_code >= 500 or answer.status_code == 408:
             raise _TryAgain(f"HTTP {answer.status_code}")
         return answer
 
     def _explain(self, answer: httpx.Response) -> None:
-        """Raises UserMistake for what asking again would not change."""
+        """Raises UserError for what asking again would not change."""
         if answer.status_code == 401:
-            raise UserMistake(
+            raise UserError(
                 f"Unsplash does not know the key in {KEY_VARIABLE} ({_errors(answer)}): check it; nothing was asked again"
             )
         if answer.status_code == 403:
-            raise UserMistake(
+            raise UserError(
                 f"Unsplash does not permit this application to do that ({_errors(answer)}): see its page at Unsplash"
             )
         if answer.status_code != 200:
-            raise UserMistake(f"Unsplash refused {answer.url.path} with HTTP {answer.status_code} ({_errors(answer)})")
+            raise UserError(
+                f"Unsplash refused {answer.url.path} with HTTP {answer.status_code} ({_errors(answer)})"
+            )
 
 
 def _is_json(answer: httpx.Response) -> bool:
@@ -257,7 +283,9 @@ def _json(answer: httpx.Response) -> Any:
     try:
         return answer.json()
     except ValueError as error:
-        raise DoneInPart("Unsplash answered with something that is not JSON; what was collected is kept: run again") from error
+        raise PartialFailureError(
+            "Unsplash answered with something that is not JSON; what was collected is kept: run again"
+        ) from error
 
 
 def _errors(answer: httpx.Response) -> str:

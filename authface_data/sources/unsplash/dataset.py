@@ -20,11 +20,18 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from authface_data.sources.remote import USUAL_BYTES_PER_PX, Candidate, Offer, RemoteCollector, Tally, Turned
-from authface_data.sources.unsplash.listings import ID, PREFIX, Wanted, hosts_of, turned
+from authface_data.sources.remote import (
+    USUAL_BYTES_PER_PX,
+    Candidate,
+    Offer,
+    Rejected,
+    RemoteCollector,
+    Tally,
+)
+from authface_data.sources.unsplash.listings import ID, PREFIX, SizeFilter, hosts_of, turned
 from authface_data.sources.unsplash.tsv import Row, read_rows
 from manifests.support.console import console
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.support.fingerprint import short_hash
 from manifests.workspace import Workspace
 
@@ -34,18 +41,18 @@ NEEDED = ("photo_id", "photo_image_url", "photo_width", "photo_height")
 
 
 @dataclass(frozen=True)
-class Sieve:
+class RowFilter:
     """What a row must show to be asked for. keywords: at least one of them, each a whole keyword, in lower case. camera: in the
     maker's or model's name. aspect: least and greatest width / height."""
 
-    wanted: Wanted
+    wanted: SizeFilter
     keywords: frozenset[str] = frozenset()
     camera: str | None = None
     aspect: tuple[float, float] = (0.0, float("inf"))
 
 
 @dataclass
-class Sieved:
+class FilterCounts:
     """Counts: rows read, passed, and turned away by reason."""
 
     rows: int = 0
@@ -55,19 +62,25 @@ class Sieved:
 
 
 class Dataset:
-    """The tables of the data set. path: the folder, or the zip. Raises UserMistake where there are no photographs' tables."""
+    """The tables of the data set. path: the folder, or the zip. Raises UserError where there are no photographs' tables."""
 
     def __init__(self, path: Path):
         self.path = path
         if path.is_dir():
-            self._names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+            self._names = sorted(
+                str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()
+            )
         elif path.is_file() and zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 self._names = sorted(archive.namelist())
         else:
-            raise UserMistake(f"{path} is neither a folder nor a zip: --path takes the Unsplash data set, unpacked or not")
+            raise UserError(
+                f"{path} is neither a folder nor a zip: --path takes the Unsplash data set, unpacked or not"
+            )
         if not self.tables("photos"):
-            raise UserMistake(f"no photos.tsv… in {path}: --path takes the Unsplash data set, unpacked or not")
+            raise UserError(
+                f"no photos.tsv… in {path}: --path takes the Unsplash data set, unpacked or not"
+            )
 
     def tables(self, name: str) -> list[str]:
         """The shards of a table, in order."""
@@ -89,44 +102,63 @@ class Dataset:
     @contextmanager
     def _open(self, file: str) -> Iterator[IO[str]]:
         if self.path.is_dir():
-            with (self.path / file).open(encoding="utf-8-sig", errors="replace", newline="\n") as stream:
+            with (self.path / file).open(
+                encoding="utf-8-sig", errors="replace", newline="\n"
+            ) as stream:
                 yield stream
             return
         advice = f"{file} in {self.path} cannot be unpacked"
         with zipfile.ZipFile(self.path) as archive:
             try:
                 raw = archive.open(file)
-            except RuntimeError as error:  # encrypted, or packed in a way that zipfile does not know
-                raise UserMistake(f"{advice} ({error}): unpack it and name the folder") from error
+            except (
+                RuntimeError
+            ) as error:  # encrypted, or packed in a way that zipfile does not know
+                raise UserError(f"{advice} ({error}): unpack it and name the folder") from error
             try:
                 with raw:
-                    yield io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="\n")
+                    yield io.TextIOWrapper(
+                        raw, encoding="utf-8-sig", errors="replace", newline="\n"
+                    )
             except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-                raise UserMistake(f"{advice} ({error}): download it again") from error
+                raise UserError(f"{advice} ({error}): download it again") from error
 
 
-def photographs_with(dataset: Dataset, keywords: frozenset[str], bad: Callable[[str, int, str], None]) -> set[str]:
-    """Ids of the photographs that have one of the keywords. Raises UserMistake where the table is not there."""
+def photographs_with(
+    dataset: Dataset, keywords: frozenset[str], bad: Callable[[str, int, str], None]
+) -> set[str]:
+    """Ids of the photographs that have one of the keywords. Raises UserError where the table is not there."""
     if not dataset.tables("keywords"):
-        raise UserMistake(f"no keywords.tsv… in {dataset.path}: --keyword needs it")
+        raise UserError(f"no keywords.tsv… in {dataset.path}: --keyword needs it")
     found = set()
     for row in dataset.rows("keywords", bad):
         if "photo_id" not in row or "keyword" not in row:
-            raise UserMistake(f"the keywords' table in {dataset.path} has no photo_id or no keyword: is it Unsplash's?")
+            raise UserError(
+                f"the keywords' table in {dataset.path} has no photo_id or no keyword: is it Unsplash's?"
+            )
         if row["keyword"].strip().lower() in keywords:
             found.add(row["photo_id"])
     return found
 
 
 def offers(
-    dataset: Dataset, sieve: Sieve, basis: str, allowed: Callable[[str], None], counts: Sieved, store_place: bool = False
+    dataset: Dataset,
+    sieve: RowFilter,
+    basis: str,
+    allowed: Callable[[str], None],
+    counts: FilterCounts,
+    store_place: bool = False,
 ) -> Iterator[Offer]:
     """Candidates of all rows that pass the sieve, and the rows that are bad. What is sieved away is only counted."""
-    told: deque[Turned] = deque()
+    told: deque[Rejected] = deque()
 
     def bad(file: str, line: int, why: str) -> None:
         counts.away["bad row"] += 1
-        told.append(Turned(f"{PREFIX}row_{short_hash(file)}_{line}", f"bad row: {file} line {line}: {why}"))
+        told.append(
+            Rejected(
+                f"{PREFIX}row_{short_hash(file)}_{line}", f"bad row: {file} line {line}: {why}"
+            )
+        )
 
     chosen = photographs_with(dataset, sieve.keywords, bad) if sieve.keywords else None
     terms_date = f"{datetime.now(UTC):%Y-%m-%d}"
@@ -136,10 +168,15 @@ def offers(
         unsplash_id = row.get("photo_id", "")
         if any(name not in row for name in NEEDED):
             lacks = ", ".join(name for name in NEEDED if name not in row)
-            raise UserMistake(f"the photographs' table in {dataset.path} has no column {lacks}: is it Unsplash's?")
+            raise UserError(
+                f"the photographs' table in {dataset.path} has no column {lacks}: is it Unsplash's?"
+            )
         if not ID.fullmatch(unsplash_id):
             counts.away["bad row"] += 1
-            yield Turned(f"{PREFIX}row_{short_hash(str(sorted(row.items())))}", f"bad row: no id ({unsplash_id[:40]!r})")
+            yield Rejected(
+                f"{PREFIX}row_{short_hash(str(sorted(row.items())))}",
+                f"bad row: no id ({unsplash_id[:40]!r})",
+            )
             continue
         if chosen is not None and unsplash_id not in chosen:
             counts.away["keyword"] += 1
@@ -151,20 +188,28 @@ def offers(
             counts.away["size"] += 1
         elif why is not None:
             counts.away["bad row"] += 1
-            yield Turned(PREFIX + unsplash_id, why.reason)
-        elif sieve.camera and sieve.camera not in f"{row.get('exif_camera_make')} {row.get('exif_camera_model')}".lower():
+            yield Rejected(PREFIX + unsplash_id, why.reason)
+        elif (
+            sieve.camera
+            and sieve.camera
+            not in f"{row.get('exif_camera_make')} {row.get('exif_camera_model')}".lower()
+        ):
             counts.away["camera"] += 1
         elif not sieve.aspect[0] <= width / height <= sieve.aspect[1]:
             counts.away["aspect"] += 1
         else:
             counts.passed += 1
             counts.pixels += width * height
-            columns = {**_columns(row, store_place), "licence_basis": basis, "terms_date": terms_date}
+            columns = {
+                **_columns(row, store_place),
+                "licence_basis": basis,
+                "terms_date": terms_date,
+            }
             yield Candidate(PREFIX + unsplash_id, url, width, height, columns)
     yield from _drain(told)
 
 
-def _drain(told: deque[Turned]) -> Iterator[Turned]:
+def _drain(told: deque[Rejected]) -> Iterator[Rejected]:
     while told:
         yield told.popleft()
 
@@ -230,20 +275,26 @@ class Plan:
         )
 
 
-def plan(ws: Workspace, dataset: Dataset, sieve: Sieve, max_photos: int | None) -> Plan:
+def plan(ws: Workspace, dataset: Dataset, sieve: RowFilter, max_photos: int | None) -> Plan:
     """Read everything, keep nothing."""
-    counts = Sieved()
+    counts = FilterCounts()
     for _ in offers(dataset, sieve, "", hosts_of(ws).check, counts):
         pass
     downloads = counts.passed if max_photos is None else min(counts.passed, max_photos)
     each = counts.pixels / counts.passed * USUAL_BYTES_PER_PX if counts.passed else 0.0
-    return Plan(counts.rows, counts.passed, dict(counts.away.most_common()), downloads, round(downloads * each))
+    return Plan(
+        counts.rows,
+        counts.passed,
+        dict(counts.away.most_common()),
+        downloads,
+        round(downloads * each),
+    )
 
 
 def collect(
     ws: Workspace,
     dataset: Dataset,
-    sieve: Sieve,
+    sieve: RowFilter,
     basis: str | None,
     max_photos: int | None,
     face_gate: bool,
@@ -258,12 +309,22 @@ def collect(
             f"Whether this is Lite or Full its name does not tell: taken as [bold]{basis}[/], which is for non-commercial use "
             f"(say otherwise with --licence-basis {LITE})"
         )
-    counts, hosts = Sieved(), hosts_of(ws)
+    counts, hosts = FilterCounts(), hosts_of(ws)
     collector = RemoteCollector(
-        ws, SOURCE, hosts, max_photos=max_photos, face_gate=face_gate, retry_failed=retry_failed, workers=workers
+        ws,
+        SOURCE,
+        hosts,
+        max_photos=max_photos,
+        face_gate=face_gate,
+        retry_failed=retry_failed,
+        workers=workers,
     )
-    tally = collector.take(offers(dataset, sieve, basis, hosts.check, counts, ws.settings.collect.store_place))
+    tally = collector.take(
+        offers(dataset, sieve, basis, hosts.check, counts, ws.settings.collect.store_place)
+    )
     away = ", ".join(f"{count:,} by {reason}" for reason, count in counts.away.most_common())
-    console.print(f"{counts.rows:,} rows read, {counts.passed:,} passed the sieve; turned away: {away or 'none'}")
+    console.print(
+        f"{counts.rows:,} rows read, {counts.passed:,} passed the sieve; turned away: {away or 'none'}"
+    )
     console.print(tally.words())
     return tally

@@ -16,11 +16,11 @@ from typing import Any
 from rich.markup import escape
 
 from authface_data.http.hosts import Hosts, RefusedHost
-from authface_data.sources.remote import Candidate, Flush, Offer, Turned
+from authface_data.sources.remote import Candidate, Flush, Offer, Rejected
 from authface_data.sources.unsplash.client import Listing, ListingRefused, Photo, UnsplashApi
 from manifests.support.console import console
 from manifests.support.fingerprint import fingerprint
-from manifests.support.text import clean
+from manifests.support.text import to_utf8
 from manifests.workspace import Workspace
 
 FOLDER = "cache/unsplash/listings"
@@ -32,20 +32,31 @@ MOST_SIDE_PX = 200_000
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SizeFilter:
     """What of a photograph its metadata must show."""
 
     min_megapixels: float
     min_long_side_px: int
 
 
-class Pages:
+class ListingReader:
     """Reads listings, several in turn, page by page: what was kept from the disk, the rest from the API."""
 
     def __init__(
-        self, workspace: Workspace, api: UnsplashApi, licence_basis: str, wanted: Wanted, allowed: Callable[[str], None]
+        self,
+        workspace: Workspace,
+        api: UnsplashApi,
+        licence_basis: str,
+        wanted: SizeFilter,
+        allowed: Callable[[str], None],
     ):
-        self.ws, self.api, self.basis, self.wanted, self.allowed = workspace, api, licence_basis, wanted, allowed
+        self.ws, self.api, self.basis, self.wanted, self.allowed = (
+            workspace,
+            api,
+            licence_basis,
+            wanted,
+            allowed,
+        )
         self.refused: list[str] = []
 
     def offers(self, listings: list[Listing]) -> Iterator[Offer]:
@@ -64,7 +75,9 @@ class Pages:
                 page = json.loads(self.ws.read_bytes(path))
                 yield from map(self._offer, page["photos"])
                 ids = {row["id"] for row in page["photos"]}
-                if not page["has_next"] or ids <= seen[listing]:  # the end, or a server that repeats itself
+                if (
+                    not page["has_next"] or ids <= seen[listing]
+                ):  # the end, or a server that repeats itself
                     open_.remove(listing)
                 seen[listing] |= ids
             number += 1
@@ -91,7 +104,7 @@ class Pages:
     def _offer(self, row: dict[str, Any]) -> Offer:
         photo_id = PREFIX + row["id"]
         if "url" not in row:
-            return Turned(photo_id, "unreadable: the answer lacks what every photograph has")
+            return Rejected(photo_id, "unreadable: the answer lacks what every photograph has")
         why = turned(row["url"], row["width"], row["height"], self.wanted, self.allowed)
         if why is not None:
             return dataclasses.replace(why, photo_id=photo_id)
@@ -108,22 +121,28 @@ class Pages:
         return Candidate(photo_id, row["url"], row["width"], row["height"], columns)
 
 
-def turned(url: str, width: int, height: int, wanted: Wanted, allowed: Callable[[str], None]) -> Turned | None:
+def turned(
+    url: str, width: int, height: int, wanted: SizeFilter, allowed: Callable[[str], None]
+) -> Rejected | None:
     """Why a photograph is not to be downloaded, by its URL and size; None where it may. `allowed` raises for a host."""
     if not url.isprintable() or " " in url:
-        return Turned("", "malformed_url")
+        return Rejected("", "malformed_url")
     if url.lower().startswith(PLUS):
-        return Turned("", "unsplash_plus: watermarked, and its terms forbid training")
+        return Rejected("", "unsplash_plus: watermarked, and its terms forbid training")
     try:
         allowed(url)
     except RefusedHost as refusal:
-        return Turned("", str(refusal))
+        return Rejected("", str(refusal))
     if not 1 <= width <= MOST_SIDE_PX or not 1 <= height <= MOST_SIDE_PX:
-        return Turned("", "size: none that a photograph has")
+        return Rejected("", "size: none that a photograph has")
     if max(width, height) < wanted.min_long_side_px:
-        return Turned("", "long_side_px < min_long_side_px", max(width, height), wanted.min_long_side_px)
+        return Rejected(
+            "", "long_side_px < min_long_side_px", max(width, height), wanted.min_long_side_px
+        )
     if width * height / 1e6 < wanted.min_megapixels:
-        return Turned("", "megapixels < min_megapixels", width * height / 1e6, wanted.min_megapixels)
+        return Rejected(
+            "", "megapixels < min_megapixels", width * height / 1e6, wanted.min_megapixels
+        )
     return None
 
 
@@ -143,12 +162,12 @@ def _kept(photo: Photo) -> dict[str, Any]:
         "id": photo.id,
         "width": photo.width,
         "height": photo.height,
-        "url": clean(photo.urls.raw),
-        "page": clean(photo.links.html),
-        "download_location": clean(photo.links.download_location),
-        "photographer": clean(photo.user.full_name),
-        "photographer_url": clean(photo.user.links.html)
+        "url": to_utf8(photo.urls.raw),
+        "page": to_utf8(photo.links.html),
+        "download_location": to_utf8(photo.links.download_location),
+        "photographer": to_utf8(photo.user.full_name),
+        "photographer_url": to_utf8(photo.user.links.html)
         if photo.user.links
         else f"https://unsplash.com/@{photo.user.username}",
-        "description": clean(photo.description or photo.alt_description or "") or None,
+        "description": to_utf8(photo.description or photo.alt_description or "") or None,
     }

@@ -5,13 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import httpx
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from authface_data.faces.detect import detect
 from authface_data.faces.detectors import make_detector
 from authface_data.http.download import Arrived, Downloader, Job, Refused
 from authface_data.http.hosts import Hosts
-from authface_data.images.open import UNDECODABLE, Photo
+from authface_data.images.open import DECODE_ERRORS, Photo
 from authface_data.sources.refusals import PREVIEW, Refusals
 from manifests.support.fingerprint import short_hash
 from manifests.workspace import Workspace
@@ -24,7 +31,9 @@ PREVIEWS = "cache/previews"
 
 def preview_url(url: str) -> str:
     """The same photograph 1080 px wide, as Unsplash's image server makes it, every parameter of its URL kept."""
-    return str(httpx.URL(url).copy_merge_params({"w": "1080", "fm": "jpg", "q": "80", "fit": "max"}))
+    return str(
+        httpx.URL(url).copy_merge_params({"w": "1080", "fm": "jpg", "q": "80", "fit": "max"})
+    )
 
 
 class PreviewGate:
@@ -49,7 +58,10 @@ class PreviewGate:
         """
         folder = self.ws.local(PREVIEWS)
         folder.mkdir(parents=True, exist_ok=True)
-        jobs = [Job(c.photo_id, preview_url(c.url), folder / f"{c.photo_id}-{short_hash(c.photo_id)}") for c in candidates]
+        jobs = [
+            Job(c.photo_id, preview_url(c.url), folder / f"{c.photo_id}-{short_hash(c.photo_id)}")
+            for c in candidates
+        ]
         out: set[str] = set()
         columns = (
             TextColumn("{task.description}"),
@@ -59,7 +71,9 @@ class PreviewGate:
             TimeRemainingColumn(),
         )
         with Downloader(self.settings, self.hosts) as downloader, Progress(*columns) as progress:
-            for result in progress.track(downloader.fetch_all(jobs), total=len(jobs), description="previews"):
+            for result in progress.track(
+                downloader.fetch_all(jobs), total=len(jobs), description="previews"
+            ):
                 assert result is not None
                 key = result.job.key
                 if isinstance(result, Refused):
@@ -72,8 +86,13 @@ class PreviewGate:
 
     def _judge(self, job: Job, out: set[str]) -> None:
         try:
-            found = detect(self.detector, [Photo(job.target.read_bytes)], self.filter.detect_long_side_px, self.least_score)
-        except UNDECODABLE:
+            found = detect(
+                self.detector,
+                [Photo(job.target.read_bytes)],
+                self.filter.detect_long_side_px,
+                self.least_score,
+            )
+        except DECODE_ERRORS:
             return
         if not found[0]:
             out.add(job.key)

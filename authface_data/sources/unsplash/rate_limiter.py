@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 
 from manifests.support.console import console
-from manifests.support.errors import DoneInPart
+from manifests.support.errors import PartialFailureError
 from manifests.workspace import Workspace
 
 FILE = "cache/unsplash/budget.json"
@@ -15,11 +15,11 @@ AFTER_THE_TURN_S = 2.0
 LOOK_EVERY_S, SAY_EVERY_S = 0.5, 300
 
 
-class BudgetSpent(DoneInPart):
+class RateLimitReached(PartialFailureError):
     """No request is left in this hour, and the user will not wait."""
 
 
-class Budget:
+class RateLimiter:
     """What the API said last of its limit. The API tells no time of reset: the hour is taken to turn with the clock.
 
     window_s: how long the API's limit runs. wait: whether to wait for the next one or raise BudgetSpent.
@@ -65,7 +65,10 @@ class Budget:
         if limit and limit.isascii() and limit.isdecimal():
             self.limit = int(limit)
         if remaining and remaining.isascii() and remaining.isdecimal():
-            self.remaining, self.window = int(remaining), self._asked_in  # the answer is about the hour of the request
+            self.remaining, self.window = (
+                int(remaining),
+                self._asked_in,
+            )  # the answer is about the hour of the request
         elif self.remaining is not None:
             self.remaining -= 1
         self._save()
@@ -76,7 +79,12 @@ class Budget:
         self._save()
 
     def _save(self) -> None:
-        said = {"window": self.window, "window_s": self.window_s, "limit": self.limit, "remaining": self.remaining}
+        said = {
+            "window": self.window,
+            "window_s": self.window_s,
+            "limit": self.limit,
+            "remaining": self.remaining,
+        }
         self.ws.write_bytes(FILE, json.dumps(said).encode())
 
     def turns_at(self) -> float:
@@ -88,7 +96,9 @@ class Budget:
         clock = f"{datetime.fromtimestamp(until, UTC):%H:%M:%S} UTC"
         limit = "the hour's requests" if self.limit is None else f"the hour's {self.limit} requests"
         if not self.wait:
-            raise BudgetSpent(f"{limit} to Unsplash are spent; what was collected is kept: run the same again after {clock}")
+            raise RateLimitReached(
+                f"{limit} to Unsplash are spent; what was collected is kept: run the same again after {clock}"
+            )
         said = float("inf")
         while (left := until - time.time()) > 0:
             if said - left > SAY_EVERY_S:

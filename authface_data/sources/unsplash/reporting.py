@@ -20,7 +20,7 @@ from manifests.schema import PHOTOS
 from manifests.store import Store
 from manifests.support.console import console
 from manifests.support.errors import AuthfaceError
-from manifests.support.text import clean
+from manifests.support.text import to_utf8
 from manifests.workspace import Workspace
 
 SOURCE = "unsplash"
@@ -70,10 +70,21 @@ def report_downloads(ws: Workspace, api: UnsplashApi) -> int:
             mark = f"{REPORTED}/{row['photo_id']}-{row['sha256'][:8]}"
             if not ws.exists(mark):
                 if not _report(ws, api, row, mark):
-                    updates.add({**row, "download_location": None, "note": "its download could not be reported"})
+                    updates.add(
+                        {
+                            **row,
+                            "download_location": None,
+                            "note": "its download could not be reported",
+                        }
+                    )
                     continue
                 made += 1
-            updates.add({**row, "download_reported_at": datetime.fromisoformat(ws.read_bytes(mark).decode())})
+            updates.add(
+                {
+                    **row,
+                    "download_reported_at": datetime.fromisoformat(ws.read_bytes(mark).decode()),
+                }
+            )
     for name in ws.list(REPORTED):
         ws.remove(f"{REPORTED}/{name}")
     return made
@@ -111,7 +122,9 @@ def fetch_details(ws: Workspace, api: UnsplashApi, store_place: bool) -> list[st
             if details is None:
                 gone.append(row["photo_id"])
             else:
-                updates.add({**row, **_columns(row, details, store_place), "details_at": datetime.now(UTC)})
+                updates.add(
+                    {**row, **_columns(row, details, store_place), "details_at": datetime.now(UTC)}
+                )
     return gone
 
 
@@ -162,16 +175,16 @@ def _columns(row: dict[str, Any], details: Details, store_place: bool) -> dict[s
     position = place.position or Position()
     iso = number(exif.iso)
     said: dict[str, Any] = {
-        "camera_make": clean(exif.make) if exif.make else None,
-        "camera_model": clean(exif.model) if exif.model else None,
+        "camera_make": to_utf8(exif.make) if exif.make else None,
+        "camera_model": to_utf8(exif.model) if exif.model else None,
         "exposure_s": number(exif.exposure_time),
         "aperture": number(exif.aperture),
         "focal_length_mm": number(exif.focal_length),
         "iso": None if iso is None else int(iso),
     }
     columns = {name: value for name, value in said.items() if row[name] is None}
-    columns["source_tags"] = [clean(tag.title) for tag in details.tags or [] if tag.title]
+    columns["source_tags"] = [to_utf8(tag.title) for tag in details.tags or [] if tag.title]
     if store_place:
-        name = clean(place.name) if place.name else None
+        name = to_utf8(place.name) if place.name else None
         columns |= {"place": name, "latitude": position.latitude, "longitude": position.longitude}
     return columns

@@ -22,7 +22,11 @@ class User(_Answer):
 
     @property
     def full_name(self) -> str:
-        return self.name or " ".join(part for part in (self.first_name, self.last_name) if part) or self.username
+        return (
+            self.name
+            or " ".join(part for part in (self.first_name, self.last_name) if part)
+            or self.username
+        )
 
 
 class Urls(_Answer):

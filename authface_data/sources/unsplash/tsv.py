@@ -29,7 +29,12 @@ def read_rows(stream: IO[str], bad: Callable[[int, str], None]) -> Iterator[Row]
             continue
         values = line.split("\t") if '"' not in line else _quoted(line, lines, len(header))
         if values is None or len(values) != len(header):
-            bad(number, "its quotes do not close" if values is None else f"{len(values)} columns instead of {len(header)}")
+            bad(
+                number,
+                "its quotes do not close"
+                if values is None
+                else f"{len(values)} columns instead of {len(header)}",
+            )
             continue
         yield dict(zip(header, values, strict=True))
 

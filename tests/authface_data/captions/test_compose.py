@@ -19,10 +19,19 @@ def fact(tag, confidence=0.95, facet="view"):
 
 def test_families_facets_and_order():
     caption = read(
-        "blurred background, red dress, smile, woman, zebra", "soft light, black hair, giraffe, direct gaze", [], SETTINGS
+        "blurred background, red dress, smile, woman, zebra",
+        "soft light, black hair, giraffe, direct gaze",
+        [],
+        SETTINGS,
     )
     assert caption.semantic == ["woman", "black hair", "red dress", "zebra"]
-    assert caption.photographic == ["smile", "direct gaze", "soft light", "blurred background", "giraffe"]
+    assert caption.photographic == [
+        "smile",
+        "direct gaze",
+        "soft light",
+        "blurred background",
+        "giraffe",
+    ]
     assert caption.text == ", ".join([*caption.semantic, *caption.photographic])
     assert caption.unknown == ["zebra", "giraffe"]
 
@@ -35,7 +44,10 @@ def test_families_facets_and_order():
         ("earring, earrings", ["earrings"]),
         ("red roses, red rose", ["red roses"]),
         ("broad-smile, broad smile, smile", ["broad-smile"]),
-        ("hard light, soft light", ["hard light"]),  # which of the two is true is not known: the first that was said
+        (
+            "hard light, soft light",
+            ["hard light"],
+        ),  # which of the two is true is not known: the first that was said
     ],
 )
 def test_near_duplicates_are_one(said, left):
@@ -45,7 +57,11 @@ def test_near_duplicates_are_one(said, left):
 
 
 def test_what_contradicts_a_sure_measurement_is_flagged_and_left_out():
-    measured = [fact("front view"), fact("colour photograph", facet="colour"), fact("sharp background", facet="focus")]
+    measured = [
+        fact("front view"),
+        fact("colour photograph", facet="colour"),
+        fact("sharp background", facet="focus"),
+    ]
     said = "profile view, black and white, bokeh, low-key"
     caption = read("woman", said, measured, SETTINGS)
     assert caption.photographic == ["low-key"]
@@ -53,7 +69,12 @@ def test_what_contradicts_a_sure_measurement_is_flagged_and_left_out():
         ("profile view", "front view"), ("black and white", "colour photograph"), ("blurred background", "sharp background"),
     }  # fmt: skip
     kept = read("woman", said, measured, Captions(contradictions="keep"))
-    assert set(kept.photographic) == {"profile view", "black and white", "blurred background", "low-key"}
+    assert set(kept.photographic) == {
+        "profile view",
+        "black and white",
+        "blurred background",
+        "low-key",
+    }
     assert len(kept.contradictions) == 3
 
 
@@ -66,7 +87,9 @@ def test_what_is_measured_without_confidence_contradicts_nothing():
 def test_a_model_that_contradicts_itself():
     caption = read("", "front view, profile view", [], SETTINGS)
     assert caption.photographic == ["front view"]
-    assert [(one.tag, one.against, one.confidence) for one in caption.contradictions] == [("profile view", "front view", None)]
+    assert [(one.tag, one.against, one.confidence) for one in caption.contradictions] == [
+        ("profile view", "front view", None)
+    ]
     caption = read("", "front view, profile view", [fact("profile view")], SETTINGS)
     assert caption.photographic == ["profile view"]  # what is measured decides
 
@@ -82,13 +105,18 @@ def test_a_model_that_contradicts_itself():
     ],
 )
 def test_what_may_be_said_of_a_person_is_a_setting(allowed, text):
-    assert read("asian woman, elderly, black hair, 60s", "smile", [], Captions(sensitive=allowed)).text == text
+    assert (
+        read("asian woman, elderly, black hair, 60s", "smile", [], Captions(sensitive=allowed)).text
+        == text
+    )
 
 
 def test_too_long_a_caption_loses_whole_tags_of_the_least_important_facets():
     accessories = [
         f"{colour} {what}"
-        for colour, what in itertools.product(("red", "blue", "green", "golden", "purple"), ("scarf", "hat", "necklace"))
+        for colour, what in itertools.product(
+            ("red", "blue", "green", "golden", "purple"), ("scarf", "hat", "necklace")
+        )
     ]
     animals = ["grumpy wombat", "quick ocelot"]
     said = {
@@ -98,8 +126,14 @@ def test_too_long_a_caption_loses_whole_tags_of_the_least_important_facets():
     }  # fmt: skip
     caption = compose(said, [], SETTINGS)
     assert tokens.count(caption.text) <= 77
-    assert {"woman", "black hair", "smile", "soft light"} <= {*caption.semantic, *caption.photographic}
-    assert {*caption.cut, *caption.semantic, *caption.photographic} == {*said["semantic"], *said["photographic"]}
+    assert {"woman", "black hair", "smile", "soft light"} <= {
+        *caption.semantic,
+        *caption.photographic,
+    }
+    assert {*caption.cut, *caption.semantic, *caption.photographic} == {
+        *said["semantic"],
+        *said["photographic"],
+    }
     words = vocabulary()
     ranks = [(["unknown", *words.cut_first]).index(words.facet_name(tag)) for tag in caption.cut]
     assert ranks == sorted(ranks)
@@ -110,7 +144,9 @@ def test_too_long_a_caption_loses_whole_tags_of_the_least_important_facets():
 
 
 def test_columns():
-    row = read("woman, zebra", "black and white", [fact("colour photograph", facet="colour")], SETTINGS).columns()
+    row = read(
+        "woman, zebra", "black and white", [fact("colour photograph", facet="colour")], SETTINGS
+    ).columns()
     assert row == {
         "semantic_tags": ["woman", "zebra"], "photographic_tags": [], "unknown_tags": ["zebra"], "cut_tags": [],
         "contradictions": [{"tag": "black and white", "against": "colour photograph", "confidence": 0.95}],

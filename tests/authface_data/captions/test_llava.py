@@ -14,7 +14,7 @@ from authface_data.engine.stage import Item
 from authface_data.faces.stage import lossless
 from authface_data.images.open import Photo
 from manifests.settings import Captions
-from manifests.support.errors import Missing, UserMistake
+from manifests.support.errors import MissingResourceError, UserError
 
 QUESTION = "What is shown in this image?"
 # The prompts as the checkpoints' authors give them (documentation of LLaVA-NeXT in transformers).
@@ -77,25 +77,39 @@ def test_both_questions_over_one_encoding_are_answered_as_each_by_itself(checkpo
     assert len(seen) == 1
     for question, answer in zip(prompts.QUESTIONS, said, strict=True):
         text = prompts.prompt(stage._processor, stage._model.config, question)
-        inputs = stage._processor(images=[Image.fromarray(crops(1)[0])], text=[text], return_tensors="pt")
+        inputs = stage._processor(
+            images=[Image.fromarray(crops(1)[0])], text=[text], return_tensors="pt"
+        )
         with torch.inference_mode():
             made = stage._model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-        plain = stage._processor.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        plain = stage._processor.batch_decode(
+            made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
         assert plain[0].strip() == answer
         assert "ASSISTANT" not in answer  # only what is new is decoded
 
 
 def test_a_row_holds_what_was_said_and_by_whom(checkpoint):
     stage = stage_of(checkpoint)
-    stage.answers = lambda crops: [["Woman, Long black hair", "Black and white, smiling"] for _ in crops]
+    stage.answers = lambda crops: [
+        ["Woman, Long black hair", "Black and white, smiling"] for _ in crops
+    ]
     colour = {"facet": "colour", "tag": "colour photograph", "value": 40.0, "confidence": 0.99}
     (result,) = stage.process([item("a", crops(1)[0], measurements=[colour])], lambda *_: None)
     (row,) = result.rows
-    assert (row["captioner"], row["model"], len(row["prompt_hash"])) == ("llava", str(checkpoint), 16)
+    assert (row["captioner"], row["model"], len(row["prompt_hash"])) == (
+        "llava",
+        str(checkpoint),
+        16,
+    )
     assert row["raw_answers"] == ["Woman, Long black hair", "Black and white, smiling"]
     assert row["caption"] == "woman, long black hair, smile"
-    assert row["contradictions"] == [{"tag": "black and white", "against": "colour photograph", "confidence": 0.99}]
-    assert row["measured_tags"] == []  # that a picture has colour is measured, and said by no caption
+    assert row["contradictions"] == [
+        {"tag": "black and white", "against": "colour photograph", "confidence": 0.99}
+    ]
+    assert (
+        row["measured_tags"] == []
+    )  # that a picture has colour is measured, and said by no caption
 
 
 def test_an_answer_without_tags_is_a_failure(checkpoint):
@@ -120,7 +134,9 @@ def test_where_memory_is_short_fewer_are_asked_about_at_once(checkpoint):
     stage._ask = short
     assert stage.answers(crops(5)) == stage_of(checkpoint).answers(crops(5))
     assert sizes == [5, 2, 2, 1]
-    stage._ask = lambda pictures: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory"))
+    stage._ask = lambda pictures: (_ for _ in ()).throw(
+        torch.OutOfMemoryError("CUDA out of memory")
+    )
     with pytest.raises(torch.OutOfMemoryError):
         stage.answers(crops(2))
 
@@ -132,25 +148,45 @@ def test_as_many_at_once_as_their_keys_and_values_take(checkpoint, monkeypatch):
     stage = stage_of(checkpoint)
     for fits in (1, 5):
         free = fits * 256 * (300 + 200) / 0.7 + 1
-        monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: type("Memory", (), {"available": free}))
+        monkeypatch.setattr(
+            psutil, "virtual_memory", lambda free=free: type("Memory", (), {"available": free})
+        )
         assert stage._fits(300) == fits
 
 
 @pytest.mark.parametrize("family", ["mistral", "vicuna", "34b"])
 def test_the_prompt_is_the_one_that_the_checkpoint_was_trained_with(family):
-    config = type("Config", (), {"text_config": tiny_llava.text_config(family, hidden_size=7168 if family == "34b" else 32)})
+    config = type(
+        "Config",
+        (),
+        {
+            "text_config": tiny_llava.text_config(
+                family, hidden_size=7168 if family == "34b" else 32
+            )
+        },
+    )
     assert prompts.family(config) == family
     processor = tiny_llava.processor()
     assert prompts.prompt(processor, config, QUESTION) == GOLDEN[family]
     processor.chat_template = "own: {{ messages[0]['content'][1]['text'] }}"
-    assert prompts.prompt(processor, config, QUESTION) == f"own: {QUESTION}"  # a checkpoint's own template goes first
+    assert (
+        prompts.prompt(processor, config, QUESTION) == f"own: {QUESTION}"
+    )  # a checkpoint's own template goes first
 
 
 @pytest.mark.parametrize("family", ["mistral", "vicuna", "34b"])
 @pytest.mark.parametrize("size", [512, 1024, 2048])
 def test_a_square_crop_is_2928_image_tokens_after_one_beginning(family, size):
     processor = tiny_llava.processor(336, GRID)
-    config = type("Config", (), {"text_config": tiny_llava.text_config(family, hidden_size=7168 if family == "34b" else 32)})
+    config = type(
+        "Config",
+        (),
+        {
+            "text_config": tiny_llava.text_config(
+                family, hidden_size=7168 if family == "34b" else 32
+            )
+        },
+    )
     text = prompts.prompt(processor, config, prompts.SEMANTIC)
     image = Image.new("RGB", (size, size), "grey")
     ids = processor(images=[image], text=[text], return_tensors="pt")["input_ids"][0].tolist()
@@ -167,12 +203,14 @@ def test_a_template_that_begins_the_text_twice_is_refused(tmp_path):
 
 
 def test_missing_weights_are_missing():
-    with pytest.raises(Missing, match=r"llava-hf/llava-v1\.6-mistral-7b-hf.*Hugging Face hub"):
+    with pytest.raises(
+        MissingResourceError, match=r"llava-hf/llava-v1\.6-mistral-7b-hf.*Hugging Face hub"
+    ):
         LlavaStage(Captions(), None).setup("cpu")
 
 
 def test_few_bits_need_a_gpu(checkpoint):
-    with pytest.raises(UserMistake, match="4bit needs a GPU"):
+    with pytest.raises(UserError, match="4bit needs a GPU"):
         stage_of(checkpoint, precision="4bit")
 
 
@@ -185,4 +223,6 @@ def test_on_a_gpu_a_batch_equals_its_members(checkpoint, precision):
     stage = LlavaStage(Captions(model=str(checkpoint), precision=precision), None)
     stage.setup("cuda:0")
     together = stage.answers(crops(3))
-    assert [said[0][:8] for said in together] == [stage.answers([crop])[0][0][:8] for crop in crops(3)]
+    assert [said[0][:8] for said in together] == [
+        stage.answers([crop])[0][0][:8] for crop in crops(3)
+    ]

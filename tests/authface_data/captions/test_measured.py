@@ -32,7 +32,9 @@ def sixty_eight():
     points[36:42], points[42:48] = (190, 240) + eye, (322, 240) + eye
     lips = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     points[48:60] = np.stack([256 - 56 * np.cos(lips), 380 - 18 * np.sin(lips)], axis=1)
-    points[60:68] = np.stack([256 - 40 * np.cos(np.linspace(0, 2 * np.pi, 8, endpoint=False)), np.full(8, 380)], axis=1)
+    points[60:68] = np.stack(
+        [256 - 40 * np.cos(np.linspace(0, 2 * np.pi, 8, endpoint=False)), np.full(8, 380)], axis=1
+    )
     return points.tolist()
 
 
@@ -48,7 +50,9 @@ def row(**changes):
 def skin(level=150.0, noise=3.0):
     """A crop of one tone of skin."""
     rng = np.random.default_rng(0)
-    flat = np.full((512, 512, 3), (level * 1.15, level, level * 0.85)) + rng.normal(0, noise, (512, 512, 1))
+    flat = np.full((512, 512, 3), (level * 1.15, level, level * 0.85)) + rng.normal(
+        0, noise, (512, 512, 1)
+    )
     return np.clip(flat, 0, 255).astype(np.uint8)
 
 
@@ -83,14 +87,26 @@ def test_facts_become_tags(changes, tag):
 
 
 def test_between_the_bounds_it_abstains():
-    for yaw, gone in ((17.0, "front view"), (17.0, "three-quarter view"), (60.0, "three-quarter view"), (60.0, "profile view")):
+    for yaw, gone in (
+        (17.0, "front view"),
+        (17.0, "three-quarter view"),
+        (60.0, "three-quarter view"),
+        (60.0, "profile view"),
+    ):
         assert gone not in tags(skin(), yaw_deg=yaw)
     assert not {"chin up", "chin down"} & tags(skin(), pitch_deg=15.0)
 
 
 def test_confidence_is_half_at_a_bound_and_grows_away_from_it():
     def front(yaw):
-        return next((fact.confidence for fact in measure(row(yaw_deg=yaw), skin()) if fact.tag == "front view"), 0.0)
+        return next(
+            (
+                fact.confidence
+                for fact in measure(row(yaw_deg=yaw), skin())
+                if fact.tag == "front view"
+            ),
+            0.0,
+        )
 
     assert front(14.0) == pytest.approx(0.5)
     assert front(0.0) > front(8.0) > SURE > front(13.0) >= GIVEN
@@ -104,7 +120,9 @@ def test_light():
     assert "key light right" in tags(np.ascontiguousarray(lit[:, ::-1]))
     assert "even light" in tags(skin())
     assert "soft light" in tags(skin(noise=0.5))
-    assert not {"key light left", "even light"} & tags(lit, yaw_deg=30.0)  # a turned head has one cheek away from the light
+    assert not {"key light left", "even light"} & tags(
+        lit, yaw_deg=30.0
+    )  # a turned head has one cheek away from the light
     edge = np.where(np.arange(512)[None, :, None] < 256, skin(200), skin(40))
     assert "hard light" in tags(edge.astype(np.uint8))
     assert "soft light" not in tags(edge.astype(np.uint8))
@@ -115,7 +133,12 @@ def test_light():
 
 
 def test_colour():
-    assert {"black and white"} == tags(grey()) & {"black and white", "colour photograph", "warm colours", "muted colours"}
+    assert {"black and white"} == tags(grey()) & {
+        "black and white",
+        "colour photograph",
+        "warm colours",
+        "muted colours",
+    }
     assert "colour photograph" in tags(skin())
     warm = np.clip(skin().astype(int) + [25, 5, -60], 0, 255).astype(np.uint8)
     assert "warm colours" in tags(warm)
@@ -130,7 +153,9 @@ def test_colour():
 def test_the_blur_of_an_edge_is_measured_in_pixels(sigma):
     import cv2
 
-    step = np.where(np.arange(512)[None, :] < 60, 40.0, 200.0).astype(np.float32) * np.ones((512, 1), np.float32)
+    step = np.where(np.arange(512)[None, :] < 60, 40.0, 200.0).astype(np.float32) * np.ones(
+        (512, 1), np.float32
+    )
     where = np.zeros((512, 512), bool)
     where[100:400, 20:120] = True
     found = edge_blur_px(cv2.GaussianBlur(step, (0, 0), sigma), where)
@@ -194,7 +219,9 @@ def test_a_measure_does_not_depend_on_the_crops_size():
     large = cv2.resize(crop, (1024, 1024), interpolation=cv2.INTER_LINEAR)
     points = [[2 * x + 0.5, 2 * y + 0.5] for x, y in sixty_eight()]
     assert tags(large, landmarks_crop_px=points) == tags(crop)
-    assert Face.of(row(landmarks_crop_px=points), large).points == pytest.approx(np.array(sixty_eight()))
+    assert Face.of(row(landmarks_crop_px=points), large).points == pytest.approx(
+        np.array(sixty_eight())
+    )
 
 
 @pytest.mark.slow

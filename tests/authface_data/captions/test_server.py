@@ -15,7 +15,7 @@ from authface_data.images.open import Photo
 from manifests.schema import CAPTIONS, VERDICTS
 from manifests.settings import Captions, Server
 from manifests.store import Store
-from manifests.support.errors import DoneInPart, UserMistake
+from manifests.support.errors import PartialFailureError, UserError
 
 
 @pytest.fixture
@@ -27,7 +27,10 @@ def served(monkeypatch):
 
 
 def inputs(count):
-    return [(f"f{n}", {"face_id": f"f{n}", "crop_sha256": f"{n:064x}", "measurements": None}) for n in range(count)]
+    return [
+        (f"f{n}", {"face_id": f"f{n}", "crop_sha256": f"{n:064x}", "measurements": None})
+        for n in range(count)
+    ]
 
 
 def opened(row):
@@ -43,7 +46,14 @@ def stage_of(workspace, server, **settings):
 
 def caption(workspace, server, count=6, retry=False, **settings):
     stage = stage_of(workspace, server, **settings)
-    outcomes = local.run(workspace, Chain([stage], opened), inputs(count), title="caption", workers=1, retry_failed=retry)
+    outcomes = local.run(
+        workspace,
+        Chain([stage], opened),
+        inputs(count),
+        title="caption",
+        workers=1,
+        retry_failed=retry,
+    )
     return outcomes, Store(workspace, CAPTIONS).read().to_pylist()
 
 
@@ -96,7 +106,9 @@ def test_one_that_fails_fails_alone_and_can_be_retried(workspace, served):
     served.faults = ["empty"] * 4  # all four tries of the first request
     outcomes, rows = caption(workspace, served, count=4, concurrency=1)
     assert (outcomes.made["server"], outcomes.failed["server"]) == (3, 1)
-    failed = [row for row in Store(workspace, VERDICTS).read().to_pylist() if row["verdict"] == "failed"]
+    failed = [
+        row for row in Store(workspace, VERDICTS).read().to_pylist() if row["verdict"] == "failed"
+    ]
     assert [row["reason"] for row in failed] == ["ValueError: an empty answer"]
     asked = len(served.requests)
     outcomes, rows = caption(workspace, served, count=4, retry=True)
@@ -115,8 +127,12 @@ def test_an_answer_without_tags_is_asked_for_again_by_a_retry(workspace, served)
 
 def test_a_restart_pays_for_nothing_twice(workspace, served):
     stage = stage_of(workspace, served)
-    items = [type("Item", (), {"key": key, "row": row, "picture": opened(row)}) for key, row in inputs(5)]
-    stage.process(items[:3], workspace.write_bytes)  # answered, and killed before any row was committed
+    items = [
+        type("Item", (), {"key": key, "row": row, "picture": opened(row)}) for key, row in inputs(5)
+    ]
+    stage.process(
+        items[:3], workspace.write_bytes
+    )  # answered, and killed before any row was committed
     assert len(workspace.list(ANSWERS)) == 6
     asked = len(served.requests)
     _, rows = caption(workspace, served, count=5)
@@ -134,26 +150,36 @@ def test_an_answer_is_named_by_the_crop_so_that_it_can_be_forgotten(workspace, s
 def test_where_schemas_are_not_known_it_is_asked_in_words(workspace, served):
     served.knows_schemas = False
     _, rows = caption(workspace, served, count=5, concurrency=1)
-    assert {row["caption"] for row in rows} == {"woman, black hair, red dress, smile, soft light, blurred background"}
+    assert {row["caption"] for row in rows} == {
+        "woman, black hair, red dress, smile, soft light, blurred background"
+    }
     assert sum("response_format" in body for body in served.requests) == 1  # tried once
     assert rows[0]["raw_answers"][0] == "woman, black hair, red dress"
 
 
-def test_the_key_comes_from_the_environment_and_stays_out_of_everything(workspace, served, monkeypatch):
+def test_the_key_comes_from_the_environment_and_stays_out_of_everything(
+    workspace, served, monkeypatch
+):
     served.needs_key = True
-    with pytest.raises(UserMistake, match="AUTHFACE_API_KEY"):
+    with pytest.raises(UserError, match="AUTHFACE_API_KEY"):
         caption(workspace, served, count=1)
     monkeypatch.setenv("AUTHFACE_API_KEY", KEY)
     _, rows = caption(workspace, served, count=1)
     assert len(rows) == 1
-    kept = [path for path in workspace.local("").rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+    kept = [
+        path
+        for path in workspace.local("").rglob("*")
+        if path.is_file() and KEY.encode() in path.read_bytes()
+    ]
     assert kept == []
 
 
 def test_a_key_does_not_travel_in_the_clear(workspace, monkeypatch):
     monkeypatch.setenv("AUTHFACE_API_KEY", KEY)
-    stage = ServerStage(Captions(server=Server(base_url="http://captions.example.com/v1", model="m")), workspace)
-    with pytest.raises(UserMistake, match="in the clear: use https"):
+    stage = ServerStage(
+        Captions(server=Server(base_url="http://captions.example.com/v1", model="m")), workspace
+    )
+    with pytest.raises(UserError, match="in the clear: use https"):
         _ = stage._client
 
 
@@ -161,9 +187,9 @@ def test_which_model(workspace, served):
     assert stage_of(workspace, served).model == "tiny-vlm"
     assert stage_of(workspace, served, model="other").model == "other"
     served.models = ["a", "b"]
-    with pytest.raises(UserMistake, match="serves a, b: name one with --model"):
+    with pytest.raises(UserError, match="serves a, b: name one with --model"):
         _ = stage_of(workspace, served).model
-    with pytest.raises(UserMistake, match="no such model"):
+    with pytest.raises(UserError, match="no such model"):
         caption(workspace, served, count=1, model="c")
 
 
@@ -171,5 +197,5 @@ def test_a_server_that_is_not_there_is_said_in_a_line(workspace, monkeypatch):
     monkeypatch.setattr(module, "backoff", lambda state: 0.01)
     with CaptionServer() as gone:
         pass
-    with pytest.raises(DoneInPart, match="does not answer"):
+    with pytest.raises(PartialFailureError, match="does not answer"):
         caption(workspace, gone, count=1, model="m")

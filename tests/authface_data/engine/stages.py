@@ -20,8 +20,16 @@ class Measure:
     uses_gpu = False
     version = 1
 
-    def __init__(self, name="m", batch_size=1, scale=1.0, marks: Path | None = None, heal: Path | None = None):
-        self.name, self.batch_size, self.scale, self.marks, self.heal = name, batch_size, scale, marks, heal
+    def __init__(
+        self, name="m", batch_size=1, scale=1.0, marks: Path | None = None, heal: Path | None = None
+    ):
+        self.name, self.batch_size, self.scale, self.marks, self.heal = (
+            name,
+            batch_size,
+            scale,
+            marks,
+            heal,
+        )
         self.batches: list[int] = []
 
     def settings(self):

@@ -9,7 +9,7 @@ from authface_data.engine import local
 from authface_data.engine.stage import Chain, fingerprints
 from manifests.schema import SCORES, VERDICTS
 from manifests.store import Store
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 
 def inputs(count=6, **do):
@@ -40,7 +40,10 @@ def test_rows_dropped_nothing_and_failed_are_all_recorded(workspace):
         "dropped", "too small", 1, 10,
     )  # fmt: skip
     assert (told["f2"]["verdict"], told["f2"]["reason"]) == ("dropped", "nothing_found")
-    assert (told["f3"]["verdict"], told["f3"]["reason"]) == ("failed", "RuntimeError: row 3.0 is bad")
+    assert (told["f3"]["verdict"], told["f3"]["reason"]) == (
+        "failed",
+        "RuntimeError: row 3.0 is bad",
+    )
     assert {row["gate"] for row in told.values()} == {"scores:m"}
     assert (done.made["m"], done.dropped["m"], done.failed["m"]) == (4, 1, 1)
 
@@ -85,13 +88,15 @@ def test_a_changed_setting_makes_exactly_its_rows_stale(workspace):
     rows = inputs(f1="drop")
     run(workspace, [Measure("m"), Measure("other")], rows)
     before = Store(workspace, SCORES).read().to_pylist()
-    with pytest.raises(UserMistake, match=r"6 of m were made with other settings.*--yes"):
+    with pytest.raises(UserError, match=r"6 of m were made with other settings.*--yes"):
         run(workspace, [Measure("m", scale=2.0), Measure("other")], rows)
     assert Store(workspace, SCORES).read().to_pylist() == before
     run(workspace, [Measure("m", scale=2.0), Measure("other")], rows, redo=True)
     assert scores(workspace) == {"f0": 0, "f2": 4, "f3": 6, "f4": 8, "f5": 10}
     kept = [row for row in Store(workspace, SCORES).read().to_pylist() if row["metric"] == "other"]
-    assert sorted(kept, key=str) == sorted((row for row in before if row["metric"] == "other"), key=str)
+    assert sorted(kept, key=str) == sorted(
+        (row for row in before if row["metric"] == "other"), key=str
+    )
     assert len(Store(workspace, VERDICTS).read()) == 2  # f1 of m and f1 of other, once each
 
 
@@ -108,7 +113,13 @@ def test_stages_of_a_chain_share_one_picture_each(workspace):
     assert sorted(Decoded.opened) == [0, 1, 2]
     assert set(scores(workspace, "a")) == set(scores(workspace, "b")) == {"f0", "f1", "f2"}
     Decoded.opened.clear()
-    local.run(workspace, Chain([Measure("a"), Measure("b"), Measure("c")], Decoded), inputs(3), title="t", workers=1)
+    local.run(
+        workspace,
+        Chain([Measure("a"), Measure("b"), Measure("c")], Decoded),
+        inputs(3),
+        title="t",
+        workers=1,
+    )
     assert set(scores(workspace, "c")) == {"f0", "f1", "f2"}
 
 
@@ -118,7 +129,9 @@ def test_pixels_are_on_disk_when_the_row_is(workspace, monkeypatch):
 
     def check(store, rows):
         rows = list(rows)
-        seen.extend(workspace.exists(f"faces/{row['face_id']}.png") for row in rows if "metric" in row)
+        seen.extend(
+            workspace.exists(f"faces/{row['face_id']}.png") for row in rows if "metric" in row
+        )
         append(store, rows)
 
     monkeypatch.setattr(Store, "append", check)
@@ -176,8 +189,10 @@ def test_a_row_that_kills_its_worker_fails_alone(workspace):
 def test_an_input_that_changed_is_stale_alone(workspace):
     rows = inputs(3)
     run(workspace, Measure(), rows)
-    changed = [(key, {**row, "mark": "edited", "number": 9.0} if key == "f1" else row) for key, row in rows]
-    with pytest.raises(UserMistake, match="1 of m"):
+    changed = [
+        (key, {**row, "mark": "edited", "number": 9.0} if key == "f1" else row) for key, row in rows
+    ]
+    with pytest.raises(UserError, match="1 of m"):
         run(workspace, Measure(), changed)
     run(workspace, Measure(), changed, redo=True)
     assert scores(workspace) == {"f0": 0, "f1": 9, "f2": 2}
@@ -206,9 +221,11 @@ def test_a_disk_that_cannot_be_written_stops_and_fails_no_row(workspace, monkeyp
     monkeypatch.setattr(
         type(workspace),
         "write_bytes",
-        lambda ws, path, data: full(path, data) if path.startswith("faces/") else write(ws, path, data),
+        lambda ws, path, data: (
+            full(path, data) if path.startswith("faces/") else write(ws, path, data)
+        ),
     )
-    with pytest.raises(UserMistake, match="No space left"):
+    with pytest.raises(UserError, match="No space left"):
         run(workspace, Measure(), inputs(3, f1="pixels"))
     assert verdicts(workspace) == {}
     assert scores(workspace) == {"f0": 0}

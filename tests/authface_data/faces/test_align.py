@@ -46,7 +46,9 @@ def test_golden_quads(features, corners, size):
     ],
     ids=["inside", "shrunk", "padded"],
 )
-def test_the_picture_is_that_of_the_published_recipe(photos, eye_left, eye_right, mouth_left, mouth_right):
+def test_the_picture_is_that_of_the_published_recipe(
+    photos, eye_left, eye_right, mouth_left, mouth_right
+):
     data = photos["obama3.jpg"].read_bytes()
     picture = Photo(lambda: data).pixels()
     quad = ffhq_quad(*np.array([eye_left, eye_right, mouth_left, mouth_right], float))
@@ -59,11 +61,17 @@ def enlarged(path, factor: int, grain: float, **options) -> bytes:
     import cv2
 
     with Image.open(path) as opened:
-        image = opened.convert("RGB").resize((opened.width * factor, opened.height * factor), Image.Resampling.BICUBIC)
-    noise = np.random.default_rng(0).normal(0, grain, (image.height, image.width, 1)).astype(np.float32)
+        image = opened.convert("RGB").resize(
+            (opened.width * factor, opened.height * factor), Image.Resampling.BICUBIC
+        )
+    noise = (
+        np.random.default_rng(0).normal(0, grain, (image.height, image.width, 1)).astype(np.float32)
+    )
     noise = cv2.GaussianBlur(noise, (0, 0), 0.7)[..., None]
     out = io.BytesIO()
-    Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)).save(out, "JPEG", quality=95, **options)
+    Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)).save(
+        out, "JPEG", quality=95, **options
+    )
     return out.getvalue()
 
 
@@ -79,7 +87,12 @@ def test_a_reduced_decode_gives_the_same_picture(photos, orientation):
     assert photo.region((0, 0, 64, 64), shrink_of(quad, 512)).shrink == 2
     ours = align_photo(photo, quad, 512)
     assert ours.pad_fraction == 0
-    assert psnr(ours.pixels, recipe(Image.fromarray(Photo(lambda: data).pixels()), quad.corners_px, 512)) >= 40
+    assert (
+        psnr(
+            ours.pixels, recipe(Image.fromarray(Photo(lambda: data).pixels()), quad.corners_px, 512)
+        )
+        >= 40
+    )
 
 
 @pytest.mark.slow
@@ -89,7 +102,12 @@ def test_a_face_at_the_edge_of_a_reduced_decode(photos):
     quad = ffhq_quad(*np.array([(100, 300), (430, 320), (140, 600), (400, 610)], float))
     ours = align_photo(photo, quad, 512)
     assert ours.pad_fraction > 0.1
-    assert psnr(ours.pixels, recipe(Image.fromarray(Photo(lambda: data).pixels()), quad.corners_px, 512)) >= 40
+    assert (
+        psnr(
+            ours.pixels, recipe(Image.fromarray(Photo(lambda: data).pixels()), quad.corners_px, 512)
+        )
+        >= 40
+    )
 
 
 def test_landmarks_follow_the_pixels():
@@ -111,7 +129,9 @@ def test_padding_and_upscaling_are_measured():
     assert crop.pad_fraction == 0
     assert not crop.upscaled
     assert align(picture, centred, 1024).upscaled
-    half = ffhq_quad(*(np.array([(400, 400), (600, 400), (430, 620), (570, 620)], float) - [500.5, 0]))
+    half = ffhq_quad(
+        *(np.array([(400, 400), (600, 400), (430, 620), (570, 620)], float) - [500.5, 0])
+    )
     assert align(picture, half, 512).pad_fraction == pytest.approx(0.5, abs=0.002)
 
 

@@ -12,7 +12,7 @@ from authface_data.faces.detectors.anchors import anchors
 from authface_data.faces.landmarks import eyes_and_mouth, make_landmarker, predictor_square
 from authface_data.faces.pose import head_pose
 from authface_data.images.open import Photo
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,10 @@ def test_dlib_agrees_with_the_detectors_points(detector, photos):
     sixty_eight = landmarker.locate(picture, five)
     assert sixty_eight.shape == (68, 2)
     distance = np.linalg.norm(five[1] - five[0])
-    assert np.linalg.norm(eyes_and_mouth(sixty_eight) - eyes_and_mouth(five), axis=1).max() < 0.12 * distance
+    assert (
+        np.linalg.norm(eyes_and_mouth(sixty_eight) - eyes_and_mouth(five), axis=1).max()
+        < 0.12 * distance
+    )
 
 
 def test_the_predictors_square():
@@ -98,9 +101,9 @@ def test_pose_signs(detector, photos):
 
 
 def test_unknown_names_list_the_known():
-    with pytest.raises(UserMistake, match="retinaface, retinaface-mobile"):
+    with pytest.raises(UserError, match="retinaface, retinaface-mobile"):
         make_detector("yolo")
-    with pytest.raises(UserMistake, match="dlib, retinaface5"):
+    with pytest.raises(UserError, match="dlib, retinaface5"):
         make_landmarker("farl")
 
 
@@ -111,9 +114,14 @@ def in_a_frame(picture, face, share, size_px=1600):
     side = float((face.box_px[2:] - face.box_px[:2]).max()) / share
     scale, centre = size_px / side, (face.box_px[:2] + face.box_px[2:]) / 2
     if scale < 1:
-        picture, centre = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), centre * scale
+        picture, centre = (
+            cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA),
+            centre * scale,
+        )
         scale = 1.0
-    matrix = np.array([[scale, 0, size_px / 2 - centre[0] * scale], [0, scale, size_px / 2 - centre[1] * scale]])
+    matrix = np.array(
+        [[scale, 0, size_px / 2 - centre[0] * scale], [0, scale, size_px / 2 - centre[1] * scale]]
+    )
     return cv2.warpAffine(picture, matrix, (size_px, size_px), borderValue=(90, 110, 120))
 
 
@@ -125,7 +133,11 @@ def test_faces_of_every_size_are_found_once(detector, photos, share):
         frame = in_a_frame(picture, detector.detect([picture], 0.7)[0][0], share)
         found = detect(detector, [saved(frame)], 1920, 0.7)[0]
         x0, y0, x1, y1 = found[0].box_px
-        inside = [f for f in found[1:] if x0 < f.box_px[[0, 2]].mean() < x1 and y0 < f.box_px[[1, 3]].mean() < y1]
+        inside = [
+            f
+            for f in found[1:]
+            if x0 < f.box_px[[0, 2]].mean() < x1 and y0 < f.box_px[[1, 3]].mean() < y1
+        ]
         assert not inside, name
         assert max(x1 - x0, y1 - y0) == pytest.approx(share * 1600, rel=0.3)
         assert abs((x0 + x1) / 2 - 800) + abs((y0 + y1) / 2 - 800) < 0.3 * share * 1600
@@ -147,7 +159,10 @@ def test_resnet_reads_its_network_as_its_package_does_and_in_batches(photos, tmp
     package = Model(max_size=512, device="cpu")
     package.eval()
     ours = make_detector("retinaface")
-    monkeypatch.setattr("authface_data.faces.detectors.retinaface.find", lambda weights, folder: tmp_path / "weights.pth")
+    monkeypatch.setattr(
+        "authface_data.faces.detectors.retinaface.find",
+        lambda weights, folder: tmp_path / "weights.pth",
+    )
     torch.save(package.model.state_dict(), tmp_path / "weights.pth")
     ours.setup("cpu", None)
     astronaut = pixels(photos["astronaut-nasa.png"])
@@ -163,4 +178,7 @@ def test_resnet_reads_its_network_as_its_package_does_and_in_batches(photos, tmp
         assert np.maximum(points_off, boxes_off).min() <= 1.01
     alone = ours.detect([mirrored], 0.5)[0]
     assert len(alone) == len(found[1])
-    assert np.abs(np.array([f.box_px for f in alone]) - np.array([f.box_px for f in found[1]])).max() < 0.01
+    assert (
+        np.abs(np.array([f.box_px for f in alone]) - np.array([f.box_px for f in found[1]])).max()
+        < 0.01
+    )

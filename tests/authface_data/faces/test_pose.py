@@ -9,8 +9,12 @@ from authface_data.faces import pose
 def turned(points, yaw, pitch, roll):
     """Turn model points (x right, y down, z away): roll first, then pitch, then yaw, in degrees, signs as documented."""
     yaw, pitch, roll = np.radians([yaw, pitch, roll])
-    about_z = np.array([[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]])
-    about_x = np.array([[1, 0, 0], [0, np.cos(pitch), np.sin(pitch)], [0, -np.sin(pitch), np.cos(pitch)]])
+    about_z = np.array(
+        [[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]]
+    )
+    about_x = np.array(
+        [[1, 0, 0], [0, np.cos(pitch), np.sin(pitch)], [0, -np.sin(pitch), np.cos(pitch)]]
+    )
     about_y = np.array([[np.cos(yaw), 0, -np.sin(yaw)], [0, 1, 0], [np.sin(yaw), 0, np.cos(yaw)]])
     return points @ (about_y @ about_x @ about_z).T
 
@@ -27,7 +31,8 @@ def turned_five(yaw, pitch, roll):
 
 @pytest.mark.parametrize("backend", [5, 68])
 @pytest.mark.parametrize(
-    ("yaw", "pitch", "roll"), [(0, 0, 0), (30, 0, 0), (-45, 0, 0), (0, 15, 0), (0, -20, 0), (0, 0, 12), (25, -10, 0)]
+    ("yaw", "pitch", "roll"),
+    [(0, 0, 0), (30, 0, 0), (-45, 0, 0), (0, 15, 0), (0, -20, 0), (0, 0, 12), (25, -10, 0)],
 )
 def test_angles_come_back(backend, yaw, pitch, roll):
     if backend == 5:

@@ -9,8 +9,12 @@ def face68(size=512.0) -> np.ndarray:
     """68 points with the eyes and the mouth where FFHQ's alignment puts them; the rest in the middle."""
     points = np.full((68, 2), size / 2)
     for start, centre in ((36, (0.37, 0.47)), (42, (0.63, 0.47))):
-        points[start : start + 6] = np.array(centre) * size + np.array([[-20, 0], [-8, -8], [8, -8], [20, 0], [8, 8], [-8, 8]])
-    points[48:68] = np.array((0.5, 0.75)) * size + np.stack([np.linspace(-50, 50, 20), np.tile([-10, 10], 10)], 1)
+        points[start : start + 6] = np.array(centre) * size + np.array(
+            [[-20, 0], [-8, -8], [8, -8], [20, 0], [8, 8], [-8, 8]]
+        )
+    points[48:68] = np.array((0.5, 0.75)) * size + np.stack(
+        [np.linspace(-50, 50, 20), np.tile([-10, 10], 10)], 1
+    )
     return points
 
 

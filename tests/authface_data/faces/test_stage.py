@@ -44,4 +44,6 @@ def test_webp_holds_the_same_pixels(photos, weights):
     with Image.open(io.BytesIO(webp)) as opened:
         assert opened.format == "WEBP"
         assert not opened.info.get("exif")
-        assert np.array_equal(np.asarray(opened.convert("RGB")), np.asarray(Image.open(io.BytesIO(png))))
+        assert np.array_equal(
+            np.asarray(opened.convert("RGB")), np.asarray(Image.open(io.BytesIO(png)))
+        )

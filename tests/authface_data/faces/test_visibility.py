@@ -33,16 +33,29 @@ def boxes_of(row):
 
 def test_the_error_on_labelled_pictures(faces):
     with LABELS.open() as file:
-        labels = {(row["photo"], int(row["x_px"])): [row[name] == "1" for name in REGIONS] for row in csv.DictReader(file)}
+        labels = {
+            (row["photo"], int(row["x_px"])): [row[name] == "1" for name in REGIONS]
+            for row in csv.DictReader(file)
+        }
     wrong = []
     for (name, x_px), truth in labels.items():
-        near = [row for photo, row, *_ in faces if photo == name and abs(np.mean(row["quad_px"], axis=0)[0] - x_px) < 8]
+        near = [
+            row
+            for photo, row, *_ in faces
+            if photo == name and abs(np.mean(row["quad_px"], axis=0)[0] - x_px) < 8
+        ]
         assert len(near) == 1, (name, x_px)
         told = [near[0][f"{region}_visible"] for region in REGIONS]
-        wrong += [(name, x_px, region) for region, a, b in zip(REGIONS, told, truth, strict=True) if a != b]
+        wrong += [
+            (name, x_px, region)
+            for region, a, b in zip(REGIONS, told, truth, strict=True)
+            if a != b
+        ]
     assert len(labels) == 46
     assert len(wrong) <= 6, wrong
-    small = [one for one in wrong if one[0] == "einstein.jpg"]  # faces of 87 and 142 px, out of focus
+    small = [
+        one for one in wrong if one[0] == "einstein.jpg"
+    ]  # faces of 87 and 142 px, out of focus
     assert len(wrong) - len(small) <= 2, wrong
 
 
@@ -61,7 +74,9 @@ def test_what_is_painted_over_is_hidden(faces):
         for name in ("left_eye", "right_eye"):
             missed["eye"] += seen(dark, name) + seen(hand(crop, boxes[name]), name)
             hidden["eye"] += 2
-        missed["mouth"] += seen(hand(crop, boxes["mouth"]), "mouth") + seen(mask(crop, boxes["mouth"]), "mouth")
+        missed["mouth"] += seen(hand(crop, boxes["mouth"]), "mouth") + seen(
+            mask(crop, boxes["mouth"]), "mouth"
+        )
         hidden["mouth"] += 2
     assert hidden["eye"] > 150
     assert missed["eye"] / hidden["eye"] <= 0.02
@@ -99,7 +114,11 @@ def test_landmarks_against_points_set_by_hand(faces):
     for name in ("breakingbad", "einstein", "takeo"):
         lines = photographs()[f"{name}.pts"].read_text().split("{")[1].split("}")[0].split()
         truth = np.array(lines, float).reshape(-1, 2) - 1  # .pts counts from 1
-        near = [np.array(row["landmarks68_px"]) for photo, row, *_ in faces if photo.startswith(f"{name}.")]
+        near = [
+            np.array(row["landmarks68_px"])
+            for photo, row, *_ in faces
+            if photo.startswith(f"{name}.")
+        ]
         best = min(np.linalg.norm(points - truth, axis=1).mean() for points in near)
         errors[name] = best / np.linalg.norm(truth[45] - truth[36])
     assert max(errors.values()) < 0.10, errors

@@ -150,7 +150,9 @@ def test_what_stays_busy_fails_and_may_be_tried_again(fetch):
 def test_few_from_one_host_at_once(tmp_path):
     photos = [Photo(f"p{n}", picture(n), 1, 1) for n in range(30)]
     with UnsplashServer(photos, delay_s=0.02) as server:
-        jobs = [Job(one.id, f"{server.url}/img/photo-{one.id}?i", tmp_path / one.id) for one in photos]
+        jobs = [
+            Job(one.id, f"{server.url}/img/photo-{one.id}?i", tmp_path / one.id) for one in photos
+        ]
         settings = SETTINGS.model_copy(update={"per_host": 3})
         with Downloader(settings, Hosts(set(), ["127.0.0.1"])) as downloader:
             results = list(downloader.fetch_all(jobs))

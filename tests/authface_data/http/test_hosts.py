@@ -80,10 +80,15 @@ def test_a_name_that_means_a_private_address_is_not_connected_to(monkeypatch):
         real = socket.getaddrinfo
 
         def lying(host, *args, **options):
-            return real("127.0.0.1" if host == "images.unsplash.com" else host, port, *args[1:], **options)
+            return real(
+                "127.0.0.1" if host == "images.unsplash.com" else host, port, *args[1:], **options
+            )
 
         monkeypatch.setattr(socket, "getaddrinfo", lying)
-        with guarded_client(Hosts({"images.unsplash.com"}, []), 5, 5, 2) as client, pytest.raises(RefusedHost, match="private"):
+        with (
+            guarded_client(Hosts({"images.unsplash.com"}, []), 5, 5, 2) as client,
+            pytest.raises(RefusedHost, match="private"),
+        ):
             client.get("https://images.unsplash.com/img/photo-a")
         with guarded_client(Hosts(set(), ["127.0.0.1"]), 5, 5, 2) as client:
             assert client.get(f"{server.url}/img/photo-a").status_code == 200
@@ -91,7 +96,10 @@ def test_a_name_that_means_a_private_address_is_not_connected_to(monkeypatch):
 
 def test_no_redirect_is_followed_unseen():
     photo = Photo("a", picture(1), 1, 1, moved="http://10.0.0.1/x")
-    with UnsplashServer([photo]) as server, guarded_client(Hosts(set(), ["127.0.0.1"]), 5, 5, 2) as client:
+    with (
+        UnsplashServer([photo]) as server,
+        guarded_client(Hosts(set(), ["127.0.0.1"]), 5, 5, 2) as client,
+    ):
         answer = client.get(f"{server.url}/img/photo-a")
         assert isinstance(answer, httpx.Response)
         assert answer.status_code == 302

@@ -70,7 +70,9 @@ def test_sixteen_bit_grey_is_scaled_down():
 
 
 @pytest.mark.parametrize(
-    "values", [np.linspace(0, 1, 64, dtype=np.float32), np.full(64, 2**30, np.int32)], ids=["float", "int"]
+    "values",
+    [np.linspace(0, 1, 64, dtype=np.float32), np.full(64, 2**30, np.int32)],
+    ids=["float", "int"],
 )
 def test_thirty_two_bit_pictures_are_refused(values):
     photo = saved(Image.fromarray(values.reshape(8, 8)), "TIFF")
@@ -81,9 +83,16 @@ def test_thirty_two_bit_pictures_are_refused(values):
 def test_an_icc_profile_is_applied():
     """A profile whose red and blue are swapped turns blue pixels red."""
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-    grey = ImageCms.profileToProfile(picture(), ImageCms.createProfile("sRGB"), lab, outputMode="LAB")
+    grey = ImageCms.profileToProfile(
+        picture(), ImageCms.createProfile("sRGB"), lab, outputMode="LAB"
+    )
     assert grey.mode == "LAB"  # profiles work here at all
-    photo = saved(picture(), "JPEG", quality=95, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    photo = saved(
+        picture(),
+        "JPEG",
+        quality=95,
+        icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+    )
     assert np.abs(photo.pixels()[10, 10].astype(int) - [255, 0, 0]).max() < 8
     broken = saved(picture(), "PNG", icc_profile=b"no profile")
     assert np.array_equal(broken.pixels(), np.asarray(picture()))
@@ -123,10 +132,17 @@ def test_a_region_is_that_part_of_the_photograph(photos, orientation, subsamplin
         stored = opened.crop((0, 0, 607, 803))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    photo = saved(stored, "JPEG", quality=92, subsampling=subsampling, progressive=progressive, exif=exif)
+    photo = saved(
+        stored, "JPEG", quality=92, subsampling=subsampling, progressive=progressive, exif=exif
+    )
     whole = photo.pixels()
     width, height = photo.size_px
-    for box in ((0, 0, width, height), (101, 57, 311, 290), (200, 300, 900, 410), (-20, -30, 64, 80)):
+    for box in (
+        (0, 0, width, height),
+        (101, 57, 311, 290),
+        (200, 300, 900, 410),
+        (-20, -30, 64, 80),
+    ):
         piece = photo.region(box)
         x0, y0 = piece.origin_px
         there = whole[y0 : y0 + piece.pixels.shape[0], x0 : x0 + piece.pixels.shape[1]]
@@ -152,7 +168,9 @@ def test_a_reduced_region_lies_where_it_says(photos, orientation, shrink):
     image = Image.fromarray(upright)
     stored = image.transpose(undo) if undo is not None else image
     assert stored.size == pixels.shape[1::-1]
-    piece = saved(stored, "JPEG", quality=100, subsampling=0, exif=exif).region((40, 50, 300, 390), shrink)
+    piece = saved(stored, "JPEG", quality=100, subsampling=0, exif=exif).region(
+        (40, 50, 300, 390), shrink
+    )
     assert piece.shrink == shrink
     light = piece.pixels[..., 0].astype(float)
     ys, xs = np.mgrid[: light.shape[0], : light.shape[1]]

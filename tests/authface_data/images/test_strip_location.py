@@ -8,7 +8,10 @@ from PIL import Image
 
 from authface_data.images.strip_location import gps, without_place
 
-CAMERA, GPS = 0x010F, {1: "S", 2: (33.0, 51.0, 25.2), 3: "E", 4: (151.0, 12.0, 40.0), 29: "2024:01:01"}
+CAMERA, GPS = (
+    0x010F,
+    {1: "S", 2: (33.0, 51.0, 25.2), 3: "E", 4: (151.0, 12.0, 40.0), 29: "2024:01:01"},
+)
 XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description exif:GPSLatitude="33,51.42S" photoshop:City="Sydney" '
     b'xmp:Rating="5"><exif:GPSLongitude>151,12E</exif:GPSLongitude><Iptc4xmpCore:Location>Sydney</Iptc4xmpCore:Location>'
@@ -77,7 +80,14 @@ def test_iptc():
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"Exif\0\0II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\0\x01\x88\x25"]
+    "data",
+    [
+        b"",
+        b"\xff\xd8",
+        b"\x89PNG\r\n\x1a\n",
+        b"Exif\0\0II*\0\xff\xff\xff\xff",
+        b"MM\0*\0\0\0\x08\0\x01\x88\x25",
+    ],
 )
 def test_what_is_no_picture_is_left_as_it_is(data):
     assert without_place(data) == data
@@ -113,7 +123,10 @@ def test_metadata_hidden_in_chunks_of_a_png(form):
     import zlib
 
     kind, body = {
-        "raw profile": (b"tEXt", b"Raw profile type exif\0\nexif\n  12\n" + b"47505320".hex().encode()),
+        "raw profile": (
+            b"tEXt",
+            b"Raw profile type exif\0\nexif\n  12\n" + b"47505320".hex().encode(),
+        ),
         "compressed xmp": (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(XMP)),
         "compressed text": (b"zTXt", b"Comment\0\0" + zlib.compress(b"GPS 52.5")),
     }[form]
@@ -125,7 +138,9 @@ def test_metadata_hidden_in_chunks_of_a_png(form):
     assert without_place(harmless) is harmless
 
 
-@pytest.mark.parametrize("name", [b"drone-dji:GpsLatitude", b"Iptc4xmpExt:LocationName", b"exif:GPSAltitude"])
+@pytest.mark.parametrize(
+    "name", [b"drone-dji:GpsLatitude", b"Iptc4xmpExt:LocationName", b"exif:GPSAltitude"]
+)
 def test_other_names_of_place(name):
     xmp = XMP.replace(b"photoshop:City", name)
     assert b"Sydney" not in without_place(encoded("JPEG", xmp=xmp))
@@ -137,5 +152,7 @@ def test_a_pointer_to_something_else_empties_nothing():
     Image.new("RGB", (8, 8), (9, 9, 9)).save(out, "TIFF", tiffinfo={0x8825: 8})
     data = out.getvalue()
     first = int.from_bytes(data[4:8], "little")
-    data = data.replace((8).to_bytes(4, "little"), first.to_bytes(4, "little")) if first != 8 else data
+    data = (
+        data.replace((8).to_bytes(4, "little"), first.to_bytes(4, "little")) if first != 8 else data
+    )
     assert np.array_equal(pixels_of(without_place(data)), pixels_of(data))

@@ -12,7 +12,10 @@ from public_faces import crops, held_out_crops, photographs
 from authface_data.quality import ARTEFACTS, jpeg
 
 # One film grain, one half hidden by a hand in front of white: what they are low in is really there.
-GRAINY, CASES = "tongue.jpg:0", [(name, spoil, degrees) for name, kinds in SPOILS.items() for spoil, degrees in kinds]
+GRAINY, CASES = (
+    "tongue.jpg:0",
+    [(name, spoil, degrees) for name, kinds in SPOILS.items() for spoil, degrees in kinds],
+)
 
 
 def measure(name):
@@ -34,12 +37,22 @@ def of(held_out):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "spoil", "degrees"), CASES, ids=[f"{name}-{spoil.__name__}" for name, spoil, _ in CASES])
+@pytest.mark.parametrize(
+    ("name", "spoil", "degrees"),
+    CASES,
+    ids=[f"{name}-{spoil.__name__}" for name, spoil, _ in CASES],
+)
 def test_worse_is_lower_and_told_from_clean(of, name, spoil, degrees):
     """On average, and on almost every face, each degree is lower than the one before; all are told from clean and hard ones."""
     score, clean = measure(name), of(name)
-    scores = [[score(crop) for crop in clean], *([score(spoil(crop, degree)) for crop in clean] for degree in degrees)]
-    falling = [all(worse < better for better, worse in itertools.pairwise(series)) for series in zip(*scores, strict=True)]
+    scores = [
+        [score(crop) for crop in clean],
+        *([score(spoil(crop, degree)) for crop in clean] for degree in degrees),
+    ]
+    falling = [
+        all(worse < better for better, worse in itertools.pairwise(series))
+        for series in zip(*scores, strict=True)
+    ]
     assert np.mean(falling) >= 0.85
     assert (np.diff(np.mean(scores, axis=1)) < 0).all()
     hard = [score(kind(crop)) for crop in clean for kind in (at_night, in_soft_light)]
@@ -54,7 +67,9 @@ def test_worse_is_lower_and_told_from_clean(of, name, spoil, degrees):
 def test_clean_faces_pass_the_presets_gates(held_out, of, name, tmp_path):
     from manifests.settings import load_settings, preset_text
 
-    gate = next(g for g in load_settings(preset_text("paper").encode(), "paper").gates if g.metric == name)
+    gate = next(
+        g for g in load_settings(preset_text("paper").encode(), "paper").gates if g.metric == name
+    )
     scores = np.array([measure(name)(crop) for crop in of(name)])
     grainy = list(held_out).index(GRAINY)
     assert (np.delete(scores, grainy) >= gate.threshold).mean() >= 0.85
@@ -72,7 +87,9 @@ def test_the_size_of_the_crop_does_not_matter(held_out, name):
         for picture in (crop, spoil(crop, degrees[1])):
             for size in (1024, 2048):
                 larger = cv2.resize(picture, (size, size), interpolation=cv2.INTER_CUBIC)
-                quad = np.array([[0, 0], [0, 512], [512, 512], [512, 0]]) - 0.5  # where both lay in the photograph
+                quad = (
+                    np.array([[0, 0], [0, 512], [512, 512], [512, 0]]) - 0.5
+                )  # where both lay in the photograph
                 more = [quad] if name == "jpeg" else []
                 moves.append(abs(measure(name)(larger, *more) - measure(name)(picture, *more)))
     assert np.mean(moves) < 0.1

@@ -7,13 +7,16 @@ import pytest
 from PIL import Image
 
 from authface_data.quality import iqa
-from manifests.support.errors import Missing, UserMistake
+from manifests.support.errors import MissingResourceError, UserError
 
 
 @pytest.fixture(scope="module")
 def crops(filled):
     faces = pd.read_parquet(filled / "manifests/faces")
-    return [np.asarray(Image.open(filled / path)) for path in faces.loc[~(faces["pad_fraction"] > 0), "crop_path"]]
+    return [
+        np.asarray(Image.open(filled / path))
+        for path in faces.loc[~(faces["pad_fraction"] > 0), "crop_path"]
+    ]
 
 
 @pytest.mark.parametrize("metric", ["piqe", "niqe"])
@@ -47,14 +50,14 @@ def test_missing_weights_name_the_file_and_its_place(monkeypatch, tmp_path):
 
     monkeypatch.setattr(download, "download_url_to_file", offline)
     monkeypatch.setattr(download, "DEFAULT_CACHE_DIR", str(tmp_path))
-    with pytest.raises(Missing) as caught:
+    with pytest.raises(MissingResourceError) as caught:
         iqa.Iqa("brisque", "cpu", None)
     assert "brisque" in str(caught.value)
     assert str(tmp_path) in str(caught.value)
 
 
 def test_an_unknown_metric_is_the_users_mistake():
-    with pytest.raises(UserMistake, match="no metric 'msuiq'"):
+    with pytest.raises(UserError, match="no metric 'msuiq'"):
         iqa.Iqa("msuiq", "cpu", None)
 
 

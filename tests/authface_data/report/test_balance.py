@@ -21,12 +21,24 @@ def judged(workspace):
         face = f"f{number:02d}"
         rows.append({"face_id": face, "photo_id": f"p{number}", "qsize_px": size, "yaw_deg": 0.0 if front else -75.0,
                      "pitch_deg": 0.0, "fingerprint": "f"})  # fmt: skip
-        scores.append({"face_id": face, "metric": "skin_tone", "value": 50.0 if front else -40.0, "fingerprint": "f"})
+        scores.append(
+            {
+                "face_id": face,
+                "metric": "skin_tone",
+                "value": 50.0 if front else -40.0,
+                "fingerprint": "f",
+            }
+        )
     Store(workspace, FACES).append(rows)
     Store(workspace, SCORES).append(scores)
     Store(workspace, CAPTIONS).append(
         [
-            {"face_id": f"f{n:02d}", "captioner": "measured", "photographic_tags": ["front view"], "fingerprint": "f"}
+            {
+                "face_id": f"f{n:02d}",
+                "captioner": "measured",
+                "photographic_tags": ["front view"],
+                "fingerprint": "f",
+            }
             for n in (1, 25)
         ]
     )
@@ -57,7 +69,11 @@ def test_what_to_ask_for(judged):
 
 def test_ita_golden():
     """ITA of flat colours, by the formula in its own words: sRGB to CIELAB (D65), atan2(L* - 50, b*)."""
-    for colour, angle in (((222, 188, 166), 61.31), ((141, 96, 71), -13.22), ((74, 48, 36), -65.48)):
+    for colour, angle in (
+        ((222, 188, 166), 61.31),
+        ((141, 96, 71), -13.22),
+        ((74, 48, 36), -65.48),
+    ):
         crop = np.full((512, 512, 3), colour, np.uint8)
         assert skin_tone.score(crop) == pytest.approx(angle, abs=0.5)
 
@@ -67,5 +83,7 @@ def test_light_and_lightness():
     assert light.score(crop) == pytest.approx(0, abs=1e-6)
     crop[:, 512:] = 200
     assert light.score(crop) == pytest.approx(np.log(201 / 101), abs=0.01)
-    assert light.score(np.ascontiguousarray(crop[:, ::-1])) == pytest.approx(-light.score(crop), abs=0.02)
+    assert light.score(np.ascontiguousarray(crop[:, ::-1])) == pytest.approx(
+        -light.score(crop), abs=0.02
+    )
     assert lightness.score(np.full((512, 512, 3), 51, np.uint8)) == pytest.approx(0.2, abs=0.01)

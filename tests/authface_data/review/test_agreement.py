@@ -17,13 +17,24 @@ def decided(workspace):
     """Sizes 1 … 8, a gate that keeps from 4 on; anna drops 1 to 5, ben only 1 and 2 of the first six; 6 is disputed."""
     workspace.settings.gates[:] = [Gate(name="size", metric="qsize_px", op=">=", threshold=4)]
     Store(workspace, FACES).append(
-        [{"face_id": f"f{n}", "photo_id": f"p{n}", "qsize_px": float(n), "fingerprint": "f"} for n in range(1, 9)]
+        [
+            {"face_id": f"f{n}", "photo_id": f"p{n}", "qsize_px": float(n), "fingerprint": "f"}
+            for n in range(1, 9)
+        ]
     )
     start, rows = datetime(2026, 1, 1, tzinfo=UTC), []
 
     def say(reviewer, number, word):
         at = start + timedelta(seconds=len(rows))
-        rows.append({"id": f"f{number}", "reviewer": reviewer, "decision": word, "decided_at": at, "fingerprint": ""})
+        rows.append(
+            {
+                "id": f"f{number}",
+                "reviewer": reviewer,
+                "decision": word,
+                "decided_at": at,
+                "fingerprint": "",
+            }
+        )
 
     say("anna", 1, "keep")  # and thinks better of it
     for number in range(1, 9):
@@ -68,7 +79,9 @@ def test_kappa_golden():
      (">=", [0, 0, 0, 0], None)],
 )  # fmt: skip
 def test_the_best_threshold(op, dropped, best):
-    assert best_threshold(np.array([10.0, 20.0, 30.0, 40.0]), np.array(dropped, bool), op)[0] == best
+    assert (
+        best_threshold(np.array([10.0, 20.0, 30.0, 40.0]), np.array(dropped, bool), op)[0] == best
+    )
 
 
 def test_nothing_decided(workspace, authface):
@@ -78,6 +91,8 @@ def test_nothing_decided(workspace, authface):
 
 
 def test_keeping_all_is_tried_below_zero_too():
-    best, agrees = best_threshold(np.array([-5.0, -6.0, -7.0, -8.0]), np.array([False, True, False, False]), "<=")
+    best, agrees = best_threshold(
+        np.array([-5.0, -6.0, -7.0, -8.0]), np.array([False, True, False, False]), "<="
+    )
     assert best > -5.0
     assert agrees == 0.75

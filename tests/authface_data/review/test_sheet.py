@@ -79,12 +79,16 @@ def test_a_reviewers_whole_path(opened, ws):
     chromium.click("#note")
     chromium.write('=SUM(A1) says "hello", twice; ünï')
     chromium.press("Escape")
-    assert chromium.run("document.getElementById('progress').textContent").startswith("1 keep · 1 drop · 0 unsure")
+    assert chromium.run("document.getElementById('progress').textContent").startswith(
+        "1 keep · 1 drop · 0 unsure"
+    )
 
     chromium.open(where)  # closed and opened again: everything is still there
     assert chromium.run("document.getElementById('reviewer').value") == "Anna Ö"
     assert chromium.run("fieldOf(faces[0], 'decision')") == "keep"
-    where.write_bytes(page(ws, faces_to_review(ws, near_threshold=4)))  # another page of the same workspace, and back again
+    where.write_bytes(
+        page(ws, faces_to_review(ws, near_threshold=4))
+    )  # another page of the same workspace, and back again
     chromium.open(where)
     where.write_bytes(page(ws, faces_to_review(ws)))
     chromium.open(where)
@@ -126,13 +130,17 @@ def test_keys_move_filter_and_explain_themselves(opened):
 def test_z_shows_the_crop_at_one_to_one_under_the_pointer(opened, ws, tmp_path):
     """What the zoom shows is the crop itself, pixel by pixel, around the point that the mouse is on."""
     chromium, faces, *_ = opened
-    chromium.until("document.getElementById('large').complete && document.getElementById('large').naturalWidth")
+    chromium.until(
+        "document.getElementById('large').complete && document.getElementById('large').naturalWidth"
+    )
     left, top, side = chromium.run(
         "(() => { const b = document.getElementById('large').getBoundingClientRect(); return [b.x, b.y, b.width]; })()"
     )
     chromium.move(left + 0.5 * side, top + 0.5 * side)
     chromium.hold("z")
-    chromium.until("document.querySelector('#zoom img').complete && !document.getElementById('zoom').hidden")
+    chromium.until(
+        "document.querySelector('#zoom img').complete && !document.getElementById('zoom').hidden"
+    )
     time.sleep(0.3)
     box = chromium.run(
         "(() => { const b = document.querySelector('#zoom img').getBoundingClientRect(); return [b.x, b.y]; })()"

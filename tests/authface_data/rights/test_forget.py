@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from authface_data.images.hashes import hash_of_pixels
-from authface_data.images.open import UNDECODABLE, Photo
+from authface_data.images.open import DECODE_ERRORS, Photo
 from manifests.schema import MANIFESTS
 from manifests.training_view import training_view
 from manifests.workspace import Workspace
@@ -34,7 +34,9 @@ def crowded(filled, tmp_path_factory, authface_here) -> Path:
     """The filled workspace with everything that may hold a photograph: a run, caches, strips, a report, pages of a listing."""
     root = tmp_path_factory.mktemp("crowded") / "ws"
     shutil.copytree(filled, root)
-    done = authface_here("train-prior", "-w", root, "--preset", "tiny", "--steps", 2, "--set", "audit=false")
+    done = authface_here(
+        "train-prior", "-w", root, "--preset", "tiny", "--steps", 2, "--set", "audit=false"
+    )
     assert done.returncode == 0, done.stderr
     faces, photo_id = manifest(root, "faces"), victim(root)
     face = faces[faces["photo_id"] == photo_id].iloc[0]
@@ -53,14 +55,18 @@ def crowded(filled, tmp_path_factory, authface_here) -> Path:
     with Image.open(io.BytesIO(crop)) as image:
         image.save(root / "reports/hq/another-name.webp", lossless=True)
         image.save(root / "reports/hq/strip.jpg")
-    pd.DataFrame({"name": [face["face_id"], "other"], "sigma": [1.0, 2.0]}).to_parquet(root / "reports/hq/draws.parquet")
+    pd.DataFrame({"name": [face["face_id"], "other"], "sigma": [1.0, 2.0]}).to_parquet(
+        root / "reports/hq/draws.parquet"
+    )
     (root / "reports/notes.csv").write_text(f"id,word\n{photo_id},nice\nfs_other,fine\n")
     assert authface_here("report", "-w", root).returncode == 0
     pages = root / "cache/unsplash/listings/0123"
     pages.mkdir(parents=True)
     (pages / "00001.json").write_text(json.dumps({"photos": [{"id": "abc"}], "has_next": False}))
     (root / "cache/downloads").mkdir()
-    (root / f"cache/downloads/{photo_id}-0a1b2c3d.part").write_bytes((root / photo_row(root)["path"]).read_bytes()[:5000])
+    (root / f"cache/downloads/{photo_id}-0a1b2c3d.part").write_bytes(
+        (root / photo_row(root)["path"]).read_bytes()[:5000]
+    )
     return root
 
 
@@ -75,7 +81,9 @@ def photo_row(root: Path) -> pd.Series:
     return photos.loc[victim(root)]
 
 
-def traces(root: Path, photo_id: str, face_ids: list[str], pixels: set[str], hashes: set[str]) -> list[str]:
+def traces(
+    root: Path, photo_id: str, face_ids: list[str], pixels: set[str], hashes: set[str]
+) -> list[str]:
     """Every file that names the photograph or holds its pixels, whatever it is called; Parquet is read, not searched."""
     found = []
     names = re.compile("|".join(map(re.escape, [photo_id, *face_ids, *hashes])))
@@ -92,7 +100,7 @@ def traces(root: Path, photo_id: str, face_ids: list[str], pixels: set[str], has
         try:
             if hash_of_pixels(Photo(path.read_bytes).pixels()) in pixels:
                 found.append(f"{path}: pixels")
-        except UNDECODABLE:
+        except DECODE_ERRORS:
             pass
     return found
 
@@ -120,7 +128,9 @@ def test_nothing_is_left_and_it_does_not_come_back(crowded, tmp_path, authface_h
     assert len(traces(root, *before)) > 10  # a dry run does nothing
     said = json.loads(authface_here("forget", "-w", root, photo_id, "--json").stdout)
     assert said["runs"] == ["runs/prior-tiny"]
-    done = authface_here("forget", "-w", root, photo_id, "--yes", "--why", f"asked by letter about {photo_id}")
+    done = authface_here(
+        "forget", "-w", root, photo_id, "--yes", "--why", f"asked by letter about {photo_id}"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "runs/prior-tiny" in done.stdout
     assert traces(root, *before) == []
@@ -132,13 +142,21 @@ def test_nothing_is_left_and_it_does_not_come_back(crowded, tmp_path, authface_h
     lineage = pd.read_parquet(root / "runs/prior-tiny/lineage.parquet")
     nameless = lineage[lineage["photo_id"].isin(tombstones["keyed_hash"])]
     assert len(nameless) == 1
-    assert nameless[["sha256", "photographer_name", "source_url", "licence_basis"]].isna().all(axis=None)
+    assert (
+        nameless[["sha256", "photographer_name", "source_url", "licence_basis"]]
+        .isna()
+        .all(axis=None)
+    )
     others = set(lineage["photo_id"]) - set(nameless["photo_id"])
-    assert others == set(pd.read_parquet(crowded / "runs/prior-tiny/lineage.parquet")["photo_id"]) - {photo_id}
+    assert others == set(
+        pd.read_parquet(crowded / "runs/prior-tiny/lineage.parquet")["photo_id"]
+    ) - {photo_id}
     assert len(others) >= 2
     assert "other" in set(pd.read_parquet(root / "reports/hq/draws.parquet")["name"])
     assert (root / "reports/notes.csv").read_text() == "id,word\nfs_other,fine\n"
-    assert json.loads((root / "cache/unsplash/listings/0123/00001.json").read_text())["photos"] == [{"id": "abc"}]
+    assert json.loads((root / "cache/unsplash/listings/0123/00001.json").read_text())["photos"] == [
+        {"id": "abc"}
+    ]
     card = (root / "runs/prior-tiny/README.md").read_text()
     assert all(other in card for other in others)
 
@@ -152,13 +170,17 @@ def test_nothing_is_left_and_it_does_not_come_back(crowded, tmp_path, authface_h
     shutil.copy(file, folder / "another name.jpg")
     with Image.open(file) as image:
         image.convert("RGB").save(folder / "same pixels.png")
-    again = authface_here("collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own")
+    again = authface_here(
+        "collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own"
+    )
     assert again.returncode == 0, again.stderr
     verdicts = manifest(root, "verdicts")
     assert verdicts["reason"].str.startswith("forgotten", na=False).sum() == 2
     same = dict.fromkeys(manifest(root, "photos")["photo_id"])
     assert photo_id not in same
-    assert authface_here("forget", "-w", root, photo_id).stdout.strip() == "1 were forgotten already"
+    assert (
+        authface_here("forget", "-w", root, photo_id).stdout.strip() == "1 were forgotten already"
+    )
     for name, kind in MANIFESTS.items():
         assert not manifest(root, name).duplicated(list(kind.key)).any()
 
@@ -168,7 +190,17 @@ def test_the_id_is_skipped_when_its_source_offers_it_again(filled, tmp_path, aut
     folder.mkdir()
     shutil.copy(photos["biden.jpg"], folder)
     assert authface_here("init", root, "--preset", "embedded").returncode == 0
-    words = ("collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own")
+    words = (
+        "collect",
+        "-w",
+        root,
+        "--source",
+        "folder",
+        "--path",
+        folder,
+        "--licence-basis",
+        "own",
+    )
     assert authface_here(*words).returncode == 0
     photo_id = manifest(root, "photos")["photo_id"].iloc[0]
     assert authface_here("forget", "-w", root, photo_id, "--yes").returncode == 0
@@ -178,21 +210,27 @@ def test_the_id_is_skipped_when_its_source_offers_it_again(filled, tmp_path, aut
     assert not list((root / "photos").iterdir())
 
 
-def test_photographs_of_the_same_pixels_go_together_and_near_ones_are_named(tmp_path, authface_here, photos, weights):
+def test_photographs_of_the_same_pixels_go_together_and_near_ones_are_named(
+    tmp_path, authface_here, photos, weights
+):
     root, folder = tmp_path / "ws", tmp_path / "photos"
     folder.mkdir()
     with Image.open(photos["obama.jpg"]) as image:
         image = image.convert("RGB")
         for name in ("a.png", "b.bmp.png"):
             image.save(folder / name)
-        image.resize((image.width * 3 // 4, image.height * 3 // 4)).save(folder / "c.jpg", quality=90)
+        image.resize((image.width * 3 // 4, image.height * 3 // 4)).save(
+            folder / "c.jpg", quality=90
+        )
     assert authface_here("init", root, "--preset", "embedded").returncode == 0
     words = ("--source", "folder", "--path", folder, "--licence-basis", "own")
     assert authface_here("collect", "-w", root, *words).returncode == 0
     assert authface_here("filter", "-w", root, "--metrics", "").returncode == 0
     rows = manifest(root, "photos").set_index("description")["photo_id"]
     verdicts = manifest(root, "verdicts")
-    told = verdicts[(verdicts["gate"] == "duplicates") & (verdicts["subject"] == "photo")].set_index("id")
+    told = verdicts[
+        (verdicts["gate"] == "duplicates") & (verdicts["subject"] == "photo")
+    ].set_index("id")
     kept = told[told["verdict"] == "kept"].index
     assert len(kept) == 1
     assert kept[0] in {rows["a.png"], rows["b.bmp.png"]}  # the larger one
@@ -203,7 +241,9 @@ def test_photographs_of_the_same_pixels_go_together_and_near_ones_are_named(tmp_
     assert set(said["photo_ids"]) == {rows["a.png"], rows["b.bmp.png"]}
     assert said["alike"] == [rows["c.jpg"]]
     assert authface_here("forget", "-w", root, kept[0], "--yes").returncode == 0
-    assert list(training_view(Workspace(root))["photo_id"]) == [rows["c.jpg"]]  # what was dropped as its duplicate is kept now
+    assert list(training_view(Workspace(root))["photo_id"]) == [
+        rows["c.jpg"]
+    ]  # what was dropped as its duplicate is kept now
     assert all((root / path).exists() for path in manifest(root, "faces")["crop_path"])
 
 
@@ -223,9 +263,21 @@ def test_ids_that_begin_alike_are_not_confused(tmp_path, authface_here):
         (tmp_path / f"hq/{name}_qwen.json").write_text(json.dumps(f"tag {number}"))
     root = tmp_path / "ws"
     assert authface_here("init", root, "--preset", "embedded").returncode == 0
-    words = ("collect", "-w", root, "--source", "authface-hq", "--path", tmp_path / "hq", "--licence-basis", "own")
+    words = (
+        "collect",
+        "-w",
+        root,
+        "--source",
+        "authface-hq",
+        "--path",
+        tmp_path / "hq",
+        "--licence-basis",
+        "own",
+    )
     assert authface_here(*words).returncode == 0
-    done = authface_here("forget", "-w", root, "afhq_IMG", "--yes", "--json", "--why", "asked 11 May 2021")
+    done = authface_here(
+        "forget", "-w", root, "afhq_IMG", "--yes", "--json", "--why", "asked 11 May 2021"
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["photo_ids"] == ["afhq_IMG"]
     photos = manifest(root, "photos")
@@ -242,7 +294,9 @@ def test_whatever_lies_about(tmp_path, authface_here):
     """Damaged files, strange names, a shared URL, a decision on a face of long ago, folders on another disk."""
     for number, name in enumerate(("a", "b")):
         paint(tmp_path / f"in/{name}.png", number)
-        (tmp_path / f"in/{name}.png.json").write_text(json.dumps({"source_url": "https://studio.example/portraits"}))
+        (tmp_path / f"in/{name}.png.json").write_text(
+            json.dumps({"source_url": "https://studio.example/portraits"})
+        )
     root = tmp_path / "ws"
     assert authface_here("init", root, "--preset", "embedded").returncode == 0
     (tmp_path / "disk").mkdir()
@@ -250,7 +304,15 @@ def test_whatever_lies_about(tmp_path, authface_here):
     (root / "photos").symlink_to(tmp_path / "disk")
     assert (
         authface_here(
-            "collect", "-w", root, "--source", "folder", "--path", tmp_path / "in", "--licence-basis", "own"
+            "collect",
+            "-w",
+            root,
+            "--source",
+            "folder",
+            "--path",
+            tmp_path / "in",
+            "--licence-basis",
+            "own",
         ).returncode
         == 0
     )
@@ -260,25 +322,42 @@ def test_whatever_lies_about(tmp_path, authface_here):
     from manifests.store import Store
 
     now = pd.Timestamp("2026-01-01", tz="UTC")
-    decision = {"id": f"{photo_id}_deadbeef", "reviewer": "r", "decision": "keep", "decided_at": now, "fingerprint": ""}
+    decision = {
+        "id": f"{photo_id}_deadbeef",
+        "reviewer": "r",
+        "decision": "keep",
+        "decided_at": now,
+        "fingerprint": "",
+    }
     Store(Workspace(root), DECISIONS).append([decision])
     listing = root / "cache/unsplash/listings/x"
     listing.mkdir(parents=True)
     (listing / "00001.json").write_text('{"photos": [')
     (root / "cache/notes.parquet").write_bytes(b"no table")
-    (root / "cache" / b"caf\xe9.txt".decode("utf-8", "surrogateescape")).write_bytes(photo_id.encode())
+    (root / "cache" / b"caf\xe9.txt".decode("utf-8", "surrogateescape")).write_bytes(
+        photo_id.encode()
+    )
     (root / f"reports/restored_{photo_id}.txt").write_text("x")
-    (root / "reports/links.json").write_text(json.dumps({"picture": f"photos%2F{photo_id}-0a1b2c3d.png"}))
+    (root / "reports/links.json").write_text(
+        json.dumps({"picture": f"photos%2F{photo_id}-0a1b2c3d.png"})
+    )
     (root / ".tmp").mkdir(exist_ok=True)
-    (root / ".tmp/otherhost.17.abc").write_bytes((root / rows.loc["a.png", "path"]).read_bytes()[:50])
-    pictures = [{"bytes": (root / rows.loc[f"{name}.png", "path"]).read_bytes(), "path": f"{name}.png"} for name in "ab"]
+    (root / ".tmp/otherhost.17.abc").write_bytes(
+        (root / rows.loc["a.png", "path"]).read_bytes()[:50]
+    )
+    pictures = [
+        {"bytes": (root / rows.loc[f"{name}.png", "path"]).read_bytes(), "path": f"{name}.png"}
+        for name in "ab"
+    ]
     pd.DataFrame({"image": pictures}).to_parquet(root / "cache/pictures.parquet")
     before = evidence_of(root, photo_id)
     done = authface_here("forget", "-w", root, photo_id, "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
     assert traces(root, *before) == []
     assert not list((root / ".tmp").iterdir())
-    assert [path.name for path in (tmp_path / "disk").iterdir()] == [Path(rows.loc["b.png", "path"]).name]
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == [
+        Path(rows.loc["b.png", "path"]).name
+    ]
     left = pd.read_parquet(root / "cache/pictures.parquet")["image"].tolist()
     assert [row["path"] for row in left] == ["b.png"]
     assert manifest(root, "decisions").empty
@@ -288,11 +367,21 @@ def test_whatever_lies_about(tmp_path, authface_here):
 
 def evidence_of(root: Path, photo_id: str) -> tuple[str, list[str], set[str], set[str]]:
     row = manifest(root, "photos").set_index("photo_id").loc[photo_id]
-    return photo_id, [], {hash_of_pixels(Photo((root / row["path"]).read_bytes).pixels())}, {row["sha256"]}
+    return (
+        photo_id,
+        [],
+        {hash_of_pixels(Photo((root / row["path"]).read_bytes).pixels())},
+        {row["sha256"]},
+    )
 
 
 def kill_run(words, stop: int) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, KILLER, str(stop), *map(str, words)], capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, KILLER, str(stop), *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def test_killed_and_finished(crowded, tmp_path, authface_here):
@@ -331,5 +420,7 @@ def test_an_unknown_id_is_a_mistake(filled, tmp_path, authface_here):
     assert "us_nobody" in done.stderr
     assert authface_here("forget", "-w", root).returncode == 2
     dropped = manifest(root, "verdicts").query("gate == 'collect'")["id"].iloc[0]
-    assert authface_here("forget", "-w", root, dropped, "--yes").returncode == 0  # one that never came in can be forgotten too
+    assert (
+        authface_here("forget", "-w", root, dropped, "--yes").returncode == 0
+    )  # one that never came in can be forgotten too
     assert dropped not in set(manifest(root, "verdicts")["id"])

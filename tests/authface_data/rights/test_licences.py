@@ -11,7 +11,7 @@ import pytest
 from authface_data.rights import licences
 from manifests.schema import FACES, PHOTOS, VERDICTS
 from manifests.store import Store
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.training_view import training_view
 from manifests.verdicts import ALL_GATES, verdict_row
 
@@ -45,28 +45,47 @@ def credited(workspace):
             "licence_basis": "own",
             "description": "*bold* | `code`\n# title",
         },
-        {"photo_id": "fs_4", "source": "folder", "photographer_name": "Ann", "licence_basis": " ", "description": "x"},
-        {"photo_id": "fs_5", "source": "folder", "photographer_name": "Dropped", "licence_basis": "own", "description": "x"},
+        {
+            "photo_id": "fs_4",
+            "source": "folder",
+            "photographer_name": "Ann",
+            "licence_basis": " ",
+            "description": "x",
+        },
+        {
+            "photo_id": "fs_5",
+            "source": "folder",
+            "photographer_name": "Dropped",
+            "licence_basis": "own",
+            "description": "x",
+        },
     ]
     Store(workspace, PHOTOS).append([{**PHOTO, **row} for row in rows])
     faces = [
-        {"face_id": f"{row['photo_id']}_{n}", "photo_id": row["photo_id"], "fingerprint": "f"} for row in rows for n in (0, 1)
+        {"face_id": f"{row['photo_id']}_{n}", "photo_id": row["photo_id"], "fingerprint": "f"}
+        for row in rows
+        for n in (0, 1)
     ]
     Store(workspace, FACES).append(faces)
     kept = [face["face_id"] for face in faces if face["photo_id"] != "fs_5"]
-    Store(workspace, VERDICTS).append([verdict_row("face", one, ALL_GATES, "kept", "f") for one in kept])
+    Store(workspace, VERDICTS).append(
+        [verdict_row("face", one, ALL_GATES, "kept", "f") for one in kept]
+    )
     return workspace
 
 
 def test_counts(credited):
-    found = {(count.licence_basis, count.source): (count.photos, count.faces) for count in licences.counts(credited)}
+    found = {
+        (count.licence_basis, count.source): (count.photos, count.faces)
+        for count in licences.counts(credited)
+    }
     assert found == {
         ("unsplash-api+permission:w", "unsplash"): (1, 2),
         ("unsplash-lite-1.4.0", "unsplash-dataset"): (1, 2),
         ("own", "folder"): (1, 2),
         ("no licence basis", "folder"): (1, 2),
     }
-    with pytest.raises(UserMistake, match="2 kept faces have no licence basis"):
+    with pytest.raises(UserError, match="2 kept faces have no licence basis"):
         training_view(credited)
     assert len(training_view(credited, allow_unknown_licence=True)) == 8
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from authface_data.sources import authface_hq, ffhq, folder
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.training_view import training_view
 from manifests.workspace import Workspace
 
@@ -23,7 +23,9 @@ def paint(path: Path, colour=(200, 30, 30), size=(40, 30), **options) -> Path:
 
 def found(source, path) -> tuple[dict[str, dict], list[str]]:
     passed_over: list[str] = []
-    rows = {row["name"]: {"photo_id": key, **row} for key, row in source.find_photos(path, passed_over)}
+    rows = {
+        row["name"]: {"photo_id": key, **row} for key, row in source.find_photos(path, passed_over)
+    }
     return rows, passed_over
 
 
@@ -42,9 +44,9 @@ def test_links_loops_and_hidden_files(tmp_path):
     rows, _ = found(folder, tmp_path / "in")
     assert sorted(rows) == ["a/1.png", "b/2.PNG", "linked/4.png"]
     (tmp_path / "void").mkdir()
-    with pytest.raises(UserMistake, match="no pictures"):
+    with pytest.raises(UserError, match="no pictures"):
         found(folder, tmp_path / "void")
-    with pytest.raises(UserMistake, match="no folder"):
+    with pytest.raises(UserError, match="no folder"):
         found(folder, tmp_path / "in/a/1.png")
 
 
@@ -56,7 +58,9 @@ def test_sidecars_nearer_over_farther_and_json_over_csv(tmp_path):
         "sub\\2.jpg;Bo;all rights;r-2;;\nsub/3.jpg;Bo;all rights;r-3;;\nmissing.jpg;X;;;;\n".encode()
     )
     (tmp_path / "sub/nearer.csv").write_text("filename,photographer,person\n3.jpg,Cy,p-1\n")
-    (tmp_path / "sub/3.jpg.json").write_text(json.dumps({"note": "by hand", "licence_basis": "other:loan"}))
+    (tmp_path / "sub/3.jpg.json").write_text(
+        json.dumps({"note": "by hand", "licence_basis": "other:loan"})
+    )
     (tmp_path / "sub/4.json").write_text(json.dumps({"photographer": "Di"}))
     (tmp_path / "5.json").write_text(json.dumps({"something": "else's"}))
     (tmp_path / "prices.csv").write_text("item,price\nlens,100\n")
@@ -65,7 +69,10 @@ def test_sidecars_nearer_over_farther_and_json_over_csv(tmp_path):
     assert rows["1.jpg"]["note"] == "=1+1"
     assert rows["sub/2.jpg"]["consent_ref"] == "r-2"
     three = rows["sub/3.jpg"]
-    assert [three[name] for name in ("photographer_name", "person", "consent_ref", "note", "licence_basis")] == [
+    assert [
+        three[name]
+        for name in ("photographer_name", "person", "consent_ref", "note", "licence_basis")
+    ] == [
         "Cy",
         "p-1",
         "r-3",
@@ -82,7 +89,7 @@ def test_sidecars_nearer_over_farther_and_json_over_csv(tmp_path):
 def test_a_sidecar_that_is_wrong_is_a_mistake(tmp_path, text):
     paint(tmp_path / "1.jpg")
     (tmp_path / "1.jpg.json").write_text(text)
-    with pytest.raises(UserMistake, match=r"1\.jpg\.json"):
+    with pytest.raises(UserError, match=r"1\.jpg\.json"):
         found(folder, tmp_path)
 
 
@@ -93,7 +100,10 @@ FFHQ_ENTRY = {
         "author": "Jane",
         "license": "Attribution-NonCommercial License",
     },
-    "image": {"pixel_size": [1024, 1024], "face_landmarks": [[float(n), float(n + 1)] for n in range(68)]},
+    "image": {
+        "pixel_size": [1024, 1024],
+        "face_landmarks": [[float(n), float(n + 1)] for n in range(68)],
+    },
 }
 
 
@@ -106,12 +116,20 @@ def test_ffhq_with_and_without_its_json(tmp_path):
     assert all(row["aligned"] for row in rows.values())
     assert not passed_over
     public = {**FFHQ_ENTRY, "metadata": {**FFHQ_ENTRY["metadata"], "license": "Public Domain Mark"}}
-    said = {"0": FFHQ_ENTRY, "1": public, "2": {"metadata": {}, "image": {"face_landmarks": [[1, 2]]}}, "9": FFHQ_ENTRY}
+    said = {
+        "0": FFHQ_ENTRY,
+        "1": public,
+        "2": {"metadata": {}, "image": {"face_landmarks": [[1, 2]]}},
+        "9": FFHQ_ENTRY,
+    }
     (tmp_path / "ffhq-dataset-v2.json").write_text(json.dumps(said))
     rows, passed_over = found(ffhq, root)
     first = rows["00000/00000.png"]
     assert first["licence_basis"] == "other:Attribution-NonCommercial License"
-    assert (first["photographer_name"], first["source_url"]) == ("Jane", "https://www.flickr.com/photos/x/1/")
+    assert (first["photographer_name"], first["source_url"]) == (
+        "Jane",
+        "https://www.flickr.com/photos/x/1/",
+    )
     assert np.array(first["landmarks68_px"]).shape == (68, 2)
     assert rows["00000/00001.png"]["licence_basis"] == "public-domain"
     assert "licence_basis" not in rows["00003.png"]
@@ -148,10 +166,14 @@ def test_authface_hq_from_files_to_captions_that_train(tmp_path, authface_here, 
     home.mkdir(parents=True)
     for number, path in enumerate(faces["crop_path"][:3]):
         (home / f"woman_{number}.png").write_bytes((filled / path).read_bytes())
-        (home / f"woman_{number}_qwen.json").write_text(json.dumps({"caption": "a portrait, blue suit, headshot"}))
+        (home / f"woman_{number}_qwen.json").write_text(
+            json.dumps({"caption": "a portrait, blue suit, headshot"})
+        )
     root = tmp_path / "ws"
     assert authface_here("init", root, "--preset", "embedded").returncode == 0
-    done = authface_here("collect", "-w", root, "--source", "authface-hq", "--path", tmp_path / "hq")
+    done = authface_here(
+        "collect", "-w", root, "--source", "authface-hq", "--path", tmp_path / "hq"
+    )
     assert done.returncode == 0, done.stderr
     assert "no licence basis" in done.stdout
     captions = manifest(root, "captions")
@@ -163,18 +185,30 @@ def test_authface_hq_from_files_to_captions_that_train(tmp_path, authface_here, 
     made = manifest(root, "faces")
     assert set(made["face_id"]) <= set(captions["face_id"])
     assert (made["pad_fraction"] == 0).all()
-    with Image.open(root / made["crop_path"].iloc[0]) as ours, Image.open(home / "woman_0.png") as theirs:
+    with (
+        Image.open(root / made["crop_path"].iloc[0]) as ours,
+        Image.open(home / "woman_0.png") as theirs,
+    ):
         first = made[made["photo_id"] == "afhq_woman_woman_0"]
         with Image.open(root / first["crop_path"].iloc[0]) as crop:
             assert np.array_equal(np.asarray(crop), np.asarray(theirs))  # not resampled
         assert ours.size == (512, 512)
-    with pytest.raises(UserMistake, match="no licence basis"):
+    with pytest.raises(UserError, match="no licence basis"):
         training_view(Workspace(root))
     view = training_view(Workspace(root), allow_unknown_licence=True)
     assert set(view["captioner"]) == {"qwen"}
     assert set(view["caption"]) == {"blue suit, head and shoulders, portrait"}
     again = authface_here(
-        "collect", "-w", root, "--source", "authface-hq", "--path", tmp_path / "hq", "--licence-basis", "other:x", "--yes"
+        "collect",
+        "-w",
+        root,
+        "--source",
+        "authface-hq",
+        "--path",
+        tmp_path / "hq",
+        "--licence-basis",
+        "other:x",
+        "--yes",
     )
     assert again.returncode == 0, again.stderr
     assert len(training_view(Workspace(root))) == len(view)
@@ -196,7 +230,9 @@ def test_ffhq_landmarks_are_taken_as_they_come(tmp_path, authface_here, filled, 
     assert authface_here("filter", "-w", root, "--metrics", "").returncode == 0
     face = manifest(root, "faces").iloc[0]
     assert face["landmark_backend"] == "source"
-    assert np.allclose(np.stack(face["landmarks_crop_px"]), np.stack(row["landmarks_crop_px"]), atol=1e-6)
+    assert np.allclose(
+        np.stack(face["landmarks_crop_px"]), np.stack(row["landmarks_crop_px"]), atol=1e-6
+    )
     assert np.allclose(np.stack(face["landmarks68_px"]), points)
     assert face["qsize_px"] == 1024
     for name in ("left_eye", "right_eye", "mouth"):
@@ -209,7 +245,19 @@ def test_how_files_are_kept(tmp_path, authface_here, keep):
     original = paint(tmp_path / "in/1.png")
     root = tmp_path / "ws"
     assert authface_here("init", root, "--preset", "embedded").returncode == 0
-    words = ("collect", "-w", root, "--source", "folder", "--path", tmp_path / "in", "--licence-basis", "own", "--files", keep)
+    words = (
+        "collect",
+        "-w",
+        root,
+        "--source",
+        "folder",
+        "--path",
+        tmp_path / "in",
+        "--licence-basis",
+        "own",
+        "--files",
+        keep,
+    )
     done = authface_here(*words)
     assert done.returncode == 0, done.stderr
     row = manifest(root, "photos").iloc[0]
@@ -238,8 +286,21 @@ def test_place_is_kept_only_where_asked_for(tmp_path, authface_here):
         root = tmp_path / f"ws{asked}"
         assert authface_here("init", root, "--preset", "embedded").returncode == 0
         settings = root / "authface.toml"
-        settings.write_text(f"[collect]\nstore_place = {str(asked).lower()}\n" + settings.read_text().split("\n\n", 1)[1])
-        done = authface_here("collect", "-w", root, "--source", "folder", "--path", tmp_path / "in", "--licence-basis", "own")
+        settings.write_text(
+            f"[collect]\nstore_place = {str(asked).lower()}\n"
+            + settings.read_text().split("\n\n", 1)[1]
+        )
+        done = authface_here(
+            "collect",
+            "-w",
+            root,
+            "--source",
+            "folder",
+            "--path",
+            tmp_path / "in",
+            "--licence-basis",
+            "own",
+        )
         assert done.returncode == 0, done.stderr
         row = manifest(root, "photos").iloc[0]
         kept = root / row["path"]

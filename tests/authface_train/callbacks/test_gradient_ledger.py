@@ -7,14 +7,14 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from authface_train.callbacks.gradient_ledger import Ledger, draw, overall, read, write
+from authface_train.callbacks.gradient_ledger import GradientLedger, draw, overall, read, write
 from authface_train.data.latents import cached_latents
 from authface_train.data.prompts import cached_prompts
-from authface_train.data.sample_keys import Draw
-from authface_train.models.sdxl import core_of, tiny_sdxl
+from authface_train.data.sample_keys import SampleKey
+from authface_train.models.sdxl import detach_core, tiny_sdxl
 from authface_train.presets import load_preset
 from authface_train.stages.restorer import RestorerTrainer, make_controlnet, stacked
-from authface_train.training.metrics_logger import COLLAPSE_WINDOW, Collapse
+from authface_train.training.metrics_logger import COLLAPSE_WINDOW, DiscriminatorMonitor
 from manifests.training_view import training_view
 from manifests.workspace import Workspace
 
@@ -25,19 +25,25 @@ def trainer(filled, tmp_path_factory):
     shutil.copytree(filled, root)
     workspace = Workspace(root)
     view = training_view(workspace)
-    settings = load_preset("restorer", "tiny", ["facial.start_step=0", "facial.discriminator_only_steps=0"])
+    settings = load_preset(
+        "restorer", "tiny", ["facial.start_step=0", "facial.discriminator_only_steps=0"]
+    )
     pipeline, accelerator = tiny_sdxl(0), Accelerator(cpu=True)
-    latents = cached_latents(workspace, pipeline.vae, view, settings.resolution_px, accelerator, lambda *_: None)
+    latents = cached_latents(
+        workspace, pipeline.vae, view, settings.resolution_px, accelerator, lambda *_: None
+    )
     null_prompt = cached_prompts(workspace, pipeline, [""], accelerator, lambda *_: None)[0]
-    core = core_of(pipeline)
-    controlnet = make_controlnet(core.unet, 0, core.px_per_cell)
-    return RestorerTrainer(settings, core, controlnet, workspace, view, latents, null_prompt, accelerator)
+    core = detach_core(pipeline)
+    controlnet = make_controlnet(core.unet, 0, core.vae_scale_factor)
+    return RestorerTrainer(
+        settings, core, controlnet, workspace, view, latents, null_prompt, accelerator
+    )
 
 
 def test_the_noise_pull_is_twice_the_error_over_its_size(trainer, tmp_path):
-    ledger = Ledger(trainer, tmp_path)
+    ledger = GradientLedger(trainer, tmp_path)
     entry = ledger.measure()[3]
-    batch = stacked([trainer.sample(Draw(0, face)) for face in ledger.faces])
+    batch = stacked([trainer.sample(SampleKey(0, face)) for face in ledger.faces])
     batch["t_step"] = torch.full_like(batch["t_step"], 350)
     with torch.no_grad():
         _, eps = trainer.predict(trainer.parts["controlnet"].module, batch)
@@ -47,16 +53,20 @@ def test_the_noise_pull_is_twice_the_error_over_its_size(trainer, tmp_path):
 
 def test_the_facial_pull_is_that_of_a_step(trainer, tmp_path):
     """By a finite difference along the gradient: what the loss gains when eps moves is what the ledger says it pulls with."""
-    ledger = Ledger(trainer, tmp_path)
+    ledger = GradientLedger(trainer, tmp_path)
     entry = ledger.measure()[5]
-    batch = stacked([trainer.sample(Draw(0, face)) for face in ledger.faces])
+    batch = stacked([trainer.sample(SampleKey(0, face)) for face in ledger.faces])
     t_step = torch.full_like(batch["t_step"], 550)
     with torch.no_grad():
-        noisy, eps = trainer.predict(trainer.parts["controlnet"].module, {**batch, "t_step": t_step})
+        noisy, eps = trainer.predict(
+            trainer.parts["controlnet"].module, {**batch, "t_step": t_step}
+        )
     visible = trainer.facial.count(batch["visible"])
 
     def style(prediction):
-        pairs = trainer.facial.pairs(noisy, prediction, batch["latent"], t_step, batch["boxes_px"], batch["visible"])
+        pairs = trainer.facial.pairs(
+            noisy, prediction, batch["latent"], t_step, batch["boxes_px"], batch["visible"]
+        )
         return trainer.settings.facial.lambda_s * trainer.facial.terms(pairs, visible)[1]
 
     leaf = eps.clone().requires_grad_(True)
@@ -68,12 +78,24 @@ def test_the_facial_pull_is_that_of_a_step(trainer, tmp_path):
 
 
 def test_measuring_changes_nothing(trainer, tmp_path):
-    before = {name: value.clone() for part in trainer.parts.values() for name, value in part.module.state_dict().items()}
-    ledger = Ledger(trainer, tmp_path)
+    before = {
+        name: value.clone()
+        for part in trainer.parts.values()
+        for name, value in part.module.state_dict().items()
+    }
+    ledger = GradientLedger(trainer, tmp_path)
     assert ledger.measure() == ledger.measure()
-    after = {name: value for part in trainer.parts.values() for name, value in part.module.state_dict().items()}
+    after = {
+        name: value
+        for part in trainer.parts.values()
+        for name, value in part.module.state_dict().items()
+    }
     assert all(torch.equal(value, after[name]) for name, value in before.items())
-    assert all(parameter.grad is None for part in trainer.parts.values() for parameter in part.module.parameters())
+    assert all(
+        parameter.grad is None
+        for part in trainer.parts.values()
+        for parameter in part.module.parameters()
+    )
 
 
 def test_entries_are_kept_and_drawn(tmp_path):
@@ -92,11 +114,13 @@ def test_entries_are_kept_and_drawn(tmp_path):
 
 
 def test_a_discriminator_that_has_won_is_told_of_once_until_it_loses_again(capsys):
-    collapse = Collapse()
+    collapse = DiscriminatorMonitor()
 
     def steps(first, accuracy):
         for step in range(first, first + COLLAPSE_WINDOW):
-            collapse.check(step, {"accuracy_eyes": accuracy, "accuracy_mouth": 0.7, "loss": math.pi})
+            collapse.check(
+                step, {"accuracy_eyes": accuracy, "accuracy_mouth": 0.7, "loss": math.pi}
+            )
 
     steps(0, 0.9)
     assert capsys.readouterr().out == ""

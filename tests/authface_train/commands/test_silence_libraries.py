@@ -11,7 +11,9 @@ IMPORTS = "import authface_train.reproduce.small_runs, diffusers; diffusers.Stab
 
 def test_nothing_is_said_on_import_once_quiet():
     said = [
-        subprocess.run([sys.executable, "-c", before + IMPORTS], capture_output=True, text=True, check=True)
+        subprocess.run(
+            [sys.executable, "-c", before + IMPORTS], capture_output=True, text=True, check=True
+        )
         for before in ("", "from authface_train.commands.silence_libraries import quiet; quiet(); ")
     ]
     if not said[0].stderr:

@@ -15,7 +15,7 @@ from authface_train.data.captions import captions_of
 from authface_train.data.latents import cached_latents, sample_latent
 from authface_train.data.prompts import TOGETHER, cached_prompts, encode
 from authface_train.models.sdxl import load_vae, tiny_sdxl
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 from manifests.training_view import training_view
 from manifests.workspace import Workspace
 
@@ -45,10 +45,18 @@ def records(keys, made=None):
         yield {"x": torch.full((2, 3), float(int(key, 16))), "y": torch.tensor([int(key, 16)])}
 
 
-def test_what_is_there_is_not_made_again_and_parts_are_plain_files(workspace, accelerator, monkeypatch):
+def test_what_is_there_is_not_made_again_and_parts_are_plain_files(
+    workspace, accelerator, monkeypatch
+):
     monkeypatch.setattr(cache_module, "PART_RECORDS", 2)
     made = []
-    fill(Cache(workspace, "cache/x"), ["1", "2", "3", "2"], lambda keys: records(keys, made), accelerator, quiet)
+    fill(
+        Cache(workspace, "cache/x"),
+        ["1", "2", "3", "2"],
+        lambda keys: records(keys, made),
+        accelerator,
+        quiet,
+    )
     assert made == ["1", "2", "3"]
     again = Cache(workspace, "cache/x")
     fill(again, ["3", "4", "1"], lambda keys: records(keys, made), accelerator, quiet)
@@ -63,7 +71,9 @@ def test_what_is_there_is_not_made_again_and_parts_are_plain_files(workspace, ac
         again["5"]
 
 
-def test_stopped_in_the_middle_it_keeps_what_it_has_and_goes_on(workspace, accelerator, monkeypatch):
+def test_stopped_in_the_middle_it_keeps_what_it_has_and_goes_on(
+    workspace, accelerator, monkeypatch
+):
     monkeypatch.setattr(cache_module, "PART_RECORDS", 2)
 
     def until_five(keys):
@@ -75,7 +85,13 @@ def test_stopped_in_the_middle_it_keeps_what_it_has_and_goes_on(workspace, accel
     with pytest.raises(Stop):
         fill(Cache(workspace, "cache/x"), list("12345678"), until_five, accelerator, quiet)
     made = []
-    fill(Cache(workspace, "cache/x"), list("12345678"), lambda keys: records(keys, made), accelerator, quiet)
+    fill(
+        Cache(workspace, "cache/x"),
+        list("12345678"),
+        lambda keys: records(keys, made),
+        accelerator,
+        quiet,
+    )
     assert made == list("5678")
 
 
@@ -90,8 +106,16 @@ def test_each_process_makes_its_share(workspace, monkeypatch):
     made = [[], []]
     for rank in (0, 1):
         cache = Cache(workspace, "cache/x")
-        monkeypatch.setattr(cache, "missing", lambda keys: list(keys))  # both look before either has made any
-        fill(cache, list("12345"), lambda keys, rank=rank: records(keys, made[rank]), Two(rank), quiet)
+        monkeypatch.setattr(
+            cache, "missing", lambda keys: list(keys)
+        )  # both look before either has made any
+        fill(
+            cache,
+            list("12345"),
+            lambda keys, rank=rank: records(keys, made[rank]),
+            Two(rank),
+            quiet,
+        )
     assert made == [list("135"), list("24")]
     assert Cache(workspace, "cache/x").missing("12345") == []
 
@@ -127,13 +151,15 @@ def test_another_vae_or_size_has_latents_of_its_own(mine, pipeline, accelerator)
     assert not torch.allclose(small[0], other[0])
     cached_latents(mine, pipeline.vae, view, 128, accelerator, quiet)
     assert len(mine.list("cache/latents")) == 3
-    assert torch.equal(load_vae("tiny", None, 0).encoder.conv_in.weight, pipeline.vae.encoder.conv_in.weight)
+    assert torch.equal(
+        load_vae("tiny", None, 0).encoder.conv_in.weight, pipeline.vae.encoder.conv_in.weight
+    )
 
 
 def test_a_vae_that_gives_nan_is_refused(mine, pipeline, accelerator, monkeypatch):
     encode_ = pipeline.vae.encode
     monkeypatch.setattr(pipeline.vae, "encode", lambda x: encode_(x * float("nan")))
-    with pytest.raises(UserMistake, match="NaN"):
+    with pytest.raises(UserError, match="NaN"):
         cached_latents(mine, pipeline.vae, training_view(mine), 128, accelerator, quiet)
 
 
@@ -144,7 +170,9 @@ def test_a_sample_is_scale_times_mean_plus_std_times_noise():
     assert torch.allclose(made, 0.13025 * (cached[1, 0] + cached[1, 1] * noise))
 
 
-def test_prompts_are_both_encoders_second_last_states_and_the_empty_one_is_encoded(workspace, pipeline, accelerator):
+def test_prompts_are_both_encoders_second_last_states_and_the_empty_one_is_encoded(
+    workspace, pipeline, accelerator
+):
     made = cached_prompts(workspace, pipeline, ["a face", "", "a face"], accelerator, quiet)
     assert len(made) == 3
     assert made[0].embeds.shape == (77, 64)
@@ -154,7 +182,9 @@ def test_prompts_are_both_encoders_second_last_states_and_the_empty_one_is_encod
     for tokenizer, encoder in (
         (pipeline.tokenizer, pipeline.text_encoder), (pipeline.tokenizer_2, pipeline.text_encoder_2),
     ):  # fmt: skip
-        ids = tokenizer(["a face"], padding="max_length", max_length=77, return_tensors="pt").input_ids
+        ids = tokenizer(
+            ["a face"], padding="max_length", max_length=77, return_tensors="pt"
+        ).input_ids
         out = encoder(ids, output_hidden_states=True)
         states.append(out.hidden_states[-2])
     assert torch.allclose(made[0].embeds, torch.cat(states, -1)[0], atol=1e-6)
@@ -165,10 +195,17 @@ def test_prompts_are_both_encoders_second_last_states_and_the_empty_one_is_encod
 def test_a_changed_caption_alone_is_encoded_again(workspace, pipeline, accelerator, monkeypatch):
     asked = []
     encode_ = pipeline.encode_prompt
-    monkeypatch.setattr(pipeline, "encode_prompt", lambda prompt, **given: asked.append(prompt) or encode_(prompt, **given))
+    monkeypatch.setattr(
+        pipeline,
+        "encode_prompt",
+        lambda prompt, **given: asked.append(prompt) or encode_(prompt, **given),
+    )
     cached_prompts(workspace, pipeline, ["a man", "a woman", ""], accelerator, quiet)
     cached_prompts(workspace, pipeline, ["a man", "a girl", ""], accelerator, quiet)
-    assert [[text for text in batch if text] for batch in asked] == [["a man", "a woman"], ["a girl"]]
+    assert [[text for text in batch if text] for batch in asked] == [
+        ["a man", "a woman"],
+        ["a girl"],
+    ]
     assert all(len(batch) == TOGETHER for batch in asked)
 
 
@@ -177,7 +214,9 @@ def test_a_captions_embedding_does_not_depend_on_its_company(pipeline):
     alone = encode(pipeline, ["black hair, soft light"], device)[0]
     company = [f"person {number}" for number in range(TOGETHER - 1)]
     for place in (1, 7, TOGETHER - 1):
-        among = encode(pipeline, [*company[:place], "black hair, soft light", *company[place:]], device)[place]
+        among = encode(
+            pipeline, [*company[:place], "black hair, soft light", *company[place:]], device
+        )[place]
         assert torch.equal(among["embeds"], alone["embeds"])
         assert torch.equal(among["pooled"], alone["pooled"])
 
@@ -193,7 +232,9 @@ def test_captions_keep_their_order_or_have_several(pipeline):
     assert all(sorted(one.split(", ")) == sorted(tags[0]) for one in shuffled[:4])
     assert captions_of(pipeline, tags, ["a", "b", "c"], 4, 0)[0] == shuffled
     assert captions_of(pipeline, tags, ["a", "b", "c"], 4, 1)[0] != shuffled
-    assert captions_of(pipeline, tags[::-1], ["c", "b", "a"], 4, 0)[0][8:] == shuffled[:4]  # a face's orders are its own
+    assert (
+        captions_of(pipeline, tags[::-1], ["c", "b", "a"], 4, 0)[0][8:] == shuffled[:4]
+    )  # a face's orders are its own
 
 
 def test_what_the_encoders_would_not_see_is_left_out_in_whole_tags(pipeline):
@@ -202,7 +243,10 @@ def test_what_the_encoders_would_not_see_is_left_out_in_whole_tags(pipeline):
     assert cut == 1
     kept = caption.split(", ")
     assert kept == tags[: len(kept)]
-    lengths = [len(pipeline.tokenizer(text, truncation=False).input_ids) for text in (caption, f"{caption}, {tags[len(kept)]}")]
+    lengths = [
+        len(pipeline.tokenizer(text, truncation=False).input_ids)
+        for text in (caption, f"{caption}, {tags[len(kept)]}")
+    ]
     assert lengths[0] <= 77 < lengths[1]
 
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 from skimage import data
 
 from authface_train.data.blur import blur_and_resize, gaussian_kernel
-from authface_train.data.degradation import PRESETS, Drawn, degrade, draw
+from authface_train.data.degradation import PRESETS, DegradationParams, degrade, draw
 from authface_train.data.sample_keys import numpy_generator
 
 
@@ -20,13 +20,13 @@ def picture() -> np.ndarray:
     return np.ascontiguousarray(data.astronaut()[60:188, 160:288])
 
 
-def drawn(**changes) -> Drawn:
+def drawn(**changes) -> DegradationParams:
     """A draw that does next to nothing, but for the changes."""
     plain = {
         "sigmas_px": (0.1, 0.1), "turn_rad": 0.0, "down": 1.0, "noise": 0.0, "noise_seed": 1, "jpeg": 100, "shift": None,
         "grey": False, "jitter": None, "jitter_order": (0, 1, 2, 3), "rounded": True,
     }  # fmt: skip
-    return Drawn(**{**plain, **changes})
+    return DegradationParams(**{**plain, **changes})
 
 
 def decibels(one: np.ndarray, other: np.ndarray) -> float:
@@ -40,7 +40,9 @@ def slow_kernel(sigmas_px, turn_rad) -> np.ndarray:
         for x in range(-20, 21):
             along = x * np.cos(turn_rad) + y * np.sin(turn_rad)
             across = -x * np.sin(turn_rad) + y * np.cos(turn_rad)
-            kernel[y + 20, x + 20] = np.exp(-0.5 * ((along / sigmas_px[0]) ** 2 + (across / sigmas_px[1]) ** 2))
+            kernel[y + 20, x + 20] = np.exp(
+                -0.5 * ((along / sigmas_px[0]) ** 2 + (across / sigmas_px[1]) ** 2)
+            )
     return kernel / kernel.sum()
 
 
@@ -58,15 +60,19 @@ def slow_resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
     return line(line(image, height).swapaxes(0, 1), width).swapaxes(0, 1)
 
 
-def slow_shrunk(image: np.ndarray, one: Drawn) -> np.ndarray:
+def slow_shrunk(image: np.ndarray, one: DegradationParams) -> np.ndarray:
     kernel = slow_kernel(one.sigmas_px, one.turn_rad)
-    blurred = np.stack([ndimage.correlate(image[..., c], kernel, mode="mirror") for c in range(3)], -1)
+    blurred = np.stack(
+        [ndimage.correlate(image[..., c], kernel, mode="mirror") for c in range(3)], -1
+    )
     return slow_resize(blurred, int(image.shape[1] // one.down), int(image.shape[0] // one.down))
 
 
 def slow_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     file = io.BytesIO()
-    Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(file, "JPEG", quality=quality, subsampling=2)
+    Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(
+        file, "JPEG", quality=quality, subsampling=2
+    )
     return np.asarray(Image.open(file), float) / 255
 
 
@@ -87,15 +93,21 @@ def slow_jitter(image: np.ndarray, amounts, order) -> np.ndarray:
             image = grey + (image - grey) * saturation
         else:
             hsv = [colorsys.rgb_to_hsv(*pixel) for pixel in image.reshape(-1, 3)]
-            image = np.array([colorsys.hsv_to_rgb((h + hue) % 1, s, v) for h, s, v in hsv]).reshape(image.shape)
+            image = np.array([colorsys.hsv_to_rgb((h + hue) % 1, s, v) for h, s, v in hsv]).reshape(
+                image.shape
+            )
         image = np.clip(image, 0, 1)
     return image
 
 
-def slow(picture: np.ndarray, one: Drawn) -> np.ndarray:
+def slow(picture: np.ndarray, one: DegradationParams) -> np.ndarray:
     """The whole recipe."""
     image = slow_shrunk(picture / 255, one)
-    noise = np.random.default_rng(one.noise_seed).standard_normal(image.shape, np.float32) * one.noise / 255
+    noise = (
+        np.random.default_rng(one.noise_seed).standard_normal(image.shape, np.float32)
+        * one.noise
+        / 255
+    )
     image = slow_jpeg(np.clip(image + noise, 0, 1), one.jpeg)
     image = slow_resize(image, picture.shape[1], picture.shape[0])
     if one.shift:
@@ -108,10 +120,13 @@ def slow(picture: np.ndarray, one: Drawn) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("sigmas_px", "turn_rad"), [((3.0, 1.0), 0.0), ((8.0, 2.0), 0.7), ((0.1, 0.1), 0.0), ((10.0, 0.5), -2.0)]
+    ("sigmas_px", "turn_rad"),
+    [((3.0, 1.0), 0.0), ((8.0, 2.0), 0.7), ((0.1, 0.1), 0.0), ((10.0, 0.5), -2.0)],
 )
 def test_the_kernel_is_a_turned_gaussian(sigmas_px, turn_rad):
-    assert np.abs(gaussian_kernel(sigmas_px, turn_rad) - slow_kernel(sigmas_px, turn_rad)).max() < 1e-6
+    assert (
+        np.abs(gaussian_kernel(sigmas_px, turn_rad) - slow_kernel(sigmas_px, turn_rad)).max() < 1e-6
+    )
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -200,11 +215,15 @@ def test_presets_draw_within_their_ranges(name):
     round_share = np.mean([d.sigmas_px[0] == d.sigmas_px[1] for d in draws])
     assert 0.4 < round_share < 0.6
     for key, share in (("shift", ranges.p_shift), ("jitter", ranges.p_jitter)):
-        assert np.mean([getattr(d, key) is not None for d in draws]) == pytest.approx(share, abs=0.08)
+        assert np.mean([getattr(d, key) is not None for d in draws]) == pytest.approx(
+            share, abs=0.08
+        )
 
 
 def test_the_same_draw_gives_the_same_picture_and_another_another():
-    assert np.array_equal(degrade(picture(), drawn(noise=5.0)), degrade(picture(), drawn(noise=5.0)))
+    assert np.array_equal(
+        degrade(picture(), drawn(noise=5.0)), degrade(picture(), drawn(noise=5.0))
+    )
     for change in (
         {"noise_seed": 2},
         {"jpeg": 60},
@@ -213,4 +232,7 @@ def test_the_same_draw_gives_the_same_picture_and_another_another():
         {"grey": True},
         {"shift": (0.05, 0, 0)},
     ):
-        assert not np.array_equal(degrade(picture(), drawn(noise=5.0)), degrade(picture(), drawn(**{"noise": 5.0, **change})))
+        assert not np.array_equal(
+            degrade(picture(), drawn(noise=5.0)),
+            degrade(picture(), drawn(**{"noise": 5.0, **change})),
+        )

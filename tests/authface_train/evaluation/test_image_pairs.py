@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from authface_train.evaluation.image_pairs import matched, pictures_by_name, read
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 
 def put(folder, *names):
@@ -40,11 +40,13 @@ def test_a_bare_name_takes_nothing_from_an_exact_one(tmp_path):
 
 
 def test_a_name_that_is_there_twice(tmp_path):
-    with pytest.raises(UserMistake, match=r"two pictures .* are named a"):
+    with pytest.raises(UserError, match=r"two pictures .* are named a"):
         pictures_by_name(put(tmp_path / "twice", "a.png", "a.jpg"))
     twins = pictures_by_name(put(tmp_path / "twins", "x/a.png", "y/a.png"))
-    assert matched(twins, pictures_by_name(put(tmp_path / "one", "a.png"))).pairs == {}  # which of them it is, nobody knows
-    with pytest.raises(UserMistake, match="no pictures"):
+    assert (
+        matched(twins, pictures_by_name(put(tmp_path / "one", "a.png"))).pairs == {}
+    )  # which of them it is, nobody knows
+    with pytest.raises(UserError, match="no pictures"):
         pictures_by_name(put(tmp_path / "none", "a.gif"))
 
 

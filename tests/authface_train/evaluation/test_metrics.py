@@ -11,8 +11,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from authface_data.faces.descriptor import SAME_PERSON
 from authface_data.faces.landmarks import eyes_and_mouth
-from authface_train.evaluation.metrics import EQUAL_DB, METRICS, Measures, known
-from manifests.support.errors import UserMistake
+from authface_train.evaluation.metrics import EQUAL_DB, METRICS, ImageMetrics, known
+from manifests.support.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -31,17 +31,19 @@ def noisy(picture, deviation):
 
 
 def test_psnr_and_ssim_are_scikit_images(faces):
-    measures = Measures(["psnr", "ssim"], None, "cpu")
+    measures = ImageMetrics(["psnr", "ssim"], None, "cpu")
     for deviation in (2, 10, 40):
         clean, made = faces["obama"], noisy(faces["obama"], deviation)
         values = measures.of(made, clean)
         assert values["psnr"] == pytest.approx(peak_signal_noise_ratio(clean, made), abs=1e-4)
-        assert values["ssim"] == pytest.approx(structural_similarity(clean, made, channel_axis=2), abs=1e-4)
+        assert values["ssim"] == pytest.approx(
+            structural_similarity(clean, made, channel_axis=2), abs=1e-4
+        )
     assert measures.of(clean, clean) == {"psnr": EQUAL_DB, "ssim": 1.0}
 
 
 def test_what_has_no_reference_of_its_size_has_no_value(faces):
-    measures = Measures(["psnr", "piqe"], None, "cpu")
+    measures = ImageMetrics(["psnr", "piqe"], None, "cpu")
     for reference in (None, faces["obama"][:128]):
         values = measures.of(faces["obama"], reference)
         assert values["psnr"] is None
@@ -50,7 +52,7 @@ def test_what_has_no_reference_of_its_size_has_no_value(faces):
 
 @pytest.mark.usefixtures("weights")
 def test_a_picture_too_small_for_a_metric_has_no_value_and_stops_nothing(faces):
-    measures = Measures(["psnr", "niqe"], None, "cpu")
+    measures = ImageMetrics(["psnr", "niqe"], None, "cpu")
     small = faces["obama"][:64, :64]
     assert measures.of(small, small) == {"psnr": EQUAL_DB, "niqe": None}
     assert measures.of(faces["obama"], None)["niqe"] > 0
@@ -59,13 +61,19 @@ def test_a_picture_too_small_for_a_metric_has_no_value_and_stops_nothing(faces):
 @pytest.mark.slow
 @pytest.mark.usefixtures("weights")
 def test_identity_and_landmarks(faces):
-    measures = Measures(["identity", "landmarks"], None, "cpu")
+    measures = ImageMetrics(["identity", "landmarks"], None, "cpu")
     obama, biden = faces["obama"], faces["biden"]
     assert measures.of(obama, obama) == {"identity": 0, "landmarks": 0}
-    assert measures.of(biden, obama)["identity"] > SAME_PERSON > measures.of(noisy(obama, 12), obama)["identity"]
+    assert (
+        measures.of(biden, obama)["identity"]
+        > SAME_PERSON
+        > measures.of(noisy(obama, 12), obama)["identity"]
+    )
     shifted = np.roll(obama, 8, axis=1)
     left, right, *_ = eyes_and_mouth(measures._descriptor.look(obama).landmarks_px)
-    assert measures.of(shifted, obama)["landmarks"] == pytest.approx(100 * 8 / np.linalg.norm(right - left), rel=0.1)
+    assert measures.of(shifted, obama)["landmarks"] == pytest.approx(
+        100 * 8 / np.linalg.norm(right - left), rel=0.1
+    )
     assert measures.of(np.zeros_like(obama), obama) == {"identity": None, "landmarks": None}
 
 
@@ -73,7 +81,7 @@ def test_names(faces):
     assert list(METRICS)[:7] == ["psnr", "ssim", "lpips", "maniqa", "musiq", "fid", "clipiqa"]
     assert (known("niqe").more, known("niqe").kind) == (False, "picture")
     assert (known("vsi").more, known("vsi").kind) == (True, "reference")
-    with pytest.raises(UserMistake, match="no metric 'lpipz'"):
+    with pytest.raises(UserError, match="no metric 'lpipz'"):
         known("lpipz")
 
 
@@ -89,10 +97,18 @@ def test_lpips_and_fid_with_networks_of_known_weights(faces, tmp_path, authface,
         Image.fromarray(face).save(clean / f"{name}.png")
         Image.fromarray(noisy(face, 20)).save(made / f"{name}.png")
     words = ("evaluate", "--reference", clean, "--metrics", "lpips,fid", "--json", "--restored")
-    done = authface(*words, f"noisy={made}", "--restored", f"same={clean}", env={"TORCH_HOME": str(tmp_path / "torch")})
+    done = authface(
+        *words,
+        f"noisy={made}",
+        "--restored",
+        f"same={clean}",
+        env={"TORCH_HOME": str(tmp_path / "torch")},
+    )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    expected = np.mean([plain_lpips(features, weights, noisy(face, 20), face) for face in faces.values()])
+    expected = np.mean(
+        [plain_lpips(features, weights, noisy(face, 20), face) for face in faces.values()]
+    )
     assert said["methods"]["noisy"]["lpips"] == pytest.approx(expected, rel=1e-4)
     assert said["methods"]["same"]["lpips"] == pytest.approx(0, abs=1e-6)
     assert said["methods"]["same"]["fid"] == pytest.approx(0, abs=1e-3)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from authface_train.evaluation import groups, response, summary
 from authface_train.evaluation.evaluate import Evaluation
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 COUNT = 40
 
@@ -18,22 +18,41 @@ def evaluation():
     light = np.arange(COUNT) % 2 == 0
     before = rng.normal(22, 1, COUNT)
     psnr = {"degraded": before, "good": before + np.where(light, 2.0, 0.0), "bad": before - 1}
-    identity = {"degraded": np.full(COUNT, 0.5), "good": np.where(light, 0.3, 0.6), "bad": np.full(COUNT, np.nan)}
+    identity = {
+        "degraded": np.full(COUNT, 0.5),
+        "good": np.where(light, 0.3, 0.6),
+        "bad": np.full(COUNT, np.nan),
+    }
     names = [f"face-{number}" for number in range(COUNT)]
     scores = pd.concat(
         pd.DataFrame(
-            {"method": method, "name": names, "path": "", "reference": "", "psnr": psnr[method], "identity": identity[method]}
+            {
+                "method": method,
+                "name": names,
+                "path": "",
+                "reference": "",
+                "psnr": psnr[method],
+                "identity": identity[method],
+            }
         )
         for method in psnr
     )
-    faces = pd.DataFrame({"name": names, "ita_deg": np.where(light, 50.0, -40.0), "yaw_deg": np.where(light, 3.0, -60.0)})
+    faces = pd.DataFrame(
+        {
+            "name": names,
+            "ita_deg": np.where(light, 50.0, -40.0),
+            "yaw_deg": np.where(light, 3.0, -60.0),
+        }
+    )
     return Evaluation(scores, ["psnr", "identity"], faces=faces)
 
 
 def test_the_table_in_every_form():
     made = summary.summarise(evaluation(), "celeba-test")
     assert list(made.cells) == ["degraded", "good", "bad", summary.PAPER]
-    assert made.best == {"psnr": "good"}  # what was given does not compete, and `bad` has no identity
+    assert made.best == {
+        "psnr": "good"
+    }  # what was given does not compete, and `bad` has no identity
     cell = made.cells["good"]["psnr"]
     assert cell.low < cell.mean < cell.high
     assert "identity" not in made.cells["bad"]
@@ -52,13 +71,17 @@ def test_the_table_in_every_form():
 
 
 def test_whom_a_method_serves_less():
-    found = {(one.method, one.kind, one.group, one.what): one for one in groups.groups(evaluation())}
+    found = {
+        (one.method, one.kind, one.group, one.what): one for one in groups.groups(evaluation())
+    }
     light = found["good", "skin", "light", "gain, PSNR"]
     dark = found["good", "skin", "dark", "gain, PSNR"]
     assert (light.mean, light.faces) == (pytest.approx(2), 20)
     assert dark.mean == pytest.approx(0)
     assert found["good", "pose", "frontal", "gain, PSNR"].mean == pytest.approx(2)
-    assert found["good", "pose", "turned by 45° and more", "identity loss (distance)"].mean == pytest.approx(0.6)
+    assert found[
+        "good", "pose", "turned by 45° and more", "identity loss (distance)"
+    ].mean == pytest.approx(0.6)
     assert ("bad", "skin", "dark", "identity loss (distance)") not in found  # of nobody is it known
     assert all(method != "degraded" for method, *_ in found)
     text = groups.markdown(groups.groups(evaluation()))
@@ -83,14 +106,16 @@ def test_curves_follow_what_was_drawn(tmp_path):
     read = response.read_draws(tmp_path / "draws.parquet", [tmp_path])
     assert read["blur_px"].tolist() == [2.0] * COUNT  # the mean of both axes, as areas go
     table = response.curves(found, read)
-    line = table[(table["method"] == "good") & (table["metric"] == "psnr") & (table["damage"] == "noise")]
+    line = table[
+        (table["method"] == "good") & (table["metric"] == "psnr") & (table["damage"] == "noise")
+    ]
     assert line["pictures"].tolist() == [8] * 5
     assert line["mean"].to_numpy() == pytest.approx(30 - line["at"].to_numpy())
     assert (line["low"] < line["mean"]).all()
     assert response.draw(table).width > 1000
     (tmp_path / "face-3.png").rename(tmp_path / "someone.png")
-    with pytest.raises(UserMistake, match="names none of the pictures"):
+    with pytest.raises(UserError, match="names none of the pictures"):
         response.read_draws(tmp_path / "draws.parquet", [tmp_path])
     pd.DataFrame({"file": ["a"]}).to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(UserMistake, match="no record of draws"):
+    with pytest.raises(UserError, match="no record of draws"):
         response.read_draws(tmp_path / "other.parquet", [])

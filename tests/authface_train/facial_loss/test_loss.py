@@ -29,7 +29,9 @@ ABAR = SCHEDULER.alphas_cumprod
 
 @pytest.mark.parametrize(("t", "value"), GOLDEN.items())
 def test_golden_weights(t, value):
-    assert float(time_aware_weight(torch.tensor(t, dtype=torch.float64), -0.5, 1.0)) == pytest.approx(value, abs=1e-6)
+    assert float(
+        time_aware_weight(torch.tensor(t, dtype=torch.float64), -0.5, 1.0)
+    ) == pytest.approx(value, abs=1e-6)
 
 
 def test_the_weight_is_a_density_with_its_mode_where_it_is():
@@ -58,15 +60,21 @@ def test_predicted_latents_use_one_minus_abar():
     back = predicted_latents(*(torch.from_numpy(x) for x in (noisy, noise, abar)))
     assert back.dtype == torch.float32
     assert np.abs(back.numpy() - clean).max() < 1e-5
-    scheduled = SCHEDULER.add_noise(torch.from_numpy(clean), torch.from_numpy(noise), torch.tensor([10, 500, 990]))
+    scheduled = SCHEDULER.add_noise(
+        torch.from_numpy(clean), torch.from_numpy(noise), torch.tensor([10, 500, 990])
+    )
     again = predicted_latents(scheduled, torch.from_numpy(noise), ABAR[[10, 500, 990]])
     assert np.abs(again.numpy() - clean).max() < 1e-3
 
 
 def test_half_precision_inputs_are_computed_in_fp32():
-    made = predicted_latents(torch.ones(1, 4, 2, 2).half(), torch.ones(1, 4, 2, 2).half(), torch.tensor([0.005]).double())
+    made = predicted_latents(
+        torch.ones(1, 4, 2, 2).half(), torch.ones(1, 4, 2, 2).half(), torch.tensor([0.005]).double()
+    )
     assert made.dtype == torch.float32
-    assert float(made[0, 0, 0, 0]) == pytest.approx((1 - math.sqrt(0.995)) / math.sqrt(0.005), rel=1e-4)
+    assert float(made[0, 0, 0, 0]) == pytest.approx(
+        (1 - math.sqrt(0.995)) / math.sqrt(0.005), rel=1e-4
+    )
 
 
 def test_gram_is_the_plain_one():
@@ -120,7 +128,9 @@ FIVE, NONE = Visible({"eyes": 3, "mouth": 2}), Visible({"eyes": 0, "mouth": 0})
 def facial(**settings) -> FacialLoss:
     torch.manual_seed(0)
     options = {"discriminator_width": 4, "eye_cells": 4, "mouth_cells": 5, **settings}
-    return FacialLoss(FacialSettings(**options), channels=4, px_per_cell=8, alphas_cumprod=ABAR)
+    return FacialLoss(
+        FacialSettings(**options), channels=4, vae_scale_factor=8, alphas_cumprod=ABAR
+    )
 
 
 def batch(visible=((True, True, True), (True, False, True))):
@@ -150,7 +160,9 @@ def test_the_loss_is_the_sum_over_visible_patches_written_out():
             adversarial = math.log1p(math.exp(-float(logit)))
             expected += float(pair.weight[n]) * (0.3 * adversarial + 7.0 * style)
     assert float(total) == pytest.approx(expected / 5, rel=1e-5)
-    assert float(0.3 * parts["adversarial"] + 7.0 * parts["style"]) == pytest.approx(float(total), rel=1e-5)
+    assert float(0.3 * parts["adversarial"] + 7.0 * parts["style"]) == pytest.approx(
+        float(total), rel=1e-5
+    )
     weights = weight_table("time-aware", -0.5, 1.0, ABAR)
     assert pairs[1].weight.tolist() == [float(weights[100]), float(weights[700])]
 
@@ -173,10 +185,16 @@ def test_the_discriminators_loss_and_its_gradients():
         judge = loss.eyes if pair.name == "eyes" else loss.mouth
         fake, real = judge(pair.fake)[0], judge(pair.real)[0]
         for w, f, r in zip(pair.weight, fake, real, strict=True):
-            expected += float(w) * (math.log1p(math.exp(float(f))) + math.log1p(math.exp(-float(r))))
+            expected += float(w) * (
+                math.log1p(math.exp(float(f))) + math.log1p(math.exp(-float(r)))
+            )
     assert float(total) == pytest.approx(expected / 5, rel=1e-5)
-    assert float(parts["discriminator_eyes"] + parts["discriminator_mouth"]) == pytest.approx(float(total), rel=1e-5)
-    right = int((loss.eyes(pairs[0].fake)[0] < 0).sum()) + int((loss.eyes(pairs[0].real)[0] > 0).sum())
+    assert float(parts["discriminator_eyes"] + parts["discriminator_mouth"]) == pytest.approx(
+        float(total), rel=1e-5
+    )
+    right = int((loss.eyes(pairs[0].fake)[0] < 0).sum()) + int(
+        (loss.eyes(pairs[0].real)[0] > 0).sum()
+    )
     assert float(parts["accuracy_eyes"]) == pytest.approx(right / 6)
     total.backward()
     assert prediction.grad is None  # the generator is left untouched
@@ -224,7 +242,15 @@ def test_r1_is_the_squared_gradient_on_true_patches():
 
 def test_the_ramp():
     loss = facial(start_step=10, discriminator_only_steps=5, ramp_steps=3)
-    assert [loss.ramp(step) for step in (0, 14, 15, 16, 17, 18, 99)] == [0, 0, 0.25, 0.5, 0.75, 1, 1]
+    assert [loss.ramp(step) for step in (0, 14, 15, 16, 17, 18, 99)] == [
+        0,
+        0,
+        0.25,
+        0.5,
+        0.75,
+        1,
+        1,
+    ]
 
 
 def test_the_discriminator_halves_once_and_gives_two_features():

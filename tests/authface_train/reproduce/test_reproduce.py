@@ -45,11 +45,15 @@ def images(row, seed, gain, people=6):
 
 
 def test_differences_are_paired_and_their_intervals_are_over_people():
-    table = pd.DataFrame(images("b", 0, 0.0) + images("d", 0, 0.5) + images("b", 1, 0.0) + images("d", 1, 0.7))
+    table = pd.DataFrame(
+        images("b", 0, 0.0) + images("d", 0, 0.5) + images("b", 1, 0.0) + images("d", 1, 0.7)
+    )
     found = difference(table, "d", "b", "psnr")
     assert found is not None
     assert found.mean == pytest.approx(0.6)
-    assert found.low == pytest.approx(0.6)  # every person gains the same, however far apart they lie
+    assert found.low == pytest.approx(
+        0.6
+    )  # every person gains the same, however far apart they lie
     assert found.seeds == pytest.approx((0.5, 0.7))
     assert found.people == 6
     assert found.better is True
@@ -99,7 +103,10 @@ def test_the_table_is_printed_from_results_that_lie_there(authface_here, tmp_pat
     empty = authface_here("reproduce", "table2", "--show", tmp_path / "none")
     assert empty.returncode == 2
     assert "no results" in empty.stderr
-    assert authface_here("reproduce", "table2", "--row", "e", "--output", tmp_path / "x").returncode == 2
+    assert (
+        authface_here("reproduce", "table2", "--row", "e", "--output", tmp_path / "x").returncode
+        == 2
+    )
 
 
 def test_figure_14_is_drawn_by_a_command(authface_here, tmp_path):
@@ -112,7 +119,11 @@ def test_the_committed_split_divides_no_person():
     split = pd.read_csv(SPLIT)
     assert split.groupby("person")["split"].nunique().max() == 1
     assert split.groupby("file")["split"].nunique().max() == 1
-    assert split.groupby("split")["person"].nunique().to_dict() == {"test": 11, "train": 27, "val": 4}
+    assert split.groupby("split")["person"].nunique().to_dict() == {
+        "test": 11,
+        "train": 27,
+        "val": 4,
+    }
 
 
 def test_a_strangers_photograph_joins_whom_it_shows():
@@ -127,7 +138,12 @@ def test_a_strangers_photograph_joins_whom_it_shows():
 
 
 def test_every_row_of_the_table_differs_by_its_loss_or_prior_alone():
-    assert {row.weight for row in ROWS.values()} == {"off", "constant", "constant-matched", "time-aware"}
+    assert {row.weight for row in ROWS.values()} == {
+        "off",
+        "constant",
+        "constant-matched",
+        "time-aware",
+    }
     assert [row.base for row in ROWS.values()] == ["generic", "prior", "prior", "prior", "prior"]
     assert set(ABLATIONS["table2"].compared) >= {("c'", "b"), ("d", "c'"), ("d", "b")}
 
@@ -140,5 +156,7 @@ def test_the_small_unet_begins_by_letting_noise_through(tmp_path):
     noise = torch.randn(2, 48, 16, 16, generator=generator)
     added = {"text_embeds": torch.zeros(2, 32), "time_ids": torch.zeros(2, 6)}
     with torch.no_grad():
-        made = unet(noise, torch.tensor([999, 500]), torch.zeros(2, 77, 64), added_cond_kwargs=added).sample
+        made = unet(
+            noise, torch.tensor([999, 500]), torch.zeros(2, 77, 64), added_cond_kwargs=added
+        ).sample
     assert float((made - noise).square().mean()) < 0.01

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from authface_data.images.open import Photo
-from authface_train.restore.image_file import Original
+from authface_train.restore.image_file import ImageFile
 
 BOX = (200, 150, 360, 320)
 
@@ -23,20 +23,24 @@ def file(tmp_path, image, name, turn=1, **options):
     exif[0x0112], exif[0x010F] = turn, "A maker"
     path = tmp_path / name
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    image.save(path, exif=exif, icc_profile=None if image.mode in ("L", "LA") else profile, **options)
+    image.save(
+        path, exif=exif, icc_profile=None if image.mode in ("L", "LA") else profile, **options
+    )
     return path
 
 
 def changed(path, tmp_path):
     """The file written again with a box made red; both as they were read."""
-    before = Original(path)
+    before = ImageFile(path)
     pixels = before.pixels.copy()
     left, top, right, bottom = BOX
-    pixels[top:bottom, left:right] = before.own_colours(np.full((bottom - top, right - left, 3), (200, 30, 30), np.uint8))
+    pixels[top:bottom, left:right] = before.own_colours(
+        np.full((bottom - top, right - left, 3), (200, 30, 30), np.uint8)
+    )
     target = tmp_path / "out" / path.name
     target.parent.mkdir(exist_ok=True)
     before.write(pixels, [BOX], target)
-    return before, Original(target)
+    return before, ImageFile(target)
 
 
 def outside(one, other, margin):
@@ -47,7 +51,12 @@ def outside(one, other, margin):
     return equal.all()
 
 
-LOSSLESS = [("a.png", {}), ("a.tif", {"compression": "tiff_lzw"}), ("a.webp", {"lossless": True}), ("a.webp", {"quality": 70})]
+LOSSLESS = [
+    ("a.png", {}),
+    ("a.tif", {"compression": "tiff_lzw"}),
+    ("a.webp", {"lossless": True}),
+    ("a.webp", {"quality": 70}),
+]
 SAMPLINGS = [("a.jpg", {"quality": 90, "subsampling": sampling}) for sampling in (0, 1, 2)]
 PROGRESSIVE = [("a.jpg", {"quality": 75, "progressive": True})]
 
@@ -64,7 +73,9 @@ def test_what_is_not_touched_stays_to_the_bit(tmp_path, picture, name, options, 
     middle = after.pixels[(top + bottom) // 2, (left + right) // 2].astype(int)
     assert np.abs(middle - (200, 30, 30)).max() < 12
     assert after.image.getexif()[0x010F] == "A maker"
-    assert after.image.getexif().get(0x0112, 1) == (1 if name == "a.tif" else turn)  # Pillow has turned a TIFF
+    assert after.image.getexif().get(0x0112, 1) == (
+        1 if name == "a.tif" else turn
+    )  # Pillow has turned a TIFF
     assert after.image.info["icc_profile"] == before.image.info["icc_profile"]
 
 
@@ -72,7 +83,11 @@ def test_what_is_not_touched_stays_to_the_bit(tmp_path, picture, name, options, 
 def test_alpha_grey_and_palettes(tmp_path, picture, mode):
     image = picture.convert(mode)
     if mode.endswith("A"):
-        image.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, image.width).astype(np.uint8), (image.height, 1))))
+        image.putalpha(
+            Image.fromarray(
+                np.tile(np.linspace(0, 255, image.width).astype(np.uint8), (image.height, 1))
+            )
+        )
     before, after = changed(file(tmp_path, image, "a.png"), tmp_path)
     assert outside(before.pixels, after.pixels, 0)
     assert not np.array_equal(before.pixels, after.pixels)
@@ -90,7 +105,7 @@ def test_what_is_pasted_is_painted_in_the_files_profile(tmp_path, picture, mode)
     path = tmp_path / "swapped.png"
     picture.convert(mode).save(path, icc_profile=swapped)
     face = np.full((4, 4, 3), (188, 100, 40), np.uint8)
-    original = Original(path)
+    original = ImageFile(path)
     assert np.abs(original.own_colours(face).astype(int) - face[..., ::-1]).max() <= 2
     shown = Photo(path.read_bytes).pixels()
     assert np.abs(original.own_colours(shown).astype(int) - original.pixels).mean() < 2
@@ -99,16 +114,20 @@ def test_what_is_pasted_is_painted_in_the_files_profile(tmp_path, picture, mode)
 def test_a_broken_profile_is_as_none(tmp_path, picture):
     picture.save(tmp_path / "broken.png", icc_profile=b"no profile")
     face = np.full((4, 4, 3), (188, 100, 40), np.uint8)
-    assert np.array_equal(Original(tmp_path / "broken.png").own_colours(face), face)
+    assert np.array_equal(ImageFile(tmp_path / "broken.png").own_colours(face), face)
 
 
 def test_what_could_not_be_written_again_is_refused_in_words(tmp_path, picture):
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "deep.png")
     picture.convert("CMYK").save(tmp_path / "print.jpg")
     picture.save(tmp_path / "moving.webp", save_all=True, append_images=[picture.rotate(9)])
-    for name, words in (("deep.png", "16 bits"), ("print.jpg", "CMYK"), ("moving.webp", "several frames")):
+    for name, words in (
+        ("deep.png", "16 bits"),
+        ("print.jpg", "CMYK"),
+        ("moving.webp", "several frames"),
+    ):
         with pytest.raises(ValueError, match=words):
-            Original(tmp_path / name)
+            ImageFile(tmp_path / name)
 
 
 def test_a_jpeg_of_unusual_layout_is_refused_rather_than_changed(tmp_path, picture):
@@ -130,7 +149,7 @@ def test_a_grey_profile_is_painted_in(tmp_path, picture):
     """Grey that is stored with a gamma of 1: a middle grey has another number there."""
     path = tmp_path / "linear.png"
     picture.convert("L").save(path, icc_profile=grey_profile())
-    original = Original(path)
+    original = ImageFile(path)
     shown = Photo(path.read_bytes).pixels()
     assert np.abs(shown.astype(int) - original.pixels).mean() > 10
     assert np.abs(original.own_colours(shown).astype(int) - original.pixels).mean() < 2
@@ -144,6 +163,14 @@ def grey_profile():
         tables += name + struct.pack(">II", 128 + 4 + 2 * 12 + len(body), len(data))
         body += data
     kinds = struct.pack(">4s4s4s", b"mntr", b"GRAY", b"XYZ ")
-    header = bytes(8) + struct.pack(">I", 0x02400000) + kinds + bytes(12) + b"acsp" + bytes(28) + white_point
+    header = (
+        bytes(8)
+        + struct.pack(">I", 0x02400000)
+        + kinds
+        + bytes(12)
+        + b"acsp"
+        + bytes(28)
+        + white_point
+    )
     profile = header.ljust(128, b"\0") + struct.pack(">I", 2) + tables + body
     return struct.pack(">I", len(profile)) + profile[4:]

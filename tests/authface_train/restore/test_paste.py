@@ -52,7 +52,9 @@ def test_what_lies_outside_is_the_photographs_own_to_the_bit(photo, name):
     assert left <= columns.min() <= columns.max() < right
     assert top <= rows.min() <= rows.max() < bottom
     # In the quad's own coordinates, 0 to 1 either way: nothing changes outside, nor in the margin that the mask leaves.
-    axes = np.stack([quad.corners_px[3] - quad.corners_px[0], quad.corners_px[1] - quad.corners_px[0]], axis=1)
+    axes = np.stack(
+        [quad.corners_px[3] - quad.corners_px[0], quad.corners_px[1] - quad.corners_px[0]], axis=1
+    )
     inside = np.linalg.solve(axes, (np.stack([columns, rows]) - quad.corners_px[0][:, None]))
     pixel = 1.5 / quad.size_px
     assert (inside > EDGE - pixel).all()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from authface_train.restore.pipeline import Restorer
 from authface_train.restore.sampling import PRESETS, Sampling
-from manifests.support.errors import Missing, UserMistake
+from manifests.support.errors import MissingResourceError, UserError
 
 PX = 128
 
@@ -29,7 +29,10 @@ def make(model):
 
 
 def faces(count):
-    return [np.random.default_rng(number).integers(0, 255, (PX, PX, 3), np.uint8) for number in range(count)]
+    return [
+        np.random.default_rng(number).integers(0, 255, (PX, PX, 3), np.uint8)
+        for number in range(count)
+    ]
 
 
 @pytest.mark.slow
@@ -52,7 +55,9 @@ def test_latents_beyond_one_are_not_clipped(make, model, monkeypatch):
     monkeypatch.setattr(restorer.pipeline.vae, "decode", lambda z: decoded.append(z) or decode(z))
     (made,) = restorer.restore([np.zeros((PX, PX, 3), np.uint8)])
     assert made.shape == (128, 128, 3)
-    assert torch.allclose(decoded[0] * restorer.pipeline.vae.config.scaling_factor, clean, atol=1e-3)
+    assert torch.allclose(
+        decoded[0] * restorer.pipeline.vae.config.scaling_factor, clean, atol=1e-3
+    )
     assert seen["time_ids"].tolist() == [[128, 128, 0, 0, 128, 128]]
     whole = StableDiffusionXLControlNetPipeline.from_pretrained(model)
     encoded, *_ = whole.encode_prompt("", device="cpu", do_classifier_free_guidance=False)
@@ -65,20 +70,26 @@ def test_half_latents_are_decoded_in_fp32(model, monkeypatch):
     assert restorer.pipeline.unet.dtype == restorer.pipeline.controlnet.dtype == torch.bfloat16
     seen = []
     decode = restorer.pipeline.vae.decode
-    monkeypatch.setattr(restorer.pipeline.vae, "decode", lambda z: seen.append(z.dtype) or decode(z))
+    monkeypatch.setattr(
+        restorer.pipeline.vae, "decode", lambda z: seen.append(z.dtype) or decode(z)
+    )
     (made,) = restorer.restore([np.zeros((PX, PX, 3), np.uint8)])
     assert seen == [torch.float32]
     assert made.std() > 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", [{}, {"guidance": 3.0, "prompt": "a face", "negative_prompt": "blurred"}])
+@pytest.mark.parametrize(
+    "asked", [{}, {"guidance": 3.0, "prompt": "a face", "negative_prompt": "blurred"}]
+)
 def test_it_is_the_plain_pipelines_result(make, model, asked):
     """Prompts encoded once, our decoding and batches change nothing of what diffusers' own pipeline makes."""
     pictures = faces(2)
     together = make(**asked).restore(pictures)
     pipeline = StableDiffusionXLControlNetPipeline.from_pretrained(model)
-    pipeline.scheduler = DDPMScheduler.from_config(pipeline.scheduler.config, clip_sample=False, thresholding=False)
+    pipeline.scheduler = DDPMScheduler.from_config(
+        pipeline.scheduler.config, clip_sample=False, thresholding=False
+    )
     for picture, made in zip(pictures, together, strict=True):
         (plain,) = pipeline(
             prompt=asked.get("prompt", ""), negative_prompt=asked.get("negative_prompt", ""), image=Image.fromarray(picture),
@@ -94,7 +105,9 @@ def test_without_guidance_the_unet_sees_each_face_once(make, monkeypatch):
         seen = []
         forward = restorer.pipeline.unet.forward
         monkeypatch.setattr(
-            restorer.pipeline.unet, "forward", lambda x, *a, f=forward, s=seen, **k: s.append(len(x)) or f(x, *a, **k)
+            restorer.pipeline.unet,
+            "forward",
+            lambda x, *a, f=forward, s=seen, **k: s.append(len(x)) or f(x, *a, **k),
         )
         restorer.restore(faces(2))
         assert seen == [rows, rows]
@@ -112,7 +125,7 @@ def test_seeds_schedulers_and_scales_count(make):
         *(make(scheduler=name).restore([face])[0] for name in ("ddim", "dpm++", "euler", "unipc")),
     ):
         assert not np.array_equal(plain, other)
-    with pytest.raises(UserMistake, match="no scheduler 'ddmp'"):
+    with pytest.raises(UserError, match="no scheduler 'ddmp'"):
         make(scheduler="ddmp")
 
 
@@ -124,7 +137,9 @@ def test_a_start_from_the_degraded_face_has_it_under_the_first_steps_noise(make,
         seen = []
         forward = restorer.pipeline.unet.forward
         monkeypatch.setattr(
-            restorer.pipeline.unet, "forward", lambda x, t, *a, f=forward, s=seen, **k: s.append((x, t)) or f(x, t, *a, **k)
+            restorer.pipeline.unet,
+            "forward",
+            lambda x, t, *a, f=forward, s=seen, **k: s.append((x, t)) or f(x, t, *a, **k),
         )
         restorer.restore([face])
         noisy, t_step = seen[0]
@@ -132,20 +147,38 @@ def test_a_start_from_the_degraded_face_has_it_under_the_first_steps_noise(make,
         hint = torch.from_numpy(face).permute(2, 0, 1)[None].float() / 127.5 - 1
         clean = vae.encode(hint).latent_dist.mean * vae.config.scaling_factor
         noise = torch.randn(clean.shape[1:], generator=torch.Generator().manual_seed(1))
-        abar = DDPMScheduler.from_config(restorer.pipeline.scheduler.config).alphas_cumprod[int(t_step)]
+        abar = DDPMScheduler.from_config(restorer.pipeline.scheduler.config).alphas_cumprod[
+            int(t_step)
+        ]
         assert int(t_step) > 900
-        assert torch.allclose(noisy[0], abar.sqrt() * clean[0] + (1 - abar).sqrt() * noise, atol=1e-4)
+        assert torch.allclose(
+            noisy[0], abar.sqrt() * clean[0] + (1 - abar).sqrt() * noise, atol=1e-4
+        )
 
 
 @pytest.mark.slow
 def test_the_authors_layout_with_and_without_an_index(model, tmp_path):
     """text_encoder(_2), tokenizer(_2), vae, unet, controlnet, scheduler side by side, and nothing of ours."""
     theirs = tmp_path / "AuthFace"
-    parts = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "vae", "unet", "controlnet", "scheduler")
+    parts = (
+        "text_encoder",
+        "text_encoder_2",
+        "tokenizer",
+        "tokenizer_2",
+        "vae",
+        "unet",
+        "controlnet",
+        "scheduler",
+    )
     for part in parts:
         shutil.copytree(model / part, theirs / part)
     asked = dataclasses.replace(PRESETS["authors"], steps=1)
-    assert (asked.guidance, asked.seed, asked.scheduler, asked.colour_fix) == (8, 123, "ddpm", "wavelet")
+    assert (asked.guidance, asked.seed, asked.scheduler, asked.colour_fix) == (
+        8,
+        123,
+        "ddpm",
+        "wavelet",
+    )
     restorer = Restorer(str(theirs), asked)
     assert restorer.size_px == 512
     assert restorer.notes["time_ids"] == [512, 512, 0, 0, 512, 512]
@@ -153,7 +186,7 @@ def test_the_authors_layout_with_and_without_an_index(model, tmp_path):
     shutil.copy(model / "model_index.json", theirs)
     assert np.array_equal(Restorer(str(theirs), asked).restore(faces(1))[0], made)
     shutil.rmtree(theirs / "controlnet")
-    with pytest.raises(UserMistake, match="has no controlnet"):
+    with pytest.raises(UserError, match="has no controlnet"):
         Restorer(str(theirs), asked)
-    with pytest.raises(Missing, match="Ethanliang99/AuthFace"):
+    with pytest.raises(MissingResourceError, match="Ethanliang99/AuthFace"):
         Restorer("Ethanliang99/AuthFace", asked)

@@ -63,7 +63,9 @@ def test_wavelet_keeps_the_detail_of_one_and_the_colour_of_the_other(face):
     fixed = wavelet(tinted, degraded)
     assert np.abs(fixed.mean((0, 1)) - face.mean((0, 1))).max() < 2
     assert np.abs(tinted.mean((0, 1)) - face.mean((0, 1))).max() > 20
-    detail = [np.abs(np.diff(picture.astype(float), axis=1)).mean() for picture in (fixed, face, degraded)]
+    detail = [
+        np.abs(np.diff(picture.astype(float), axis=1)).mean() for picture in (fixed, face, degraded)
+    ]
     assert detail[0] > 0.9 * detail[1] > 1.5 * detail[2]
     assert np.array_equal(wavelet(face, face), face)
 

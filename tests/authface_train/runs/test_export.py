@@ -7,7 +7,12 @@ import pandas as pd
 import pytest
 import tiny_restorer
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -67,7 +72,9 @@ def test_diffusers_reads_the_same_tensors_back(model, tmp_path, authface_here):
     file = tmp_path / "prior.safetensors"
     done = authface_here("export", folder, "--format", "single-file", "--output", file)
     assert done.returncode == 0, done.stderr
-    back = StableDiffusionXLPipeline.from_single_file(str(file), config=str(folder), local_files_only=True)
+    back = StableDiffusionXLPipeline.from_single_file(
+        str(file), config=str(folder), local_files_only=True
+    )
     for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
         ours, theirs = (getattr(one, part).state_dict() for one in (pipeline, back))
         assert ours.keys() == theirs.keys()
@@ -112,16 +119,27 @@ def test_the_file_has_the_originals_layout(model, tmp_path, authface_here):
     file = tmp_path / "prior.safetensors"
     assert authface_here("export", folder, "--output", file).returncode == 0
     weights = load_file(file)
-    assert weights["conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"].shape == (48,)
-    assert weights["conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight"].shape == (144, 48)
-    assert weights["conditioner.embedders.0.transformer.text_model.embeddings.position_embedding.weight"].shape == (77, 32)
+    assert weights[
+        "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"
+    ].shape == (48,)
+    assert weights[
+        "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight"
+    ].shape == (144, 48)
+    assert weights[
+        "conditioner.embedders.0.transformer.text_model.embeddings.position_embedding.weight"
+    ].shape == (77, 32)
     assert weights["first_stage_model.decoder.mid.attn_1.q.weight"].shape == (32, 32, 1, 1)
     assert {name.split(".")[0] for name in weights} == {"model", "first_stage_model", "conditioner"}
 
 
 def test_a_folder_goes_without_its_run_and_nothing_is_overwritten(model, tmp_path, authface_here):
     folder, pipeline = model
-    assert authface_here("export", folder, "--format", "folder", "--output", tmp_path / "out").returncode == 0
+    assert (
+        authface_here(
+            "export", folder, "--format", "folder", "--output", tmp_path / "out"
+        ).returncode
+        == 0
+    )
     assert not (tmp_path / "out/checkpoints").exists()
     back = StableDiffusionXLPipeline.from_pretrained(tmp_path / "out")
     assert torch.equal(back.unet.conv_in.weight, pipeline.unet.conv_in.weight)
@@ -136,7 +154,10 @@ def test_a_folder_goes_without_its_run_and_nothing_is_overwritten(model, tmp_pat
     assert done.returncode == 2
     assert "no finished model" in done.stderr
     (tmp_path / "out/controlnet").mkdir()
-    assert "--format folder" in authface_here("export", tmp_path / "out", "--output", tmp_path / "x.safetensors").stderr
+    assert (
+        "--format folder"
+        in authface_here("export", tmp_path / "out", "--output", tmp_path / "x.safetensors").stderr
+    )
 
 
 def test_in_half_the_size(model, tmp_path, authface_here):
@@ -144,12 +165,16 @@ def test_in_half_the_size(model, tmp_path, authface_here):
     folder, pipeline = model
     one, many = tmp_path / "prior.safetensors", tmp_path / "restorer-half"
     assert authface_here("export", folder, "--precision", "fp16", "--output", one).returncode == 0
-    back = StableDiffusionXLPipeline.from_single_file(one, config=str(folder), torch_dtype=torch.float32)
+    back = StableDiffusionXLPipeline.from_single_file(
+        one, config=str(folder), torch_dtype=torch.float32
+    )
     for name, value in pipeline.unet.state_dict().items():
         assert torch.equal(back.unet.state_dict()[name], value.half().float())
     restorer = tiny_restorer.save(tmp_path / "restorer", 64)
     (restorer / "README.md").write_text("whose photographs")
-    done = authface_here("export", restorer, "--format", "folder", "--precision", "fp16", "--output", many)
+    done = authface_here(
+        "export", restorer, "--format", "folder", "--precision", "fp16", "--output", many
+    )
     assert done.returncode == 0, done.stderr
     for part, dtype in (
         ("unet", torch.float16),
@@ -158,7 +183,9 @@ def test_in_half_the_size(model, tmp_path, authface_here):
         ("vae", torch.float32),
     ):
         (file,) = (many / part).glob("*.safetensors")
-        assert {value.dtype for value in load_file(file).values() if value.is_floating_point()} == {dtype}
+        assert {value.dtype for value in load_file(file).values() if value.is_floating_point()} == {
+            dtype
+        }
     assert (many / "README.md").read_text() == "whose photographs"
     (made,) = Restorer(str(many), Sampling(steps=1)).restore([np.zeros((64, 64, 3), np.uint8)])
     assert made.shape == (64, 64, 3)

@@ -10,15 +10,18 @@ from accelerate.state import AcceleratorState
 from diffusers import UNet2DConditionModel
 
 from authface_train.data.prompts import Embedding
-from authface_train.data.sample_keys import step_draws
-from authface_train.memory.dry_run import Blank
-from authface_train.memory.estimator import Budget
-from authface_train.memory.fake_tensor_pass import PriorRehearsal
-from authface_train.models.sdxl import Core, tiny_sdxl
+from authface_train.data.sample_keys import step_keys
+from authface_train.memory.dry_run import DummyCache
+from authface_train.memory.estimator import MemoryEstimator
+from authface_train.memory.fake_tensor_pass import PriorPass
+from authface_train.models.sdxl import DiffusionCore, tiny_sdxl
 from authface_train.presets import load_preset
 from authface_train.stages.prior import PriorTrainer
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card"),
+]
 WIDER = {"block_out_channels": (160, 480), "attention_head_dim": (4, 8), "layers_per_block": 2}
 
 
@@ -38,22 +41,35 @@ def make_trainer(*changes):
     torch.manual_seed(0)
     unet = UNet2DConditionModel.from_config({**tiny.unet.config, **WIDER})
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
-    said = Budget(PriorRehearsal(unet, settings, 8), accelerator.device).memory(settings, settings.micro_batch, 1).total
+    said = (
+        MemoryEstimator(PriorPass(unet, settings, 8), accelerator.device)
+        .memory(settings, settings.micro_batch, 1)
+        .total
+    )
     prompt = Embedding(torch.randn(77, 64), torch.randn(32))
-    latents = Blank(torch.randn(2, 2, 4, 32, 32), settings.batch)
+    latents = DummyCache(torch.randn(2, 2, 4, 32, 32), settings.batch)
     view = pd.DataFrame({"face_id": [str(number) for number in range(settings.batch)]})
-    core = Core(unet, tiny.scheduler, 0.13, 8)
-    return PriorTrainer(settings, core, view, latents, Blank(prompt, settings.batch), prompt, accelerator), said
+    core = DiffusionCore(unet, tiny.scheduler, 0.13, 8)
+    return PriorTrainer(
+        settings, core, view, latents, DummyCache(prompt, settings.batch), prompt, accelerator
+    ), said
 
 
 def take_steps(trainer, count):
     losses = []
     for step in range(count):
-        draws = step_draws(0, step, trainer.settings.batch, trainer.faces)
+        draws = step_keys(0, step, trainer.settings.batch, trainer.faces)
         micros = []
         for at in range(0, len(draws), trainer.settings.micro_batch):
-            samples = [trainer.sample(draw) for draw in draws[at : at + trainer.settings.micro_batch]]
-            micros.append({name: torch.stack([sample[name] for sample in samples]).cuda() for name in samples[0]})
+            samples = [
+                trainer.sample(draw) for draw in draws[at : at + trainer.settings.micro_batch]
+            ]
+            micros.append(
+                {
+                    name: torch.stack([sample[name] for sample in samples]).cuda()
+                    for name in samples[0]
+                }
+            )
         losses.append(float(trainer.step(step, draws, iter(micros)).means["loss"]))
     return losses
 

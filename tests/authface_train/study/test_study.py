@@ -10,7 +10,7 @@ from PIL import Image
 
 from authface_train.study.create import Method, draw_pairs, page
 from authface_train.study.tally import read, report, tally
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 COUNT = 6
 
@@ -22,16 +22,22 @@ def folders(tmp_path):
         (tmp_path / method).mkdir()
         for number in range(COUNT):
             noise = np.random.default_rng(number).integers(0, 30, (16, 16, 3))
-            Image.fromarray((level + noise).astype(np.uint8)).save(tmp_path / method / f"face-{number}.png")
+            Image.fromarray((level + noise).astype(np.uint8)).save(
+                tmp_path / method / f"face-{number}.png"
+            )
     return Method("ours", tmp_path / "a"), Method("theirs, </script>", tmp_path / "b")
 
 
 def test_pairs_are_drawn_from_the_seed(folders):
     pairs = draw_pairs(*folders, None, seed=1, count=None)
     again = draw_pairs(*folders, None, seed=1, count=None)
-    assert [(pair.name, pair.a_left) for pair in pairs] == [(pair.name, pair.a_left) for pair in again]
+    assert [(pair.name, pair.a_left) for pair in pairs] == [
+        (pair.name, pair.a_left) for pair in again
+    ]
     assert sum(pair.a_left for pair in pairs) == COUNT // 2
-    orders = {tuple(pair.name for pair in draw_pairs(*folders, None, seed, None)) for seed in range(5)}
+    orders = {
+        tuple(pair.name for pair in draw_pairs(*folders, None, seed, None)) for seed in range(5)
+    }
     assert len(orders) == 5
     assert len(draw_pairs(*folders, None, seed=1, count=4)) == 4
     for words, asked in (
@@ -40,10 +46,10 @@ def test_pairs_are_drawn_from_the_seed(folders):
     ):
         (folders[0].folder.parent / "c").mkdir(exist_ok=True)
         Image.new("RGB", (8, 8)).save(folders[0].folder.parent / "c" / "other.png")
-        with pytest.raises(UserMistake, match=words):
+        with pytest.raises(UserError, match=words):
             draw_pairs(*folders, asked["given"], 0, asked["count"])
     Image.new("RGB", (8, 8)).save(folders[0].folder / "face-0.png")
-    with pytest.raises(UserMistake, match="not of one size"):
+    with pytest.raises(UserError, match="not of one size"):
         draw_pairs(*folders, None, 0, None)
 
 
@@ -63,13 +69,17 @@ def test_the_page_in_a_browser(folders, tmp_path):
     assert 'src="http' not in html.read_text()
     with browser(downloads) as chromium:
         chromium.open(html)
-        chromium.until("document.getElementById('left').complete && document.getElementById('right').complete")
+        chromium.until(
+            "document.getElementById('left').complete && document.getElementById('right').complete"
+        )
         chromium.run("Promise.all([...document.images].map((image) => image.decode()))")
         left, right = (chromium.run(BRIGHTNESS % side) for side in ("left", "right"))
         assert (left < right) == pairs[0].a_left
         chromium.screenshot(tmp_path / "page.png")
         assert "ours" not in chromium.run("document.body.innerText")  # nothing tells which is which
-        chromium.press("ArrowLeft", "ArrowRight", "ArrowDown", "ArrowUp", "ArrowLeft")  # the third is said anew
+        chromium.press(
+            "ArrowLeft", "ArrowRight", "ArrowDown", "ArrowUp", "ArrowLeft"
+        )  # the third is said anew
         assert chromium.run("document.getElementById('where').textContent") == "Pair 4 of 6"
         chromium.open(html)  # closed and opened again: it goes on
         assert chromium.run("document.getElementById('where').textContent") == "Pair 4 of 6"
@@ -93,8 +103,13 @@ def test_the_page_in_a_browser(folders, tmp_path):
     assert set(answers["rater"]) == {'Ann "A", M.'}
     assert set(answers["b"]) == {"theirs, </script>"}
     said = ["left", "right", "left", "equal", "right", "right"]
-    sides = {True: {"left": "a", "right": "b", "equal": "equal"}, False: {"left": "b", "right": "a", "equal": "equal"}}
-    assert answers["answer"].tolist() == [sides[pair.a_left][one] for pair, one in zip(pairs, said, strict=True)]
+    sides = {
+        True: {"left": "a", "right": "b", "equal": "equal"},
+        False: {"left": "b", "right": "a", "equal": "equal"},
+    }
+    assert answers["answer"].tolist() == [
+        sides[pair.a_left][one] for pair, one in zip(pairs, said, strict=True)
+    ]
 
 
 def write(path, rater, answers, study="s"):
@@ -108,13 +123,18 @@ def write(path, rater, answers, study="s"):
 
 
 def test_shares_intervals_and_sign_test(tmp_path):
-    files = [write(tmp_path / f"{number}.csv", f"rater {number}", ["a"] * 7 + ["b"] * 2 + ["equal"]) for number in range(4)]
+    files = [
+        write(tmp_path / f"{number}.csv", f"rater {number}", ["a"] * 7 + ["b"] * 2 + ["equal"])
+        for number in range(4)
+    ]
     made = tally(read(files))
     assert (made.raters, made.pairs, made.answers) == (4, 10, 40)
     assert [made.shares[answer][0] for answer in ("a", "equal", "b")] == [0.7, 0.1, 0.2]
     share, low, high = made.shares["a"]
     assert low < share < high
-    assert high - low > 0.3  # ten pairs of which all say the same: forty answers are not forty opinions
+    assert (
+        high - low > 0.3
+    )  # ten pairs of which all say the same: forty answers are not forty opinions
     assert made.p_answers == pytest.approx(0.00119, rel=0.01)  # 28 of 36
     assert made.p_pairs == pytest.approx(0.1797, rel=0.01)  # 7 of 9
     assert "| ours is better | 70.0% |" in report(made)
@@ -131,7 +151,10 @@ def test_what_does_not_belong_together_is_refused(tmp_path, authface_here):
         assert done.returncode == 2
         assert words in done.stderr
     (tmp_path / "5.csv").write_text("x,y\n1,2\n")
-    assert "is not what a study's page saves" in authface_here("study", "tally", tmp_path / "5.csv").stderr
+    assert (
+        "is not what a study's page saves"
+        in authface_here("study", "tally", tmp_path / "5.csv").stderr
+    )
     said = json.loads(authface_here("study", "tally", first, "--json").stdout)
     assert said["shares"]["a"][0] == 0.5
 
@@ -139,9 +162,21 @@ def test_what_does_not_belong_together_is_refused(tmp_path, authface_here):
 def test_create_as_its_user_runs_it(folders, tmp_path, authface_here):
     a, b = folders
     done = authface_here(
-        "study", "create", "--a", a.folder, "--b", f"theirs={b.folder}", "--output", tmp_path / "out", "--count", 3
+        "study",
+        "create",
+        "--a",
+        a.folder,
+        "--b",
+        f"theirs={b.folder}",
+        "--output",
+        tmp_path / "out",
+        "--count",
+        3,
     )
     assert done.returncode == 0, done.stderr
     assert "3 pairs" in done.stdout
     assert (tmp_path / "out/study.html").stat().st_size > 1000
-    assert "both methods are named a" in authface_here("study", "create", "--a", a.folder, "--b", f"a={b.folder}").stderr
+    assert (
+        "both methods are named a"
+        in authface_here("study", "create", "--a", a.folder, "--b", f"a={b.folder}").stderr
+    )

@@ -38,7 +38,9 @@ def test_workers_begin_where_opencv_has_worked_already():
     cv2.setNumThreads(4)
     try:
         cv2.GaussianBlur(np.zeros((2048, 2048, 3), np.float32), (0, 0), 4)
-        settings = load_preset("prior", "tiny", ["workers=1", "batch=4", "micro_batch=4", "steps=1"])
+        settings = load_preset(
+            "prior", "tiny", ["workers=1", "batch=4", "micro_batch=4", "steps=1"]
+        )
         with _loader(Counting(), settings, 0, Accelerator(cpu=True)) as loader:
             assert next(loader)["threads"].tolist() == [1, 1, 1, 1]
             assert cv2.getNumThreads() == 4

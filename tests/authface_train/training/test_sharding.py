@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from authface_train.presets import load_preset
-from authface_train.training.sharding import asked_by_launcher, spread
-from manifests.support.errors import UserMistake
+from authface_train.training.sharding import distribute_model, sharding_from_launcher
+from manifests.support.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,10 @@ from manifests.support.errors import UserMistake
         ({}, None),
         ({"ACCELERATE_USE_FSDP": "true"}, "full"),
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_RESHARD_AFTER_FORWARD": "false"}, "gradients"),
-        ({"ACCELERATE_USE_FSDP": "true", "FSDP_RESHARD_AFTER_FORWARD": "SHARD_GRAD_OP"}, "gradients"),
+        (
+            {"ACCELERATE_USE_FSDP": "true", "FSDP_RESHARD_AFTER_FORWARD": "SHARD_GRAD_OP"},
+            "gradients",
+        ),
         ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"}, "gradients"),
         ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}, "gradients"),
         ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "full"),
@@ -25,8 +28,8 @@ def test_a_launchers_wish_is_taken_out_of_its_hands(monkeypatch, environment, as
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert asked_by_launcher() == asked
-    assert asked_by_launcher() is None
+    assert sharding_from_launcher() == asked
+    assert sharding_from_launcher() is None
 
 
 class Several:
@@ -42,5 +45,7 @@ class Several:
     ],
 )
 def test_what_does_not_go_with_several_is_refused(changes, words):
-    with pytest.raises(UserMistake, match=words):
-        spread(torch.nn.Linear(2, 2), None, load_preset("prior", "tiny", changes), Several())
+    with pytest.raises(UserError, match=words):
+        distribute_model(
+            torch.nn.Linear(2, 2), None, load_preset("prior", "tiny", changes), Several()
+        )

@@ -34,7 +34,9 @@ def good_and_bad(server_url: str = "") -> list[Photo]:
         Photo("foreign", picture(203), 6000, 4000, moved="https://evil.example/x.jpg"),
         Photo("private", picture(204), 6000, 4000, moved="http://10.0.0.1/x.jpg"),
         Photo("localhost", picture(205), 6000, 4000, moved="http://localhost:80/x.jpg"),
-        Photo("metadata", picture(206), 6000, 4000, moved="http://169.254.169.254/latest/meta-data"),
+        Photo(
+            "metadata", picture(206), 6000, 4000, moved="http://169.254.169.254/latest/meta-data"
+        ),
         Photo("elsewhere", picture(207), 6000, 4000, raw="https://evil.example/photo.jpg"),
         Photo("html", b"<html>no picture</html>", 6000, 4000, content_type="text/html"),
         Photo("broken", b"\xff\xd8\xff\xe0 no picture", 6000, 4000),
@@ -92,15 +94,23 @@ def check_complete(root: Path, server: UnsplashServer) -> None:
     assert photos["latitude"].isna().all()
     for row in photos.itertuples():
         assert (root / row.path).read_bytes() == server.by_id(row.photo_id.removeprefix("us_")).data
-    assert len({name.lower() for name in os.listdir(root / "photos")}) == len(good)  # ids that differ by case do not collide
-    assert not [name for name in os.listdir(root / "cache/downloads") if not name.endswith((".part", ".json"))]
+    assert len({name.lower() for name in os.listdir(root / "photos")}) == len(
+        good
+    )  # ids that differ by case do not collide
+    assert not [
+        name
+        for name in os.listdir(root / "cache/downloads")
+        if not name.endswith((".part", ".json"))
+    ]
 
 
 def test_every_good_photo_once_and_a_reason_for_each_bad_one(tmp_path, authface_here):
     with UnsplashServer(good_and_bad()) as server:
         server.api_faults = [500, 503]
         root = make_workspace(tmp_path / "ws", authface_here, server, "attempts = 4")
-        done = authface_here("collect", "-w", root, *WORDS, "--i-have-permission", PERMISSION, env=ENV)
+        done = authface_here(
+            "collect", "-w", root, *WORDS, "--i-have-permission", PERMISSION, env=ENV
+        )
         assert done.returncode == 4, done.stdout + done.stderr  # two failed
         assert "2 photographs did not come" in done.stderr
         check_complete(root, server)
@@ -108,10 +118,14 @@ def test_every_good_photo_once_and_a_reason_for_each_bad_one(tmp_path, authface_
         assert server.range_requests["good_002"] == 2  # cut off twice, gone on with twice
         asked = len(server.requests)
         images = server.image_requests.total()
-        again = authface_here("collect", "-w", root, *WORDS, env=ENV)  # the permission is remembered
+        again = authface_here(
+            "collect", "-w", root, *WORDS, env=ENV
+        )  # the permission is remembered
         assert again.returncode == 0, again.stdout + again.stderr
         check_complete(root, server)
-        assert server.image_requests.total() == images  # nothing is downloaded twice, nothing refused is asked for again
+        assert (
+            server.image_requests.total() == images
+        )  # nothing is downloaded twice, nothing refused is asked for again
         assert len(server.requests) - asked == 4  # two pages of two listings
         server.by_id("always503").faults = []
         server.by_id("snail").faults = []
@@ -129,11 +143,25 @@ def test_killed_ten_times(tmp_path, authface_here):
     rng = random.Random(4)
     with UnsplashServer(good_and_bad(), delay_s=0.15) as server:
         root = make_workspace(tmp_path / "ws", authface_here, server, "attempts = 3")
-        command = [sys.executable, "-P", "-m", "cli", "collect", "-w", root, *WORDS, "--i-have-permission", PERMISSION]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "cli",
+            "collect",
+            "-w",
+            root,
+            *WORDS,
+            "--i-have-permission",
+            PERMISSION,
+        ]
         env = {**os.environ, "UNSPLASH_ACCESS_KEY": KEY}
         for _ in range(10):
             process = subprocess.Popen(
-                [str(word) for word in command], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                [str(word) for word in command],
+                env=env,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
             )
             time.sleep(rng.uniform(1.0, 3.5))
             process.send_signal(signal.SIGKILL)
@@ -147,7 +175,17 @@ def test_the_hour_is_waited_for_and_pages_are_not_asked_twice(tmp_path, authface
     photos = [Photo(f"p{n}", picture(n), 6000, 4000) for n in range(70)]
     with UnsplashServer(photos, limit=20, window_s=4) as server:
         root = make_workspace(tmp_path / "ws", authface_here, server, window_s=4)
-        words = ("collect", "-w", root, "--source", "unsplash", "--topic", "people", "--i-have-permission", "all")
+        words = (
+            "collect",
+            "-w",
+            root,
+            "--source",
+            "unsplash",
+            "--topic",
+            "people",
+            "--i-have-permission",
+            "all",
+        )
         stopped = authface_here(*words, "--no-wait", env=ENV)
         assert stopped.returncode == 4
         assert "20 requests to Unsplash are spent" in stopped.stderr
@@ -165,7 +203,18 @@ def test_the_hour_is_waited_for_and_pages_are_not_asked_twice(tmp_path, authface
 def test_a_budget_that_is_spent_is_remembered(tmp_path, authface_here):
     with UnsplashServer([Photo("a", picture(1), 6000, 4000)], limit=1) as server:
         root = make_workspace(tmp_path / "ws", authface_here, server)
-        words = ("collect", "-w", root, "--source", "unsplash", "--query", "x", "--i-have-permission", "all", "--no-wait")
+        words = (
+            "collect",
+            "-w",
+            root,
+            "--source",
+            "unsplash",
+            "--query",
+            "x",
+            "--i-have-permission",
+            "all",
+            "--no-wait",
+        )
         for expected in (2, 2):  # the page, and a report that is refused; then not even one more
             assert authface_here(*words, env=ENV).returncode == 4
             assert len(server.requests) <= expected
@@ -175,7 +224,10 @@ def test_a_budget_that_is_spent_is_remembered(tmp_path, authface_here):
 
 
 def test_plan_says_and_stops(tmp_path, authface_here):
-    photos = [Photo(f"p{n}", picture(n), 6000 if n % 2 else 600, 4000 if n % 2 else 400) for n in range(300)]
+    photos = [
+        Photo(f"p{n}", picture(n), 6000 if n % 2 else 600, 4000 if n % 2 else 400)
+        for n in range(300)
+    ]
     with UnsplashServer(photos, limit=50) as server:
         root = make_workspace(tmp_path / "ws", authface_here, server)
         words = ("collect", "-w", root, *WORDS[:4], "--min-megapixels", 5, "--details", "--plan")
@@ -201,7 +253,17 @@ def test_max_photos_details_place_and_shifting_pages(tmp_path, authface_here):
     with UnsplashServer(photos) as server:
         server.shift = [Photo(f"new{n}", picture(900 + n), 6000, 4000) for n in range(5)]
         root = make_workspace(tmp_path / "ws", authface_here, server)
-        words = ("collect", "-w", root, "--source", "unsplash", "--topic", "people", "--order-by", "latest")
+        words = (
+            "collect",
+            "-w",
+            root,
+            "--source",
+            "unsplash",
+            "--topic",
+            "people",
+            "--order-by",
+            "latest",
+        )
         permission = ("--i-have-permission", "all")
         done = authface_here(*words, "--max-photos", 7, "--details", *permission, env=ENV)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -211,9 +273,13 @@ def test_max_photos_details_place_and_shifting_pages(tmp_path, authface_here):
         assert set(frame["exposure_s"]) == {1 / 125}
         assert list(frame["source_tags"].iloc[0]) == ["portrait", "woman"]
         assert frame["place"].isna().all()
-        assert b"Berlin" not in b"".join(path.read_bytes() for path in root.rglob("*") if path.is_file())
+        assert b"Berlin" not in b"".join(
+            path.read_bytes() for path in root.rglob("*") if path.is_file()
+        )
         settings = root / "authface.toml"
-        settings.write_text(settings.read_text().replace("[collect]", "[collect]\nstore_place = true"))
+        settings.write_text(
+            settings.read_text().replace("[collect]", "[collect]\nstore_place = true")
+        )
         rest = authface_here(*words, "--details", *permission, env=ENV)
         assert rest.returncode == 0, rest.stdout + rest.stderr
         frame = manifest(root, "photos")

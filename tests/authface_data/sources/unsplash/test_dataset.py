@@ -13,7 +13,7 @@ from unsplash_server import Photo, UnsplashServer, picture
 
 from authface_data.sources.unsplash.dataset import Dataset
 from authface_data.sources.unsplash.tsv import read_rows
-from manifests.support.errors import UserMistake
+from manifests.support.errors import UserError
 
 COLUMNS = """photo_id photo_url photo_image_url photo_submitted_at photo_featured photo_width photo_height photo_aspect_ratio
 photo_description photographer_username photographer_first_name photographer_last_name exif_camera_make exif_camera_model
@@ -56,18 +56,30 @@ def rows_of(text: str):
     import io
 
     bad = []
-    return list(read_rows(io.StringIO(text, newline=""), lambda number, why: bad.append((number, why)))), bad
+    return list(
+        read_rows(io.StringIO(text, newline=""), lambda number, why: bad.append((number, why)))
+    ), bad
 
 
 def test_quotes_tabs_and_line_breaks():
-    rows, bad = rows_of('a\tb\tc\n1\t"two ""words"" and\ta tab"\t3\n4\t"over\ntwo lines"\t6\n7\t8\t9\n')
+    rows, bad = rows_of(
+        'a\tb\tc\n1\t"two ""words"" and\ta tab"\t3\n4\t"over\ntwo lines"\t6\n7\t8\t9\n'
+    )
     assert [row["b"] for row in rows] == ['two "words" and\ta tab', "over\ntwo lines", "8"]
     assert bad == []
 
 
 def test_a_quote_that_never_closes_spoils_its_own_line_and_no_other():
-    rows, bad = rows_of('a\tb\tc\n1\t"open\t3\n4\t5\t6\n7\t8\n9\t24" screen\tx\n10\t"open\t\n11\t12\t13\n')
-    assert [row["a"] for row in rows] == ["1", "4", "9", "10", "11"]  # taken as they stand: the columns are right
+    rows, bad = rows_of(
+        'a\tb\tc\n1\t"open\t3\n4\t5\t6\n7\t8\n9\t24" screen\tx\n10\t"open\t\n11\t12\t13\n'
+    )
+    assert [row["a"] for row in rows] == [
+        "1",
+        "4",
+        "9",
+        "10",
+        "11",
+    ]  # taken as they stand: the columns are right
     assert bad == [(4, "2 columns instead of 3")]
     rows, bad = rows_of('a\tb\n"open\n' + "".join(f"{n}\t{n}\n" for n in range(200)))
     assert len(rows) == 200
@@ -75,7 +87,10 @@ def test_a_quote_that_never_closes_spoils_its_own_line_and_no_other():
 
 
 def test_folders_and_zips_lite_and_full(tmp_path):
-    folder = write(tmp_path / "unsplash-research-dataset-lite-latest", [line(photo_id="abc", photo_image_url="u")])
+    folder = write(
+        tmp_path / "unsplash-research-dataset-lite-latest",
+        [line(photo_id="abc", photo_image_url="u")],
+    )
     assert Dataset(folder).licence_basis == "unsplash-lite-1.4.0"
     archive = tmp_path / "full.zip"
     with zipfile.ZipFile(archive, "w") as packed:
@@ -86,9 +101,9 @@ def test_folders_and_zips_lite_and_full(tmp_path):
     assert [row["photo_id"] for row in dataset.rows("photos", lambda *_: None)] == ["abc"]
     empty = tmp_path / "nothing"
     empty.mkdir()
-    with pytest.raises(UserMistake, match="no photos"):
+    with pytest.raises(UserError, match="no photos"):
         Dataset(empty)
-    with pytest.raises(UserMistake, match="neither"):
+    with pytest.raises(UserError, match="neither"):
         Dataset(tmp_path / "missing.zip")
 
 
@@ -98,34 +113,71 @@ def test_sieved_collected_and_accounted_for(tmp_path, authface_here):
     good[0].faults = ["404"]  # the image server's whim: with a query it is there
     gone = Photo("gone", picture(50), 6000, 4000, deleted=True)
     with UnsplashServer([*good, gone]) as server:
-        lines = [line(photo_id=photo.id, photo_image_url=f"{server.url}/img/photo-{photo.id}") for photo in [*good, gone]]
+        lines = [
+            line(photo_id=photo.id, photo_image_url=f"{server.url}/img/photo-{photo.id}")
+            for photo in [*good, gone]
+        ]
         lines += [
             line(photo_id="plus", photo_image_url="https://plus.unsplash.com/premium_photo-1"),
             line(photo_id="malformed", photo_image_url="ht!tp:/nowhere"),
-            line(photo_id="small", photo_image_url=f"{server.url}/img/photo-small", photo_width="640", photo_height="480"),
             line(
-                photo_id="nokon", photo_image_url=f"{server.url}/img/photo-n", exif_camera_make="Nikon", exif_camera_model="Z9"
+                photo_id="small",
+                photo_image_url=f"{server.url}/img/photo-small",
+                photo_width="640",
+                photo_height="480",
             ),
-            line(photo_id="wide", photo_image_url=f"{server.url}/img/photo-w", photo_width="9000", photo_height="1500"),
+            line(
+                photo_id="nokon",
+                photo_image_url=f"{server.url}/img/photo-n",
+                exif_camera_make="Nikon",
+                exif_camera_model="Z9",
+            ),
+            line(
+                photo_id="wide",
+                photo_image_url=f"{server.url}/img/photo-w",
+                photo_width="9000",
+                photo_height="1500",
+            ),
             line(photo_id="landscape", photo_image_url=f"{server.url}/img/photo-l"),
             line(photo_id="../up", photo_image_url=f"{server.url}/img/photo-up"),
             "too\tfew\tcolumns",
         ]
         folder = write(tmp_path / "lite", lines, shards=3)
         words = [f"{photo.id}\tPortrait\t99" for photo in [*good, gone]]
-        words += [f"{name}\tportrait\t90" for name in ("plus", "malformed", "small", "nokon", "wide")] + ["landscape\tTree\t99"]
-        (folder / "keywords.tsv000").write_text("photo_id\tkeyword\tai_service_1_confidence\n" + "\n".join(words) + "\n")
+        words += [
+            f"{name}\tportrait\t90" for name in ("plus", "malformed", "small", "nokon", "wide")
+        ] + ["landscape\tTree\t99"]
+        (folder / "keywords.tsv000").write_text(
+            "photo_id\tkeyword\tai_service_1_confidence\n" + "\n".join(words) + "\n"
+        )
         root = tmp_path / "ws"
         assert authface_here("init", root, "--preset", "embedded").returncode == 0
         settings = (root / "authface.toml").read_text()
         (root / "authface.toml").write_text(
             '[collect]\nallowed_hosts = ["127.0.0.1"]\n' + settings.split("# weights_dir")[1][12:]
         )
-        common = ["-w", root, "--source", "unsplash-dataset", "--path", folder, "--keyword", "portrait", "--camera", "canon"]
+        common = [
+            "-w",
+            root,
+            "--source",
+            "unsplash-dataset",
+            "--path",
+            folder,
+            "--keyword",
+            "portrait",
+            "--camera",
+            "canon",
+        ]
         common += ["--min-megapixels", 5, "--max-aspect", 2]
         said = json.loads(authface_here("collect", *common, "--plan", "--json").stdout)
         assert (said["rows"], said["passed"], said["downloads"]) == (14, 7, 7)
-        assert said["turned_away"] == {"bad row": 4, "size": 1, "camera": 1, "aspect": 1, "keyword": 1}
+        assert said["turned_away"] == {
+            "bad row": 4,
+            "size": 1,
+            "camera": 1,
+            "aspect": 1,
+            "keyword": 1,
+        }
         assert not server.image_requests
         done = authface_here("collect", *common)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -133,7 +185,10 @@ def test_sieved_collected_and_accounted_for(tmp_path, authface_here):
         assert set(photos.index) == {f"us_good{n}" for n in range(6)}
         assert set(photos["licence_basis"]) == {"unsplash-lite-1.4.0"}
         row = photos.loc["us_good1"]
-        assert (row["photographer_name"], row["photographer_url"]) == ("Jane Doe", "https://unsplash.com/@jane")
+        assert (row["photographer_name"], row["photographer_url"]) == (
+            "Jane Doe",
+            "https://unsplash.com/@jane",
+        )
         assert (row["camera_model"], row["iso"], row["exposure_s"]) == ("EOS R5", 100, 1 / 200)
         assert photos["place"].isna().all()
         verdicts = pd.read_parquet(root / "manifests/verdicts")
@@ -147,7 +202,9 @@ def test_sieved_collected_and_accounted_for(tmp_path, authface_here):
         assert again.returncode == 0
         assert "6 were there already" in again.stdout
         server.by_id("good3").deleted = True
-        refreshed = authface_here("collect", "-w", root, "--source", "unsplash-dataset", "--refresh")
+        refreshed = authface_here(
+            "collect", "-w", root, "--source", "unsplash-dataset", "--refresh"
+        )
         assert "authface forget -- us_good3" in refreshed.stdout
         limited = tmp_path / "limited"
         assert authface_here("init", limited, "--preset", "embedded").returncode == 0
@@ -183,14 +240,33 @@ def test_a_million_rows_in_under_500_mb(tmp_path, authface_here):
             )
     root = tmp_path / "ws"
     assert authface_here("init", root).returncode == 0
-    words = [sys.executable, "-P", "-m", "cli", "collect", "-w", root, "--source", "unsplash-dataset", "--path", folder]
+    words = [
+        sys.executable,
+        "-P",
+        "-m",
+        "cli",
+        "collect",
+        "-w",
+        root,
+        "--source",
+        "unsplash-dataset",
+        "--path",
+        folder,
+    ]
     words += ["--min-megapixels", "5", "--min-long-side", "0", "--plan", "--json"]
     with (tmp_path / "out.json").open("w") as out:
         process = subprocess.Popen([str(word) for word in words], stdout=out)
     peak_kb = 0
-    while process.poll() is None:  # the process's own peak: what wait4 tells begins with that of its parent
+    while (
+        process.poll() is None
+    ):  # the process's own peak: what wait4 tells begins with that of its parent
         status = Path(f"/proc/{process.pid}/status").read_text()
-        peak_kb = max([peak_kb, *(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))])
+        peak_kb = max(
+            [
+                peak_kb,
+                *(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")),
+            ]
+        )
         time.sleep(0.05)
     assert process.returncode == 0
     said = json.loads((tmp_path / "out.json").read_text())

@@ -21,7 +21,9 @@ def test_what_is_not_asked_again(tmp_path, authface_here):
         no_key = authface_here(*words, "x", "--i-have-permission", "all")
         assert no_key.returncode == 3
         assert "UNSPLASH_ACCESS_KEY" in no_key.stderr
-        wrong = authface_here(*words, "x", "--i-have-permission", "all", env={"UNSPLASH_ACCESS_KEY": "other"})
+        wrong = authface_here(
+            *words, "x", "--i-have-permission", "all", env={"UNSPLASH_ACCESS_KEY": "other"}
+        )
         assert wrong.returncode == 2
         assert "does not know the key" in wrong.stderr
         assert "other" not in wrong.stderr.replace("another", "")
@@ -45,7 +47,12 @@ def test_refresh_suggests_to_forget_what_vanished(tmp_path, authface_here):
     photos = [Photo(f"p{n}", picture(n), 6000, 4000) for n in range(4)]
     with UnsplashServer(photos) as server:
         root = make_workspace(tmp_path / "ws", authface_here, server)
-        assert authface_here("collect", "-w", root, *QUERY, "--i-have-permission", "all", env=ENV).returncode == 0
+        assert (
+            authface_here(
+                "collect", "-w", root, *QUERY, "--i-have-permission", "all", env=ENV
+            ).returncode
+            == 0
+        )
         server.by_id("p2").deleted = True
         done = authface_here("collect", "-w", root, "--source", "unsplash", "--refresh", env=ENV)
         assert done.returncode == 0, done.stderr
@@ -53,7 +60,12 @@ def test_refresh_suggests_to_forget_what_vanished(tmp_path, authface_here):
         assert "vanished at its source" in authface_here("status", "-w", root).stdout
         assert len(manifest(root, "photos")) == 4  # a suggestion: nothing is taken out
         server.by_id("p2").deleted = False
-        assert authface_here("collect", "-w", root, "--source", "unsplash", "--refresh", env=ENV).returncode == 0
+        assert (
+            authface_here(
+                "collect", "-w", root, "--source", "unsplash", "--refresh", env=ENV
+            ).returncode
+            == 0
+        )
         assert "vanished" not in authface_here("status", "-w", root).stdout
 
 
@@ -62,7 +74,10 @@ def test_the_face_gate_looks_at_previews(tmp_path, authface_here, weights, photo
 
     with Image.open(photos["astronaut-nasa.png"]) as face:
         data = picture(1, base=face.convert("RGB"))
-    offered = [Photo("face", data, 6000, 4000), Photo("no_face", picture(5, (400, 300)), 6000, 4000)]
+    offered = [
+        Photo("face", data, 6000, 4000),
+        Photo("no_face", picture(5, (400, 300)), 6000, 4000),
+    ]
     with UnsplashServer(offered) as server:
         root = make_workspace(tmp_path / "ws", authface_here, server)
         words = ("collect", "-w", root, *QUERY, "--face-gate", "--i-have-permission", "all")
@@ -106,12 +121,18 @@ def test_strange_answers_stop_nothing(tmp_path, authface_here):
         server.locations = {"p4": "https://key@evil.example/x", "p5": "http://[::bad"}
         server.null_details = True
         root = make_workspace(tmp_path / "ws", authface_here, server)
-        done = authface_here("collect", "-w", root, *QUERY, "--details", "--i-have-permission", "all \udce9", env=ENV)
+        done = authface_here(
+            "collect", "-w", root, *QUERY, "--details", "--i-have-permission", "all \udce9", env=ENV
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         frame = manifest(root, "photos").set_index("photo_id")
         assert set(frame.index) == {"us_p0", "us_p2", "us_p3", "us_p4", "us_p5"}
         assert frame["details_at"].notna().all()
-        assert sorted(frame.index[frame["download_reported_at"].isna()]) == ["us_p3", "us_p4", "us_p5"]
+        assert sorted(frame.index[frame["download_reported_at"].isna()]) == [
+            "us_p3",
+            "us_p4",
+            "us_p5",
+        ]
         assert server.reports == {"p0": 1, "p2": 1}
         assert reasons(root)["us_p1"].endswith("size: none that a photograph has")
         again = authface_here("collect", "-w", root, *QUERY, env=ENV)
@@ -123,7 +144,15 @@ def test_a_key_that_is_none_is_not_shown(tmp_path, authface_here):
     with UnsplashServer([]) as server:
         root = make_workspace(tmp_path / "ws", authface_here, server)
         for key in ("abc\ndef", "clé", "two words"):
-            done = authface_here("collect", "-w", root, *QUERY, "--i-have-permission", "x", env={"UNSPLASH_ACCESS_KEY": key})
+            done = authface_here(
+                "collect",
+                "-w",
+                root,
+                *QUERY,
+                "--i-have-permission",
+                "x",
+                env={"UNSPLASH_ACCESS_KEY": key},
+            )
             assert done.returncode == 2
             assert "holds no access key" in done.stderr
             assert "def" not in done.stderr
@@ -134,7 +163,17 @@ def test_a_server_that_repeats_itself_is_left(tmp_path, authface_here):
     with UnsplashServer([Photo("a", picture(1), 6000, 4000)]) as server:
         server.repeats = True
         root = make_workspace(tmp_path / "ws", authface_here, server)
-        words = ("collect", "-w", root, "--source", "unsplash", "--collection", "7", "--i-have-permission", "x")
+        words = (
+            "collect",
+            "-w",
+            root,
+            "--source",
+            "unsplash",
+            "--collection",
+            "7",
+            "--i-have-permission",
+            "x",
+        )
         assert authface_here(*words, env=ENV).returncode == 0
         assert len([path for path in server.requests if "/collections/" in path]) == 2
 
@@ -143,7 +182,12 @@ def test_refresh_goes_on_where_the_hour_ended(tmp_path, authface_here):
     photos = [Photo(f"p{n}", picture(n), 6000, 4000) for n in range(5)]
     with UnsplashServer(photos) as server:
         root = make_workspace(tmp_path / "ws", authface_here, server)
-        assert authface_here("collect", "-w", root, *QUERY, "--i-have-permission", "all", env=ENV).returncode == 0
+        assert (
+            authface_here(
+                "collect", "-w", root, *QUERY, "--i-have-permission", "all", env=ENV
+            ).returncode
+            == 0
+        )
         server.by_id("p0").deleted = True
         server.limit = sum(server.used.values()) + 3
         (root / "cache/unsplash/budget.json").unlink()
@@ -161,15 +205,21 @@ def test_refresh_goes_on_where_the_hour_ended(tmp_path, authface_here):
 
 
 def test_a_refusal_that_a_setting_lifts_is_lifted(tmp_path, authface_here):
-    with UnsplashServer([Photo("a", os.urandom(10) + picture(1), 6000, 4000), Photo("b", picture(2), 6000, 4000)]) as server:
+    with UnsplashServer(
+        [Photo("a", os.urandom(10) + picture(1), 6000, 4000), Photo("b", picture(2), 6000, 4000)]
+    ) as server:
         server.by_id("a").data = picture(3, (700, 700))
         root = make_workspace(tmp_path / "ws", authface_here, server)
         settings = root / "authface.toml"
-        settings.write_text(settings.read_text().replace("max_megabytes = 1", "max_megabytes = 0.004"))
+        settings.write_text(
+            settings.read_text().replace("max_megabytes = 1", "max_megabytes = 0.004")
+        )
         words = ("collect", "-w", root, *QUERY, "--i-have-permission", "x")
         assert authface_here(*words, env=ENV).returncode == 0
         assert reasons(root)["us_a"].startswith("collect|dropped|too_large")
-        settings.write_text(settings.read_text().replace("max_megabytes = 0.004", "max_megabytes = 1"))
+        settings.write_text(
+            settings.read_text().replace("max_megabytes = 0.004", "max_megabytes = 1")
+        )
         assert authface_here(*words, env=ENV).returncode == 0
         assert set(manifest(root, "photos")["photo_id"]) == {"us_a", "us_b"}
         assert "us_a" not in reasons(root)

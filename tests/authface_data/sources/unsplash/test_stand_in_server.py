@@ -12,12 +12,15 @@ import referencing
 import referencing.jsonschema
 from unsplash_server import KEY, Photo, UnsplashServer, picture
 
-DESCRIPTION = json.loads((Path(__file__).parents[3] / "support" / "unsplash_openapi.json").read_text())
+DESCRIPTION = json.loads(
+    (Path(__file__).parents[3] / "support" / "unsplash_openapi.json").read_text()
+)
 # One slip of the description: a tag is "one of" two kinds, and every tag with a title is both.
 TAG = DESCRIPTION["components"]["schemas"]["SmartTag"]
 TAG["anyOf"] = TAG.pop("oneOf")
 REGISTRY = referencing.Registry().with_resource(
-    "api:", referencing.Resource(contents=DESCRIPTION, specification=referencing.jsonschema.DRAFT202012)
+    "api:",
+    referencing.Resource(contents=DESCRIPTION, specification=referencing.jsonschema.DRAFT202012),
 )
 
 
@@ -34,7 +37,10 @@ def resolved(node):
 def pointed(schema):
     """A schema whose references begin at the description."""
     if isinstance(schema, dict):
-        return {key: f"api:{value}" if key == "$ref" else pointed(value) for key, value in schema.items()}
+        return {
+            key: f"api:{value}" if key == "$ref" else pointed(value)
+            for key, value in schema.items()
+        }
     return [pointed(item) for item in schema] if isinstance(schema, list) else schema
 
 
@@ -44,7 +50,9 @@ def check(path: str, status: int, body: object, headers) -> None:
     said = resolved(responses.get(str(status), responses["default"]))
     schema = pointed(said["content"]["application/json"]["schema"])
     checker = jsonschema.FormatChecker()
-    jsonschema.Draft202012Validator(schema, registry=REGISTRY, format_checker=checker).validate(body)
+    jsonschema.Draft202012Validator(schema, registry=REGISTRY, format_checker=checker).validate(
+        body
+    )
     for name, header in said.get("headers", {}).items():
         rule = resolved(header)["schema"]
         value = headers.get(name)
@@ -58,7 +66,9 @@ def check(path: str, status: int, body: object, headers) -> None:
 
 
 def ask(url: str, key: str = KEY):
-    request = urllib.request.Request(url, headers={"Authorization": f"Client-ID {key}"} if key else {})
+    request = urllib.request.Request(
+        url, headers={"Authorization": f"Client-ID {key}"} if key else {}
+    )
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return answer.status, answer.read(), answer.headers
@@ -126,13 +136,17 @@ def test_the_limit_is_plain_text_and_images_are_not_counted(server):
 def test_pages_shift_and_end(server):
     server.shift = [Photo("fresh", picture(999), 6000, 4000)]
     first = json.loads(ask(f"{server.url}/topics/people/photos?order_by=latest&per_page=30")[1])
-    second = json.loads(ask(f"{server.url}/topics/people/photos?order_by=latest&per_page=30&page=2")[1])
+    second = json.loads(
+        ask(f"{server.url}/topics/people/photos?order_by=latest&per_page=30&page=2")[1]
+    )
     assert first[-1]["id"] == second[0]["id"]  # the one that was pushed down is seen twice
     assert json.loads(ask(f"{server.url}/topics/people/photos?per_page=30&page=9")[1]) == []
 
 
 def test_ranges(server):
-    request = urllib.request.Request(f"{server.url}/img/photo-ph_001?ixid=1", headers={"Range": "bytes=10-"})
+    request = urllib.request.Request(
+        f"{server.url}/img/photo-ph_001?ixid=1", headers={"Range": "bytes=10-"}
+    )
     with urllib.request.urlopen(request, timeout=10) as answer:
         assert answer.status == 206
         assert answer.read() == server.by_id("ph_001").data[10:]

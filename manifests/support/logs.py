@@ -1,0 +1,40 @@
+"""Logging of the packages on the command line: messages on stderr, level set by -v and -q."""
+
+from __future__ import annotations
+
+import logging
+
+from rich.markup import escape
+
+from manifests.support.console import error_console
+
+PACKAGES = ("manifests", "authface_data", "authface_train")
+_STYLES = {logging.WARNING: "yellow", logging.ERROR: "bold red", logging.CRITICAL: "bold red"}
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints records through the console that progress bars use, so that they do not break a bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record; warnings and errors start with their level."""
+        try:
+            message = escape(self.format(record))
+            style = _STYLES.get(record.levelno)
+            prefix = f"[{style}]{record.levelname.capitalize()}:[/] " if style else ""
+            error_console.print(f"{prefix}{message}")
+        except Exception:
+            self.handleError(record)
+
+
+def configure_logging(level: int = logging.INFO) -> None:
+    """Send the packages' log records to stderr.
+
+    Args:
+        level: logging.INFO by default, logging.DEBUG for -v, logging.WARNING for -q.
+    """
+    for name in PACKAGES:
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        logger.propagate = False
+        if not any(isinstance(handler, ConsoleHandler) for handler in logger.handlers):
+            logger.addHandler(ConsoleHandler())
