@@ -64,15 +64,15 @@ def judged() -> Iterator[Judged]:
     """Every measured tag of every labelled face, held against its label."""
     from public_faces import found_faces
 
-    from authface_data.captions.facts import SURE
-    from authface_data.captions.measured.stage import measure
+    from authface_data.captions.measured.measurement import HIGH_CONFIDENCE
+    from authface_data.captions.measured.stage import measure_face
 
     column_of = {tag: column for column, claims in CLAIMS.items() for tag in claims}
     faces = {(face.photo, face.place): face for face in found_faces()}
     with LABELS.open() as file:
         for row in csv.DictReader(file):
             face = faces[row["photo"], int(row["face"])]
-            for fact in measure(face.row, face.crop):
+            for fact in measure_face(face.row, face.crop):
                 if column := column_of.get(fact.tag):
                     right = CLAIMS[column][fact.tag] in row[column].split("/")
                     yield Judged(
@@ -81,7 +81,7 @@ def judged() -> Iterator[Judged]:
                         row["half"],
                         column,
                         fact.tag,
-                        fact.confidence >= SURE,
+                        fact.confidence >= HIGH_CONFIDENCE,
                         right,
                     )
 
@@ -129,7 +129,7 @@ def main() -> None:
 def _table() -> None:
     from public_faces import found_faces
 
-    from authface_data.captions.measured.stage import measure
+    from authface_data.captions.measured.stage import measure_face
 
     wrong = {(one.photo, one.place, one.tag) for one in judged() if not one.right}
     with LABELS.open() as file:
@@ -137,7 +137,7 @@ def _table() -> None:
     print("| photograph | face | half | tags |\n|---|---|---|---|")
     for face in found_faces():
         tags = [
-            fact.tag for fact in measure(face.row, face.crop) if fact.tag != "colour photograph"
+            fact.tag for fact in measure_face(face.row, face.crop) if fact.tag != "colour photograph"
         ]
         shown = [f"~~{tag}~~" if (face.photo, face.place, tag) in wrong else tag for tag in tags]
         print(
@@ -151,7 +151,7 @@ def _draw(path: Path) -> None:
     from PIL import Image, ImageDraw, ImageFont
     from public_faces import found_faces
 
-    from authface_data.captions.measured.stage import measure
+    from authface_data.captions.measured.stage import measure_face
 
     side, columns, text = 256, 4, 190
     faces, font = found_faces(), ImageFont.load_default(size=15)
@@ -164,7 +164,7 @@ def _draw(path: Path) -> None:
         sheet.paste(Image.fromarray(face.crop).resize((side, side)), (x, y))
         tags = ", ".join(
             f"{fact.tag} .{round(100 * fact.confidence):02d}"
-            for fact in measure(face.row, face.crop)
+            for fact in measure_face(face.row, face.crop)
         )
         lines = textwrap.wrap(f"{face.photo} #{face.place}: {tags}".replace(".100", "1"), 36)
         pen.multiline_text((x, y + side + 2), "\n".join(lines), fill="#e8e6e3", font=font)

@@ -78,7 +78,7 @@ def measured_tags(docs: Path) -> None:
     from PIL import ImageDraw, ImageFont
     from public_faces import found_faces
 
-    from authface_data.captions.measured.stage import measure
+    from authface_data.captions.measured.stage import measure_face
 
     (face,) = (one for one in found_faces() if one.photo == "astronaut-nasa.png")
     side, text, columns, font = 300, 110, 4, ImageFont.load_default(size=15)
@@ -89,7 +89,7 @@ def measured_tags(docs: Path) -> None:
         x, y = number % columns * (side + 8), number // columns * (side + text)
         sheet.paste(Image.fromarray(crop).resize((side, side), Image.Resampling.LANCZOS), (x, y))
         tags = ", ".join(
-            fact.tag for fact in measure(face.row, crop) if fact.tag != "colour photograph"
+            fact.tag for fact in measure_face(face.row, crop) if fact.tag != "colour photograph"
         )
         pen.text((x + 4, y + side + 4), name, fill="#9a978f", font=font)
         pen.multiline_text(

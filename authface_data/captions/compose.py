@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from authface_data.captions import tokens
-from authface_data.captions.facts import SURE, Measured
-from authface_data.captions.normalise_tags import tags_of
-from authface_data.captions.vocabulary import UNKNOWN, Family, Sensitive, vocabulary
+from authface_data.captions.measured.measurement import HIGH_CONFIDENCE, Measurement
+from authface_data.captions.normalise_tags import parse_tags
+from authface_data.captions.vocabulary import UNKNOWN, Family, Sensitive, load_vocabulary
 from manifests.settings import Captions
-from manifests.support.clip_tokens import fit
+from manifests.captions import truncate_tags
 
 ALIKE = 0.9  # difflib's ratio
 
@@ -63,42 +63,42 @@ class Caption:
         }
 
 
-def read(
-    semantic: str, photographic: str, measured: Sequence[Measured], settings: Captions
+def caption_from_answers(
+    semantic: str, photographic: str, measured: Sequence[Measurement], settings: Captions
 ) -> Caption:
     """The caption that two answers make. A known tag goes to the family of its facet, whichever question it answers."""
     said: dict[Family, list[str]] = {
-        "semantic": tags_of(semantic, settings.max_words),
-        "photographic": tags_of(photographic, settings.max_words),
+        "semantic": parse_tags(semantic, settings.max_words),
+        "photographic": parse_tags(photographic, settings.max_words),
     }
-    return compose(said, measured, settings)
+    return compose_caption(said, measured, settings)
 
 
-def answered(
+def caption_columns(
     said: Sequence[str], facts: Sequence[Mapping[str, Any]] | None, settings: Captions
 ) -> dict[str, Any]:
     """The columns of `captions` that follow from a model's two answers and the face's `measurements`. Raises NoTags."""
-    measured = [Measured(**fact) for fact in facts or []]
-    caption = read(said[0], said[1], measured, settings)
+    measured = [Measurement(**fact) for fact in facts or []]
+    caption = caption_from_answers(said[0], said[1], measured, settings)
     if not caption.text:
         raise NoTags(f"{said[0][:80]!r}, {said[1][:80]!r}")
     return {
         "raw_answers": list(said),
-        "measured_tags": tags_of_facts(measured),
+        "measured_tags": visible_tags(measured),
         **caption.columns(),
     }
 
 
-def tags_of_facts(facts: Sequence[Measured]) -> list[str]:
+def visible_tags(facts: Sequence[Measurement]) -> list[str]:
     """Those of the facts that a caption says."""
-    return [fact.tag for fact in facts if fact.tag not in vocabulary().unsaid]
+    return [fact.tag for fact in facts if fact.tag not in load_vocabulary().unsaid]
 
 
-def compose(
-    said: dict[Family, list[str]], measured: Sequence[Measured], settings: Captions
+def compose_caption(
+    said: dict[Family, list[str]], measured: Sequence[Measurement], settings: Captions
 ) -> Caption:
     """The caption that tags of the two families make. measured: what they must not contradict."""
-    words = vocabulary()
+    words = load_vocabulary()
     placed: list[tuple[Family, str]] = []
     for family, tags in said.items():
         for tag in tags:
@@ -113,7 +113,7 @@ def compose(
     distinct = _without_alike([tag for _, tag in placed])
     contradictions = _contradictions(distinct, measured)
     wrong = {one.tag for one in contradictions} if settings.contradictions == "leave out" else set()
-    kept, cut = fit([tag for tag in distinct if tag not in wrong], tokens.count, _least_important)
+    kept, cut = truncate_tags([tag for tag in distinct if tag not in wrong], tokens.count, _least_important)
     families = {tag: family for family, tag in reversed(placed)}
     return Caption(
         semantic=[tag for tag in kept if families[tag] == "semantic"],
@@ -126,7 +126,7 @@ def compose(
 
 def _named(tag: str, sensitive: Sequence[Sensitive]) -> str:
     """The tag without what it may not say of a person; "" where nothing is left."""
-    words, left = vocabulary(), tag.split()
+    words, left = load_vocabulary(), tag.split()
     for attribute, stand_ins in words.sensitive.items():
         if attribute not in sensitive:
             left = [part for word in left for part in stand_ins.get(word, word).split()]
@@ -138,7 +138,7 @@ def _named(tag: str, sensitive: Sequence[Sensitive]) -> str:
 
 def _without_alike(tags: list[str]) -> list[str]:
     """Of tags that say the same, or the less exact of two in one facet, only one."""
-    words = vocabulary()
+    words = load_vocabulary()
     stems = {
         tag: frozenset(word.rstrip("s") for word in tag.replace("-", " ").split()) for tag in tags
     }
@@ -168,11 +168,11 @@ def _without_alike(tags: list[str]) -> list[str]:
     return kept
 
 
-def _contradictions(tags: list[str], measured: Sequence[Measured]) -> list[Contradiction]:
-    words, found, true = vocabulary(), [], list[str]()
+def _contradictions(tags: list[str], measured: Sequence[Measurement]) -> list[Contradiction]:
+    words, found, true = load_vocabulary(), [], list[str]()
     for tag in tags:
         against = next(
-            (one for one in measured if one.confidence >= SURE and words.exclude(tag, one.tag)),
+            (one for one in measured if one.confidence >= HIGH_CONFIDENCE and words.exclude(tag, one.tag)),
             None,
         )
         before = next((one for one in true if words.exclude(tag, one)), None)
@@ -187,7 +187,7 @@ def _contradictions(tags: list[str], measured: Sequence[Measured]) -> list[Contr
 
 def _least_important(tags: list[str]) -> int:
     """The place of the tag to leave out first: an unknown one, else one of the least important facet; of several, the last."""
-    words = vocabulary()
+    words = load_vocabulary()
     rank = {UNKNOWN: -1, **{name: number for number, name in enumerate(words.cut_first)}}
     ranks = [rank[words.facet_name(tag)] for tag in tags]
     return max(place for place, one in enumerate(ranks) if one == min(ranks))

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from authface_data.captions.vocabulary import UNKNOWN, vocabulary
+from authface_data.captions.vocabulary import UNKNOWN, load_vocabulary
 from manifests.schema import CAPTIONS
 from manifests.store import Store
-from manifests.training_view import used_captions
+from manifests.captions import current_tags
 from manifests.workspace import Workspace
 
 
@@ -34,12 +34,12 @@ class ContradictionCount:
     count: int
 
 
-def coverage(workspace: Workspace, faces: Collection[str] | None = None) -> list[FacetCount]:
+def count_facets(workspace: Workspace, faces: Collection[str] | None = None) -> list[FacetCount]:
     """In the order of a caption. faces: only of these."""
-    words = vocabulary()
+    words = load_vocabulary()
     used = [
         own
-        for face_id, own in used_captions(workspace).items()
+        for face_id, own in current_tags(workspace).items()
         if faces is None or face_id in faces
     ]
     said, having = dict[tuple[str, str], Counter[str]](), Counter[tuple[str, str]]()
@@ -60,7 +60,7 @@ def coverage(workspace: Workspace, faces: Collection[str] | None = None) -> list
     ]
 
 
-def contradictions(workspace: Workspace) -> list[ContradictionCount]:
+def count_contradictions(workspace: Workspace) -> list[ContradictionCount]:
     """Most often said first."""
     found = Counter(
         (row["captioner"], one["tag"], one["against"])

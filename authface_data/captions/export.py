@@ -38,7 +38,7 @@ class Picture:
     more: dict[str, Any]
 
 
-def export(
+def export_dataset(
     workspace: Workspace,
     output: Path,
     form: str,
@@ -70,7 +70,7 @@ def export(
         (output / file).write_bytes(workspace.read_bytes(row["crop_path"]))
         pictures.append(_picture(row, file))
     FORMATS[form](output, pictures, workspace.settings.filter.size)
-    (output / "CREDITS.md").write_text(licences.markdown(licences.credits(workspace)), "utf-8")
+    (output / "CREDITS.md").write_text(licences.credits_markdown(licences.list_credits(workspace)), "utf-8")
     return {
         split: count
         for split in SPLITS.values()

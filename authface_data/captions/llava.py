@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from authface_data.captions import prompts
-from authface_data.captions.compose import answered
+from authface_data.captions.compose import caption_columns
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
 from manifests.schema import CAPTIONS
 from manifests.settings import Captions
@@ -34,8 +34,8 @@ class LlavaStage:
     name = "llava"
     version = 2  # 2: both questions over one encoding
     subject: Subject = "face"
-    gives = CAPTIONS
-    input_mark = "crop_sha256"
+    manifest = CAPTIONS
+    input_hash_column = "crop_sha256"
     uses_gpu = True
     batch_size = 16
 
@@ -55,7 +55,7 @@ class LlavaStage:
         import torch
         from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 
-        where = hub.locate(self.model_name, self.weights_dir)
+        where = hub.resolve_model(self.model_name, self.weights_dir)
         on_gpu = device.startswith("cuda")
         options: dict[str, Any] = {"dtype": torch.bfloat16 if on_gpu else torch.float32}
         if self._captions.precision != "bf16":
@@ -64,7 +64,7 @@ class LlavaStage:
             self._processor = LlavaNextProcessor.from_pretrained(where)
             model = LlavaNextForConditionalGeneration.from_pretrained(where, **options)
         except OSError as error:
-            raise hub.missing(
+            raise hub.missing_model_error(
                 self.model_name, "config, tokenizer and *.safetensors", self.weights_dir, error
             ) from error
         self._processor.tokenizer.padding_side = (
@@ -108,7 +108,7 @@ class LlavaStage:
         torch, model, config = self._torch, self._model, self._model.config
         inputs = self._processor(
             images=pictures,
-            text=[prompts.prompt(self._processor, config, prompts.QUESTIONS[0])] * len(pictures),
+            text=[prompts.build_prompt(self._processor, config, prompts.QUESTIONS[0])] * len(pictures),
             padding=True,
             return_tensors="pt",
         )
@@ -159,7 +159,7 @@ class LlavaStage:
         token = self._processor.image_token
         told = [first[0].tolist()]
         for question in prompts.QUESTIONS[1:]:
-            text = prompts.prompt(self._processor, self._model.config, question)
+            text = prompts.build_prompt(self._processor, self._model.config, question)
             told.append(tokenizer(text.replace(token, token * max(counts))).input_ids)
         begin = tokenizer.bos_token_id
         own = [begin] == tokenizer("").input_ids[:1]  # whether the tokenizer begins a text with it
@@ -201,7 +201,7 @@ class LlavaStage:
             "model": self.model_name,
             "model_revision": self._revision,
             "prompt_hash": prompts.prompt_hash(),
-            **answered(said, item.row.get("measurements"), self._captions),
+            **caption_columns(said, item.row.get("measurements"), self._captions),
         }
 
 

@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 
-from authface_data.captions.vocabulary import Vocabulary, vocabulary
+from authface_data.captions.vocabulary import Vocabulary, load_vocabulary
 
 MOST_WORDS_OF_A_PIECE = 8  # more is a sentence
 SENTENCE = frozenset(["she", "he", "it", "they", "i", "there", "this", "these", "who", "which"])
@@ -18,9 +18,9 @@ FENCE = re.compile(r"^\s*```\w*|```\s*$")
 BULLET = re.compile(r"^\s*(?:[-*•–]+|\d+[.)])\s*")
 
 
-def tags_of(answer: str, max_words: int = 5) -> list[str]:
+def parse_tags(answer: str, max_words: int = 5) -> list[str]:
     """The tags of an answer, in lower case, in order, each once. One of more than `max_words` words is dropped."""
-    words = vocabulary()
+    words = load_vocabulary()
     tags: dict[str, None] = {}
     for line in _plain(answer).lower().splitlines():
         for piece in re.split(r"[,;|]|\.\s|\.$", _without_opener(BULLET.sub("", line), words)):

@@ -39,14 +39,14 @@ def prompt_hash() -> str:
     return fingerprint(semantic=SEMANTIC, photographic=PHOTOGRAPHIC)
 
 
-def family(config: Any) -> str:
+def model_family(config: Any) -> str:
     """mistral, vicuna or 34b: which language model a LLaVA-1.6 configuration is built on."""
     if config.text_config.model_type == "mistral":
         return "mistral"
     return "34b" if config.text_config.hidden_size == WIDTH_OF_34B else "vicuna"
 
 
-def prompt(processor: Any, config: Any, question: str) -> str:
+def build_prompt(processor: Any, config: Any, question: str) -> str:
     """The whole prompt of a question about one image, by the checkpoint's own chat template, else by its family's."""
     talk = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
     own = getattr(processor, "chat_template", None) or getattr(
@@ -54,7 +54,7 @@ def prompt(processor: Any, config: Any, question: str) -> str:
     )
     return processor.apply_chat_template(
         talk,
-        chat_template=own or TEMPLATES[family(config)],
+        chat_template=own or TEMPLATES[model_family(config)],
         add_generation_prompt=True,
         tokenize=False,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from authface_data.captions.compose import read
+from authface_data.captions.compose import caption_from_answers
 from authface_data.faces.stage import aligned_face_id
 from manifests.schema import CAPTIONS, PHOTOS
 from manifests.store import Store
@@ -36,7 +36,7 @@ def import_captions(workspace: Workspace) -> int:
                 "captioner": NAME,
                 "raw_answers": [said],
                 "model": "Qwen, as released with AuthFace-HQ",
-                **read(said, "", [], workspace.settings.captions).columns(),
+                **caption_from_answers(said, "", [], workspace.settings.captions).columns(),
                 "fingerprint": mark,
             }
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from authface_data.captions.compose import compose, read, tags_of_facts
-from authface_data.captions.facts import Measured
+from authface_data.captions.compose import compose_caption, caption_from_answers, visible_tags
+from authface_data.captions.measured.measurement import Measurement
 from authface_data.captions.vocabulary import vocabulary_text
 from manifests.schema import CAPTIONS
 from manifests.settings import Captions
@@ -30,7 +30,7 @@ def recompose(workspace: Workspace) -> int:
         mark = fingerprint(rules=now, said=row["raw_answers"], measured=measured)
         if row["composition"] == mark:
             continue
-        new = _columns(row, [Measured(**fact) for fact in measured], settings)
+        new = _columns(row, [Measurement(**fact) for fact in measured], settings)
         different += any(row[name] != value for name, value in new.items())
         del row["created_at"]
         changed.append({**row, **new, "composition": mark})
@@ -45,13 +45,13 @@ def _rules(settings: Captions) -> str:
     return fingerprint(version=VERSION, vocabulary=vocabulary_text(), settings=said)
 
 
-def _columns(row: dict[str, Any], measured: list[Measured], settings: Captions) -> dict[str, Any]:
+def _columns(row: dict[str, Any], measured: list[Measurement], settings: Captions) -> dict[str, Any]:
     """The columns of a caption that follow from what its captioner said."""
     if row["captioner"] == "measured":
-        caption = compose(
+        caption = compose_caption(
             {"semantic": [], "photographic": [fact.tag for fact in measured]}, [], settings
         )
     else:
         said = [*(row["raw_answers"] or []), "", ""]
-        caption = read(said[0], said[1], measured, settings)
-    return {"measured_tags": tags_of_facts(measured), **caption.columns()}
+        caption = caption_from_answers(said[0], said[1], measured, settings)
+    return {"measured_tags": visible_tags(measured), **caption.columns()}

@@ -17,15 +17,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-import tenacity
 from PIL import Image
 from pydantic import BaseModel, ValidationError
 
 from authface_data.captions import prompts
-from authface_data.captions.compose import NoTags, answered
+from authface_data.captions.compose import NoTags, caption_columns
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
 from authface_data.http.hosts import is_public
-from authface_data.http.retry import RetryableError, asked_wait_s, backoff
+from authface_data.http.retry import (
+    RetryableError,
+    call_with_retries,
+    is_retryable_status,
+    retry_after_s,
+)
 from manifests.schema import CAPTIONS
 from manifests.settings import Captions
 from manifests.support.errors import PartialFailureError, UserError
@@ -67,8 +71,8 @@ class ServerStage:
     name = "server"
     version = 1
     subject: Subject = "face"
-    gives = CAPTIONS
-    input_mark = "crop_sha256"
+    manifest = CAPTIONS
+    input_hash_column = "crop_sha256"
     uses_gpu = False
 
     def __init__(self, settings: Captions, workspace: Workspace):
@@ -121,7 +125,7 @@ class ServerStage:
     def _row(self, item: Item, answers: Future[list[dict[str, Any]]]) -> dict[str, Any] | None:
         try:
             said = answers.result()
-            made = answered(
+            made = caption_columns(
                 [one["content"] for one in said], item.row.get("measurements"), self._captions
             )
         except NoTags as error:
@@ -190,14 +194,10 @@ class ServerStage:
         return {"content": told.choices[0].message.content, "revision": told.system_fingerprint}
 
     def _tried(self, way: str, what: str, body: dict[str, Any] | None) -> httpx.Response:
-        tries = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(self._server.attempts),
-            wait=backoff,
-            retry=tenacity.retry_if_exception_type((RetryableError, httpx.TransportError)),
-            reraise=True,
-        )
         try:
-            return tries(self._once, way, what, body)
+            return call_with_retries(
+                lambda: self._once(way, what, body), attempts=self._server.attempts
+            )
         except httpx.ConnectError as error:
             raise PartialFailureError(
                 f"{self._where} does not answer ({error}): is it up? What was captioned is kept: run the same again"
@@ -209,9 +209,9 @@ class ServerStage:
 
     def _once(self, way: str, what: str, body: dict[str, Any] | None) -> httpx.Response:
         answer = self._client.request(way, what, json=body)
-        if answer.status_code == 429 or answer.status_code == 408 or answer.status_code >= 500:
+        if is_retryable_status(answer.status_code):
             raise RetryableError(
-                f"HTTP {answer.status_code} of {self._where}", asked_wait_s(answer)
+                f"HTTP {answer.status_code} of {self._where}", retry_after_s(answer)
             )
         if answer.status_code in (401, 403):
             raise UserError(

@@ -75,7 +75,7 @@ class Vocabulary:
 
 
 @lru_cache(maxsize=1)
-def vocabulary() -> Vocabulary:
+def load_vocabulary() -> Vocabulary:
     """The one in vocabulary.toml."""
     said = tomllib.loads(vocabulary_text())
     facets = tuple(

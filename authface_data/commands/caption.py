@@ -81,7 +81,7 @@ def caption(
         _say(outcomes, stage, len(inputs))
         if not sum(outcomes.failed.values()):
             forget_answers(ws)
-        if changed and not outcomes.made[stage.name]:
+        if changed and not outcomes.processed[stage.name]:
             console.print(
                 f"{changed} captions composed anew by the present settings and vocabulary"
             )
@@ -149,7 +149,7 @@ def _run(
     from authface_data.images.open import PictureReader
 
     chain = Chain([stage], PictureReader(ws, "crop_path"))
-    return local.run(
+    return local.run_chain(
         ws,
         chain,
         inputs,
@@ -163,14 +163,14 @@ def _run(
 def _say(outcomes: Outcomes, stage: Stage, kept: int) -> None:
     speed = f", {outcomes.rate(stage):.2f} images/s" if outcomes.seconds else ""
     console.print(
-        f"{outcomes.made[stage.name]} faces captioned by {stage.name}{speed}; {kept} are kept"
+        f"{outcomes.processed[stage.name]} faces captioned by {stage.name}{speed}; {kept} are kept"
     )
 
 
 def _say_contradictions(ws: Workspace, name: str) -> None:
-    from authface_data.captions.coverage import contradictions
+    from authface_data.captions.coverage import count_contradictions
 
-    count = sum(one.count for one in contradictions(ws) if one.captioner == name)
+    count = sum(one.count for one in count_contradictions(ws) if one.captioner == name)
     if count:
         left_out = ws.settings.captions.contradictions == "leave out"
         fate = "left out of the captions" if left_out else "kept in the captions"

@@ -35,11 +35,11 @@ def export_captions(
     """Copy kept crops and their captions into a folder that other trainers read."""
     from rich.progress import track
 
-    from authface_data.captions.export import export
+    from authface_data.captions.export import export_dataset
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
-    counts = export(
+    counts = export_dataset(
         ws,
         output,
         format,

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from manifests.support.console import JsonOption, WorkspaceOption, console, print_json
 from manifests.support.errors import UserError
-from manifests.verdicts import TAG_ID_PREFIX
+from manifests.decisions import TAG_ID_PREFIX
 
 if TYPE_CHECKING:
     from manifests.workspace import Workspace
@@ -36,12 +36,12 @@ def tags(
     if context.invoked_subcommand is not None:
         context.obj = workspace
         return
-    from authface_data.captions.coverage import contradictions, coverage
-    from manifests.verdicts import tag_decisions
+    from authface_data.captions.coverage import count_contradictions, count_facets
+    from manifests.decisions import tag_decisions
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
-    facets, wrong, decided = coverage(ws), contradictions(ws), tag_decisions(ws)
+    facets, wrong, decided = count_facets(ws), count_contradictions(ws), tag_decisions(ws)
     if as_json:
         print_json({"facets": facets, "contradictions": wrong, "decisions": decided})
         return
@@ -120,7 +120,7 @@ def _decide(
     from manifests.schema import DECISIONS
     from manifests.store import Store
     from manifests.support.text import to_utf8
-    from manifests.verdicts import tag_decisions
+    from manifests.decisions import tag_decisions
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace or context.obj)  # type: ignore[arg-type]
@@ -175,8 +175,8 @@ def _words(text: str) -> str:
 
 
 def _count(ws: Workspace, tag: str) -> int:
-    from manifests.training_view import used_captions
+    from manifests.captions import current_tags
 
     return sum(
-        tag in map(str.lower, [*semantic, *other]) for semantic, other in used_captions(ws).values()
+        tag in map(str.lower, [*semantic, *other]) for semantic, other in current_tags(ws).values()
     )

@@ -10,7 +10,7 @@ import pandas as pd
 
 from authface_train.data.sample_keys import numpy_generator
 from authface_train.settings import PriorSettings
-from manifests.support.clip_tokens import fit
+from manifests.captions import truncate_tags
 from manifests.support.console import console
 
 
@@ -28,14 +28,14 @@ class Captions:
         return [*self.training, *self.held_out, *self.drawn]
 
 
-def captions_for(
+def build_captions(
     pipeline: Any, training: pd.DataFrame, held_out: pd.DataFrame, settings: PriorSettings
 ) -> Captions:
     """Of a run. Says how many captions are longer than the text encoders see."""
 
     def of(view: pd.DataFrame, orders: int) -> tuple[list[str], int]:
         tags = [own if isinstance(own, list) else [] for own in view["tags"]]
-        return captions_of(pipeline, tags, view["face_id"].tolist(), orders, settings.seed)
+        return compose_captions(pipeline, tags, view["face_id"].tolist(), orders, settings.seed)
 
     ours, cut = of(training, settings.orders)
     theirs, _ = of(held_out, 1)
@@ -47,7 +47,7 @@ def captions_for(
     return Captions(ours, theirs, settings.draw.prompts or different[: settings.draw.count])
 
 
-def captions_of(
+def compose_captions(
     pipeline: Any, tags: Sequence[Sequence[str]], face_ids: Sequence[str], orders: int, seed: int
 ) -> tuple[list[str], int]:
     """The captions of every row, `orders` of each, one row after the other; and how many rows had too many tags.
@@ -57,7 +57,7 @@ def captions_of(
     """
     captions, cut = [], 0
     for face_id, own in zip(face_ids, tags, strict=True):
-        seen, left_out = fit(own, lambda caption: _tokens(pipeline, caption))
+        seen, left_out = truncate_tags(own, lambda caption: _tokens(pipeline, caption))
         cut += bool(left_out)
         for number in range(orders):
             order = (

@@ -14,7 +14,7 @@ from pathlib import Path
 from manifests.support.errors import MissingResourceError
 
 MERGES = 48894
-SEEN = 77  # tokens, the one before and the one after among them
+MAX_TOKENS = 77  # tokens, the one before and the one after among them
 
 
 @lru_cache(maxsize=1)
@@ -50,7 +50,7 @@ def _byte_letters() -> list[str]:
     return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(rest))]
 
 
-def fit(
+def truncate_tags(
     tags: Sequence[str],
     count: Callable[[str], int],
     least: Callable[[list[str]], int] = lambda tags: len(tags) - 1,
@@ -60,6 +60,6 @@ def fit(
     count: tokens of a caption. least: the place of the tag to leave out next; by default the last.
     """
     kept, cut = list(tags), []
-    while kept and count(", ".join(kept)) > SEEN:
+    while kept and count(", ".join(kept)) > MAX_TOKENS:
         cut.append(kept.pop(least(kept)))
     return kept, cut

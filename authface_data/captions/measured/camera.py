@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from authface_data.captions.facts import Face, Measured
+from authface_data.captions.measured.measurement import FaceCrop, Measurement
 
 
-def measure(face: Face) -> list[Measured]:
+def measure(face: FaceCrop) -> list[Measurement]:
     def value(name: str) -> float:
         return float(face.row.get(name) or 0)  # lenses without contacts write 0
 
@@ -14,4 +14,4 @@ def measure(face: Face) -> list[Measured]:
         (value("aperture"), f"f/{round(value('aperture'), 1):g}"),
         (value("iso"), f"ISO {value('iso'):.0f}"),
     ]
-    return [Measured("camera", tag, number, 1.0) for number, tag in said if number > 0]
+    return [Measurement("camera", tag, number, 1.0) for number, tag in said if number > 0]

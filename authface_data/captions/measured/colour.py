@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from authface_data.captions.facts import Face, Measured, above, below, with_doubt
+from authface_data.captions.measured.measurement import FaceCrop, Measurement, above, below, with_doubt
 
 GREY, COLOURED, CHROMA_WIDTH = 4.0, 10.0, 1.5
 WARM, COOL, WARMTH_WIDTH = 15.5, -4.0, 1.2
 VIVID, MUTED, VIVID_WIDTH = 62.0, 30.0, 3.0
 
 
-def measure(face: Face) -> list[Measured]:
+def measure(face: FaceCrop) -> list[Measurement]:
     import cv2
 
     lab = cv2.cvtColor(face.pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from authface_data.captions.facts import Face, Measured, above, below, with_doubt
-from authface_data.quality.face_scale import SIZE_PX
-from authface_data.quality.sharpness import share_lost
+from authface_data.captions.measured.measurement import FaceCrop, Measurement, above, below, with_doubt
+from authface_data.quality.face_scale import FACE_SCALE_PX
+from authface_data.quality.sharpness import blur_loss
 
 SHARP_EYES, SOFT_EYES, EYES_WIDTH = 0.36, 0.26, 0.012
 BLURRED_PX, SHARP_PX, BLUR_WIDTH, TIMES_THE_EYES, TIMES_WIDTH = 1.7, 0.8, 0.12, 1.2, 0.06
@@ -24,11 +24,11 @@ LEAST_EDGE, STRONGEST = 4.0, 95
 FINE_PX, COARSE_PX = 1.0, 4.0
 
 
-def measure(face: Face) -> list[Measured]:
+def measure(face: FaceCrop) -> list[Measurement]:
     return [*_eyes(face), *_background(face)]
 
 
-def _eyes(face: Face) -> list[Measured]:
+def _eyes(face: FaceCrop) -> list[Measurement]:
     import cv2
 
     if not face.both_eyes:
@@ -36,15 +36,15 @@ def _eyes(face: Face) -> list[Measured]:
     half, lost = face.eye_distance * np.array([0.42, 0.23]), []
     for eye in face.five[:2]:
         patch = cv2.GaussianBlur(face.around(eye, half), (0, 0), 0.8)
-        lost.append(min(share_lost(patch, 0), share_lost(patch, 1)))
+        lost.append(min(blur_loss(patch, 0), blur_loss(patch, 1)))
     return [
         above("focus", "sharp eyes", min(lost), SHARP_EYES, EYES_WIDTH),
         below("focus", "soft focus", max(lost), SOFT_EYES, EYES_WIDTH),
     ]
 
 
-def _background(face: Face) -> list[Measured]:
-    y, x = (np.mgrid[:SIZE_PX, :SIZE_PX] + 0.5) / SIZE_PX
+def _background(face: FaceCrop) -> list[Measurement]:
+    y, x = (np.mgrid[:FACE_SCALE_PX, :FACE_SCALE_PX] + 0.5) / FACE_SCALE_PX
     strips = (np.abs(x - 0.5) > 0.34) & (np.abs(x - 0.5) < 0.49) & (y > 0.02) & (y < 0.75)
     eyes = (np.abs(x - 0.5) < 0.2) & (np.abs(y - 0.47) < 0.07)
     behind, of_eyes = edge_blur_px(face.brightness, strips), edge_blur_px(face.brightness, eyes)

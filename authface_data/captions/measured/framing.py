@@ -5,12 +5,12 @@ From .5 on it is a close-up, and FFHQ's alignment makes nearly every crop one, w
 
 from __future__ import annotations
 
-from authface_data.captions.facts import Face, Measured, above, below
+from authface_data.captions.measured.measurement import FaceCrop, Measurement, above, below
 
 BOUND, WIDTH = 0.5, 0.03
 
 
-def measure(face: Face) -> list[Measured]:
+def measure(face: FaceCrop) -> list[Measurement]:
     box, side = face.row["box_px"], face.row["qsize_px"]
     if box is None or not side:  # an aligned picture of another source has none
         return []

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from authface_data.captions.facts import Face, Measured, above, below, with_doubt
+from authface_data.captions.measured.measurement import FaceCrop, Measurement, above, below, with_doubt
 from authface_data.faces.landmarks import LEFT_EYE, RIGHT_EYE
 
 DEGREES_OF_A_PLACE, MOST_APART = 60.0, 0.4
@@ -20,7 +20,7 @@ DIRECT, AWAY, WIDTH = 14.0, 24.0, 2.5
 PROFILE, BOWED = 60.0, 14.0
 
 
-def measure(face: Face) -> list[Measured]:
+def measure(face: FaceCrop) -> list[Measurement]:
     yaw = float(face.row["yaw_deg"])
     if abs(yaw) > PROFILE:  # nobody sees the camera past their own nose
         return [above("gaze", "looking away", abs(yaw), PROFILE, WIDTH)]

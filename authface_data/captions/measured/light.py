@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from authface_data.captions.facts import Face, Measured, above, below, with_doubt
+from authface_data.captions.measured.measurement import FaceCrop, Measurement, above, below, with_doubt
 from authface_data.faces.landmarks import LEFT_EYE, RIGHT_EYE
-from authface_data.quality.face_scale import SIZE_PX
+from authface_data.quality.face_scale import FACE_SCALE_PX
 
 SIDE, EVEN, WIDTH, MOST_YAW, LITTLE_SHADING = 0.26, 0.13, 0.03, 25.0, 0.6
 HARD, SOFT, STEEP_WIDTH, SHINES, MOST_SHINING = 6.0, 3.6, 0.3, 235, 0.01
@@ -26,12 +26,12 @@ HIGH_CONTRAST, LOW_CONTRAST, CONTRAST_WIDTH = 175.0, 75.0, 8.0
 CHEEK = 0.11  # half side of a patch, of the distance between the eyes
 
 
-def measure(face: Face) -> list[Measured]:
+def measure(face: FaceCrop) -> list[Measurement]:
     skin = skin_mask(face)
     return [*_direction(face, skin), *_hardness(face, skin), *_key(face)]
 
 
-def skin_mask(face: Face) -> np.ndarray:
+def skin_mask(face: FaceCrop) -> np.ndarray:
     """(512, 512) bool: the face's outline without eyes, brows and mouth; nothing where the landmarks are five."""
     import cv2
 
@@ -51,7 +51,7 @@ def skin_mask(face: Face) -> np.ndarray:
     return cv2.erode(outline * (1 - holes), np.ones((9, 9), np.uint8)) > 0
 
 
-def _direction(face: Face, skin: np.ndarray) -> list[Measured]:
+def _direction(face: FaceCrop, skin: np.ndarray) -> list[Measurement]:
     if abs(face.row["yaw_deg"]) > MOST_YAW or not skin.any():
         return []
     left_eye, right_eye, nose, left_mouth, right_mouth = face.five
@@ -72,12 +72,12 @@ def _direction(face: Face, skin: np.ndarray) -> list[Measured]:
     ]
 
 
-def _shading(face: Face, skin: np.ndarray) -> float:
+def _shading(face: FaceCrop, skin: np.ndarray) -> float:
     low, high = np.percentile(_smoothed(face)[skin], (10, 97))
     return float(np.log((high + 1) / (low + 1)))
 
 
-def _hardness(face: Face, skin: np.ndarray) -> list[Measured]:
+def _hardness(face: FaceCrop, skin: np.ndarray) -> list[Measurement]:
     import cv2
 
     if not skin.any():
@@ -98,14 +98,14 @@ def _hardness(face: Face, skin: np.ndarray) -> list[Measured]:
     ]
 
 
-def _smoothed(face: Face) -> np.ndarray:
+def _smoothed(face: FaceCrop) -> np.ndarray:
     import cv2
 
     return cv2.GaussianBlur(face.brightness, (0, 0), 4)
 
 
-def _key(face: Face) -> list[Measured]:
-    y, x = (np.mgrid[:SIZE_PX, :SIZE_PX] + 0.5) / SIZE_PX
+def _key(face: FaceCrop) -> list[Measurement]:
+    y, x = (np.mgrid[:FACE_SCALE_PX, :FACE_SCALE_PX] + 0.5) / FACE_SCALE_PX
     oval = (x - 0.5) ** 2 / 0.05 + (y - 0.55) ** 2 / 0.07 < 1
     level = float(np.median(face.brightness))
     contrast = float(np.ptp(np.percentile(face.brightness[oval], (5, 95))))

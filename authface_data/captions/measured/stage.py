@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from authface_data.captions.compose import compose
-from authface_data.captions.facts import GIVEN, Face, Measured
+from authface_data.captions.compose import compose_caption
+from authface_data.captions.measured.measurement import MIN_CONFIDENCE, FaceCrop, Measurement
 from authface_data.captions.measured import camera, colour, focus, framing, gaze, light, view
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
 from manifests.schema import CAPTIONS
@@ -22,8 +22,8 @@ class MeasuredStage:
     name = "measured"
     version = 3  # 3: measured by landmarks, with confidence
     subject: Subject = "face"
-    gives = CAPTIONS
-    input_mark = "measured_mark"
+    manifest = CAPTIONS
+    input_hash_column = "measured_mark"
     uses_gpu = False
     batch_size = 1
 
@@ -40,8 +40,8 @@ class MeasuredStage:
         return [Rows([self._row(item)]) for item in batch]
 
     def _row(self, item: Item) -> dict[str, Any]:
-        facts = measure(item.row, item.picture.pixels())
-        caption = compose(
+        facts = measure_face(item.row, item.picture.pixels())
+        caption = compose_caption(
             {"semantic": [], "photographic": [fact.tag for fact in facts]}, [], self._settings
         )
         return {
@@ -55,9 +55,9 @@ class MeasuredStage:
         }
 
 
-def measure(row: Mapping[str, Any], crop: np.ndarray) -> list[Measured]:
+def measure_face(row: Mapping[str, Any], crop: np.ndarray) -> list[Measurement]:
     """The facts of one face that are sure enough. row: of faces, with its photo's camera columns; crop: (H, H, 3) uint8."""
-    face = Face.of(row, crop)
+    face = FaceCrop.of(row, crop)
     return [
-        fact for module in MEASURES for fact in module.measure(face) if fact.confidence >= GIVEN
+        fact for module in MEASURES for fact in module.measure(face) if fact.confidence >= MIN_CONFIDENCE
     ]

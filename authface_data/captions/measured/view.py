@@ -6,13 +6,13 @@ an aligned crop: alignment takes it away.
 
 from __future__ import annotations
 
-from authface_data.captions.facts import Face, Measured, above, below, with_doubt
+from authface_data.captions.measured.measurement import FaceCrop, Measurement, above, below, with_doubt
 
 FRONT, THREE_QUARTER, PROFILE, TILTED = 14.0, (20.0, 58.0), 62.0, 18.0
 WIDTH, WIDTH_TILTED = 2.5, 2.0
 
 
-def measure(face: Face) -> list[Measured]:
+def measure(face: FaceCrop) -> list[Measurement]:
     yaw, pitch = abs(face.row["yaw_deg"]), face.row["pitch_deg"]
     beyond_front = above("view", "three-quarter view", yaw, THREE_QUARTER[0], WIDTH)
     before_profile = below("view", "three-quarter view", yaw, THREE_QUARTER[1], WIDTH)

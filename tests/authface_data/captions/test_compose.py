@@ -5,20 +5,20 @@ import itertools
 import pytest
 
 from authface_data.captions import tokens
-from authface_data.captions.compose import compose, read
-from authface_data.captions.facts import Measured
-from authface_data.captions.vocabulary import vocabulary
+from authface_data.captions.compose import compose_caption, caption_from_answers
+from authface_data.captions.measured.measurement import Measurement
+from authface_data.captions.vocabulary import load_vocabulary
 from manifests.settings import Captions
 
 SETTINGS = Captions()
 
 
 def fact(tag, confidence=0.95, facet="view"):
-    return Measured(facet, tag, 1.0, confidence)
+    return Measurement(facet, tag, 1.0, confidence)
 
 
 def test_families_facets_and_order():
-    caption = read(
+    caption = caption_from_answers(
         "blurred background, red dress, smile, woman, zebra",
         "soft light, black hair, giraffe, direct gaze",
         [],
@@ -51,7 +51,7 @@ def test_families_facets_and_order():
     ],
 )
 def test_near_duplicates_are_one(said, left):
-    caption = read(said, "", [], SETTINGS)
+    caption = caption_from_answers(said, "", [], SETTINGS)
     tags = [*caption.semantic, *caption.photographic]
     assert tags == left
 
@@ -63,12 +63,12 @@ def test_what_contradicts_a_sure_measurement_is_flagged_and_left_out():
         fact("sharp background", facet="focus"),
     ]
     said = "profile view, black and white, bokeh, low-key"
-    caption = read("woman", said, measured, SETTINGS)
+    caption = caption_from_answers("woman", said, measured, SETTINGS)
     assert caption.photographic == ["low-key"]
     assert {(one.tag, one.against) for one in caption.contradictions} == {
         ("profile view", "front view"), ("black and white", "colour photograph"), ("blurred background", "sharp background"),
     }  # fmt: skip
-    kept = read("woman", said, measured, Captions(contradictions="keep"))
+    kept = caption_from_answers("woman", said, measured, Captions(contradictions="keep"))
     assert set(kept.photographic) == {
         "profile view",
         "black and white",
@@ -79,18 +79,18 @@ def test_what_contradicts_a_sure_measurement_is_flagged_and_left_out():
 
 
 def test_what_is_measured_without_confidence_contradicts_nothing():
-    caption = read("woman", "profile view", [fact("front view", 0.79)], SETTINGS)
+    caption = caption_from_answers("woman", "profile view", [fact("front view", 0.79)], SETTINGS)
     assert caption.photographic == ["profile view"]
     assert caption.contradictions == []
 
 
 def test_a_model_that_contradicts_itself():
-    caption = read("", "front view, profile view", [], SETTINGS)
+    caption = caption_from_answers("", "front view, profile view", [], SETTINGS)
     assert caption.photographic == ["front view"]
     assert [(one.tag, one.against, one.confidence) for one in caption.contradictions] == [
         ("profile view", "front view", None)
     ]
-    caption = read("", "front view, profile view", [fact("profile view")], SETTINGS)
+    caption = caption_from_answers("", "front view, profile view", [fact("profile view")], SETTINGS)
     assert caption.photographic == ["profile view"]  # what is measured decides
 
 
@@ -106,7 +106,7 @@ def test_a_model_that_contradicts_itself():
 )
 def test_what_may_be_said_of_a_person_is_a_setting(allowed, text):
     assert (
-        read("asian woman, elderly, black hair, 60s", "smile", [], Captions(sensitive=allowed)).text
+        caption_from_answers("asian woman, elderly, black hair, 60s", "smile", [], Captions(sensitive=allowed)).text
         == text
     )
 
@@ -124,7 +124,7 @@ def test_too_long_a_caption_loses_whole_tags_of_the_least_important_facets():
         "photographic": ["smile", "soft light", "studio portrait", "shiny lens", "wide aperture", "pale blue tones",
                          "front view", "green palette", "strange angle", "odd crop", "crisp bokeh", "faint stare"],
     }  # fmt: skip
-    caption = compose(said, [], SETTINGS)
+    caption = compose_caption(said, [], SETTINGS)
     assert tokens.count(caption.text) <= 77
     assert {"woman", "black hair", "smile", "soft light"} <= {
         *caption.semantic,
@@ -134,7 +134,7 @@ def test_too_long_a_caption_loses_whole_tags_of_the_least_important_facets():
         *said["semantic"],
         *said["photographic"],
     }
-    words = vocabulary()
+    words = load_vocabulary()
     ranks = [(["unknown", *words.cut_first]).index(words.facet_name(tag)) for tag in caption.cut]
     assert ranks == sorted(ranks)
     assert caption.cut[0] == "quick ocelot"  # of several, the last
@@ -144,7 +144,7 @@ def test_too_long_a_caption_loses_whole_tags_of_the_least_important_facets():
 
 
 def test_columns():
-    row = read(
+    row = caption_from_answers(
         "woman, zebra", "black and white", [fact("colour photograph", facet="colour")], SETTINGS
     ).columns()
     assert row == {

@@ -8,15 +8,16 @@ import pyarrow.compute as pc
 import pytest
 from PIL import Image
 
-from authface_data.captions.coverage import contradictions, coverage
-from authface_data.captions.export import FORMATS, export
+from authface_data.captions.coverage import count_contradictions, count_facets
+from authface_data.captions.export import FORMATS, export_dataset
 from authface_data.captions.recompose import recompose
 from authface_data.commands import tags as command
 from manifests.schema import CAPTIONS, DECISIONS, FACES, PHOTOS, VERDICTS
 from manifests.settings import load_settings, preset_text
 from manifests.store import Store
 from manifests.support.errors import UserError
-from manifests.training_view import training_view, used_captions
+from manifests.captions import current_tags
+from manifests.training_view import training_view
 from manifests.verdicts import ALL_GATES, verdict_row
 
 SAID = {
@@ -79,7 +80,7 @@ def captioned(workspace):
 def used(workspace):
     return {
         face[3]: ", ".join([*semantic, *other])
-        for face, (semantic, other) in used_captions(workspace).items()
+        for face, (semantic, other) in current_tags(workspace).items()
     }
 
 
@@ -134,18 +135,18 @@ def test_a_new_measurement_is_held_against_what_was_said(captioned):
     )
     recompose(captioned)
     assert used(captioned)["b"] == "man, beard, zebra, front view"
-    assert {(one.captioner, one.tag, one.against, one.count) for one in contradictions(captioned)} == {
+    assert {(one.captioner, one.tag, one.against, one.count) for one in count_contradictions(captioned)} == {
         ("llava", "profile view", "front view", 1), ("llava", "black and white", "colour photograph", 1),
     }  # fmt: skip
 
 
 def test_coverage(captioned):
-    facets = {(one.facet, one.family): one for one in coverage(captioned)}
+    facets = {(one.facet, one.family): one for one in count_facets(captioned)}
     assert facets["face hair", "semantic"].tags == [("beard", 2)]
     assert (facets["face hair", "semantic"].faces, facets["face hair", "semantic"].of) == (2, 3)
     assert facets["unknown", "semantic"].tags == [("zebra", 1)]
     assert facets["camera", "photographic"].faces == 0
-    only = coverage(captioned, {"fs_c_1"})
+    only = count_facets(captioned, {"fs_c_1"})
     assert only[0].of == 1
 
 
@@ -191,7 +192,7 @@ def test_what_can_be_no_tag():
 @pytest.mark.parametrize("form", list(FORMATS))
 def test_every_format_holds_every_kept_face_its_caption_and_credits(captioned, tmp_path, form):
     folder = tmp_path / "out"
-    counts = export(captioned, folder, form, "both", False)
+    counts = export_dataset(captioned, folder, form, "both", False)
     assert sum(counts.values()) == 3
     pictures = sorted(path for path in folder.rglob("*.png"))
     assert len(pictures) == 3
@@ -199,7 +200,7 @@ def test_every_format_holds_every_kept_face_its_caption_and_credits(captioned, t
     captions = read_back(folder, form)
     assert captions == {f"fs_{x}_1": text for x, text in used(captioned).items()}
     with pytest.raises(UserError, match="not an empty folder"):
-        export(captioned, folder, form, "both", False)
+        export_dataset(captioned, folder, form, "both", False)
 
 
 def read_back(folder, form) -> dict[str, str]:
@@ -248,7 +249,7 @@ def read_back(folder, form) -> dict[str, str]:
 
 
 def test_only_some_tags_and_none(captioned, tmp_path):
-    export(captioned, tmp_path / "semantic", "jsonl", "semantic", False)
+    export_dataset(captioned, tmp_path / "semantic", "jsonl", "semantic", False)
     rows = [
         json.loads(line)
         for line in (tmp_path / "semantic" / "captions.jsonl").read_text().splitlines()
@@ -260,5 +261,5 @@ def test_only_some_tags_and_none(captioned, tmp_path):
     }
     Store(captioned, CAPTIONS).compact(lambda part: pc.equal(part["face_id"], "fs_c_1"))
     with pytest.raises(UserError, match="1 kept faces have no caption"):
-        export(captioned, tmp_path / "both", "jsonl", "both", False)
-    assert sum(export(captioned, tmp_path / "none", "jsonl", "none", False).values()) == 3
+        export_dataset(captioned, tmp_path / "both", "jsonl", "both", False)
+    assert sum(export_dataset(captioned, tmp_path / "none", "jsonl", "none", False).values()) == 3

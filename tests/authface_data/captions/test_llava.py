@@ -11,7 +11,7 @@ from authface_data.captions import prompts
 from authface_data.captions.compose import NoTags
 from authface_data.captions.llava import MAX_NEW_TOKENS, LlavaStage
 from authface_data.engine.stage import Item
-from authface_data.faces.stage import lossless
+from authface_data.faces.stage import encode_lossless
 from authface_data.images.open import Photo
 from manifests.settings import Captions
 from manifests.support.errors import MissingResourceError, UserError
@@ -47,7 +47,7 @@ def crops(count):
 
 
 def item(key, crop, **row):
-    data = lossless(crop, "png")
+    data = encode_lossless(crop, "png")
     return Item(key, row, Photo(lambda: data))
 
 
@@ -76,7 +76,7 @@ def test_both_questions_over_one_encoding_are_answered_as_each_by_itself(checkpo
     (said,) = stage.answers(crops(1))
     assert len(seen) == 1
     for question, answer in zip(prompts.QUESTIONS, said, strict=True):
-        text = prompts.prompt(stage._processor, stage._model.config, question)
+        text = prompts.build_prompt(stage._processor, stage._model.config, question)
         inputs = stage._processor(
             images=[Image.fromarray(crops(1)[0])], text=[text], return_tensors="pt"
         )
@@ -165,12 +165,12 @@ def test_the_prompt_is_the_one_that_the_checkpoint_was_trained_with(family):
             )
         },
     )
-    assert prompts.family(config) == family
+    assert prompts.model_family(config) == family
     processor = tiny_llava.processor()
-    assert prompts.prompt(processor, config, QUESTION) == GOLDEN[family]
+    assert prompts.build_prompt(processor, config, QUESTION) == GOLDEN[family]
     processor.chat_template = "own: {{ messages[0]['content'][1]['text'] }}"
     assert (
-        prompts.prompt(processor, config, QUESTION) == f"own: {QUESTION}"
+        prompts.build_prompt(processor, config, QUESTION) == f"own: {QUESTION}"
     )  # a checkpoint's own template goes first
 
 
@@ -187,7 +187,7 @@ def test_a_square_crop_is_2928_image_tokens_after_one_beginning(family, size):
             )
         },
     )
-    text = prompts.prompt(processor, config, prompts.SEMANTIC)
+    text = prompts.build_prompt(processor, config, prompts.SEMANTIC)
     image = Image.new("RGB", (size, size), "grey")
     ids = processor(images=[image], text=[text], return_tensors="pt")["input_ids"][0].tolist()
     assert ids.count(processor.image_token_id) == IMAGE_TOKENS == 2928

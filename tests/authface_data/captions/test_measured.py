@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from captions import LABELS, judged
 
-from authface_data.captions.facts import GIVEN, SURE, Face
+from authface_data.captions.measured.measurement import MIN_CONFIDENCE, HIGH_CONFIDENCE, FaceCrop
 from authface_data.captions.measured.focus import edge_blur_px
 from authface_data.captions.measured.gaze import iris_place
-from authface_data.captions.measured.stage import measure
+from authface_data.captions.measured.stage import measure_face
 from authface_data.captions.tokens import count
 from manifests.schema import CAPTIONS
 from manifests.store import Store
@@ -61,7 +61,7 @@ def grey(level=120):
 
 
 def tags(crop, **changes):
-    return {fact.tag for fact in measure(row(**changes), crop)}
+    return {fact.tag for fact in measure_face(row(**changes), crop)}
 
 
 @pytest.mark.parametrize(
@@ -102,14 +102,14 @@ def test_confidence_is_half_at_a_bound_and_grows_away_from_it():
         return next(
             (
                 fact.confidence
-                for fact in measure(row(yaw_deg=yaw), skin())
+                for fact in measure_face(row(yaw_deg=yaw), skin())
                 if fact.tag == "front view"
             ),
             0.0,
         )
 
     assert front(14.0) == pytest.approx(0.5)
-    assert front(0.0) > front(8.0) > SURE > front(13.0) >= GIVEN
+    assert front(0.0) > front(8.0) > HIGH_CONFIDENCE > front(13.0) >= MIN_CONFIDENCE
     assert front(14.1) == 0.0
 
 
@@ -219,7 +219,7 @@ def test_a_measure_does_not_depend_on_the_crops_size():
     large = cv2.resize(crop, (1024, 1024), interpolation=cv2.INTER_LINEAR)
     points = [[2 * x + 0.5, 2 * y + 0.5] for x, y in sixty_eight()]
     assert tags(large, landmarks_crop_px=points) == tags(crop)
-    assert Face.of(row(landmarks_crop_px=points), large).points == pytest.approx(
+    assert FaceCrop.of(row(landmarks_crop_px=points), large).points == pytest.approx(
         np.array(sixty_eight())
     )
 

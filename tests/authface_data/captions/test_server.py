@@ -10,7 +10,7 @@ from authface_data.captions import server as module
 from authface_data.captions.server import ANSWERS, ServerStage, forget_answers
 from authface_data.engine import local
 from authface_data.engine.stage import Chain
-from authface_data.faces.stage import lossless
+from authface_data.faces.stage import encode_lossless
 from authface_data.images.open import Photo
 from manifests.schema import CAPTIONS, VERDICTS
 from manifests.settings import Captions, Server
@@ -35,7 +35,7 @@ def inputs(count):
 
 def opened(row):
     level = int(row["crop_sha256"], 16)
-    data = lossless(np.full((96, 96, 3), level, np.uint8), "png")
+    data = encode_lossless(np.full((96, 96, 3), level, np.uint8), "png")
     return Photo(lambda: data)
 
 
@@ -46,7 +46,7 @@ def stage_of(workspace, server, **settings):
 
 def caption(workspace, server, count=6, retry=False, **settings):
     stage = stage_of(workspace, server, **settings)
-    outcomes = local.run(
+    outcomes = local.run_chain(
         workspace,
         Chain([stage], opened),
         inputs(count),
@@ -59,7 +59,7 @@ def caption(workspace, server, count=6, retry=False, **settings):
 
 def test_faces_are_captioned_by_two_questions_each(workspace, served):
     outcomes, rows = caption(workspace, served)
-    assert outcomes.made["server"] == len(rows) == 6
+    assert outcomes.processed["server"] == len(rows) == 6
     assert len(served.requests) == 12
     row = rows[0]
     assert row["caption"] == "woman, black hair, red dress, smile, soft light, blurred background"
@@ -105,7 +105,7 @@ def test_a_server_that_asks_to_be_left_alone_is(workspace, served, monkeypatch):
 def test_one_that_fails_fails_alone_and_can_be_retried(workspace, served):
     served.faults = ["empty"] * 4  # all four tries of the first request
     outcomes, rows = caption(workspace, served, count=4, concurrency=1)
-    assert (outcomes.made["server"], outcomes.failed["server"]) == (3, 1)
+    assert (outcomes.processed["server"], outcomes.failed["server"]) == (3, 1)
     failed = [
         row for row in Store(workspace, VERDICTS).read().to_pylist() if row["verdict"] == "failed"
     ]

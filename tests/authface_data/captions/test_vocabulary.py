@@ -4,8 +4,8 @@ import tomllib
 
 import pytest
 
-from authface_data.captions.normalise_tags import tags_of
-from authface_data.captions.vocabulary import vocabulary, vocabulary_text
+from authface_data.captions.normalise_tags import parse_tags
+from authface_data.captions.vocabulary import load_vocabulary, vocabulary_text
 
 PAPER = (
     "Asian Female, Floral Headpiece, Yellow Roses, Neutral Makeup, Black Hair, Close-Up, Serious Expression, Studio Lighting, "
@@ -39,12 +39,12 @@ PAPER = (
     ],
 )  # fmt: skip
 def test_tags_of(answer, tags):
-    assert tags_of(answer) == tags
+    assert parse_tags(answer) == tags
 
 
 def test_the_papers_caption_is_read():
-    words = vocabulary()
-    tags = tags_of(PAPER)
+    words = load_vocabulary()
+    tags = parse_tags(PAPER)
     assert len(tags) == 14  # close-up and face shot are one
     assert all(words.facet_of(tag) is not None for tag in tags)
     assert {words.facet_name(tag) for tag in tags} == {
@@ -54,7 +54,7 @@ def test_the_papers_caption_is_read():
 
 
 def test_a_tag_of_more_words_than_allowed_is_none():
-    assert tags_of("dark brown hair, very long dark brown hair", max_words=3) == ["dark brown hair"]
+    assert parse_tags("dark brown hair, very long dark brown hair", max_words=3) == ["dark brown hair"]
 
 
 def test_no_synonym_means_two_things():
@@ -65,12 +65,12 @@ def test_no_synonym_means_two_things():
         for word in [tag, *own]
     ]
     assert [word for word in said if said.count(word) > 1] == []
-    assert len(said) == len(vocabulary().synonyms)
+    assert len(said) == len(load_vocabulary().synonyms)
 
 
 def test_the_vocabulary_is_in_order():
     """Every facet can be cut, every exclusive tag is one of its facet, no canonical tag holds a preposition or an adverb."""
-    words = vocabulary()
+    words = load_vocabulary()
     assert sorted(words.cut_first) == sorted(facet.name for facet in words.facets)
     families = [facet.family for facet in words.facets]
     assert families == sorted(families, reverse=True)  # semantic first
@@ -81,7 +81,7 @@ def test_the_vocabulary_is_in_order():
             assert not set(tag.split()) & words.prepositions, tag
             assert len(tag.split()) <= 5
             assert words.facet_of(tag) == facet
-            assert tags_of(tag) == [tag] or tag in words.says_nothing
+            assert parse_tags(tag) == [tag] or tag in words.says_nothing
 
 
 @pytest.mark.parametrize(
@@ -90,11 +90,11 @@ def test_the_vocabulary_is_in_order():
      ("thoughtful expression", "expression"), ("zebra", "unknown")],
 )  # fmt: skip
 def test_other_tags_are_placed_by_their_last_word_or_pattern(tag, facet):
-    assert vocabulary().facet_name(tag) == facet
+    assert load_vocabulary().facet_name(tag) == facet
 
 
 def test_what_excludes_each_other():
-    words = vocabulary()
+    words = load_vocabulary()
     assert words.exclude("front view", "profile view")
     assert words.exclude("black and white", "colour photograph")
     assert words.exclude("blurred background", "sharp background")
