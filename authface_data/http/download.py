@@ -1,7 +1,8 @@
-"""Downloads of photographs: many at a time, few from one host, resumed where the server allows, committed by a rename.
+"""Parallel downloads of photographs, with a limit per host, resumed where the server allows it.
 
-A killed download goes on where it was (see partial.py). Only pictures are taken, by their content type; whether one can be
-decoded is seen later.
+A file is written beside its target and renamed when it is complete; a killed download is resumed by
+the next run (see partial_download.py). Only responses with an image content type are accepted;
+whether the image can be decoded is checked later.
 """
 
 from __future__ import annotations
@@ -17,73 +18,93 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import tenacity
 
-from authface_data.http.hosts import Hosts, Pace, RefusedHost, guarded_client
-from authface_data.http.partial_download import PartialDownload, version_of
-from authface_data.http.retry import RetryableError, asked_wait_s, backoff
+from authface_data.http.hosts import AllowedHosts, HostRefused, RequestPacer, guarded_client
+from authface_data.http.partial_download import PartialDownload, resume_version
+from authface_data.http.retry import (
+    RETRYABLE_ERRORS,
+    RetryableError,
+    call_with_retries,
+    is_retryable_status,
+    retry_after_s,
+)
 from manifests.settings import Collect
 from manifests.support.errors import UserError
 
-GONE = (404, 410)
-BUSY = (408, 425, 429)  # and 5xx
-REDIRECTS, MOST_REDIRECTS = (301, 302, 303, 307, 308), 5
-HOSTS_AT_ONCE = 2
-NOTHING_YET_S = 0.2
+GONE_STATUS_CODES = (404, 410)
+REDIRECT_STATUS_CODES = (301, 302, 303, 307, 308)
+MAX_REDIRECTS = 5
+PARALLEL_HOSTS = 2
+"""Threads suffice to keep this many hosts busy at their limit of connections."""
+POLL_INTERVAL_S = 0.2
 
 
 @dataclass(frozen=True)
-class Job:
-    """key: of the photograph. target: where the file goes, its folder existing."""
+class DownloadJob:
+    """One file to download."""
 
     key: str
+    """Id of the photograph."""
     url: str
     target: Path
+    """Where the file is placed; its folder must exist."""
 
 
 @dataclass(frozen=True)
-class Arrived:
-    job: Job
+class Downloaded:
+    """The file is at its target."""
+
+    job: DownloadJob
     bytes: int
 
 
 @dataclass(frozen=True)
-class Refused:
-    """The server's or our own final no; asking again would change nothing."""
+class DownloadRefused:
+    """The server or a rule of this client refused the download for good; a retry is pointless."""
 
-    job: Job
+    job: DownloadJob
     reason: str
 
 
 @dataclass(frozen=True)
-class Failed:
-    """Tried as often as allowed; another time it may go."""
+class DownloadFailed:
+    """All attempts failed; a later run may succeed."""
 
-    job: Job
+    job: DownloadJob
     message: str
 
 
-Result = Arrived | Refused | Failed
+DownloadResult = Downloaded | DownloadRefused | DownloadFailed
 
 
-class _Refusal(Exception):
-    pass
+class _Refused(Exception):
+    """Ends a download for good. The message is the reason."""
 
 
 class Downloader:
-    """Fetches jobs in threads. Use as a context manager; leaving it abandons what is on its way."""
+    """Downloads files in threads. Use as a context manager; leaving it abandons running downloads.
 
-    def __init__(self, settings: Collect, hosts: Hosts):
-        self.settings, self.hosts = settings, hosts
-        self.threads = settings.per_host * HOSTS_AT_ONCE
+    Args:
+        settings: Timeouts, attempts, rates and size limit.
+        hosts: The hosts that files may come from, redirects included.
+    """
+
+    def __init__(self, settings: Collect, hosts: AllowedHosts) -> None:
+        self.settings = settings
+        self.hosts = hosts
+        self.threads = settings.per_host * PARALLEL_HOSTS
+        self.max_bytes = int(settings.max_megabytes * 1e6)
         self.client = guarded_client(
-            hosts, settings.connect_timeout_s, settings.read_timeout_s, self.threads
+            hosts,
+            connect_timeout_s=settings.connect_timeout_s,
+            read_timeout_s=settings.read_timeout_s,
+            connections=self.threads,
         )
-        self.pace = Pace(settings.photos_per_second)
-        self._slots: dict[str, threading.Semaphore] = defaultdict(
+        self.pacer = RequestPacer(settings.photos_per_second)
+        self._host_slots: dict[str, threading.Semaphore] = defaultdict(
             lambda: threading.Semaphore(settings.per_host)
         )
-        self._slots_lock = threading.Lock()
+        self._host_slots_lock = threading.Lock()
         self._stop = threading.Event()
 
     def __enter__(self) -> Downloader:
@@ -93,173 +114,209 @@ class Downloader:
         self._stop.set()
         self.client.close()
 
-    def fetch_all(self, jobs: Iterable[Job], patient: bool = True) -> Iterator[Result | None]:
-        """One result per job, as they come. Not patient: None whenever nothing has come for a moment."""
-        todo = deque(jobs)
-        done: queue.Queue[Result | BaseException] = queue.Queue()
-        waiting = len(todo)
+    def fetch_all(
+        self, jobs: Iterable[DownloadJob], yield_while_waiting: bool = False
+    ) -> Iterator[DownloadResult | None]:
+        """Download all files in parallel.
+
+        Args:
+            jobs: The files.
+            yield_while_waiting: Yield None whenever no download has finished for `POLL_INTERVAL_S`
+                seconds, so that the caller can do other work.
+
+        Yields:
+            One result per job, in the order in which they finish.
+
+        Raises:
+            UserError: If a file cannot be written.
+        """
+        pending = deque(jobs)
+        results: queue.Queue[DownloadResult | BaseException] = queue.Queue()
+        unfinished = len(pending)
 
         def work() -> None:
             while not self._stop.is_set():
                 try:
-                    job = todo.popleft()
+                    job = pending.popleft()
                 except IndexError:
                     return
                 try:
-                    done.put(self.fetch(job))
+                    results.put(self.fetch(job))
                 except BaseException as error:
-                    done.put(error)
+                    results.put(error)
 
-        for _ in range(min(self.threads, waiting)):
+        for _ in range(min(self.threads, unfinished)):
             threading.Thread(target=work, daemon=True).start()
-        while waiting:
+
+        while unfinished:
             try:
-                result = done.get(timeout=NOTHING_YET_S)
+                result = results.get(timeout=POLL_INTERVAL_S)
             except queue.Empty:
-                if not patient:
+                if yield_while_waiting:
                     yield None
                 continue
             if isinstance(result, BaseException):
                 raise result
-            waiting -= 1
+            unfinished -= 1
             yield result
 
-    def fetch(self, job: Job) -> Result:
-        """Bring one file. Raises UserError where it cannot be written."""
+    def fetch(self, job: DownloadJob) -> DownloadResult:
+        """Download one file; a target that exists counts as downloaded.
+
+        Raises:
+            UserError: If the file cannot be written.
+        """
+        if job.target.is_file():
+            return Downloaded(job, job.target.stat().st_size)
         try:
-            return Arrived(job, self._until_done(job))
-        except (_Refusal, RefusedHost) as refusal:
+            size = call_with_retries(
+                lambda: self._attempt(job),
+                attempts=self.settings.attempts,
+                stop_event=self._stop,
+            )
+        except (_Refused, HostRefused) as refusal:
             PartialDownload(job.target).remove()
-            return Refused(job, str(refusal))
-        except (RetryableError, httpx.TransportError) as error:
-            return Failed(job, _words(error))
+            return DownloadRefused(job, str(refusal))
+        except RETRYABLE_ERRORS as error:
+            return DownloadFailed(job, _describe(error))
         except httpx.InvalidURL:
-            return Refused(job, "malformed_url")
+            return DownloadRefused(job, "malformed_url")
         except OSError as error:
             raise UserError(f"cannot write {job.target}: {error.strerror or error}") from error
+        return Downloaded(job, size)
 
-    def _until_done(self, job: Job) -> int:
-        if job.target.is_file():
-            return job.target.stat().st_size
-        tries = tenacity.Retrying(
-            stop=tenacity.stop_any(
-                tenacity.stop_after_attempt(self.settings.attempts),
-                tenacity.stop_when_event_set(self._stop),
-            ),
-            wait=backoff,
-            sleep=self._sleep,
-            retry=tenacity.retry_if_exception_type((RetryableError, httpx.TransportError)),
-            reraise=True,
-        )
-        return tries(self._once, job)
-
-    def _sleep(self, seconds: float) -> None:
-        self._stop.wait(seconds)
-
-    def _once(self, job: Job) -> int:
+    def _attempt(self, job: DownloadJob) -> int:
+        """Make one attempt. Returns the size of the file in bytes."""
         try:
-            return self._follow(job, job.url)
-        except _Refusal as refusal:
-            # The image server has photographs that it finds only when the URL has a query.
+            return self._follow_redirects(job, job.url)
+        except _Refused as refusal:
+            # Unsplash's image server finds some photographs only if the URL has a query.
             if str(refusal).startswith("gone") and not httpx.URL(job.url).query:
-                return self._follow(job, f"{job.url}?fit=max")
+                return self._follow_redirects(job, f"{job.url}?fit=max")
             raise
 
-    def _follow(self, job: Job, url: str) -> int:
-        for _ in range(MOST_REDIRECTS + 1):
+    def _follow_redirects(self, job: DownloadJob, url: str) -> int:
+        for _ in range(MAX_REDIRECTS + 1):
             host = httpx.URL(url).host
-            with self._slots_lock:
-                slot = self._slots[host]
-            with slot:
-                if not self.hosts.is_named(host):
-                    self.pace.wait(host)
-                answer = self._receive(job, url)
-            if isinstance(answer, int):
-                return answer
-            url = answer
-        raise _Refusal("too_many_redirects")
+            with self._host_slots_lock:
+                host_slot = self._host_slots[host]
+            with host_slot:
+                if not self.hosts.is_user_host(host):
+                    self.pacer.wait(host)
+                size_or_redirect = self._receive(job, url)
+            if isinstance(size_or_redirect, int):
+                return size_or_redirect
+            url = size_or_redirect
+        raise _Refused("too_many_redirects")
 
-    def _receive(self, job: Job, url: str) -> int | str:
-        """The size of the file, when it is there; or the URL that the server sends us to."""
+    def _receive(self, job: DownloadJob, url: str) -> int | str:
+        """Request a URL and store the body. Returns the size of the file, or the redirect's URL."""
         partial = PartialDownload(job.target)
-        have, version = partial.begun(url)
+        offset, version = partial.resumable(url)
         headers = {"Accept-Encoding": "identity", "Accept": "image/*"}
-        if have:
-            headers |= {"Range": f"bytes={have}-", "If-Range": version}
-        ends = time.monotonic() + self.settings.total_timeout_s
-        with self.client.stream("GET", url, headers=headers) as answer:
-            if answer.status_code in REDIRECTS and "location" in answer.headers:
-                return str(answer.url.join(answer.headers["location"]))
-            self._check(answer)
-            if answer.status_code == 416:
+        if offset:
+            headers |= {"Range": f"bytes={offset}-", "If-Range": version}
+        deadline_s = time.monotonic() + self.settings.total_timeout_s
+
+        with self.client.stream("GET", url, headers=headers) as response:
+            if response.status_code in REDIRECT_STATUS_CODES and "location" in response.headers:
+                return str(response.url.join(response.headers["location"]))
+            _check_response(response)
+            if response.status_code == 416:
                 partial.remove()
                 raise RetryableError("the file has changed at the server")
-            said = answer.headers.get("content-length", "")
-            length = expected = int(said) if said.isascii() and said.isdecimal() else None
-            if answer.status_code == 206:
-                expected = _goes_on(partial, answer, have, version, length)
+
+            body_bytes = _content_length(response)
+            if response.status_code == 206:
+                file_bytes = _resumed_file_size(partial, response, offset, version)
             else:
-                have = 0
-                partial.begin(url, answer)
-            limit = int(self.settings.max_megabytes * 1e6)
-            if expected is not None and expected > limit:
-                raise _Refusal(
-                    f"too_large: {expected / 1e6:.3g} MB > {self.settings.max_megabytes:g} MB"
+                offset = 0
+                file_bytes = body_bytes
+                partial.start(url, response)
+            if file_bytes is not None and file_bytes > self.max_bytes:
+                raise _Refused(
+                    f"too_large: {file_bytes / 1e6:.3g} MB > {self.settings.max_megabytes:g} MB"
                 )
-            with partial.part.open("r+b") as file:
-                file.seek(have)
-                size = have
-                for chunk in answer.iter_raw():
-                    file.write(chunk)
-                    size += len(chunk)
-                    if size > limit:
-                        raise _Refusal(f"too_large: > {self.settings.max_megabytes:g} MB")
-                    if time.monotonic() > ends and size != expected:
-                        raise RetryableError(f"not done after {self.settings.total_timeout_s:g} s")
-                    if self._stop.is_set():
-                        raise RetryableError("stopped")
-                file.truncate()
-                file.flush()
-                os.fsync(file.fileno())
-        if expected is not None and size != expected:
-            if (
-                length is not None and size >= have + length
-            ):  # all came that was sent, and it is not the file
+            size = self._write_body(response, partial.part_path, offset, file_bytes, deadline_s)
+
+        if file_bytes is not None and size != file_bytes:
+            if body_bytes is not None and size >= offset + body_bytes:
+                # The whole body arrived and still does not complete the file: it cannot be resumed.
                 partial.remove()
-            raise RetryableError(f"{size} bytes came of {expected}")
+            raise RetryableError(f"{size} bytes came of {file_bytes}")
         partial.finish()
         return size
 
-    def _check(self, answer: httpx.Response) -> None:
-        status = answer.status_code
-        if status in GONE:
-            raise _Refusal(f"gone: HTTP {status}")
-        if status in BUSY or status >= 500:
-            raise RetryableError(f"HTTP {status}", asked_wait_s(answer))
-        if status not in (200, 206, 416):
-            raise _Refusal(f"refused: HTTP {status}")
-        kind = answer.headers.get("content-type", "").split(";")[0].strip().lower()
-        if status != 416 and not kind.startswith("image/"):
-            raise _Refusal(f"content_type: {kind or 'none'}")
+    def _write_body(
+        self,
+        response: httpx.Response,
+        part_path: Path,
+        offset: int,
+        file_bytes: int | None,
+        deadline_s: float,
+    ) -> int:
+        """Write the body from `offset` on and sync it. Returns the size of the file so far."""
+        size = offset
+        with part_path.open("r+b") as file:
+            file.seek(offset)
+            for chunk in response.iter_raw():
+                file.write(chunk)
+                size += len(chunk)
+                if size > self.max_bytes:
+                    raise _Refused(f"too_large: > {self.settings.max_megabytes:g} MB")
+                if time.monotonic() > deadline_s and size != file_bytes:
+                    raise RetryableError(f"not done after {self.settings.total_timeout_s:g} s")
+                if self._stop.is_set():
+                    raise RetryableError("stopped")
+            file.truncate()
+            file.flush()
+            os.fsync(file.fileno())
+        return size
 
 
-def _goes_on(
-    partial: PartialDownload, answer: httpx.Response, have: int, version: str, length: int | None
+def _check_response(response: httpx.Response) -> None:
+    """Raise RetryableError or _Refused for a response whose body is not the file."""
+    status = response.status_code
+    if status in GONE_STATUS_CODES:
+        raise _Refused(f"gone: HTTP {status}")
+    if is_retryable_status(status):
+        raise RetryableError(f"HTTP {status}", retry_after_s(response))
+    if status not in (200, 206, 416):
+        raise _Refused(f"refused: HTTP {status}")
+    content_type = response.headers.get("content-type", "").split(";")[0].strip().lower()
+    if status != 416 and not content_type.startswith("image/"):
+        raise _Refused(f"content_type: {content_type or 'none'}")
+
+
+def _content_length(response: httpx.Response) -> int | None:
+    value = response.headers.get("content-length", "")
+    return int(value) if value.isascii() and value.isdecimal() else None
+
+
+def _resumed_file_size(
+    partial: PartialDownload, response: httpx.Response, offset: int, version: str
 ) -> int | None:
-    """The size of the whole file, where the answer goes on with what is there. Raises TryAgain where it does not fit."""
-    found = re.fullmatch(
-        r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("content-range", ""), re.ASCII
+    """Size of the whole file according to a 206 response, or None if it is unknown.
+
+    Raises RetryableError if the response does not continue the bytes on the disk.
+    """
+    content_range = re.fullmatch(
+        r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("content-range", ""), re.ASCII
     )
-    now = version_of(answer)
-    if not have or found is None or int(found[1]) != have or (now and now != version):
+    response_version = resume_version(response)
+    has_changed = bool(response_version) and response_version != version
+    if not offset or content_range is None or int(content_range[1]) != offset or has_changed:
         partial.remove()
         raise RetryableError("the file has changed at the server")
-    return int(found[2]) if found[2] != "*" else None if length is None else have + length
+
+    if content_range[2] != "*":
+        return int(content_range[2])
+    body_bytes = _content_length(response)
+    return None if body_bytes is None else offset + body_bytes
 
 
-def _words(error: Exception) -> str:
-    return (
-        f"{type(error).__name__}: {error}"
-        if isinstance(error, httpx.TransportError)
-        else str(error)
-    )
+def _describe(error: Exception) -> str:
+    """A failure in words; transport errors of httpx often have an empty message."""
+    if isinstance(error, httpx.TransportError):
+        return f"{type(error).__name__}: {error}"
+    return str(error)

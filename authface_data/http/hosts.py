@@ -1,8 +1,9 @@
-"""Which hosts may be asked, at what addresses, and how often.
+"""Which hosts may be contacted, at which addresses, and how often.
 
-A source names its public hosts; `collect.allowed_hosts` adds others, and only those may have private addresses, plain http
-or another port. The address that was looked up and found public is the one connected to, so that a name cannot change its
-meaning in between.
+A source names its public hosts. `collect.allowed_hosts` adds others, and only those may have private
+addresses, plain http or another port. The connection is made to the very address that was resolved
+and found to be public, so a host name cannot change its meaning between the check and the request
+(DNS rebinding).
 """
 
 from __future__ import annotations
@@ -21,40 +22,52 @@ import httpx
 USER_AGENT = "authface/0.1"
 
 
-class RefusedHost(Exception):
-    """A URL that must not be followed; the message is the reason."""
+class HostRefused(Exception):
+    """A URL must not be followed. The message is the reason, as stored in verdicts."""
 
 
-class Hosts:
-    """public: the source's own hosts, https only. named: `collect.allowed_hosts`, with or without a port."""
+class AllowedHosts:
+    """The hosts that requests may go to.
 
-    def __init__(self, public: Collection[str], named: Iterable[str]):
+    Args:
+        public: The source's own hosts; only https on port 443.
+        user_hosts: Hosts of `collect.allowed_hosts`, with or without a port; any scheme, port and
+            address.
+    """
+
+    def __init__(self, public: Collection[str], user_hosts: Iterable[str]) -> None:
         self.public = frozenset(public)
-        self.named = frozenset(_host_alone(name) for name in named)
+        self.user_hosts = frozenset(_without_port(name) for name in user_hosts)
 
     def check(self, url: str) -> None:
-        """Raises RefusedHost for a URL whose host is not allowed. Its address is checked when it is connected to."""
+        """Check that the host of a URL is allowed. Its address is checked on connecting.
+
+        Raises:
+            HostRefused: If the URL is malformed or its host is not allowed.
+        """
         try:
             parts = urlsplit(url)
-            host, port = (parts.hostname or "").lower(), parts.port
+            host = (parts.hostname or "").lower()
+            port = parts.port
         except ValueError:
-            raise RefusedHost("malformed_url") from None
+            raise HostRefused("malformed_url") from None
+
         if parts.scheme not in ("http", "https") or not host or parts.username or parts.password:
-            raise RefusedHost("malformed_url")
-        if host in self.named:
+            raise HostRefused("malformed_url")
+        if host in self.user_hosts:
             return
         if host not in self.public:
-            raise RefusedHost(f"host_not_allowed: {host}")
+            raise HostRefused(f"host_not_allowed: {host}")
         if parts.scheme != "https" or port not in (None, 443):
-            raise RefusedHost(f"not_https: {host}")
+            raise HostRefused(f"not_https: {host}")
 
-    def is_named(self, host: str) -> bool:
+    def is_user_host(self, host: str) -> bool:
         """Whether the user's settings name the host."""
-        return host.lower() in self.named
+        return host.lower() in self.user_hosts
 
 
-def _host_alone(name: str) -> str:
-    """`localhost:8080`, `[::1]:80` and `::1` without port and brackets, in lower case."""
+def _without_port(name: str) -> str:
+    """The host of `localhost:8080`, `[::1]:80` or `::1`, without port and brackets, lower case."""
     name = name.strip().lower()
     if name.startswith("["):
         return name[1:].split("]")[0]
@@ -62,33 +75,35 @@ def _host_alone(name: str) -> str:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the open internet."""
+    """Whether an IP address belongs to the public internet; embedded IPv4 addresses count."""
     ip = ipaddress.ip_address(address.split("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour
-        if inner is not None:
-            ip = inner
+        embedded = ip.ipv4_mapped or ip.sixtofour
+        if embedded is not None:
+            ip = embedded
     return ip.is_global and not ip.is_multicast
 
 
 class _GuardedBackend(httpcore.SyncBackend):
-    """Connects to the address that was checked, not to the name."""
+    """Resolves a host, checks its addresses and connects to one of them."""
 
-    def __init__(self, hosts: Hosts):
+    def __init__(self, hosts: AllowedHosts) -> None:
         self.hosts = hosts
 
     def connect_tcp(
         self, host: str, port: int, *args: Any, **options: Any
     ) -> httpcore.NetworkStream:
-        if self.hosts.is_named(host):
+        if self.hosts.is_user_host(host):
             return super().connect_tcp(host, port, *args, **options)
+
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise httpcore.ConnectError(f"{host}: {error.strerror or error}") from error
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in resolved))
         if not addresses or not all(map(is_public, addresses)):
-            raise RefusedHost(f"private_address: {host}")
+            raise HostRefused(f"private_address: {host}")
+
         for address in addresses[:-1]:
             try:
                 return super().connect_tcp(address, port, *args, **options)
@@ -98,9 +113,12 @@ class _GuardedBackend(httpcore.SyncBackend):
 
 
 class _GuardedTransport(httpx.HTTPTransport):
-    """httpx's transport over a pool that connects through the guard. httpx has no public way to give it one."""
+    """The transport of httpx over a connection pool that uses the guarded backend.
 
-    def __init__(self, hosts: Hosts, connections: int):
+    httpx has no public parameter for the network backend, so the pool is replaced.
+    """
+
+    def __init__(self, hosts: AllowedHosts, connections: int) -> None:
         super().__init__()
         self._pool = httpcore.ConnectionPool(
             ssl_context=httpx.create_ssl_context(),
@@ -111,36 +129,52 @@ class _GuardedTransport(httpx.HTTPTransport):
         )
 
 
-def guarded_client(hosts: Hosts, connect_s: float, read_s: float, connections: int) -> httpx.Client:
-    """An httpx client that connects to allowed hosts and public addresses alone, and follows no redirect by itself.
+def guarded_client(
+    hosts: AllowedHosts, *, connect_timeout_s: float, read_timeout_s: float, connections: int
+) -> httpx.Client:
+    """An httpx client that connects only to allowed hosts at public addresses.
 
-    Requests to a host that is refused raise RefusedHost. Proxies of the environment are not used: behind one, the address
-    connected to could not be known.
+    Requests to other hosts raise HostRefused. Redirects are not followed. Proxies of the environment
+    are not used: behind a proxy, the address that is connected to would be unknown.
+
+    Args:
+        hosts: The allowed hosts.
+        connect_timeout_s: Timeout of a connection attempt.
+        read_timeout_s: Longest silence of a connection.
+        connections: Size of the connection pool.
+
+    Returns:
+        The client; close it after use.
     """
 
-    def check(request: httpx.Request) -> None:
+    def check_host(request: httpx.Request) -> None:
         hosts.check(str(request.url))
 
     return httpx.Client(
         transport=_GuardedTransport(hosts, connections),
-        timeout=httpx.Timeout(read_s, connect=connect_s, pool=None),
+        timeout=httpx.Timeout(read_timeout_s, connect=connect_timeout_s, pool=None),
         headers={"User-Agent": USER_AGENT},
         follow_redirects=False,
-        event_hooks={"request": [check]},
+        event_hooks={"request": [check_host]},
     )
 
 
-class Pace:
-    """Spreads requests to a host evenly: at most `per_second`, over all threads."""
+class RequestPacer:
+    """Spreads the requests to each host evenly over time, across all threads.
 
-    def __init__(self, per_second: float):
-        self.every_s = 1.0 / per_second
+    Args:
+        requests_per_second: Highest rate per host.
+    """
+
+    def __init__(self, requests_per_second: float) -> None:
+        self.interval_s = 1.0 / requests_per_second
         self._lock = threading.Lock()
-        self._next: dict[str, float] = {}
+        self._next_slot_s: dict[str, float] = {}
 
     def wait(self, host: str) -> None:
+        """Sleep until the next request to the host may be sent."""
         with self._lock:
             now = time.monotonic()
-            turn = max(self._next.get(host, now), now)
-            self._next[host] = turn + self.every_s
-        time.sleep(max(turn - now, 0.0))
+            slot_s = max(self._next_slot_s.get(host, now), now)
+            self._next_slot_s[host] = slot_s + self.interval_s
+        time.sleep(max(slot_s - now, 0.0))

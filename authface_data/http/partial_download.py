@@ -1,4 +1,8 @@
-"""A file on its way: its first bytes lie beside its place as `.part`, and next to them (`.json`) which version they are of."""
+"""A download in progress that another run can resume.
+
+Beside the target lie `<name>.part` with the first bytes, and `<name>.json` with the URL and the
+version of the file that these bytes belong to.
+"""
 
 from __future__ import annotations
 
@@ -10,47 +14,67 @@ import httpx
 
 
 class PartialDownload:
-    """What of `target` has come."""
+    """The bytes of a file that have been received so far.
 
-    def __init__(self, target: Path):
+    Args:
+        target: Where the whole file will be placed.
+    """
+
+    def __init__(self, target: Path) -> None:
         self.target = target
-        self.part, self.notes = (
-            target.with_name(f"{target.name}.part"),
-            target.with_name(f"{target.name}.json"),
-        )
+        self.part_path = target.with_name(f"{target.name}.part")
+        self.state_path = target.with_name(f"{target.name}.json")
 
-    def begun(self, url: str) -> tuple[int, str]:
-        """How many bytes are there of which version; (0, "") where that cannot be gone on with."""
+    def resumable(self, url: str) -> tuple[int, str]:
+        """What can be resumed from this URL.
+
+        Returns:
+            The number of bytes on the disk and the version of the file that they belong to, or
+            (0, "") if the download must start from the beginning.
+        """
         try:
-            said = json.loads(self.notes.read_text())
-            if said["url"] == url and self.part.stat().st_size:
-                return self.part.stat().st_size, said["version"]
+            state = json.loads(self.state_path.read_text())
+            size = self.part_path.stat().st_size
+            if state["url"] == url and size:
+                return size, state["version"]
         except (OSError, ValueError, KeyError, TypeError):
             pass
         return 0, ""
 
-    def begin(self, url: str, answer: httpx.Response) -> None:
-        """Make room for an answer's bytes, and note their version where that can be resumed by.
+    def start(self, url: str, response: httpx.Response) -> None:
+        """Start from the first byte; record the version if the server can resume it.
 
-        The old bytes go before the new version is noted: a kill between leaves no version beside the bytes of another.
+        Old bytes are removed before the new version is recorded: a kill in between must not leave
+        the version of one file beside the bytes of another.
+
+        Args:
+            url: The URL of the request.
+            response: The response whose body will be written.
         """
-        self.notes.unlink(missing_ok=True)
-        self.part.write_bytes(b"")
-        version = version_of(answer)
-        if version and answer.headers.get("accept-ranges", "").lower() != "none":
-            self.notes.write_text(json.dumps({"url": url, "version": version}))
+        self.state_path.unlink(missing_ok=True)
+        self.part_path.write_bytes(b"")
+        version = resume_version(response)
+        if version and response.headers.get("accept-ranges", "").lower() != "none":
+            self.state_path.write_text(json.dumps({"url": url, "version": version}))
 
     def finish(self) -> None:
-        self.notes.unlink(missing_ok=True)
-        os.replace(self.part, self.target)
+        """Move the complete file to its target."""
+        self.state_path.unlink(missing_ok=True)
+        os.replace(self.part_path, self.target)
 
     def remove(self) -> None:
-        self.part.unlink(missing_ok=True)
-        self.notes.unlink(missing_ok=True)
+        """Discard what was received."""
+        self.part_path.unlink(missing_ok=True)
+        self.state_path.unlink(missing_ok=True)
 
 
-def version_of(answer: httpx.Response) -> str:
-    """What names exactly these bytes: a strong ETag, else a date; empty where there is none that can be sent back."""
-    tag = answer.headers.get("etag", "")
-    version = tag if tag and not tag.startswith("W/") else answer.headers.get("last-modified", "")
+def resume_version(response: httpx.Response) -> str:
+    """A value for If-Range that identifies exactly these bytes.
+
+    A strong ETag, otherwise the Last-Modified date; empty if the response has neither or the value
+    cannot be sent back in a header.
+    """
+    tag = response.headers.get("etag", "")
+    is_strong_tag = bool(tag) and not tag.startswith("W/")
+    version = tag if is_strong_tag else response.headers.get("last-modified", "")
     return version if version.isascii() and version.isprintable() else ""

@@ -1,32 +1,97 @@
-"""Asking a server again: what tells that it may answer another time, and how long to wait before that."""
+"""Retries of HTTP requests: which failures are worth a retry, and how long to wait before it."""
 
 from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 import httpx
 import tenacity
 
-FIRST_WAIT_S, LONGEST_WAIT_S, LONGEST_ASKED_S = 0.5, 30.0, 120.0
+T = TypeVar("T")
+
+RETRYABLE_STATUS_CODES = (408, 425, 429)
+"""Status codes below 500 that another attempt may not get: timeout, too early, too many requests."""
+
+FIRST_WAIT_S = 0.5
+MAX_WAIT_S = 30.0
+MAX_RETRY_AFTER_S = 120.0
 
 
 class RetryableError(Exception):
-    """The server may answer another time. wait_s: how long it asks to be left alone."""
+    """A request failed in a way that another attempt may not.
 
-    def __init__(self, words: str, wait_s: float = 0.0):
-        super().__init__(words)
-        self.wait_s = wait_s
+    Args:
+        message: What went wrong.
+        retry_after_s: Wait at least this long before the next attempt, in seconds.
+    """
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
-def asked_wait_s(answer: httpx.Response) -> float:
-    """The seconds of an answer's Retry-After, at most 120; 0 where it names none."""
-    asked = answer.headers.get("retry-after", "")
-    return min(float(asked), LONGEST_ASKED_S) if asked.isascii() and asked.isdecimal() else 0.0
+RETRYABLE_ERRORS = (RetryableError, httpx.TransportError)
 
 
-def backoff(state: tenacity.RetryCallState) -> float:
-    """Seconds, for tenacity: doubling from half a second, with jitter; longer where the server asks for it."""
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.wait_s if isinstance(error, RetryableError) else 0.0
-    doubling = tenacity.wait_exponential_jitter(
-        initial=FIRST_WAIT_S, max=LONGEST_WAIT_S, jitter=FIRST_WAIT_S
+def is_retryable_status(status_code: int) -> bool:
+    """Whether a response with this status code is worth a retry: the server is busy or broken."""
+    return status_code in RETRYABLE_STATUS_CODES or status_code >= 500
+
+
+def retry_after_s(response: httpx.Response) -> float:
+    """Seconds of the response's Retry-After header, at most 120; 0 if it has none or a date."""
+    value = response.headers.get("retry-after", "")
+    if not (value.isascii() and value.isdecimal()):
+        return 0.0
+    return min(float(value), MAX_RETRY_AFTER_S)
+
+
+def call_with_retries(
+    function: Callable[[], T],
+    *,
+    attempts: int,
+    retry_on: tuple[type[Exception], ...] = RETRYABLE_ERRORS,
+    stop_event: threading.Event | None = None,
+) -> T:
+    """Call a function until it succeeds, with exponential backoff and jitter between attempts.
+
+    Args:
+        function: Makes one attempt.
+        attempts: Number of attempts in all, at least 1.
+        retry_on: Exceptions that lead to another attempt. Others are raised at once.
+        stop_event: When it is set, waits end at once and no further attempt is made.
+
+    Returns:
+        The result of the first attempt that succeeds.
+
+    Raises:
+        Exception: The exception of the last attempt, if none succeeds.
+    """
+    stop: tenacity.stop.stop_base = tenacity.stop_after_attempt(attempts)
+    sleep: Callable[[float], object] = tenacity.nap.sleep
+    if stop_event is not None:
+        stop = tenacity.stop_any(stop, tenacity.stop_when_event_set(stop_event))
+        sleep = stop_event.wait
+
+    retrying = tenacity.Retrying(
+        stop=stop,
+        wait=backoff_s,
+        sleep=sleep,
+        retry=tenacity.retry_if_exception_type(retry_on),
+        reraise=True,
     )
-    return max(asked, doubling(state))
+    return retrying(function)
+
+
+_exponential_wait_s = tenacity.wait_exponential_jitter(
+    initial=FIRST_WAIT_S, max=MAX_WAIT_S, jitter=FIRST_WAIT_S
+)
+
+
+def backoff_s(state: tenacity.RetryCallState) -> float:
+    """Seconds until the next attempt: exponential, or longer if the server asked for it."""
+    error = state.outcome.exception() if state.outcome else None
+    requested_s = error.retry_after_s if isinstance(error, RetryableError) else 0.0
+    return max(requested_s, _exponential_wait_s(state))

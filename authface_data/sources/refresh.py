@@ -10,8 +10,8 @@ import httpx
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from authface_data.http.download import GONE
-from authface_data.http.hosts import Hosts, Pace, RefusedHost, guarded_client
+from authface_data.http.download import GONE_STATUS_CODES
+from authface_data.http.hosts import AllowedHosts, HostRefused, RequestPacer, guarded_client
 from manifests.schema import PHOTOS, VERDICTS
 from manifests.store import Store
 from manifests.support.console import console
@@ -30,7 +30,10 @@ def suggest(ws: Workspace, ids: list[str], asked: set[str] | None = None) -> Non
     store = Store(ws, VERDICTS)
     old = pa.array(sorted({*(asked or ()), *ids}), pa.string())
     add = store.table(
-        [verdict_row("photo", photo_id, GATE, "dropped", mark, reason) for photo_id in ids]
+        [
+            verdict_row("photo", photo_id, GATE, "dropped", fingerprint=mark, reason=reason)
+            for photo_id in ids
+        ]
     )
     store.compact(
         lambda part: pc.and_(pc.equal(part["gate"], GATE), pc.is_in(part["id"], old)), add
@@ -44,18 +47,23 @@ def suggest(ws: Workspace, ids: list[str], asked: set[str] | None = None) -> Non
         console.print(f"  [bold]authface forget -- {some}[/]{more}")
 
 
-def vanished_urls(ws: Workspace, source: str, hosts: Hosts) -> tuple[list[str], set[str]]:
+def vanished_urls(ws: Workspace, source: str, hosts: AllowedHosts) -> tuple[list[str], set[str]]:
     """(ids whose file the source has no more, all ids asked), of photographs whose `download_location` is their file's URL.
 
     The file's first byte is asked for. A server that is busy or cannot be reached says nothing.
     """
     settings = ws.settings.collect
-    pace = Pace(settings.photos_per_second)
+    pace = RequestPacer(settings.photos_per_second)
     gone, asked = [], set()
-    with guarded_client(hosts, settings.connect_timeout_s, settings.read_timeout_s, 2) as client:
+    with guarded_client(
+        hosts,
+        connect_timeout_s=settings.connect_timeout_s,
+        read_timeout_s=settings.read_timeout_s,
+        connections=2,
+    ) as client:
         for photo_id, url in _files(ws, source):
             asked.add(photo_id)
-            if not hosts.is_named(httpx.URL(url).host):
+            if not hosts.is_user_host(httpx.URL(url).host):
                 pace.wait(source)
             if _is_gone(client, url):
                 gone.append(photo_id)
@@ -76,9 +84,9 @@ def _is_gone(client: httpx.Client, url: str) -> bool:
     ):  # the image server finds some photographs only with a query
         try:
             with client.stream("GET", asked, headers={"Range": "bytes=0-0"}) as answer:
-                if answer.status_code not in GONE:
+                if answer.status_code not in GONE_STATUS_CODES:
                     return False
-        except (httpx.HTTPError, RefusedHost):
+        except (httpx.HTTPError, HostRefused):
             return False
     return True
 

@@ -36,7 +36,16 @@ class Refusals:
     ) -> None:
         mark = fingerprint(gate=gate, threshold=threshold)
         self._rows.append(
-            verdict_row("photo", photo_id, gate, "dropped", mark, reason[:500], value, threshold)
+            verdict_row(
+                "photo",
+                photo_id,
+                gate,
+                "dropped",
+                fingerprint=mark,
+                reason=reason[:500],
+                value=value,
+                threshold=threshold,
+            )
         )
         self.count[gate] += 1
         if len(self._rows) >= COMMIT_ROWS:

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from authface_data.engine import local
 from authface_data.engine.stage import Chain
 from authface_data.engine.worker import Task
-from authface_data.http.download import Arrived, Downloader, Job, Refused
-from authface_data.http.hosts import Hosts
+from authface_data.http.download import Downloaded, Downloader, DownloadJob, DownloadRefused
+from authface_data.http.hosts import AllowedHosts
 from authface_data.sources.refusals import METADATA, PREVIEW, Refusals
 from authface_data.sources.stage import CollectStage, open_file
 from authface_data.sources.unsplash.preview import PreviewGate
@@ -93,7 +93,7 @@ class RemoteCollector:
         self,
         workspace: Workspace,
         source: str,
-        hosts: Hosts,
+        hosts: AllowedHosts,
         *,
         max_photos: int | None = None,
         face_gate: bool = False,
@@ -179,7 +179,7 @@ class RemoteCollector:
         for name in self.ws.list(DOWNLOADS):
             if not name.endswith((".part", ".json")):
                 self.ws.remove(f"{DOWNLOADS}/{name}")
-        self.ws.remove_all_but(
+        self.ws.remove_unlisted(
             "photos", set(Store(self.ws, PHOTOS).read(["path"])["path"].to_pylist())
         )
         return self.tally
@@ -206,7 +206,7 @@ class RemoteCollector:
             self.source, store_place=self.settings.store_place, tombstones=self.tombstones
         )
         inputs = [(candidate.photo_id, self._row(candidate)) for candidate in candidates]
-        outcomes = local.run(
+        outcomes = local.run_chain(
             self.ws,
             Chain([stage], open_file),
             inputs,
@@ -214,19 +214,19 @@ class RemoteCollector:
             workers=self.workers,
             retry_failed=self.retry_failed,
             redo=True,
-            arrive=self._arrive,
+            fetch=self._arrive,
         )
         ids = {candidate.photo_id for candidate in candidates}
         made = set(Store(self.ws, PHOTOS).read(["photo_id"])["photo_id"].to_pylist()) & ids
         self.have |= made
         self.settled |= ids - made
         self._counted |= made
-        self.tally.collected += outcomes.made[stage.name]
+        self.tally.collected += outcomes.processed[stage.name]
         self.tally.refused += outcomes.dropped[stage.name]
         self.tally.failed += outcomes.failed[stage.name]
         self.tally.seconds += outcomes.seconds
         if self.left is not None:
-            self.left -= outcomes.made[stage.name]
+            self.left -= outcomes.processed[stage.name]
         for key, row in inputs:
             (self.folder / download_name(key, row["url"])).unlink(missing_ok=True)
 
@@ -243,19 +243,19 @@ class RemoteCollector:
     def _arrive(self, tasks: list[Task]) -> Iterator[Task | None]:
         by_key = {key: (row, wanted) for key, row, wanted in tasks}
         jobs = [
-            Job(key, row["url"], self.folder / download_name(key, row["url"]))
+            DownloadJob(key, row["url"], self.folder / download_name(key, row["url"]))
             for key, row, _ in tasks
         ]
         with Downloader(self.settings, self.hosts) as downloader:
-            for result in downloader.fetch_all(jobs, patient=False):
+            for result in downloader.fetch_all(jobs, yield_while_waiting=True):
                 if result is None:
                     yield None
                     continue
                 row, wanted = by_key[result.job.key]
-                if isinstance(result, Arrived):
+                if isinstance(result, Downloaded):
                     self.tally.bytes += result.bytes
                     came = {"file": str(result.job.target)}
-                elif isinstance(result, Refused):
+                elif isinstance(result, DownloadRefused):
                     came = {"refused": result.reason}
                 else:
                     came = {"failed": result.message}

@@ -9,12 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import ExifTags
-
-from authface_data.engine.stage import Dropped, Item, LinkTo, Rows, WritePixels
-from authface_data.images.hashes import hash_of_pixels, perceptual_hash
+from authface_data.engine.stage import Dropped, FileLink, Item, Rows, WritePixels
+from authface_data.images.hashes import hash_pixels, perceptual_hash
+from authface_data.images.metadata import camera_metadata, read_gps
 from authface_data.images.open import DECODE_ERRORS, IMAGE_SUFFIXES, Photo
-from authface_data.images.strip_location import gps, without_place
+from authface_data.images.strip_location import strip_location
 from manifests.schema import PHOTOS
 from manifests.tombstones import Tombstones
 from manifests.verdicts import Subject
@@ -50,8 +49,8 @@ class CollectStage:
     name = "collect"
     version = 2  # 2: a hash of the pixels; GPS blanked
     subject: Subject = "photo"
-    gives = PHOTOS
-    input_mark = "mark"
+    manifest = PHOTOS
+    input_hash_column = "mark"
     uses_gpu = False
     batch_size = 1
 
@@ -93,19 +92,19 @@ class CollectStage:
         name = said["name"]
         try:
             pixels = photo.pixels()
-            facts = camera_facts(photo.exif)
+            facts = camera_metadata(photo.exif)
         except DECODE_ERRORS as error:
             words = re.sub(
                 r" <_io\S* object at \w+>", "", str(error)
             )  # an address would differ from run to run
             return Dropped(f"undecodable: {name}: {words}"[:500])
-        pixel_hash = hash_of_pixels(pixels)
-        data = photo.data if self.store_place or self.keep != "copy" else without_place(photo.data)
+        pixel_hash = hash_pixels(pixels)
+        data = photo.data if self.store_place or self.keep != "copy" else strip_location(photo.data)
         sha256 = hashlib.sha256(data).hexdigest()
         if self.tombstones and (self.tombstones.holds(sha256) or self.tombstones.holds(pixel_hash)):
             return Dropped("forgotten: this photograph was taken out before")
         path = Workspace.photo_path(item.key, sha256, suffix_of(photo, name))
-        as_it_is = LinkTo(said["file"], hard=self.keep != "reference")
+        as_it_is = FileLink(said["file"], hard=self.keep != "reference")
         write_pixels(
             path,
             as_it_is if self.keep != "copy" or (said.get("ours") and data is photo.data) else data,
@@ -119,7 +118,7 @@ class CollectStage:
                 for x, y in told["landmarks68_px"]
             ]
         if self.store_place:
-            latitude, longitude = gps(photo.data)
+            latitude, longitude = read_gps(photo.data)
             told |= {"latitude": latitude, "longitude": longitude}
             told |= {column: said[column] for column in PLACE if said.get(column) is not None}
         row = {
@@ -153,34 +152,3 @@ def suffix_of(photo: Photo, name: str) -> str:
         if own in IMAGE_SUFFIXES
         else {"JPEG": ".jpg", "MPO": ".jpg"}.get(photo.format, f".{photo.format.lower()}")
     )
-
-
-def camera_facts(exif: Mapping[int, Any]) -> dict[str, Any]:
-    """Camera columns of `photos` from EXIF tags. What is missing or malformed is left out; place is not read."""
-
-    def text(tag: int) -> str | None:
-        value = exif.get(tag)
-        if isinstance(value, bytes):
-            value = value.decode("utf-8", "replace")
-        return str(value).strip("\0 ") or None if value is not None else None
-
-    def number(tag: int) -> float | None:
-        value = exif.get(tag)
-        value = value[0] if isinstance(value, tuple) and value else value
-        try:
-            result = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError, ZeroDivisionError):
-            return None
-        return result if result == result and abs(result) < 1e12 else None
-
-    iso = number(ExifTags.Base.ISOSpeedRatings)
-    return {
-        "camera_make": text(ExifTags.Base.Make),
-        "camera_model": text(ExifTags.Base.Model),
-        "lens": text(ExifTags.Base.LensModel),
-        "focal_length_mm": number(ExifTags.Base.FocalLength),
-        "aperture": number(ExifTags.Base.FNumber),
-        "iso": None if iso is None else int(iso),
-        "exposure_s": number(ExifTags.Base.ExposureTime),
-        "taken_at": text(ExifTags.Base.DateTimeOriginal),
-    }

@@ -11,10 +11,10 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 import httpx
-import tenacity
 from pydantic import ValidationError
 
-from authface_data.http.hosts import Hosts, RefusedHost, guarded_client
+from authface_data.http.hosts import AllowedHosts, HostRefused, guarded_client
+from authface_data.http.retry import RetryableError, call_with_retries
 from authface_data.sources.unsplash.rate_limiter import RateLimiter
 from authface_data.sources.unsplash.responses import Details, Photo
 from manifests.settings import Collect
@@ -65,10 +65,6 @@ class ListingRefused(Exception):
     """The API will not give this listing (a query flagged as spam, a topic that is not there); others may go."""
 
 
-class _TryAgain(Exception):
-    pass
-
-
 class _LostAnswer(Exception):
     pass
 
@@ -101,10 +97,10 @@ class UnsplashApi:
             self.base = httpx.URL(self.base_url)
         except httpx.InvalidURL as error:
             raise UserError(f"collect.unsplash.base_url is no URL: {self.base_url}") from error
-        hosts = Hosts({self.base.host}, settings.allowed_hosts)
+        hosts = AllowedHosts({self.base.host}, settings.allowed_hosts)
         try:
             hosts.check(str(self.base))
-        except RefusedHost as refusal:
+        except HostRefused as refusal:
             raise UserError(
                 f"collect.unsplash.base_url is {self.base} ({refusal}): name its host in collect.allowed_hosts"
             ) from refusal
@@ -113,7 +109,12 @@ class UnsplashApi:
             "Accept-Version": "v1",
             "Accept": "application/json",
         }
-        self._client = guarded_client(hosts, settings.connect_timeout_s, settings.read_timeout_s, 2)
+        self._client = guarded_client(
+            hosts,
+            connect_timeout_s=settings.connect_timeout_s,
+            read_timeout_s=settings.read_timeout_s,
+            connections=2,
+        )
 
     def __enter__(self) -> UnsplashApi:
         return self
@@ -205,7 +206,7 @@ class UnsplashApi:
                 f"the download is to be reported to {url.host}, which is not the API"
             )
         try:
-            answer = self._tried(url, (_TryAgain, httpx.ConnectError, httpx.ConnectTimeout))
+            answer = self._tried(url, (RetryableError, httpx.ConnectError, httpx.ConnectTimeout))
         except _LostAnswer:
             return
         if answer.status_code in (401, 403):
@@ -216,20 +217,16 @@ class UnsplashApi:
     def _get(self, url: httpx.URL) -> httpx.Response:
         while True:
             try:
-                return self._tried(url, (_TryAgain, httpx.RequestError))
+                return self._tried(url, (RetryableError, httpx.RequestError))
             except LimitReached:
                 continue  # the budget waits, or says that it will not
 
     def _tried(self, url: httpx.URL, again: tuple[type[Exception], ...]) -> httpx.Response:
         """Ask, and ask again after errors of the types `again`. Raises _LostAnswer for another error of the connection."""
-        tries = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(self.settings.attempts),
-            wait=tenacity.wait_exponential_jitter(initial=0.5, max=30, jitter=0.5),
-            retry=tenacity.retry_if_exception_type(again),
-            reraise=True,
-        )
         try:
-            return tries(self._once, url)
+            return call_with_retries(
+                lambda: self._once(url), attempts=self.settings.attempts, retry_on=again
+            )
         except again as error:
             raise PartialFailureError(
                 f"Unsplash does not answer ({type(error).__name__.lstrip('_')}: {error}); what was collected is kept: "
@@ -237,7 +234,7 @@ class UnsplashApi:
             ) from error
         except httpx.RequestError as error:
             raise _LostAnswer from error
-        except RefusedHost as refusal:
+        except HostRefused as refusal:
             raise UserError(
                 f"{self.base.host}: {refusal}: name it in collect.allowed_hosts if it is yours"
             ) from refusal
@@ -252,7 +249,7 @@ class UnsplashApi:
             answer.headers.get("x-ratelimit-limit"), answer.headers.get("x-ratelimit-remaining")
         )
         if answer.status_code >= 500 or answer.status_code == 408:
-            raise _TryAgain(f"HTTP {answer.status_code}")
+            raise RetryableError(f"HTTP {answer.status_code}")
         return answer
 
     def _explain(self, answer: httpx.Response) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from authface_data.http.hosts import Hosts, RefusedHost
+from authface_data.http.hosts import AllowedHosts, HostRefused
 from authface_data.sources.remote import Candidate, Flush, Offer, Rejected
 from authface_data.sources.unsplash.client import Listing, ListingRefused, Photo, UnsplashApi
 from manifests.support.console import console
@@ -131,7 +131,7 @@ def turned(
         return Rejected("", "unsplash_plus: watermarked, and its terms forbid training")
     try:
         allowed(url)
-    except RefusedHost as refusal:
+    except HostRefused as refusal:
         return Rejected("", str(refusal))
     if not 1 <= width <= MOST_SIDE_PX or not 1 <= height <= MOST_SIDE_PX:
         return Rejected("", "size: none that a photograph has")
@@ -146,9 +146,9 @@ def turned(
     return None
 
 
-def hosts_of(ws: Workspace) -> Hosts:
+def hosts_of(ws: Workspace) -> AllowedHosts:
     """Where photographs may come from."""
-    return Hosts({IMAGE_HOST}, ws.settings.collect.allowed_hosts)
+    return AllowedHosts({IMAGE_HOST}, ws.settings.collect.allowed_hosts)
 
 
 def _folder(listing: Listing) -> str:

@@ -14,10 +14,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from authface_data.faces.detect import detect
+from authface_data.faces.detect import detect_faces
 from authface_data.faces.detectors import make_detector
-from authface_data.http.download import Arrived, Downloader, Job, Refused
-from authface_data.http.hosts import Hosts
+from authface_data.http.download import Downloaded, Downloader, DownloadJob, DownloadRefused
+from authface_data.http.hosts import AllowedHosts
 from authface_data.images.open import DECODE_ERRORS, Photo
 from authface_data.sources.refusals import PREVIEW, Refusals
 from manifests.support.fingerprint import short_hash
@@ -39,7 +39,7 @@ def preview_url(url: str) -> str:
 class PreviewGate:
     """Looks at previews with the detector of the filter stage, at its least score."""
 
-    def __init__(self, workspace: Workspace, hosts: Hosts, refusals: Refusals):
+    def __init__(self, workspace: Workspace, hosts: AllowedHosts, refusals: Refusals):
         self.ws, self.hosts, self.refusals = workspace, hosts, refusals
         self.settings, self.filter = workspace.settings.collect, workspace.settings.filter
         self.least_score = self.filter.min_detector_score
@@ -59,7 +59,9 @@ class PreviewGate:
         folder = self.ws.local(PREVIEWS)
         folder.mkdir(parents=True, exist_ok=True)
         jobs = [
-            Job(c.photo_id, preview_url(c.url), folder / f"{c.photo_id}-{short_hash(c.photo_id)}")
+            DownloadJob(
+                c.photo_id, preview_url(c.url), folder / f"{c.photo_id}-{short_hash(c.photo_id)}"
+            )
             for c in candidates
         ]
         out: set[str] = set()
@@ -76,17 +78,17 @@ class PreviewGate:
             ):
                 assert result is not None
                 key = result.job.key
-                if isinstance(result, Refused):
+                if isinstance(result, DownloadRefused):
                     out.add(key)
                     self.refusals.refuse(key, PREVIEW, result.reason, None, self.least_score)
-                elif isinstance(result, Arrived):
+                elif isinstance(result, Downloaded):
                     self._judge(result.job, out)
                     result.job.target.unlink(missing_ok=True)
         return [candidate for candidate in candidates if candidate.photo_id not in out]
 
-    def _judge(self, job: Job, out: set[str]) -> None:
+    def _judge(self, job: DownloadJob, out: set[str]) -> None:
         try:
-            found = detect(
+            found = detect_faces(
                 self.detector,
                 [Photo(job.target.read_bytes)],
                 self.filter.detect_long_side_px,

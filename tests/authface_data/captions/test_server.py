@@ -10,7 +10,7 @@ from authface_data.captions import server as module
 from authface_data.captions.server import ANSWERS, ServerStage, forget_answers
 from authface_data.engine import local
 from authface_data.engine.stage import Chain
-from authface_data.faces.stage import encode_lossless
+from authface_data.images.encode import encode_lossless
 from authface_data.images.open import Photo
 from manifests.schema import CAPTIONS, VERDICTS
 from manifests.settings import Captions, Server
@@ -21,7 +21,7 @@ from manifests.support.errors import PartialFailureError, UserError
 @pytest.fixture
 def served(monkeypatch):
     monkeypatch.delenv("AUTHFACE_API_KEY", raising=False)
-    monkeypatch.setattr(module, "backoff", lambda state: 0.01)
+    monkeypatch.setattr("authface_data.http.retry.backoff_s", lambda state: 0.01)
     with CaptionServer() as server:
         yield server
 
@@ -194,7 +194,7 @@ def test_which_model(workspace, served):
 
 
 def test_a_server_that_is_not_there_is_said_in_a_line(workspace, monkeypatch):
-    monkeypatch.setattr(module, "backoff", lambda state: 0.01)
+    monkeypatch.setattr("authface_data.http.retry.backoff_s", lambda state: 0.01)
     with CaptionServer() as gone:
         pass
     with pytest.raises(PartialFailureError, match="does not answer"):

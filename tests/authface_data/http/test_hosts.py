@@ -7,9 +7,18 @@ import httpx
 import pytest
 from unsplash_server import Photo, UnsplashServer, picture
 
-from authface_data.http.hosts import Hosts, Pace, RefusedHost, guarded_client, is_public
+from authface_data.http.hosts import (
+    AllowedHosts,
+    HostRefused,
+    RequestPacer,
+    guarded_client,
+    is_public,
+)
 
-HOSTS = Hosts({"images.unsplash.com"}, ["127.0.0.1", "localhost:8080", "[::1]:99", "Proxy.Lan"])
+CLIENT_OPTIONS = {"connect_timeout_s": 5, "read_timeout_s": 5, "connections": 2}
+HOSTS = AllowedHosts(
+    {"images.unsplash.com"}, ["127.0.0.1", "localhost:8080", "[::1]:99", "Proxy.Lan"]
+)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +54,7 @@ def test_allowed(url):
     ],
 )
 def test_refused(url, why):
-    with pytest.raises(RefusedHost, match=why):
+    with pytest.raises(HostRefused, match=why):
         HOSTS.check(url)
 
 
@@ -86,11 +95,11 @@ def test_a_name_that_means_a_private_address_is_not_connected_to(monkeypatch):
 
         monkeypatch.setattr(socket, "getaddrinfo", lying)
         with (
-            guarded_client(Hosts({"images.unsplash.com"}, []), 5, 5, 2) as client,
-            pytest.raises(RefusedHost, match="private"),
+            guarded_client(AllowedHosts({"images.unsplash.com"}, []), **CLIENT_OPTIONS) as client,
+            pytest.raises(HostRefused, match="private"),
         ):
             client.get("https://images.unsplash.com/img/photo-a")
-        with guarded_client(Hosts(set(), ["127.0.0.1"]), 5, 5, 2) as client:
+        with guarded_client(AllowedHosts(set(), ["127.0.0.1"]), **CLIENT_OPTIONS) as client:
             assert client.get(f"{server.url}/img/photo-a").status_code == 200
 
 
@@ -98,7 +107,7 @@ def test_no_redirect_is_followed_unseen():
     photo = Photo("a", picture(1), 1, 1, moved="http://10.0.0.1/x")
     with (
         UnsplashServer([photo]) as server,
-        guarded_client(Hosts(set(), ["127.0.0.1"]), 5, 5, 2) as client,
+        guarded_client(AllowedHosts(set(), ["127.0.0.1"]), **CLIENT_OPTIONS) as client,
     ):
         answer = client.get(f"{server.url}/img/photo-a")
         assert isinstance(answer, httpx.Response)
@@ -110,7 +119,7 @@ def test_pace_spreads_requests(monkeypatch):
     waits = []
     monkeypatch.setattr(time, "sleep", waits.append)
     monkeypatch.setattr(time, "monotonic", lambda: 100.0)
-    pace = Pace(50)
+    pace = RequestPacer(50)
     for host in ("a", "a", "a", "b"):
         pace.wait(host)
     assert waits == pytest.approx([0, 1 / 50, 2 / 50, 0])
