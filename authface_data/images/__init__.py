@@ -1,1 +1,1 @@
-"""Opening picture files, colour, metadata and location."""
+"""Picture files: opening, colour, metadata, hashes and encoding."""

@@ -1,9 +1,10 @@
-"""Pictures encoded for pages and requests: bytes of a small file, and data URIs."""
+"""Encoding pictures: small files for pages and requests, data URIs, and lossless crops."""
 
 from __future__ import annotations
 
 import base64
 import io
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -18,6 +19,9 @@ def encode_image(
         picture: A PIL image, or (height, width, 3) uint8 RGB.
         image_format: "JPEG", "WEBP" or "PNG".
         quality: 1 to 100; ignored for PNG.
+
+    Returns:
+        The content of the encoded file.
     """
     image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
     buffer = io.BytesIO()
@@ -29,6 +33,33 @@ def encode_image(
 def data_uri(
     picture: Image.Image | np.ndarray, image_format: str = "JPEG", quality: int = 90
 ) -> str:
-    """A picture as a data URI; arguments as for `encode_image`."""
+    """Encode a picture as a data URI.
+
+    Args:
+        picture: A PIL image, or (height, width, 3) uint8 RGB.
+        image_format: "JPEG", "WEBP" or "PNG".
+        quality: 1 to 100; ignored for PNG.
+
+    Returns:
+        The URI, with the file in Base64.
+    """
     data = encode_image(picture, image_format, quality)
     return f"data:image/{image_format.lower()};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def encode_lossless(pixels: np.ndarray, crop_format: Literal["png", "webp"]) -> bytes:
+    """Encode a crop without loss and without metadata, with settings that favour speed over size.
+
+    Args:
+        pixels: (height, width, 3) uint8 RGB.
+        crop_format: "png", or "webp" for lossless WebP.
+
+    Returns:
+        The content of the encoded file.
+    """
+    buffer = io.BytesIO()
+    if crop_format == "webp":
+        Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, quality=0, method=0)
+    else:
+        Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

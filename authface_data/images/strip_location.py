@@ -1,182 +1,221 @@
-"""Where a photograph was taken: read only where asked for, else blanked in the file that is kept.
+"""Blanking the place where a photograph was taken, without changing a pixel of its file.
 
-Blanking changes no pixel: the GPS directory of EXIF is emptied, GPS and place in XMP and IPTC are overwritten. Chunks of a PNG
-that hold such metadata compressed or in hexadecimal are left out.
+The GPS directory of EXIF is emptied, and GPS and place values in XMP and IPTC are overwritten with
+spaces, so that the length of the file stays the same. PNG chunks that hold such metadata compressed
+or in hexadecimal are removed.
 """
 
 from __future__ import annotations
 
-import io
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from PIL import Image
+from authface_data.images.metadata import GPS_IFD
 
-GPS_IFD = 0x8825
+# EXIF is a TIFF structure. It starts the file (TIFF), follows "Exif\0\0" (JPEG, HEIC), or follows
+# "EXIF" and a length of 4 bytes (WebP). Each entry is the prefix and the number of bytes after it.
+EXIF_PREFIXES = ((b"Exif\0\0", 0), (b"EXIF", 4))
+TIFF_MAGIC = (b"II*\0", b"MM\0*")
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-# Before a TIFF header: nothing in a TIFF file, a word in JPEG and HEIC, a word and a length in WebP.
-EXIF_WORDS = ((b"Exif\0\0", 0), (b"EXIF", 4))
-TIFF = (b"II*\0", b"MM\0*")
-# An XMP packet lies between these words; 1 MB where the closing one is missing.
-XMP_WORDS, XMP_MOST = (b"xmpmeta", b"rdf:RDF"), 1 << 20
-NAMES = (
-    rb"(?:[\w-]+:[Gg][Pp][Ss]\w+|photoshop:(?:City|State|Country)|Iptc4xmpCore:(?:Location|CountryCode)"
+"""Bytes per value of the TIFF types."""
+LAST_GPS_TAG = 31
+MAX_VALUE_BYTES = 65536
+
+# XMP: XML between the first and the last occurrence of one of these names.
+XMP_MARKERS = (b"xmpmeta", b"rdf:RDF")
+MAX_XMP_BYTES = 1 << 20
+"""Assumed length of an XMP packet whose closing tag is missing."""
+LOCATION_NAMES = (
+    rb"(?:[\w-]+:[Gg][Pp][Ss]\w+|photoshop:(?:City|State|Country)"
+    rb"|Iptc4xmpCore:(?:Location|CountryCode)"
     rb"|Iptc4xmpExt:(?:City|Sublocation|ProvinceState|CountryName|CountryCode|Location\w+))"
 )
-XMP_VALUE = re.compile(rb"(<?" + NAMES + rb"""\s*=\s*["'])([^"']*)""")
-XMP_ELEMENT = re.compile(rb"(<" + NAMES + rb"(?:\s[^>]*)?>)(.*?)(?=</)", re.DOTALL)
-IPTC = re.compile(
-    rb"\x1c\x02[\x1a\x1b\x5a\x5c\x5f\x64\x65](..)", re.DOTALL
-)  # location code and name, city to country
-HINTS = (b"GPS", b"Gps", b"photoshop:", b"Iptc4xmp")
-LAST_GPS_TAG = 31
+XMP_ATTRIBUTE = re.compile(rb"(<?" + LOCATION_NAMES + rb"""\s*=\s*["'])([^"']*)""")
+XMP_ELEMENT = re.compile(rb"(<" + LOCATION_NAMES + rb"(?:\s[^>]*)?>)(.*?)(?=</)", re.DOTALL)
+
+# IPTC: records in a block of Photoshop's metadata. The third byte selects those that hold a city,
+# sublocation, province, country or other location, as a name or a code.
 IPTC_BLOCK = b"8BIM\x04\x04"
-PNG = b"\x89PNG\r\n\x1a\n"
-RAW_PROFILE = (
-    b"Raw profile type "  # how ImageMagick writes EXIF, XMP and IPTC into a PNG: in hexadecimal
-)
+IPTC_LOCATION = re.compile(rb"\x1c\x02[\x1a\x1b\x5a\x5c\x5f\x64\x65](..)", re.DOTALL)
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+RAW_PROFILE = b"Raw profile type "
+"""Prefix of the PNG chunks in which ImageMagick writes EXIF, XMP and IPTC in hexadecimal."""
+LOCATION_HINTS = (b"GPS", b"Gps", b"photoshop:", b"Iptc4xmp")
 
 
-def without_place(data: bytes) -> bytes:
-    """The file with GPS and place blanked; the same object where there is none, or where its metadata is malformed."""
-    if data.startswith(PNG):
-        return _png(data)
-    blank = _blanked(data)
-    return data if blank == data else blank
+def strip_location(data: bytes) -> bytes:
+    """Blank GPS and place metadata in a picture file.
+
+    Args:
+        data: The content of the file.
+
+    Returns:
+        The changed content, or the same object if the file holds no location or its metadata is
+        malformed.
+    """
+    if data.startswith(PNG_SIGNATURE):
+        return _strip_png(data)
+    blanked = _blank_location(data)
+    return data if blanked == data else blanked
 
 
-def gps(data: bytes) -> tuple[float | None, float | None]:
-    """(latitude, longitude) in degrees, north and east positive, from EXIF; None where it is not told."""
-    with Image.open(io.BytesIO(data)) as image:
-        said = image.getexif().get_ifd(GPS_IFD)
+def _blank_location(data: bytes) -> bytes:
+    """Blank the location in EXIF, XMP and IPTC metadata.
 
-    def degrees(value: object, reference: object, negative: str) -> float | None:
-        try:
-            d, m, s = (float(part) for part in value)  # type: ignore[attr-defined]
-        except (TypeError, ValueError, ZeroDivisionError):
-            return None
-        total = d + m / 60 + s / 3600
-        return -total if str(reference).strip("\0 ").upper() == negative else total
+    A photograph can have tens of megabytes, so fixed byte strings are searched first and regular
+    expressions only run between them.
+    """
+    output = bytearray(data)
+    for start in _tiff_starts(data):
+        _clear_gps_directory(output, start)
 
-    return degrees(said.get(2), said.get(1), "S"), degrees(said.get(4), said.get(3), "W")
-
-
-def _blanked(data: bytes) -> bytes:
-    """Looks for fixed words first: patterns are matched only where they can be, for a photograph has tens of megabytes."""
-    out = bytearray(data)
-    for start in (
-        0,
-        *(at + len(word) + gap for word, gap in EXIF_WORDS for at in _places(data, word)),
-    ):
-        if data.startswith(TIFF, start):
-            _empty_gps(out, start)
-    for word in XMP_WORDS:
-        first = data.find(word)
+    for marker in XMP_MARKERS:
+        first = data.find(marker)
         if first >= 0:
-            last = data.rfind(word)
-            _blank_xmp(out, first, last if last > first else min(first + XMP_MOST, len(out)))
-    for at in _places(data, IPTC_BLOCK):
-        _blank_iptc(out, at + len(IPTC_BLOCK))
-    return bytes(out)
+            last = data.rfind(marker)
+            end = last if last > first else min(first + MAX_XMP_BYTES, len(output))
+            _blank_xmp(output, first, end)
+
+    for position in _find_all(data, IPTC_BLOCK):
+        _blank_iptc(output, position + len(IPTC_BLOCK))
+    return bytes(output)
 
 
-def _places(data: bytes, word: bytes) -> Iterator[int]:
-    """Where a word stands."""
-    at = data.find(word)
-    while at >= 0:
-        yield at
-        at = data.find(word, at + 1)
+def _tiff_starts(data: bytes) -> Iterator[int]:
+    """Yield the position of every TIFF structure that may hold EXIF tags."""
+    if data.startswith(TIFF_MAGIC):
+        yield 0
+    for prefix, gap in EXIF_PREFIXES:
+        for position in _find_all(data, prefix):
+            start = position + len(prefix) + gap
+            if data.startswith(TIFF_MAGIC, start):
+                yield start
 
 
-def _blank_xmp(out: bytearray, first: int, last: int) -> None:
-    for pattern in (XMP_VALUE, XMP_ELEMENT):
-        for found in pattern.finditer(bytes(out[first:last])):
-            out[first + found.start(2) : first + found.end(2)] = b" " * len(found[2])
+def _find_all(data: bytes, pattern: bytes) -> Iterator[int]:
+    """Yield the position of every occurrence of a byte string."""
+    position = data.find(pattern)
+    while position >= 0:
+        yield position
+        position = data.find(pattern, position + 1)
 
 
-def _blank_iptc(out: bytearray, at: int) -> None:
-    """Overwrite places in Photoshop's block of IPTC: at its name, which is padded to an even length, then its size."""
-    if at >= len(out):
+def _blank_xmp(output: bytearray, start: int, end: int) -> None:
+    for pattern in (XMP_ATTRIBUTE, XMP_ELEMENT):
+        for match in pattern.finditer(bytes(output[start:end])):
+            output[start + match.start(2) : start + match.end(2)] = b" " * len(match[2])
+
+
+def _blank_iptc(output: bytearray, position: int) -> None:
+    """Overwrite the locations in an IPTC block.
+
+    Args:
+        output: The content of the file, changed in place.
+        position: Where the name of the block starts: a length byte and the name, padded to an even
+            length, followed by the size of the block in 4 bytes.
+    """
+    if position >= len(output):
         return
-    begins = at + (out[at] + 2) // 2 * 2 + 4
-    ends = min(begins + int.from_bytes(out[begins - 4 : begins], "big"), len(out))
-    for found in IPTC.finditer(bytes(out[begins:ends])):
-        (length,) = struct.unpack(">H", found[1])
-        first = begins + found.end()
-        last = min(first + length, ends)
-        out[first:last] = b" " * max(last - first, 0)
+    block_start = position + (output[position] + 2) // 2 * 2 + 4
+    block_size = int.from_bytes(output[block_start - 4 : block_start], "big")
+    block_end = min(block_start + block_size, len(output))
+    for match in IPTC_LOCATION.finditer(bytes(output[block_start:block_end])):
+        (length,) = struct.unpack(">H", match[1])
+        start = block_start + match.end()
+        end = min(start + length, block_end)
+        output[start:end] = b" " * max(end - start, 0)
 
 
-def _empty_gps(out: bytearray, start: int) -> None:
-    """Empty the GPS directory of the TIFF structure that begins at `start`."""
-    order = "<" if out[start : start + 2] == b"II" else ">"
+def _clear_gps_directory(output: bytearray, start: int) -> None:
+    """Clear the GPS directory of the TIFF structure that starts at `start`, in place."""
+    byte_order = "<" if output[start : start + 2] == b"II" else ">"
 
-    def read(kind: str, at: int) -> int:
-        return int(struct.unpack_from(order + kind, out, start + at)[0])
+    def read(value_format: str, offset: int) -> int:
+        return int(struct.unpack_from(byte_order + value_format, output, start + offset)[0])
 
     try:
-        first = read("I", 4)
-        for entry in range(read("H", first)):
-            at = first + 2 + 12 * entry
-            if read("H", at) == GPS_IFD and read("I", at + 8) != first:
-                _empty_directory(out, start, read("I", at + 8), read)
+        main_directory = read("I", 4)
+        for index in range(read("H", main_directory)):
+            entry = main_directory + 2 + 12 * index
+            if read("H", entry) != GPS_IFD:
+                continue
+            # A malformed pointer can lead back to the main directory, which must not be cleared.
+            gps_directory = read("I", entry + 8)
+            if gps_directory != main_directory:
+                _clear_directory(output, start, gps_directory, read)
     except struct.error:
         return
 
 
-def _empty_directory(out: bytearray, start: int, directory: int, read) -> None:
-    count = read("H", directory)
-    if any(read("H", directory + 2 + 12 * entry) > LAST_GPS_TAG for entry in range(count)):
-        return  # a pointer to something else
-    for entry in range(count):
-        at = directory + 2 + 12 * entry
-        size = TYPE_BYTES.get(read("H", at + 2), 1) * read("I", at + 4)
-        where = read("I", at + 8)
-        if 4 < size < 65536 and start + where + size <= len(out):
-            out[start + where : start + where + size] = bytes(size)
-    length = min(2 + 12 * count, len(out) - start - directory)
-    out[start + directory : start + directory + length] = bytes(length)
+def _clear_directory(
+    output: bytearray, start: int, directory: int, read: Callable[[str, int], int]
+) -> None:
+    """Overwrite a GPS directory and its values with zeros, in place.
+
+    Args:
+        output: The content of the file.
+        start: Where the TIFF structure starts.
+        directory: Offset of the directory within the TIFF structure.
+        read: Reads an integer in a given `struct` format at an offset within the TIFF structure.
+    """
+    num_entries = read("H", directory)
+    entries = [directory + 2 + 12 * index for index in range(num_entries)]
+    if any(read("H", entry) > LAST_GPS_TAG for entry in entries):
+        return  # not a GPS directory
+
+    for entry in entries:
+        size = TYPE_BYTES.get(read("H", entry + 2), 1) * read("I", entry + 4)
+        offset = read("I", entry + 8)
+        # Values of up to 4 bytes are stored in the entry itself.
+        if 4 < size < MAX_VALUE_BYTES and start + offset + size <= len(output):
+            output[start + offset : start + offset + size] = bytes(size)
+
+    length = min(2 + 12 * num_entries, len(output) - start - directory)
+    output[start + directory : start + directory + length] = bytes(length)
 
 
-def _png(data: bytes) -> bytes:
-    """The same for the chunks of a PNG that may hold metadata, their checksums made anew."""
-    pieces, at, changed = [PNG], len(PNG), False
-    while at + 12 <= len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
-        at_next = at + 12 + length
-        if kind in (b"zTXt", b"iTXt", b"tEXt") and _hides_place(kind, body):
-            changed, at = True, at_next  # left out whole
-            continue
-        if kind in (b"eXIf", b"iTXt", b"tEXt"):
-            blank = _blanked(body)
-            if blank != body:
-                changed, at = True, at_next
-                pieces += [
-                    data[at - 12 - length : at - 4 - length],
-                    blank,
-                    zlib.crc32(kind + blank).to_bytes(4, "big"),
-                ]
-                continue
-        pieces.append(data[at:at_next])
-        at = at_next
-    return b"".join([*pieces, data[at:]]) if changed else data
+def _strip_png(data: bytes) -> bytes:
+    """Blank or remove the chunks of a PNG that hold a location, with new checksums."""
+    pieces = [PNG_SIGNATURE]
+    changed = False
+    position = len(PNG_SIGNATURE)
+    while position + 12 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        chunk_type = data[position + 4 : position + 8]
+        body = data[position + 8 : position + 8 + length]
+        next_position = position + 12 + length
+
+        if chunk_type in (b"zTXt", b"iTXt", b"tEXt") and _hides_location(chunk_type, body):
+            changed = True
+        elif chunk_type in (b"eXIf", b"iTXt", b"tEXt") and _blank_location(body) != body:
+            changed = True
+            blanked = _blank_location(body)
+            checksum = zlib.crc32(chunk_type + blanked).to_bytes(4, "big")
+            pieces += [data[position : position + 8], blanked, checksum]
+        else:
+            pieces.append(data[position:next_position])
+        position = next_position
+    return b"".join([*pieces, data[position:]]) if changed else data
 
 
-def _hides_place(kind: bytes, body: bytes) -> bool:
-    """Whether a text chunk of a PNG holds metadata in a form that cannot be overwritten, and may tell a place."""
-    name, _, rest = body.partition(b"\0")
-    if name.startswith(RAW_PROFILE):
+def _hides_location(chunk_type: bytes, body: bytes) -> bool:
+    """Whether a PNG text chunk may hold a location in a form that cannot be overwritten."""
+    keyword, _, rest = body.partition(b"\0")
+    if keyword.startswith(RAW_PROFILE):
         return True
-    if kind == b"iTXt" and not rest.startswith(b"\1"):
-        return False  # not compressed
-    if kind == b"tEXt":
+    if chunk_type == b"tEXt":
         return False
-    packed = rest[1:] if kind == b"zTXt" else rest[2:].split(b"\0", 2)[-1]
+    if chunk_type == b"iTXt" and not rest.startswith(b"\1"):
+        return False  # not compressed
+
+    # In zTXt the text follows the compression method; in iTXt it follows the compression flag and
+    # method, the language tag and the translated keyword.
+    compressed = rest[1:] if chunk_type == b"zTXt" else rest[2:].split(b"\0", 2)[-1]
     try:
-        text = zlib.decompress(packed)
+        text = zlib.decompress(compressed)
     except zlib.error:
         return False
-    return any(hint in text for hint in HINTS)
+    return any(hint in text for hint in LOCATION_HINTS)

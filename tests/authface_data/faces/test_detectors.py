@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from authface_data.faces.detect import detect
+from authface_data.faces.detect import detect_faces
 from authface_data.faces.detectors import make_detector
 from authface_data.faces.detectors.anchors import anchors
-from authface_data.faces.landmarks import eyes_and_mouth, make_landmarker, predictor_square
+from authface_data.faces.landmarks import alignment_points, make_landmarker, predictor_square
 from authface_data.faces.pose import head_pose
 from authface_data.images.open import Photo
 from manifests.support.errors import UserError
@@ -73,7 +73,7 @@ def test_dlib_agrees_with_the_detectors_points(detector, photos):
     assert sixty_eight.shape == (68, 2)
     distance = np.linalg.norm(five[1] - five[0])
     assert (
-        np.linalg.norm(eyes_and_mouth(sixty_eight) - eyes_and_mouth(five), axis=1).max()
+        np.linalg.norm(alignment_points(sixty_eight) - alignment_points(five), axis=1).max()
         < 0.12 * distance
     )
 
@@ -131,7 +131,7 @@ def test_faces_of_every_size_are_found_once(detector, photos, share):
     for name in ("astronaut-nasa.png", "biden.jpg", "obama.jpg", "obama2.jpg", "obama3.jpg"):
         picture = pixels(photos[name])
         frame = in_a_frame(picture, detector.detect([picture], 0.7)[0][0], share)
-        found = detect(detector, [saved(frame)], 1920, 0.7)[0]
+        found = detect_faces(detector, [saved(frame)], 1920, 0.7)[0]
         x0, y0, x1, y1 = found[0].box_px
         inside = [
             f
@@ -160,7 +160,7 @@ def test_resnet_reads_its_network_as_its_package_does_and_in_batches(photos, tmp
     package.eval()
     ours = make_detector("retinaface")
     monkeypatch.setattr(
-        "authface_data.faces.detectors.retinaface.find",
+        "authface_data.faces.detectors.retinaface.find_weights",
         lambda weights, folder: tmp_path / "weights.pth",
     )
     torch.save(package.model.state_dict(), tmp_path / "weights.pth")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from authface_data.images.strip_location import gps, without_place
+from authface_data.images.metadata import read_gps
+from authface_data.images.strip_location import strip_location
 
 CAMERA, GPS = (
     0x010F,
@@ -39,31 +40,31 @@ def pixels_of(data: bytes) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_gps_goes_and_nothing_else(kind, endian):
     data = encoded(kind, endian)
-    assert gps(data) == pytest.approx((-33.857, 151.2111111))
-    blank = without_place(data)
-    assert gps(blank) == (None, None)
+    assert read_gps(data) == pytest.approx((-33.857, 151.2111111))
+    blank = strip_location(data)
+    assert read_gps(blank) == (None, None)
     assert len(blank) == len(data)
     assert np.array_equal(pixels_of(blank), pixels_of(data))
     with Image.open(io.BytesIO(blank)) as image:
         image.load()
         assert image.getexif()[CAMERA] == "Canon"
         assert not image.getexif().get_ifd(0x8825)
-    assert without_place(blank) is blank
+    assert strip_location(blank) is blank
 
 
 def test_heic():
     pillow_heif = pytest.importorskip("pillow_heif")
     pillow_heif.register_heif_opener()
     data = encoded("HEIF")
-    assert gps(data) == pytest.approx((-33.857, 151.2111111))
-    blank = without_place(data)
-    assert gps(blank) == (None, None)
+    assert read_gps(data) == pytest.approx((-33.857, 151.2111111))
+    blank = strip_location(data)
+    assert read_gps(blank) == (None, None)
     assert np.array_equal(pixels_of(blank), pixels_of(data))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
 def test_xmp(kind):
-    blank = without_place(encoded(kind, xmp=XMP))
+    blank = strip_location(encoded(kind, xmp=XMP))
     for word in (b"33,51.42S", b"Sydney", b"151,12E"):
         assert word not in blank
     assert b'xmp:Rating="5"' in blank
@@ -74,7 +75,7 @@ def test_iptc():
     block = b"Photoshop 3.0\x008BIM\x04\x04\x00\x00" + len(city).to_bytes(4, "big") + city
     jpeg = encoded("JPEG")
     data = jpeg[:2] + b"\xff\xed" + (len(block) + 2).to_bytes(2, "big") + block + jpeg[2:]
-    blank = without_place(data)
+    blank = strip_location(data)
     assert b"Sydney" not in blank
     assert np.array_equal(pixels_of(blank), pixels_of(data))
 
@@ -90,21 +91,21 @@ def test_iptc():
     ],
 )
 def test_what_is_no_picture_is_left_as_it_is(data):
-    assert without_place(data) == data
+    assert strip_location(data) == data
 
 
 def test_truncated_anywhere_it_never_raises():
     data = encoded("JPEG", xmp=XMP)
     for length in range(0, len(data), 7):
-        assert len(without_place(data[:length])) == length
+        assert len(strip_location(data[:length])) == length
 
 
 def test_the_second_picture_of_a_phones_file():
     """MPO: a JPEG after the JPEG, with EXIF of its own."""
     data = encoded("JPEG") + encoded("JPEG")
-    blank = without_place(data)
+    blank = strip_location(data)
     half = len(data) // 2
-    assert gps(blank[:half]) == gps(blank[half:]) == (None, None)
+    assert read_gps(blank[:half]) == read_gps(blank[half:]) == (None, None)
     assert np.array_equal(pixels_of(blank[half:]), pixels_of(data[half:]))
 
 
@@ -131,11 +132,11 @@ def test_metadata_hidden_in_chunks_of_a_png(form):
         "compressed text": (b"zTXt", b"Comment\0\0" + zlib.compress(b"GPS 52.5")),
     }[form]
     data = png_with(kind, body)
-    blank = without_place(data)
+    blank = strip_location(data)
     assert body not in blank
     assert np.array_equal(pixels_of(blank), pixels_of(data))
     harmless = png_with(b"zTXt", b"Comment\0\0" + zlib.compress(b"a nice day"))
-    assert without_place(harmless) is harmless
+    assert strip_location(harmless) is harmless
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_metadata_hidden_in_chunks_of_a_png(form):
 )
 def test_other_names_of_place(name):
     xmp = XMP.replace(b"photoshop:City", name)
-    assert b"Sydney" not in without_place(encoded("JPEG", xmp=xmp))
+    assert b"Sydney" not in strip_location(encoded("JPEG", xmp=xmp))
 
 
 def test_a_pointer_to_something_else_empties_nothing():
@@ -155,4 +156,4 @@ def test_a_pointer_to_something_else_empties_nothing():
     data = (
         data.replace((8).to_bytes(4, "little"), first.to_bytes(4, "little")) if first != 8 else data
     )
-    assert np.array_equal(pixels_of(without_place(data)), pixels_of(data))
+    assert np.array_equal(pixels_of(strip_location(data)), pixels_of(data))
