@@ -1,7 +1,8 @@
-"""Perceptual hashes that differ in few bits: every pair, found exactly, without comparing all with all.
+"""Pairs of perceptual hashes that differ in few bits, found exactly without comparing all pairs.
 
-Multi-index hashing (Norouzi, Punjani and Fleet 2012): of `radius + 1` parts of a hash, two hashes within `radius` bits agree in
-at least one. So only hashes that agree in a part are compared, part by part.
+Multi-index hashing (Norouzi, Punjani and Fleet 2012, "Fast Search in Hamming Space with Multi-Index
+Hashing"): a hash is cut into `radius + 1` parts. Two hashes within `radius` bits agree in at least
+one part, so it is enough to compare hashes that agree in a part, part by part.
 """
 
 from __future__ import annotations
@@ -9,80 +10,109 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 BITS = 64
-BLOCK = 1 << 21  # comparisons at once, per thread
+COMPARISONS_PER_BLOCK = 1 << 21
+"""Number of pairs that a thread compares at once. It bounds the memory."""
 
-Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+class HashPairs(NamedTuple):
+    """Pairs of hashes, one per position of three arrays of the shape (num_pairs,).
+
+    Attributes:
+        first: int64, indices into the first set of hashes.
+        second: int64, indices into the second set.
+        distance: uint8, number of bits that differ.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    distance: np.ndarray
 
 
-def to_bits(hashes: Sequence[str]) -> np.ndarray:
-    """(n,) uint64 of hashes of 16 hex digits."""
+def parse_hashes(hashes: Sequence[str]) -> np.ndarray:
+    """Parse hexadecimal hashes.
+
+    Args:
+        hashes: Hashes of 16 hexadecimal digits.
+
+    Returns:
+        (len(hashes),) uint64.
+    """
     return np.array([int(text, 16) for text in hashes], np.uint64)
 
 
-def pairs_within_radius(a: np.ndarray, b: np.ndarray, radius: int) -> Pairs:
-    """(index into a, index into b, distance) of every pair within `radius` bits of (n,) and (m,) uint64, each once.
+def pairs_within_radius(a: np.ndarray, b: np.ndarray, radius: int) -> HashPairs:
+    """Find every pair of a hash of `a` and a hash of `b` within a Hamming distance.
 
-    In no particular order. 0 <= radius < 64.
+    Args:
+        a: (n,) uint64.
+        b: (m,) uint64.
+        radius: Largest distance, 0 <= radius < 64.
+
+    Returns:
+        Every pair once, in no particular order.
     """
-    parts = _parts(radius + 1)
+    masks = _part_masks(radius + 1)
+    find_pairs = partial(_pairs_agreeing_in_part, a, b, radius, masks)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        found = list(
-            pool.map(lambda number: _agreeing(a, b, radius, parts, number), range(len(parts)))
-        )
-    columns = [np.concatenate([pairs[column] for pairs in found]) for column in range(3)]
-    return columns[0], columns[1], columns[2]
+        pairs_by_part = list(pool.map(find_pairs, range(len(masks))))
+    return _concatenate(pairs_by_part)
 
 
-def _parts(count: int) -> list[np.uint64]:
-    """Masks of parts of nearly equal length that make up the 64 bits."""
+def _concatenate(pieces: Sequence[HashPairs]) -> HashPairs:
+    first, second, distance = zip(*pieces, strict=True)
+    return HashPairs(np.concatenate(first), np.concatenate(second), np.concatenate(distance))
+
+
+def _part_masks(count: int) -> list[np.uint64]:
+    """Bit masks of `count` parts of nearly equal length that cover the 64 bits."""
     edges = [round(BITS * number / count) for number in range(count + 1)]
     return [np.uint64((1 << high) - (1 << low)) for low, high in pairwise(edges)]
 
 
-def _agreeing(
-    a: np.ndarray, b: np.ndarray, radius: int, parts: list[np.uint64], number: int
-) -> Pairs:
-    """The pairs that agree in a part and in none before it: those were found there."""
-    mask, before = parts[number], parts[:number]
-    found_a, found_b, distances = (
-        [np.empty(0, np.int64)],
-        [np.empty(0, np.int64)],
-        [np.empty(0, np.uint8)],
-    )
-    for rows_a, rows_b in _buckets(a & mask, b & mask):
-        step = max(BLOCK // len(rows_b), 1)
-        for at in range(0, len(rows_a), step):
-            some = rows_a[at : at + step]
-            differ = a[some][:, None] ^ b[rows_b][None, :]
-            distance = np.bitwise_count(differ)
+def _pairs_agreeing_in_part(
+    a: np.ndarray, b: np.ndarray, radius: int, masks: Sequence[np.uint64], part: int
+) -> HashPairs:
+    """Pairs that agree in a part and in no earlier one, so that no pair is found twice."""
+    empty = HashPairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8))
+    pieces = [empty]
+    for rows_a, rows_b in _rows_with_equal_keys(a & masks[part], b & masks[part]):
+        block_rows = max(COMPARISONS_PER_BLOCK // len(rows_b), 1)
+        for start in range(0, len(rows_a), block_rows):
+            block = rows_a[start : start + block_rows]
+            differing_bits = a[block][:, None] ^ b[rows_b][None, :]
+            distance = np.bitwise_count(differing_bits)
             i, j = np.nonzero(distance <= radius)
             if not len(i):
                 continue
-            apart = differ[i, j]
-            first_here = np.ones(len(i), bool)
-            for earlier in before:
-                first_here &= (apart & earlier) != 0
-            i, j = i[first_here], j[first_here]
-            found_a.append(some[i])
-            found_b.append(rows_b[j])
-            distances.append(distance[i, j])
-    return np.concatenate(found_a), np.concatenate(found_b), np.concatenate(distances)
+
+            new = np.ones(len(i), bool)
+            for earlier_mask in masks[:part]:
+                new &= (differing_bits[i, j] & earlier_mask) != 0
+            i, j = i[new], j[new]
+            pieces.append(HashPairs(block[i], rows_b[j], distance[i, j]))
+    return _concatenate(pieces)
 
 
-def _buckets(keys_a: np.ndarray, keys_b: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows of a and rows of b that have the same key, key by key."""
-    order_a, order_b = np.argsort(keys_a, kind="stable"), np.argsort(keys_b, kind="stable")
-    sorted_a, sorted_b = keys_a[order_a], keys_b[order_b]
+def _rows_with_equal_keys(
+    keys_a: np.ndarray, keys_b: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For every key that occurs in both arrays, the rows of a and the rows of b that have it."""
+    order_a = np.argsort(keys_a, kind="stable")
+    order_b = np.argsort(keys_b, kind="stable")
+    sorted_a = keys_a[order_a]
+    sorted_b = keys_b[order_b]
     for key in np.intersect1d(sorted_a, sorted_b):
-        of_a = slice(
-            np.searchsorted(sorted_a, key, "left"), np.searchsorted(sorted_a, key, "right")
-        )
-        of_b = slice(
-            np.searchsorted(sorted_b, key, "left"), np.searchsorted(sorted_b, key, "right")
-        )
-        yield order_a[of_a], order_b[of_b]
+        yield order_a[_equal_range(sorted_a, key)], order_b[_equal_range(sorted_b, key)]
+
+
+def _equal_range(sorted_keys: np.ndarray, key: np.uint64) -> slice:
+    start = np.searchsorted(sorted_keys, key, "left")
+    stop = np.searchsorted(sorted_keys, key, "right")
+    return slice(int(start), int(stop))

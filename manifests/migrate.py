@@ -15,7 +15,7 @@ from manifests.workspace import Workspace
 
 # (manifest, version it starts from) -> what turns its table into that of the next version.
 # Only for changes beyond new columns: those come in as null, and columns no longer known go.
-STEPS: dict[tuple[str, int], Callable[[pa.Table], pa.Table]] = {}
+MIGRATIONS: dict[tuple[str, int], Callable[[pa.Table], pa.Table]] = {}
 
 
 def _old_parts(workspace: Workspace) -> Iterator[tuple[Manifest, str, pa.Table, bytes]]:
@@ -31,7 +31,7 @@ def _old_parts(workspace: Workspace) -> Iterator[tuple[Manifest, str, pa.Table, 
                     yield manifest, name, table, data
 
 
-def outdated(workspace: Workspace) -> dict[str, int]:
+def count_outdated_parts(workspace: Workspace) -> dict[str, int]:
     """How many parts of each manifest an older authface wrote."""
     return dict(Counter(manifest.name for manifest, *_ in _old_parts(workspace)))
 
@@ -46,18 +46,18 @@ def migrate(workspace: Workspace) -> str:
     for manifest, name, table, data in _old_parts(workspace):
         workspace.write_bytes(f"{copies}/{manifest.name}/{name}", data)
         sink = pa.BufferOutputStream()
-        pq.write_table(upgraded(table, manifest), sink, compression="zstd")
+        pq.write_table(upgrade_table(table, manifest), sink, compression="zstd")
         workspace.write_bytes(
             f"{workspace.manifest_folder(manifest.name)}/{name}", sink.getvalue().to_pybytes()
         )
     return copies
 
 
-def upgraded(table: pa.Table, manifest: Manifest) -> pa.Table:
+def upgrade_table(table: pa.Table, manifest: Manifest) -> pa.Table:
     """A table of an older version in the present schema; the part's own notes in the metadata are kept."""
     metadata = dict(table.schema.metadata or {})
     for version in range(part_version(metadata), manifest.version):
-        step = STEPS.get((manifest.name, version))
+        step = MIGRATIONS.get((manifest.name, version))
         table = step(table) if step else table
     columns = [
         table[field.name].cast(field.type)

@@ -36,13 +36,13 @@ class Manifest:
     name: folder under `manifests/` and name in the Parquet metadata.
     version: of the schema; raised by a change of columns, with a step in migrate.py if more than new columns is needed.
     key: columns that identify a row; of two rows with one key the later supersedes the earlier.
-    source: the column naming the row's input, whose rows are redone together (a photo's faces, a face's scores).
+    input_column: the column naming the row's input, whose rows are redone together (a photo's faces, a face's scores).
     """
 
     name: str
     version: int
     key: tuple[str, ...]
-    source: str
+    input_column: str
     columns: tuple[tuple[str, pa.DataType], ...]
 
     @cached_property

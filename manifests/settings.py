@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from importlib import resources
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -216,6 +216,31 @@ def load_settings(data: bytes, where: str) -> Settings:
         )
         hint = f": did you mean {near[0]}?" if near else ""
         raise UserError(f"{where}: unknown setting {name}{hint}") from error
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def override(section: SectionT, **values: object) -> SectionT:
+    """Replace settings of a section by values from command-line options.
+
+    Args:
+        section: The section to copy.
+        values: Key -> new value. None keeps the value of the section.
+
+    Returns:
+        A validated copy of the section.
+
+    Raises:
+        UserError: If a value is not valid. The message names the option, `--key`.
+    """
+    given = {key: value for key, value in values.items() if value is not None}
+    try:
+        return type(section).model_validate({**section.model_dump(), **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        raise UserError(f"{option} {first['input']!r}: {first['msg'].lower()}") from error
 
 
 def preset_names() -> list[str]:

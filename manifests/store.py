@@ -251,7 +251,7 @@ def check_version(manifest: Manifest, metadata: dict[bytes, bytes], where: str) 
 
 def _identity(manifest: Manifest) -> list[str]:
     """The columns that tell which rows supersede which."""
-    return list(dict.fromkeys([*manifest.key, manifest.source, "fingerprint"]))
+    return list(dict.fromkeys([*manifest.key, manifest.input_column, "fingerprint"]))
 
 
 def _is_last(table: pa.Table, manifest: Manifest) -> np.ndarray:
@@ -262,15 +262,15 @@ def _is_last(table: pa.Table, manifest: Manifest) -> np.ndarray:
     """
     last = np.zeros(table.num_rows, bool)
     last[_last_rows(table, list(manifest.key))] = True
-    if manifest.source not in manifest.key and table.num_rows:
-        newest = _last_rows(table, [manifest.source])
+    if manifest.input_column not in manifest.key and table.num_rows:
+        newest = _last_rows(table, [manifest.input_column])
         marks = (
             table.take(pa.array(newest))
-            .select([manifest.source, "fingerprint"])
+            .select([manifest.input_column, "fingerprint"])
             .to_pandas()
-            .set_index(manifest.source)
+            .set_index(manifest.input_column)
         )
-        current = table[manifest.source].to_pandas().map(marks["fingerprint"])
+        current = table[manifest.input_column].to_pandas().map(marks["fingerprint"])
         last &= (current == table["fingerprint"].to_pandas()).to_numpy(bool)
     return last
 

@@ -138,7 +138,7 @@ class Workspace:
         except FileNotFoundError:
             return
 
-    def remove_all_but(self, folder: str, paths: set[str]) -> None:
+    def remove_unlisted(self, folder: str, paths: set[str]) -> None:
         """Remove the files of a folder that no row names any more."""
         for name in self.list(folder):
             if f"{folder}/{name}" not in paths:
@@ -254,10 +254,10 @@ class Workspace:
     def lock(self, command: str) -> AbstractContextManager[None]:
         """Hold the workspace for writing; see lock.py. Raises UserError while something is half forgotten."""
         if command != "forget":
-            self.check_nothing_half_forgotten()
+            self.check_no_interrupted_forget()
         return writer_lock(self, command)
 
-    def check_nothing_half_forgotten(self) -> None:
+    def check_no_interrupted_forget(self) -> None:
         """Raises UserError where a `forget` was interrupted: nothing may build on what is on its way out."""
         if self.exists(FORGETTING):
             raise UserError(

@@ -1,1 +1,1 @@
-"""Runs stages: skips what is done, shows progress, records what fails, survives being killed."""
+"""The engine runs stages over inputs: it skips finished work, commits results and records failures."""

@@ -1,4 +1,4 @@
-"""The local engine: worker processes for CPU work, one owner per GPU, commits while it runs."""
+"""The local engine: runs stages in this process or in worker processes, and commits while it runs."""
 
 from __future__ import annotations
 
@@ -7,308 +7,394 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
 from authface_data.engine import worker
-from authface_data.engine.plan import plan, settle
-from authface_data.engine.stage import Chain, Dropped, Failed, Rows, Stage, ledger_gate
+from authface_data.engine.plan import StagePlan, plan_stage, remove_outdated
+from authface_data.engine.stage import Chain, Dropped, Failed, Result, Rows, Stage, verdict_gate
 from authface_data.engine.worker import Outcome, Task
 from manifests.schema import VERDICTS
 from manifests.store import Store
 from manifests.support.errors import UserError
+from manifests.support.progress import ProgressBar
 from manifests.verdicts import verdict_row
 from manifests.workspace import Workspace
 
-COMMIT_ROWS, COMMIT_SECONDS = 256, 10.0
-TASKS_PER_UNIT = 8
+COMMIT_ROWS = 256
+COMMIT_INTERVAL_S = 10.0
+MAX_CHUNK_TASKS = 8
+MIN_TASKS_PER_WORKER = 16
 
-# Brings tasks in as they get ready, each once, its row perhaps changed; None: nothing is ready yet.
-Arrive = Callable[[list[Task]], Iterator[Task | None]]
+FetchInputs = Callable[[list[Task]], Iterator[Task | None]]
+"""Yields every task once its input is available, perhaps with more columns in its row.
+
+None means that no further task is available yet.
+"""
+
+ReportOutcomes = Callable[[list[Outcome]], None]
 
 
 @dataclass
 class Outcomes:
-    """What a run did, per stage name: inputs that gave rows, were dropped, failed; and the time it took."""
+    """Counts of a run by stage name.
 
-    made: Counter[str] = field(default_factory=Counter)
+    Attributes:
+        processed: Inputs that gave rows, or an empty list of them.
+        dropped: Inputs that the stage refused.
+        failed: Inputs that raised an exception.
+        seconds: Duration of the run.
+    """
+
+    processed: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
-    def add(self, stage: Stage, result: object) -> None:
-        kind = (
-            self.made
-            if isinstance(result, Rows)
-            else self.dropped
-            if isinstance(result, Dropped)
-            else self.failed
-        )
-        kind[stage.name] += 1
+    def add(self, stage: Stage, result: Result) -> None:
+        """Count one result of a stage."""
+        if isinstance(result, Rows):
+            self.processed[stage.name] += 1
+        elif isinstance(result, Dropped):
+            self.dropped[stage.name] += 1
+        else:
+            self.failed[stage.name] += 1
 
     def rate(self, stage: Stage) -> float:
-        """Inputs per second."""
+        """Inputs of a stage per second."""
         name = stage.name
-        return (self.made[name] + self.dropped[name] + self.failed[name]) / max(self.seconds, 1e-9)
+        count = self.processed[name] + self.dropped[name] + self.failed[name]
+        return count / max(self.seconds, 1e-9)
 
 
-def run(
+def run_chain(
     workspace: Workspace,
     chain: Chain,
-    inputs: Sequence[tuple[str, dict[str, Any]]],
+    inputs: Sequence[tuple[str, Mapping[str, Any]]],
     *,
     title: str,
     workers: int | None = None,
     retry_failed: bool = False,
     redo: bool = False,
-    arrive: Arrive | None = None,
+    fetch: FetchInputs | None = None,
 ) -> Outcomes:
-    """Bring every input (key, row) through every stage that it still needs, and settle the manifests.
+    """Take every input through the stages that it still needs, and remove outdated results.
 
-    redo: also make again what other settings made; without it, stale inputs are a UserError that counts them.
-    workers: processes; 1 works in this process; None chooses by cores and work.
-    arrive: where inputs must be fetched first.
-    Interrupted at any moment it loses the rows in flight; what it committed is not repeated.
+    If the run is interrupted, the rows in progress are lost; committed ones are not repeated.
+
+    Args:
+        workspace: The workspace to read and write.
+        chain: The stages.
+        inputs: Pairs of key and input row.
+        title: Description of the progress bar.
+        workers: Number of worker processes; 1 works in this process. Default: one per GPU for
+            chains that use GPUs, else by the number of cores and tasks.
+        retry_failed: Process failed inputs again.
+        redo: Process stale inputs again. Their results were made with other settings, or from an
+            input that has changed since.
+        fetch: Makes inputs available that must be fetched first, such as downloads.
+
+    Returns:
+        Counts of what was done in this run.
+
+    Raises:
+        UserError: If inputs are stale and `redo` is false.
     """
-    plans = [plan(workspace, stage, inputs) for stage in chain.stages]
-    stale = {p.stage.name: len(p.stale) for p in plans if p.stale}
-    if stale and not redo:
-        what = ", ".join(f"{count} of {name}" for name, count in stale.items())
-        raise UserError(
-            f"{what} were made with other settings (or their source has changed) and would be made again: "
-            "pass --yes, or set them back"
-        )
-    todo = {p.stage.name: {*p.new, *p.stale, *(p.failed if retry_failed else [])} for p in plans}
-    tasks: list[Task] = []
-    for key, row in inputs:
-        wanted = tuple(i for i, stage in enumerate(chain.stages) if key in todo[stage.name])
-        if wanted:
-            tasks.append((key, row, wanted))
+    plans = [plan_stage(workspace, stage, inputs) for stage in chain.stages]
+    if not redo:
+        _refuse_stale(plans)
+
     outcomes = Outcomes()
+    tasks = _list_tasks(inputs, plans, retry_failed)
     if tasks:
-        committer = _Committer(workspace, chain, [p.fingerprints for p in plans], outcomes)
+        fingerprints = [plan.fingerprints for plan in plans]
+        committer = _Committer(workspace, chain, fingerprints, outcomes)
         started = time.monotonic()
         try:
-            _work(workspace, chain, tasks, arrive, title, workers, committer)
+            with ProgressBar(title, total=len(tasks)) as progress:
+
+                def report(new_outcomes: list[Outcome]) -> None:
+                    for outcome in new_outcomes:
+                        committer.add(outcome)
+                    progress.advance(len({outcome.key for outcome in new_outcomes}))
+
+                _run_tasks(workspace, chain, tasks, workers=workers, fetch=fetch, report=report)
         finally:
             committer.commit()
             outcomes.seconds = time.monotonic() - started
-    for done in plans:
-        settle(workspace, done)
+
+    for plan in plans:
+        remove_outdated(workspace, plan)
     return outcomes
 
 
+def _refuse_stale(plans: Sequence[StagePlan]) -> None:
+    stale = [f"{len(plan.stale)} of {plan.stage.name}" for plan in plans if plan.stale]
+    if stale:
+        raise UserError(
+            f"{', '.join(stale)} were made with other settings, or their source has changed; "
+            "pass --yes to make them again, or restore the settings"
+        )
+
+
+def _list_tasks(
+    inputs: Sequence[tuple[str, Mapping[str, Any]]],
+    plans: Sequence[StagePlan],
+    retry_failed: bool,
+) -> list[Task]:
+    """One task per input that at least one stage has to process."""
+    keys_by_stage = []
+    for plan in plans:
+        retried = plan.failed if retry_failed else []
+        keys_by_stage.append({*plan.new, *plan.stale, *retried})
+
+    tasks = []
+    for key, row in inputs:
+        stage_indices = tuple(index for index, keys in enumerate(keys_by_stage) if key in keys)
+        if stage_indices:
+            tasks.append(Task(key, row, stage_indices))
+    return tasks
+
+
 class _Committer:
-    """Gathers outcomes and commits them: rows first, then verdicts, so that a kill between repeats but never loses."""
+    """Collects outcomes and commits them in groups.
+
+    Rows are committed before verdicts, so that a kill in between repeats work but loses none.
+    """
 
     def __init__(
         self,
         workspace: Workspace,
         chain: Chain,
-        fingerprints: list[dict[str, str]],
+        fingerprints: Sequence[Mapping[str, str]],
         outcomes: Outcomes,
-    ):
-        self.chain, self.fingerprints, self.outcomes = chain, fingerprints, outcomes
-        self.stores = [Store(workspace, stage.gives) for stage in chain.stages]
-        self.verdict_store = Store(workspace, VERDICTS)
-        self.rows: dict[int, list[dict]] = {index: [] for index in range(len(chain.stages))}
-        self.verdicts: list[dict] = []
-        self.last = time.monotonic()
+    ) -> None:
+        self.chain = chain
+        self.fingerprints = fingerprints
+        self.outcomes = outcomes
+        self._row_stores = [Store(workspace, stage.manifest) for stage in chain.stages]
+        self._verdict_store = Store(workspace, VERDICTS)
+        self._rows: list[list[dict]] = [[] for _ in chain.stages]
+        self._verdicts: list[dict] = []
+        self._last_commit = time.monotonic()
 
     def add(self, outcome: Outcome) -> None:
-        key, index, result = outcome
-        stage, mark = self.chain.stages[index], self.fingerprints[index][key]
+        stage = self.chain.stages[outcome.stage_index]
+        fingerprint = self.fingerprints[outcome.stage_index][outcome.key]
+        result = outcome.result
         self.outcomes.add(stage, result)
-        gate, subject = ledger_gate(stage), stage.subject
-        if isinstance(result, Failed):
-            self.verdicts.append(verdict_row(subject, key, gate, "failed", mark, result.message))
-        elif isinstance(result, Dropped):
-            row = verdict_row(
-                subject, key, gate, "dropped", mark, result.reason, result.value, result.threshold
-            )
-            self.verdicts.append(row)
-        elif not result.rows:
-            self.verdicts.append(verdict_row(subject, key, gate, "dropped", mark, "nothing_found"))
+        if isinstance(result, Rows) and result.rows:
+            rows = [{**row, "fingerprint": fingerprint} for row in result.rows]
+            self._rows[outcome.stage_index] += rows
         else:
-            self.rows[index] += [{**row, "fingerprint": mark} for row in result.rows]
-        waiting = len(self.verdicts) + sum(map(len, self.rows.values()))
-        if waiting >= COMMIT_ROWS or time.monotonic() - self.last > COMMIT_SECONDS:
+            self._verdicts.append(_verdict(stage, outcome.key, result, fingerprint))
+
+        num_waiting = len(self._verdicts) + sum(map(len, self._rows))
+        seconds = time.monotonic() - self._last_commit
+        if num_waiting >= COMMIT_ROWS or seconds > COMMIT_INTERVAL_S:
             self.commit()
 
     def commit(self) -> None:
-        # Taken out first: an interruption in the middle must not commit them a second time.
-        for index, store in enumerate(self.stores):
-            rows, self.rows[index] = self.rows[index], []
+        # The lists are emptied before they are written: if an interruption comes during the write,
+        # the commit at the end of the run must not write the rows a second time.
+        for index, store in enumerate(self._row_stores):
+            rows = self._rows[index]
+            self._rows[index] = []
             store.append(rows)
-        verdicts, self.verdicts = self.verdicts, []
-        self.verdict_store.append(verdicts)
-        self.last = time.monotonic()
+        verdicts = self._verdicts
+        self._verdicts = []
+        self._verdict_store.append(verdicts)
+        self._last_commit = time.monotonic()
 
 
-def _work(
+def _verdict(stage: Stage, key: str, result: Result, fingerprint: str) -> dict:
+    """The verdict on an input that gave no rows."""
+    gate = verdict_gate(stage)
+    if isinstance(result, Failed):
+        return verdict_row(
+            stage.subject, key, gate, "failed", fingerprint=fingerprint, reason=result.message
+        )
+    if isinstance(result, Dropped):
+        return verdict_row(
+            stage.subject,
+            key,
+            gate,
+            "dropped",
+            fingerprint=fingerprint,
+            reason=result.reason,
+            value=result.value,
+            threshold=result.threshold,
+        )
+    return verdict_row(
+        stage.subject, key, gate, "dropped", fingerprint=fingerprint, reason="nothing_found"
+    )
+
+
+def _run_tasks(
     workspace: Workspace,
     chain: Chain,
     tasks: list[Task],
-    arrive: Arrive | None,
-    title: str,
+    *,
     workers: int | None,
-    committer: _Committer,
+    fetch: FetchInputs | None,
+    report: ReportOutcomes,
 ) -> None:
-    devices = _devices(chain, workers, len(tasks))
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    started = time.monotonic()
-    with Progress(*columns) as progress:
-        bar = progress.add_task(title, total=len(tasks), rate="")
-        finished = 0
-
-        def took(outcomes: list[Outcome]) -> None:
-            nonlocal finished
-            for outcome in outcomes:
-                committer.add(outcome)
-            finished += len({key for key, _, _ in outcomes})
-            rate = finished / max(time.monotonic() - started, 1e-9)
-            progress.update(bar, completed=finished, rate=f"{rate:.2f}/s")
-
-        size = 1 if arrive else _unit_size(chain, len(tasks), len(devices))
-        units = _units(arrive(tasks) if arrive else tasks, size)
-        try:
-            if len(devices) == 1:
-                worker.start(chain, workspace, devices[0])
-                for unit in units:
-                    took(worker.run(unit))
-            else:
-                _in_processes(chain, workspace, units, devices, took)
-        finally:
-            units.close()  # what is still on its way is abandoned
+    devices = _choose_devices(chain, workers, len(tasks))
+    if fetch is None:
+        chunks = _chunk_tasks(tasks, _chunk_size(chain, len(tasks), len(devices)))
+    else:
+        chunks = _chunk_tasks(fetch(tasks), size=1)
+    try:
+        if len(devices) == 1:
+            worker.load_chain(chain, workspace, devices[0])
+            for chunk in chunks:
+                report(worker.run_tasks(chunk))
+        else:
+            _WorkerProcesses(chain, workspace, devices, report).run(chunks)
+    finally:
+        chunks.close()  # Cancels inputs that are still being fetched.
 
 
-def _devices(chain: Chain, workers: int | None, tasks: int) -> list[str]:
-    """One entry per worker. One worker is this process itself: with little to do, starting others costs more."""
-    cards = 0
+def _choose_devices(chain: Chain, workers: int | None, num_tasks: int) -> list[str]:
+    """One device per worker. A single worker is this process: starting others takes seconds."""
+    num_gpus = 0
     if any(stage.uses_gpu for stage in chain.stages):
         import torch
 
-        cards = torch.cuda.device_count()
-    if cards:
-        return [f"cuda:{index}" for index in range(cards)][: workers or cards]
-    return ["cpu"] * (workers or max(1, min(os.cpu_count() or 1, tasks // 16)))
+        num_gpus = torch.cuda.device_count()
+    if num_gpus:
+        gpus = [f"cuda:{index}" for index in range(num_gpus)]
+        return gpus[: workers or num_gpus]
+    worthwhile_workers = max(1, min(os.cpu_count() or 1, num_tasks // MIN_TASKS_PER_WORKER))
+    return ["cpu"] * (workers or worthwhile_workers)
 
 
-def _unit_size(chain: Chain, tasks: int, workers: int) -> int:
-    """Tasks handed over at once: at least a batch, but small enough that every worker has some."""
-    batch = max(stage.batch_size for stage in chain.stages)
-    return max(batch, min(TASKS_PER_UNIT, tasks // (4 * workers)), 1)
+def _chunk_size(chain: Chain, num_tasks: int, num_workers: int) -> int:
+    """Tasks that a worker gets at once: at least a batch, but few enough to keep all busy."""
+    max_batch_size = max(stage.batch_size for stage in chain.stages)
+    return max(max_batch_size, min(MAX_CHUNK_TASKS, num_tasks // (4 * num_workers)), 1)
 
 
-def _units(tasks: Iterable[Task | None], size: int) -> Generator[list[Task], None, None]:
-    """Tasks in lists of `size`, the last of what is left; an empty or short one while nothing more is ready."""
-    unit: list[Task] = []
+def _chunk_tasks(tasks: Iterable[Task | None], size: int) -> Generator[list[Task], None, None]:
+    """Group tasks into chunks of `size`.
+
+    A None in the tasks ends a chunk early, so a chunk may be short or empty: no further task is
+    available yet.
+    """
+    chunk: list[Task] = []
     tasks = iter(tasks)
     try:
         for task in tasks:
             if task is not None:
-                unit.append(task)
-            if task is None or len(unit) == size:
-                yield unit
-                unit = []
-        if unit:
-            yield unit
+                chunk.append(task)
+            if task is None or len(chunk) == size:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
     finally:
         if isinstance(tasks, Generator):
             tasks.close()
 
 
-def _in_processes(
-    chain: Chain,
-    workspace: Workspace,
-    units: Iterator[list[Task]],
-    devices: list[str],
-    took: Callable[[list[Outcome]], None],
-) -> None:
-    """Work in a pool. Rows in the hands of a worker that died are run again one by one; one that kills again is failed."""
-    while suspects := _pool_run(chain, workspace, units, devices, took):
-        for task in [task for unit in suspects for task in unit]:
-            if _pool_run(chain, workspace, iter([[task]]), devices[:1], took):
-                key, _, wanted = task
-                took(
-                    [
-                        (key, index, Failed("its worker process died (out of memory?)"))
-                        for index in wanted
-                    ]
-                )
+class _WorkerProcesses:
+    """Runs chunks of tasks in worker processes and survives workers that die.
 
+    Args:
+        chain: The stages.
+        workspace: The workspace of the results.
+        devices: One device per worker process.
+        report: Called in this process with the outcomes of every finished chunk.
+    """
 
-def _pool_run(
-    chain: Chain,
-    workspace: Workspace,
-    units: Iterator[list[Task]],
-    devices: list[str],
-    took: Callable[[list[Outcome]], None],
-) -> list[list[Task]]:
-    """Run units in fresh worker processes, to the last. Where a worker dies: the units that were in hand; others wait."""
-    context = multiprocessing.get_context("spawn")
-    hand_out = context.SimpleQueue()
-    for device in devices:
-        hand_out.put(device)
-    threads = max(1, (os.cpu_count() or 1) // len(devices))
-    in_hand: list[list[Task]] = []
-    running: dict[Future, list[Task]] = {}
-    with ProcessPoolExecutor(
-        len(devices),
-        mp_context=context,
-        initializer=worker.start_process,
-        initargs=(chain, workspace.root, hand_out, threads),
-    ) as pool:
-        try:
-            more = True
-            while more or running:
-                while more and len(running) < 2 * len(devices):
-                    unit = next(units, None)
-                    more = unit is not None
-                    if not unit:
-                        break
-                    in_hand.append(unit)
-                    # Ctrl-C is this process's to handle: one that is just being started must not see it.
-                    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-                    try:
-                        running[pool.submit(worker.run, unit)] = unit
-                    finally:
-                        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-                for future in wait(
-                    running,
-                    timeout=0 if more and len(running) < 2 * len(devices) else None,
-                    return_when=FIRST_COMPLETED,
-                ).done:
-                    outcomes = future.result()
-                    in_hand.remove(running.pop(future))
-                    took(outcomes)
-        except BrokenProcessPool:
-            return in_hand
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
-    return []
+    def __init__(
+        self, chain: Chain, workspace: Workspace, devices: list[str], report: ReportOutcomes
+    ) -> None:
+        self.chain = chain
+        self.workspace = workspace
+        self.devices = devices
+        self.report = report
+
+    def run(self, chunks: Iterator[list[Task]]) -> None:
+        """Run all chunks.
+
+        When a worker dies, the tasks in progress are run again one by one. A task whose worker dies
+        again is recorded as failed.
+        """
+        while suspects := self._run_until_crash(chunks, self.devices):
+            for task in suspects:
+                if self._run_until_crash(iter([[task]]), self.devices[:1]):
+                    failure = Failed("its worker process died (out of memory?)")
+                    self.report([Outcome(task.key, index, failure) for index in task.stage_indices])
+
+    def _run_until_crash(self, chunks: Iterator[list[Task]], devices: list[str]) -> list[Task]:
+        """Run chunks in new worker processes.
+
+        Returns:
+            The tasks that were in progress when a worker died, or [] if all chunks are done.
+        """
+        context = multiprocessing.get_context("spawn")
+        device_queue = context.SimpleQueue()
+        for device in devices:
+            device_queue.put(device)
+        num_threads = max(1, (os.cpu_count() or 1) // len(devices))
+        submitted: list[list[Task]] = []
+        with ProcessPoolExecutor(
+            len(devices),
+            mp_context=context,
+            initializer=worker.initialize_process,
+            initargs=(self.chain, self.workspace.root, device_queue, num_threads),
+        ) as pool:
+            try:
+                self._feed(pool, chunks, 2 * len(devices), submitted)
+            except BrokenProcessPool:
+                return [task for chunk in submitted for task in chunk]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in multiprocessing.active_children():
+                    process.terminate()
+                raise
+        return []
+
+    def _feed(
+        self,
+        pool: ProcessPoolExecutor,
+        chunks: Iterator[list[Task]],
+        max_running: int,
+        submitted: list[list[Task]],
+    ) -> None:
+        """Keep the pool supplied with chunks until all are done.
+
+        Args:
+            pool: The worker processes.
+            chunks: The chunks to run.
+            max_running: Number of chunks that are in the pool at once at most.
+            submitted: Updated in place: the chunks that are in the pool.
+        """
+        running: dict[Future, list[Task]] = {}
+        has_more = True
+        while has_more or running:
+            while has_more and len(running) < max_running:
+                chunk = next(chunks, None)
+                has_more = chunk is not None
+                if not chunk:
+                    break
+                submitted.append(chunk)
+                # A submit may start a process. This process alone handles Ctrl-C, and a process
+                # that is still starting would not ignore it yet.
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                try:
+                    running[pool.submit(worker.run_tasks, chunk)] = chunk
+                finally:
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+            # With room in the pool, only collect what is done and look for the next chunk.
+            has_room = has_more and len(running) < max_running
+            done, _ = wait(running, timeout=0 if has_room else None, return_when=FIRST_COMPLETED)
+            for future in done:
+                outcomes = future.result()
+                submitted.remove(running.pop(future))
+                self.report(outcomes)

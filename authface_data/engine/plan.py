@@ -1,23 +1,32 @@
-"""What is left to do: new, stale and failed inputs of a stage, from what its manifests hold."""
+"""Which inputs a stage still has to process, and which of its results are outdated afterwards."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from authface_data.engine.stage import Stage, fingerprints, ledger_gate
+from authface_data.engine.stage import Stage, expected_fingerprints, verdict_gate
 from manifests.schema import VERDICTS
 from manifests.store import Store
 from manifests.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The inputs of one stage that are not done, sorted into what became of them; and the fingerprint that each should have."""
+class StagePlan:
+    """The inputs of one stage that are not done.
+
+    Attributes:
+        stage: The stage.
+        fingerprints: Key -> fingerprint that a result has when made with the present settings, for
+            every input.
+        new: Keys without a result.
+        stale: Keys with a result that was made with other settings or from another input.
+        failed: Keys that failed with the present settings.
+    """
 
     stage: Stage
     fingerprints: dict[str, str]
@@ -26,101 +35,131 @@ class Plan:
     failed: list[str]
 
 
-def plan(
+def plan_stage(
     workspace: Workspace, stage: Stage, inputs: Sequence[tuple[str, Mapping[str, Any]]]
-) -> Plan:
-    """Sort the inputs (key, row). One whose rows or verdict carry another fingerprint than it should have is stale."""
-    wanted = fingerprints(stage, inputs)
-    rows = _own_rows(
-        Store(workspace, stage.gives).read([*stage.gives.key, stage.gives.source, "fingerprint"]),
-        stage,
-    )
-    seen = dict(
-        zip(rows[stage.gives.source].to_pylist(), rows["fingerprint"].to_pylist(), strict=True)
-    )
-    verdicts = _own_verdicts(Store(workspace, VERDICTS).read(), stage)
-    failed_now = set()
-    for key, mark, verdict in zip(
-        *(verdicts[c].to_pylist() for c in ("id", "fingerprint", "verdict")), strict=True
-    ):
-        if seen.get(key) == wanted.get(key):
-            continue
-        seen[key] = mark
-        if mark == wanted.get(key) and verdict == "failed":
-            failed_now.add(key)
-    new = [key for key in wanted if key not in seen]
-    stale = [key for key in wanted if key in seen and seen[key] != wanted[key]]
-    failed = [key for key in wanted if seen.get(key) == wanted[key] and key in failed_now]
-    return Plan(stage, wanted, new, stale, failed)
+) -> StagePlan:
+    """Compare the inputs of a stage with its rows and verdicts.
 
-
-def settle(workspace: Workspace, plan: Plan) -> None:
-    """After a run: compact, and remove what is outdated of the plan's inputs.
-
-    Outdated is what a stage made of an input otherwise, once it has made or refused it as it should: an input that failed
-    keeps what was made of it before. Done again after a kill, it finishes what was left.
+    Args:
+        workspace: The workspace to read.
+        stage: The stage.
+        inputs: Pairs of key and input row.
     """
-    stage, wanted = plan.stage, plan.fingerprints
-    source, gives, verdicts = (
-        stage.gives.source,
-        Store(workspace, stage.gives),
-        Store(workspace, VERDICTS),
-    )
-    made = _current(
-        _own_rows(gives.read([*stage.gives.key, source, "fingerprint"]), stage), source, wanted
-    )
-    told = _own_verdicts(verdicts.read(), stage)
-    dropped = _current(told.filter(pc.equal(told["verdict"], "dropped")), "id", wanted)
+    expected = expected_fingerprints(stage, inputs)
+    rows = _read_stage_rows(workspace, stage)
+    row_keys = rows[stage.manifest.input_column].to_pylist()
+    present = dict(zip(row_keys, rows["fingerprint"].to_pylist(), strict=True))
 
-    def outdated_row(part: pa.Table) -> pa.Array:
-        keys, marks = part[source].to_pylist(), part["fingerprint"].to_pylist()
-        own = _is_own(part, stage).to_pylist()
-        return pa.array(
-            [
-                mine and key in wanted and (key in dropped or (key in made and mark != wanted[key]))
-                for mine, key, mark in zip(own, keys, marks, strict=True)
-            ],
-            pa.bool_(),
+    verdicts = _read_stage_verdicts(workspace, stage)
+    failed_keys = set()
+    for key, fingerprint, verdict in zip(
+        verdicts["id"].to_pylist(),
+        verdicts["fingerprint"].to_pylist(),
+        verdicts["verdict"].to_pylist(),
+        strict=True,
+    ):
+        is_done = present.get(key) == expected.get(key)
+        if is_done:
+            continue
+        present[key] = fingerprint
+        if fingerprint == expected.get(key) and verdict == "failed":
+            failed_keys.add(key)
+
+    new, stale, failed = [], [], []
+    for key, fingerprint in expected.items():
+        if key not in present:
+            new.append(key)
+        elif present[key] != fingerprint:
+            stale.append(key)
+        elif key in failed_keys:
+            failed.append(key)
+    return StagePlan(stage, expected, new, stale, failed)
+
+
+def remove_outdated(workspace: Workspace, plan: StagePlan) -> None:
+    """Compact the manifests of a stage and remove outdated results of the plan's inputs.
+
+    A result with another fingerprint is outdated once the input has a row or a refusal with the
+    expected one. An input that failed keeps its earlier result. The function is safe to repeat, so
+    a run after a kill removes what the killed run left behind.
+    """
+    stage = plan.stage
+    expected = plan.fingerprints
+    input_column = stage.manifest.input_column
+    has_row = _up_to_date_keys(_read_stage_rows(workspace, stage), input_column, expected)
+    verdicts = _read_stage_verdicts(workspace, stage)
+    refusals = verdicts.filter(pc.equal(verdicts["verdict"], "dropped"))
+    is_refused = _up_to_date_keys(refusals, "id", expected)
+
+    def is_outdated_row(key: str, fingerprint: str) -> bool:
+        if key not in expected:
+            return False
+        return key in is_refused or (key in has_row and fingerprint != expected[key])
+
+    def is_outdated_verdict(key: str, fingerprint: str) -> bool:
+        if key not in expected:
+            return False
+        # If the input has a row, any verdict is outdated: a retry succeeded.
+        return key in has_row or (key in is_refused and fingerprint != expected[key])
+
+    def outdated_rows(part: pa.Table) -> pa.Array:
+        return _mask(part, input_column, _is_of_stage(part, stage), is_outdated_row)
+
+    def outdated_verdicts(part: pa.Table) -> pa.Array:
+        return _mask(part, "id", _is_verdict_of_stage(part, stage), is_outdated_verdict)
+
+    Store(workspace, stage.manifest).compact(outdated_rows)
+    Store(workspace, VERDICTS).compact(outdated_verdicts)
+
+
+def _mask(
+    part: pa.Table,
+    key_column: str,
+    is_of_stage: pa.Array | pa.ChunkedArray,
+    is_outdated: Callable[[str, str], bool],
+) -> pa.Array:
+    """Mask of the outdated rows of a stage; `is_outdated` gets the key and the fingerprint."""
+    mask = [
+        of_stage and is_outdated(key, fingerprint)
+        for of_stage, key, fingerprint in zip(
+            is_of_stage.to_pylist(),
+            part[key_column].to_pylist(),
+            part["fingerprint"].to_pylist(),
+            strict=True,
         )
-
-    def outdated_verdict(part: pa.Table) -> pa.Array:
-        # A refusal as it should be is outdated too where a row was made since: by a retry.
-        keys, marks = part["id"].to_pylist(), part["fingerprint"].to_pylist()
-        own = _is_own_verdict(part, stage).to_pylist()
-        return pa.array(
-            [
-                mine and key in wanted and (key in made or (key in dropped and mark != wanted[key]))
-                for mine, key, mark in zip(own, keys, marks, strict=True)
-            ],
-            pa.bool_(),
-        )
-
-    gives.compact(outdated_row)
-    verdicts.compact(outdated_verdict)
+    ]
+    return pa.array(mask, pa.bool_())
 
 
-def _current(table: pa.Table, column: str, wanted: dict[str, str]) -> set[str]:
-    """The inputs, named by a column, that have a row with the fingerprint they should have."""
-    pairs = zip(table[column].to_pylist(), table["fingerprint"].to_pylist(), strict=True)
-    return {key for key, mark in pairs if wanted.get(key) == mark}
+def _up_to_date_keys(table: pa.Table, key_column: str, expected: Mapping[str, str]) -> set[str]:
+    """Keys of the inputs that have a row with the expected fingerprint."""
+    keys = table[key_column].to_pylist()
+    fingerprints = table["fingerprint"].to_pylist()
+    return {
+        key
+        for key, fingerprint in zip(keys, fingerprints, strict=True)
+        if expected.get(key) == fingerprint
+    }
 
 
-def _is_own(table: pa.Table, stage: Stage) -> pa.Array | pa.ChunkedArray:
-    """Which rows of a shared manifest this stage makes: all, or those with its name in the second key column."""
-    if len(stage.gives.key) < 2:
+def _read_stage_rows(workspace: Workspace, stage: Stage) -> pa.Table:
+    columns = [*stage.manifest.key, stage.manifest.input_column, "fingerprint"]
+    table = Store(workspace, stage.manifest).read(columns)
+    return table.filter(_is_of_stage(table, stage))
+
+
+def _is_of_stage(table: pa.Table, stage: Stage) -> pa.Array | pa.ChunkedArray:
+    """Mask of the rows that the stage makes: all, or those with its name in the second key column."""
+    if len(stage.manifest.key) < 2:
         return pa.array([True] * table.num_rows, pa.bool_())
-    return pc.equal(table[stage.gives.key[1]], stage.name)
+    return pc.equal(table[stage.manifest.key[1]], stage.name)
 
 
-def _own_rows(table: pa.Table, stage: Stage) -> pa.Table:
-    return table.filter(_is_own(table, stage))
+def _read_stage_verdicts(workspace: Workspace, stage: Stage) -> pa.Table:
+    table = Store(workspace, VERDICTS).read()
+    return table.filter(_is_verdict_of_stage(table, stage))
 
 
-def _is_own_verdict(table: pa.Table, stage: Stage) -> pa.Array | pa.ChunkedArray:
-    return pc.and_(
-        pc.equal(table["gate"], ledger_gate(stage)), pc.equal(table["subject"], stage.subject)
-    )
-
-
-def _own_verdicts(table: pa.Table, stage: Stage) -> pa.Table:
-    return table.filter(_is_own_verdict(table, stage))
+def _is_verdict_of_stage(table: pa.Table, stage: Stage) -> pa.Array | pa.ChunkedArray:
+    is_gate = pc.equal(table["gate"], verdict_gate(stage))
+    return pc.and_(is_gate, pc.equal(table["subject"], stage.subject))

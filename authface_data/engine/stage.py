@@ -1,4 +1,4 @@
-"""What a stage is: it measures one thing, and knows nothing of progress, processes or retries."""
+"""The contract between stages and the engine: what a stage is, what it gets and what it returns."""
 
 from __future__ import annotations
 
@@ -12,26 +12,38 @@ from manifests.verdicts import Subject
 
 
 @dataclass(frozen=True)
-class LinkTo:
-    """Instead of bytes to write: a file that is there already. hard: another name of it; else a symbolic link to it."""
+class FileLink:
+    """A link to an existing file, to commit instead of bytes.
+
+    Attributes:
+        file: Path of the existing file.
+        hard: Make a hard link; otherwise make a symbolic link.
+    """
 
     file: str
     hard: bool
 
 
-WritePixels = Callable[[str, bytes | LinkTo], None]
+WritePixels = Callable[[str, bytes | FileLink], None]
+"""Commits a file under a path of the workspace. It is on the disk when the call returns."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What a stage made of one input: rows of its manifest, perhaps none (a photo without a face is a result)."""
+    """Result of a stage for one input: rows of its manifest. The list may be empty."""
 
     rows: list[dict]
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """The stage's measured refusal of one input."""
+    """Result of a stage for one input that it refuses.
+
+    Attributes:
+        reason: Stored as the reason of the verdict.
+        value: The measured value that decided.
+        threshold: The threshold that the value was compared with.
+    """
 
     reason: str
     value: float | None = None
@@ -40,7 +52,7 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Failed:
-    """Made by the engine of an exception; never by a stage."""
+    """Result of one input whose processing raised an exception. Only the engine creates it."""
 
     message: str
 
@@ -50,7 +62,14 @@ Result = Rows | Dropped | Failed
 
 @dataclass(frozen=True)
 class Item:
-    """One input: its row, its key, and the picture it shares with the other stages of a chain (decoded when looked at)."""
+    """One input of a stage.
+
+    Attributes:
+        key: The photo_id or face_id.
+        row: The input row.
+        picture: The picture that the stages of a chain share, decoded on first use; its type is
+            what the chain's `open_picture` returns.
+    """
 
     key: str
     row: Mapping[str, Any]
@@ -58,60 +77,90 @@ class Item:
 
 
 class Stage(Protocol):
-    """Measures one thing.
+    """Measures one thing of each input. It knows nothing of progress, processes or retries.
 
-    name: where several stages share a manifest, the value of its second key column in this stage's rows.
-    version: raised when its results change; part of the fingerprint.
-    subject: what its inputs are, in the ledger.
-    gives: the manifest of its rows, whose source column holds the key of the input.
-    input_mark: the column of its input rows that changes when the input does (a hash, say): part of the fingerprint.
-    uses_gpu: whether `setup` takes a CUDA device where there is one.
+    Attributes:
+        name: Name of the stage. Where several stages share a manifest, it is the value of the
+            second key column in this stage's rows.
+        version: Increased when the stage's results change; part of the fingerprint.
+        subject: What the inputs are, for the verdicts.
+        manifest: The manifest of the stage's rows. Its input column holds the key of the input.
+        input_hash_column: The column of the input rows that changes when the input does, such as
+            the hash of a file; part of the fingerprint.
+        uses_gpu: Whether `setup` takes a CUDA device if one is available.
+        batch_size: Number of items that `process` gets at once at most.
     """
 
     name: str
     version: int
     subject: Subject
-    gives: Manifest
-    input_mark: str
+    manifest: Manifest
+    input_hash_column: str
     uses_gpu: bool
     batch_size: int
 
     def settings(self) -> dict[str, Any]:
-        """What its results depend on, model revisions included: JSON values."""
+        """Return everything the results depend on, model revisions included, as JSON values."""
         ...
 
     def setup(self, device: str) -> None:
-        """Load models. Called once in each worker, before `process`. Raises MissingResourceError where weights are not there."""
-        ...
+        """Load models. The engine calls it once in every worker, before `process`.
 
-    def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
-        """One result per item, in order, each depending on its item alone.
+        Args:
+            device: A torch device, "cpu" or "cuda:0".
 
-        Pixels go through `write_pixels(path, data)`, which has them on the disk before the row is committed; `LinkTo` stands
-        for data that need not be copied.
+        Raises:
+            MissingResourceError: If weights are missing.
         """
         ...
 
+    def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
+        """Process a batch. The result of an item must not depend on the other items.
 
-def fingerprints(stage: Stage, inputs: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
-    """Key -> the fingerprint of what a stage makes of that input (key, row) with its present settings."""
-    settings = fingerprint(stage=stage.name, version=stage.version, settings=stage.settings())
-    return {
-        key: fingerprint(settings=settings, input=row.get(stage.input_mark)) for key, row in inputs
-    }
+        Args:
+            batch: The items.
+            write_pixels: Commits a picture file. Call it before returning the row that names the
+                file, so that every committed row has its file.
 
-
-def ledger_gate(stage: Stage) -> str:
-    """The gate under which a stage's refusals and failures stand in the ledger: `faces`, `scores:niqe`."""
-    return stage.name if len(stage.gives.key) == 1 else f"{stage.gives.name}:{stage.name}"
+        Returns:
+            One result per item, in the same order.
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class Chain:
     """Stages that share a picture: one worker takes an input through all of them.
 
-    open_picture: makes the shared, lazily decoded picture of an input row.
+    Attributes:
+        stages: The stages, in the order they run.
+        open_picture: Returns the shared picture of an input row, decoded on first use.
     """
 
     stages: Sequence[Stage]
     open_picture: Callable[[Mapping[str, Any]], Any]
+
+
+def expected_fingerprints(
+    stage: Stage, inputs: Sequence[tuple[str, Mapping[str, Any]]]
+) -> dict[str, str]:
+    """Compute the fingerprints that results have when made with the present settings.
+
+    Args:
+        stage: The stage.
+        inputs: Pairs of key and input row.
+
+    Returns:
+        Key -> fingerprint.
+    """
+    settings = fingerprint(stage=stage.name, version=stage.version, settings=stage.settings())
+    return {
+        key: fingerprint(settings=settings, input=row.get(stage.input_hash_column))
+        for key, row in inputs
+    }
+
+
+def verdict_gate(stage: Stage) -> str:
+    """Gate of a stage's refusals and failures in `verdicts`, such as `faces` or `scores:niqe`."""
+    shares_manifest = len(stage.manifest.key) > 1
+    return f"{stage.manifest.name}:{stage.name}" if shares_manifest else stage.name

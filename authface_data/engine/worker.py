@@ -1,4 +1,4 @@
-"""What happens inside one worker, be it this process or another."""
+"""The part of the engine that runs inside a worker: this process or one of its own."""
 
 from __future__ import annotations
 
@@ -10,121 +10,182 @@ import threading
 from collections.abc import Mapping, Sequence
 from multiprocessing import connection, parent_process
 from multiprocessing.queues import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
-from authface_data.engine.stage import Chain, Failed, Item, LinkTo, Result, Rows, Stage, WritePixels
+from authface_data.engine.stage import (
+    Chain,
+    Failed,
+    FileLink,
+    Item,
+    Result,
+    Rows,
+    Stage,
+    WritePixels,
+)
 from manifests.support.errors import AuthfaceError, UserError
 from manifests.workspace import Workspace
 
-# One unit of work: a row, its key, and which stages of the chain it still needs.
-Task = tuple[str, Mapping[str, Any], tuple[int, ...]]
-# (key, index of the stage, result)
-Outcome = tuple[str, int, Result]
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+class Task(NamedTuple):
+    """One input and the stages of the chain that it still needs.
 
+    Attributes:
+        key: The photo_id or face_id.
+        row: The input row.
+        stage_indices: Indices of the stages to run.
+    """
+
+    key: str
+    row: Mapping[str, Any]
+    stage_indices: tuple[int, ...]
+
+
+class Outcome(NamedTuple):
+    """The result of one stage for one input."""
+
+    key: str
+    stage_index: int
+    result: Result
+
+
+# Parameters of mallopt, from malloc.h.
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+
+MAX_MESSAGE_LENGTH = 500
+
+# The state of this process, set once by `load_chain` or `initialize_process`.
 _chain: Chain | None = None
 _write_pixels: WritePixels | None = None
-_broken: Exception | None = None
+_setup_error: Exception | None = None
 
 
-def start(chain: Chain, workspace: Workspace, device: str) -> None:
-    """Load the chain's models in this process."""
+def load_chain(chain: Chain, workspace: Workspace, device: str) -> None:
+    """Load the chain's models in this process.
+
+    Args:
+        chain: The stages to run.
+        workspace: Where pictures are written.
+        device: A torch device, "cpu" or "cuda:0".
+    """
     global _chain, _write_pixels
 
-    def write_pixels(path: str, data: bytes | LinkTo) -> None:
+    def write_pixels(path: str, data: bytes | FileLink) -> None:
         try:
-            if isinstance(data, LinkTo):
+            if isinstance(data, FileLink):
                 workspace.link(path, data.file, data.hard)
             else:
                 workspace.write_bytes(path, data)
         except OSError as error:
             if error.errno == errno.EXDEV:
                 raise UserError(
-                    "a hard link cannot lead to another file system: take --files copy or reference"
+                    "cannot make a hard link to another file system; use --files copy or reference"
                 ) from error
-            # A full or unwritable disk is no row's fault.
+            # A full or read-only disk stops the command: it is not a failure of the row.
             raise UserError(f"cannot write {workspace.root}/{path}: {error.strerror}") from error
 
-    _chain, _write_pixels = chain, write_pixels
+    _chain = chain
+    _write_pixels = write_pixels
     for stage in chain.stages:
         stage.setup(device)
 
 
-def start_process(chain: Chain, root: str, hand_out: SimpleQueue[str], threads: int) -> None:
-    """The same as the first thing in a process of its own. What goes wrong is told by the first `run`."""
-    global _broken
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's to handle
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    for name in (
-        "OMP_NUM_THREADS",
-        "OPENCV_FOR_THREADS_NUM",
-    ):  # read when torch and OpenCV are imported, in setup
-        os.environ[name] = str(threads)
-    keep_memory()
+def initialize_process(
+    chain: Chain, root: str, devices: SimpleQueue[str], num_threads: int
+) -> None:
+    """Prepare a worker process. The first call of `run_tasks` raises what goes wrong here.
+
+    Args:
+        chain: The stages to run.
+        root: Root of the workspace.
+        devices: A queue with one device per worker; the process takes one.
+        num_threads: Threads that numerical libraries may use.
+    """
+    global _setup_error
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The main process handles Ctrl-C.
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    # torch and OpenCV read these variables when `setup` imports them.
+    for name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
+        os.environ[name] = str(num_threads)
+    keep_freed_memory()
     try:
-        start(chain, Workspace(root), hand_out.get())
+        load_chain(chain, Workspace(root), devices.get())
     except Exception as error:
-        _broken = error
+        _setup_error = error
 
 
-def keep_memory() -> None:
-    """Have glibc keep what pictures leave behind: giving it back and asking anew costs a third of decoding."""
+def keep_freed_memory() -> None:
+    """Make glibc keep freed memory for the next picture.
+
+    By default it returns large blocks to the system, and requesting them again takes a third of the
+    decoding time.
+    """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
-        return  # another C library
+        return  # The C library is not glibc.
     for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
         mallopt(option, 1 << 30)
 
 
-def _die_with_parent() -> None:
-    """A killed command must not leave workers behind."""
+def _exit_with_parent() -> None:
+    """End this process when the command ends, also when it is killed."""
     parent = parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])
     os._exit(1)
 
 
-def run(tasks: Sequence[Task]) -> list[Outcome]:
-    """Take tasks through the chain: one outcome per task and stage. Never raises for a bad row."""
-    if _broken is not None:
-        raise _broken
+def run_tasks(tasks: Sequence[Task]) -> list[Outcome]:
+    """Take tasks through the chain.
+
+    An exception that one row causes becomes a `Failed` outcome. Errors that concern every row, such
+    as missing weights or a full disk, are raised.
+
+    Returns:
+        One outcome per task and stage.
+    """
+    if _setup_error is not None:
+        raise _setup_error
     assert _chain is not None
     assert _write_pixels is not None
     outcomes: list[Outcome] = []
-    items = {key: Item(key, row, _chain.open_picture(row)) for key, row, _ in tasks}
-    for index, stage in enumerate(_chain.stages):
-        batch = [items[key] for key, _, wanted in tasks if index in wanted]
-        for at in range(0, len(batch), stage.batch_size):
-            piece = batch[at : at + stage.batch_size]
-            for item, result in zip(piece, _guarded(stage, piece, _write_pixels), strict=True):
-                outcomes.append((item.key, index, result))
+    items = {task.key: Item(task.key, task.row, _chain.open_picture(task.row)) for task in tasks}
+    for stage_index, stage in enumerate(_chain.stages):
+        stage_items = [items[task.key] for task in tasks if stage_index in task.stage_indices]
+        for start in range(0, len(stage_items), stage.batch_size):
+            batch = stage_items[start : start + stage.batch_size]
+            results = _process_batch(stage, batch, _write_pixels)
+            for item, result in zip(batch, results, strict=True):
+                outcomes.append(Outcome(item.key, stage_index, result))
     return outcomes
 
 
-def _guarded(stage: Stage, batch: list[Item], write_pixels: WritePixels) -> list[Result]:
-    """Run a batch; where it raises, row by row, so that one bad row fails alone."""
+def _process_batch(stage: Stage, batch: list[Item], write_pixels: WritePixels) -> list[Result]:
+    """Process a batch; if it raises, process its items one by one, so that only bad ones fail."""
     try:
         results = list(stage.process(batch, write_pixels))
-        if len(results) != len(batch):
-            raise RuntimeError(
-                f"stage {stage.name} gave {len(results)} results for {len(batch)} inputs"
-            )
-        return [_checked(stage, item, result) for item, result in zip(batch, results, strict=True)]
+        _check_results(stage, batch, results)
+        return list(results)
     except AuthfaceError:
-        raise  # missing weights, a wrong setting: no row's fault
+        raise  # Missing weights or a wrong setting concern every row.
     except Exception as error:
         if len(batch) > 1:
-            return [_guarded(stage, [item], write_pixels)[0] for item in batch]
-        return [Failed(f"{type(error).__name__}: {error}"[:500])]
+            return [_process_batch(stage, [item], write_pixels)[0] for item in batch]
+        return [Failed(f"{type(error).__name__}: {error}"[:MAX_MESSAGE_LENGTH])]
 
 
-def _checked(stage: Stage, item: Item, result: Result) -> Result:
-    if isinstance(result, Rows):
-        for row in result.rows:
-            if row[stage.gives.source] != item.key:
+def _check_results(stage: Stage, batch: list[Item], results: Sequence[Result]) -> None:
+    """Raise if a stage breaks its contract: one result per item, rows of that item only."""
+    if len(results) != len(batch):
+        raise RuntimeError(
+            f"stage {stage.name} gave {len(results)} results for {len(batch)} inputs"
+        )
+    input_column = stage.manifest.input_column
+    for item, result in zip(batch, results, strict=True):
+        rows = result.rows if isinstance(result, Rows) else []
+        for row in rows:
+            if row[input_column] != item.key:
                 raise RuntimeError(
-                    f"stage {stage.name} gave a row of {row[stage.gives.source]} for {item.key}"
+                    f"stage {stage.name} gave a row of {row[input_column]} for {item.key}"
                 )
-    return result

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from authface_data.captions.coverage import coverage
-from authface_data.measurements import measurements
+from authface_data.captions.coverage import count_facets
+from authface_data.measurements import read_measurements
 from manifests.verdicts import kept_faces
 from manifests.workspace import Workspace
 
@@ -55,12 +55,12 @@ FEW, MOST_TAGS = 0.05, 12
 
 def balance(workspace: Workspace) -> list[Facet]:
     """The measured facets, then those of the captions, each where anything is known of it."""
-    measured, kept_ids = measurements(workspace), set(kept_faces(workspace, [])["face_id"])
+    measured, kept_ids = read_measurements(workspace), set(kept_faces(workspace, [])["face_id"])
     ids = measured.face_ids.to_pylist()
     kept = np.array([one in kept_ids for one in ids], bool)
     facets = []
     for name, (metric, bounds, labels, note) in MEASURED.items():
-        values = measured.of(metric)
+        values = measured.values_of(metric)
         known = np.isfinite(values)
         part = np.digitize(values[known], bounds)
         found, left = (
@@ -79,7 +79,7 @@ def _of_captions(workspace: Workspace, found: set[str], kept: set[str]) -> list[
     """The facets of the captions in use, the commonest tags of each."""
     facets = []
     for of_found, of_kept in zip(
-        coverage(workspace, found), coverage(workspace, kept), strict=True
+        count_facets(workspace, found), count_facets(workspace, kept), strict=True
     ):
         kept_tags = dict(of_kept.tags)
         shares = [

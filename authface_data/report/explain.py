@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from authface_data.gates import RESERVED
+from authface_data.gates import RESERVED_NAMES
+from manifests.decisions import last_decisions
 from manifests.schema import CAPTIONS, DECISIONS, FACES, PHOTOS, SCORES, VERDICTS, Manifest
 from manifests.store import Store
 from manifests.support.errors import UserError
 from manifests.tombstones import Tombstones
-from manifests.verdicts import ALL_GATES, last_decisions
+from manifests.verdicts import ALL_GATES
 from manifests.workspace import Workspace
 
 
@@ -169,7 +170,7 @@ def _face(console: Console, told: dict[str, Any]) -> None:
             )
         console.print(table)
     for row in sorted(
-        told["verdicts"], key=lambda row: (row["gate"] in RESERVED, row["verdict"] == "kept")
+        told["verdicts"], key=lambda row: (row["gate"] in RESERVED_NAMES, row["verdict"] == "kept")
     ):
         _verdict(console, row)
     for row in told["captions"]:

@@ -14,9 +14,9 @@ from authface_data.captions import coverage
 from authface_data.report import anatomy, balance, status
 from authface_data.report.curves import HEIGHT, LEFT, WIDTH, Curve, audit_curves, curves
 from authface_data.report.thumbnails import jpeg_uri, thumbnail
+from manifests.captions import current_tags
 from manifests.schema import FACES, PHOTOS, SCORES, VERDICTS
 from manifests.store import Store
-from manifests.training_view import used_captions
 from manifests.verdicts import ANY_FACE, kept_faces
 from manifests.workspace import Workspace
 
@@ -49,7 +49,7 @@ class RunView:
 
 def write(workspace: Workspace) -> str:
     """Write `reports/report.html`. Returns its path in the workspace."""
-    workspace.check_nothing_half_forgotten()
+    workspace.check_no_interrupted_forget()
     photos = {row["photo_id"]: row for row in Store(workspace, PHOTOS).read().to_pylist()}
     faces = Store(workspace, FACES).read().to_pylist()
     kept_ids = set(kept_faces(workspace, [])["face_id"])
@@ -70,8 +70,8 @@ def write(workspace: Workspace) -> str:
         lost=lost,
         anatomy="" if taken_apart is None else jpeg_uri(taken_apart),
         balance=facets,
-        coverage=coverage.coverage(workspace, kept_ids),
-        contradictions=coverage.contradictions(workspace),
+        coverage=coverage.count_facets(workspace, kept_ids),
+        contradictions=coverage.count_contradictions(workspace),
         missing=balance.missing(facets),
         runs=_runs(workspace),
         strips=_strips(workspace),
@@ -100,7 +100,7 @@ def _cards(
 ) -> dict[str, Card]:
     captions = {
         face_id: [*semantic, *other]
-        for face_id, (semantic, other) in used_captions(workspace).items()
+        for face_id, (semantic, other) in current_tags(workspace).items()
     }
     scores: dict[str, list[str]] = {}
     for row in Store(workspace, SCORES).read().to_pylist():

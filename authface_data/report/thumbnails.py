@@ -7,7 +7,7 @@ import io
 
 from PIL import Image
 
-from authface_data.images.open import to_srgb
+from authface_data.images.colour import to_srgb
 from manifests.workspace import Workspace
 
 

@@ -10,7 +10,7 @@ from manifests.support.errors import MissingResourceError, UserError
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def locate(model: str, weights_dir: str | None) -> str:
+def resolve_model(model: str, weights_dir: str | None) -> str:
     """A local folder if `model` is one or weights_dir has it; else the hub id, for the library to find or download.
 
     Raises UserError for what is neither a folder nor can be a hub id.
@@ -26,7 +26,7 @@ def locate(model: str, weights_dir: str | None) -> str:
     return model
 
 
-def missing(
+def missing_model_error(
     model: str, files: str, weights_dir: str | None, error: Exception
 ) -> MissingResourceError:
     """The error for a model that is neither here nor to be had. files: the ones wanted, in words."""
@@ -38,12 +38,12 @@ def missing(
     )
 
 
-def folder(model: str, weights_dir: str | None, files: str) -> Path:
+def download_model(model: str, weights_dir: str | None, files: str) -> Path:
     """The local folder of a model, downloaded where it is a hub id that is not there yet. files: those wanted, in words.
 
     Raises UserError and MissingResourceError as `locate` and `missing` do.
     """
-    where = locate(model, weights_dir)
+    where = resolve_model(model, weights_dir)
     if Path(where).is_dir():
         return Path(where)
     from huggingface_hub import snapshot_download
@@ -52,4 +52,4 @@ def folder(model: str, weights_dir: str | None, files: str) -> Path:
     try:
         return Path(snapshot_download(where))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        raise missing(model, files, weights_dir, error) from error
+        raise missing_model_error(model, files, weights_dir, error) from error

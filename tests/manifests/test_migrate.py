@@ -30,9 +30,9 @@ def write_old(workspace, version: int) -> None:
 def test_migrate_copies_upgrades_and_is_idempotent(workspace, monkeypatch, authface_here):
     write_old(workspace, 0)
     monkeypatch.setitem(
-        migrate.STEPS, ("scores", 0), lambda table: table.rename_columns({"score": "value"})
+        migrate.MIGRATIONS, ("scores", 0), lambda table: table.rename_columns({"score": "value"})
     )
-    assert migrate.outdated(workspace) == {"scores": 1}
+    assert migrate.count_outdated_parts(workspace) == {"scores": 1}
     copies = migrate.migrate(workspace)
     table = Store(workspace, SCORES).read()
     assert table["value"].to_pylist() == [3.0, 4.0]
@@ -40,7 +40,7 @@ def test_migrate_copies_upgrades_and_is_idempotent(workspace, monkeypatch, authf
     assert table.schema.names == SCORES.schema.names
     old = pd.read_parquet(workspace.local(copies) / "scores")
     assert old["score"].tolist() == [3, 4]
-    assert migrate.outdated(workspace) == {}
+    assert migrate.count_outdated_parts(workspace) == {}
 
 
 def test_the_command_asks_first_and_reading_points_to_it(workspace, authface_here):
@@ -51,19 +51,19 @@ def test_the_command_asks_first_and_reading_points_to_it(workspace, authface_her
     asked = authface_here("migrate", "-w", workspace.root)
     assert asked.returncode == 0
     assert "1 parts of scores would be rewritten" in asked.stdout
-    assert migrate.outdated(workspace) == {"scores": 1}
+    assert migrate.count_outdated_parts(workspace) == {"scores": 1}
     assert authface_here("migrate", "-w", workspace.root, "--yes").returncode == 0
     assert authface_here("status", "-w", workspace.root).returncode == 0
 
 
 def test_steps_run_in_order():
-    manifest = Manifest("scores", 3, SCORES.key, SCORES.source, SCORES.columns)
+    manifest = Manifest("scores", 3, SCORES.key, SCORES.input_column, SCORES.columns)
     table = pa.table({"face_id": ["a"]}).replace_schema_metadata({"authface.version": "1"})
     seen = []
     steps = {("scores", v): (lambda t, v=v: seen.append(v) or t) for v in (0, 1, 2)}
-    original, migrate.STEPS = migrate.STEPS, steps
+    original, migrate.MIGRATIONS = migrate.MIGRATIONS, steps
     try:
-        migrate.upgraded(table, manifest)
+        migrate.upgrade_table(table, manifest)
     finally:
-        migrate.STEPS = original
+        migrate.MIGRATIONS = original
     assert seen == [1, 2]

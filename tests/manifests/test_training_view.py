@@ -9,9 +9,10 @@ import pytest
 
 from manifests.schema import CAPTIONS, DECISIONS, FACES, PHOTOS, VERDICTS
 from manifests.settings import Splits
+from manifests.splits import assign_splits
 from manifests.store import Store
 from manifests.support.errors import UserError
-from manifests.training_view import splits, training_view
+from manifests.training_view import training_view
 from manifests.verdicts import ALL_GATES, kept_faces, verdict_row
 
 
@@ -28,7 +29,7 @@ def fill(workspace, basis="own"):
     )
     verdict = {"a": "kept", "b": "dropped", "c": "kept"}
     Store(workspace, VERDICTS).append(
-        [verdict_row("face", f"fs_{x}_1", ALL_GATES, verdict[x], "f") for x in "abc"]
+        [verdict_row("face", f"fs_{x}_1", ALL_GATES, verdict[x], fingerprint="f") for x in "abc"]
     )
     Store(workspace, CAPTIONS).append(
         [
@@ -139,21 +140,21 @@ def test_groups_are_never_divided_and_order_does_not_matter():
         person=[f"x{rng.integers(400)}" if rng.uniform() < 0.2 else None for _ in range(3000)],
     )
     settings = Splits(val=0.2, test=0.2)
-    split = splits(frame, settings)
+    split = assign_splits(frame, settings)
     for column in ("photographer_name", "person"):
         known = frame.dropna(subset=[column])
         assert (split[known["photo_id"]].groupby(known[column].to_numpy()).nunique() == 1).all()
     shuffled = frame.sample(frac=1, random_state=1)
-    assert splits(shuffled, settings).sort_index().equals(split.sort_index())
+    assert assign_splits(shuffled, settings).sort_index().equals(split.sort_index())
 
 
 def test_shares_are_met_and_the_seed_matters():
     frame = photos_frame(20000)
-    split = splits(frame, Splits(val=0.1, test=0.05))
+    split = assign_splits(frame, Splits(val=0.1, test=0.05))
     shares = split.value_counts(normalize=True)
     assert shares["val"] == pytest.approx(0.1, abs=0.01)
     assert shares["test"] == pytest.approx(0.05, abs=0.01)
-    assert not split.equals(splits(frame, Splits(val=0.1, test=0.05, seed=1)))
+    assert not split.equals(assign_splits(frame, Splits(val=0.1, test=0.05, seed=1)))
 
 
 def test_a_pinned_person_brings_the_whole_group_to_a_split():
@@ -161,6 +162,6 @@ def test_a_pinned_person_brings_the_whole_group_to_a_split():
         6, person=["x", None, "y", None, None, "z"], photographer_name=["p", "p", None, None, "q", "q"]
     )  # fmt: skip
     pins = Splits(val=0.0, test=0.0, people={"x": "test", "z": "val"})
-    assert splits(frame, pins).tolist() == ["test", "test", "train", "train", "val", "val"]
+    assert assign_splits(frame, pins).tolist() == ["test", "test", "train", "train", "val", "val"]
     with pytest.raises(UserError, match="pins x to test and y to val"):
-        splits(frame.assign(photographer_name="p"), Splits(people={"x": "test", "y": "val"}))
+        assign_splits(frame.assign(photographer_name="p"), Splits(people={"x": "test", "y": "val"}))

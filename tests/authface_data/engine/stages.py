@@ -15,8 +15,8 @@ class Measure:
     """Scores a row by its number; what it does on the way is told by the row."""
 
     subject = "face"
-    gives = SCORES
-    input_mark = "mark"
+    manifest = SCORES
+    input_hash_column = "mark"
     uses_gpu = False
     version = 1
 

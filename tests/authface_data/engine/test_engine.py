@@ -6,7 +6,7 @@ import pytest
 from stages import Decoded, Measure, Short, no_picture
 
 from authface_data.engine import local
-from authface_data.engine.stage import Chain, fingerprints
+from authface_data.engine.stage import Chain, expected_fingerprints
 from manifests.schema import SCORES, VERDICTS
 from manifests.store import Store
 from manifests.support.errors import UserError
@@ -20,7 +20,7 @@ def inputs(count=6, **do):
 def run(workspace, stage, rows, **options):
     stages = stage if isinstance(stage, list) else [stage]
     options = {"workers": 1, **options}
-    return local.run(workspace, Chain(stages, no_picture), rows, title="test", **options)
+    return local.run_chain(workspace, Chain(stages, no_picture), rows, title="test", **options)
 
 
 def scores(workspace, metric="m"):
@@ -45,7 +45,7 @@ def test_rows_dropped_nothing_and_failed_are_all_recorded(workspace):
         "RuntimeError: row 3.0 is bad",
     )
     assert {row["gate"] for row in told.values()} == {"scores:m"}
-    assert (done.made["m"], done.dropped["m"], done.failed["m"]) == (4, 1, 1)
+    assert (done.processed["m"], done.dropped["m"], done.failed["m"]) == (4, 1, 1)
 
 
 def test_a_failing_batch_is_run_again_row_by_row(workspace):
@@ -109,11 +109,11 @@ def test_a_stale_input_that_now_gives_nothing_loses_its_old_row(workspace):
 def test_stages_of_a_chain_share_one_picture_each(workspace):
     Decoded.opened.clear()
     chain = Chain([Measure("a"), Measure("b")], Decoded)
-    local.run(workspace, chain, inputs(3), title="t", workers=1)
+    local.run_chain(workspace, chain, inputs(3), title="t", workers=1)
     assert sorted(Decoded.opened) == [0, 1, 2]
     assert set(scores(workspace, "a")) == set(scores(workspace, "b")) == {"f0", "f1", "f2"}
     Decoded.opened.clear()
-    local.run(
+    local.run_chain(
         workspace,
         Chain([Measure("a"), Measure("b"), Measure("c")], Decoded),
         inputs(3),
@@ -251,7 +251,7 @@ def test_an_interrupted_commit_writes_nothing_twice(workspace, monkeypatch):
 
 def test_the_fingerprint_is_of_name_version_settings_and_input():
     def mark(stage, row):
-        return fingerprints(stage, [("f", row)])["f"]
+        return expected_fingerprints(stage, [("f", row)])["f"]
 
     base = mark(Measure(), {"mark": "x"})
     assert mark(Measure(batch_size=8), {"mark": "x", "number": 3}) == base
