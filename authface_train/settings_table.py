@@ -21,7 +21,7 @@ BEGIN, END = "<!-- settings of {stage} -->", "<!-- end of settings -->"
 def table(stage: str) -> str:
     """A row per setting: its name for --set, the preset `paper`'s value, whose choice that is, and what it is."""
     lines = ["| setting | in `paper` | whose | what it is |", "|---|---|---|---|"]
-    paper = load_preset(stage, "paper", [])
+    paper = load_preset(stage, "paper")
     for name, field, value in _fields(STAGES[stage], paper, ""):
         whose = (
             (field.json_schema_extra or {}).get("whose", "ours")

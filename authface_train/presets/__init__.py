@@ -1,8 +1,13 @@
-"""Presets: TOML files with a table per stage. A preset may extend another; `--set key=value` stands over it."""
+"""Presets: TOML files of trainer settings, with one table per stage.
+
+A preset may extend another one (`extends = "paper"`); command-line options and `--set key=value`
+override its values.
+"""
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -17,68 +22,105 @@ FOLDER = resources.files("authface_train.presets")
 
 @dataclass(frozen=True)
 class Card:
-    """The cards that a preset is meant for: how many, and the memory of each in GB (10^9 bytes)."""
+    """The GPUs that a preset is meant for."""
 
     count: int
+    """Number of GPUs."""
     memory_gb: float
+    """Memory of each GPU, in GB (10^9 bytes)."""
 
 
-def names() -> list[str]:
-    """All presets."""
-    return sorted(
-        item.name.removesuffix(".toml") for item in FOLDER.iterdir() if item.name.endswith(".toml")
-    )
+def preset_names() -> list[str]:
+    """Names of all presets, sorted."""
+    suffix = ".toml"
+    files = [item.name for item in FOLDER.iterdir()]
+    return sorted(name.removesuffix(suffix) for name in files if name.endswith(suffix))
 
 
 def card_of(name: str) -> Card | None:
-    """The cards of a preset that is named by them; None of the others."""
-    card = _table(name).get("card")
+    """The GPUs that a preset is meant for, or None if the preset names none."""
+    card = _read_table(name).get("card")
     return None if card is None else Card(**card)
 
 
-def load_preset(stage: str, name: str, changes: list[str]) -> PriorSettings | RestorerSettings:
-    """A preset's settings of one stage with `key=value` changes over them (`facial.weight=off` for nested ones).
+def load_preset(
+    stage: str, name: str, overrides: Mapping[str, object] | None = None
+) -> PriorSettings | RestorerSettings:
+    """Load the settings of one stage from a preset.
 
-    Raises UserError for an unknown preset or key, or a value out of range.
+    Args:
+        stage: "prior" or "restorer".
+        name: Name of the preset, such as "paper".
+        overrides: Values that replace those of the preset. A dotted key sets a nested setting:
+            `{"facial.weight": "off"}`.
+
+    Raises:
+        UserError: If the preset or a key is unknown, or a value is out of range.
     """
-    if name not in names():
-        raise UserError(f"no preset {name!r}: there are {', '.join(names())}")
-    values = _stage(name, stage)
-    for change in changes:
-        key, equals, value = change.partition("=")
-        if not equals:
-            raise UserError(f"--set takes key=value, not {change!r}")
-        *path, last = key.strip().split(".")
-        section = values
-        for part in path:
-            section = section.setdefault(part, {})
-            if not isinstance(section, dict):
-                raise UserError(f"--set {change}: {part} has no settings of its own")
-        section[last] = _toml_value(value.strip())
+    if name not in preset_names():
+        raise UserError(f'unknown preset "{name}"; choose from: {", ".join(preset_names())}')
+
+    values = _stage_values(name, stage)
+    for key, value in (overrides or {}).items():
+        _set_nested(values, key, value)
+
     try:
         return STAGES[stage].model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        given = f" (it is {first['input']!r})" if where else ""
-        raise UserError(
-            f"setting {where}: {first['msg'].lower()}{given}".replace("setting : ", "")
-        ) from error
+        raise UserError(_validation_message(error)) from error
 
 
-def _table(name: str) -> dict[str, Any]:
-    return tomllib.loads((FOLDER / f"{name}.toml").read_text("utf-8"))
+def parse_set_option(option: str) -> tuple[str, object]:
+    """Parse one `--set` option.
+
+    Args:
+        option: `key=value`. The value is a TOML value (`3`, `true`, `[0.8, 0.9]`, `"text"`);
+            anything that is not valid TOML is taken as a string.
+
+    Returns:
+        The key and the parsed value.
+
+    Raises:
+        UserError: If the option has no "=".
+    """
+    key, equals, text = option.partition("=")
+    if not equals:
+        raise UserError(f'--set needs key=value; got "{option}"')
+    return key.strip(), _parse_value(text.strip())
 
 
-def _stage(name: str, stage: str) -> dict[str, Any]:
-    """A stage's values; those of a preset that it extends below them."""
-    table = _table(name)
-    below = _stage(table["extends"], stage) if "extends" in table else {}
-    return {**below, **table.get(stage, {})}
-
-
-def _toml_value(text: str) -> object:
+def _parse_value(text: str) -> object:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def _read_table(name: str) -> dict[str, Any]:
+    return tomllib.loads((FOLDER / f"{name}.toml").read_text("utf-8"))
+
+
+def _stage_values(name: str, stage: str) -> dict[str, Any]:
+    """The values that a preset sets for a stage, including those of the preset it extends."""
+    table = _read_table(name)
+    inherited = _stage_values(table["extends"], stage) if "extends" in table else {}
+    return {**inherited, **table.get(stage, {})}
+
+
+def _set_nested(values: dict[str, Any], key: str, value: object) -> None:
+    """Set a possibly dotted key in nested tables, creating missing tables."""
+    *sections, last = key.split(".")
+    table = values
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise UserError(f"unknown setting {key}: {section} is a value, not a group of settings")
+    table[last] = value
+
+
+def _validation_message(error: ValidationError) -> str:
+    """One line about the first invalid setting."""
+    first = error.errors()[0]
+    message = first["msg"].lower()
+    key = ".".join(map(str, first["loc"]))
+    return f"setting {key}: {message} (got {first['input']!r})" if key else message

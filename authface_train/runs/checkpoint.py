@@ -1,7 +1,9 @@
-"""Checkpoints: weights, optimisers, averages, the loss scaler and the step, written whole or not at all.
+"""Checkpoints of a run: weights, optimizer state, moving averages, loss scaler and step.
 
-Noise, order, captions and whatever else is drawn come from counters, and the global generators are seeded anew by every step:
-the step's number is all that there is to be saved of them.
+`Accelerator.save_state` is not used because its files depend on the number of processes and a
+killed process leaves half of them. These checkpoints are the same files for one process, DDP and
+FSDP2, so that a run can be resumed on other hardware, and they appear in one rename. Random numbers
+come from counters (see `data/sample_keys.py`), so no generator state is saved.
 """
 
 from __future__ import annotations
@@ -10,101 +12,150 @@ import json
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from authface_train.training.ema import EMA
 from authface_train.training.sharding import (
     load_model_state,
-    load_optimiser_state,
+    load_optimizer_state,
     model_state,
-    optimiser_state,
+    optimizer_state,
 )
+from authface_train.training.trainable_model import TrainableModel
+from manifests.run_folder import step_name
 
-NAME = re.compile(r"step-(\d{8})")
-
-
-@dataclass
-class TrainableModel:
-    """A module that is trained, what trains it, and the average of its weights if one is kept."""
-
-    module: torch.nn.Module
-    optimiser: torch.optim.Optimizer
-    ema: EMA | None = None
+FOLDER_PATTERN = re.compile(r"step-(\d{8})")
+STATE_FILE = "state.json"
 
 
-def steps(folder: Path) -> list[int]:
-    """The steps of the complete checkpoints in a folder, ascending."""
+def list_steps(folder: Path) -> list[int]:
+    """Steps of the complete checkpoints in a folder, ascending."""
     if not folder.is_dir():
         return []
-    return sorted(
-        int(match[1]) for item in folder.iterdir() if (match := NAME.fullmatch(item.name))
-    )
+    matches = [FOLDER_PATTERN.fullmatch(item.name) for item in folder.iterdir()]
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def save(
-    folder: Path, step: int, parts: dict[str, TrainableModel], accelerator: Accelerator, keep: int
+    folder: Path,
+    step: int,
+    models: Mapping[str, TrainableModel],
+    accelerator: Accelerator,
+    *,
+    keep: int,
 ) -> None:
-    """Write `step-<step>/`, remove all but the last `keep`. All processes call it: each gives its share, one writes."""
-    temp = folder / f".writing-{step}"
-    main = accelerator.is_main_process
-    if main:
+    """Write the checkpoint of a step and remove old ones.
+
+    All processes must call it together: each contributes its shards, the main process writes.
+
+    Args:
+        folder: Folder of the run's checkpoints.
+        step: Number of steps that are done.
+        models: The models in training, by name.
+        accelerator: The run's accelerator.
+        keep: Number of newest checkpoints to keep.
+    """
+    temporary = folder / f".writing-{step}"
+    is_main = accelerator.is_main_process
+    if is_main:
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(".writing-*"):
             shutil.rmtree(leftover)
-        temp.mkdir()
-    for name, part in parts.items():
-        _write(main, temp / f"{name}.safetensors", model_state(part.module, accelerator))
-        optimiser = optimiser_state(part.module, part.optimiser, accelerator)
-        if main:
-            torch.save(optimiser, temp / f"{name}.optimiser.pt")
-        if part.ema is not None:
-            _write(main, temp / f"{name}.ema.safetensors", part.ema.state())
-    if not main:
+        temporary.mkdir()
+
+    for name, model in models.items():
+        _save_model(temporary, name, model, accelerator)
+    if not is_main:
         return
-    state: dict[str, Any] = {"step": step}
+
+    state: dict[str, object] = {"step": step}
     if accelerator.scaler is not None:
         state["scaler"] = accelerator.scaler.state_dict()
-    (temp / "state.json").write_text(json.dumps(state))
-    for file in temp.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-    target = folder / f"step-{step:08d}"
-    if target.exists():
-        shutil.rmtree(target)
-    os.replace(temp, target)
-    for old in steps(folder)[:-keep]:
-        shutil.rmtree(folder / f"step-{old:08d}")
+    (temporary / STATE_FILE).write_text(json.dumps(state))
+    _commit(temporary, folder / step_name(step))
+    for old_step in list_steps(folder)[:-keep]:
+        shutil.rmtree(folder / step_name(old_step))
 
 
-def _write(main: bool, path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    from safetensors.torch import save_file
+def load_latest(
+    folder: Path, models: Mapping[str, TrainableModel], accelerator: Accelerator
+) -> int:
+    """Load the newest checkpoint into the models.
 
-    if main:
-        save_file(tensors, path)
+    Args:
+        folder: Folder of the run's checkpoints.
+        models: The models in training, by name. They are changed in place.
+        accelerator: The run's accelerator.
 
-
-def load_last(folder: Path, parts: dict[str, TrainableModel], accelerator: Accelerator) -> int:
-    """Put the newest checkpoint into the parts. Returns its step: how many are done. 0 where there is none."""
+    Returns:
+        Number of steps that are done; 0 if there is no checkpoint.
+    """
     from safetensors.torch import load_file
 
-    there = steps(folder)
-    if not there:
+    steps = list_steps(folder)
+    if not steps:
         return 0
-    source = folder / f"step-{there[-1]:08d}"
-    for name, part in parts.items():
-        load_model_state(part.module, load_file(source / f"{name}.safetensors"), accelerator)
-        optimiser = torch.load(
-            source / f"{name}.optimiser.pt", map_location="cpu", weights_only=True, mmap=True
+
+    source = folder / step_name(steps[-1])
+    for name, model in models.items():
+        load_model_state(model.module, load_file(_weights_path(source, name)), accelerator)
+        moments = torch.load(
+            _optimizer_path(source, name), map_location="cpu", weights_only=True, mmap=True
         )
-        load_optimiser_state(part.module, part.optimiser, optimiser)
-        if part.ema is not None:
-            part.ema.load(load_file(source / f"{name}.ema.safetensors"))
-    state = json.loads((source / "state.json").read_text())
+        load_optimizer_state(model.module, model.optimizer, moments)
+        if model.ema is not None:
+            model.ema.load_state_dict(load_file(_ema_path(source, name)))
+
+    state = json.loads((source / STATE_FILE).read_text())
     if accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(state["scaler"])
     return int(state["step"])
+
+
+def _weights_path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.safetensors"
+
+
+def _optimizer_path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.optimiser.pt"
+
+
+def _ema_path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.ema.safetensors"
+
+
+def _save_model(folder: Path, name: str, model: TrainableModel, accelerator: Accelerator) -> None:
+    """Gather the states of one model, and write them on the main process.
+
+    Each state is written before the next one is gathered, since one of SDXL's U-Net takes 10 GB.
+    """
+    from safetensors.torch import save_file
+
+    is_main = accelerator.is_main_process
+    weights = model_state(model.module, accelerator)
+    if is_main:
+        save_file(weights, _weights_path(folder, name))
+    del weights
+
+    moments = optimizer_state(model.module, model.optimizer, accelerator)
+    if is_main:
+        torch.save(moments, _optimizer_path(folder, name))
+    del moments
+
+    if model.ema is not None:
+        average = model.ema.state_dict()
+        if is_main:
+            save_file(average, _ema_path(folder, name))
+
+
+def _commit(temporary: Path, target: Path) -> None:
+    """Flush the files to disk, then put the folder in place in one rename."""
+    for file in temporary.iterdir():
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+    if target.exists():
+        shutil.rmtree(target)
+    os.replace(temporary, target)

@@ -1,110 +1,147 @@
-"""A finished model for others: one file under SDXL's original names, or its folder without the run around it."""
+"""Exports a finished model: as one file with SDXL's original names, or as a plain model folder."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
-from authface_train.runs import lineage
-from authface_train.runs.run_folder import NOTES
-from authface_train.runs.saving import notes_of
+import torch
+
+from authface_train.runs.single_file import original_state_dict
+from manifests.run_folder import (
+    LINEAGE_FILE,
+    MODEL_CARD_FILE,
+    MODEL_INDEX_FILE,
+    NOTES_FILE,
+    is_finished,
+    read_notes,
+)
 from manifests.support.errors import UserError
+from manifests.support.files import atomic_path
 
-CARD = "README.md"
-
-
-def check_model(folder: Path) -> None:
-    """Raises UserError for a folder without a finished model."""
-    if not (folder / "model_index.json").is_file():
-        raise UserError(
-            f"{folder} holds no finished model (no model_index.json): `authface train-prior` makes one"
-        )
+LORA_WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 
 
-def export_single_file(folder: Path, output: Path, half: bool = False) -> list[Path]:
-    """`output`, a .safetensors file, with card and lineage beside it. Raises UserError for a restorer. Returns the files.
+def export_single_file(folder: Path, output: Path, *, half: bool = False) -> list[Path]:
+    """Export a prior as one safetensors file, with its model card and lineage next to it.
 
-    half: U-Net and text encoders in fp16; SDXL's VAE does not stand that.
+    Args:
+        folder: Run folder of a finished prior.
+        output: File to write, `NAME.safetensors`. The card becomes `NAME.md` and the lineage
+            `NAME.lineage.parquet`.
+        half: Store the U-Net and the text encoders in fp16. The VAE stays in fp32, because SDXL's
+            VAE overflows in fp16.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        UserError: If the folder holds no finished prior, or `output` exists or has another suffix.
     """
     from safetensors.torch import save_file
 
-    from authface_train.runs.single_file import from_folder
-
-    check_model(folder)
+    _check_finished(folder)
     if (folder / "controlnet").is_dir():
         raise UserError(
-            "a restorer is a ControlNet beside a prior, and one file holds one model: --format folder"
+            "a restorer is a prior with a ControlNet and does not fit in a single file; "
+            "use --format folder"
         )
     if output.suffix != ".safetensors":
-        raise UserError(f"--output {output}: a single file is named NAME.safetensors")
-    if output.exists():
-        raise UserError(f"{output} is there already: name another --output")
-    output.parent.mkdir(parents=True, exist_ok=True)
+        raise UserError(f"--output {output} must be named NAME.safetensors")
+    _check_unused(output)
+
+    state = original_state_dict(folder)
+    if half:
+        state = {
+            name: value if name.startswith("first_stage_model.") else _to_half(value)
+            for name, value in state.items()
+        }
     metadata = {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": "stable-diffusion-xl-v1-base",
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
         "modelspec.title": output.stem,
-        "authface.untrained": str(bool(notes_of(folder).get("untrained"))).lower(),
+        "authface.untrained": str(bool(read_notes(folder).get("untrained"))).lower(),
     }
-    temp = output.with_name(f".{output.name}")
-    state = from_folder(folder)
-    if half:
-        state = {
-            name: value if name.startswith("first_stage_model.") else _half(value)
-            for name, value in state.items()
-        }
-    save_file(state, temp, metadata=metadata)
-    temp.replace(output)
-    made = [output]
-    for name, beside in (
-        (CARD, output.with_suffix(".md")),
-        (lineage.FILE, output.with_suffix(".lineage.parquet")),
-    ):
+    with atomic_path(output) as temporary:
+        save_file(state, temporary, metadata=metadata)
+
+    written = [output]
+    companions = {
+        MODEL_CARD_FILE: output.with_suffix(".md"),
+        LINEAGE_FILE: output.with_suffix(".lineage.parquet"),
+    }
+    for name, target in companions.items():
         if (folder / name).is_file():
-            shutil.copyfile(folder / name, beside)
-            made.append(beside)
-    return made
+            shutil.copyfile(folder / name, target)
+            written.append(target)
+    return written
 
 
-def export_folder(folder: Path, output: Path, half: bool = False) -> list[Path]:
-    """The model's own parts, its card, lineage and notes, in a new folder. Returns it. half: all but the VAE in fp16."""
-    check_model(folder)
-    if output.exists():
-        raise UserError(f"{output} is there already: name another --output")
-    parts = [item for item in sorted(folder.iterdir()) if item.is_dir() and _is_part(item)]
-    temp = output.with_name(f".{output.name}")
-    shutil.rmtree(temp, ignore_errors=True)
-    temp.mkdir(parents=True)
-    for part in parts:
-        shutil.copytree(part, temp / part.name)
-        if half and part.name != "vae":
-            for file in (temp / part.name).glob("*.safetensors"):
-                _halve(file)
-    for name in ("model_index.json", CARD, lineage.FILE, NOTES):
+def export_folder(folder: Path, output: Path, *, half: bool = False) -> list[Path]:
+    """Export a model as a diffusers folder without the checkpoints and pictures of its run.
+
+    Args:
+        folder: Run folder of a finished model.
+        output: Folder to create.
+        half: Store everything except the VAE in fp16.
+
+    Returns:
+        The folder that was written, as a list of one.
+
+    Raises:
+        UserError: If the folder holds no finished model, or `output` exists.
+    """
+    _check_finished(folder)
+    _check_unused(output)
+
+    temporary = output.with_name(f".{output.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    components = [item for item in sorted(folder.iterdir()) if _is_component(item)]
+    for component in components:
+        shutil.copytree(component, temporary / component.name)
+        if half and component.name != "vae":
+            for file in (temporary / component.name).glob("*.safetensors"):
+                _convert_file_to_half(file)
+    for name in (MODEL_INDEX_FILE, MODEL_CARD_FILE, LINEAGE_FILE, NOTES_FILE):
         if (folder / name).is_file():
-            shutil.copyfile(folder / name, temp / name)
-    temp.replace(output)
+            shutil.copyfile(folder / name, temporary / name)
+    temporary.replace(output)
     return [output]
 
 
-def _halve(file: Path) -> None:
-    """A file of weights, its floating-point tensors in fp16."""
+def _check_finished(folder: Path) -> None:
+    if not is_finished(folder):
+        raise UserError(
+            f"{folder} holds no finished model (no {MODEL_INDEX_FILE}); "
+            "train one with `authface train-prior`"
+        )
+
+
+def _check_unused(output: Path) -> None:
+    if output.exists():
+        raise UserError(f"{output} already exists; use another --output")
+
+
+def _is_component(path: Path) -> bool:
+    """Whether a path is a model, tokenizer, scheduler or LoRA folder of a pipeline."""
+    if not path.is_dir():
+        return False
+    return any(path.glob("*config.json")) or (path / LORA_WEIGHTS_FILE).is_file()
+
+
+def _convert_file_to_half(file: Path) -> None:
+    """Rewrite a safetensors file with its floating-point tensors in fp16."""
     from safetensors import safe_open
     from safetensors.torch import save_file
 
     with safe_open(file, "pt") as opened:
-        state = {name: _half(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118
+        state = {name: _to_half(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118
         metadata = opened.metadata()
     save_file(state, file, metadata=metadata)
 
 
-def _half(value: Any) -> Any:
+def _to_half(value: torch.Tensor) -> torch.Tensor:
     return value.half() if value.is_floating_point() else value
-
-
-def _is_part(folder: Path) -> bool:
-    """A model, a tokenizer or a scheduler; LoRA layers."""
-    return any(folder.glob("*config.json")) or any(folder.glob("pytorch_lora_weights.safetensors"))

@@ -1,13 +1,14 @@
-"""Which photographs are in a model: frozen when its run begins."""
+"""Lineage: which photographs a model was trained on, recorded when its run starts."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pandas as pd
 
-from manifests.support.markdown import plain
+from manifests.run_folder import LINEAGE_FILE
+from manifests.support.files import atomic_path
+from manifests.support.text import escape_markdown
 
 COLUMNS = [
     "photo_id",
@@ -18,32 +19,41 @@ COLUMNS = [
     "licence",
     "licence_basis",
 ]
-FILE = "lineage.parquet"
 
 
-def freeze(folder: Path, stage: str, view: pd.DataFrame, base: Path) -> pd.DataFrame:
-    """Write `lineage.parquet`: one row per face and stage; a run that it begins from brings its own. Returns it."""
+def write_lineage(folder: Path, stage: str, view: pd.DataFrame, base: Path) -> pd.DataFrame:
+    """Write the lineage of a run, one row per face and stage.
+
+    Args:
+        folder: The run folder.
+        stage: "prior" or "restorer".
+        view: Training view of the run.
+        base: Folder of the base model. If it has a lineage, its rows are included.
+
+    Returns:
+        The lineage with columns face_id, `COLUMNS` and stage.
+    """
     rows = view[["face_id", *COLUMNS]].drop_duplicates("face_id").assign(stage=stage)
     tables = [rows]
-    if (base / FILE).is_file():
-        tables.append(pd.read_parquet(base / FILE))
+    if (base / LINEAGE_FILE).is_file():
+        tables.append(pd.read_parquet(base / LINEAGE_FILE))
     lineage = pd.concat(tables, ignore_index=True)
-    temp = folder / f".{FILE}"
-    lineage.to_parquet(temp, index=False)
-    os.replace(temp, folder / FILE)
+
+    with atomic_path(folder / LINEAGE_FILE) as temporary:
+        lineage.to_parquet(temporary, index=False)
     return lineage
 
 
 def credits_markdown(lineage: pd.DataFrame) -> str:
-    """The photographs of a model as a Markdown list: who took them, and on what ground they were used."""
+    """The photographs of a model as a Markdown list with photographer, link and licence basis."""
     photos = lineage.drop_duplicates("photo_id").sort_values("photo_id")
-    lines = []
-    for row in photos.itertuples():
-        who = (
-            plain(row.photographer_name)
-            if isinstance(row.photographer_name, str)
-            else "photographer not stated"
-        )
-        link = f" ({plain(row.source_url)})" if isinstance(row.source_url, str) else ""
-        lines.append(f"- `{row.photo_id}`: {who}{link}; basis: {plain(str(row.licence_basis))}")
-    return "\n".join(lines)
+    return "\n".join(_credit_line(row) for _, row in photos.iterrows())
+
+
+def _credit_line(row: pd.Series) -> str:
+    name = row["photographer_name"]
+    url = row["source_url"]
+    credit = escape_markdown(name) if isinstance(name, str) else "photographer not stated"
+    link = f" ({escape_markdown(url)})" if isinstance(url, str) else ""
+    basis = escape_markdown(str(row["licence_basis"]))
+    return f"- `{row['photo_id']}`: {credit}{link}; basis: {basis}"

@@ -1,4 +1,4 @@
-"""The model card of a run: what it is, what it was set to, and whose photographs are in it."""
+"""The model card of a run: how the model was trained, on which photographs, and with which settings."""
 
 from __future__ import annotations
 
@@ -9,29 +9,46 @@ import pandas as pd
 from authface_train.runs.lineage import credits_markdown
 
 UNTRAINED = (
-    "> **Untrained.** Built from configuration with random weights, to try the machinery only. It restores nothing; "
-    "its pictures are noise."
+    "> **Untrained.** Built from configuration with random weights, to try the software only. "
+    "It restores nothing; its pictures are noise."
 )
 TITLES = {"prior": "Face prior (AuthFace Stage I)", "restorer": "Face restorer (AuthFace Stage II)"}
-LOADS = {"prior": "StableDiffusionXLPipeline", "restorer": "StableDiffusionXLControlNetPipeline"}
+PIPELINE_CLASSES = {
+    "prior": "StableDiffusionXLPipeline",
+    "restorer": "StableDiffusionXLControlNetPipeline",
+}
 
 
 def model_card(
-    stage: str, base: str, settings: dict, lineage: pd.DataFrame, untrained: bool
+    stage: str, base: str, settings: dict[str, object], lineage: pd.DataFrame, untrained: bool
 ) -> str:
-    """Markdown with the hub's front matter."""
+    """Build the text of a model card.
+
+    Args:
+        stage: "prior" or "restorer".
+        base: Hub id or folder of the base model.
+        settings: Settings of the run, as JSON values.
+        lineage: The run's lineage.
+        untrained: Whether the model rests on random weights.
+
+    Returns:
+        Markdown with the front matter of the Hugging Face Hub.
+    """
     bases = sorted(set(lineage["licence_basis"].dropna()))
-    photos, faces = lineage["photo_id"].nunique(), lineage["face_id"].nunique()
-    parts = [
+    photos = lineage["photo_id"].nunique()
+    faces = lineage["face_id"].nunique()
+
+    sections = [
         "---\nlibrary_name: diffusers\ntags:\n- face-restoration\n- authface\n---",
         f"# {TITLES[stage]}",
         UNTRAINED if untrained else "",
-        f"Loads with `DiffusionPipeline.from_pretrained(...)` as a `{LOADS[stage]}`. The time ids and the size it was trained "
-        "at stand in `authface.json`.",
-        f"Made from `{base}`, whose licence goes on to it.",
-        f"## Data\n\n{faces} faces from {photos} photographs. Licence basis: {'; '.join(bases) or 'not stated'}. "
+        f"`DiffusionPipeline.from_pretrained(...)` loads it as a `{PIPELINE_CLASSES[stage]}`. "
+        "`authface.json` records the training resolution and SDXL's time ids.",
+        f"Trained from `{base}`; the licence of that model applies to this one too.",
+        f"## Data\n\n{faces} faces from {photos} photographs. "
+        f"Licence basis: {'; '.join(bases) or 'not stated'}. "
         "`lineage.parquet` lists every photograph with its hash.",
         credits_markdown(lineage),
         f"## Settings\n\n```json\n{json.dumps(settings, indent=1)}\n```",
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(section for section in sections if section) + "\n"

@@ -1,11 +1,10 @@
-"""The finished model of a run: a diffusers folder with its card, its lineage and what restoring must know."""
+"""Saves the finished model of a run as a diffusers folder with notes, lineage and a model card."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -13,36 +12,57 @@ from accelerate import Accelerator
 
 from authface_train.data.prompts import time_ids
 from authface_train.models.sdxl import TINY
-from authface_train.runs import lineage
-from authface_train.runs.checkpoint import TrainableModel
 from authface_train.runs.model_card import model_card
-from authface_train.runs.run_folder import NOTES, RunFolder
-from authface_train.settings import PriorSettings, TrainSettings
+from authface_train.runs.training_run import TrainingRun
+from authface_train.settings import PriorSettings, RestorerSettings
 from authface_train.stages.prior import make_trainable
 from authface_train.training.sharding import model_state
-from manifests.support.console import console, quote_path
+from authface_train.training.trainable_model import TrainableModel
+from manifests.run_folder import LINEAGE_FILE, LORA, read_notes
+
+if TYPE_CHECKING:
+    from diffusers import ControlNetModel, DiffusionPipeline, StableDiffusionXLPipeline
 
 
-def final_state(part: TrainableModel, accelerator: Accelerator) -> dict[str, torch.Tensor]:
-    """What a model has learnt, or the average of it where one is kept. For all processes to call together."""
-    if part.ema is None:
-        return model_state(part.module, accelerator)
-    with part.ema.in_place():  # which is over before they are written
-        return {
-            name: value.clone() for name, value in model_state(part.module, accelerator).items()
-        }
+def final_weights(model: TrainableModel, accelerator: Accelerator) -> dict[str, torch.Tensor]:
+    """The weights to save: the moving average if the run keeps one, else the trained weights.
+
+    All processes must call it together.
+
+    Args:
+        model: The trained model.
+        accelerator: The run's accelerator.
+
+    Returns:
+        Tensors by parameter name, on the CPU.
+    """
+    if model.ema is None:
+        return model_state(model.module, accelerator)
+    with model.ema_weights():
+        state = model_state(model.module, accelerator)
+        # On the CPU the state shares memory with the module, which gets its own weights back.
+        return {name: value.clone() for name, value in state.items()}
 
 
 def save_prior(
-    run: RunFolder,
+    run: TrainingRun,
     settings: PriorSettings,
     state: dict[str, torch.Tensor],
-    load: Callable[[], Any],
+    *,
+    load: Callable[[], StableDiffusionXLPipeline],
     base: str,
 ) -> None:
-    """Stage I's model: the base with the trained U-Net. load: gives the base, whole.
+    """Save the model of Stage I: the base model with the trained U-Net.
 
-    LoRA layers are saved by themselves too, under `lora/`, and are part of the U-Net's weights in the folder.
+    With `lora_rank` the LoRA layers are saved twice: on their own under `lora/`, and merged into
+    the weights of the U-Net.
+
+    Args:
+        run: The run to save into.
+        settings: Settings of the run.
+        state: Weights from `final_weights`.
+        load: Loads the complete base pipeline.
+        base: Hub id or folder of the base model, for the model card.
     """
     pipeline = load()
     if settings.lora_rank:
@@ -52,59 +72,54 @@ def save_prior(
         unet = make_trainable(pipeline.unet, settings.model_copy(update={"compile": False}))
         unet.load_state_dict(state, strict=False)
         layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
-        pipeline.save_lora_weights(run.folder / "lora", unet_lora_layers=layers)
+        pipeline.save_lora_weights(run.folder / LORA, unet_lora_layers=layers)
         unet.fuse_lora()
         unet.unload_lora()
     else:
         pipeline.unet.load_state_dict(state)
-    _save(run, settings, pipeline, base)
+    _save_pipeline(run, settings, pipeline, base)
 
 
 def save_restorer(
-    run: RunFolder,
-    settings: TrainSettings,
-    controlnet: Any,
+    run: TrainingRun,
+    settings: RestorerSettings,
     state: dict[str, torch.Tensor],
-    load: Callable[[], Any],
+    *,
+    controlnet: ControlNetModel,
+    load: Callable[[], StableDiffusionXLPipeline],
     prior: str,
 ) -> None:
-    """Stage II's model: the prior, and the trained ControlNet beside it."""
+    """Save the model of Stage II: the prior together with the trained ControlNet.
+
+    Args:
+        run: The run to save into.
+        settings: Settings of the run.
+        state: Weights from `final_weights`.
+        controlnet: A ControlNet of the right shape; the weights are loaded into it.
+        load: Loads the complete prior pipeline.
+        prior: Hub id or folder of the prior, for the model card.
+    """
     from diffusers import StableDiffusionXLControlNetPipeline
 
     controlnet.load_state_dict(state)
-    _save(
-        run,
-        settings,
-        StableDiffusionXLControlNetPipeline(**load().components, controlnet=controlnet),
-        prior,
-    )
+    pipeline = StableDiffusionXLControlNetPipeline(**load().components, controlnet=controlnet)
+    _save_pipeline(run, settings, pipeline, prior)
 
 
-def notes_of(folder: Path) -> dict[str, Any]:
-    """What a finished run says of itself; empty for what is none."""
-    path = folder / NOTES
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def _save(run: RunFolder, settings: TrainSettings, pipeline: Any, base: str) -> None:
-    untrained = base == TINY or bool(notes_of(Path(base)).get("untrained"))
-    frozen = pd.read_parquet(run.folder / lineage.FILE)
-    notes = {
+def _save_pipeline(
+    run: TrainingRun,
+    settings: PriorSettings | RestorerSettings,
+    pipeline: DiffusionPipeline,
+    base: str,
+) -> None:
+    untrained = base == TINY or bool(read_notes(Path(base)).get("untrained"))
+    lineage = pd.read_parquet(run.folder / LINEAGE_FILE)
+    notes: dict[str, object] = {
         "stage": run.stage,
         "resolution_px": settings.resolution_px,
         "time_ids": time_ids(settings.resolution_px),
         "steps": settings.steps,
         "untrained": untrained,
     }
-    run.save_model(
-        pipeline,
-        notes,
-        model_card(run.stage, base, settings.model_dump(mode="json"), frozen, untrained),
-    )
-    if untrained:
-        console.print(
-            "[yellow]Untrained:[/] built from configuration, for trying the machinery only; it restores nothing"
-        )
-    console.print(
-        f"The {run.stage} is in {quote_path(run.folder)}: DiffusionPipeline.from_pretrained loads it"
-    )
+    card = model_card(run.stage, base, settings.model_dump(mode="json"), lineage, untrained)
+    run.save_model(pipeline, notes, card)

@@ -1,7 +1,13 @@
-"""An SDXL in one safetensors file under the names of its original release, which ComfyUI, A1111 and diffusers read.
+"""Converts a diffusers SDXL folder to the weight names of the original single-file release.
 
-Names of diffusers are turned into those of the original by position: the original numbers blocks through, each level of L
-resnets taking L + 1 places. Its second text encoder is OpenCLIP's, with query, key and value in one matrix.
+ComfyUI, A1111 and `from_single_file` of diffusers read these names. The layout is that of
+https://github.com/Stability-AI/generative-models:
+
+- The U-Net numbers its blocks consecutively: a level with L resnets takes L + 1 numbers, the last
+  one for its down- or upsampler.
+- The decoder of the VAE numbers its levels from the finest, and its attention layers are 1x1
+  convolutions.
+- The second text encoder has OpenCLIP's names, with query, key and value in one matrix.
 """
 
 from __future__ import annotations
@@ -12,10 +18,12 @@ from pathlib import Path
 
 import torch
 
-Tensors = dict[str, torch.Tensor]
+StateDict = dict[str, torch.Tensor]
 
-UNET, VAE = "model.diffusion_model.", "first_stage_model."
-TEXT, TEXT_2 = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
+UNET_PREFIX = "model.diffusion_model."
+VAE_PREFIX = "first_stage_model."
+TEXT_ENCODER_PREFIX = "conditioner.embedders.0.transformer."
+TEXT_ENCODER_2_PREFIX = "conditioner.embedders.1.model."
 
 UNET_TOP = {
     "time_embedding.linear_1": "time_embed.0",
@@ -53,123 +61,192 @@ OPEN_CLIP = {
     "self_attn.out_proj": "attn.out_proj",
 }
 
-
-def from_folder(folder: Path) -> Tensors:
-    """All weights of a diffusers SDXL folder by their original names, in the precision they are stored in."""
-    unet_config, vae_config = (
-        json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae")
-    )
-    layers, levels = unet_config["layers_per_block"], len(vae_config["block_out_channels"])
-    made: Tensors = {}
-    unet = weights_in(folder / "unet")
-    attended = {
-        name.split(".attentions")[0]
-        for name in unet
-        if name.startswith("up_blocks") and ".attentions." in name
-    }
-    for name, value in unet.items():
-        made[UNET + unet_name(name, layers, attended)] = value
-    for name, value in weights_in(folder / "vae").items():
-        new = vae_name(name, levels)
-        # The original's attention is made of convolutions.
-        is_attention = ".attn_1." in new and value.dim() == 2
-        made[VAE + new] = value[:, :, None, None] if is_attention else value
-    for name, value in weights_in(folder / "text_encoder").items():
-        made[f"{TEXT}text_model.{name.removeprefix('text_model.')}"] = value
-    made.update(
-        {
-            TEXT_2 + name: value
-            for name, value in open_clip(weights_in(folder / "text_encoder_2")).items()
-        }
-    )
-    return {name: value.contiguous() for name, value in made.items()}
+UNET_MID_PATTERN = re.compile(
+    r"mid_block\.(?P<kind>resnets|attentions)\.(?P<index>\d)\.(?P<rest>.*)"
+)
+UNET_BLOCK_PATTERN = re.compile(
+    r"(?P<direction>down|up)_blocks\.(?P<level>\d+)\."
+    r"(?P<kind>resnets|attentions|downsamplers|upsamplers)\.(?P<index>\d+)\.(?P<rest>.*)"
+)
+QUERY_PATTERN = re.compile(
+    r"(?P<layer>encoder\.layers\.\d+)\.self_attn\.q_proj\.(?P<kind>weight|bias)"
+)
 
 
-def weights_in(folder: Path) -> Tensors:
-    """The tensors of a model's folder, of one file or several."""
+def original_state_dict(folder: Path) -> StateDict:
+    """Load all weights of a diffusers SDXL folder under their original names.
+
+    Args:
+        folder: A saved `StableDiffusionXLPipeline`.
+
+    Returns:
+        Contiguous tensors by original name, in the precision they are stored in.
+    """
+    state: StateDict = {}
+    state.update(_unet_state(folder / "unet"))
+    state.update(_vae_state(folder / "vae"))
+    for name, value in load_weights(folder / "text_encoder").items():
+        state[f"{TEXT_ENCODER_PREFIX}text_model.{name.removeprefix('text_model.')}"] = value
+    for name, value in open_clip_weights(load_weights(folder / "text_encoder_2")).items():
+        state[TEXT_ENCODER_2_PREFIX + name] = value
+    return {name: value.contiguous() for name, value in state.items()}
+
+
+def load_weights(folder: Path) -> StateDict:
+    """Load the tensors of a model folder, from one safetensors file or several shards."""
     from safetensors.torch import load_file
 
-    made: Tensors = {}
+    weights: StateDict = {}
     for file in sorted(folder.glob("*.safetensors")):
-        made.update(load_file(file))
-    return made
+        weights.update(load_file(file))
+    return weights
 
 
-def unet_name(name: str, layers: int, attended: set[str]) -> str:
-    """layers: resnets per level on the way down. attended: the `up_blocks.<i>` with attention."""
-    for ours, theirs in UNET_TOP.items():
-        if name.startswith(f"{ours}."):
-            return theirs + name.removeprefix(ours)
-    if match := re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d)\.(.*)", name):
-        place = 1 if match[1] == "attentions" else 2 * int(match[2])
-        return f"middle_block.{place}.{_inner(match[1], match[3])}"
-    match = re.fullmatch(
-        r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.*)", name
-    )
+def unet_name(name: str, layers_per_block: int, blocks_with_attention: set[str]) -> str:
+    """Translate a weight name of the U-Net.
+
+    Args:
+        name: Name in diffusers.
+        layers_per_block: Resnets per level of the encoder; the decoder has one more.
+        blocks_with_attention: The `up_blocks.<level>` that have attention layers.
+
+    Returns:
+        The original name, without `UNET_PREFIX`.
+
+    Raises:
+        ValueError: If the name is not one of an SDXL U-Net.
+    """
+    for prefix, original_prefix in UNET_TOP.items():
+        if name.startswith(f"{prefix}."):
+            return original_prefix + name.removeprefix(prefix)
+
+    match = UNET_MID_PATTERN.fullmatch(name)
+    if match:
+        position = 1 if match["kind"] == "attentions" else 2 * int(match["index"])
+        return f"middle_block.{position}.{_layer_name(match['kind'], match['rest'])}"
+
+    match = UNET_BLOCK_PATTERN.fullmatch(name)
     if match is None:
-        raise ValueError(f"no weight of an SDXL U-Net: {name}")
-    way, kind, rest = match[1], match[3], match[5]
-    first = int(match[2]) * (layers + 1)
+        raise ValueError(f"{name} is not a weight of an SDXL U-Net")
+    kind = match["kind"]
+    rest = match["rest"]
+    first_number = int(match["level"]) * (layers_per_block + 1)
+
     if kind == "downsamplers":
-        return f"input_blocks.{first + layers + 1}.0.op.{rest.removeprefix('conv.')}"
+        number = first_number + layers_per_block + 1
+        return f"input_blocks.{number}.0.op.{rest.removeprefix('conv.')}"
     if kind == "upsamplers":
-        place = 2 if f"up_blocks.{match[2]}" in attended else 1
-        return f"output_blocks.{first + layers}.{place}.{rest}"
-    number = first + int(match[4]) + (1 if way == "down" else 0)
-    blocks = "input_blocks" if way == "down" else "output_blocks"
-    return f"{blocks}.{number}.{1 if kind == 'attentions' else 0}.{_inner(kind, rest)}"
+        has_attention = f"up_blocks.{match['level']}" in blocks_with_attention
+        position = 2 if has_attention else 1
+        return f"output_blocks.{first_number + layers_per_block}.{position}.{rest}"
+
+    number = first_number + int(match["index"])
+    position = 1 if kind == "attentions" else 0
+    layer = _layer_name(kind, rest)
+    if match["direction"] == "down":
+        return f"input_blocks.{number + 1}.{position}.{layer}"
+    return f"output_blocks.{number}.{position}.{layer}"
 
 
-def _inner(kind: str, rest: str) -> str:
-    """Within a block: transformers keep their names."""
-    if kind == "attentions":
-        return rest
-    layer, _, what = rest.partition(".")
-    return f"{UNET_RESNET[layer]}.{what}"
+def vae_name(name: str, num_levels: int) -> str:
+    """Translate a weight name of the VAE.
 
+    Args:
+        name: Name in diffusers.
+        num_levels: Number of resolution levels; the original numbers those of the decoder from the
+            finest.
 
-def vae_name(name: str, levels: int) -> str:
-    """levels: of resolution; the original numbers the decoder's from the finest."""
+    Returns:
+        The original name, without `VAE_PREFIX`.
+    """
+
+    def decoder_level(match: re.Match[str]) -> int:
+        return num_levels - 1 - int(match[1])
+
     name = re.sub(r"encoder\.down_blocks\.(\d+)\.resnets\.(\d+)", r"encoder.down.\1.block.\2", name)
     name = re.sub(
         r"encoder\.down_blocks\.(\d+)\.downsamplers\.0", r"encoder.down.\1.downsample", name
     )
     name = re.sub(
         r"decoder\.up_blocks\.(\d+)\.resnets\.(\d+)",
-        lambda m: f"decoder.up.{levels - 1 - int(m[1])}.block.{m[2]}",
+        lambda match: f"decoder.up.{decoder_level(match)}.block.{match[2]}",
         name,
     )
     name = re.sub(
         r"decoder\.up_blocks\.(\d+)\.upsamplers\.0",
-        lambda m: f"decoder.up.{levels - 1 - int(m[1])}.upsample",
+        lambda match: f"decoder.up.{decoder_level(match)}.upsample",
         name,
     )
-    name = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", name)
+    name = re.sub(r"mid_block\.resnets\.(\d)", lambda match: f"mid.block_{int(match[1]) + 1}", name)
     if ".mid_block.attentions.0." in name:
         head, tail = name.split(".mid_block.attentions.0.")
-        layer, what = tail.rsplit(".", 1)
-        return f"{head}.mid.attn_1.{VAE_ATTENTION[layer]}.{what}"
+        layer, parameter = tail.rsplit(".", 1)
+        return f"{head}.mid.attn_1.{VAE_ATTENTION[layer]}.{parameter}"
     return name.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
 
 
-def open_clip(weights: Tensors) -> Tensors:
-    """A CLIPTextModelWithProjection's weights under OpenCLIP's names."""
-    made: Tensors = {}
-    for name, value in weights.items():
-        name = name.removeprefix("text_model.")
+def open_clip_weights(weights: StateDict) -> StateDict:
+    """Rename the weights of a `CLIPTextModelWithProjection` to those of OpenCLIP.
+
+    Args:
+        weights: State dict of the transformers model.
+
+    Returns:
+        State dict of OpenCLIP's text model. Query, key and value are concatenated along the first
+        axis, and the text projection is transposed.
+    """
+    renamed: StateDict = {}
+    for full_name, value in weights.items():
+        name = full_name.removeprefix("text_model.")
+        query = QUERY_PATTERN.fullmatch(name)
         if name == "text_projection.weight":
-            made["text_projection"] = value.T
-            continue
-        if match := re.fullmatch(r"(encoder\.layers\.\d+)\.self_attn\.q_proj\.(weight|bias)", name):
-            parts = [
-                weights[f"text_model.{match[1]}.self_attn.{one}_proj.{match[2]}"] for one in "qkv"
-            ]
-            block = match[1].replace("encoder.layers", "transformer.resblocks")
-            made[f"{block}.attn.in_proj_{match[2]}"] = torch.cat(parts)
-            continue
-        if re.search(r"self_attn\.[kv]_proj", name):
-            continue
-        for ours, theirs in OPEN_CLIP.items():
-            name = name.replace(ours, theirs)
-        made[name] = value
-    return made
+            renamed["text_projection"] = value.T
+        elif query:
+            attention = f"text_model.{query['layer']}.self_attn"
+            kind = query["kind"]
+            block = query["layer"].replace("encoder.layers", "transformer.resblocks")
+            parts = [weights[f"{attention}.{letter}_proj.{kind}"] for letter in "qkv"]
+            renamed[f"{block}.attn.in_proj_{kind}"] = torch.cat(parts)
+        elif not re.search(r"self_attn\.[kv]_proj", name):
+            for part, original_part in OPEN_CLIP.items():
+                name = name.replace(part, original_part)
+            renamed[name] = value
+    return renamed
+
+
+def _unet_state(folder: Path) -> StateDict:
+    layers_per_block = _read_config(folder)["layers_per_block"]
+    weights = load_weights(folder)
+    blocks_with_attention = {
+        name.split(".attentions")[0]
+        for name in weights
+        if name.startswith("up_blocks") and ".attentions." in name
+    }
+    return {
+        UNET_PREFIX + unet_name(name, layers_per_block, blocks_with_attention): value
+        for name, value in weights.items()
+    }
+
+
+def _vae_state(folder: Path) -> StateDict:
+    num_levels = len(_read_config(folder)["block_out_channels"])
+    state: StateDict = {}
+    for name, value in load_weights(folder).items():
+        original_name = vae_name(name, num_levels)
+        is_attention_matrix = ".attn_1." in original_name and value.dim() == 2
+        state[VAE_PREFIX + original_name] = (
+            value[:, :, None, None] if is_attention_matrix else value
+        )
+    return state
+
+
+def _read_config(folder: Path) -> dict:
+    return json.loads((folder / "config.json").read_text())
+
+
+def _layer_name(kind: str, rest: str) -> str:
+    """Name within a block; the layers of transformers keep their names."""
+    if kind == "attentions":
+        return rest
+    layer, _, parameter = rest.partition(".")
+    return f"{UNET_RESNET[layer]}.{parameter}"

@@ -1,66 +1,92 @@
-"""The exponential moving average of a model's trained weights, in fp32, on the card or beside it."""
+"""Exponential moving average of a model's trained weights."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
-from authface_train.training.sharding import divided, own_part, reshard, trained, whole
+from authface_train.training.sharding import (
+    full_tensor,
+    local_shard,
+    reshard,
+    shard_like,
+    trainable_parameters,
+)
 
 
 class EMA:
-    """ema = decay * ema + (1 - decay) * weights after every step; in the first steps n the decay is (1 + n) / (10 + n) at most.
+    """Averages the trained weights in fp32: `ema = decay * ema + (1 - decay) * weights`.
 
-    Of a sharded model each process averages its own part.
+    After n updates the decay is at most (1 + n) / (10 + n), so that the average follows the first
+    steps closely.
+
+    `diffusers.training_utils.EMAModel` is not used: it keeps the average in the dtype of the weights
+    (in bf16 most updates would round to nothing) and on their device, and it cannot gather the
+    shards of an FSDP2 model into one state.
+
+    Args:
+        module: The module. Each process averages its own shards of a sharded module.
+        decay: Weight of the average in an update, in [0, 1).
+        device: Device that holds the average.
     """
 
-    def __init__(self, module: torch.nn.Module, decay: float, device: torch.device):
+    def __init__(self, module: torch.nn.Module, decay: float, device: torch.device) -> None:
         self.module = module
-        self.parameters: list[Any] = trained(module)
-        self.decay, self.steps = decay, 0
+        self.parameters = trainable_parameters(module)
+        self.decay = decay
+        self.steps = 0
         self.average = [
-            own_part(one).detach().to(device, torch.float32, copy=True) for one in self.parameters
+            local_shard(parameter).detach().to(device, torch.float32, copy=True)
+            for parameter in self.parameters
         ]
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights as they are."""
+        """Include the present weights in the average, after each optimizer step."""
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
         for average, parameter in zip(self.average, self.parameters, strict=True):
-            average.lerp_(own_part(parameter).to(average.device, torch.float32), 1 - decay)
+            weights = local_shard(parameter).to(average.device, torch.float32)
+            average.lerp_(weights, 1 - decay)
 
     @contextlib.contextmanager
-    def in_place(self) -> Iterator[None]:
-        """The model has the average as its weights meanwhile."""
-        before = [own_part(one).detach().to("cpu", copy=True) for one in self.parameters]
-        self._put(self.average)
+    def swapped_in(self) -> Iterator[None]:
+        """Give the module the average as its weights inside the block."""
+        trained = [
+            local_shard(parameter).detach().to("cpu", copy=True) for parameter in self.parameters
+        ]
+        self._set_weights(self.average)
         try:
             yield
         finally:
-            self._put(before)
+            self._set_weights(trained)
 
     @torch.no_grad()
-    def _put(self, values: list[torch.Tensor]) -> None:
-        for parameter, value in zip(self.parameters, values, strict=True):
-            own_part(parameter).copy_(value)
+    def _set_weights(self, shards: list[torch.Tensor]) -> None:
+        for parameter, shard in zip(self.parameters, shards, strict=True):
+            local_shard(parameter).copy_(shard)
         reshard(self.module)
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Whole averages by their parameters' numbers, on the CPU, and the steps. For all processes to call together."""
-        averages = {
-            str(n): whole(a, p)
-            for n, (a, p) in enumerate(zip(self.average, self.parameters, strict=True))
-        }
-        return {**averages, "steps": torch.tensor(self.steps)}
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Gather the state on the CPU. All processes must call it together.
 
-    def load(self, state: dict[str, torch.Tensor]) -> None:
-        """The other way; each process gives the whole state."""
+        Returns:
+            The full averages by index of their parameter ("0", "1", ...), and `steps`.
+        """
+        state = {
+            str(index): full_tensor(average, parameter)
+            for index, (average, parameter) in enumerate(
+                zip(self.average, self.parameters, strict=True)
+            )
+        }
+        state["steps"] = torch.tensor(self.steps)
+        return state
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Load a state from `state_dict`; every process passes the full state."""
         self.steps = int(state["steps"])
-        for number, (average, parameter) in enumerate(
-            zip(self.average, self.parameters, strict=True)
-        ):
-            average.copy_(own_part(divided(state[str(number)], parameter)))
+        pairs = zip(self.average, self.parameters, strict=True)
+        for index, (average, parameter) in enumerate(pairs):
+            average.copy_(local_shard(shard_like(state[str(index)], parameter)))

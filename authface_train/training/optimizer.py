@@ -1,9 +1,10 @@
-"""The optimisers, and the learning rate as a plain function of the step: nothing of it needs to be saved."""
+"""Optimizers, and the learning rate as a function of the step, which needs no saved state."""
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -11,9 +12,17 @@ import torch
 from authface_train.settings import TrainSettings
 from manifests.support.errors import MissingResourceError
 
+# An 8-bit moment and its share of the float32 scale that a block of 256 values has.
+EIGHT_BIT_MOMENT_BYTES = 1 + 4 / 256
+
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
-    """Of the step that comes after `step` are done, whatever the number of processes."""
+    """Learning rate of one optimizer step.
+
+    Args:
+        settings: `learning_rate`, `schedule`, `warmup_steps` and `steps` are used.
+        step: Number of steps that are done, from 0.
+    """
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
     if settings.schedule == "constant":
@@ -22,9 +31,15 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Of all groups. torchao keeps it in a tensor, which its compiled step reads."""
-    for group in optimiser.param_groups:
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameter groups.
+
+    Args:
+        optimizer: torchao keeps its rate in a tensor that a compiled step reads; it is filled in
+            place.
+        rate: The learning rate.
+    """
+    for group in optimizer.param_groups:
         if isinstance(group["lr"], torch.Tensor):
             group["lr"].fill_(rate)
         else:
@@ -34,24 +49,36 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 def make_optimizer(
     parameters: Iterable[torch.nn.Parameter], settings: TrainSettings
 ) -> torch.optim.Optimizer:
-    """AdamW of the kind that the settings name. Raises MissingResourceError where its library is not installed."""
-    own = [parameter for parameter in parameters if parameter.requires_grad]
+    """Create the AdamW variant that the settings name.
+
+    Args:
+        parameters: Those without `requires_grad` are ignored.
+        settings: `optimiser`, `learning_rate`, `betas`, `epsilon`, `weight_decay` and
+            `step_in_backward` are used.
+
+    Raises:
+        MissingResourceError: If the optimizer's library is not installed.
+    """
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
     if settings.step_in_backward:
-        return BackwardStepper(own, settings)
-    return _adamw(own, settings)
+        return BackwardStepper(trainable, settings)
+    return _make_adamw(trainable, settings)
 
 
 def bytes_per_parameter(settings: TrainSettings) -> tuple[float, float, float]:
-    """Of a trained weight, its gradient and its moments."""
-    weight = 2.0 if settings.optimiser == "adamw-8bit-bf16" else 4.0
-    return (
-        weight,
-        weight,
-        8.0 if settings.optimiser == "adamw" else 2.0 + 2 * 4 / 256,
-    )  # a scale per block of 256
+    """Memory that training takes per trained parameter.
+
+    Returns:
+        Bytes of the weight, of its gradient and of its two moments.
+    """
+    weight_bytes = 2.0 if settings.optimiser == "adamw-8bit-bf16" else 4.0
+    moment_bytes = 4.0 if settings.optimiser == "adamw" else EIGHT_BIT_MOMENT_BYTES
+    return weight_bytes, weight_bytes, 2 * moment_bytes
 
 
-def _adamw(parameters: list[torch.nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
+def _make_adamw(
+    parameters: list[torch.nn.Parameter], settings: TrainSettings
+) -> torch.optim.Optimizer:
     options: dict[str, Any] = {
         "lr": settings.learning_rate,
         "betas": settings.betas,
@@ -59,54 +86,64 @@ def _adamw(parameters: list[torch.nn.Parameter], settings: TrainSettings) -> tor
         "weight_decay": settings.weight_decay,
     }
     if settings.optimiser == "adamw":
-        return torch.optim.AdamW(
-            parameters, fused=True, **options
-        )  # the others hold a copy of all weights while stepping
+        # The implementations that are not fused hold a copy of all weights during a step.
+        return torch.optim.AdamW(parameters, fused=True, **options)
+
     if settings.optimiser == "adamw-8bit":
         try:
             import bitsandbytes
         except ImportError as error:
-            raise _missing("bitsandbytes", error) from error
+            raise _missing_library("bitsandbytes", error) from error
         return bitsandbytes.optim.AdamW8bit(parameters, **options)
+
     try:
         from torchao.optim import AdamW8bit
     except ImportError as error:
-        raise _missing("torchao", error) from error
+        raise _missing_library("torchao", error) from error
     return AdamW8bit(parameters, bf16_stochastic_round=True, **options)
 
 
-def _missing(library: str, error: Exception) -> MissingResourceError:
+def _missing_library(library: str, error: Exception) -> MissingResourceError:
     return MissingResourceError(
-        f"this optimiser is {library}'s ({error}): pip install {library}, or --set optimiser=adamw"
+        f"this optimiser needs {library} ({error}); "
+        f"pip install {library}, or use --set optimiser=adamw"
     )
 
 
 class BackwardStepper(torch.optim.Optimizer):
-    """Steps each parameter as soon as its gradient is whole and frees it: all gradients are never there at once.
+    """Updates each parameter during the backward pass, as soon as its gradient is complete.
 
-    `step` and `zero_grad` have nothing left to do. Gives what one optimiser over all parameters gives.
+    The gradient is freed at once, so that the gradients of all parameters never exist together. The
+    result equals that of one optimizer over all parameters. `step` and `zero_grad` do nothing.
+
+    Args:
+        parameters: The parameters to train.
+        settings: Settings of the optimizer, see `make_optimizer`.
     """
 
-    def __init__(self, parameters: list[torch.nn.Parameter], settings: TrainSettings):
+    def __init__(self, parameters: list[torch.nn.Parameter], settings: TrainSettings) -> None:
         super().__init__(parameters, {"lr": settings.learning_rate})
-        self._own = [_adamw([parameter], settings) for parameter in parameters]
-        for parameter, own in zip(parameters, self._own, strict=True):
-            parameter.register_post_accumulate_grad_hook(lambda _, own=own: self._step_one(own))
+        self._optimizers = [_make_adamw([parameter], settings) for parameter in parameters]
+        for parameter, optimizer in zip(parameters, self._optimizers, strict=True):
+            hook = functools.partial(self._step_parameter, optimizer)
+            parameter.register_post_accumulate_grad_hook(hook)
 
-    def _step_one(self, own: torch.optim.Optimizer) -> None:
-        set_learning_rate(own, self.param_groups[0]["lr"])
-        own.step()
-        own.zero_grad(set_to_none=True)
+    def _step_parameter(self, optimizer: torch.optim.Optimizer, _: torch.Tensor) -> None:
+        set_learning_rate(optimizer, self.param_groups[0]["lr"])
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        return None
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Do nothing: the backward pass has updated the parameters."""
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        return None
+        """Do nothing: the gradients are freed already."""
 
     def state_dict(self) -> dict[str, Any]:
-        return {"own": [own.state_dict() for own in self._own]}
+        """The states of the optimizers of all parameters, in order."""
+        return {"own": [optimizer.state_dict() for optimizer in self._optimizers]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for own, state in zip(self._own, state_dict["own"], strict=True):
-            own.load_state_dict(state)
+        """Load a state from `state_dict`."""
+        for optimizer, state in zip(self._optimizers, state_dict["own"], strict=True):
+            optimizer.load_state_dict(state)

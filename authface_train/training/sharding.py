@@ -1,98 +1,140 @@
-"""A model over several processes: a copy each (DDP), or divided (torch's FSDP2), and its whole state whichever it is.
+"""Distributes a model over processes, and gathers or restores its state.
 
-`accelerate launch` with FSDP or DeepSpeed in its configuration asks for the same things by other names: ZeRO-2 is `gradients`,
-ZeRO-3 and FSDP's full shard are `full`. They are done here with FSDP2, so that a checkpoint is the same file for all and can be
-taken up by any.
+A model is either replicated (DDP) or sharded (torch's FSDP2). `accelerate launch` has other names
+for the same arrangements: ZeRO-2 is `gradients`; ZeRO-3 and full sharding of FSDP are `full`. All
+of them are done with FSDP2 here, so that every arrangement writes the same checkpoint files and can
+resume from those of another one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import nn
 
 from authface_train.settings import TrainSettings
 from manifests.support.errors import UserError
 
-# Blocks of SDXL's U-Net whose weights are gathered together.
-BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D", "Downsample2D", "Upsample2D")
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+OptimizerState = dict[str, Any]
+
+# Each of these blocks of SDXL's U-Net gathers its weights at once.
+SHARDED_BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D", "Downsample2D", "Upsample2D")
 
 
 def sharding_from_launcher() -> str | None:
-    """The sharding that `accelerate launch` was configured for; None where it was not. Takes the request out of its hands."""
-    sharded = os.environ.pop("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    deepspeed = os.environ.pop("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
-    if deepspeed:
-        return "full" if os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3" else "gradients"
-    if sharded:
-        wanted = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower()
-        return "gradients" if wanted in ("false", "shard_grad_op") else "full"
+    """Read the sharding that `accelerate launch` was configured for.
+
+    The launcher's environment variables are removed, since Accelerate would otherwise shard the
+    model a second time.
+
+    Returns:
+        "gradients" or "full", or None if the launcher asks for no sharding.
+    """
+    use_fsdp = os.environ.pop("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    use_deepspeed = os.environ.pop("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    if use_deepspeed:
+        zero_stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE")
+        return "full" if zero_stage == "3" else "gradients"
+    if use_fsdp:
+        reshard_after_forward = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower()
+        return "gradients" if reshard_after_forward in ("false", "shard_grad_op") else "full"
     return None
 
 
 def distribute_model(
-    module: Any, make_optimiser: Any, settings: TrainSettings, accelerator: Accelerator
-) -> tuple[Any, torch.optim.Optimizer]:
-    """A trained model as the processes share it, and its prepared optimiser. make_optimiser: from parameters.
+    module: nn.Module,
+    make_optimizer: OptimizerFactory,
+    settings: TrainSettings,
+    accelerator: Accelerator,
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Distribute a model over the processes and prepare its optimizer.
 
-    Raises UserError for settings that do not go with several processes.
+    Args:
+        module: The model to train.
+        make_optimizer: Creates the optimizer from the distributed parameters.
+        settings: `sharding`, `optimiser`, `mixed_precision` and `step_in_backward` are used.
+        accelerator: The run's accelerator.
+
+    Returns:
+        The distributed module and the prepared optimizer.
+
+    Raises:
+        UserError: If the settings do not work with several processes.
     """
-    several = accelerator.num_processes > 1
-    if several and settings.step_in_backward:
+    has_several_processes = accelerator.num_processes > 1
+    if has_several_processes and settings.step_in_backward:
         raise UserError(
-            "step_in_backward is for one process: over several, --set sharding=full saves the gradients' memory"
+            "step_in_backward works with one process only; with several, use --set sharding=full "
+            "to save the memory of gradients"
         )
-    if not several or settings.sharding == "none":
-        return accelerator.prepare(module, make_optimiser(module.parameters()))
+    if not has_several_processes or settings.sharding == "none":
+        return accelerator.prepare(module, make_optimizer(module.parameters()))
     if settings.optimiser != "adamw" or settings.mixed_precision == "fp16":
-        raise UserError("sharding goes with optimiser=adamw and mixed_precision=bf16 or no")
+        raise UserError("sharding needs optimiser=adamw and mixed_precision=bf16 or no")
+
     module.to(accelerator.device)
-    _shard(module, settings)
-    return module, accelerator.prepare(make_optimiser(module.parameters()))
+    _shard_module(module, settings)
+    return module, accelerator.prepare(make_optimizer(module.parameters()))
 
 
-def _shard(module: torch.nn.Module, settings: TrainSettings) -> None:
+def _shard_module(module: nn.Module, settings: TrainSettings) -> None:
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-    lower = torch.bfloat16 if settings.mixed_precision == "bf16" else None
-    options: dict[str, Any] = {
-        "mp_policy": MixedPrecisionPolicy(param_dtype=lower, reduce_dtype=torch.float32),
-        "reshard_after_forward": settings.sharding == "full",
-    }
-    for part in module.modules():
-        if type(part).__name__ in BLOCKS:
-            fully_shard(part, **options)
-    fully_shard(module, **options)
+    low_precision = torch.bfloat16 if settings.mixed_precision == "bf16" else None
+    policy = MixedPrecisionPolicy(param_dtype=low_precision, reduce_dtype=torch.float32)
+    reshard_after_forward = settings.sharding == "full"
+    for block in module.modules():
+        if type(block).__name__ in SHARDED_BLOCKS:
+            fully_shard(block, mp_policy=policy, reshard_after_forward=reshard_after_forward)
+    fully_shard(module, mp_policy=policy, reshard_after_forward=reshard_after_forward)
 
 
-def trained(module: torch.nn.Module) -> list[Any]:
-    """The parameters that are trained, in the order in which their optimiser knows them."""
+def trainable_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """Parameters with `requires_grad`, in the order in which the optimizer numbers them."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
-def is_sharded(module: torch.nn.Module) -> bool:
+def is_sharded(module: nn.Module) -> bool:
+    """Whether a module is sharded with FSDP2."""
     from torch.distributed.fsdp import FSDPModule
 
     return isinstance(module, FSDPModule)
 
 
-def reshard(module: torch.nn.Module) -> None:
-    """Gathered weights are given up after a forward pass without a backward one: they would outlive a change of the weights."""
+def reshard(module: nn.Module) -> None:
+    """Free the gathered weights of a sharded module.
+
+    A forward pass without a backward pass leaves them gathered, and the next one would use them
+    even though the shards have changed since.
+    """
     from torch.distributed.fsdp import FSDPModule
 
-    for part in module.modules():
-        if isinstance(part, FSDPModule):
-            part.reshard()
+    for submodule in module.modules():
+        if isinstance(submodule, FSDPModule):
+            submodule.reshard()
 
 
 @contextlib.contextmanager
-def no_sync(accelerator: Accelerator, module: Any, last: bool) -> Any:
-    """Gradients travel between processes with the last micro-batch only."""
+def no_sync(accelerator: Accelerator, module: nn.Module, last: bool) -> Iterator[None]:
+    """Exchange gradients between processes only in the last micro-batch of a step.
+
+    Args:
+        accelerator: The run's accelerator.
+        module: The distributed module.
+        last: Whether the block computes the last micro-batch.
+    """
     if is_sharded(module):
-        module.set_requires_gradient_sync(last)
+        cast(Any, module).set_requires_gradient_sync(last)
         yield
     elif last:
         yield
@@ -101,116 +143,191 @@ def no_sync(accelerator: Accelerator, module: Any, last: bool) -> Any:
             yield
 
 
-def clip_gradients(accelerator: Accelerator, module: torch.nn.Module, norm: float) -> torch.Tensor:
-    """Scale the gradients down to a norm over all parameters and processes, 0 for never. Returns the norm before, ()."""
+def clip_gradients(accelerator: Accelerator, module: nn.Module, max_norm: float) -> torch.Tensor:
+    """Scale the gradients down to a norm over all parameters and processes.
+
+    Args:
+        accelerator: The run's accelerator.
+        module: The distributed module.
+        max_norm: Largest L2 norm; 0 leaves the gradients unchanged.
+
+    Returns:
+        The norm before clipping, a scalar tensor.
+    """
     accelerator.unscale_gradients()
-    found = torch.nn.utils.clip_grad_norm_(module.parameters(), norm or float("inf"))
-    return found.full_tensor() if hasattr(found, "full_tensor") else found
+    norm = torch.nn.utils.clip_grad_norm_(module.parameters(), max_norm or float("inf"))
+    return cast("DTensor", norm).full_tensor() if _is_dtensor(norm) else norm
 
 
-def model_state(module: torch.nn.Module, accelerator: Accelerator) -> dict[str, torch.Tensor]:
-    """What is trained of a model, and its buffers, whole and on the CPU; of sharded ones on the main process alone.
+def model_state(module: nn.Module, accelerator: Accelerator) -> dict[str, torch.Tensor]:
+    """Gather the trained weights and the buffers of a module. All processes must call it together.
 
-    For all processes to call together.
+    Args:
+        module: The distributed module.
+        accelerator: The run's accelerator.
+
+    Returns:
+        Full tensors by name on the CPU. For a sharded module they exist on the main process only.
     """
     if is_sharded(module):
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-        sharded: Any = get_model_state_dict(
-            module, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
-        )
-        return sharded
-    own = accelerator.unwrap_model(module)
-    frozen = {name for name, parameter in own.named_parameters() if not parameter.requires_grad}
-    state = own.state_dict()
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        return cast(dict[str, torch.Tensor], get_model_state_dict(module, options=options))
+
+    unwrapped = accelerator.unwrap_model(module)
+    frozen = _frozen_parameters(unwrapped)
     return {
         name: value.detach().cpu().contiguous()
-        for name, value in state.items()
+        for name, value in unwrapped.state_dict().items()
         if name not in frozen
     }
 
 
 def load_model_state(
-    module: torch.nn.Module, state: dict[str, torch.Tensor], accelerator: Accelerator
+    module: nn.Module, state: dict[str, torch.Tensor], accelerator: Accelerator
 ) -> None:
-    """The other way; each process gives the whole state."""
+    """Load a state from `model_state`.
+
+    Args:
+        module: The distributed module.
+        state: The full state, on every process.
+        accelerator: The run's accelerator.
+    """
     if is_sharded(module):
         from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
-        set_model_state_dict(module, dict(state), options=StateDictOptions(full_state_dict=True))
+        options = StateDictOptions(full_state_dict=True)
+        set_model_state_dict(module, dict(state), options=options)
     else:
-        own = accelerator.unwrap_model(module)
-        frozen = {
-            name: parameter
-            for name, parameter in own.named_parameters()
-            if not parameter.requires_grad
-        }
-        own.load_state_dict({**frozen, **state})
+        unwrapped = accelerator.unwrap_model(module)
+        unwrapped.load_state_dict({**_frozen_parameters(unwrapped), **state})
 
 
-def optimiser_state(
-    module: torch.nn.Module, optimiser: Any, accelerator: Accelerator
-) -> dict[str, Any]:
-    """An optimiser's whole state, by the parameters' numbers; of sharded ones on the main process alone."""
-    if not is_sharded(module):
-        return optimiser.state_dict()
-    gathered_state: dict[str, Any] = {
-        "state": {},
-        "param_groups": optimiser.state_dict()["param_groups"],
+def _frozen_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {
+        name: parameter
+        for name, parameter in module.named_parameters()
+        if not parameter.requires_grad
     }
-    for number, own in optimiser.state_dict()["state"].items():
-        gathered = {name: _full(value) for name, value in own.items()}
+
+
+def optimizer_state(
+    module: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator
+) -> OptimizerState:
+    """Gather the state of an optimizer. All processes must call it together.
+
+    Args:
+        module: The distributed module.
+        optimizer: Its optimizer.
+        accelerator: The run's accelerator.
+
+    Returns:
+        The full state dict. For a sharded module the moments exist on the main process only.
+    """
+    state = optimizer.state_dict()
+    if not is_sharded(module):
+        return state
+
+    gathered: OptimizerState = {"state": {}, "param_groups": state["param_groups"]}
+    for index, parameter_state in state["state"].items():
+        # Gathering is collective: every process takes part, the main process keeps the result.
+        full_state = {name: _gather_to_cpu(value) for name, value in parameter_state.items()}
         if accelerator.is_main_process:
-            gathered_state["state"][number] = gathered
-    return gathered_state
+            gathered["state"][index] = full_state
+    return gathered
 
 
-def load_optimiser_state(module: torch.nn.Module, optimiser: Any, state: dict[str, Any]) -> None:
-    """The other way; each process gives the whole state."""
+def load_optimizer_state(
+    module: nn.Module, optimizer: torch.optim.Optimizer, state: OptimizerState
+) -> None:
+    """Load a state from `optimizer_state`.
+
+    Args:
+        module: The distributed module.
+        optimizer: Its optimizer.
+        state: The full state, on every process.
+    """
     if is_sharded(module):
-        for number, parameter in enumerate(trained(module)):
-            own = state["state"].get(number, {})
-            state["state"][number] = {
-                name: divided(value, parameter)
-                if value.shape == parameter.shape and value.dim()
-                else value
-                for name, value in own.items()
+        for index, parameter in enumerate(trainable_parameters(module)):
+            parameter_state = state["state"].get(index, {})
+            state["state"][index] = {
+                name: _shard_moment(value, parameter) for name, value in parameter_state.items()
             }
-    optimiser.load_state_dict(state)
+    optimizer.load_state_dict(state)
 
 
-def own_part(tensor: Any) -> torch.Tensor:
-    """What this process has of a tensor."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+def _shard_moment(value: torch.Tensor, parameter: nn.Parameter) -> torch.Tensor:
+    """Shard a moment like its parameter; the step counter, a scalar, is kept on every process."""
+    is_moment = value.shape == parameter.shape and value.dim() > 0
+    return shard_like(value, parameter) if is_moment else value
 
 
-def whole(part: torch.Tensor, like: Any) -> torch.Tensor:
-    """The other way, on the CPU: the whole tensor of which `part` is this process's share, divided as `like` is."""
-    if not hasattr(like, "to_local"):
-        return part.detach().cpu()
+def local_shard(tensor: torch.Tensor) -> torch.Tensor:
+    """The part of a tensor that this process holds; all of it unless the tensor is sharded."""
+    return cast("DTensor", tensor).to_local() if _is_dtensor(tensor) else tensor
+
+
+def full_tensor(shard: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Gather a full tensor from the shards of all processes. They must call it together.
+
+    Args:
+        shard: This process's shard.
+        like: A parameter that is sharded in the same way.
+
+    Returns:
+        The full tensor on the CPU, of the shape of `like`.
+    """
+    if not _is_dtensor(like):
+        return shard.detach().cpu()
     from torch.distributed.tensor import DTensor
 
-    made = DTensor.from_local(
-        part.to(like.device),
-        like.device_mesh,
-        like.placements,
+    sharded_like = cast(DTensor, like)
+    distributed = DTensor.from_local(
+        shard.to(like.device),
+        sharded_like.device_mesh,
+        sharded_like.placements,
         run_check=False,
         shape=like.shape,
         stride=like.stride(),
     )
-    return made.full_tensor().cpu()
+    return distributed.full_tensor().cpu()
 
 
-def _full(value: Any) -> Any:
-    return value.full_tensor().cpu() if hasattr(value, "full_tensor") else value
+def shard_like(full: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Shard a full tensor over the processes.
 
+    Args:
+        full: The full tensor, on every process.
+        like: The parameter that decides the sharding.
 
-def divided(value: torch.Tensor, parameter: Any) -> torch.Tensor:
-    """A whole tensor divided as a parameter is; as it is where that is not."""
-    if not hasattr(parameter, "to_local"):
-        return value
-    from torch.distributed.tensor import distribute_tensor
+    Returns:
+        A DTensor on the device of `like`, or `full` itself if `like` is not sharded.
+    """
+    if not _is_dtensor(like):
+        return full
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
+    sharded_like = cast(DTensor, like)
     return distribute_tensor(
-        value.to(parameter.device), parameter.device_mesh, parameter.placements
+        full.to(like.device), sharded_like.device_mesh, sharded_like.placements
     )
+
+
+def _gather_to_cpu(value: torch.Tensor) -> torch.Tensor:
+    return cast("DTensor", value).full_tensor().cpu() if _is_dtensor(value) else value
+
+
+def _is_dtensor(tensor: object) -> bool:
+    return hasattr(tensor, "to_local")
+
+
+def broadcast_decision(decision: bool) -> bool:
+    """Return the main process's decision on every process.
+
+    Decisions that depend on files must be shared: the processes may see different disks, and a
+    process that skips a collective operation would leave the others waiting.
+    """
+    decisions = [decision]
+    broadcast_object_list(decisions)
+    return decisions[0]

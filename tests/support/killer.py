@@ -34,13 +34,11 @@ for name in ("write_bytes", "rename", "remove"):
     setattr(Workspace, name, counted(getattr(Workspace, name)))
 if words[0].startswith("train"):  # torch is slow to import, and the others do not need it
     from authface_train.data import cache
-    from authface_train.runs import checkpoint
-    from authface_train.runs import run_folder as run
+    from authface_train.runs.training_run import TrainingRun
 
     cache.PART_RECORDS = 2
-    run.RunFolder.log = counted(run.RunFolder.log)
-    for module in (checkpoint, run):
-        module.os.replace = counted(os.replace)
+    TrainingRun.log_metrics = counted(TrainingRun.log_metrics)
+    os.replace = counted(os.replace)
 
 if __name__ == "__main__":
     import atexit

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from authface_train.presets import load_preset
+from authface_train.presets import load_preset, parse_set_option
 from authface_train.training.sharding import distribute_model, sharding_from_launcher
 from manifests.support.errors import UserError
 
@@ -39,7 +39,7 @@ class Several:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (["step_in_backward=true", "clip_norm=0"], "is for one process"),
+        (["step_in_backward=true", "clip_norm=0"], "works with one process only"),
         (["sharding=full", "optimiser=adamw-8bit"], "optimiser=adamw"),
         (["sharding=gradients", "mixed_precision=fp16"], "bf16 or no"),
     ],
@@ -47,5 +47,5 @@ class Several:
 def test_what_does_not_go_with_several_is_refused(changes, words):
     with pytest.raises(UserError, match=words):
         distribute_model(
-            torch.nn.Linear(2, 2), None, load_preset("prior", "tiny", changes), Several()
+            torch.nn.Linear(2, 2), None, load_preset("prior", "tiny", dict(map(parse_set_option, changes))), Several()
         )
