@@ -1,7 +1,8 @@
-"""A face's caption from what a model said and what was measured: in order of facets, true, and within 77 tokens.
+"""Composes the caption of a face from the answers of a model and from measurements.
 
-Whatever can be decided again from the stored answers is decided here, in no time: vocabulary, which attributes may be named,
-what contradicts a measurement, what is left out of too long a caption.
+A caption lists tags in the order of their facets, leaves out tags that contradict a measurement,
+and fits the 77 tokens of SDXL's text encoders. Everything here depends on stored answers only, so
+a change of settings or vocabulary never needs the model again (see recompose.py).
 """
 
 from __future__ import annotations
@@ -9,26 +10,38 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
-from authface_data.captions import tokens
 from authface_data.captions.measured.measurement import HIGH_CONFIDENCE, Measurement
-from authface_data.captions.normalise_tags import parse_tags
-from authface_data.captions.vocabulary import UNKNOWN, Family, Sensitive, load_vocabulary
+from authface_data.captions.normalise_tags import parse_tags, strip_sensitive
+from authface_data.captions.vocabulary import UNKNOWN, Family, load_vocabulary
+from manifests.captions import caption_text, truncate_tags
 from manifests.settings import Captions
-from manifests.captions import truncate_tags
+from manifests.support.clip_tokens import clip_vocabulary
 
-ALIKE = 0.9  # difflib's ratio
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
+
+NEAR_DUPLICATE_RATIO = 0.9
+"""Tags of one facet with at least this `difflib` similarity are near-duplicates."""
+
+AGE_FACET = "age band"
 
 
 class NoTags(ValueError):
-    """A model's answers hold nothing that can be read as a tag."""
+    """The answers of a model contain no tags. The class name is part of stored failure reasons."""
 
 
 @dataclass(frozen=True)
 class Contradiction:
-    """A tag that is not true of the picture. against: the measured tag, or one said before that excludes it; confidence: of the
-    measurement, None for what was said before."""
+    """A tag that is not true of the picture.
+
+    Attributes:
+        tag: The tag.
+        against: The tag that excludes it: a measured one, or an earlier one of the same caption.
+        confidence: Confidence of the measurement; None if `against` is not a measured tag.
+    """
 
     tag: str
     against: str
@@ -37,8 +50,16 @@ class Contradiction:
 
 @dataclass
 class Caption:
-    """semantic, photographic: the tags in use. unknown: those of them in no facet. cut: left out for length. contradictions: of
-    tags that were said; in use all the same if captions.contradictions is "keep"."""
+    """A composed caption.
+
+    Attributes:
+        semantic: Semantic tags in the order of the caption.
+        photographic: Photographic tags in the order of the caption.
+        unknown: The tags of both families that belong to no facet.
+        cut: Tags left out because the caption was too long, in the order of removal.
+        contradictions: Tags that contradict a measurement or another tag. They are part of the
+            caption only if the setting `captions.contradictions` is "keep".
+    """
 
     semantic: list[str]
     photographic: list[str]
@@ -48,146 +69,232 @@ class Caption:
 
     @property
     def text(self) -> str:
-        return ", ".join([*self.semantic, *self.photographic])
+        """The caption as text: all tags, separated by commas."""
+        return caption_text([*self.semantic, *self.photographic])
 
     def columns(self) -> dict[str, Any]:
-        """The columns of `captions` that follow from it."""
+        """Return the columns of `captions` that this caption determines."""
         return {
             "semantic_tags": self.semantic,
             "photographic_tags": self.photographic,
             "unknown_tags": self.unknown,
             "cut_tags": self.cut,
-            "contradictions": [vars(one) for one in self.contradictions],
+            "contradictions": [vars(contradiction) for contradiction in self.contradictions],
             "caption": self.text,
-            "token_count": tokens.count(self.text),
+            "token_count": count_tokens(self.text),
         }
 
 
-def caption_from_answers(
-    semantic: str, photographic: str, measured: Sequence[Measurement], settings: Captions
-) -> Caption:
-    """The caption that two answers make. A known tag goes to the family of its facet, whichever question it answers."""
-    said: dict[Family, list[str]] = {
-        "semantic": parse_tags(semantic, settings.max_words),
-        "photographic": parse_tags(photographic, settings.max_words),
-    }
-    return compose_caption(said, measured, settings)
+@lru_cache(maxsize=1)
+def sdxl_tokenizers() -> tuple[CLIPTokenizer, CLIPTokenizer]:
+    """Create the tokenizers of SDXL's two text encoders.
+
+    Returns:
+        CLIP's tokenizer, which pads with the end token, and OpenCLIP's, which has the same
+        vocabulary and pads with "!".
+    """
+    from transformers import CLIPTokenizer
+
+    vocabulary, merges = clip_vocabulary()
+    return (
+        CLIPTokenizer(vocab=vocabulary, merges=merges),
+        CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token="!"),
+    )
+
+
+def count_tokens(caption: str) -> int:
+    """Count the tokens of a caption, start and end token included; the larger count of the two."""
+    return max(
+        len(tokenizer(caption, truncation=False).input_ids) for tokenizer in sdxl_tokenizers()
+    )
 
 
 def caption_columns(
-    said: Sequence[str], facts: Sequence[Mapping[str, Any]] | None, settings: Captions
+    answers: Sequence[str], measurements: Sequence[Mapping[str, Any]] | None, settings: Captions
 ) -> dict[str, Any]:
-    """The columns of `captions` that follow from a model's two answers and the face's `measurements`. Raises NoTags."""
-    measured = [Measurement(**fact) for fact in facts or []]
-    caption = caption_from_answers(said[0], said[1], measured, settings)
+    """Compose a model's answers into the columns of `captions` that depend on them.
+
+    Args:
+        answers: The answers to the semantic and to the photographic question.
+        measurements: The face's column `measurements`; None if it has not been measured.
+        settings: The section `captions` of the workspace's settings.
+
+    Returns:
+        Column -> value.
+
+    Raises:
+        NoTags: If neither answer contains a tag.
+    """
+    measured = [Measurement(**columns) for columns in measurements or []]
+    caption = caption_from_answers(answers[0], answers[1], measured, settings)
     if not caption.text:
-        raise NoTags(f"{said[0][:80]!r}, {said[1][:80]!r}")
+        raise NoTags(f"{answers[0][:80]!r}, {answers[1][:80]!r}")
     return {
-        "raw_answers": list(said),
+        "raw_answers": list(answers),
         "measured_tags": visible_tags(measured),
         **caption.columns(),
     }
 
 
-def visible_tags(facts: Sequence[Measurement]) -> list[str]:
-    """Those of the facts that a caption says."""
-    return [fact.tag for fact in facts if fact.tag not in load_vocabulary().unsaid]
+def visible_tags(measurements: Sequence[Measurement]) -> list[str]:
+    """Return the measured tags that captions may contain."""
+    hidden = load_vocabulary().hidden_tags
+    return [measurement.tag for measurement in measurements if measurement.tag not in hidden]
+
+
+def caption_from_answers(
+    semantic: str, photographic: str, measurements: Sequence[Measurement], settings: Captions
+) -> Caption:
+    """Parse two answers and compose their tags.
+
+    Args:
+        semantic: The answer to the semantic question.
+        photographic: The answer to the photographic question.
+        measurements: What the tags must not contradict.
+        settings: The section `captions` of the workspace's settings.
+
+    Returns:
+        The caption; it is empty if the answers contain no tags.
+    """
+    tags: dict[Family, list[str]] = {
+        "semantic": parse_tags(semantic, settings.max_words),
+        "photographic": parse_tags(photographic, settings.max_words),
+    }
+    return compose_caption(tags, measurements, settings)
 
 
 def compose_caption(
-    said: dict[Family, list[str]], measured: Sequence[Measurement], settings: Captions
+    tags: Mapping[Family, Sequence[str]],
+    measurements: Sequence[Measurement],
+    settings: Captions,
 ) -> Caption:
-    """The caption that tags of the two families make. measured: what they must not contradict."""
-    words = load_vocabulary()
-    placed: list[tuple[Family, str]] = []
-    for family, tags in said.items():
-        for tag in tags:
-            if (tag := _named(tag, settings.sensitive)) and tag not in words.unsaid:
-                facet = words.facet_of(tag)
-                if facet is None or facet.name != "age band" or "age" in settings.sensitive:
-                    placed.append((family if facet is None else facet.family, tag))
-    order = {facet.name: number for number, facet in enumerate(words.facets)}
-    placed.sort(
-        key=lambda one: (one[0] == "photographic", order.get(words.facet_name(one[1]), len(order)))
-    )
-    distinct = _without_alike([tag for _, tag in placed])
-    contradictions = _contradictions(distinct, measured)
-    wrong = {one.tag for one in contradictions} if settings.contradictions == "leave out" else set()
-    kept, cut = truncate_tags([tag for tag in distinct if tag not in wrong], tokens.count, _least_important)
-    families = {tag: family for family, tag in reversed(placed)}
+    """Compose tags into a caption.
+
+    Args:
+        tags: Normalised tags by the family whose question they answer. A tag with a known facet is
+            moved to the facet's family.
+        measurements: What the tags must not contradict.
+        settings: The section `captions` of the workspace's settings.
+
+    Returns:
+        The caption.
+    """
+    vocabulary = load_vocabulary()
+    placed = _place_tags(tags, settings)
+    distinct = _drop_near_duplicates([tag for _, tag in placed])
+
+    contradictions = _find_contradictions(distinct, measurements)
+    excluded: set[str] = set()
+    if settings.contradictions == "leave out":
+        excluded = {contradiction.tag for contradiction in contradictions}
+    remaining = [tag for tag in distinct if tag not in excluded]
+    kept, cut = truncate_tags(remaining, count_tokens, _least_important_index)
+
+    # The same unknown tag may answer both questions: its first place decides, hence `reversed`.
+    family_of = {tag: family for family, tag in reversed(placed)}
     return Caption(
-        semantic=[tag for tag in kept if families[tag] == "semantic"],
-        photographic=[tag for tag in kept if families[tag] == "photographic"],
-        unknown=[tag for tag in kept if words.facet_of(tag) is None],
+        semantic=[tag for tag in kept if family_of[tag] == "semantic"],
+        photographic=[tag for tag in kept if family_of[tag] == "photographic"],
+        unknown=[tag for tag in kept if vocabulary.find_facet(tag) is None],
         cut=cut,
         contradictions=contradictions,
     )
 
 
-def _named(tag: str, sensitive: Sequence[Sensitive]) -> str:
-    """The tag without what it may not say of a person; "" where nothing is left."""
-    words, left = load_vocabulary(), tag.split()
-    for attribute, stand_ins in words.sensitive.items():
-        if attribute not in sensitive:
-            left = [part for word in left for part in stand_ins.get(word, word).split()]
-    if left == tag.split():
-        return tag
-    said = " ".join(left)
-    return "" if said in words.says_nothing else words.synonyms.get(said, said)
+def _place_tags(
+    tags: Mapping[Family, Sequence[str]], settings: Captions
+) -> list[tuple[Family, str]]:
+    """Strip sensitive words, assign every tag to a family, and sort by family and facet."""
+    vocabulary = load_vocabulary()
+    placed: list[tuple[Family, str]] = []
+    for question_family, family_tags in tags.items():
+        for original_tag in family_tags:
+            tag = strip_sensitive(original_tag, settings.sensitive)
+            if not tag or tag in vocabulary.hidden_tags:
+                continue
+            facet = vocabulary.find_facet(tag)
+            if facet is None:
+                placed.append((question_family, tag))
+            elif facet.name != AGE_FACET or "age" in settings.sensitive:
+                placed.append((facet.family, tag))
+
+    rank_of = {facet.name: rank for rank, facet in enumerate(vocabulary.facets)}
+
+    def sort_key(family_and_tag: tuple[Family, str]) -> tuple[bool, int]:
+        family, tag = family_and_tag
+        rank = rank_of.get(vocabulary.facet_name(tag), len(rank_of))  # unknown tags come last
+        return family == "photographic", rank
+
+    return sorted(placed, key=sort_key)
 
 
-def _without_alike(tags: list[str]) -> list[str]:
-    """Of tags that say the same, or the less exact of two in one facet, only one."""
-    words = load_vocabulary()
-    stems = {
-        tag: frozenset(word.rstrip("s") for word in tag.replace("-", " ").split()) for tag in tags
-    }
-    facets = {tag: words.facet_name(tag) for tag in tags}
+def _drop_near_duplicates(tags: Sequence[str]) -> list[str]:
+    """Keep one of several tags that mean the same, and the most specific tag of a facet.
 
-    def covered(tag: str, other: str) -> bool:
+    "hair" is dropped if there is "long black hair"; of "earring" and "earrings" the first stays.
+    """
+    vocabulary = load_vocabulary()
+    facet_of = {tag: vocabulary.facet_name(tag) for tag in tags}
+    stems_of = {tag: _word_stems(tag) for tag in tags}
+
+    def is_less_specific(tag: str, other: str) -> bool:
         return (
-            facets[tag] == facets[other]
-            and stems[tag] < stems[other]
-            and not words.exclude(tag, other)
+            facet_of[tag] == facet_of[other]
+            and stems_of[tag] < stems_of[other]
+            and not vocabulary.are_exclusive(tag, other)
         )
+
+    def is_near_duplicate(tag: str, other: str) -> bool:
+        if stems_of[tag] == stems_of[other]:
+            return True
+        if facet_of[tag] != facet_of[other]:
+            return False
+        return difflib.SequenceMatcher(None, tag, other).ratio() >= NEAR_DUPLICATE_RATIO
 
     kept: list[str] = []
     for tag in dict.fromkeys(tags):
-        if any(covered(tag, other) for other in tags if other != tag):
+        if any(is_less_specific(tag, other) for other in tags if other != tag):
             continue
-        alike = (
-            stems[tag] == stems[other]
-            or (
-                facets[tag] == facets[other]
-                and difflib.SequenceMatcher(None, tag, other).ratio() >= ALIKE
-            )
-            for other in kept
-        )
-        if not any(alike):
+        if not any(is_near_duplicate(tag, other) for other in kept):
             kept.append(tag)
     return kept
 
 
-def _contradictions(tags: list[str], measured: Sequence[Measurement]) -> list[Contradiction]:
-    words, found, true = load_vocabulary(), [], list[str]()
+def _word_stems(tag: str) -> frozenset[str]:
+    """The words of a tag without the plural s."""
+    return frozenset(word.rstrip("s") for word in tag.replace("-", " ").split())
+
+
+def _find_contradictions(
+    tags: Sequence[str], measurements: Sequence[Measurement]
+) -> list[Contradiction]:
+    """Find tags excluded by a confident measurement, or else by an earlier accepted tag."""
+    vocabulary = load_vocabulary()
+    confident = [item for item in measurements if item.confidence >= HIGH_CONFIDENCE]
+    contradictions = []
+    accepted: list[str] = []
     for tag in tags:
-        against = next(
-            (one for one in measured if one.confidence >= HIGH_CONFIDENCE and words.exclude(tag, one.tag)),
-            None,
+        measurement = next(
+            (item for item in confident if vocabulary.are_exclusive(tag, item.tag)), None
         )
-        before = next((one for one in true if words.exclude(tag, one)), None)
-        if against is not None:
-            found.append(Contradiction(tag, against.tag, round(against.confidence, 3)))
-        elif before is not None:
-            found.append(Contradiction(tag, before, None))
+        earlier_tag = next(
+            (other for other in accepted if vocabulary.are_exclusive(tag, other)), None
+        )
+        if measurement is not None:
+            confidence = round(measurement.confidence, 3)
+            contradictions.append(Contradiction(tag, measurement.tag, confidence))
+        elif earlier_tag is not None:
+            contradictions.append(Contradiction(tag, earlier_tag, None))
         else:
-            true.append(tag)
-    return found
+            accepted.append(tag)
+    return contradictions
 
 
-def _least_important(tags: list[str]) -> int:
-    """The place of the tag to leave out first: an unknown one, else one of the least important facet; of several, the last."""
-    words = load_vocabulary()
-    rank = {UNKNOWN: -1, **{name: number for number, name in enumerate(words.cut_first)}}
-    ranks = [rank[words.facet_name(tag)] for tag in tags]
-    return max(place for place, one in enumerate(ranks) if one == min(ranks))
+def _least_important_index(tags: list[str]) -> int:
+    """Index of the tag to cut first: unknown tags, then by facet; the last of several."""
+    vocabulary = load_vocabulary()
+    rank_of = {name: rank for rank, name in enumerate(vocabulary.cut_first)}
+    rank_of[UNKNOWN] = -1
+    ranks = [rank_of[vocabulary.facet_name(tag)] for tag in tags]
+    lowest = min(ranks)
+    return max(index for index, rank in enumerate(ranks) if rank == lowest)

@@ -1,4 +1,4 @@
-"""What the captions in use say, by facet, and what they said that is not true."""
+"""Counts which facets the captions in use cover, and which tags contradicted the picture."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from authface_data.captions.vocabulary import UNKNOWN, load_vocabulary
+from manifests.captions import current_tags
 from manifests.schema import CAPTIONS
 from manifests.store import Store
-from manifests.captions import current_tags
 from manifests.workspace import Workspace
 
 
 @dataclass(frozen=True)
 class FacetCount:
-    """Of the faces with a caption: how many have a tag of the facet; and each tag with how many have it, commonest first."""
+    """How many captions have a tag of a facet. The fields are keys of the JSON output.
+
+    Attributes:
+        facet: Name of the facet, or "unknown".
+        family: "semantic" or "photographic".
+        faces: Number of captions with at least one tag of the facet.
+        of: Number of captions in all.
+        tags: Each tag of the facet with its number of captions, the most frequent first.
+    """
 
     facet: str
     family: str
@@ -26,7 +34,14 @@ class FacetCount:
 
 @dataclass(frozen=True)
 class ContradictionCount:
-    """How often a captioner said a tag that a measurement, or another tag of its own, excludes."""
+    """How often a captioner gave a tag that something else excludes. The fields are JSON keys.
+
+    Attributes:
+        captioner: Name of the captioner.
+        tag: The contradicting tag.
+        against: The measured or earlier tag that excludes it.
+        count: Number of captions.
+    """
 
     captioner: str
     tag: str
@@ -34,37 +49,63 @@ class ContradictionCount:
     count: int
 
 
-def count_facets(workspace: Workspace, faces: Collection[str] | None = None) -> list[FacetCount]:
-    """In the order of a caption. faces: only of these."""
-    words = load_vocabulary()
-    used = [
-        own
-        for face_id, own in current_tags(workspace).items()
-        if faces is None or face_id in faces
+def count_facets(workspace: Workspace, face_ids: Collection[str] | None = None) -> list[FacetCount]:
+    """Count the tags of the captions in use by facet.
+
+    Args:
+        workspace: The workspace.
+        face_ids: Count the captions of these faces only. Default: all faces.
+
+    Returns:
+        One count per facet in the order of a caption, then the unknown tags of each family.
+    """
+    vocabulary = load_vocabulary()
+    captions = [
+        tags
+        for face_id, tags in current_tags(workspace).items()
+        if face_ids is None or face_id in face_ids
     ]
-    said, having = dict[tuple[str, str], Counter[str]](), Counter[tuple[str, str]]()
-    for families in used:
-        facets = set()
-        for family, tags in zip(("semantic", "photographic"), families, strict=True):
+
+    tag_counts: dict[tuple[str, str], Counter[str]] = {}
+    face_counts: Counter[tuple[str, str]] = Counter()
+    for caption in captions:
+        caption_facets = set()
+        for family, tags in (
+            ("semantic", caption.semantic),
+            ("photographic", caption.photographic),
+        ):
             for tag in tags:
-                facet = words.facet_of(tag)
-                place = (UNKNOWN, family) if facet is None else (facet.name, facet.family)
-                said.setdefault(place, Counter())[tag] += 1
-                facets.add(place)
-        having.update(facets)
-    places: list[tuple[str, str]] = [(facet.name, facet.family) for facet in words.facets]
-    places += [(UNKNOWN, "semantic"), (UNKNOWN, "photographic")]
-    return [
-        FacetCount(*place, having[place], len(used), said.get(place, Counter()).most_common())
-        for place in places
-    ]
+                facet = vocabulary.find_facet(tag)
+                key = (UNKNOWN, family) if facet is None else (facet.name, str(facet.family))
+                tag_counts.setdefault(key, Counter())[tag] += 1
+                caption_facets.add(key)
+        face_counts.update(caption_facets)
+
+    keys = [(facet.name, str(facet.family)) for facet in vocabulary.facets]
+    keys += [(UNKNOWN, "semantic"), (UNKNOWN, "photographic")]
+    counts = []
+    for name, family in keys:
+        tags_of_facet = tag_counts.get((name, family), Counter())
+        counts.append(
+            FacetCount(
+                facet=name,
+                family=family,
+                faces=face_counts[name, family],
+                of=len(captions),
+                tags=tags_of_facet.most_common(),
+            )
+        )
+    return counts
 
 
 def count_contradictions(workspace: Workspace) -> list[ContradictionCount]:
-    """Most often said first."""
-    found = Counter(
-        (row["captioner"], one["tag"], one["against"])
-        for row in Store(workspace, CAPTIONS).read(["captioner", "contradictions"]).to_pylist()
-        for one in row["contradictions"] or []
-    )
-    return [ContradictionCount(*what, count) for what, count in found.most_common()]
+    """Count the contradictions of all captioners, the most frequent first."""
+    rows = Store(workspace, CAPTIONS).read(["captioner", "contradictions"]).to_pylist()
+    counter: Counter[tuple[str, str, str]] = Counter()
+    for row in rows:
+        for contradiction in row["contradictions"] or []:
+            counter[row["captioner"], contradiction["tag"], contradiction["against"]] += 1
+    return [
+        ContradictionCount(captioner, tag, against, count)
+        for (captioner, tag, against), count in counter.most_common()
+    ]

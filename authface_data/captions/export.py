@@ -1,112 +1,141 @@
-"""Crops and captions as other trainers read them: kohya's sd-scripts, SimpleTuner, `datasets`, or plain JSON lines.
+"""Exports crops and captions in the formats of other trainers.
 
-All have the crops in a folder per split, `train`, `validation` and `test`, and CREDITS.md; what else each needs lies beside:
+Every format has the crops in one folder per split (`train`, `validation`, `test`) and CREDITS.md:
 
 | format | captions | configuration |
 |---|---|---|
-| kohya | `<crop>.txt` beside each crop | dataset.toml, for `--dataset_config` |
-| simpletuner | `<crop>.txt` beside each crop | multidatabackend.json, for `data_backend_config` |
-| imagefolder | metadata.jsonl in each split | none: `datasets.load_dataset("imagefolder", data_dir=DIR)` |
+| kohya | `<crop>.txt` next to each crop | dataset.toml, for `--dataset_config` |
+| simpletuner | `<crop>.txt` next to each crop | multidatabackend.json, for `data_backend_config` |
+| imagefolder | metadata.jsonl per split | none: `datasets.load_dataset("imagefolder", data_dir=DIR)` |
 | jsonl | captions.jsonl, with provenance | none |
 
-Paths in them are relative: the trainers are started in the folder.
+Paths in the configurations are relative: start the trainers in the exported folder.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from authface_data.rights import licences
 from manifests.support.errors import UserError
+from manifests.support.files import write_atomic
+from manifests.support.progress import track
 from manifests.training_view import TagChoice, training_view
 from manifests.workspace import Workspace
 
-SPLITS = {"train": "train", "val": "validation", "test": "test"}
+SPLIT_FOLDERS = {"train": "train", "val": "validation", "test": "test"}
+PROVENANCE_COLUMNS = (
+    "face_id",
+    "captioner",
+    "licence",
+    "licence_basis",
+    "photographer_name",
+    "source_url",
+)
 
 
 @dataclass(frozen=True)
-class Picture:
-    """file: the crop's path in the folder; more: provenance, for formats that can hold it."""
+class ExportedCrop:
+    """A crop in the exported folder.
 
-    file: str
+    Attributes:
+        path: Path relative to the folder, with forward slashes.
+        split: Name of the split's folder.
+        caption: The caption; "" without tags.
+        provenance: Further JSON fields, for formats that can store them.
+    """
+
+    path: str
     split: str
     caption: str
-    more: dict[str, Any]
+    provenance: dict[str, object]
 
 
 def export_dataset(
     workspace: Workspace,
     output: Path,
-    form: str,
-    tags: TagChoice,
-    allow_unknown_licence: bool,
-    watch: Callable[[Sequence[dict[str, Any]]], Iterable[dict[str, Any]]] = lambda rows: rows,
+    export_format: str,
+    *,
+    tags: TagChoice = "both",
+    allow_unknown_licence: bool = False,
 ) -> dict[str, int]:
-    """Write the folder. Returns how many pictures each split has. watch: told of the rows, to show how far it is.
+    """Export every kept face with its caption.
 
-    Raises UserError for a folder that is not empty, and for faces without a caption.
+    Args:
+        workspace: The workspace.
+        output: A new or empty folder.
+        export_format: One of `FORMATS`.
+        tags: Families of tags that the captions contain.
+        allow_unknown_licence: Also export faces without a licence basis.
+
+    Returns:
+        Split -> number of crops, without empty splits.
+
+    Raises:
+        UserError: If the folder is not empty, no face is kept, or a face has no caption.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output} is not an empty folder: name another")
+        raise UserError(f"{output} is not an empty folder; choose another --output")
     view = training_view(workspace, tags, allow_unknown_licence)
     if view.empty:
         raise UserError(
-            "no face is kept: `authface filter` first (`authface status` says why faces were dropped)"
+            "no face is kept; run `authface filter` first (`authface status` shows why faces "
+            "were dropped)"
         )
-    lacking = int((view["caption"].fillna("") == "").sum())
-    if lacking and tags != "none":
-        kind = "" if tags == "both" else f" of {tags} tags"
+    uncaptioned = int((view["caption"].fillna("") == "").sum())
+    if uncaptioned and tags != "none":
+        kind = "caption" if tags == "both" else f"caption with {tags} tags"
         raise UserError(
-            f"{lacking} kept faces have no caption{kind}: `authface caption` first, or --tags none"
+            f"{uncaptioned} kept faces have no {kind}; run `authface caption` first, or use "
+            "--tags none"
         )
-    pictures = []
-    for row in watch(view.to_dict("records")):
-        file = f"{SPLITS[row['split']]}/{Path(row['crop_path']).name}"
-        (output / file).parent.mkdir(parents=True, exist_ok=True)
-        (output / file).write_bytes(workspace.read_bytes(row["crop_path"]))
-        pictures.append(_picture(row, file))
-    FORMATS[form](output, pictures, workspace.settings.filter.size)
-    (output / "CREDITS.md").write_text(licences.credits_markdown(licences.list_credits(workspace)), "utf-8")
-    return {
-        split: count
-        for split in SPLITS.values()
-        if (count := sum(one.split == split for one in pictures))
-    }
+
+    crops = []
+    for row in track(view.to_dict("records"), "export", unit="crops"):
+        crop = _exported_crop(row)
+        write_atomic(output / crop.path, workspace.read_bytes(row["crop_path"]))
+        crops.append(crop)
+    FORMATS[export_format](output, crops, workspace.settings.filter.size)
+    credits_text = licences.credits_markdown(licences.list_credits(workspace))
+    write_atomic(output / "CREDITS.md", credits_text)
+
+    counts = Counter(crop.split for crop in crops)
+    return {split: counts[split] for split in SPLIT_FOLDERS.values() if counts[split]}
 
 
-def _picture(row: dict[str, Any], file: str) -> Picture:
-    def text(name: str) -> str:
-        return row[name] if isinstance(row[name], str) else ""
-
-    more = {
-        name: text(name)
-        for name in (
-            "face_id",
-            "captioner",
-            "licence",
-            "licence_basis",
-            "photographer_name",
-            "source_url",
-        )
-    }
+def _exported_crop(row: Mapping[str, Any]) -> ExportedCrop:
+    split = SPLIT_FOLDERS[row["split"]]
     tags = row["tags"] if isinstance(row["tags"], list) else []
-    return Picture(file, SPLITS[row["split"]], text("caption"), {"tags": tags, **more})
+    provenance: dict[str, object] = {"tags": tags}
+    provenance.update({column: _text(row[column]) for column in PROVENANCE_COLUMNS})
+    return ExportedCrop(
+        path=f"{split}/{Path(row['crop_path']).name}",
+        split=split,
+        caption=_text(row["caption"]),
+        provenance=provenance,
+    )
 
 
-def _beside(output: Path, pictures: Sequence[Picture]) -> None:
-    """A text file of the same name beside each picture."""
-    for one in pictures:
-        (output / one.file).with_suffix(".txt").write_text(one.caption + "\n", "utf-8")
+def _text(value: object) -> str:
+    """A text cell of the training view; a missing value becomes ""."""
+    return value if isinstance(value, str) else ""
 
 
-def _kohya(output: Path, pictures: Sequence[Picture], size_px: int) -> None:
-    _beside(output, pictures)
-    (output / "dataset.toml").write_text(
-        f"""# For the training scripts of kohya's sd-scripts: --dataset_config dataset.toml, started in this folder.
+def _write_caption_files(output: Path, crops: Sequence[ExportedCrop]) -> None:
+    """Write each caption to a text file next to its crop, with the same name."""
+    for crop in crops:
+        write_atomic((output / crop.path).with_suffix(".txt"), crop.caption + "\n")
+
+
+def _write_kohya(output: Path, crops: Sequence[ExportedCrop], size_px: int) -> None:
+    _write_caption_files(output, crops)
+    config = f"""# Dataset configuration for kohya's sd-scripts.
+# Start the training script in this folder with --dataset_config dataset.toml
 [general]
 caption_extension = ".txt"
 shuffle_caption = false
@@ -119,14 +148,13 @@ batch_size = 1
 [[datasets.subsets]]
 image_dir = "train"
 num_repeats = 1
-""",
-        "utf-8",
-    )
+"""
+    write_atomic(output / "dataset.toml", config)
 
 
-def _simpletuner(output: Path, pictures: Sequence[Picture], size_px: int) -> None:
-    _beside(output, pictures)
-    images = {
+def _write_simpletuner(output: Path, crops: Sequence[ExportedCrop], size_px: int) -> None:
+    _write_caption_files(output, crops)
+    image_backend = {
         "id": "authface",
         "type": "local",
         "dataset_type": "image",
@@ -141,43 +169,42 @@ def _simpletuner(output: Path, pictures: Sequence[Picture], size_px: int) -> Non
         "cache_dir_vae": "cache/vae",
         "repeats": 0,
     }
-    texts = {
+    text_backend = {
         "id": "authface-text",
         "type": "local",
         "dataset_type": "text_embeds",
         "default": True,
         "cache_dir": "cache/text",
     }
-    (output / "multidatabackend.json").write_text(
-        json.dumps([images, texts], indent=2) + "\n", "utf-8"
-    )
+    config = json.dumps([image_backend, text_backend], indent=2)
+    write_atomic(output / "multidatabackend.json", config + "\n")
 
 
-def _imagefolder(output: Path, pictures: Sequence[Picture], size_px: int) -> None:
-    for split in {one.split for one in pictures}:
-        rows = [
-            {"file_name": Path(one.file).name, "text": one.caption}
-            for one in pictures
-            if one.split == split
-        ]
-        _lines(output / split / "metadata.jsonl", rows)
+def _write_imagefolder(output: Path, crops: Sequence[ExportedCrop], size_px: int) -> None:
+    rows_of_split: dict[str, list[dict[str, object]]] = {}
+    for crop in crops:
+        row = {"file_name": Path(crop.path).name, "text": crop.caption}
+        rows_of_split.setdefault(crop.split, []).append(row)
+    for split, rows in rows_of_split.items():
+        _write_json_lines(output / split / "metadata.jsonl", rows)
 
 
-def _jsonl(output: Path, pictures: Sequence[Picture], size_px: int) -> None:
+def _write_jsonl(output: Path, crops: Sequence[ExportedCrop], size_px: int) -> None:
     rows = [
-        {"file_name": one.file, "text": one.caption, "split": one.split, **one.more}
-        for one in pictures
+        {"file_name": crop.path, "text": crop.caption, "split": crop.split, **crop.provenance}
+        for crop in crops
     ]
-    _lines(output / "captions.jsonl", rows)
+    _write_json_lines(output / "captions.jsonl", rows)
 
 
-def _lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+def _write_json_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-FORMATS: dict[str, Callable[[Path, Sequence[Picture], int], None]] = {
-    "kohya": _kohya,
-    "simpletuner": _simpletuner,
-    "imagefolder": _imagefolder,
-    "jsonl": _jsonl,
+FORMATS: dict[str, Callable[[Path, Sequence[ExportedCrop], int], None]] = {
+    "kohya": _write_kohya,
+    "simpletuner": _write_simpletuner,
+    "imagefolder": _write_imagefolder,
+    "jsonl": _write_jsonl,
 }
+"""Name -> function that writes captions and configuration, given the crops and their side in px."""

@@ -1,15 +1,15 @@
-"""LLaVA-1.6 by transformers: tags in two families, from two questions about each crop.
+"""The captioner `llava`: LLaVA-1.6 through transformers answers two questions about each crop.
 
-A crop is some 2,900 image tokens and a question 60: both questions are asked over one encoding of the image and one pass of the
-language model over its tokens. Prompts of square crops are equally long, so a batch needs no padding, and its answers are those
-of its members alone.
+A crop has about 2,900 image tokens, a question 60. Both questions therefore share one encoding of
+the image and one pass of the language model over its tokens. Prompts of square crops have equal
+lengths: a batch needs no padding, and an answer does not depend on the other members of its batch.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -23,26 +23,43 @@ from manifests.support import hub
 from manifests.support.errors import MissingResourceError, UserError
 from manifests.verdicts import Subject
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import BatchFeature, DynamicCache
+
 MAX_NEW_TOKENS = 96
-MEMORY_SHARE = 0.7  # of what is free after loading, for keys and values: the rest is activations
-ANSWER_TOKENS = 200  # a question and its answer, beside the image's tokens
+CACHE_MEMORY_SHARE = 0.7
+"""Share of the free memory that keys and values may use. The rest is for activations."""
+TEXT_TOKENS = 200
+"""Upper estimate of the tokens of a question and its answer, besides the first prompt."""
 
 
 class LlavaStage:
-    """Greedy, so that the same crop gets the same words. Any llava-hf 1.6 checkpoint, hub id or folder."""
+    """Stage that captions faces with a LLaVA-1.6 checkpoint.
+
+    Decoding is greedy, so that the same crop always gets the same answers.
+
+    Args:
+        settings: The section `captions` of the workspace's settings. `model` is a llava-hf 1.6
+            checkpoint: a hub id or a folder.
+        weights_dir: Folder that is searched for the checkpoint before the hub's cache.
+    """
 
     name = "llava"
-    version = 2  # 2: both questions over one encoding
+    version = 2  # 2: both questions share one encoding of the image
     subject: Subject = "face"
     manifest = CAPTIONS
     input_hash_column = "crop_sha256"
     uses_gpu = True
     batch_size = 16
 
-    def __init__(self, settings: Captions, weights_dir: str | None):
-        self._captions, self.model_name, self.weights_dir = settings, settings.model, weights_dir
+    def __init__(self, settings: Captions, weights_dir: str | None) -> None:
+        self._captions = settings
+        self.model_name = settings.model
+        self.weights_dir = weights_dir
 
     def settings(self) -> dict[str, Any]:
+        """Return what the answers depend on."""
         return {
             "model": self.model_name,
             "prompts": prompts.prompt_hash(),
@@ -51,162 +68,223 @@ class LlavaStage:
         }
 
     def setup(self, device: str) -> None:
-        """Raises MissingResourceError where the checkpoint cannot be had, UserError for a precision that this machine has not."""
+        """Load the checkpoint: in bf16 on a GPU unless quantized, in fp32 on the CPU.
+
+        Args:
+            device: "cpu" or a CUDA device.
+
+        Raises:
+            MissingResourceError: If the checkpoint is not available.
+            UserError: If the device does not support the configured precision.
+        """
         import torch
         from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 
-        where = hub.resolve_model(self.model_name, self.weights_dir)
-        on_gpu = device.startswith("cuda")
-        options: dict[str, Any] = {"dtype": torch.bfloat16 if on_gpu else torch.float32}
-        if self._captions.precision != "bf16":
-            options |= _quantised(self._captions.precision, device)
+        precision = self._captions.precision
+        source = hub.resolve_model(self.model_name, self.weights_dir)
+        is_cuda = device.startswith("cuda")
+        options: dict[str, Any] = {"dtype": torch.bfloat16 if is_cuda else torch.float32}
+        if precision != "bf16":
+            options |= _quantization_options(precision, device)
         try:
-            self._processor = LlavaNextProcessor.from_pretrained(where)
-            model = LlavaNextForConditionalGeneration.from_pretrained(where, **options)
+            self._processor = LlavaNextProcessor.from_pretrained(source)
+            model = LlavaNextForConditionalGeneration.from_pretrained(source, **options)
         except OSError as error:
             raise hub.missing_model_error(
                 self.model_name, "config, tokenizer and *.safetensors", self.weights_dir, error
             ) from error
-        self._processor.tokenizer.padding_side = (
-            "left"  # else the new tokens of a shorter prompt would follow padding
-        )
-        if self._captions.precision == "bf16":
+
+        # With padding on the right, the new tokens of a shorter prompt would follow its padding.
+        self._processor.tokenizer.padding_side = "left"
+        if precision == "bf16":
             model = model.to(device)
         self._model = model.eval()
+        self._device = device
         self._revision = getattr(model.config, "_commit_hash", None)
-        self._torch, self._device = torch, device
-        # transformers 5.2x renames it
-        self._cache_name = (
-            "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-        )
-        self._at_once = self.batch_size
+        # transformers 5.2 renames the argument.
+        parameters = inspect.signature(model.forward).parameters
+        self._cache_argument = "cache" if "cache" in parameters else "past_key_values"
+        self._max_batch_size = self.batch_size
 
     def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
-        pictures = [item.picture.pixels() for item in batch]
+        """Caption every crop of the batch."""
+        answers = self.answer([item.picture.pixels() for item in batch])
         return [
-            Rows([self._row(item, said)])
-            for item, said in zip(batch, self.answers(pictures), strict=True)
+            Rows([self._row(item, item_answers)])
+            for item, item_answers in zip(batch, answers, strict=True)
         ]
 
-    def answers(self, crops: Sequence[np.ndarray]) -> list[list[str]]:
-        """What the model says of each crop (H, H, 3) uint8, one answer per question. As many crops at once as memory holds."""
-        said: list[list[str]] = []
-        while len(said) < len(crops):
-            some = crops[len(said) : len(said) + self._at_once]
-            try:
-                said += self._ask([Image.fromarray(crop) for crop in some])
-            except self._torch.OutOfMemoryError:
-                if len(some) == 1:
-                    raise
-                self._at_once = len(some) // 2
-            else:
-                continue
-            self._torch.cuda.empty_cache()  # outside of the handler, which holds on to the tensors
-        return said
-
-    def _ask(self, pictures: list[Image.Image]) -> list[list[str]]:
-        torch, model, config = self._torch, self._model, self._model.config
-        inputs = self._processor(
-            images=pictures,
-            text=[prompts.build_prompt(self._processor, config, prompts.QUESTIONS[0])] * len(pictures),
-            padding=True,
-            return_tensors="pt",
-        )
-        questions = self._token_ids(inputs["input_ids"])
-        if len(pictures) > (fits := self._fits(len(questions[0]))):
-            return [
-                answer for some in (pictures[:fits], pictures[fits:]) for answer in self._ask(some)
-            ]
-        shared = _common_length(questions)
-        said: list[list[str]] = [[] for _ in pictures]
-        with torch.inference_mode():
-            ids = torch.tensor(questions[0][:shared], device=self._device).expand(len(pictures), -1)
-            read = model(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                pixel_values=inputs["pixel_values"].to(self._device, model.dtype),
-                image_sizes=inputs["image_sizes"].to(self._device),
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            seen = read[self._cache_name]
-            for question in questions:
-                if (more := seen.get_seq_length() - shared) > 0:
-                    seen.crop(-more)  # what the question before left behind
-                ids = torch.tensor(question, device=self._device).expand(len(pictures), -1)
-                made = model.generate(
-                    input_ids=ids,
-                    attention_mask=torch.ones_like(ids),
-                    max_new_tokens=MAX_NEW_TOKENS,
-                    do_sample=False,
-                    **{self._cache_name: seen},
-                )
-                answers = self._processor.batch_decode(
-                    made[:, ids.shape[1] :], skip_special_tokens=True
-                )
-                for own, answer in zip(said, answers, strict=True):
-                    own.append(answer.strip())
-        return said
-
-    def _token_ids(self, first: Any) -> list[list[int]]:
-        """Each question's whole prompt, image tokens included, given that of the first for every picture. Checks them."""
-        tokenizer, image = self._processor.tokenizer, self._model.config.image_token_id
-        counts = {int((row == image).sum()) for row in first}
-        if len(counts) != 1 or any((row != first[0]).any() for row in first):
-            raise ValueError(
-                f"crops of one size have different numbers of image tokens: {sorted(counts)}"
-            )
-        token = self._processor.image_token
-        told = [first[0].tolist()]
-        for question in prompts.QUESTIONS[1:]:
-            text = prompts.build_prompt(self._processor, self._model.config, question)
-            told.append(tokenizer(text.replace(token, token * max(counts))).input_ids)
-        begin = tokenizer.bos_token_id
-        own = [begin] == tokenizer("").input_ids[:1]  # whether the tokenizer begins a text with it
-        for ids in told:
-            if ids.count(image) not in counts or ids.count(begin) not in ((1,) if own else (0, 1)):
-                raise ValueError(
-                    f"a prompt with {ids.count(image)} image tokens and {ids.count(begin)} beginnings of a text"
-                )
-        return told
-
-    def _fits(self, prompt_tokens: int) -> int:
-        """How many crops can be asked about at once: their keys and values must fit into what memory is free."""
-        text = self._model.config.text_config
-        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        of_a_token = 2 * text.num_hidden_layers * heads * head * self._model.dtype.itemsize
-        if self._device.startswith("cuda"):
-            cuda = self._torch.cuda
-            kept = cuda.memory_reserved(self._device) - cuda.memory_allocated(
-                self._device
-            )  # torch holds it, and nothing is in it
-            free = cuda.mem_get_info(self._device)[0] + kept
-        else:
-            import psutil
-
-            free = psutil.virtual_memory().available
-        return max(
-            1,
-            min(
-                self._at_once,
-                int(MEMORY_SHARE * free / (of_a_token * (prompt_tokens + ANSWER_TOKENS))),
-            ),
-        )
-
-    def _row(self, item: Item, said: list[str]) -> dict[str, Any]:
+    def _row(self, item: Item, answers: list[str]) -> dict[str, Any]:
         return {
             "face_id": item.key,
             "captioner": self.name,
             "model": self.model_name,
             "model_revision": self._revision,
             "prompt_hash": prompts.prompt_hash(),
-            **caption_columns(said, item.row.get("measurements"), self._captions),
+            **caption_columns(answers, item.row.get("measurements"), self._captions),
         }
 
+    def answer(self, crops: Sequence[np.ndarray]) -> list[list[str]]:
+        """Answer all questions about crops, in batches as large as memory allows.
 
-def _quantised(precision: str, device: str) -> dict[str, Any]:
-    """What loading in 8 or 4 bits takes."""
+        Args:
+            crops: Arrays of one shape (size, size, 3), uint8 sRGB.
+
+        Returns:
+            For each crop one answer per question.
+        """
+        import torch
+
+        answers: list[list[str]] = []
+        while len(answers) < len(crops):
+            batch = crops[len(answers) : len(answers) + self._max_batch_size]
+            try:
+                answers += self._answer_batch([Image.fromarray(crop) for crop in batch])
+                continue
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+                self._max_batch_size = len(batch) // 2
+            # Outside the handler, because the exception keeps the tensors alive.
+            torch.cuda.empty_cache()
+        return answers
+
+    def _answer_batch(self, images: list[Image.Image]) -> list[list[str]]:
+        import torch
+
+        first_prompt = prompts.build_prompt(
+            self._processor, self._model.config, prompts.QUESTIONS[0]
+        )
+        inputs = self._processor(
+            images=images,
+            text=[first_prompt] * len(images),
+            padding=True,
+            return_tensors="pt",
+        )
+        prompt_ids = self._tokenize_prompts(inputs["input_ids"])
+        batch_size = self._affordable_batch_size(len(prompt_ids[0]))
+        if len(images) > batch_size:
+            return [
+                *self._answer_batch(images[:batch_size]),
+                *self._answer_batch(images[batch_size:]),
+            ]
+
+        prefix_length = _common_prefix_length(prompt_ids)
+        answers: list[list[str]] = [[] for _ in images]
+        with torch.inference_mode():
+            cache = self._encode_prefix(inputs, prompt_ids[0][:prefix_length])
+            for ids in prompt_ids:
+                extra_tokens = cache.get_seq_length() - prefix_length
+                if extra_tokens > 0:  # left over from the previous question
+                    cache.crop(-extra_tokens)
+                texts = self._generate(cache, ids, len(images))
+                for image_answers, text in zip(answers, texts, strict=True):
+                    image_answers.append(text.strip())
+        return answers
+
+    def _encode_prefix(self, inputs: BatchFeature, prefix: list[int]) -> DynamicCache:
+        """Encode the images and the tokens that all prompts begin with; return keys and values."""
+        import torch
+
+        image_count = len(inputs["input_ids"])
+        ids = torch.tensor(prefix, device=self._device).expand(image_count, -1)
+        output = self._model(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values=inputs["pixel_values"].to(self._device, self._model.dtype),
+            image_sizes=inputs["image_sizes"].to(self._device),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return output[self._cache_argument]
+
+    def _generate(self, cache: DynamicCache, prompt: list[int], image_count: int) -> list[str]:
+        """Generate the answers to one prompt, whose beginning is in the cache, for all images."""
+        import torch
+
+        ids = torch.tensor(prompt, device=self._device).expand(image_count, -1)
+        output = self._model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=MAX_NEW_TOKENS,
+            do_sample=False,
+            **{self._cache_argument: cache},
+        )
+        new_tokens = output[:, ids.shape[1] :]
+        return self._processor.batch_decode(new_tokens, skip_special_tokens=True)
+
+    def _tokenize_prompts(self, first_prompt_ids: torch.Tensor) -> list[list[int]]:
+        """Tokenize the prompts of all questions, image tokens included, and check them.
+
+        Args:
+            first_prompt_ids: (batch, length) int64; the first question's prompt for every image.
+
+        Returns:
+            The token ids of each question's prompt; they are the same for every image.
+
+        Raises:
+            ValueError: If the prompts of the images differ, or if a prompt has a wrong number of
+                image tokens or start tokens.
+        """
+        tokenizer = self._processor.tokenizer
+        config = self._model.config
+        image_token_id = config.image_token_id
+        image_token_counts = {int((row == image_token_id).sum()) for row in first_prompt_ids}
+        all_equal = all((row == first_prompt_ids[0]).all() for row in first_prompt_ids)
+        if len(image_token_counts) != 1 or not all_equal:
+            raise ValueError(
+                "crops of one size have different numbers of image tokens: "
+                f"{sorted(image_token_counts)}"
+            )
+
+        (image_tokens,) = image_token_counts
+        image_token = self._processor.image_token
+        prompt_ids = [first_prompt_ids[0].tolist()]
+        for question in prompts.QUESTIONS[1:]:
+            text = prompts.build_prompt(self._processor, config, question)
+            expanded = text.replace(image_token, image_token * image_tokens)
+            prompt_ids.append(tokenizer(expanded).input_ids)
+
+        start_id = tokenizer.bos_token_id
+        adds_start_token = tokenizer("").input_ids[:1] == [start_id]
+        valid_start_counts = (1,) if adds_start_token else (0, 1)
+        for ids in prompt_ids:
+            start_count = ids.count(start_id)
+            if ids.count(image_token_id) != image_tokens or start_count not in valid_start_counts:
+                raise ValueError(
+                    f"a prompt has {ids.count(image_token_id)} image tokens and "
+                    f"{start_count} start tokens"
+                )
+        return prompt_ids
+
+    def _affordable_batch_size(self, prompt_tokens: int) -> int:
+        """Number of crops, at least 1, whose keys and values fit into the free memory."""
+        text_config = self._model.config.text_config
+        attention_heads = text_config.num_attention_heads
+        heads = getattr(text_config, "num_key_value_heads", None) or attention_heads
+        head_size = getattr(text_config, "head_dim", None)
+        head_size = head_size or text_config.hidden_size // attention_heads
+        layers = text_config.num_hidden_layers
+        bytes_per_token = 2 * layers * heads * head_size * self._model.dtype.itemsize
+        bytes_per_crop = bytes_per_token * (prompt_tokens + TEXT_TOKENS)
+        affordable = int(CACHE_MEMORY_SHARE * self._free_memory_bytes() / bytes_per_crop)
+        return max(1, min(self._max_batch_size, affordable))
+
+    def _free_memory_bytes(self) -> int:
+        """Memory that is available to tensors on the device."""
+        if not self._device.startswith("cuda"):
+            import psutil
+
+            return psutil.virtual_memory().available
+        import torch
+
+        allocated = torch.cuda.memory_allocated(self._device)
+        reserved_but_unused = torch.cuda.memory_reserved(self._device) - allocated
+        return torch.cuda.mem_get_info(self._device)[0] + reserved_but_unused
+
+
+def _quantization_options(precision: str, device: str) -> dict[str, Any]:
+    """Options of `from_pretrained` that load weights in 8 or 4 bits."""
     import importlib.util
 
     import torch
@@ -214,26 +292,27 @@ def _quantised(precision: str, device: str) -> dict[str, Any]:
 
     if not device.startswith("cuda"):
         raise UserError(
-            f"captions.precision {precision} needs a GPU: without one, leave it at bf16 (fp32 is used)"
+            f"captions.precision {precision} needs a GPU; use bf16, which means fp32 on the CPU"
         )
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingResourceError(
             f"captions.precision {precision} needs bitsandbytes: `pip install bitsandbytes`"
         )
-    bits = {
-        "4bit": {
-            "load_in_4bit": True,
-            "bnb_4bit_quant_type": "nf4",
-            "bnb_4bit_compute_dtype": torch.bfloat16,
-        }
-    }
-    return {
-        "quantization_config": BitsAndBytesConfig(**bits.get(precision, {"load_in_8bit": True})),
-        "device_map": {"": device},
-    }
+    if precision == "4bit":
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+    else:
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
-def _common_length(questions: Sequence[Sequence[int]]) -> int:
-    """How many tokens all begin with; at least one token of each is left to be read."""
-    shortest = min(map(len, questions)) - 1
-    return next((at for at in range(shortest) if len({ids[at] for ids in questions}) > 1), shortest)
+def _common_prefix_length(prompt_ids: Sequence[Sequence[int]]) -> int:
+    """Number of tokens that all prompts begin with; at least one token of each prompt remains."""
+    limit = min(len(ids) for ids in prompt_ids) - 1
+    for position in range(limit):
+        if len({ids[position] for ids in prompt_ids}) > 1:
+            return position
+    return limit

@@ -1,4 +1,4 @@
-"""Captions that came with AuthFace-HQ, written by Qwen, as rows of a captioner named `qwen`."""
+"""Imports the captions released with AuthFace-HQ, as rows of the captioner `qwen`."""
 
 from __future__ import annotations
 
@@ -9,35 +9,48 @@ from manifests.store import Store
 from manifests.support.fingerprint import fingerprint
 from manifests.workspace import Workspace
 
-NAME, SOURCE = "qwen", "authface-hq"
+CAPTIONER = "qwen"
+SOURCE = "authface-hq"
+MODEL = "Qwen, as released with AuthFace-HQ"
 
 
 def import_captions(workspace: Workspace) -> int:
-    """Make captions of what the source's files say. Returns how many there are; those that are there already stay."""
+    """Store the captions that came with photos of AuthFace-HQ. Existing equal rows are kept.
+
+    Args:
+        workspace: The workspace; photos of the source have been collected.
+
+    Returns:
+        The number of photos with a released caption.
+    """
     photos = Store(workspace, PHOTOS).read(["photo_id", "source", "source_tags"]).to_pylist()
     store = Store(workspace, CAPTIONS)
-    there = store.read(["face_id", "captioner", "fingerprint"]).to_pylist()
-    marks = {row["face_id"]: row["fingerprint"] for row in there if row["captioner"] == NAME}
-    rows, count = [], 0
+    stored = store.read(["face_id", "captioner", "fingerprint"]).to_pylist()
+    fingerprint_of = {
+        row["face_id"]: row["fingerprint"] for row in stored if row["captioner"] == CAPTIONER
+    }
+
+    rows = []
+    count = 0
     for photo in photos:
-        if photo["source"] != SOURCE or not photo["source_tags"]:
+        tags = photo["source_tags"]
+        if photo["source"] != SOURCE or not tags:
             continue
         count += 1
-        face_id, mark = (
-            aligned_face_id(photo["photo_id"]),
-            fingerprint(captioner=NAME, tags=photo["source_tags"]),
-        )
-        if marks.get(face_id) == mark:
+        face_id = aligned_face_id(photo["photo_id"])
+        row_fingerprint = fingerprint(captioner=CAPTIONER, tags=tags)
+        if fingerprint_of.get(face_id) == row_fingerprint:
             continue
-        said = ", ".join(photo["source_tags"])
+        answer = ", ".join(tags)
+        caption = caption_from_answers(answer, "", [], workspace.settings.captions)
         rows.append(
             {
                 "face_id": face_id,
-                "captioner": NAME,
-                "raw_answers": [said],
-                "model": "Qwen, as released with AuthFace-HQ",
-                **caption_from_answers(said, "", [], workspace.settings.captions).columns(),
-                "fingerprint": mark,
+                "captioner": CAPTIONER,
+                "raw_answers": [answer],
+                "model": MODEL,
+                **caption.columns(),
+                "fingerprint": row_fingerprint,
             }
         )
     store.append(rows)

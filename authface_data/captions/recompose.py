@@ -1,10 +1,11 @@
-"""Captions composed again from stored answers and measurements: another setting or vocabulary costs no model's time."""
+"""Composes stored captions again after settings, vocabulary or measurements have changed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from authface_data.captions.compose import compose_caption, caption_from_answers, visible_tags
+from authface_data.captions.compose import caption_from_answers, compose_caption, visible_tags
 from authface_data.captions.measured.measurement import Measurement
 from authface_data.captions.vocabulary import vocabulary_text
 from manifests.schema import CAPTIONS
@@ -13,45 +14,60 @@ from manifests.store import Store
 from manifests.support.fingerprint import fingerprint
 from manifests.workspace import Workspace
 
-VERSION = 1  # of the rules in compose.py and words.py: raised when they change
+VERSION = 1
+"""Version of the rules in compose.py and normalise_tags.py. Increase it when they change."""
 
 
 def recompose(workspace: Workspace) -> int:
-    """Bring every caption in line with the present settings, vocabulary and measurements. Returns how many changed."""
-    store, settings = Store(workspace, CAPTIONS), workspace.settings.captions
+    """Compose every caption whose inputs have changed. No model runs: raw answers are stored.
+
+    Args:
+        workspace: The workspace; its captions are updated.
+
+    Returns:
+        The number of captions whose content changed.
+    """
+    store = Store(workspace, CAPTIONS)
+    settings = workspace.settings.captions
     rows = store.read().to_pylist()
-    facts = {
+    measurements_of = {
         row["face_id"]: row["measurements"] or [] for row in rows if row["captioner"] == "measured"
     }
-    now = _rules(settings)
-    changed, different = [], 0
+    rules = _rules_fingerprint(settings)
+
+    updated_rows = []
+    changed_count = 0
     for row in rows:
-        measured = facts.get(row["face_id"], [])
-        mark = fingerprint(rules=now, said=row["raw_answers"], measured=measured)
-        if row["composition"] == mark:
+        measurements = measurements_of.get(row["face_id"], [])
+        composition = fingerprint(rules=rules, said=row["raw_answers"], measured=measurements)
+        if row["composition"] == composition:
             continue
-        new = _columns(row, [Measurement(**fact) for fact in measured], settings)
-        different += any(row[name] != value for name, value in new.items())
-        del row["created_at"]
-        changed.append({**row, **new, "composition": mark})
-    store.append(changed)
+        columns = _compose_row(row, [Measurement(**item) for item in measurements], settings)
+        changed_count += any(row[name] != value for name, value in columns.items())
+        del row["created_at"]  # the store sets the time of the new row
+        updated_rows.append({**row, **columns, "composition": composition})
+    store.append(updated_rows)
     store.compact()
-    return different
+    return changed_count
 
 
-def _rules(settings: Captions) -> str:
-    """Names what a caption depends on besides what was said and measured."""
-    said = settings.model_dump(include={"sensitive", "contradictions", "max_words"}, mode="json")
-    return fingerprint(version=VERSION, vocabulary=vocabulary_text(), settings=said)
+def _rules_fingerprint(settings: Captions) -> str:
+    """Fingerprint of everything but answers and measurements that determines a caption."""
+    relevant = settings.model_dump(
+        include={"sensitive", "contradictions", "max_words"}, mode="json"
+    )
+    return fingerprint(version=VERSION, vocabulary=vocabulary_text(), settings=relevant)
 
 
-def _columns(row: dict[str, Any], measured: list[Measurement], settings: Captions) -> dict[str, Any]:
-    """The columns of a caption that follow from what its captioner said."""
+def _compose_row(
+    row: Mapping[str, Any], measurements: Sequence[Measurement], settings: Captions
+) -> dict[str, Any]:
+    """The columns of a row that depend on its raw answers and measurements."""
     if row["captioner"] == "measured":
-        caption = compose_caption(
-            {"semantic": [], "photographic": [fact.tag for fact in measured]}, [], settings
-        )
+        tags = [measurement.tag for measurement in measurements]
+        caption = compose_caption({"semantic": [], "photographic": tags}, [], settings)
     else:
-        said = [*(row["raw_answers"] or []), "", ""]
-        caption = caption_from_answers(said[0], said[1], measured, settings)
-    return {"measured_tags": visible_tags(measured), **caption.columns()}
+        # Imported captions have a single answer, or none.
+        semantic, photographic, *_ = [*(row["raw_answers"] or []), "", ""]
+        caption = caption_from_answers(semantic, photographic, measurements, settings)
+    return {"measured_tags": visible_tags(measurements), **caption.columns()}

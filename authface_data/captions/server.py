@@ -1,19 +1,18 @@
-"""Tags by any OpenAI-compatible endpoint: vLLM, SGLang, a hosted one.
+"""The captioner `server`: any OpenAI-compatible endpoint, such as vLLM, SGLang or a hosted model.
 
-Requests are under way side by side, as many as the setting says. Every answer is kept in the workspace as soon as it is there
-(cache/answers, by the crop's hash and the request's), so that a run that was killed pays for nothing twice.
+Several requests run at the same time (`captions.server.concurrency`). Every answer is stored in the
+workspace as soon as it arrives, under cache/answers with the hashes of crop and request, so that a
+killed run does not pay for an answer twice.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import urlsplit
 
 import httpx
@@ -30,6 +29,7 @@ from authface_data.http.retry import (
     is_retryable_status,
     retry_after_s,
 )
+from authface_data.images.encode import data_uri
 from manifests.schema import CAPTIONS
 from manifests.settings import Captions
 from manifests.support.errors import PartialFailureError, UserError
@@ -37,16 +37,22 @@ from manifests.support.fingerprint import fingerprint
 from manifests.verdicts import Subject
 from manifests.workspace import Workspace
 
-KEY_VARIABLE = "AUTHFACE_API_KEY"
-ANSWERS = "cache/answers"
-MAX_TOKENS, JPEG_QUALITY, LONGEST_SIDE_PX = 160, 95, 1024
-SHAPE = {
+API_KEY_VARIABLE = "AUTHFACE_API_KEY"
+ANSWERS_FOLDER = "cache/answers"
+MAX_TOKENS = 160
+JPEG_QUALITY = 95
+MAX_SIDE_PX = 1024
+TAGS_SCHEMA = {
     "type": "object",
     "properties": {
         "tags": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 24}
     },
     "required": ["tags"],
     "additionalProperties": False,
+}
+RESPONSE_FORMAT = {
+    "type": "json_schema",
+    "json_schema": {"name": "tags", "strict": True, "schema": TAGS_SCHEMA},
 }
 
 
@@ -59,14 +65,28 @@ class _Choice(BaseModel):
 
 
 class _Completion(BaseModel):
-    """What of an answer is looked at."""
+    """The part of a chat completion that is used."""
 
     choices: list[_Choice]
     system_fingerprint: str | None = None
 
 
+class StoredAnswer(TypedDict):
+    """An answer as stored in the workspace: its text, and the server's revision of the model."""
+
+    content: str
+    revision: str | None
+
+
 class ServerStage:
-    """Not to be run in several processes: the number of requests under way is this object's to keep."""
+    """Stage that captions faces with a chat model behind an HTTP API.
+
+    Run it in one process: it limits the number of concurrent requests itself.
+
+    Args:
+        settings: The section `captions` of the workspace's settings.
+        workspace: Stores the answers.
+    """
 
     name = "server"
     version = 1
@@ -75,62 +95,77 @@ class ServerStage:
     input_hash_column = "crop_sha256"
     uses_gpu = False
 
-    def __init__(self, settings: Captions, workspace: Workspace):
-        self._captions, self._server, self._workspace = settings, settings.server, workspace
+    def __init__(self, settings: Captions, workspace: Workspace) -> None:
+        self._captions = settings
+        self._server = settings.server
+        self._workspace = workspace
         self.batch_size = 4 * self._server.concurrency
-        self._guided = True
+        self._supports_schemas = True
         self._failed: dict[str, Exception] = {}
 
     def settings(self) -> dict[str, Any]:
+        """Return what the answers depend on."""
         return {"model": self.model, "prompts": prompts.prompt_hash(), "max_tokens": MAX_TOKENS}
 
     def setup(self, device: str) -> None:
-        return
+        """Do nothing: the model is loaded on the server."""
 
     @cached_property
     def model(self) -> str:
-        """The model that is asked. Raises UserError where the server has several and none is named."""
+        """Name of the model in requests: the configured one, or the only one of the server.
+
+        Raises:
+            UserError: If no model is configured and the server does not offer exactly one.
+        """
         if self._server.model:
             return self._server.model
         try:
-            told = self._tried("GET", "models", None).json()
-            names = [str(one["id"]) for one in told["data"]]
+            listing = self._request("GET", "models").json()
+            names = [str(model["id"]) for model in listing["data"]]
         except (ValueError, KeyError, TypeError, RetryableError) as error:
             raise UserError(
-                f"{self._where} does not say which models it has ({error}): name one with --model"
+                f"{self._host} does not list its models ({error}); choose one with --model"
             ) from error
         if len(names) != 1:
-            raise UserError(
-                f"{self._where} serves {', '.join(names) or 'no model'}: name one with --model"
-            )
+            offered = ", ".join(names) or "no model"
+            raise UserError(f"{self._host} serves {offered}; choose a model with --model")
         return names[0]
 
     def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
-        # Where one fails the engine runs the batch again row by row: what failed is known by then, the rest is kept.
+        """Caption every crop of the batch, with several requests at a time."""
+        # If a row fails, the engine processes the batch again row by row. The failures are known by
+        # then, and the answers to the other rows are stored.
         if len(batch) == 1 and batch[0].key in self._failed:
             raise self._failed[batch[0].key]
+
         with ThreadPoolExecutor(self._server.concurrency) as pool:
-            asked = [pool.submit(self._answers, item, write_pixels) for item in batch]
+            futures = [pool.submit(self._answer_questions, item, write_pixels) for item in batch]
             try:
                 rows = [
-                    self._row(item, answers) for item, answers in zip(batch, asked, strict=True)
+                    self._collect_row(item, future)
+                    for item, future in zip(batch, futures, strict=True)
                 ]
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        if any(row is None for row in rows):
-            raise next(self._failed[item.key] for item in batch if item.key in self._failed)
-        return [Rows([row]) for row in rows if row is not None]
 
-    def _row(self, item: Item, answers: Future[list[dict[str, Any]]]) -> dict[str, Any] | None:
+        results: list[Rows | Dropped] = []
+        for item, row in zip(batch, rows, strict=True):
+            if row is None:
+                raise self._failed[item.key]
+            results.append(Rows([row]))
+        return results
+
+    def _collect_row(self, item: Item, future: Future[list[StoredAnswer]]) -> dict[str, Any] | None:
+        """Build the row of a face from its answers; on failure record the error, return None."""
         try:
-            said = answers.result()
-            made = caption_columns(
-                [one["content"] for one in said], item.row.get("measurements"), self._captions
-            )
+            answers = future.result()
+            texts = [answer["content"] for answer in answers]
+            columns = caption_columns(texts, item.row.get("measurements"), self._captions)
         except NoTags as error:
-            for question in prompts.QUESTIONS:  # to be asked again, should it be retried
-                self._workspace.remove(self._place(item, question))
+            # Without the stored answers, `--retry failed` sends the questions again.
+            for question in prompts.QUESTIONS:
+                self._workspace.remove(self._answer_path(item, question))
             self._failed[item.key] = error
             return None
         except (RetryableError, ValueError) as error:
@@ -140,141 +175,171 @@ class ServerStage:
             "face_id": item.key,
             "captioner": self.name,
             "model": self.model,
-            "model_revision": said[0]["revision"],
+            "model_revision": answers[0]["revision"],
             "prompt_hash": prompts.prompt_hash(),
-            **made,
+            **columns,
         }
 
-    def _answers(self, item: Item, write_pixels: WritePixels) -> list[dict[str, Any]]:
-        """content, revision: what the server says of a crop to each question, now or before a restart."""
-        said, picture = [], ""
+    def _answer_questions(self, item: Item, write_pixels: WritePixels) -> list[StoredAnswer]:
+        """Return the answer to each question, from the workspace or from the server."""
+        answers: list[StoredAnswer] = []
+        image_uri = ""
         for question in prompts.QUESTIONS:
-            path = self._place(item, question)
+            path = self._answer_path(item, question)
             if self._workspace.exists(path):
-                said.append(json.loads(self._workspace.read_bytes(path)))
+                answers.append(json.loads(self._workspace.read_bytes(path)))
                 continue
-            picture = picture or _data_uri(item)
-            said.append(self._ask(picture, question))
-            write_pixels(path, json.dumps(said[-1]).encode())
-        return said
+            image_uri = image_uri or _crop_uri(item)
+            answer = self._complete(image_uri, question)
+            write_pixels(path, json.dumps(answer).encode())
+            answers.append(answer)
+        return answers
 
-    def _place(self, item: Item, question: str) -> str:
-        """Where the answer to a question about a crop is kept; `forget` knows it by the crop's hash."""
-        mark = fingerprint(model=self.model, question=question, max_tokens=MAX_TOKENS)
-        return f"{ANSWERS}/{item.row['crop_sha256']}.{mark}.json"
+    def _answer_path(self, item: Item, question: str) -> str:
+        """Path of a stored answer. `authface forget` finds it by the hash of the crop."""
+        request = fingerprint(model=self.model, question=question, max_tokens=MAX_TOKENS)
+        return f"{ANSWERS_FOLDER}/{item.row['crop_sha256']}.{request}.json"
 
-    def _ask(self, picture: str, question: str) -> dict[str, Any]:
+    def _complete(self, image_uri: str, question: str) -> StoredAnswer:
+        """Request the answer to a question about an image."""
         content = [
-            {"type": "image_url", "image_url": {"url": picture}},
+            {"type": "image_url", "image_url": {"url": image_uri}},
             {"type": "text", "text": question},
         ]
-        body: dict[str, Any] = {
+        body: dict[str, object] = {
             "model": self.model,
             "messages": [{"role": "user", "content": content}],
             "max_tokens": MAX_TOKENS,
             "temperature": 0,
             "seed": 0,
         }
-        guide = {
-            "type": "json_schema",
-            "json_schema": {"name": "tags", "strict": True, "schema": SHAPE},
-        }
-        guided = self._guided
-        answer = self._tried(
-            "POST", "chat/completions", {**body, "response_format": guide} if guided else body
-        )
-        if guided and answer.status_code in (400, 422):
-            self._guided = False  # this server knows no schemas
-            answer = self._tried("POST", "chat/completions", body)
-        if answer.status_code != 200:
-            raise ValueError(
-                f"{self._where} refused the request with HTTP {answer.status_code}: {_words(answer)}"
-            )
-        told = _Completion.model_validate_json(answer.content)
-        return {"content": told.choices[0].message.content, "revision": told.system_fingerprint}
+        if self._supports_schemas:
+            body_with_schema = {**body, "response_format": RESPONSE_FORMAT}
+            response = self._request("POST", "chat/completions", body_with_schema)
+            if response.status_code in (400, 422):
+                self._supports_schemas = False
+                response = self._request("POST", "chat/completions", body)
+        else:
+            response = self._request("POST", "chat/completions", body)
 
-    def _tried(self, way: str, what: str, body: dict[str, Any] | None) -> httpx.Response:
+        if response.status_code != 200:
+            raise ValueError(
+                f"{self._host} refused the request with HTTP {response.status_code}: "
+                f"{_excerpt(response)}"
+            )
+        completion = _Completion.model_validate_json(response.content)
+        return {
+            "content": completion.choices[0].message.content or "",
+            "revision": completion.system_fingerprint,
+        }
+
+    def _request(
+        self, method: str, path: str, body: dict[str, object] | None = None
+    ) -> httpx.Response:
+        """Send a request, with retries.
+
+        Args:
+            method: "GET" or "POST".
+            path: Path below the base URL.
+            body: JSON body of a POST request.
+
+        Returns:
+            The response. If its status is 200, it is a completion with content, or JSON for "GET".
+
+        Raises:
+            PartialFailureError: If the server cannot be reached.
+            RetryableError: If every attempt failed otherwise.
+            UserError: If the server refuses the API key, or has no such path or model.
+        """
         try:
             return call_with_retries(
-                lambda: self._once(way, what, body), attempts=self._server.attempts
+                lambda: self._request_once(method, path, body), attempts=self._server.attempts
             )
         except httpx.ConnectError as error:
             raise PartialFailureError(
-                f"{self._where} does not answer ({error}): is it up? What was captioned is kept: run the same again"
+                f"cannot connect to {self._host} ({error}); start the server and run the command "
+                "again, finished captions are kept"
             ) from error
         except httpx.TransportError as error:
             raise RetryableError(
-                f"{self._where} gave no answer: {type(error).__name__} {error}"
+                f"no response from {self._host}: {type(error).__name__} {error}"
             ) from error
 
-    def _once(self, way: str, what: str, body: dict[str, Any] | None) -> httpx.Response:
-        answer = self._client.request(way, what, json=body)
-        if is_retryable_status(answer.status_code):
-            raise RetryableError(
-                f"HTTP {answer.status_code} of {self._where}", retry_after_s(answer)
-            )
-        if answer.status_code in (401, 403):
+    def _request_once(
+        self, method: str, path: str, body: dict[str, object] | None
+    ) -> httpx.Response:
+        response = self._client.request(method, path, json=body)
+        status = response.status_code
+        if is_retryable_status(status):
+            raise RetryableError(f"HTTP {status} from {self._host}", retry_after_s(response))
+        if status in (401, 403):
             raise UserError(
-                f"{self._where} refuses the key in {KEY_VARIABLE} (HTTP {answer.status_code}): check it"
+                f"{self._host} refuses the key in {API_KEY_VARIABLE} (HTTP {status}); check the key"
             )
-        if answer.status_code == 404:
+        if status == 404:
             raise UserError(
-                f"{self._where} has no {what} or no such model (HTTP 404, {_words(answer)}): check --base-url, --model"
+                f"{self._host} has no {path} or no such model (HTTP 404, {_excerpt(response)}); "
+                "check --base-url and --model"
             )
-        if answer.status_code == 200 and way == "POST":
-            _check(answer)
-        return answer
+        if status == 200 and method == "POST":
+            _check_completion(response)
+        return response
 
     @cached_property
     def _client(self) -> httpx.Client:
         headers = {}
-        if key := os.environ.get(KEY_VARIABLE, "").strip():
-            if urlsplit(self._server.base_url).scheme != "https" and not _is_near(self._where):
+        key = os.environ.get(API_KEY_VARIABLE, "").strip()
+        if key:
+            is_https = urlsplit(self._server.base_url).scheme == "https"
+            if not is_https and not _is_private_host(self._host):
                 raise UserError(
-                    f"the key in {KEY_VARIABLE} would travel to {self._where} in the clear: use https"
+                    f"the key in {API_KEY_VARIABLE} would be sent to {self._host} unencrypted; "
+                    "use an https address"
                 )
             headers["Authorization"] = f"Bearer {key}"
-        base = self._server.base_url.rstrip("/") + "/"
         return httpx.Client(
-            base_url=base, headers=headers, timeout=self._server.timeout_s, trust_env=False
+            base_url=self._server.base_url.rstrip("/") + "/",
+            headers=headers,
+            timeout=self._server.timeout_s,
+            trust_env=False,
         )
 
     @property
-    def _where(self) -> str:
+    def _host(self) -> str:
         return urlsplit(self._server.base_url).hostname or self._server.base_url
 
 
-def _check(answer: httpx.Response) -> None:
-    """Raises TryAgain for an answer that is none."""
+def _check_completion(response: httpx.Response) -> None:
+    """Raise RetryableError if a response is not a completion or its content is empty."""
     try:
-        told = _Completion.model_validate_json(answer.content)
+        completion = _Completion.model_validate_json(response.content)
     except ValidationError as error:
-        raise RetryableError(f"not a completion: {answer.text[:80]!r}") from error
-    if not told.choices or not (told.choices[0].message.content or "").strip():
+        raise RetryableError(f"not a completion: {response.text[:80]!r}") from error
+    if not completion.choices or not (completion.choices[0].message.content or "").strip():
         raise RetryableError("an empty answer")
 
 
-def _data_uri(item: Item) -> str:
-    """The crop as a JPEG, at most 1,024 px: several times smaller than the lossless file, and models look at less."""
-    image, out = Image.fromarray(item.picture.pixels()), io.BytesIO()
-    image.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX), Image.Resampling.LANCZOS)
-    image.save(out, "JPEG", quality=JPEG_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
+def _excerpt(response: httpx.Response) -> str:
+    """The beginning of a response's text, on one line."""
+    return " ".join(response.text.split())[:200]
 
 
-def _is_near(host: str) -> bool:
-    """Whether a host is this machine or of a private network."""
+def _crop_uri(item: Item) -> str:
+    """The crop as a JPEG of at most 1,024 px: much smaller than the lossless file, and enough."""
+    image = Image.fromarray(item.picture.pixels())
+    image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
+    return data_uri(image, "JPEG", JPEG_QUALITY)
+
+
+def _is_private_host(host: str) -> bool:
+    """Whether a host is this machine or an address of a private network."""
     try:
         return not is_public(host)
     except ValueError:
         return host == "localhost"
 
 
-def _words(answer: httpx.Response) -> str:
-    return " ".join(answer.text.split())[:200]
-
-
-def forget_answers(workspace: Workspace) -> None:
-    """The answers have become rows: the cache is empty again."""
-    for name in workspace.list(ANSWERS):
-        workspace.remove(f"{ANSWERS}/{name}")
+def clear_answers(workspace: Workspace) -> None:
+    """Remove all stored answers, once their rows are committed."""
+    for name in workspace.list_names(ANSWERS_FOLDER):
+        workspace.remove(f"{ANSWERS_FOLDER}/{name}")

@@ -1,4 +1,4 @@
-"""`authface export-captions`: the set for other trainers."""
+"""`authface export-captions`: exports the data set for other trainers."""
 
 from __future__ import annotations
 
@@ -9,32 +9,31 @@ import typer
 
 from manifests.support.console import WorkspaceOption, console, quote_path
 
-NEXT = {
-    "kohya": "accelerate launch sdxl_train.py --dataset_config dataset.toml …, started there",
-    "simpletuner": 'data_backend_config = "multidatabackend.json", started there',
-    "imagefolder": 'datasets.load_dataset("imagefolder", data_dir=…)',
-    "jsonl": "one JSON object a line in captions.jsonl",
+NEXT_STEPS = {
+    "kohya": "run `accelerate launch sdxl_train.py --dataset_config dataset.toml …` in that folder",
+    "simpletuner": 'set data_backend_config = "multidatabackend.json" and train in that folder',
+    "imagefolder": 'call datasets.load_dataset("imagefolder", data_dir=…)',
+    "jsonl": "read captions.jsonl: one JSON object per line",
 }
 
 
 def export_captions(
-    format: Annotated[
+    export_format: Annotated[
         Literal["kohya", "simpletuner", "imagefolder", "jsonl"],
-        typer.Option(help="For which trainer."),
+        typer.Option("--format", help="Trainer or library that will read the folder."),
     ],
     output: Annotated[Path, typer.Option(metavar="DIR", help="A new or empty folder.")],
     tags: Annotated[
         Literal["none", "semantic", "photographic", "both"],
-        typer.Option(help="Which tags make the captions."),
+        typer.Option(help="Tags that the captions contain."),
     ] = "both",
     allow_unknown_licence: Annotated[
-        bool, typer.Option("--allow-unknown-licence", help="Faces without a licence basis too.")
+        bool,
+        typer.Option("--allow-unknown-licence", help="Also export faces without a licence basis."),
     ] = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Copy kept crops and their captions into a folder that other trainers read."""
-    from rich.progress import track
-
+    """Copy kept crops and their captions into a folder for other trainers."""
     from authface_data.captions.export import export_dataset
     from manifests.workspace import Workspace
 
@@ -42,13 +41,13 @@ def export_captions(
     counts = export_dataset(
         ws,
         output,
-        format,
-        tags,
-        allow_unknown_licence,
-        lambda rows: track(rows, description="export", console=console),
+        export_format,
+        tags=tags,
+        allow_unknown_licence=allow_unknown_licence,
     )
-    what = ", ".join(f"{count} for {split}" for split, count in counts.items())
+    summary = ", ".join(f"{count} for {split}" for split, count in counts.items())
     console.print(
-        f"{what}, in {quote_path(output)}. What is forgotten here later must be taken out there by hand: CREDITS.md has ids"
+        f"Exported crops: {summary}, in {quote_path(output)}. `authface forget` does not reach "
+        "this copy: find the ids of forgotten photographs in CREDITS.md and delete their files."
     )
-    console.print(f"Next: {NEXT[format]}")
+    console.print(f"Next: {NEXT_STEPS[export_format]}", markup=False)

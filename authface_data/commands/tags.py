@@ -1,7 +1,8 @@
-"""`authface tags`: what the captions say, and a tag renamed or removed in all of them, as a decision."""
+"""`authface tags`: counts the tags of captions, and renames or removes a tag in all of them."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,30 +10,28 @@ from rich.markup import escape
 
 from manifests.support.console import JsonOption, WorkspaceOption, console, print_json
 from manifests.support.errors import UserError
-from manifests.decisions import TAG_ID_PREFIX
 
 if TYPE_CHECKING:
+    from authface_data.captions.coverage import FacetCount
     from manifests.workspace import Workspace
 
-MOST_TAGS = 12
+MAX_LISTED = 12
 
 app = typer.Typer(
     invoke_without_command=True,
-    help="What captions say, by facet; rename or remove a tag in all of them.",
+    help="Count the tags of captions by facet; rename or remove a tag in all captions.",
 )
 
-TagArgument = Annotated[
-    str, typer.Argument(metavar="TAG", help="The tag as it stands in captions.")
-]
-ReviewerOption = Annotated[str, typer.Option(metavar="NAME", help="Whose decision it is.")]
-NoteOption = Annotated[str | None, typer.Option(help="Why.")]
+TagArgument = Annotated[str, typer.Argument(metavar="TAG", help="The tag as captions contain it.")]
+ReviewerOption = Annotated[str, typer.Option(metavar="NAME", help="Who decides.")]
+NoteOption = Annotated[str | None, typer.Option(help="The reason.")]
 
 
 @app.callback()
 def tags(
     context: typer.Context, workspace: WorkspaceOption = None, as_json: JsonOption = False
 ) -> None:
-    """Count the tags of the captions in use, per facet, and what contradicted the picture."""
+    """Count the tags of the captions in use by facet, and the tags that contradict the picture."""
     if context.invoked_subcommand is not None:
         context.obj = workspace
         return
@@ -41,45 +40,56 @@ def tags(
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
-    facets, wrong, decided = count_facets(ws), count_contradictions(ws), tag_decisions(ws)
+    facets = count_facets(ws)
+    contradictions = count_contradictions(ws)
+    decisions = tag_decisions(ws)
     if as_json:
-        print_json({"facets": facets, "contradictions": wrong, "decisions": decided})
+        print_json({"facets": facets, "contradictions": contradictions, "decisions": decisions})
         return
     if not facets or not facets[0].of:
-        raise UserError("no face has a caption yet: `authface caption` first")
+        raise UserError("no face has a caption yet; run `authface caption` first")
+
+    _print_facets(facets)
+    for contradiction in contradictions[:MAX_LISTED]:
+        console.print(
+            f"{contradiction.captioner}: “{escape(contradiction.tag)}” contradicts "
+            f"“{escape(contradiction.against)}” in {contradiction.count} captions"
+        )
+    for decision in decisions:
+        change = f"renamed to {escape(decision.renamed_to)}" if decision.renamed_to else "removed"
+        console.print(f"{escape(decision.tag)}: {change} ({decision.decided_at:%d %B %Y})")
+
+
+def _print_facets(facets: list[FacetCount]) -> None:
     from rich.table import Table
 
-    table = Table(
-        "facet", "faces", "tags", title=f"{facets[0].of} captions in use", title_justify="left"
-    )
+    title = f"{facets[0].of} captions in use"
+    table = Table("facet", "faces", "tags", title=title, title_justify="left")
     for facet in facets:
-        shown = ", ".join(f"{escape(tag)} {count}" for tag, count in facet.tags[:MOST_TAGS])
-        more = f", and {len(facet.tags) - MOST_TAGS} others" if len(facet.tags) > MOST_TAGS else ""
-        table.add_row(facet.facet, str(facet.faces), shown + more)
+        listed = ", ".join(f"{escape(tag)} {count}" for tag, count in facet.tags[:MAX_LISTED])
+        hidden_count = len(facet.tags) - MAX_LISTED
+        if hidden_count > 0:
+            listed += f", and {hidden_count} others"
+        table.add_row(facet.facet, str(facet.faces), listed)
     console.print(table)
-    for one in wrong[:MOST_TAGS]:
-        console.print(
-            f"{one.captioner} said {escape(one.tag)}, against {escape(one.against)}: {one.count}"
-        )
-    for decision in decided:
-        what = f"renamed to {escape(decision.renamed_to)}" if decision.renamed_to else "removed"
-        console.print(f"{escape(decision.tag)}: {what} ({decision.decided_at:%d %B %Y})")
 
 
 @app.command()
 def rename(
     context: typer.Context,
     tag: TagArgument,
-    to: Annotated[str, typer.Argument(metavar="NEW", help="What it is called from now on.")],
+    new_tag: Annotated[str, typer.Argument(metavar="NEW", help="The new tag.")],
     reviewer: ReviewerOption = "owner",
     note: NoteOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Rename a tag in every caption, those to come as well; captioners' rows stay as they are."""
-    new = _words(to)
-    if new == _tag(tag):
-        raise UserError(f"{new!r} is what it is called already")
-    _decide(context, workspace, tag, "drop", new, reviewer, note)
+    """Rename a tag in all present and future captions. Captioners' rows stay unchanged."""
+    from authface_data.captions.tag_edits import rename_tag
+
+    ws = _find_workspace(context, workspace)
+    with ws.lock("tags"):
+        count = rename_tag(ws, tag, new_tag, reviewer=reviewer, note=note)
+    _print_change(tag, f"renamed to {escape(new_tag)}", count)
 
 
 @app.command()
@@ -90,8 +100,13 @@ def remove(
     note: NoteOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Remove a tag from every caption, those to come as well; captioners' rows stay as they are."""
-    _decide(context, workspace, tag, "drop", None, reviewer, note)
+    """Remove a tag from all present and future captions. Captioners' rows stay unchanged."""
+    from authface_data.captions.tag_edits import remove_tag
+
+    ws = _find_workspace(context, workspace)
+    with ws.lock("tags"):
+        count = remove_tag(ws, tag, reviewer=reviewer, note=note)
+    _print_change(tag, "removed", count)
 
 
 @app.command()
@@ -102,81 +117,21 @@ def restore(
     note: NoteOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Take back what was decided about a tag."""
-    _decide(context, workspace, tag, "keep", None, reviewer, note)
+    """Withdraw the decision about a tag."""
+    from authface_data.captions.tag_edits import restore_tag
+
+    ws = _find_workspace(context, workspace)
+    with ws.lock("tags"):
+        count = restore_tag(ws, tag, reviewer=reviewer, note=note)
+    _print_change(tag, "restored", count)
 
 
-def _decide(
-    context: typer.Context,
-    workspace: object,
-    tag: str,
-    decision: str,
-    renamed_to: str | None,
-    reviewer: str,
-    note: str | None,
-) -> None:
-    from datetime import UTC, datetime
-
-    from manifests.schema import DECISIONS
-    from manifests.store import Store
-    from manifests.support.text import to_utf8
-    from manifests.decisions import tag_decisions
+def _find_workspace(context: typer.Context, option: Path | None) -> Workspace:
+    """The workspace of the subcommand's option, else of the option before the subcommand."""
     from manifests.workspace import Workspace
 
-    ws = Workspace.find(workspace or context.obj)  # type: ignore[arg-type]
-    asked = _tag(tag)
-    with ws.lock("tags"):
-        before = _count(ws, asked)
-        if decision == "keep":
-            if asked not in {one.tag for one in tag_decisions(ws)}:
-                raise UserError(
-                    f"nothing is decided about {asked!r} (`authface tags` lists what is)"
-                )
-        elif not before:
-            raise UserError(
-                f"no caption in use has the tag {asked!r} (`authface tags` counts those there are)"
-            )
-        row = {
-            "id": f"{TAG_ID_PREFIX}{asked}",
-            "reviewer": to_utf8(reviewer) or "owner",
-            "decision": decision,
-            "renamed_to": renamed_to,
-            "note": to_utf8(note) if note else None,
-            "decided_at": datetime.now(UTC),
-            "fingerprint": "",
-        }
-        Store(ws, DECISIONS).append([row])
-        done = (
-            "is as captioners said it"
-            if decision == "keep"
-            else f"is {renamed_to}"
-            if renamed_to
-            else "is gone"
-        )
-        faces = _count(ws, asked) if decision == "keep" else before
-        console.print(
-            f"{escape(asked)} {escape(done)}, in {faces} captions. Next: [bold]authface tags[/]"
-        )
+    return Workspace.find(option or context.obj)
 
 
-def _tag(text: str) -> str:
-    """A tag as it is looked for: in lower case."""
-    return _words(text).lower()
-
-
-def _words(text: str) -> str:
-    """A tag as it is written. Raises UserError for what can be none."""
-    from manifests.support.text import to_utf8
-
-    tag = " ".join(to_utf8(text).split())
-    if not tag or "," in tag:
-        raise UserError(f"{text!r} is no tag: some words without a comma")
-    return tag
-
-
-def _count(ws: Workspace, tag: str) -> int:
-    from manifests.captions import current_tags
-
-    return sum(
-        tag in map(str.lower, [*semantic, *other]) for semantic, other in current_tags(ws).values()
-    )
+def _print_change(tag: str, change: str, count: int) -> None:
+    console.print(f"{escape(tag)}: {change} in {count} captions. Next: [bold]authface tags[/]")

@@ -1,1 +1,5 @@
-"""The captioner `measured`: tags from facts, no model. One facet per file; each says its rules, and where they fail."""
+"""The captioner `measured`: tags computed from pixels, landmarks and metadata, without a model.
+
+Each module measures one subject, documents the rule behind every tag, and names the cases in which
+the rule fails. `stage.py` runs all measures on a face.
+"""

@@ -1,77 +1,125 @@
-"""Focus on the eyes, and depth of field: how sharp the background's edges are beside the face's.
+"""Focus tags: sharpness of the eyes, and of the background relative to the eyes.
 
-- eyes: of the differences between neighbours in the patch around an eye, the share that a box of nine pixels takes away (as in
-  quality/sharpness.py, without the diagonals). Both eyes above .36: sharp eyes. Both below .26: soft focus.
-- background: two strips at the crop's sides. An edge's blur follows from its gradients under Gaussians of 1 and 4 px: a step
-  blurred by s has the ratio r = sqrt((s² + 16) / (s² + 1)), so s = sqrt((16 - r²) / (r² - 1)). The median over the strongest
-  5 % of the strips' edges: above 1.7 px, and 1.2 times the eyes', it is blurred; below .8 it is sharp. A background without
-  edges (gradient below 4 levels a pixel) says nothing.
+- Eyes: a box filter of nine pixels removes a share of the differences between neighbouring pixels
+  in a patch around the eye (as in quality/sharpness.py, without the diagonals). If the share is
+  above 0.36 for both eyes, the eyes are sharp; if it is below 0.26 for both, the focus is soft.
+- Background: two strips at the sides of the crop. The blur of an edge follows from its gradients
+  under Gaussians of 1 and 4 px: a step blurred by s has the ratio r = sqrt((s² + 16) / (s² + 1)),
+  so s = sqrt((16 - r²) / (r² - 1)). The median blur of the strongest 5 % of the edges counts. The
+  background is blurred if this is above 1.7 px and above 1.2 times the blur of the eyes; it is
+  sharp if this is below 0.8 px. A background without edges (gradient below 4 levels per pixel)
+  gives no measurement.
 
-Hair that reaches into the strips counts as background; strong noise as sharpness.
+Hair that reaches into the strips counts as background. Strong noise counts as sharpness.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from authface_data.captions.measured.measurement import FaceCrop, Measurement, above, below, with_doubt
+from authface_data.captions.measured.measurement import FaceCrop, Measurement
 from authface_data.quality.face_scale import FACE_SCALE_PX
 from authface_data.quality.sharpness import blur_loss
 
-SHARP_EYES, SOFT_EYES, EYES_WIDTH = 0.36, 0.26, 0.012
-BLURRED_PX, SHARP_PX, BLUR_WIDTH, TIMES_THE_EYES, TIMES_WIDTH = 1.7, 0.8, 0.12, 1.2, 0.06
-LEAST_EDGE, STRONGEST = 4.0, 95
-FINE_PX, COARSE_PX = 1.0, 4.0
+MIN_SHARP_EYES = 0.36
+MAX_SOFT_EYES = 0.26
+EYES_WIDTH = 0.012
+EYE_PATCH = np.array([0.42, 0.23])  # half width and half height, in distances between the eyes
+DENOISE_SIGMA_PX = 0.8
+
+MIN_BLURRED_PX = 1.7
+MAX_SHARP_PX = 0.8
+BLUR_WIDTH_PX = 0.12
+MIN_BLUR_RATIO = 1.2
+BLUR_RATIO_WIDTH = 0.06
+
+MIN_EDGE_GRADIENT = 4.0
+EDGE_PERCENTILE = 95
+FINE_SIGMA_PX = 1.0
+COARSE_SIGMA_PX = 4.0
 
 
-def measure(face: FaceCrop) -> list[Measurement]:
-    return [*_eyes(face), *_background(face)]
+def measure_focus(face: FaceCrop) -> list[Measurement]:
+    """Measure the sharpness of eyes and background."""
+    return [*_measure_eyes(face), *_measure_background(face)]
 
 
-def _eyes(face: FaceCrop) -> list[Measurement]:
+def _measure_eyes(face: FaceCrop) -> list[Measurement]:
     import cv2
 
-    if not face.both_eyes:
+    if not face.both_eyes_visible:
         return []
-    half, lost = face.eye_distance * np.array([0.42, 0.23]), []
-    for eye in face.five[:2]:
-        patch = cv2.GaussianBlur(face.around(eye, half), (0, 0), 0.8)
-        lost.append(min(blur_loss(patch, 0), blur_loss(patch, 1)))
+    half_size = face.eye_distance_px * EYE_PATCH
+    shares = []
+    for eye in face.landmarks5[:2]:
+        patch = cv2.GaussianBlur(face.brightness_patch(eye, half_size), (0, 0), DENOISE_SIGMA_PX)
+        shares.append(min(blur_loss(patch, 0), blur_loss(patch, 1)))
     return [
-        above("focus", "sharp eyes", min(lost), SHARP_EYES, EYES_WIDTH),
-        below("focus", "soft focus", max(lost), SOFT_EYES, EYES_WIDTH),
+        Measurement.above(
+            "focus", "sharp eyes", min(shares), bound=MIN_SHARP_EYES, width=EYES_WIDTH
+        ),
+        Measurement.below(
+            "focus", "soft focus", max(shares), bound=MAX_SOFT_EYES, width=EYES_WIDTH
+        ),
     ]
 
 
-def _background(face: FaceCrop) -> list[Measurement]:
+def _measure_background(face: FaceCrop) -> list[Measurement]:
     y, x = (np.mgrid[:FACE_SCALE_PX, :FACE_SCALE_PX] + 0.5) / FACE_SCALE_PX
-    strips = (np.abs(x - 0.5) > 0.34) & (np.abs(x - 0.5) < 0.49) & (y > 0.02) & (y < 0.75)
-    eyes = (np.abs(x - 0.5) < 0.2) & (np.abs(y - 0.47) < 0.07)
-    behind, of_eyes = edge_blur_px(face.brightness, strips), edge_blur_px(face.brightness, eyes)
-    if behind is None or of_eyes is None:
+    side_strips = (np.abs(x - 0.5) > 0.34) & (np.abs(x - 0.5) < 0.49) & (y > 0.02) & (y < 0.75)
+    eye_region = (np.abs(x - 0.5) < 0.2) & (np.abs(y - 0.47) < 0.07)
+    background_blur = edge_blur_px(face.brightness, side_strips)
+    eye_blur = edge_blur_px(face.brightness, eye_region)
+    if background_blur is None or eye_blur is None:
         return []
-    beside = above(
-        "focus", "blurred background", behind / of_eyes, TIMES_THE_EYES, TIMES_WIDTH
-    ).confidence
-    return [
-        with_doubt(above("focus", "blurred background", behind, BLURRED_PX, BLUR_WIDTH), beside),
-        below("focus", "sharp background", behind, SHARP_PX, BLUR_WIDTH),
-    ]
+
+    blurred = Measurement.above(
+        "focus", "blurred background", background_blur, bound=MIN_BLURRED_PX, width=BLUR_WIDTH_PX
+    )
+    blurrier_than_eyes = Measurement.above(
+        "focus",
+        "blurred background",
+        background_blur / eye_blur,
+        bound=MIN_BLUR_RATIO,
+        width=BLUR_RATIO_WIDTH,
+    )
+    sharp = Measurement.below(
+        "focus", "sharp background", background_blur, bound=MAX_SHARP_PX, width=BLUR_WIDTH_PX
+    )
+    return [blurred.capped(blurrier_than_eyes.confidence), sharp]
 
 
-def edge_blur_px(brightness: np.ndarray, where: np.ndarray) -> float | None:
-    """The blur of the strongest edges in a region, as the sigma of a Gaussian, px. None where there is no edge."""
+def edge_blur_px(brightness: np.ndarray, region: np.ndarray) -> float | None:
+    """Measure the blur of the strongest edges in a region.
+
+    Args:
+        brightness: (height, width) float32, 0 to 255.
+        region: (height, width) bool; the pixels to consider.
+
+    Returns:
+        The standard deviation of the equivalent Gaussian blur in px; None without edges.
+    """
     import cv2
 
-    def gradient(sigma: float) -> np.ndarray:
-        smooth = cv2.GaussianBlur(brightness, (0, 0), sigma)
-        return np.hypot(*(cv2.Sobel(smooth, cv2.CV_32F, 1 - axis, axis) / 8 for axis in (0, 1)))
-
-    fine, coarse = gradient(FINE_PX), gradient(COARSE_PX)
-    least = float(np.percentile(coarse[where], STRONGEST))
-    if least < LEAST_EDGE:
+    fine = _gradient(brightness, FINE_SIGMA_PX)
+    coarse = _gradient(brightness, COARSE_SIGMA_PX)
+    threshold = float(np.percentile(coarse[region], EDGE_PERCENTILE))
+    if threshold < MIN_EDGE_GRADIENT:
         return None
-    edges = where & (coarse >= least)
-    ratio = float(np.median(cv2.dilate(fine, np.ones((7, 7), np.uint8))[edges] / coarse[edges]))
-    ratio = min(max(ratio, 1.001), COARSE_PX / FINE_PX - 0.001)
-    return float(np.sqrt((COARSE_PX**2 - ratio**2) / (ratio**2 - FINE_PX**2)))
+
+    edges = region & (coarse >= threshold)
+    # The fine gradient is narrow, so an edge pixel of the coarse gradient may miss its peak.
+    fine_peak = cv2.dilate(fine, np.ones((7, 7), np.uint8))
+    ratio = float(np.median(fine_peak[edges] / coarse[edges]))
+    ratio = min(max(ratio, 1.001), COARSE_SIGMA_PX / FINE_SIGMA_PX - 0.001)
+    return float(np.sqrt((COARSE_SIGMA_PX**2 - ratio**2) / (ratio**2 - FINE_SIGMA_PX**2)))
+
+
+def _gradient(brightness: np.ndarray, sigma_px: float) -> np.ndarray:
+    """Magnitude of the gradient after a Gaussian blur, in levels per px."""
+    import cv2
+
+    smooth = cv2.GaussianBlur(brightness, (0, 0), sigma_px)
+    horizontal = cv2.Sobel(smooth, cv2.CV_32F, 1, 0) / 8
+    vertical = cv2.Sobel(smooth, cv2.CV_32F, 0, 1) / 8
+    return np.hypot(horizontal, vertical)

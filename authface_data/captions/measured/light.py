@@ -1,117 +1,186 @@
-"""Light, from the shading of cheeks and skin, and from the brightness of the whole crop.
+"""Light tags, from the shading of cheeks and skin and from the brightness of the crop.
 
-- key light: the logarithm of the right cheek's median brightness over the left's: beyond .26 (1.3 times) from that side;
-  even within .13, if there is little shading at all (the 97th percentile of the skin's brightness below e^.6 times its 10th).
-  Cheeks are patches between eye, nose and corner of the mouth. Not measured beyond 25 degrees of yaw.
-- hard or soft: the steepest shading of the skin (95th percentile of the gradient of the brightness, blurred by 4 px, over the
-  brightness; percent a pixel): above 6 hard; below 3.6 soft, if less than 1 % of the skin shines.
-- low-key, high-key: the crop's median brightness below 60, above 175. Contrast: from the 5th to the 95th percentile of the
-  face's brightness: above 175 high, below 75 low.
+- Key light: the logarithm of the ratio of the right cheek's median brightness to the left cheek's.
+  Beyond ±0.26 (a ratio of 1.3) the key light comes from that side. Within ±0.13 the light is even,
+  provided that the skin has little shading: the 97th percentile of its brightness is below e^0.6
+  times the 10th percentile. Each cheek is a patch between eye, nose and corner of the mouth. The
+  direction is not measured beyond 25 degrees of yaw.
+- Hard or soft light: the steepest shading of the skin, as the 95th percentile of the gradient of
+  the brightness (blurred by 4 px) relative to the brightness, in percent per pixel. Above 6 the
+  light is hard. Below 3.6 it is soft, provided that less than 1 % of the skin shines.
+- Low-key or high-key: the median brightness of the crop is below 60 or above 175.
+- Contrast: the distance from the 5th to the 95th percentile of the face's brightness is above 175
+  (high) or below 75 (low).
 
-Hair over a cheek and painted faces count as shading; a flash from beside the lens is soft by this measure.
+Hair over a cheek and face paint count as shading. A flash beside the lens counts as soft light.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from authface_data.captions.measured.measurement import FaceCrop, Measurement, above, below, with_doubt
+from authface_data.captions.measured.measurement import FaceCrop, Measurement
 from authface_data.faces.landmarks import LEFT_EYE, RIGHT_EYE
 from authface_data.quality.face_scale import FACE_SCALE_PX
 
-SIDE, EVEN, WIDTH, MOST_YAW, LITTLE_SHADING = 0.26, 0.13, 0.03, 25.0, 0.6
-HARD, SOFT, STEEP_WIDTH, SHINES, MOST_SHINING = 6.0, 3.6, 0.3, 235, 0.01
-LOW_KEY, HIGH_KEY, KEY_WIDTH = 60.0, 175.0, 6.0
-HIGH_CONTRAST, LOW_CONTRAST, CONTRAST_WIDTH = 175.0, 75.0, 8.0
-CHEEK = 0.11  # half side of a patch, of the distance between the eyes
+MIN_SIDE_LOG_RATIO = 0.26
+MAX_EVEN_LOG_RATIO = 0.13
+MAX_EVEN_SHADING = 0.6
+LOG_RATIO_WIDTH = 0.03
+MAX_YAW_DEG = 25.0
+CHEEK_HALF_SIDE = 0.11  # of a cheek's patch, in distances between the eyes
+
+MIN_HARD_STEEPNESS = 6.0
+MAX_SOFT_STEEPNESS = 3.6
+STEEPNESS_WIDTH = 0.3
+SHINE_LEVEL = 235
+MAX_SHINE_SHARE = 0.01
+SMOOTH_SIGMA_PX = 4
+
+MAX_LOW_KEY = 60.0
+MIN_HIGH_KEY = 175.0
+KEY_WIDTH = 6.0
+MIN_HIGH_CONTRAST = 175.0
+MAX_LOW_CONTRAST = 75.0
+CONTRAST_WIDTH = 8.0
+
+# Slices of dlib's 68 landmarks that bound areas without skin.
+OUTER_LIPS = slice(48, 60)
+LEFT_BROW = slice(17, 22)
+RIGHT_BROW = slice(22, 27)
 
 
-def measure(face: FaceCrop) -> list[Measurement]:
+def measure_light(face: FaceCrop) -> list[Measurement]:
+    """Measure direction, hardness, key and contrast of the light."""
     skin = skin_mask(face)
-    return [*_direction(face, skin), *_hardness(face, skin), *_key(face)]
+    return [*_measure_direction(face, skin), *_measure_hardness(face, skin), *_measure_key(face)]
 
 
 def skin_mask(face: FaceCrop) -> np.ndarray:
-    """(512, 512) bool: the face's outline without eyes, brows and mouth; nothing where the landmarks are five."""
+    """Mark the skin of a face: its outline without eyes, brows and mouth.
+
+    Args:
+        face: The crop.
+
+    Returns:
+        (512, 512) bool; all False if the face has only five landmarks.
+    """
     import cv2
 
-    outline, holes = (np.zeros(face.brightness.shape, np.uint8) for _ in range(2))
-    if len(face.points) == 68:
-        jaw = 0.9 * face.points[:17] + 0.1 * face.points[30]
-        cv2.fillConvexPoly(
-            outline,
-            cv2.convexHull(np.rint(np.vstack([jaw, face.points[17:27]])).astype(np.int32)),
-            1,
-        )
-        for part in (LEFT_EYE, RIGHT_EYE, slice(48, 60), slice(17, 22), slice(22, 27)):
-            cv2.fillConvexPoly(
-                holes, cv2.convexHull(np.rint(face.points[part]).astype(np.int32)), 1
-            )
-        holes = cv2.dilate(holes, np.ones((max(int(0.12 * face.eye_distance), 1),) * 2, np.uint8))
+    outline = np.zeros(face.brightness.shape, np.uint8)
+    holes = np.zeros(face.brightness.shape, np.uint8)
+    points = face.landmarks
+    if len(points) == 68:
+        # The jaw line moves a tenth of the way towards the nose, away from background and hair.
+        jaw = 0.9 * points[:17] + 0.1 * points[30]
+        _fill_hull(outline, np.vstack([jaw, points[17:27]]))
+        for part in (LEFT_EYE, RIGHT_EYE, OUTER_LIPS, LEFT_BROW, RIGHT_BROW):
+            _fill_hull(holes, points[part])
+        margin = max(int(0.12 * face.eye_distance_px), 1)
+        holes = cv2.dilate(holes, np.ones((margin, margin), np.uint8))
     return cv2.erode(outline * (1 - holes), np.ones((9, 9), np.uint8)) > 0
 
 
-def _direction(face: FaceCrop, skin: np.ndarray) -> list[Measurement]:
-    if abs(face.row["yaw_deg"]) > MOST_YAW or not skin.any():
+def _fill_hull(mask: np.ndarray, points: np.ndarray) -> None:
+    """Set the convex hull of points to 1 in a uint8 mask, in place."""
+    import cv2
+
+    cv2.fillConvexPoly(mask, cv2.convexHull(np.rint(points).astype(np.int32)), 1)
+
+
+def _measure_direction(face: FaceCrop, skin: np.ndarray) -> list[Measurement]:
+    if abs(face.row["yaw_deg"]) > MAX_YAW_DEG or not skin.any():
         return []
-    left_eye, right_eye, nose, left_mouth, right_mouth = face.five
-    cheeks = []
-    for eye, mouth in ((left_eye, left_mouth), (right_eye, right_mouth)):
-        across = 0.55 * eye[0] + 0.25 * mouth[0] + 0.2 * nose[0]
-        down = 0.5 * nose[1] + 0.25 * (eye[1] + mouth[1])
-        cheeks.append(face.around(np.array([across, down]), np.full(2, CHEEK * face.eye_distance)))
-    if not all(cheek.size for cheek in cheeks):
+    left_eye, right_eye, nose, left_mouth, right_mouth = face.landmarks5
+    left_cheek = _cheek_patch(face, left_eye, nose, left_mouth)
+    right_cheek = _cheek_patch(face, right_eye, nose, right_mouth)
+    if not left_cheek.size or not right_cheek.size:
         return []
-    left, right = (float(np.median(cheek)) for cheek in cheeks)
-    ratio = float(np.log((right + 1) / (left + 1)))
-    little = below("light", "even light", _shading(face, skin), LITTLE_SHADING, WIDTH).confidence
+
+    left = float(np.median(left_cheek))
+    right = float(np.median(right_cheek))
+    log_ratio = float(np.log((right + 1) / (left + 1)))
+    even = Measurement.below(
+        "light", "even light", abs(log_ratio), bound=MAX_EVEN_LOG_RATIO, width=LOG_RATIO_WIDTH
+    )
+    little_shading = Measurement.below(
+        "light",
+        "even light",
+        _shading(face, skin),
+        bound=MAX_EVEN_SHADING,
+        width=LOG_RATIO_WIDTH,
+    )
     return [
-        below("light", "key light left", ratio, -SIDE, WIDTH),
-        above("light", "key light right", ratio, SIDE, WIDTH),
-        with_doubt(below("light", "even light", abs(ratio), EVEN, WIDTH), little),
+        Measurement.below(
+            "light", "key light left", log_ratio, bound=-MIN_SIDE_LOG_RATIO, width=LOG_RATIO_WIDTH
+        ),
+        Measurement.above(
+            "light", "key light right", log_ratio, bound=MIN_SIDE_LOG_RATIO, width=LOG_RATIO_WIDTH
+        ),
+        even.capped(little_shading.confidence),
     ]
 
 
+def _cheek_patch(
+    face: FaceCrop, eye: np.ndarray, nose: np.ndarray, mouth_corner: np.ndarray
+) -> np.ndarray:
+    """Brightness of the patch of a cheek between eye, nose and corner of the mouth."""
+    x = 0.55 * eye[0] + 0.25 * mouth_corner[0] + 0.2 * nose[0]
+    y = 0.5 * nose[1] + 0.25 * (eye[1] + mouth_corner[1])
+    half_size = np.full(2, CHEEK_HALF_SIDE * face.eye_distance_px)
+    return face.brightness_patch(np.array([x, y]), half_size)
+
+
 def _shading(face: FaceCrop, skin: np.ndarray) -> float:
-    low, high = np.percentile(_smoothed(face)[skin], (10, 97))
+    """Logarithm of the ratio of the skin's bright to its dark parts."""
+    low, high = np.percentile(_smooth(face)[skin], (10, 97))
     return float(np.log((high + 1) / (low + 1)))
 
 
-def _hardness(face: FaceCrop, skin: np.ndarray) -> list[Measurement]:
+def _measure_hardness(face: FaceCrop, skin: np.ndarray) -> list[Measurement]:
     import cv2
 
     if not skin.any():
         return []
-    smooth = _smoothed(face)
-    gradient = np.hypot(*(cv2.Sobel(smooth, cv2.CV_32F, 1 - axis, axis) / 8 for axis in (0, 1)))
-    steep = 100 * float(np.percentile((gradient / (smooth + 15))[skin], 95))
-    dull = below(
-        "light",
-        "soft light",
-        float((face.brightness[skin] > SHINES).mean()),
-        MOST_SHINING,
-        MOST_SHINING / 4,
-    ).confidence
+    smooth = _smooth(face)
+    horizontal = cv2.Sobel(smooth, cv2.CV_32F, 1, 0) / 8
+    vertical = cv2.Sobel(smooth, cv2.CV_32F, 0, 1) / 8
+    gradient = np.hypot(horizontal, vertical)
+    steepness = 100 * float(np.percentile((gradient / (smooth + 15))[skin], 95))
+    shine_share = float((face.brightness[skin] > SHINE_LEVEL).mean())
+
+    soft = Measurement.below(
+        "light", "soft light", steepness, bound=MAX_SOFT_STEEPNESS, width=STEEPNESS_WIDTH
+    )
+    no_shine = Measurement.below(
+        "light", "soft light", shine_share, bound=MAX_SHINE_SHARE, width=MAX_SHINE_SHARE / 4
+    )
     return [
-        above("light", "hard light", steep, HARD, STEEP_WIDTH),
-        with_doubt(below("light", "soft light", steep, SOFT, STEEP_WIDTH), dull),
+        Measurement.above(
+            "light", "hard light", steepness, bound=MIN_HARD_STEEPNESS, width=STEEPNESS_WIDTH
+        ),
+        soft.capped(no_shine.confidence),
     ]
 
 
-def _smoothed(face: FaceCrop) -> np.ndarray:
+def _smooth(face: FaceCrop) -> np.ndarray:
     import cv2
 
-    return cv2.GaussianBlur(face.brightness, (0, 0), 4)
+    return cv2.GaussianBlur(face.brightness, (0, 0), SMOOTH_SIGMA_PX)
 
 
-def _key(face: FaceCrop) -> list[Measurement]:
+def _measure_key(face: FaceCrop) -> list[Measurement]:
     y, x = (np.mgrid[:FACE_SCALE_PX, :FACE_SCALE_PX] + 0.5) / FACE_SCALE_PX
     oval = (x - 0.5) ** 2 / 0.05 + (y - 0.55) ** 2 / 0.07 < 1
     level = float(np.median(face.brightness))
     contrast = float(np.ptp(np.percentile(face.brightness[oval], (5, 95))))
     return [
-        below("light", "low-key", level, LOW_KEY, KEY_WIDTH),
-        above("light", "high-key", level, HIGH_KEY, KEY_WIDTH),
-        above("light", "high contrast", contrast, HIGH_CONTRAST, CONTRAST_WIDTH),
-        below("light", "low contrast", contrast, LOW_CONTRAST, CONTRAST_WIDTH),
+        Measurement.below("light", "low-key", level, bound=MAX_LOW_KEY, width=KEY_WIDTH),
+        Measurement.above("light", "high-key", level, bound=MIN_HIGH_KEY, width=KEY_WIDTH),
+        Measurement.above(
+            "light", "high contrast", contrast, bound=MIN_HIGH_CONTRAST, width=CONTRAST_WIDTH
+        ),
+        Measurement.below(
+            "light", "low contrast", contrast, bound=MAX_LOW_CONTRAST, width=CONTRAST_WIDTH
+        ),
     ]

@@ -1,78 +1,143 @@
-"""Facts about a crop: what was measured, the tag that it makes, and how sure that is."""
+"""The input and the result that all measures share: a face crop, and a measured tag."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from authface_data.faces.landmarks import to_five_points
-from authface_data.quality.face_scale import FACE_SCALE_PX, resize_to_face_scale, sigmoid
 from authface_data.images.colour import luma
+from authface_data.quality.face_scale import FACE_SCALE_PX, resize_to_face_scale, sigmoid
 
-MIN_CONFIDENCE, HIGH_CONFIDENCE = 0.5, 0.8  # from this confidence on a tag is given, and contradicts what a model says
+# Measurements with a lower confidence are discarded.
+MIN_CONFIDENCE = 0.5
+# From this confidence on, a measurement overrules a tag of a model that contradicts it.
+HIGH_CONFIDENCE = 0.8
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """value: what was measured, in the unit of its measure; confidence: .5 at the bound of its rule, to 1 far from it."""
+    """A measured tag of one face, as stored in the column `measurements` of `captions`.
+
+    Attributes:
+        facet: Name of the tag's facet in the vocabulary.
+        tag: The canonical tag.
+        value: The measured quantity, in the unit of its measure.
+        confidence: 0 to 1. It is 0.5 if the value equals the bound of the tag's rule, and
+            approaches 1 far beyond the bound.
+    """
 
     facet: str
     tag: str
     value: float
     confidence: float
 
+    @classmethod
+    def above(
+        cls, facet: str, tag: str, value: float, *, bound: float, width: float
+    ) -> Measurement:
+        """Create a measurement of a tag that applies to values above a bound.
+
+        Args:
+            facet: Name of the tag's facet.
+            tag: The canonical tag.
+            value: The measured quantity.
+            bound: Value at which the confidence is 0.5.
+            width: Scale of the logistic function that gives the confidence, in the unit of `value`.
+                The confidence is 0.73 at one width above the bound.
+
+        Returns:
+            The measurement.
+        """
+        return cls(facet, tag, value, sigmoid(value, bound, width))
+
+    @classmethod
+    def below(
+        cls, facet: str, tag: str, value: float, *, bound: float, width: float
+    ) -> Measurement:
+        """Create a measurement of a tag that applies to values below a bound.
+
+        Args:
+            facet: Name of the tag's facet.
+            tag: The canonical tag.
+            value: The measured quantity.
+            bound: Value at which the confidence is 0.5.
+            width: Scale of the logistic function, as for `above`.
+
+        Returns:
+            The measurement.
+        """
+        return cls(facet, tag, value, sigmoid(-value, -bound, width))
+
+    def capped(self, confidence: float) -> Measurement:
+        """Return a copy whose confidence is at most `confidence`.
+
+        It serves tags that depend on two conditions: the less certain condition decides.
+        """
+        return replace(self, confidence=min(self.confidence, confidence))
+
 
 @dataclass(frozen=True)
 class FaceCrop:
-    """A crop at face scale. pixels: (512, 512, 3) uint8 sRGB; brightness: (512, 512) 0..255; points: landmarks, (68, 2) or
-    (5, 2); five: eye centres, nose and mouth corners, left ones first; row: of `faces`, with its photo's camera columns."""
+    """An aligned face crop, scaled to 512 px, with its landmarks and metadata.
+
+    "Left" and "right" are meant as seen in the image.
+
+    Attributes:
+        pixels: (512, 512, 3) uint8 sRGB.
+        brightness: (512, 512) float32, 0 to 255.
+        landmarks: (68, 2) or (5, 2) float; (x, y) in px of `pixels`.
+        landmarks5: (5, 2) float; left eye, right eye, nose, left and right corner of the mouth.
+        row: The row of `faces`, with the camera columns of its photo.
+    """
 
     pixels: np.ndarray
     brightness: np.ndarray
-    points: np.ndarray
-    five: np.ndarray
+    landmarks: np.ndarray
+    landmarks5: np.ndarray
     row: Mapping[str, Any]
 
     @classmethod
-    def of(cls, row: Mapping[str, Any], crop: np.ndarray) -> FaceCrop:
-        """crop: (H, H, 3) uint8."""
+    def from_row(cls, row: Mapping[str, Any], crop: np.ndarray) -> FaceCrop:
+        """Scale a stored crop and its landmarks.
+
+        Args:
+            row: The row of `faces`, with the camera columns of its photo.
+            crop: (size, size, 3) uint8 sRGB; the aligned crop of the row.
+
+        Returns:
+            The crop at 512 px.
+        """
         pixels = resize_to_face_scale(crop)
         scale = FACE_SCALE_PX / len(crop)
-        points = (
-            np.array([list(point) for point in row["landmarks_crop_px"]], float) + 0.5
-        ) * scale - 0.5
-        return cls(
-            pixels, luma(pixels), points, points if len(points) == 5 else to_five_points(points), row
-        )
+        points = np.array([list(point) for point in row["landmarks_crop_px"]], float)
+        landmarks = (points + 0.5) * scale - 0.5
+        landmarks5 = landmarks if len(landmarks) == 5 else to_five_points(landmarks)
+        return cls(pixels, luma(pixels), landmarks, landmarks5, row)
 
     @property
-    def eye_distance(self) -> float:
-        return float(np.linalg.norm(self.five[1] - self.five[0]))
+    def eye_distance_px(self) -> float:
+        """Distance between the centres of the eyes."""
+        return float(np.linalg.norm(self.landmarks5[1] - self.landmarks5[0]))
 
     @property
-    def both_eyes(self) -> bool:
+    def both_eyes_visible(self) -> bool:
+        """Whether neither eye is covered or cut off."""
         return bool(self.row["left_eye_visible"] and self.row["right_eye_visible"])
 
-    def around(self, centre: np.ndarray, half: np.ndarray) -> np.ndarray:
-        """The brightness around a point, as much of it as lies in the crop."""
-        low = np.clip(np.rint(centre - half), 0, FACE_SCALE_PX).astype(int)
-        high = np.clip(np.rint(centre + half) + 1, 0, FACE_SCALE_PX).astype(int)
+    def brightness_patch(self, centre: np.ndarray, half_size: np.ndarray) -> np.ndarray:
+        """Cut a rectangle out of the brightness.
+
+        Args:
+            centre: (2,) float; (x, y) in px.
+            half_size: (2,) float; half the width and half the height in px.
+
+        Returns:
+            (height, width) float32; the part of the rectangle inside the crop, which may be empty.
+        """
+        low = np.clip(np.rint(centre - half_size), 0, FACE_SCALE_PX).astype(int)
+        high = np.clip(np.rint(centre + half_size) + 1, 0, FACE_SCALE_PX).astype(int)
         return self.brightness[low[1] : high[1], low[0] : high[0]]
-
-
-def above(facet: str, tag: str, value: float, bound: float, width: float) -> Measurement:
-    """That a value is above a bound: sure by how many widths."""
-    return Measurement(facet, tag, value, sigmoid(value, bound, width))
-
-
-def below(facet: str, tag: str, value: float, bound: float, width: float) -> Measurement:
-    """That it is below."""
-    return Measurement(facet, tag, value, sigmoid(-value, -bound, width))
-
-
-def with_doubt(fact: Measurement, confidence: float) -> Measurement:
-    """The fact no surer than something else that it rests on."""
-    return Measurement(fact.facet, fact.tag, fact.value, min(fact.confidence, confidence))

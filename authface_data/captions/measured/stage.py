@@ -1,4 +1,4 @@
-"""Measured tags of a crop as a stage. They are photographic by nature: the semantic family stays empty."""
+"""The stage of the captioner `measured`: runs all measures on a face and composes their tags."""
 
 from __future__ import annotations
 
@@ -8,47 +8,71 @@ from typing import Any
 import numpy as np
 
 from authface_data.captions.compose import compose_caption
+from authface_data.captions.measured.colour import measure_colour
+from authface_data.captions.measured.focus import measure_focus
+from authface_data.captions.measured.gaze import measure_gaze
+from authface_data.captions.measured.light import measure_light
 from authface_data.captions.measured.measurement import MIN_CONFIDENCE, FaceCrop, Measurement
-from authface_data.captions.measured import camera, colour, focus, framing, gaze, light, view
+from authface_data.captions.measured.metadata import (
+    measure_camera,
+    measure_framing,
+    measure_view,
+)
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
 from manifests.schema import CAPTIONS
 from manifests.settings import Captions
 from manifests.verdicts import Subject
 
-MEASURES = (gaze, light, focus, view, framing, colour, camera)
+# In the order in which measurements are stored.
+MEASURES = (
+    measure_gaze,
+    measure_light,
+    measure_focus,
+    measure_view,
+    measure_framing,
+    measure_colour,
+    measure_camera,
+)
 
 
 class MeasuredStage:
+    """Stage that captions faces with measured tags. All of them are photographic.
+
+    Args:
+        settings: The section `captions` of the workspace's settings.
+    """
+
     name = "measured"
-    version = 3  # 3: measured by landmarks, with confidence
+    version = 3  # 3: landmarks instead of fixed regions, and a confidence per measurement
     subject: Subject = "face"
     manifest = CAPTIONS
-    input_hash_column = "measured_mark"
+    input_hash_column = "measurement_hash"
     uses_gpu = False
     batch_size = 1
 
-    def __init__(self, settings: Captions):
+    def __init__(self, settings: Captions) -> None:
         self._settings = settings
 
     def settings(self) -> dict[str, Any]:
+        """Return no settings: measurements depend on the version only."""
         return {}
 
     def setup(self, device: str) -> None:
-        return
+        """Do nothing: measurements need no model."""
 
     def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
+        """Measure every crop of the batch."""
         return [Rows([self._row(item)]) for item in batch]
 
     def _row(self, item: Item) -> dict[str, Any]:
-        facts = measure_face(item.row, item.picture.pixels())
-        caption = compose_caption(
-            {"semantic": [], "photographic": [fact.tag for fact in facts]}, [], self._settings
-        )
+        measurements = measure_face(item.row, item.picture.pixels())
+        tags = [measurement.tag for measurement in measurements]
+        caption = compose_caption({"semantic": [], "photographic": tags}, [], self._settings)
         return {
             "face_id": item.key,
             "captioner": self.name,
             "measured_tags": caption.photographic,
-            "measurements": [vars(fact) for fact in facts],
+            "measurements": [vars(measurement) for measurement in measurements],
             "model": "measured",
             "model_revision": str(self.version),
             **caption.columns(),
@@ -56,8 +80,15 @@ class MeasuredStage:
 
 
 def measure_face(row: Mapping[str, Any], crop: np.ndarray) -> list[Measurement]:
-    """The facts of one face that are sure enough. row: of faces, with its photo's camera columns; crop: (H, H, 3) uint8."""
-    face = FaceCrop.of(row, crop)
-    return [
-        fact for module in MEASURES for fact in module.measure(face) if fact.confidence >= MIN_CONFIDENCE
-    ]
+    """Measure all tags of a face.
+
+    Args:
+        row: The row of `faces`, with the camera columns of its photo.
+        crop: (size, size, 3) uint8 sRGB; the aligned crop of the row.
+
+    Returns:
+        The measurements with a confidence of at least `MIN_CONFIDENCE`.
+    """
+    face = FaceCrop.from_row(row, crop)
+    measurements = [measurement for measure in MEASURES for measurement in measure(face)]
+    return [item for item in measurements if item.confidence >= MIN_CONFIDENCE]
