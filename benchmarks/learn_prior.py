@@ -97,8 +97,8 @@ def picture(run_folder: Path, file: Path) -> None:
 
 def cells(sheet: Path) -> list[np.ndarray]:
     """The pictures of a grid that `train-prior` has drawn."""
-    from authface_train.callbacks.previews import CELL_PX as SIDE
-    from authface_train.callbacks.previews import LABEL_PX
+    from authface_train.callbacks.image_grid import CELL_PX as SIDE
+    from authface_train.callbacks.image_grid import LABEL_PX
 
     pixels = np.asarray(Image.open(sheet))
     found = []

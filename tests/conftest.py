@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -30,6 +31,7 @@ os.environ.pop("AUTHFACE_WORKSPACE", None)
 
 from authface_data.sources import demo_photos  # noqa: E402
 from manifests.settings import preset_text  # noqa: E402
+from manifests.support.logs import PACKAGES  # noqa: E402
 from manifests.workspace import Workspace  # noqa: E402
 
 
@@ -81,6 +83,13 @@ def weights(photos: dict[str, Path]) -> Path:
 def workspace(tmp_path: Path) -> Workspace:
     """An empty workspace of the preset `embedded`."""
     return Workspace.create(tmp_path / "ws", preset_text("embedded"))
+
+
+@pytest.fixture(autouse=True)
+def _propagate_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let caplog see the packages' records even after a command has configured logging."""
+    for name in PACKAGES:
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
 
 
 Command = Callable[..., subprocess.CompletedProcess]

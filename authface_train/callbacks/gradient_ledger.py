@@ -1,30 +1,40 @@
-"""The gradient ledger: how hard noise loss, adversarial term and Gram term pull at the noise prediction, and whether together.
+"""Gradient ledger of Stage II: strength and direction of each loss term's gradient.
 
-Measured on fixed faces with fixed noise at a timestep of every band, so that entries can be compared over training. Gradients
-are those of the losses as a step would have them, lambdas and w(t) in them, at eps (not at the weights): with z0_pred from eps
-the facial terms reach it times -sqrt((1 - abar) / abar), which is why the bands differ.
+The ledger compares the gradients of the noise loss, the adversarial term and the Gram term with
+respect to the noise prediction eps (not the weights). It uses the same faces and noise every time,
+at one timestep per bin, so that entries can be compared over training. The losses are those of a
+training step, including lambda_d, lambda_s and the weight w(t).
+
+The bins differ because the facial terms see z0_pred = (z_t - sqrt(1 - abar) * eps) / sqrt(abar):
+their gradient reaches eps multiplied by -sqrt((1 - abar) / abar).
 """
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from authface_train.callbacks.previews import broadcast_decision
 from authface_train.data.sample_keys import SampleKey
-from authface_train.stages.restorer import RestorerTrainer, stacked
-from authface_train.training.loop import TIMESTEP_BINS
-from authface_train.training.metrics_logger import MetricsLogger
-from authface_train.training.noise import min_snr_weight
+from authface_train.stages.restorer import RestorerTrainer, stack_samples
+from authface_train.training.loop import TIMESTEP_BINS, Sample
+from authface_train.training.noise import noise_prediction_losses
+from authface_train.training.sharding import broadcast_decision
+from manifests.run_folder import GRADIENT_LEDGER_FILE
+from manifests.support.csv_file import read_rows, write_rows
 from manifests.support.fingerprint import short_hash
 
-FACES = 8
+if TYPE_CHECKING:
+    from authface_train.training.metrics_logger import MetricsLogger
+
+LedgerEntry = dict[str, float]
+"""A row of ledger.csv: the columns in `COLUMNS`."""
+
 COLUMNS = [
     "step",
     "band",
@@ -35,102 +45,166 @@ COLUMNS = [
     "cosine_adversarial",
     "cosine_style",
 ]
-Entry = dict[str, float]
+"""`band` is the timestep bin. `noise`, `adversarial` and `style` are mean gradient norms over the
+faces, `ratio` is the norm of both facial terms together divided by that of the noise loss, and the
+cosines compare each facial term with the noise loss."""
+
+PLOT_FILE = "ledger.png"
+NUM_FACES = 8
+NUM_TRAIN_TIMESTEPS = 1000
+MIN_NORM = 1e-12
+"""Lower bound of a norm that is divided by."""
 
 
 class GradientLedger:
-    """An onlooker of the restorer's trainer. folder: of the run, for ledger.csv and ledger.png."""
+    """Measures the gradients every `ledger_every` steps of the run and at its end.
 
-    def __init__(self, trainer: RestorerTrainer, folder: Path):
-        self.trainer, self.folder = trainer, folder
-        ids = trainer.draws.face_ids
-        self.faces = sorted(range(len(ids)), key=lambda place: short_hash(ids[place], 16))[:FACES]
+    Args:
+        trainer: The restorer's trainer.
+        folder: The run folder, where `ledger.csv` and `ledger.png` are saved.
+    """
 
-    def look(self, step: int, watch: MetricsLogger | None) -> None:
-        every = self.trainer.settings.ledger_every
-        due = (
-            every
-            and self.trainer.facial is not None
-            and (step % every == 0 or step == self.trainer.settings.steps)
-        )
-        if not due or broadcast_decision(
-            any(int(entry["step"]) == step for entry in read(self.folder))
-        ):
+    def __init__(self, *, trainer: RestorerTrainer, folder: Path) -> None:
+        self.trainer = trainer
+        self.folder = folder
+        face_ids = trainer.noise_sampler.face_ids
+        by_hash = sorted(range(len(face_ids)), key=lambda index: short_hash(face_ids[index], 16))
+        self.face_indices = by_hash[:NUM_FACES]
+
+    def on_step_end(self, step: int, metrics_logger: MetricsLogger | None) -> None:
+        """Measure and save the gradients if they are due and the step has no entries yet."""
+        settings = self.trainer.settings
+        every = settings.ledger_every
+        if not every or self.trainer.facial is None:
             return
-        entries = [{"step": float(step), **entry} for entry in self.measure()]
-        if watch is None:
+        if step % every and step != settings.steps:
             return
-        everything = [*(entry for entry in read(self.folder) if entry["step"] < step), *entries]
-        write(self.folder, everything)
-        picture = draw(everything)
-        picture.save(self.folder / "ledger.png")
-        watch.picture("gradient ledger", step, picture)
+        has_entries = any(int(entry["step"]) == step for entry in read_ledger(self.folder))
+        if broadcast_decision(has_entries):
+            return
 
-    def measure(self) -> list[Entry]:
-        """An entry for every band of timesteps: means over faces of norms and of cosines to the noise loss's pull."""
-        trainer = self.trainer
-        assert trainer.facial is not None
-        batch = stacked([trainer.sample(SampleKey(0, face)) for face in self.faces])
-        batch = {name: value.to(trainer.accelerator.device) for name, value in batch.items()}
+        measured = [{"step": float(step), **entry} for entry in self.measure()]
+        if metrics_logger is None:
+            return
+        earlier = [entry for entry in read_ledger(self.folder) if entry["step"] < step]
+        entries = [*earlier, *measured]
+        write_ledger(self.folder, entries)
+        plot = plot_ledger(entries)
+        plot.save(self.folder / PLOT_FILE)
+        metrics_logger.log_image("gradient ledger", step, plot)
+
+    def measure(self) -> list[LedgerEntry]:
+        """Measure the gradients of the current weights; the weights are not changed.
+
+        Returns:
+            One entry per timestep bin, without `step`.
+        """
+        device = self.trainer.accelerator.device
+        samples = [self.trainer.sample(SampleKey(0, index)) for index in self.face_indices]
+        batch = {name: tensor.to(device) for name, tensor in stack_samples(samples).items()}
         entries = []
-        for band in range(TIMESTEP_BINS):
-            t_step = torch.full_like(batch["t_step"], (2 * band + 1) * 1000 // (2 * TIMESTEP_BINS))
-            with torch.no_grad():
-                noisy, prediction = trainer.predict(
-                    trainer.parts["controlnet"].module, {**batch, "t_step": t_step}
-                )
-            eps = prediction.float().requires_grad_(True)
-            count = len(eps)
-            weight = min_snr_weight(trainer.draws.scheduler, t_step, trainer.settings.min_snr_gamma)
-            noise = (
-                weight * F.mse_loss(eps, batch["noise"].float(), reduction="none").mean((1, 2, 3))
-            ).sum() / count
-            pairs = trainer.facial.pairs(
-                noisy, eps, batch["latent"], t_step, batch["boxes_px"], batch["visible"]
+        for timestep_bin in range(TIMESTEP_BINS):
+            timesteps = torch.full_like(batch["timesteps"], _middle_timestep(timestep_bin))
+            noise, adversarial, style = self._gradients({**batch, "timesteps": timesteps})
+            noise_norm = _mean_norm(noise)
+            facial_norm = _mean_norm(adversarial + style)
+            entries.append(
+                {
+                    "band": float(timestep_bin),
+                    "noise": noise_norm,
+                    "adversarial": _mean_norm(adversarial),
+                    "style": _mean_norm(style),
+                    "ratio": facial_norm / max(noise_norm, MIN_NORM),
+                    "cosine_adversarial": _mean_cosine(noise, adversarial),
+                    "cosine_style": _mean_cosine(noise, style),
+                }
             )
-            adversarial, style = trainer.facial.terms(pairs, trainer.facial.count(batch["visible"]))
-            lambda_d, lambda_s = trainer.settings.facial.lambda_d, trainer.settings.facial.lambda_s
-            pulls = [
-                torch.autograd.grad(loss, eps, retain_graph=True)[0].flatten(1)
-                for loss in (noise, lambda_d * adversarial, lambda_s * style)
-            ]
-            norms = [float(pull.norm(dim=1).mean()) for pull in pulls]
-            both = float((pulls[1] + pulls[2]).norm(dim=1).mean())
-            cosines = [
-                float(F.cosine_similarity(pulls[0], pull, dim=1).mean()) for pull in pulls[1:]
-            ]
-            values = (band, *norms, both / max(norms[0], 1e-12), *cosines)
-            entries.append(dict(zip(COLUMNS[1:], map(float, values), strict=True)))
         return entries
 
+    def _gradients(self, batch: Sample) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Gradients of noise loss, adversarial term and Gram term at eps, each (faces, numbers)."""
+        trainer = self.trainer
+        settings = trainer.settings
+        facial = trainer.facial
+        assert facial is not None
+        with torch.no_grad():
+            noisy, prediction = trainer.predict(trainer.models["controlnet"].module, batch)
+        eps = prediction.float().requires_grad_(True)
 
-def overall(entries: Sequence[Entry]) -> float:
-    """The facial pull over the noise loss's, both summed over the bands."""
-    return sum(entry["ratio"] * entry["noise"] for entry in entries) / max(
-        sum(entry["noise"] for entry in entries), 1e-12
-    )
+        noise_losses = noise_prediction_losses(
+            eps, batch, trainer.noise_sampler.scheduler, settings.min_snr_gamma
+        )
+        pairs = facial.cut_pairs(
+            noisy,
+            eps,
+            clean=batch["latent"],
+            timesteps=batch["timesteps"],
+            boxes_px=batch["boxes_px"],
+            visible=batch["visible"],
+        )
+        visible = facial.count_visible(batch["visible"])
+        terms = facial.unweighted_terms(pairs, visible)
+        losses = (
+            noise_losses.sum() / len(eps),
+            settings.facial.lambda_d * terms.adversarial,
+            settings.facial.lambda_s * terms.style,
+        )
+        gradients = [torch.autograd.grad(loss, eps, retain_graph=True)[0] for loss in losses]
+        return gradients[0].flatten(1), gradients[1].flatten(1), gradients[2].flatten(1)
 
 
-def read(folder: Path) -> list[Entry]:
-    """The entries of a run; none where there are none."""
-    path = folder / "ledger.csv"
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+def _middle_timestep(timestep_bin: int) -> int:
+    return (2 * timestep_bin + 1) * NUM_TRAIN_TIMESTEPS // (2 * TIMESTEP_BINS)
 
 
-def write(folder: Path, entries: Sequence[Entry]) -> None:
-    temp = folder / ".ledger.csv"
-    with temp.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(entries)
-    temp.replace(folder / "ledger.csv")
+def _mean_norm(gradients: torch.Tensor) -> float:
+    """Mean norm over the faces, the rows of (faces, numbers)."""
+    return float(gradients.norm(dim=1).mean())
 
 
-def draw(entries: Sequence[Entry]) -> Image.Image:
-    """Over training and timesteps: facial over noise pull, and both terms' cosines to the noise loss's."""
+def _mean_cosine(gradients: torch.Tensor, others: torch.Tensor) -> float:
+    """Mean cosine similarity over the faces, the rows of (faces, numbers)."""
+    return float(F.cosine_similarity(gradients, others, dim=1).mean())
+
+
+def overall_ratio(entries: Sequence[LedgerEntry]) -> float:
+    """Ratio of the facial terms' gradient norm to the noise loss's, over all timestep bins.
+
+    Args:
+        entries: One entry per bin, as `GradientLedger.measure` returns them.
+    """
+    facial = sum(entry["ratio"] * entry["noise"] for entry in entries)
+    noise = sum(entry["noise"] for entry in entries)
+    return facial / max(noise, MIN_NORM)
+
+
+def read_ledger(folder: Path) -> list[LedgerEntry]:
+    """The entries of ledger.csv in a run folder; empty if there is no ledger yet."""
+    entries = []
+    for row in read_rows(folder / GRADIENT_LEDGER_FILE):
+        entries.append({name: float(value) for name, value in row.items()})
+    return entries
+
+
+def write_ledger(folder: Path, entries: Sequence[LedgerEntry]) -> None:
+    """Write ledger.csv.
+
+    Args:
+        folder: The run folder.
+        entries: All entries, by step and bin.
+    """
+    write_rows(folder / GRADIENT_LEDGER_FILE, entries, columns=COLUMNS)
+
+
+def plot_ledger(entries: Sequence[LedgerEntry]) -> Image.Image:
+    """Plot ratio and cosines as heat maps over training steps and timesteps.
+
+    Args:
+        entries: All entries of a ledger.
+
+    Returns:
+        An image with three panels.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -140,29 +214,30 @@ def draw(entries: Sequence[Entry]) -> Image.Image:
 
     steps = sorted({int(entry["step"]) for entry in entries})
     panels = (
-        ("ratio", "facial pull / noise pull", "viridis", LogNorm(1e-3, 10)),
+        ("ratio", "|facial| / |noise|", "viridis", LogNorm(1e-3, 10)),
         ("cosine_adversarial", "cosine of adversarial and noise", "RdBu", plt.Normalize(-1, 1)),
         ("cosine_style", "cosine of Gram and noise", "RdBu", plt.Normalize(-1, 1)),
     )
+    step_ticks = range(0, len(steps), max(len(steps) // 5, 1))
+    step_labels = [str(steps[position]) for position in step_ticks]
+    bin_labels = [str(_middle_timestep(timestep_bin)) for timestep_bin in range(TIMESTEP_BINS)]
+
     figure, all_axes = plt.subplots(
         1, 3, figsize=(13, 3.6), dpi=110, layout="constrained", sharey=True
     )
-    for axes, (column, title, colours, norm) in zip(all_axes, panels, strict=True):
+    for axes, (column, title, colormap, norm) in zip(all_axes, panels, strict=True):
         grid = np.full((TIMESTEP_BINS, len(steps)), np.nan)
         for entry in entries:
             grid[int(entry["band"]), steps.index(int(entry["step"]))] = entry[column]
-        shown = axes.imshow(grid, origin="lower", aspect="auto", cmap=colours, norm=norm)
-        places = range(0, len(steps), max(len(steps) // 5, 1))
-        axes.set_xticks(list(places), [str(steps[place]) for place in places])
-        axes.set_yticks(
-            range(TIMESTEP_BINS),
-            [str((2 * band + 1) * 1000 // (2 * TIMESTEP_BINS)) for band in range(TIMESTEP_BINS)],
-        )
+        heat_map = axes.imshow(grid, origin="lower", aspect="auto", cmap=colormap, norm=norm)
+        axes.set_xticks(list(step_ticks), step_labels)
+        axes.set_yticks(range(TIMESTEP_BINS), bin_labels)
         axes.set_title(title, fontsize=10)
-        axes.set_xlabel("step of training")
-        figure.colorbar(shown, ax=axes)
+        axes.set_xlabel("training step")
+        figure.colorbar(heat_map, ax=axes)
     all_axes[0].set_ylabel("timestep")
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
+
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
     plt.close(figure)
-    return Image.open(file)
+    return Image.open(png)

@@ -1,190 +1,276 @@
-"""Whether the prior learns faces or learns these faces by heart: measured at every checkpoint, with pictures and advice.
+"""Memorisation audit of Stage I: does the prior learn faces in general or copy the training faces?
 
-Losses: fixed faces, timesteps and noise, of the training set and of held-out people, so that audits can be compared.
-Neighbours: for every drawn picture the nearest training face, by latents and by the 128-d descriptor. What held-out people have
-as their nearest is the yardstick: a drawn face that is nearer than any of theirs is a copy until someone has looked.
+At every checkpoint the audit measures two things and gives advice:
+
+* The noise loss on training faces and on held-out faces, with the same faces, timesteps and noise
+  each time. A held-out loss that rises while the training loss falls shows memorisation.
+* The nearest training face of each preview. Held-out faces are the baseline: a preview that is
+  closer to a training face than any held-out face is flagged as a possible copy.
 """
 
 from __future__ import annotations
 
-import contextlib
-import csv
-from collections.abc import Sequence
+import logging
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
-from authface_train.callbacks.nearest_faces import FaceSet, NearestFaces, pairs_picture
-from authface_train.callbacks.previews import PreviewSampler, broadcast_decision
+from authface_train.callbacks.nearest_faces import (
+    MEASURES,
+    HeldOutBaseline,
+    NearestFaces,
+    NearestMatch,
+    known_distances,
+    nearest_grid,
+)
+from authface_train.callbacks.previews import PreviewBatch, PreviewSampler
+from authface_train.callbacks.sampling import evaluation_mode
 from authface_train.data.latents import sample_latent
 from authface_train.data.prompts import Embedding
 from authface_train.data.sample_keys import torch_generator
-from authface_train.runs.checkpoint import TrainableModel
-from authface_train.settings import PriorSettings
-from authface_train.stages.prior import noise_losses
-from authface_train.training.metrics_logger import MetricsLogger
+from authface_train.stages.prior import prior_losses
 from authface_train.training.noise import NoiseSampler
-from authface_train.training.sharding import reshard
-from manifests.support.console import console
+from authface_train.training.sharding import broadcast_decision
+from authface_train.training.trainable_model import TrainableModel
+from manifests.run_folder import AUDIT_FILE, step_name
+from manifests.support.csv_file import read_rows, write_rows
 
-TIMES = 4
-COLUMNS = ["step", "training_loss", "held_out_loss", "drawn", "faces_seen", "latent_nearest", "latent_held_out",
-           "descriptor_nearest", "descriptor_held_out", "copies", "advice"]  # fmt: skip
+if TYPE_CHECKING:
+    from authface_train.training.metrics_logger import MetricsLogger
+
+logger = logging.getLogger(__name__)
+
+AuditRow = Mapping[str, float | int | str | None]
+"""A row of audit.csv; all values are strings when it was read from the file, "" for None."""
+
+COLUMNS = [
+    "step",
+    "training_loss",
+    "held_out_loss",
+    "drawn",
+    "faces_seen",
+    "latent_nearest",
+    "latent_held_out",
+    "descriptor_nearest",
+    "descriptor_held_out",
+    "copies",
+    "advice",
+]
+
+TIMESTEPS_PER_FACE = 4
+"""Timesteps, evenly spread, at which the loss of a face is measured."""
+NUM_TRAIN_TIMESTEPS = 1000
+RELATIVE_RISE = 1.01
+"""Rise of the held-out loss above its minimum that counts as a rise and not as noise."""
+AUDITS_BEFORE_STOP = 2
+"""Audits after the minimum of the held-out loss before the advice is to stop."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Probe:
-    """Faces whose loss is measured: latents (2 flips, mean and std, channels, h, w) and prompt of each, and their ids."""
+    """Fixed faces on which the loss is measured.
+
+    Attributes:
+        latents: Of each face (2 flips, mean and std, channels, height, width).
+        prompts: Caption embedding of each face.
+        face_ids: Id of each face.
+    """
 
     latents: list[torch.Tensor]
     prompts: list[Embedding]
     face_ids: list[str]
 
 
-@dataclass
 class MemorisationAudit:
-    """An onlooker of the prior's trainer. folder: audit.csv and pictures. held_out: None where nobody is held out."""
+    """Audits the prior before training, at every checkpoint and at the end.
 
-    settings: PriorSettings
-    part: TrainableModel
-    draws: NoiseSampler
-    time_ids: torch.Tensor
-    training: Probe
-    held_out: Probe | None
-    drawing: PreviewSampler
-    neighbours: NearestFaces
-    accelerator: Accelerator
-    folder: Path
+    Args:
+        model: The U-Net in training; its EMA weights are audited if it keeps an EMA.
+        noise_sampler: Provides the noise schedule and the VAE's scaling factor.
+        time_ids: (6,) SDXL size conditioning.
+        training_probe: Training faces whose loss is measured.
+        held_out_probe: Held-out faces whose loss is measured, or None if no faces are held out.
+        preview_sampler: Draws the images to compare with the training faces.
+        nearest_faces: Finds the nearest training faces.
+        every: Steps between audits.
+        last_step: Number of steps of the whole run.
+        seed: Seed of the timesteps and noise of the losses.
+        accelerator: The run's accelerator.
+        folder: Where `audit.csv` and the pictures `nearest-step-00001000.png` are saved.
+    """
 
-    def look(self, step: int, watch: MetricsLogger | None) -> None:
-        due = step == 0 or step == self.settings.steps or step % self.settings.checkpoint_every == 0
-        if not due or broadcast_decision(self.has(step)):
+    def __init__(
+        self,
+        *,
+        model: TrainableModel,
+        noise_sampler: NoiseSampler,
+        time_ids: torch.Tensor,
+        training_probe: Probe,
+        held_out_probe: Probe | None,
+        preview_sampler: PreviewSampler,
+        nearest_faces: NearestFaces,
+        every: int,
+        last_step: int,
+        seed: int,
+        accelerator: Accelerator,
+        folder: Path,
+    ) -> None:
+        self.model = model
+        self.noise_sampler = noise_sampler
+        self.time_ids = time_ids
+        self.training_probe = training_probe
+        self.held_out_probe = held_out_probe
+        self.preview_sampler = preview_sampler
+        self.nearest_faces = nearest_faces
+        self.every = every
+        self.last_step = last_step
+        self.seed = seed
+        self.accelerator = accelerator
+        self.folder = folder
+
+    def on_step_end(self, step: int, metrics_logger: MetricsLogger | None) -> None:
+        """Audit the model if an audit is due and audit.csv has none of this step yet."""
+        is_due = step % self.every == 0 or step == self.last_step
+        if not is_due or broadcast_decision(self._has_audit(step)):
             return
-        row: dict[str, Any] = {"step": step, "training_loss": self.loss(self.training)}
-        if self.held_out is not None:
-            row["held_out_loss"] = self.loss(self.held_out)
-        drawn = self.drawing.draw(step)
-        if watch is None:
-            return
-        row |= self._compare(step, drawn.latents, drawn.pictures)
-        rows = [*(one for one in read(self.folder) if int(one["step"]) < step), row]
-        row["advice"] = advice(rows)
-        self._write(rows)
-        for name, value in row.items():
-            if isinstance(value, float):
-                watch.board.add_scalar(f"audit/{name}", value, step)
-        console.print(f"[bold]audit, step {step}:[/] {row['advice']}")
 
-    def has(self, step: int) -> bool:
-        """Whether the audit of a step is there already."""
-        return any(int(row["step"]) == step for row in read(self.folder))
+        row: dict[str, float | int | str | None] = {"step": step}
+        row["training_loss"] = self.mean_loss(self.training_probe)
+        if self.held_out_probe is not None:
+            row["held_out_loss"] = self.mean_loss(self.held_out_probe)
+        previews = self.preview_sampler.draw(step)
+        if metrics_logger is None:
+            return
+
+        row |= self._compare(step, previews)
+        earlier = [other for other in read_audits(self.folder) if int(other["step"]) < step]
+        row["advice"] = advise([*earlier, row])
+        write_rows(self.folder / AUDIT_FILE, [*earlier, row], columns=COLUMNS)
+        scalars = {name: value for name, value in row.items() if isinstance(value, float)}
+        metrics_logger.log_scalars("audit", step, scalars)
+        logger.info("memorisation audit at step %d: %s", step, row["advice"])
+
+    def _has_audit(self, step: int) -> bool:
+        return any(int(row["step"]) == step for row in read_audits(self.folder))
 
     @torch.no_grad()
-    def loss(self, probe: Probe) -> float:
-        """The noise loss over a probe's faces, each at TIMES timesteps spread over the schedule."""
-        unet, device = self.part.module, self.accelerator.device
-        unet.eval()
+    def mean_loss(self, probe: Probe) -> float:
+        """Mean noise loss over the faces of a probe, at `TIMESTEPS_PER_FACE` timesteps each."""
+        device = self.accelerator.device
+        scheduler = self.noise_sampler.scheduler
+        faces = zip(probe.latents, probe.prompts, probe.face_ids, strict=True)
         total = 0.0
-        with (
-            self.part.ema.in_place() if self.part.ema else contextlib.nullcontext(),
-            self.accelerator.autocast(),
-        ):
-            for latents, prompt, face_id in zip(
-                probe.latents, probe.prompts, probe.face_ids, strict=True
-            ):
-                generator = torch_generator(self.settings.seed, 0, face_id, "audit")
-                latent = sample_latent(latents, False, generator, self.draws.scaling_factor)
-                first = int(torch.randint(1000 // TIMES, (), generator=generator))
-                for part in range(TIMES):
+        with evaluation_mode(self.model, self.accelerator):
+            for latents, prompt, face_id in faces:
+                generator = torch_generator(self.seed, 0, face_id, "audit")
+                latent = sample_latent(latents, False, generator, self.noise_sampler.scaling_factor)
+                max_offset = NUM_TRAIN_TIMESTEPS // TIMESTEPS_PER_FACE
+                offset = int(torch.randint(max_offset, (), generator=generator))
+                for index in range(TIMESTEPS_PER_FACE):
+                    timestep = offset + index * NUM_TRAIN_TIMESTEPS // TIMESTEPS_PER_FACE
                     batch = {
                         "latent": latent[None],
                         "noise": torch.randn(latent[None].shape, generator=generator),
-                        "t_step": torch.tensor([first + part * 1000 // TIMES]),
+                        "timesteps": torch.tensor([timestep]),
                         "embeds": prompt.embeds[None],
                         "pooled": prompt.pooled[None],
                     }
-                    on_device = {name: value.to(device) for name, value in batch.items()}
-                    total += float(noise_losses(self.draws, unet, on_device, self.time_ids))
-        unet.train()
-        reshard(unet)
-        return total / len(probe.latents) / TIMES
+                    on_device = {name: tensor.to(device) for name, tensor in batch.items()}
+                    losses = prior_losses(self.model.module, on_device, self.time_ids, scheduler)
+                    total += float(losses)
+        return total / len(probe.latents) / TIMESTEPS_PER_FACE
 
-    def _compare(
-        self, step: int, latents: torch.Tensor, pictures: Sequence[np.ndarray]
-    ) -> dict[str, Any]:
-        """Neighbours of what was drawn, beside those of held-out people; and the picture of the pairs."""
-        found, usual = self.neighbours.nearest(FaceSet(latents, pictures)), self.neighbours.held_out
-        copies = [
-            any(
-                near.distance[kind] < floor
-                for kind, floor in usual.least.items()
-                if kind in near.distance
-            )
-            for near in found
-        ]
+    def _compare(self, step: int, previews: PreviewBatch) -> dict[str, float | int | None]:
+        """Compare previews with the training faces, save the picture, return columns of the row."""
+        matches = self.nearest_faces.find(previews.latents, previews.images)
+        baseline = self.nearest_faces.baseline
+        possible_copies = [_is_possible_copy(match, baseline) for match in matches]
         self.folder.mkdir(parents=True, exist_ok=True)
-        pairs_picture(pictures, found, copies).save(self.folder / f"nearest-step-{step:08d}.png")
-        row: dict[str, Any] = {
-            "drawn": len(found),
-            "faces_seen": sum("descriptor" in near.distance for near in found),
+        picture = nearest_grid(previews.images, matches, possible_copies)
+        picture.save(self.folder / _picture_name(step))
+
+        row: dict[str, float | int | None] = {
+            "drawn": len(matches),
+            "faces_seen": len(known_distances(matches, "descriptor")),
         }
-        for kind in ("latent", "descriptor"):
-            distances = [near.distance[kind] for near in found if kind in near.distance]
-            row[f"{kind}_nearest"] = float(np.median(distances)) if distances else None
-            row[f"{kind}_held_out"] = usual.median.get(kind)
-        row["copies"] = sum(copies) if usual.least else None
+        for measure in MEASURES:
+            distances = known_distances(matches, measure)
+            row[f"{measure}_nearest"] = float(np.median(distances)) if distances else None
+            row[f"{measure}_held_out"] = baseline.median.get(measure)
+        row["copies"] = sum(possible_copies) if baseline.minimum else None
         return row
 
-    def _write(self, rows: list[dict[str, Any]]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temp = self.folder / ".audit.csv"
-        with temp.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-        temp.replace(self.folder / "audit.csv")
 
-
-def read(folder: Path) -> list[dict[str, str]]:
-    """The rows of a run's audits, by step; none where there are none."""
-    path = folder / "audit.csv"
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-RISE, LATER = 1.01, 2
-
-
-def advice(rows: Sequence[dict[str, Any]]) -> str:
-    """What the audits so far say to do. Advises to stop where the held-out loss was lowest LATER audits ago and is above it."""
-    last = rows[-1]
-    losses = [
-        (float(row["held_out_loss"]), int(row["step"]))
-        for row in rows
-        if row.get("held_out_loss") not in (None, "")
-    ]
-    if not losses:
-        return "nobody is held out, so learning by heart cannot be told: give splits.val a share in authface.toml"
-    lowest, best = min(losses)
-    now = losses[-1][0]
-    words = []
-    after = sum(step > best for _, step in losses)
-    if after >= LATER and now > lowest * RISE:
-        words.append(
-            f"stop: on held-out people the loss was lowest at step {best} ({lowest:.4f}, now {now:.4f})"
-        )
-    if last.get("copies") not in (None, "", 0, "0"):
-        words.append(
-            f"{last['copies']} of {last['drawn']} drawn faces are nearer to a training face than any held-out person is: "
-            f"look at nearest-step-{int(last['step']):08d}.png"
-        )
-    return (
-        "; ".join(words)
-        or f"go on: loss {float(last['training_loss']):.4f} in training, {now:.4f} on held-out people"
+def _is_possible_copy(match: NearestMatch, baseline: HeldOutBaseline) -> bool:
+    """Whether a preview is closer to a training face than any held-out face is, by any measure."""
+    return any(
+        match.distance[measure] < minimum
+        for measure, minimum in baseline.minimum.items()
+        if measure in match.distance
     )
+
+
+def _picture_name(step: int) -> str:
+    return f"nearest-{step_name(step, '.png')}"
+
+
+def read_audits(folder: Path) -> list[dict[str, str]]:
+    """The rows of audit.csv in a run's audit folder, by step; empty if there is no audit yet."""
+    return read_rows(folder / AUDIT_FILE)
+
+
+def advise(audits: Sequence[AuditRow]) -> str:
+    """Advice to whoever watches the run, from its audits so far.
+
+    Training should stop if the held-out loss had its minimum at least `AUDITS_BEFORE_STOP` audits
+    ago and has risen since. Possible copies should be checked by eye.
+
+    Args:
+        audits: Rows of audit.csv by step, the current audit last.
+
+    Returns:
+        One line.
+    """
+    current = audits[-1]
+    held_out = [
+        (_value(row, "held_out_loss"), int(_value(row, "step")))
+        for row in audits
+        if not math.isnan(_value(row, "held_out_loss"))
+    ]
+    if not held_out:
+        return (
+            "no faces are held out, so memorisation cannot be measured; "
+            "set splits.val in authface.toml"
+        )
+
+    lowest_loss, best_step = min(held_out)
+    current_loss = held_out[-1][0]
+    audits_since_best = sum(step > best_step for _, step in held_out)
+    advice = []
+    if audits_since_best >= AUDITS_BEFORE_STOP and current_loss > lowest_loss * RELATIVE_RISE:
+        advice.append(
+            f"stop: the held-out loss was lowest at step {best_step} "
+            f"({lowest_loss:.4f}, now {current_loss:.4f})"
+        )
+    if _value(current, "copies") > 0:
+        picture = _picture_name(int(_value(current, "step")))
+        advice.append(
+            f"{current['copies']} of {current['drawn']} previews are closer to a training face "
+            f"than any held-out face is; check {picture} by eye"
+        )
+    if advice:
+        return "; ".join(advice)
+    training_loss = _value(current, "training_loss")
+    return f"continue: training loss {training_loss:.4f}, held-out loss {current_loss:.4f}"
+
+
+def _value(row: AuditRow, column: str) -> float:
+    """A number of a row; NaN if it is missing or the cell is empty."""
+    value = row.get(column)
+    return math.nan if value is None or value == "" else float(value)

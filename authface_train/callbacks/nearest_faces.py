@@ -1,171 +1,239 @@
-"""For a drawn picture, the nearest face of the training set: by latents, and by who it is."""
+"""Nearest training face of an image, by VAE latents and by face descriptor."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 
-from authface_data.faces.descriptor import Descriptor
-from authface_train.callbacks.previews import label_grid
+from authface_data.faces.descriptor import FaceDescriptor
+from authface_train.callbacks.image_grid import label_grid
 from authface_train.data.cache import Cache
 from authface_train.data.latents import Latents
-from manifests.support.console import console
 from manifests.support.errors import MissingResourceError
 from manifests.support.fingerprint import short_hash
 
-# Of a larger training set so many faces are compared with, and of held-out ones so many set the yardstick; always the same.
-MOST, MOST_HELD_OUT = 2000, 200
+logger = logging.getLogger(__name__)
 
+Measure = Literal["latent", "descriptor"]
+MEASURES: tuple[Measure, ...] = ("latent", "descriptor")
 
-class FaceSet(NamedTuple):
-    """latents: (n, channels, h, w), times the scaling factor; pictures: n of (H, W, 3) uint8."""
-
-    latents: torch.Tensor
-    pictures: Sequence[np.ndarray]
+MAX_TRAINING_FACES = 2000
+"""Training faces to compare with; of a larger set a fixed subset is used."""
+MAX_HELD_OUT_FACES = 200
+"""Held-out faces behind the baseline; of a larger set a fixed subset is used."""
+DESCRIPTOR_DIM = 128
 
 
 @dataclass
 class NearestMatch:
-    """The nearest training face by each measure that could be taken: its place in the training set, and how far it is."""
+    """The nearest training face of one image.
 
-    place: dict[str, int] = field(default_factory=dict)
-    distance: dict[str, float] = field(default_factory=dict)
-    picture: np.ndarray | None = None
+    Attributes:
+        index: Position in the training set of the nearest face, by measure. The descriptor is
+            missing if the image shows no detectable face or its weights are not installed.
+        distance: Distance to that face, by measure: root mean square difference of the latents,
+            Euclidean distance of the descriptors.
+        image: Crop (H, W, 3) uint8 of the nearest face, by descriptor if possible.
+    """
+
+    index: dict[Measure, int] = field(default_factory=dict)
+    distance: dict[Measure, float] = field(default_factory=dict)
+    image: np.ndarray | None = None
 
 
 @dataclass
 class HeldOutBaseline:
-    """What held-out people have: the least and the median distance to the training set, by measure."""
+    """Distances from held-out faces to their nearest training faces.
 
-    least: dict[str, float] = field(default_factory=dict)
-    median: dict[str, float] = field(default_factory=dict)
+    Attributes:
+        minimum: Smallest distance of any held-out face, by measure.
+        median: Median distance, by measure.
+    """
+
+    minimum: dict[Measure, float] = field(default_factory=dict)
+    median: dict[Measure, float] = field(default_factory=dict)
 
 
 class NearestFaces:
-    """latents, crops, keys: of the training set and of held-out people; crops are read when they are needed.
+    """Finds the nearest training face of generated images, and of held-out faces as a baseline.
 
-    descriptors: where those of crops are kept. Without the descriptor's weights, latents alone are compared, and that is said.
+    Without the descriptor's weights only latents are compared, with a warning.
+
+    Args:
+        training: Latents of the training faces.
+        held_out: Latents of the held-out faces; may be empty.
+        load_crop: Loads the crop (H, W, 3) uint8 of a key of `training` or `held_out`.
+        scaling_factor: Scaling factor of the VAE.
+        descriptors: Cache for the descriptors of crops.
+        weights_dir: Folder of model weights, or None for the default one.
     """
 
     def __init__(
         self,
+        *,
         training: Latents,
         held_out: Latents,
-        crop: Callable[[str], np.ndarray],
+        load_crop: Callable[[str], np.ndarray],
         scaling_factor: float,
         descriptors: Cache,
         weights_dir: str | None,
-    ):
-        self.training, self.places = training, _some(training.keys, MOST)
-        chosen = [held_out.keys[place] for place in _some(held_out.keys, MOST_HELD_OUT)]
-        self._held_out, self.crop, self.scaling_factor = (
-            Latents(held_out.cache, chosen),
-            crop,
-            scaling_factor,
-        )
-        self.descriptors, self.weights_dir = descriptors, weights_dir
+    ) -> None:
+        self.training = training
+        self.training_indices = _fixed_subset(training.keys, MAX_TRAINING_FACES)
+        held_out_indices = _fixed_subset(held_out.keys, MAX_HELD_OUT_FACES)
+        self.held_out = Latents(held_out.cache, [held_out.keys[i] for i in held_out_indices])
+        self.load_crop = load_crop
+        self.scaling_factor = scaling_factor
+        self.descriptors = descriptors
+        self.weights_dir = weights_dir
 
-    def nearest(self, drawn: FaceSet) -> list[NearestMatch]:
-        """Of each drawn picture."""
-        found = [NearestMatch() for _ in drawn.pictures]
-        self._by_latents(drawn.latents, found)
-        own = [self._describe(picture) for picture in drawn.pictures]
-        self._by_descriptor(own, found)
-        for near in found:
-            place = near.place.get("descriptor", near.place.get("latent"))
-            near.picture = None if place is None else self.crop(self.training.keys[place])
-        return found
+    def find(self, latents: torch.Tensor, images: Sequence[np.ndarray]) -> list[NearestMatch]:
+        """Find the nearest training face of each image.
+
+        Args:
+            latents: (n, channels, height, width) latents of the images, multiplied by the scaling
+                factor.
+            images: The n images, (H, W, 3) uint8.
+
+        Returns:
+            n matches.
+        """
+        matches = [NearestMatch() for _ in images]
+        self._match_latents(latents, matches)
+        self._match_descriptors([self._describe(image) for image in images], matches)
+        for match in matches:
+            index = match.index.get("descriptor", match.index.get("latent"))
+            if index is not None:
+                match.image = self.load_crop(self.training.keys[index])
+        return matches
 
     @cached_property
-    def held_out(self) -> HeldOutBaseline:
-        """The yardstick: held-out faces' own nearest training faces."""
-        if not len(self._held_out):
-            return HeldOutBaseline()
-        found = [NearestMatch() for _ in self._held_out.keys]
-        means = (
-            torch.stack([self._held_out[place][0, 0] for place in range(len(found))])
-            * self.scaling_factor
-        )
-        self._by_latents(means, found)
-        self._by_descriptor(self._kept(self._held_out.keys), found)
-        usual = HeldOutBaseline()
-        for kind in ("latent", "descriptor"):
-            distances = [near.distance[kind] for near in found if kind in near.distance]
+    def baseline(self) -> HeldOutBaseline:
+        """Distances of the held-out faces to the training set; empty without held-out faces."""
+        baseline = HeldOutBaseline()
+        if not len(self.held_out):
+            return baseline
+        matches = [NearestMatch() for _ in self.held_out.keys]
+        posterior_means = [self.held_out[index][0, 0] for index in range(len(matches))]
+        self._match_latents(torch.stack(posterior_means) * self.scaling_factor, matches)
+        self._match_descriptors(self._cached_descriptors(self.held_out.keys), matches)
+        for measure in MEASURES:
+            distances = known_distances(matches, measure)
             if distances:
-                usual.least[kind], usual.median[kind] = min(distances), float(np.median(distances))
-        return usual
+                baseline.minimum[measure] = min(distances)
+                baseline.median[measure] = float(np.median(distances))
+        return baseline
 
-    def _by_latents(self, latents: torch.Tensor, found: list[NearestMatch]) -> None:
-        """Root mean square difference to the posterior mean of a face or its mirror image."""
-        least = torch.full((len(latents),), float("inf"))
-        for place in self.places:
-            means = self.training[place][:, 0] * self.scaling_factor
+    def _match_latents(self, latents: torch.Tensor, matches: list[NearestMatch]) -> None:
+        """Set the nearest face by root mean square difference to a face's mean or mirrored mean."""
+        smallest = torch.full((len(latents),), float("inf"))
+        for index in self.training_indices:
+            means = self.training[index][:, 0] * self.scaling_factor
             distance = (latents[:, None] - means[None]).square().mean((2, 3, 4)).sqrt().amin(1)
-            for number in torch.nonzero(distance < least).flatten().tolist():
-                found[number].place["latent"] = place
-                found[number].distance["latent"] = float(distance[number])
-            least = torch.minimum(least, distance)
+            for position in torch.nonzero(distance < smallest).flatten().tolist():
+                matches[position].index["latent"] = index
+                matches[position].distance["latent"] = float(distance[position])
+            smallest = torch.minimum(smallest, distance)
 
-    def _by_descriptor(self, own: Sequence[np.ndarray | None], found: list[NearestMatch]) -> None:
-        kept = self._kept([self.training.keys[place] for place in self.places])
-        faces = {
-            place: one for place, one in zip(self.places, kept, strict=True) if one is not None
+    def _match_descriptors(
+        self, descriptors: Sequence[np.ndarray | None], matches: list[NearestMatch]
+    ) -> None:
+        """Set the nearest face by descriptor for each image that has one."""
+        keys = [self.training.keys[index] for index in self.training_indices]
+        training_descriptors = {
+            index: descriptor
+            for index, descriptor in zip(
+                self.training_indices, self._cached_descriptors(keys), strict=True
+            )
+            if descriptor is not None
         }
-        for one, near in zip(own, found, strict=True):
-            if one is not None and faces:
-                distances = {
-                    place: float(np.linalg.norm(one - face)) for place, face in faces.items()
-                }
-                near.place["descriptor"] = min(distances, key=distances.__getitem__)
-                near.distance["descriptor"] = min(distances.values())
+        if not training_descriptors:
+            return
+        for descriptor, match in zip(descriptors, matches, strict=True):
+            if descriptor is None:
+                continue
+            distances = {
+                index: float(np.linalg.norm(descriptor - training_descriptor))
+                for index, training_descriptor in training_descriptors.items()
+            }
+            match.index["descriptor"] = min(distances, key=distances.__getitem__)
+            match.distance["descriptor"] = min(distances.values())
 
     @cached_property
-    def _descriptor(self) -> Descriptor | None:
-        descriptor = Descriptor()
+    def _descriptor(self) -> FaceDescriptor | None:
+        descriptor = FaceDescriptor()
         try:
             descriptor.setup(self.weights_dir)
         except MissingResourceError as error:
-            console.print(f"[yellow]The audit compares latents only:[/] {error}")
+            logger.warning("the memorisation audit compares latents only: %s", error)
             return None
         return descriptor
 
-    def _describe(self, picture: np.ndarray) -> np.ndarray | None:
-        return None if self._descriptor is None else self._descriptor.describe(picture)
+    def _describe(self, image: np.ndarray) -> np.ndarray | None:
+        return None if self._descriptor is None else self._descriptor.describe(image)
 
-    def _kept(self, keys: Sequence[str]) -> list[np.ndarray | None]:
-        """The descriptors of crops, made once and kept. A crop without a detectable face has none."""
+    def _cached_descriptors(self, keys: Sequence[str]) -> list[np.ndarray | None]:
+        """Descriptors of crops, computed once. None for a crop without a detectable face."""
         if self._descriptor is None:
             return [None] * len(keys)
         missing = self.descriptors.missing(keys)
         if missing:
-            none = np.full(128, np.nan)
-            made = {key: self._descriptor.describe(self.crop(key)) for key in missing}
-            records = {key: none if one is None else one for key, one in made.items()}
-            self.descriptors.write(
-                {key: {"descriptor": torch.from_numpy(one).float()} for key, one in records.items()}
-            )
-        kept = [self.descriptors[key]["descriptor"].numpy() for key in keys]
-        return [None if np.isnan(own).any() else own for own in kept]
+            records = {}
+            for key in missing:
+                descriptor = self._descriptor.describe(self.load_crop(key))
+                if descriptor is None:
+                    # NaN stands for "no face", so that the crop is not searched again.
+                    descriptor = np.full(DESCRIPTOR_DIM, np.nan)
+                records[key] = {"descriptor": torch.from_numpy(descriptor).float()}
+            self.descriptors.write(records)
+        cached = [self.descriptors[key]["descriptor"].numpy() for key in keys]
+        return [None if np.isnan(descriptor).any() else descriptor for descriptor in cached]
 
 
-def _some(keys: Sequence[str], most: int) -> list[int]:
-    """Places of up to so many keys, the same whatever their order."""
-    return sorted(sorted(range(len(keys)), key=lambda place: short_hash(keys[place], 16))[:most])
+def known_distances(matches: Sequence[NearestMatch], measure: Measure) -> list[float]:
+    """Distances by one measure, of the matches that have it.
+
+    Args:
+        matches: Matches of any number of images.
+        measure: Which distance.
+    """
+    return [match.distance[measure] for match in matches if measure in match.distance]
 
 
-def pairs_picture(
-    pictures: Sequence[np.ndarray], found: Sequence[NearestMatch], copies: Sequence[bool]
+def _fixed_subset(keys: Sequence[str], max_count: int) -> list[int]:
+    """Indices of up to `max_count` keys, chosen by hash: the same keys whatever their order."""
+    by_hash = sorted(range(len(keys)), key=lambda index: short_hash(keys[index], 16))
+    return sorted(by_hash[:max_count])
+
+
+def nearest_grid(
+    images: Sequence[np.ndarray],
+    matches: Sequence[NearestMatch],
+    possible_copies: Sequence[bool],
 ) -> Image.Image:
-    """A row for each drawn picture: itself, and the training face that is nearest."""
-    shown, labels = [], []
-    for picture, near, copy in zip(pictures, found, copies, strict=True):
-        shown += [picture, near.picture if near.picture is not None else np.zeros_like(picture)]
-        told = "  ".join(f"{kind} {distance:.3f}" for kind, distance in near.distance.items())
-        labels.append(f"drawn | nearest: {told}{'  COPY?' if copy else ''}")
-    return label_grid(shown, labels)
+    """Draw each image beside its nearest training face.
+
+    Args:
+        images: Generated images, (H, W, 3) uint8.
+        matches: The nearest training face of each; black if there is none.
+        possible_copies: Whether each image is flagged as a possible copy.
+
+    Returns:
+        An RGB image with a labelled row for each pair.
+    """
+    cells = []
+    labels = []
+    for image, match, is_copy in zip(images, matches, possible_copies, strict=True):
+        nearest = match.image if match.image is not None else np.zeros_like(image)
+        cells += [image, nearest]
+        distances = "  ".join(f"{name} {value:.3f}" for name, value in match.distance.items())
+        flag = "  COPY?" if is_copy else ""
+        labels.append(f"preview | nearest training face: {distances}{flag}")
+    return label_grid(cells, labels)

@@ -1,4 +1,4 @@
-"""`--dry-run`: before any step, what a run takes per card, whether it is there, how long it lasts, and which preset fits."""
+"""Dry runs: memory, disk space and duration of a training run, before it is started."""
 
 from __future__ import annotations
 
@@ -7,25 +7,54 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, overload
 
 import torch
 from accelerate import Accelerator
-from rich.table import Table
 
-from authface_train import presets as preset
 from authface_train.data.sample_keys import step_keys
-from authface_train.memory.estimator import MemoryEstimator, capacity, disk_bytes
-from authface_train.settings import TrainSettings
+from authface_train.memory.estimator import (
+    MemoryEstimator,
+    estimate_disk_bytes,
+    memory_capacity,
+)
+from authface_train.presets import Card, card_of, load_preset, preset_names
+from authface_train.settings import PriorSettings, RestorerSettings
 from authface_train.training.loop import Trainer, accumulation_steps
-from authface_train.training.setup import existing
-from manifests.support.console import console, print_json
+from authface_train.training.setup import nearest_existing_folder
 from manifests.support.errors import UserError
+
+ValueT = TypeVar("ValueT")
+StageSettings = PriorSettings | RestorerSettings
+
+GB = 1e9
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Memory and disk in GB (10^9 bytes), memory per card. hours: of all steps, None where nothing fits to be timed."""
+    """What a run takes. The field names are those of `--dry-run --json`.
+
+    Attributes:
+        stage: "prior" or "restorer".
+        device: Name of the GPU, or "CPU".
+        processes: Number of processes, one per device.
+        batch: Samples per step over all processes.
+        micro_batch: Samples per process and forward pass; None if not even one fits into memory.
+        accumulation: Micro-batches per step and process; None if none fits.
+        memory_gb: Estimated memory per device in GB (10^9 bytes), by part; see `MemoryUse`.
+        memory_total_gb: Their sum.
+        memory_there_gb: Memory that a run may use on each device.
+        fits: Whether both memory and disk space suffice.
+        steps: Steps of the whole run.
+        seconds_per_step: Measured duration of a step; None if the run does not fit into memory.
+        images_per_second: Measured samples per second, over all processes.
+        hours: Duration of all steps.
+        cache_gb: Size of the cached latents and prompt embeddings.
+        cache_missing_gb: Size of those that have yet to be computed.
+        disk_gb: Disk space for checkpoints, the finished model and the missing cache.
+        disk_free_gb: Free disk space.
+        preset_that_fits: A preset whose memory suffices, if this run's does not.
+    """
 
     stage: str
     device: str
@@ -50,163 +79,192 @@ class Plan:
 
 @dataclass(frozen=True)
 class CacheSize:
-    """Bytes of latents and prompts: of all, and of those that are still to be made."""
+    """Size of the cached latents and prompt embeddings, in bytes.
+
+    Attributes:
+        all_bytes: Of all faces and prompts.
+        missing_bytes: Of those that have yet to be computed.
+    """
 
     all_bytes: float
     missing_bytes: float
 
 
-def plan(
-    stage: str, settings: TrainSettings, budget: MemoryEstimator, accelerator: Accelerator, make_trainer: Callable[[Any], Trainer],
-    cache: CacheSize, model_bytes: float, folder: Path,
-) -> Plan:  # fmt: skip
-    """make_trainer: the stage's trainer for settings, on samples of noise; it is only made where the run fits."""
-    world, device = accelerator.num_processes, accelerator.device
-    there = capacity(device, world)
-    micro: int | None = settings.micro_batch
-    if micro is None:
-        try:
-            micro = budget.derive_micro_batch(settings, world, there)
-        except UserError:
-            micro = None
-    found = budget.memory(settings, micro or 1, world)
-    fits = micro is not None and found.total <= there
-    pieces = seconds = None
-    if micro is not None:
-        settings = settings.model_copy(update={"micro_batch": micro})
-        pieces = accumulation_steps(settings, world)
-        seconds = _timed(settings, make_trainer, pieces, accelerator) if fits else None
-    disk = disk_bytes(budget.rehearsal, settings, model_bytes) + cache.missing_bytes
-    free = float(shutil.disk_usage(existing(folder)).free)
-    return Plan(
-        stage=stage,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
-        processes=world,
-        batch=settings.batch,
-        micro_batch=micro,
-        accumulation=pieces,
-        memory_gb={name: _gb(size) for name, size in asdict(found).items()},
-        memory_total_gb=_gb(found.total),
-        memory_there_gb=_gb(there),
-        fits=fits and disk <= free,
-        steps=settings.steps,
-        seconds_per_step=seconds,
-        images_per_second=settings.batch / seconds if seconds else None,
-        hours=settings.steps * seconds / 3600 if seconds else None,
-        cache_gb=_gb(cache.all_bytes),
-        cache_missing_gb=_gb(cache.missing_bytes),
-        disk_gb=_gb(disk),
-        disk_free_gb=_gb(free),
-        preset_that_fits=None if fits else _nearest(stage, settings, budget, world, there),
-    )
+class DummyCache(Sequence[ValueT]):
+    """A sequence that holds the same value at every index.
 
+    It stands for cached latents or prompt embeddings when only their shape matters.
 
-def _timed(
-    settings: TrainSettings,
-    make_trainer: Callable[[Any], Trainer],
-    pieces: int,
-    accelerator: Accelerator,
-) -> float:
-    """Seconds of a step, from real ones of one and two micro-batches: the optimiser's share is in both."""
-    assert settings.micro_batch is not None
-    world = accelerator.num_processes
-    trainer = make_trainer(settings)
-    took = []
-    for many in (1, 2) if pieces > 1 else (1,):
-        trainer.settings = settings.model_copy(  # type: ignore[attr-defined]
-            update={"batch": many * settings.micro_batch * world}
-        )
-        draws = step_keys(settings.seed, 0, many * settings.micro_batch, trainer.faces)
-        samples = [trainer.sample(draw) for draw in draws[: settings.micro_batch]]
-        batch = {
-            name: torch.stack([one[name] for one in samples]).to(accelerator.device)
-            for name in samples[0]
-        }
-        times = []
-        for _ in range(3):  # the first makes the optimiser's state
-            began = time.perf_counter()
-            trainer.step(0, draws * world, iter([batch] * many))
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - began)
-        took.append(min(times[1:]))
-    return took[0] if len(took) == 1 else took[0] + (pieces - 1) * max(0.0, took[1] - took[0])
+    Args:
+        value: The value.
+        length: Length of the sequence.
+    """
 
-
-def _nearest(
-    stage: str, settings: TrainSettings, budget: MemoryEstimator, world: int, there: float
-) -> str | None:
-    """The preset for the most cards up to those here, and the most memory, of which one sample fits; None where none does."""
-    cards = {
-        name: card
-        for name in preset.names()
-        if (card := preset.card_of(name)) is not None and card.count <= world
-    }
-    same = {"base": getattr(settings, "base", None)}
-    for name in sorted(cards, key=lambda name: (-cards[name].count, -cards[name].memory_gb)):
-        changes = [f"{key}={value}" for key, value in same.items() if value]
-        other = preset.load_preset(stage, name, changes)
-        other = other.model_copy(update={"resolution_px": settings.resolution_px})
-        if budget.memory(other, 1, world).total <= there:
-            return name
-    return None
-
-
-def show(found: Plan, as_json: bool) -> None:
-    """Print a plan."""
-    if as_json:
-        print_json(asdict(found))
-        return
-    table = Table(title=f"{found.stage} on {found.processes} x {found.device}: memory per card")
-    table.add_column("what")
-    table.add_column("GB", justify="right")
-    for name, size in found.memory_gb.items():
-        table.add_row(name, f"{size:.2f}")
-    table.add_row("[bold]together", f"[bold]{found.memory_total_gb:.2f}")
-    table.add_row("there", f"{found.memory_there_gb:.2f}")
-    table.add_row("cache, mapped from disk and not counted", f"{found.cache_gb:.2f}")
-    console.print(table)
-    if found.micro_batch:
-        share = (
-            f"{found.micro_batch} x {found.accumulation} accumulated x {found.processes} processes"
-        )
-        console.print(f"batch {found.batch} = {share}")
-    if found.hours is not None and found.seconds_per_step and found.images_per_second:
-        console.print(
-            f"{found.steps} steps of {found.seconds_per_step:.2f} s, {found.images_per_second:.2f} images/s: "
-            f"[bold]{_hours(found.hours)}[/], beside {found.cache_missing_gb:.2f} GB of latents and prompts to be made first"
-        )
-    console.print(f"disk: {found.disk_gb:.1f} GB of {found.disk_free_gb:.1f} GB free")
-    if found.fits:
-        console.print("[green]It fits.[/] Run it without --dry-run")
-    elif found.preset_that_fits:
-        console.print(f"[red]It does not fit.[/] --preset {found.preset_that_fits} does")
-    elif found.memory_total_gb > found.memory_there_gb:
-        console.print(
-            "[red]It does not fit, and no preset does:[/] smaller weights, or --set lora_rank=16"
-        )
-    else:
-        console.print(
-            "[red]It does not fit on the disk:[/] another --output, or --set keep_checkpoints=1"
-        )
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.1f} days"
-
-
-def _gb(size: float) -> float:
-    return size / 1e9
-
-
-class DummyCache(Sequence[Any]):
-    """Stands for cached latents or prompts where only their shape matters: the same for every index."""
-
-    def __init__(self, one: Any, length: int):
-        self.one, self.length = one, length
+    def __init__(self, value: ValueT, length: int) -> None:
+        self.value = value
+        self.length = length
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: Any) -> Any:
-        return self.one
+    @overload
+    def __getitem__(self, index: int) -> ValueT: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ValueT]: ...
+    def __getitem__(self, index: int | slice) -> ValueT | Sequence[ValueT]:
+        if isinstance(index, slice):
+            return DummyCache(self.value, len(range(*index.indices(self.length))))
+        return self.value
+
+
+def plan_run(
+    *,
+    stage: str,
+    settings: StageSettings,
+    estimator: MemoryEstimator,
+    accelerator: Accelerator,
+    make_trainer: Callable[[StageSettings], Trainer],
+    cache_size: CacheSize,
+    model_bytes: float,
+    folder: Path,
+) -> Plan:
+    """Estimate what a run takes, and time a few steps if it fits into memory.
+
+    Args:
+        stage: "prior" or "restorer".
+        settings: Settings of the run.
+        estimator: Estimates the memory of the stage.
+        accelerator: The processes and the device.
+        make_trainer: Builds the stage's trainer on dummy inputs. It is called only if the run fits.
+        cache_size: Size of the cached inputs.
+        model_bytes: Size of the finished model.
+        folder: Where the run would be written; its disk must hold the checkpoints.
+    """
+    num_processes = accelerator.num_processes
+    device = accelerator.device
+    capacity = memory_capacity(device, num_processes)
+    micro_batch = settings.micro_batch
+    if micro_batch is None:
+        micro_batch = _largest_micro_batch(estimator, settings, num_processes, capacity)
+    memory = estimator.estimate(settings, micro_batch or 1, num_processes)
+    fits_memory = micro_batch is not None and memory.total <= capacity
+
+    accumulation: int | None = None
+    step_s: float | None = None
+    if micro_batch is not None:
+        settings = settings.model_copy(update={"micro_batch": micro_batch})
+        accumulation = accumulation_steps(settings, num_processes)
+        if fits_memory:
+            step_s = _time_step(settings, make_trainer, accumulation, accelerator)
+
+    checkpoint_bytes = estimate_disk_bytes(estimator.fake_pass, settings, model_bytes)
+    disk_bytes = checkpoint_bytes + cache_size.missing_bytes
+    free_bytes = float(shutil.disk_usage(nearest_existing_folder(folder)).free)
+
+    preset_that_fits: str | None = None
+    if not fits_memory:
+        preset_that_fits = _find_preset(stage, settings, estimator, num_processes, capacity)
+
+    return Plan(
+        stage=stage,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        processes=num_processes,
+        batch=settings.batch,
+        micro_batch=micro_batch,
+        accumulation=accumulation,
+        memory_gb={part: size / GB for part, size in asdict(memory).items()},
+        memory_total_gb=memory.total / GB,
+        memory_there_gb=capacity / GB,
+        fits=fits_memory and disk_bytes <= free_bytes,
+        steps=settings.steps,
+        seconds_per_step=step_s,
+        images_per_second=settings.batch / step_s if step_s else None,
+        hours=settings.steps * step_s / 3600 if step_s else None,
+        cache_gb=cache_size.all_bytes / GB,
+        cache_missing_gb=cache_size.missing_bytes / GB,
+        disk_gb=disk_bytes / GB,
+        disk_free_gb=free_bytes / GB,
+        preset_that_fits=preset_that_fits,
+    )
+
+
+def _largest_micro_batch(
+    estimator: MemoryEstimator, settings: StageSettings, num_processes: int, capacity: float
+) -> int | None:
+    """The largest micro-batch that fits, or None."""
+    try:
+        return estimator.derive_micro_batch(settings, num_processes, capacity)
+    except UserError:
+        return None
+
+
+def _time_step(
+    settings: StageSettings,
+    make_trainer: Callable[[StageSettings], Trainer],
+    accumulation: int,
+    accelerator: Accelerator,
+) -> float:
+    """Seconds of a step, extrapolated from steps of one and of two micro-batches.
+
+    The optimizer runs once per step, so the difference of the two is the cost of a micro-batch.
+    """
+    trainer = make_trainer(settings)
+    step_of_one_s = _time_micro_batches(trainer, settings, 1, accelerator)
+    if accumulation == 1:
+        return step_of_one_s
+    step_of_two_s = _time_micro_batches(trainer, settings, 2, accelerator)
+    micro_batch_s = max(0.0, step_of_two_s - step_of_one_s)
+    return step_of_one_s + (accumulation - 1) * micro_batch_s
+
+
+def _time_micro_batches(
+    trainer: Trainer, settings: StageSettings, num_micro_batches: int, accelerator: Accelerator
+) -> float:
+    """Seconds of a real step of `num_micro_batches` micro-batches, the best of two."""
+    micro_batch = settings.micro_batch
+    assert micro_batch is not None
+    num_processes = accelerator.num_processes
+    samples_per_process = num_micro_batches * micro_batch
+    trainer.settings = settings.model_copy(  # type: ignore[attr-defined]
+        update={"batch": samples_per_process * num_processes}
+    )
+    keys = step_keys(settings.seed, 0, samples_per_process, trainer.num_faces)
+    samples = [trainer.sample(key) for key in keys[:micro_batch]]
+    batch = {
+        name: torch.stack([sample[name] for sample in samples]).to(accelerator.device)
+        for name in samples[0]
+    }
+
+    durations_s = []
+    for _ in range(3):
+        started = time.perf_counter()
+        trainer.step(0, keys * num_processes, iter([batch] * num_micro_batches))
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        durations_s.append(time.perf_counter() - started)
+    # The first step is slower because it allocates the optimizer state.
+    return min(durations_s[1:])
+
+
+def _find_preset(
+    stage: str,
+    settings: StageSettings,
+    estimator: MemoryEstimator,
+    num_processes: int,
+    capacity: float,
+) -> str | None:
+    """The preset for the most and largest GPUs of which one sample fits into memory here."""
+    cards: dict[str, Card] = {}
+    for name in preset_names():
+        card = card_of(name)
+        if card is not None and card.count <= num_processes:
+            cards[name] = card
+
+    largest_first = sorted(cards, key=lambda name: (-cards[name].count, -cards[name].memory_gb))
+    overrides = {"base": settings.base} if isinstance(settings, PriorSettings) else {}
+    for name in largest_first:
+        preset = load_preset(stage, name, overrides)
+        preset = preset.model_copy(update={"resolution_px": settings.resolution_px})
+        if estimator.estimate(preset, 1, num_processes).total <= capacity:
+            return name
+    return None

@@ -1,52 +1,96 @@
-"""The memory that training takes, found without taking it: one micro-batch is rehearsed on tensors that have no data."""
+"""Estimates the memory of a training run without allocating it.
+
+A `FakeTensorPass` runs the forward and backward pass of one micro-batch on fake tensors: torch's
+FakeTensorMode computes the shape, dtype and device of every tensor but allocates none of them. A
+dispatch mode adds up the bytes of the tensors that are alive at the same time. Weights, gradients,
+optimizer state and EMA follow from the number of parameters.
+
+torch's own tools do not replace this: `torch.cuda.max_memory_allocated` needs the GPU and a run
+that fits into it, and `torch.distributed._tools.mem_tracker` is not a public API. The estimate must
+work before the run fits, on any machine and for every preset. All sizes are in bytes per device.
+"""
 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import psutil
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
+from torch.utils._pytree import tree_leaves
 
 from authface_train.settings import TrainSettings
 from authface_train.training.loop import samples_per_process
 from authface_train.training.optimizer import bytes_per_parameter
 from manifests.support.errors import UserError
 
-FILL = 0.92  # of a card: the rest is for its context and for what the allocator cannot use
-MOST_MICRO = 16  # more samples at once make nothing faster
+USABLE_FRACTION = 0.92
+"""Share of the memory that a run may fill. The rest is for the CUDA context and fragmentation."""
+MAX_MICRO_BATCH = 16
+"""Larger micro-batches do not make training faster."""
+FLOAT32_BYTES = 4.0
+BFLOAT16_BYTES = 2.0
+
+
+@dataclass(frozen=True)
+class PassConfig:
+    """How a fake pass is run.
+
+    Attributes:
+        settings: Settings of the run; resolution, precision and checkpointing are used.
+        micro_batch: Samples of the forward pass.
+        device: Device of the fake tensors. It need not exist on this machine.
+        weight_dtype: Dtype of the trained weights.
+        keep_gradients: Whether gradients stay in memory. If not, each is freed once it is computed,
+            as with `step_in_backward` or sharded gradients.
+        accumulate: Whether a second micro-batch follows while the first one's gradients are kept.
+    """
+
+    settings: TrainSettings
+    micro_batch: int
+    device: torch.device
+    weight_dtype: torch.dtype
+    keep_gradients: bool
+    accumulate: bool
 
 
 class FakeTensorPass(Protocol):
-    """What a stage trains, for its memory's sake. trained: parameters; frozen_bytes: of models that stay beside it."""
+    """The models of a stage, for estimating their memory.
 
-    trained: int
+    Attributes:
+        num_trainable: Number of trained parameters.
+        frozen_bytes: Memory of the models beside the trained one.
+    """
+
+    num_trainable: int
     frozen_bytes: float
 
-    def __call__(
-        self,
-        settings: Any,
-        micro_batch: int,
-        device: torch.device,
-        dtype: torch.dtype,
-        keep: bool,
-        again: bool,
-        live: Any,
-    ) -> None:
-        """Forward and backward of a micro-batch through a model of its own, made of tensors without data, its weights in dtype.
+    def run(self, config: PassConfig, counter: AbstractContextManager[object]) -> None:
+        """Run the forward and backward pass of a micro-batch on fake tensors.
 
-        keep: gradients stay, else each goes as soon as it is there. again: a second micro-batch follows the first. live: the
-        context for what is to be counted.
+        Args:
+            config: How the pass is run.
+            counter: Context in which the pass is run, after models and inputs have been created.
         """
         ...
 
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """Bytes per card. activations: the most that is there beside the rest; copies in lower precision, gathered shards."""
+    """Estimated memory of one device, in bytes.
+
+    Attributes:
+        parameters: Trained and frozen weights.
+        gradients: Gradients that stay until the optimizer steps.
+        optimiser: Optimizer state.
+        average: EMA weights on this device.
+        activations: Peak of everything else: activations, copies of weights in lower precision,
+            gathered shards.
+    """
 
     parameters: float
     gradients: float
@@ -56,133 +100,198 @@ class MemoryUse:
 
     @property
     def total(self) -> float:
+        """Sum of all parts."""
         return self.parameters + self.gradients + self.optimiser + self.average + self.activations
 
 
-class _Live(TorchDispatchMode):
-    """Counts the bytes of tensors that operations make, while they live."""
+class _LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations return, for as long as they are alive.
+
+    Attributes:
+        current: Bytes alive now.
+        peak: Most bytes that were alive at once.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.bytes, self.most = 0, 0
+        self.current = 0
+        self.peak = 0
         self._storages: set[int] = set()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for one in tree_iter(made):
-            if isinstance(one, torch.Tensor):
-                storage = one.untyped_storage()
-                key = storage._cdata
-                if key not in self._storages:
-                    self._storages.add(key)
-                    size = storage.nbytes()
-                    self.bytes += size
-                    self.most = max(self.most, self.bytes)
-                    weakref.finalize(storage, self._gone, key, size)
-        return made
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self._add(leaf.untyped_storage())
+        return result
 
-    def _gone(self, key: int, size: int) -> None:
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        # Views share a storage, which counts once.
+        key = storage._cdata
+        if key in self._storages:
+            return
+        num_bytes = storage.nbytes()
+        self._storages.add(key)
+        self.current += num_bytes
+        self.peak = max(self.peak, self.current)
+        weakref.finalize(storage, self._remove, key, num_bytes)
+
+    def _remove(self, key: int, num_bytes: int) -> None:
         self._storages.discard(key)
-        self.bytes -= size
+        self.current -= num_bytes
 
 
-def capacity(device: torch.device, local_world: int) -> float:
-    """Bytes that a process may fill: of its card, or its share of what memory is free."""
+def memory_capacity(device: torch.device, num_local_processes: int) -> float:
+    """Bytes that a run may use on a device.
+
+    Args:
+        device: The GPU of a process, or the CPU.
+        num_local_processes: Number of processes that share the free memory of a CPU.
+    """
     if device.type == "cuda":
-        return FILL * torch.cuda.get_device_properties(device).total_memory
-    return FILL * psutil.virtual_memory().available / local_world
+        return USABLE_FRACTION * torch.cuda.get_device_properties(device).total_memory
+    return USABLE_FRACTION * psutil.virtual_memory().available / num_local_processes
 
 
 class MemoryEstimator:
-    """What a stage's training takes of a card of that device."""
+    """Estimates the memory of a stage's training on a kind of device.
 
-    def __init__(self, rehearsal: FakeTensorPass, device: torch.device):
-        self.rehearsal, self.device = rehearsal, device
-        self._measured: dict[tuple, int] = {}
+    Args:
+        fake_pass: The models of the stage.
+        device: Device to train on.
+    """
 
-    def memory(self, settings: TrainSettings, micro_batch: int, world: int) -> MemoryUse:
-        """For a micro-batch and so many processes."""
-        trained, frozen = self.rehearsal.trained, self.rehearsal.frozen_bytes
-        weight, gradient, moments = (trained * size for size in bytes_per_parameter(settings))
-        sharded = settings.sharding != "none" and world > 1
-        low = settings.mixed_precision == "bf16" and (
-            sharded or settings.optimiser == "adamw-8bit-bf16"
-        )
-        keep = not (settings.step_in_backward or sharded)
-        again = keep and settings.batch // world > micro_batch
-        one, two = (
-            self._most(settings, many, torch.bfloat16 if low else torch.float32, keep, again)
-            for many in (1, 2)
-        )
-        most = one + (two - one) * (
-            micro_batch - 1
-        )  # beyond two samples it goes on in a straight line
-        on_card = settings.ema_device == "gpu" or self.device.type == "cpu"
-        average = 4.0 * trained if settings.ema_decay and on_card else 0.0
-        if sharded:
-            # Gathered weights: all of them, or those of two blocks, of which SDXL's larger ones are a sixteenth each.
-            gathered = (
-                (2.0 if low else 4.0)
-                * trained
-                * (1.0 if settings.sharding == "gradients" else 1 / 8)
-            )
-            return MemoryUse(
-                weight / world + frozen,
-                gradient / world,
-                moments / world,
-                average / world,
-                most + gathered,
-            )
-        gradients = gradient if keep else 0.0
-        return MemoryUse(weight + frozen, gradients, moments, average, max(0.0, most - gradients))
+    def __init__(self, fake_pass: FakeTensorPass, device: torch.device) -> None:
+        self.fake_pass = fake_pass
+        self.device = device
+        self._peaks: dict[tuple[object, ...], int] = {}
 
-    def derive_micro_batch(self, settings: TrainSettings, world: int, room: float) -> int:
-        """The most samples that fit into `room` bytes, of those that divide a process's share of the batch.
+    def estimate(self, settings: TrainSettings, micro_batch: int, num_processes: int) -> MemoryUse:
+        """Estimate the memory of a run on each device.
 
-        Raises UserError where not one does.
+        Args:
+            settings: Settings of the run.
+            micro_batch: Samples per process and forward pass.
+            num_processes: Number of processes, one per device.
         """
-        share = samples_per_process(settings, world)
-        for micro in sorted(
-            (n for n in range(1, min(MOST_MICRO, share) + 1) if share % n == 0), reverse=True
-        ):
-            needed = self.memory(settings, micro, world).total
-            if needed <= room:
-                return micro
-        raise UserError(
-            f"it does not fit: one sample at a time takes {needed / 1e9:.3g} GB and there are {room / 1e9:.3g} GB; --dry-run "
-            "says which preset does"
+        num_trainable = self.fake_pass.num_trainable
+        per_parameter = bytes_per_parameter(settings)
+        weight, gradient, optimizer_state = (num_trainable * size for size in per_parameter)
+        frozen = self.fake_pass.frozen_bytes
+
+        is_sharded = settings.sharding != "none" and num_processes > 1
+        in_bfloat16 = settings.mixed_precision == "bf16" and (
+            is_sharded or settings.optimiser == "adamw-8bit-bf16"
+        )
+        keep_gradients = not (settings.step_in_backward or is_sharded)
+        accumulate = keep_gradients and settings.batch // num_processes > micro_batch
+        weight_dtype = torch.bfloat16 if in_bfloat16 else torch.float32
+        # Memory grows linearly with the micro-batch: passes of one and two samples determine it.
+        peak_of_one, peak_of_two = (
+            self._peak_bytes(
+                PassConfig(settings, samples, self.device, weight_dtype, keep_gradients, accumulate)
+            )
+            for samples in (1, 2)
+        )
+        peak = peak_of_one + (peak_of_two - peak_of_one) * (micro_batch - 1)
+
+        ema_on_device = settings.ema_device == "gpu" or self.device.type == "cpu"
+        ema = FLOAT32_BYTES * num_trainable if settings.ema_decay and ema_on_device else 0.0
+        if is_sharded:
+            # `gradients` gathers all weights. `full` gathers those of two blocks at a time; the
+            # larger blocks of SDXL hold a sixteenth of its weights each.
+            gathered_share = 1.0 if settings.sharding == "gradients" else 1 / 8
+            gathered_weight = BFLOAT16_BYTES if in_bfloat16 else FLOAT32_BYTES
+            gathered = gathered_weight * num_trainable * gathered_share
+            return MemoryUse(
+                parameters=weight / num_processes + frozen,
+                gradients=gradient / num_processes,
+                optimiser=optimizer_state / num_processes,
+                average=ema / num_processes,
+                activations=peak + gathered,
+            )
+
+        gradients = gradient if keep_gradients else 0.0
+        return MemoryUse(
+            parameters=weight + frozen,
+            gradients=gradients,
+            optimiser=optimizer_state,
+            average=ema,
+            # The pass counts the gradients that it keeps.
+            activations=max(0.0, peak - gradients),
         )
 
-    def _most(
-        self, settings: TrainSettings, many: int, dtype: torch.dtype, keep: bool, again: bool
+    def derive_micro_batch(
+        self, settings: TrainSettings, num_processes: int, available_bytes: float
     ) -> int:
+        """The largest micro-batch that fits into memory and divides a process's share of the batch.
+
+        Args:
+            settings: Settings of the run; its batch is shared by the processes.
+            num_processes: Number of processes, one per device.
+            available_bytes: Memory of each device.
+
+        Raises:
+            UserError: If not even one sample fits.
+        """
+        share = samples_per_process(settings, num_processes)
+        largest = min(MAX_MICRO_BATCH, share)
+        for micro_batch in range(largest, 0, -1):
+            if share % micro_batch:
+                continue
+            needed_bytes = self.estimate(settings, micro_batch, num_processes).total
+            if needed_bytes <= available_bytes:
+                return micro_batch
+        raise UserError(
+            f"the run does not fit into memory: a micro-batch of one sample needs "
+            f"{needed_bytes / 1e9:.3g} GB and {available_bytes / 1e9:.3g} GB are available; "
+            "--dry-run names a preset that fits"
+        )
+
+    def _peak_bytes(self, config: PassConfig) -> int:
+        """Peak memory of a fake pass beside the trained and frozen weights; computed once."""
         key = (
-            settings.model_dump_json(exclude={"batch", "micro_batch", "steps"}),
-            many,
-            dtype,
-            keep,
-            again,
+            # These settings do not change a pass of a given micro-batch.
+            config.settings.model_dump_json(exclude={"batch", "micro_batch", "steps"}),
+            config.micro_batch,
+            config.weight_dtype,
+            config.keep_gradients,
+            config.accumulate,
         )
-        if key not in self._measured:
-            live = _Live()
-            self.rehearsal(settings, many, self.device, dtype, keep, again, live)
-            self._measured[key] = live.most
-        return self._measured[key]
+        if key not in self._peaks:
+            live_bytes = _LiveBytes()
+            self.fake_pass.run(config, live_bytes)
+            self._peaks[key] = live_bytes.peak
+        return self._peaks[key]
 
 
-def disk_bytes(rehearsal: FakeTensorPass, settings: TrainSettings, model_bytes: float) -> float:
-    """What a run writes at most: its checkpoints, one more while the oldest is still there, and the finished model."""
-    weight, _, moments = bytes_per_parameter(settings)
-    checkpoint = rehearsal.trained * (weight + moments + (4.0 if settings.ema_decay else 0.0))
-    return (settings.keep_checkpoints + 1) * checkpoint + model_bytes
+def estimate_disk_bytes(
+    fake_pass: FakeTensorPass, settings: TrainSettings, model_bytes: float
+) -> float:
+    """Most disk space that a run's checkpoints and its finished model take, in bytes.
+
+    Args:
+        fake_pass: The models of the stage.
+        settings: Settings of the run.
+        model_bytes: Size of the finished model.
+    """
+    weight, _, optimizer_state = bytes_per_parameter(settings)
+    ema = FLOAT32_BYTES if settings.ema_decay else 0.0
+    checkpoint_bytes = fake_pass.num_trainable * (weight + optimizer_state + ema)
+    # A new checkpoint is written before the oldest one is removed.
+    return (settings.keep_checkpoints + 1) * checkpoint_bytes + model_bytes
 
 
-def bytes_of(*models: torch.nn.Module) -> float:
-    """Of their weights."""
-    return float(
-        sum(
-            parameter.numel() * parameter.element_size()
-            for model in models
-            for parameter in model.parameters()
-        )
-    )
+def parameter_bytes(*models: torch.nn.Module) -> float:
+    """Size of the models' parameters in bytes."""
+    total = 0
+    for model in models:
+        for parameter in model.parameters():
+            total += parameter.numel() * parameter.element_size()
+    return float(total)

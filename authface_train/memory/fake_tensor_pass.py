@@ -1,189 +1,248 @@
-"""Rehearsals for the budget: a stage's models, anew and without data, one micro-batch forward and backward."""
+"""Forward and backward passes of both stages on fake tensors, for the memory estimate.
+
+The models are built from their configuration on the meta device, then given fake weights of the
+right dtype and device inside torch's FakeTensorMode. No memory is allocated and no weight is read.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from authface_train.data.prompts import time_ids
 from authface_train.facial_loss.discriminator import PatchDiscriminator
+from authface_train.memory.estimator import BFLOAT16_BYTES, FLOAT32_BYTES, PassConfig
 from authface_train.models.sdxl import hint_channels
 from authface_train.settings import PriorSettings, RestorerSettings, TrainSettings
 from authface_train.stages.prior import make_trainable
 
-ADAM_BYTES = 16.0  # of a parameter in fp32: itself, its gradient and two moments
+if TYPE_CHECKING:
+    from diffusers import ControlNetModel, UNet2DConditionModel
+
+ADAM_BYTES = 16.0
+"""Bytes of a parameter that Adam trains in float32: the weight, its gradient and two moments."""
+NUM_TOKENS = 77
+"""Length of SDXL's prompt embeddings."""
+NUM_TIME_IDS = 6
 
 
-class _OfUNet:
-    """What both stages' rehearsals have: a U-Net's outline and its inputs."""
+class AddedConditions(TypedDict):
+    """SDXL's additional conditioning: pooled prompt embeddings and size conditioning."""
 
-    def __init__(self, unet: Any, vae_scale_factor: int):
-        self.kind, self.config, self.vae_scale_factor = (
-            type(unet),
-            dict(unet.config),
-            vae_scale_factor,
-        )
+    text_embeds: torch.Tensor
+    time_ids: torch.Tensor
 
-    def unet_outline(self) -> Any:
+
+class UNetInputs(TypedDict):
+    """Arguments of the U-Net's forward pass, by their names in diffusers."""
+
+    sample: torch.Tensor
+    timestep: torch.Tensor
+    encoder_hidden_states: torch.Tensor
+    added_cond_kwargs: AddedConditions
+
+
+class _UNetPass:
+    """What the passes of both stages share: the U-Net without weights, and its inputs.
+
+    Args:
+        unet: U-Net of the base, of which only class and configuration are used.
+        vae_scale_factor: Pixels per latent cell.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, vae_scale_factor: int) -> None:
+        self.unet_class = type(unet)
+        self.unet_config = dict(unet.config)
+        self.vae_scale_factor = vae_scale_factor
+
+    def _make_unet(self) -> UNet2DConditionModel:
+        """The U-Net on the meta device."""
         with torch.device("meta"):
-            return self.kind.from_config(self.config)
+            return self.unet_class.from_config(self.unet_config)
 
-    def inputs(
-        self, settings: TrainSettings, micro_batch: int, device: torch.device
-    ) -> dict[str, Any]:
-        """What a forward pass is given, under the U-Net's own names."""
-        cells = settings.resolution_px // self.vae_scale_factor
-        pooled = (
-            self.config["projection_class_embeddings_input_dim"]
-            - 6 * self.config["addition_time_embed_dim"]
+    def _make_inputs(self, config: PassConfig) -> UNetInputs:
+        """Inputs of a micro-batch; fake tensors inside FakeTensorMode."""
+        batch = config.micro_batch
+        side = config.settings.resolution_px // self.vae_scale_factor
+        channels = self.unet_config["in_channels"]
+        embedding_width = self.unet_config["cross_attention_dim"]
+        time_embedding_width = NUM_TIME_IDS * self.unet_config["addition_time_embed_dim"]
+        pooled_width = (
+            self.unet_config["projection_class_embeddings_input_dim"] - time_embedding_width
         )
-        with device:
+        size_conditioning = time_ids(config.settings.resolution_px)
+        with config.device:
             return {
-                "sample": torch.randn(micro_batch, self.config["in_channels"], cells, cells),
-                "timestep": torch.zeros(micro_batch, dtype=torch.long),
-                "encoder_hidden_states": torch.randn(
-                    micro_batch, 77, self.config["cross_attention_dim"]
-                ),
+                "sample": torch.randn(batch, channels, side, side),
+                "timestep": torch.zeros(batch, dtype=torch.long),
+                "encoder_hidden_states": torch.randn(batch, NUM_TOKENS, embedding_width),
                 "added_cond_kwargs": {
-                    "text_embeds": torch.randn(micro_batch, pooled),
-                    "time_ids": torch.tensor(time_ids(settings.resolution_px)).expand(
-                        micro_batch, -1
-                    ),
+                    "text_embeds": torch.randn(batch, pooled_width),
+                    "time_ids": torch.tensor(size_conditioning).expand(batch, -1),
                 },
             }
 
 
-class PriorPass(_OfUNet):
-    """Stage I: the U-Net, or LoRA layers in it."""
+class PriorPass(_UNetPass):
+    """Stage I: the U-Net, or LoRA layers in it, is trained.
 
-    def __init__(self, unet: Any, settings: PriorSettings, vae_scale_factor: int):
-        super().__init__(unet, vae_scale_factor)
-        self.trained, frozen = _counts(self._outline(settings))
-        self.frozen_bytes = 4.0 * frozen
+    Args:
+        unet: U-Net of the base, of which only class and configuration are used.
+        settings: Settings of the run.
+        vae_scale_factor: Pixels per latent cell.
 
-    def _outline(self, settings: PriorSettings) -> Any:
-        return make_trainable(
-            self.unet_outline(),
-            settings.model_copy(update={"optimiser": "adamw", "compile": False}),
-        )
+    Attributes:
+        num_trainable: Number of trained parameters.
+        frozen_bytes: Memory of the weights below the LoRA layers, else 0.
+    """
 
-    def __call__(
-        self,
-        settings: Any,
-        micro_batch: int,
-        device: torch.device,
-        dtype: torch.dtype,
-        keep: bool,
-        again: bool,
-        live: Any,
+    def __init__(
+        self, unet: UNet2DConditionModel, settings: PriorSettings, vae_scale_factor: int
     ) -> None:
-        outline = self._outline(settings)
-        with FakeTensorMode():
-            unet = _filled(outline, device, dtype, keep)
-            given = self.inputs(settings, micro_batch, device)
-            _rehearse(lambda: unet(**given).sample, given["sample"], settings, device, again, live)
-
-
-class RestorerPass(_OfUNet):
-    """Stage II: the ControlNet beside the frozen U-Net. Of the discriminators, which are small, what Adam keeps."""
-
-    def __init__(self, unet: Any, settings: RestorerSettings, vae_scale_factor: int):
         super().__init__(unet, vae_scale_factor)
-        self.trained, _ = _counts(self._outline(settings, self.unet_outline()))
-        frozen, _ = _counts(self.unet_outline())
-        self.frozen_bytes = (2.0 if settings.mixed_precision == "bf16" else 4.0) * frozen
-        if settings.facial.weight != "off":
-            judge = PatchDiscriminator(unet.config.in_channels, settings.facial.discriminator_width)
-            self.frozen_bytes += (
-                2 * ADAM_BYTES * sum(parameter.numel() for parameter in judge.parameters())
-            )
+        trained_unet = self._make_trained_unet(settings)
+        self.num_trainable = _count_parameters(trained_unet, requires_grad=True)
+        self.frozen_bytes = FLOAT32_BYTES * _count_parameters(trained_unet, requires_grad=False)
 
-    def _outline(self, settings: RestorerSettings, unet: Any) -> Any:
+    def run(self, config: PassConfig, counter: AbstractContextManager[object]) -> None:
+        """Run the forward and backward pass of a micro-batch; see `FakeTensorPass.run`."""
+        assert isinstance(config.settings, PriorSettings)
+        unet = self._make_trained_unet(config.settings)
+        with FakeTensorMode():
+            _add_weights(unet, config, config.weight_dtype)
+            inputs = self._make_inputs(config)
+            _run_forward_backward(lambda: unet(**inputs).sample, inputs["sample"], config, counter)
+
+    def _make_trained_unet(self, settings: PriorSettings) -> UNet2DConditionModel:
+        # The dtype of the weights is set later, and compiled code cannot run on fake tensors.
+        settings = settings.model_copy(update={"optimiser": "adamw", "compile": False})
+        return make_trainable(self._make_unet(), settings)
+
+
+class RestorerPass(_UNetPass):
+    """Stage II: a ControlNet is trained beside the frozen U-Net.
+
+    The discriminators are small: they count with their weights, gradients and moments, but their
+    activations do not.
+
+    Args:
+        unet: U-Net of the prior, of which only class and configuration are used.
+        settings: Settings of the run.
+        vae_scale_factor: Pixels per latent cell.
+
+    Attributes:
+        num_trainable: Number of parameters of the ControlNet.
+        frozen_bytes: Memory of the U-Net and of the discriminators with their optimizer.
+    """
+
+    def __init__(
+        self, unet: UNet2DConditionModel, settings: RestorerSettings, vae_scale_factor: int
+    ) -> None:
+        super().__init__(unet, vae_scale_factor)
+        frozen_unet = self._make_unet()
+        controlnet = self._make_controlnet(settings, frozen_unet)
+        self.num_trainable = _count_parameters(controlnet, requires_grad=True)
+        weight_bytes = BFLOAT16_BYTES if settings.mixed_precision == "bf16" else FLOAT32_BYTES
+        self.frozen_bytes = weight_bytes * _count_parameters(frozen_unet, requires_grad=True)
+        if settings.facial.weight != "off":
+            discriminator = PatchDiscriminator(
+                self.unet_config["in_channels"], settings.facial.discriminator_width
+            )
+            num_weights = _count_parameters(discriminator, requires_grad=True)
+            self.frozen_bytes += 2 * ADAM_BYTES * num_weights
+
+    def run(self, config: PassConfig, counter: AbstractContextManager[object]) -> None:
+        """Run the forward and backward pass of a micro-batch; see `FakeTensorPass.run`."""
+        settings = config.settings
+        is_bfloat16 = settings.mixed_precision == "bf16"
+        unet = self._make_unet().requires_grad_(False)
+        controlnet = self._make_controlnet(settings, unet)
+        with FakeTensorMode():
+            _add_weights(controlnet, config, config.weight_dtype)
+            _add_weights(unet, config, torch.bfloat16 if is_bfloat16 else torch.float32)
+            inputs = self._make_inputs(config)
+            size_px = settings.resolution_px
+            with config.device:
+                degraded = torch.randn(config.micro_batch, 3, size_px, size_px)
+
+            def forward() -> torch.Tensor:
+                down_residuals, mid_residual = controlnet(
+                    **inputs, controlnet_cond=degraded, return_dict=False
+                )
+                return unet(
+                    **inputs,
+                    down_block_additional_residuals=down_residuals,
+                    mid_block_additional_residual=mid_residual,
+                ).sample
+
+            _run_forward_backward(forward, inputs["sample"], config, counter)
+
+    def _make_controlnet(
+        self, settings: TrainSettings, unet: UNet2DConditionModel
+    ) -> ControlNetModel:
+        """A ControlNet of the U-Net on the meta device, with checkpointing set in both."""
         from diffusers import ControlNetModel
 
-        channels = hint_channels(self.vae_scale_factor)
         with torch.device("meta"):
             controlnet = ControlNetModel.from_unet(
-                unet, conditioning_embedding_out_channels=channels, load_weights_from_unet=False
+                unet,
+                conditioning_embedding_out_channels=hint_channels(self.vae_scale_factor),
+                load_weights_from_unet=False,
             ).train()
         if settings.gradient_checkpointing:
             controlnet.enable_gradient_checkpointing()
             unet.enable_gradient_checkpointing()
         return controlnet
 
-    def __call__(
-        self,
-        settings: Any,
-        micro_batch: int,
-        device: torch.device,
-        dtype: torch.dtype,
-        keep: bool,
-        again: bool,
-        live: Any,
-    ) -> None:
-        low = torch.bfloat16 if settings.mixed_precision == "bf16" else torch.float32
-        unet = self.unet_outline().requires_grad_(False)
-        controlnet = self._outline(settings, unet)
-        with FakeTensorMode():
-            _filled(controlnet, device, dtype, keep)
-            _filled(unet, device, low, keep)
-            given = self.inputs(settings, micro_batch, device)
-            with device:
-                hint = torch.randn(micro_batch, 3, settings.resolution_px, settings.resolution_px)
 
-            def forward() -> torch.Tensor:
-                down, middle = controlnet(**given, controlnet_cond=hint, return_dict=False)
-                residuals = {
-                    "down_block_additional_residuals": down,
-                    "mid_block_additional_residual": middle,
-                }
-                return unet(**given, **residuals).sample
-
-            _rehearse(forward, given["sample"], settings, device, again, live)
+def _count_parameters(module: torch.nn.Module, requires_grad: bool) -> int:
+    return sum(
+        parameter.numel()
+        for parameter in module.parameters()
+        if parameter.requires_grad == requires_grad
+    )
 
 
-def _counts(module: torch.nn.Module) -> tuple[int, int]:
-    parameters = list(module.parameters())
-    trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    return trained, sum(parameter.numel() for parameter in parameters) - trained
-
-
-def _filled(outline: Any, device: torch.device, dtype: torch.dtype, keep: bool) -> Any:
-    """A model of shapes alone with tensors in it; gradients go at once unless they are kept."""
-    for module in outline.modules():
-        for name, own in module.named_parameters(recurse=False):
-            weights = torch.nn.Parameter(
-                torch.empty(own.shape, dtype=dtype, device=device), requires_grad=own.requires_grad
+def _add_weights(module: torch.nn.Module, config: PassConfig, dtype: torch.dtype) -> None:
+    """Replace the meta tensors of a module by fake tensors on the device, in place."""
+    for submodule in module.modules():
+        for name, parameter in submodule.named_parameters(recurse=False):
+            weight = torch.nn.Parameter(
+                torch.empty(parameter.shape, dtype=dtype, device=config.device),
+                requires_grad=parameter.requires_grad,
             )
-            setattr(module, name, weights)
-            if own.requires_grad and not keep:
-                weights.register_post_accumulate_grad_hook(_forget)
-        for name, buffer in module.named_buffers(recurse=False):
-            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device=device))
-    return outline
+            setattr(submodule, name, weight)
+            if parameter.requires_grad and not config.keep_gradients:
+                weight.register_post_accumulate_grad_hook(_free_gradient)
+        for name, buffer in submodule.named_buffers(recurse=False):
+            empty = torch.empty(buffer.shape, dtype=buffer.dtype, device=config.device)
+            setattr(submodule, name, empty)
 
 
-def _forget(parameter: torch.Tensor) -> None:
+def _free_gradient(parameter: torch.Tensor) -> None:
     parameter.grad = None
 
 
-def _rehearse(
+def _run_forward_backward(
     forward: Callable[[], torch.Tensor],
     target: torch.Tensor,
-    settings: Any,
-    device: torch.device,
-    again: bool,
-    live: Any,
+    config: PassConfig,
+    counter: AbstractContextManager[object],
 ) -> None:
-    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    kind = kinds.get(settings.mixed_precision)
-    with live:
-        for _ in range(2 if again else 1):
-            with torch.autocast(device.type, kind) if kind else contextlib.nullcontext():
+    """Run one or two micro-batches with a mean squared error inside the counter's context."""
+    autocast_dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    autocast_dtype = autocast_dtypes.get(config.settings.mixed_precision)
+    with counter:
+        for _ in range(2 if config.accumulate else 1):
+            autocast: AbstractContextManager[object] = contextlib.nullcontext()
+            if autocast_dtype is not None:
+                autocast = torch.autocast(config.device.type, autocast_dtype)
+            with autocast:
                 loss = (forward().float() - target).square().mean()
             loss.backward()
             del loss

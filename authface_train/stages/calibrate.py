@@ -1,57 +1,81 @@
-"""How strong the facial loss is beside the noise loss before a run is begun, and the lambdas that would make it right."""
+"""Calibration of Stage II: strength of the facial loss relative to the noise loss."""
 
 from __future__ import annotations
 
-from rich.table import Table
+from dataclasses import dataclass
 
-from authface_train.callbacks.gradient_ledger import GradientLedger, overall
+from authface_train.callbacks.gradient_ledger import GradientLedger, LedgerEntry, overall_ratio
 from authface_train.data.sample_keys import step_keys
-from authface_train.runs.checkpoint import load_last
-from authface_train.runs.run_folder import RunFolder
-from authface_train.stages.restorer import RestorerTrainer, stacked
-from manifests.support.console import console
+from authface_train.runs.checkpoint import load_latest
+from authface_train.runs.training_run import TrainingRun
+from authface_train.stages.restorer import RestorerTrainer, stack_samples
 
-AIM, TOO_STRONG, WARM_STEPS = 0.1, 0.5, 100
+TARGET_RATIO = 0.1
+"""Recommended ratio of the facial loss's gradient to the noise loss's."""
+MAX_RATIO = 0.5
+"""Above this ratio the facial loss dominates training."""
+WARMUP_STEPS = 100
+"""Most steps that new discriminators are trained before the measurement."""
 
 
-def calibrate(trainer: RestorerTrainer, run: RunFolder) -> None:
-    """Print it and advice: at the run's newest checkpoint, or at the start with discriminators that have had WARM_STEPS.
+@dataclass(frozen=True)
+class Calibration:
+    """Gradients of the facial loss and the noise loss, and the lambdas to use.
 
-    Nothing is written.
+    Attributes:
+        checkpoint_step: Step of the checkpoint that was measured, or None if the facial loss had
+            not started by then. In that case new discriminators were trained first.
+        warmup_steps: Number of steps that the new discriminators were trained; 0 for a checkpoint.
+        entries: Gradients by timestep bin.
+        ratio: Facial gradient divided by noise gradient, over all timesteps.
+        lambda_d: Setting `facial.lambda_d` that reaches `TARGET_RATIO`; None if the ratio is 0.
+        lambda_s: Setting `facial.lambda_s` that reaches `TARGET_RATIO`; None if the ratio is 0.
     """
-    settings, facial = trainer.settings, trainer.facial
-    assert facial is not None
-    done = load_last(run.checkpoints, trainer.parts, trainer.accelerator)
-    if done > settings.facial.start_step:
-        console.print(f"The run in {run.folder}, after {done} steps:")
-    else:
-        steps = min(WARM_STEPS, settings.facial.discriminator_only_steps)
-        console.print(f"Before any step, with discriminators that have learnt for {steps}:")
-        for step in range(steps):
-            draws = step_keys(settings.seed, step, settings.batch, trainer.faces)
-            batch = stacked([trainer.sample(draw) for draw in draws])
-            trainer.discriminators_alone(
-                step, {name: value.to(trainer.accelerator.device) for name, value in batch.items()}
-            )
-    entries = GradientLedger(trainer, run.folder).measure()
-    table = Table(
-        "timesteps", "noise", "adversarial", "Gram", "facial / noise", "cos adversarial", "cos Gram"
+
+    checkpoint_step: int | None
+    warmup_steps: int
+    entries: list[LedgerEntry]
+    ratio: float
+    lambda_d: float | None
+    lambda_s: float | None
+
+
+def calibrate(trainer: RestorerTrainer, run: TrainingRun) -> Calibration:
+    """Measure the gradients at the run's newest checkpoint, or before the run starts.
+
+    If the facial loss has not started at that checkpoint, the discriminators are trained alone for
+    up to `WARMUP_STEPS` steps first: untrained ones give no meaningful gradient. Nothing is written
+    to the run folder.
+
+    Args:
+        trainer: A trainer with a facial loss. Its weights are changed.
+        run: The run, which may not exist yet.
+    """
+    settings = trainer.settings.facial
+    finished_steps = load_latest(run.checkpoint_folder, trainer.models, trainer.accelerator)
+    warmup_steps = 0
+    if finished_steps <= settings.start_step:
+        warmup_steps = min(WARMUP_STEPS, settings.discriminator_only_steps)
+        _train_discriminators(trainer, warmup_steps)
+
+    entries = GradientLedger(trainer=trainer, folder=run.folder).measure()
+    ratio = overall_ratio(entries)
+    return Calibration(
+        checkpoint_step=finished_steps if finished_steps > settings.start_step else None,
+        warmup_steps=warmup_steps,
+        entries=entries,
+        ratio=ratio,
+        lambda_d=settings.lambda_d * TARGET_RATIO / ratio if ratio > 0 else None,
+        lambda_s=settings.lambda_s * TARGET_RATIO / ratio if ratio > 0 else None,
     )
-    for entry in entries:
-        band = int(entry["band"])
-        pulls = (f"{entry[name]:.2e}" for name in ("noise", "adversarial", "style"))
-        cosines = (f"{entry[name]:+.2f}" for name in ("cosine_adversarial", "cosine_style"))
-        table.add_row(
-            f"{band * 100} to {band * 100 + 99}", *pulls, f"{entry['ratio']:.3f}", *cosines
-        )
-    console.print(table)
-    ratio = overall(entries)
-    words = f"facial loss / noise loss at eps, over all timesteps: {ratio:.3f} (aim {AIM})"
-    if ratio > TOO_STRONG:
-        words = f"[yellow]{words}: above {TOO_STRONG} it governs what is learnt[/]"
-    console.print(words)
-    if ratio > 0:
-        lambdas = (settings.facial.lambda_d * AIM / ratio, settings.facial.lambda_s * AIM / ratio)
-        console.print(
-            f"To reach the aim: [bold]--set facial.lambda_d={lambdas[0]:.3g} --set facial.lambda_s={lambdas[1]:.3g}[/]"
-        )
+
+
+def _train_discriminators(trainer: RestorerTrainer, num_steps: int) -> None:
+    """Train the discriminators alone on the samples of the run's first steps."""
+    settings = trainer.settings
+    device = trainer.accelerator.device
+    for step in range(num_steps):
+        keys = step_keys(settings.seed, step, settings.batch, trainer.num_faces)
+        batch = stack_samples([trainer.sample(key) for key in keys])
+        on_device = {name: tensor.to(device) for name, tensor in batch.items()}
+        trainer.train_discriminators(step, on_device)

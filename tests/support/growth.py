@@ -1,8 +1,10 @@
-"""How much a process grows when it really trains, and what the budget says it would. Prints both in bytes as JSON.
+"""Measures how much memory training adds to a process, next to the estimate of the dry run.
 
-    python growth.py KEY=VALUE…     settings over a U-Net of 71 M parameters at 256 px
+    python growth.py KEY=VALUE...
 
-In a process of its own: the peak of resident memory is the process's.
+The arguments are settings of Stage I. A U-Net of 71 M parameters is trained at 256 px on the CPU for
+two steps. Prints `estimated_bytes` and `measured_bytes` as JSON. The script needs a process of its
+own, because the peak of resident memory belongs to the process.
 """
 
 from __future__ import annotations
@@ -17,52 +19,69 @@ import psutil
 import torch
 from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
+from training_steps import take_step
 
 from authface_train.data.prompts import Embedding
-from authface_train.data.sample_keys import micro_batches, step_keys
 from authface_train.memory.dry_run import DummyCache
 from authface_train.memory.estimator import MemoryEstimator
 from authface_train.memory.fake_tensor_pass import PriorPass
 from authface_train.models.sdxl import DiffusionCore, tiny_sdxl
-from authface_train.presets import load_preset
+from authface_train.presets import load_preset, parse_set_option
+from authface_train.settings import PriorSettings
 from authface_train.stages.prior import PriorTrainer
 
+WIDER_UNET = {
+    "block_out_channels": (160, 480),
+    "attention_head_dim": (4, 8),
+    "layers_per_block": 2,
+}
 
-def main(changes: list[str]) -> None:
-    settings = load_preset("prior", "tiny", ["resolution_px=256", "audit=false", *changes])
+
+def main(set_options: list[str]) -> None:
+    overrides = {"resolution_px": 256, "audit": False, **dict(map(parse_set_option, set_options))}
+    settings = load_preset("prior", "tiny", overrides)
+    assert isinstance(settings, PriorSettings)
     tiny = tiny_sdxl(0)
-    wider = {"block_out_channels": (160, 480), "attention_head_dim": (4, 8), "layers_per_block": 2}
-    unet = UNet2DConditionModel.from_config({**tiny.unet.config, **wider})
+    unet = UNet2DConditionModel.from_config({**tiny.unet.config, **WIDER_UNET})
     accelerator = Accelerator(cpu=True, mixed_precision=settings.mixed_precision)
-    said = MemoryEstimator(PriorPass(unet, settings, 8), accelerator.device).memory(
-        settings, settings.micro_batch, 1
-    )
+    estimator = MemoryEstimator(PriorPass(unet, settings, 8), accelerator.device)
+    estimate = estimator.estimate(settings, settings.micro_batch, 1)
+
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before = psutil.Process().memory_info().rss
+    before = start_peak_measurement()
     prompt = Embedding(torch.randn(77, 64), torch.randn(32))
-    view, latents = (
+    trainer = PriorTrainer(
+        settings,
+        DiffusionCore(unet, tiny.scheduler, 0.13, 8),
         pd.DataFrame({"face_id": ["a", "b"]}),
         DummyCache(torch.randn(2, 2, 4, 32, 32), 2),
-    )
-    core = DiffusionCore(unet, tiny.scheduler, 0.13, 8)
-    trainer = PriorTrainer(
-        settings, core, view, latents, DummyCache(prompt, 2), prompt, accelerator
+        DummyCache(prompt, 2),
+        prompt,
+        accelerator,
     )
     for step in range(2):
-        draws = step_keys(0, step, settings.batch, 2)
-        pieces = [
-            [trainer.sample(draw) for draw in piece]
-            for piece in micro_batches(draws, 0, 1, settings.micro_batch)
-        ]
-        micros = [
-            {name: torch.stack([one[name] for one in piece]) for name in piece[0]}
-            for piece in pieces
-        ]
-        trainer.step(step, draws, iter(micros))
-    status = Path("/proc/self/status").read_text().splitlines()
-    peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-    print(json.dumps({"said": said.total - said.parameters, "grew": peak - before}))
+        take_step(trainer, step, settings.micro_batch)
+
+    result = {
+        # The weights were in memory before the measurement started.
+        "estimated_bytes": estimate.total - estimate.parameters,
+        "measured_bytes": peak_resident_bytes() - before,
+    }
+    print(json.dumps(result))
+
+
+def start_peak_measurement() -> int:
+    """Reset the process's peak of resident memory. Returns the resident bytes now."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return psutil.Process().memory_info().rss
+
+
+def peak_resident_bytes() -> int:
+    """Peak of the process's resident memory since `start_peak_measurement`."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/self/status has no VmHWM")
 
 
 if __name__ == "__main__":

@@ -1,34 +1,40 @@
-"""The gradient ledger, calibration's advice, and the warning that a discriminator has won."""
+"""The gradient ledger: its gradients, its files and its plot."""
 
-import math
 import shutil
 
 import pytest
 import torch
 from accelerate import Accelerator
 
-from authface_train.callbacks.gradient_ledger import GradientLedger, draw, overall, read, write
+from authface_train.callbacks.gradient_ledger import (
+    GradientLedger,
+    overall_ratio,
+    plot_ledger,
+    read_ledger,
+    write_ledger,
+)
 from authface_train.data.latents import cached_latents
 from authface_train.data.prompts import cached_prompts
 from authface_train.data.sample_keys import SampleKey
 from authface_train.models.sdxl import detach_core, tiny_sdxl
 from authface_train.presets import load_preset
-from authface_train.stages.restorer import RestorerTrainer, make_controlnet, stacked
-from authface_train.training.metrics_logger import COLLAPSE_WINDOW, DiscriminatorMonitor
+from authface_train.stages.restorer import RestorerTrainer, make_controlnet, stack_samples
 from manifests.training_view import training_view
 from manifests.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
 def trainer(filled, tmp_path_factory):
-    root = tmp_path_factory.mktemp("ledger") / "ws"  # a copy: latents are written into its cache
+    # A copy, because latents are written into the workspace's cache.
+    root = tmp_path_factory.mktemp("ledger") / "ws"
     shutil.copytree(filled, root)
     workspace = Workspace(root)
     view = training_view(workspace)
     settings = load_preset(
-        "restorer", "tiny", ["facial.start_step=0", "facial.discriminator_only_steps=0"]
+        "restorer", "tiny", {"facial.start_step": 0, "facial.discriminator_only_steps": 0}
     )
-    pipeline, accelerator = tiny_sdxl(0), Accelerator(cpu=True)
+    pipeline = tiny_sdxl(0)
+    accelerator = Accelerator(cpu=True)
     latents = cached_latents(
         workspace, pipeline.vae, view, settings.resolution_px, accelerator, lambda *_: None
     )
@@ -40,96 +46,87 @@ def trainer(filled, tmp_path_factory):
     )
 
 
-def test_the_noise_pull_is_twice_the_error_over_its_size(trainer, tmp_path):
-    ledger = GradientLedger(trainer, tmp_path)
+@pytest.fixture
+def ledger(trainer, tmp_path):
+    return GradientLedger(trainer=trainer, folder=tmp_path)
+
+
+def ledger_batch(trainer, ledger, timestep):
+    """The batch that the ledger measures, at one timestep."""
+    batch = stack_samples([trainer.sample(SampleKey(0, index)) for index in ledger.face_indices])
+    return {**batch, "timesteps": torch.full_like(batch["timesteps"], timestep)}
+
+
+def test_noise_gradient_is_twice_the_error_divided_by_the_number_of_values(trainer, ledger):
     entry = ledger.measure()[3]
-    batch = stacked([trainer.sample(SampleKey(0, face)) for face in ledger.faces])
-    batch["t_step"] = torch.full_like(batch["t_step"], 350)
+    batch = ledger_batch(trainer, ledger, timestep=350)
     with torch.no_grad():
-        _, eps = trainer.predict(trainer.parts["controlnet"].module, batch)
-    error = (2 * (eps - batch["noise"]) / eps.numel()).flatten(1).norm(dim=1).mean()
-    assert entry["noise"] == pytest.approx(float(error), rel=1e-4)
+        _, eps = trainer.predict(trainer.models["controlnet"].module, batch)
+    gradient = 2 * (eps - batch["noise"]) / eps.numel()
+    mean_norm = gradient.flatten(1).norm(dim=1).mean()
+    assert entry["noise"] == pytest.approx(float(mean_norm), rel=1e-4)
 
 
-def test_the_facial_pull_is_that_of_a_step(trainer, tmp_path):
-    """By a finite difference along the gradient: what the loss gains when eps moves is what the ledger says it pulls with."""
-    ledger = GradientLedger(trainer, tmp_path)
+def test_style_gradient_agrees_with_a_finite_difference_of_the_loss(trainer, ledger):
     entry = ledger.measure()[5]
-    batch = stacked([trainer.sample(SampleKey(0, face)) for face in ledger.faces])
-    t_step = torch.full_like(batch["t_step"], 550)
+    batch = ledger_batch(trainer, ledger, timestep=550)
     with torch.no_grad():
-        noisy, eps = trainer.predict(
-            trainer.parts["controlnet"].module, {**batch, "t_step": t_step}
-        )
-    visible = trainer.facial.count(batch["visible"])
+        noisy, eps = trainer.predict(trainer.models["controlnet"].module, batch)
+    facial = trainer.facial
+    visible = facial.count_visible(batch["visible"])
 
-    def style(prediction):
-        pairs = trainer.facial.pairs(
-            noisy, prediction, batch["latent"], t_step, batch["boxes_px"], batch["visible"]
+    def style_loss(prediction):
+        pairs = facial.cut_pairs(
+            noisy,
+            prediction,
+            clean=batch["latent"],
+            timesteps=batch["timesteps"],
+            boxes_px=batch["boxes_px"],
+            visible=batch["visible"],
         )
-        return trainer.settings.facial.lambda_s * trainer.facial.terms(pairs, visible)[1]
+        terms = facial.unweighted_terms(pairs, visible)
+        return trainer.settings.facial.lambda_s * terms.style
 
     leaf = eps.clone().requires_grad_(True)
-    (slope,) = torch.autograd.grad(style(leaf), leaf)
-    assert entry["style"] == pytest.approx(float(slope.flatten(1).norm(dim=1).mean()), rel=1e-4)
-    step = 1e-2 * slope / slope.norm()
-    gained = float(style(eps + step) - style(eps - step)) / 2e-2
-    assert gained == pytest.approx(float(slope.norm()), rel=0.05)
+    (gradient,) = torch.autograd.grad(style_loss(leaf), leaf)
+    mean_norm = gradient.flatten(1).norm(dim=1).mean()
+    assert entry["style"] == pytest.approx(float(mean_norm), rel=1e-4)
+
+    step = 1e-2 * gradient / gradient.norm()
+    difference = float(style_loss(eps + step) - style_loss(eps - step)) / 2e-2
+    assert difference == pytest.approx(float(gradient.norm()), rel=0.05)
 
 
-def test_measuring_changes_nothing(trainer, tmp_path):
-    before = {
-        name: value.clone()
-        for part in trainer.parts.values()
-        for name, value in part.module.state_dict().items()
-    }
-    ledger = GradientLedger(trainer, tmp_path)
+def test_measuring_changes_no_weight_and_leaves_no_gradient(trainer, ledger):
+    modules = [model.module for model in trainer.models.values()]
+    before = [
+        {name: tensor.clone() for name, tensor in module.state_dict().items()} for module in modules
+    ]
     assert ledger.measure() == ledger.measure()
-    after = {
-        name: value
-        for part in trainer.parts.values()
-        for name, value in part.module.state_dict().items()
-    }
-    assert all(torch.equal(value, after[name]) for name, value in before.items())
-    assert all(
-        parameter.grad is None
-        for part in trainer.parts.values()
-        for parameter in part.module.parameters()
-    )
+    for module, old_state in zip(modules, before, strict=True):
+        state = module.state_dict()
+        assert all(torch.equal(tensor, state[name]) for name, tensor in old_state.items())
+        assert all(parameter.grad is None for parameter in module.parameters())
 
 
-def test_entries_are_kept_and_drawn(tmp_path):
+def test_entries_are_saved_and_plotted(tmp_path):
     entries = [
-        {"step": float(step), "band": float(band), "noise": 2.0, "adversarial": 0.1, "style": 0.1, "ratio": 0.05 * band,
-         "cosine_adversarial": 0.5, "cosine_style": -0.5}
+        {
+            "step": float(step),
+            "band": float(band),
+            "noise": 2.0,
+            "adversarial": 0.1,
+            "style": 0.1,
+            "ratio": 0.05 * band,
+            "cosine_adversarial": 0.5,
+            "cosine_style": -0.5,
+        }
         for step in (0, 100)
         for band in range(10)
-    ]  # fmt: skip
-    assert read(tmp_path) == []
-    write(tmp_path, entries)
-    assert read(tmp_path) == entries
-    assert overall(entries[:10]) == pytest.approx(0.05 * sum(range(10)) / 10)
-    picture = draw(entries)
-    assert picture.width > picture.height > 200
-
-
-def test_a_discriminator_that_has_won_is_told_of_once_until_it_loses_again(capsys):
-    collapse = DiscriminatorMonitor()
-
-    def steps(first, accuracy):
-        for step in range(first, first + COLLAPSE_WINDOW):
-            collapse.check(
-                step, {"accuracy_eyes": accuracy, "accuracy_mouth": 0.7, "loss": math.pi}
-            )
-
-    steps(0, 0.9)
-    assert capsys.readouterr().out == ""
-    steps(200, 1.0)
-    said = capsys.readouterr().out
-    assert said.count("discriminator of the eyes") == 1
-    assert "mouth" not in said
-    steps(400, 1.0)
-    assert capsys.readouterr().out == ""
-    steps(600, 0.6)
-    steps(800, 1.0)
-    assert "discriminator of the eyes" in capsys.readouterr().out
+    ]
+    assert read_ledger(tmp_path) == []
+    write_ledger(tmp_path, entries)
+    assert read_ledger(tmp_path) == entries
+    assert overall_ratio(entries[:10]) == pytest.approx(0.05 * sum(range(10)) / 10)
+    plot = plot_ledger(entries)
+    assert plot.width > plot.height > 200

@@ -1,4 +1,4 @@
-"""The dry run's memory figure against what training takes; the micro-batch that follows from a card; presets' arithmetic."""
+"""Memory estimates and dry runs: against measured memory, by setting, and on the command line."""
 
 import json
 import subprocess
@@ -10,33 +10,33 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from authface_train import presets as preset
+from authface_train.commands.dry_run_table import print_plan
 from authface_train.facial_loss.discriminator import PatchDiscriminator
 from authface_train.memory import dry_run
-from authface_train.memory.estimator import MemoryEstimator, disk_bytes
+from authface_train.memory.estimator import MemoryEstimator, estimate_disk_bytes
 from authface_train.memory.fake_tensor_pass import PriorPass, RestorerPass
 from authface_train.models.sdxl import tiny_sdxl
-from authface_train.presets import load_preset
-from authface_train.training import setup as start
+from authface_train.presets import card_of, load_preset, parse_set_option, preset_names
+from authface_train.training import setup
 from authface_train.training.loop import accumulation_steps
 from manifests.support.errors import UserError
 
-pytestmark = pytest.mark.slow  # rehearsals take seconds each
+pytestmark = pytest.mark.slow  # a fake pass takes seconds
 CPU = torch.device("cpu")
-GROWTH = Path(__file__).parents[2] / "support" / "growth.py"
+GROWTH_SCRIPT = Path(__file__).parents[2] / "support" / "growth.py"
 
 
-def test_memory_is_within_a_quarter_of_what_a_growing_process_takes():
-    done = subprocess.run(
-        [sys.executable, GROWTH, "batch=2", "micro_batch=1", "ema_decay=0.9"],
+def test_estimate_is_within_a_quarter_of_the_measured_memory():
+    process = subprocess.run(
+        [sys.executable, GROWTH_SCRIPT, "batch=2", "micro_batch=1", "ema_decay=0.9"],
         capture_output=True,
         text=True,
         timeout=300,
     )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["grew"] > 1e9
-    assert abs(found["said"] / found["grew"] - 1) < 0.25, found
+    assert process.returncode == 0, process.stderr
+    result = json.loads(process.stdout.splitlines()[-1])
+    assert result["measured_bytes"] > 1e9
+    assert abs(result["estimated_bytes"] / result["measured_bytes"] - 1) < 0.25, result
 
 
 @pytest.fixture(scope="module")
@@ -44,190 +44,183 @@ def unet():
     return tiny_sdxl(0).unet
 
 
-def memory(unet, *changes, micro=2, world=1):
-    settings = load_preset("prior", "tiny", list(changes))
-    return MemoryEstimator(PriorPass(unet, settings, 8), CPU).memory(settings, micro, world)
+def prior_settings(*set_options):
+    return load_preset("prior", "tiny", dict(map(parse_set_option, set_options)))
 
 
-def test_weights_gradients_and_moments_are_what_the_optimiser_keeps(unet):
-    n = sum(parameter.numel() for parameter in unet.parameters())
-    plain = memory(unet)
-    assert (plain.parameters, plain.gradients, plain.optimiser, plain.average) == (
-        4 * n,
-        4 * n,
-        8 * n,
-        0,
-    )
-    eight = memory(unet, "optimiser=adamw-8bit")
-    assert (eight.parameters, eight.gradients) == (4 * n, 4 * n)
-    assert 2 * n < eight.optimiser < 2.1 * n
-    low = memory(unet, "optimiser=adamw-8bit-bf16", "mixed_precision=bf16")
-    assert (low.parameters, low.gradients) == (2 * n, 2 * n)
-    inside = memory(unet, "step_in_backward=true", "clip_norm=0")
-    assert inside.gradients == 0
-    assert inside.total < plain.total
-    assert memory(unet, "ema_decay=0.9").average == 4 * n
-    lora = memory(unet, "lora_rank=2")
-    assert lora.optimiser < 0.1 * plain.optimiser
-    assert lora.parameters > plain.parameters
+def estimate_prior(unet, *set_options, micro_batch=2, num_processes=1):
+    settings = prior_settings(*set_options)
+    estimator = MemoryEstimator(PriorPass(unet, settings, 8), CPU)
+    return estimator.estimate(settings, micro_batch, num_processes)
 
 
-def test_shards_divide_it(unet):
-    one, four = memory(unet), memory(unet, "sharding=full", world=4)
+def count_parameters(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_weights_gradients_and_optimizer_state_follow_from_the_settings(unet):
+    n = count_parameters(unet)
+    adamw = estimate_prior(unet)
+    assert adamw.parameters == 4 * n
+    assert adamw.gradients == 4 * n
+    assert adamw.optimiser == 8 * n
+    assert adamw.average == 0
+
+    adamw_8bit = estimate_prior(unet, "optimiser=adamw-8bit")
+    assert (adamw_8bit.parameters, adamw_8bit.gradients) == (4 * n, 4 * n)
+    assert 2 * n < adamw_8bit.optimiser < 2.1 * n
+
+    bfloat16 = estimate_prior(unet, "optimiser=adamw-8bit-bf16", "mixed_precision=bf16")
+    assert (bfloat16.parameters, bfloat16.gradients) == (2 * n, 2 * n)
+
+    step_in_backward = estimate_prior(unet, "step_in_backward=true", "clip_norm=0")
+    assert step_in_backward.gradients == 0
+    assert step_in_backward.total < adamw.total
+
+    assert estimate_prior(unet, "ema_decay=0.9").average == 4 * n
+
+    lora = estimate_prior(unet, "lora_rank=2")
+    assert lora.optimiser < 0.1 * adamw.optimiser
+    assert lora.parameters > adamw.parameters
+
+
+def test_full_sharding_divides_weights_gradients_and_optimizer_state(unet):
+    single = estimate_prior(unet)
+    full = estimate_prior(unet, "sharding=full", num_processes=4)
     for part in ("parameters", "gradients", "optimiser"):
-        assert getattr(four, part) == getattr(one, part) / 4
-    assert four.total < memory(unet, "sharding=gradients", world=4).total < one.total
+        assert getattr(full, part) == getattr(single, part) / 4
+    gradients = estimate_prior(unet, "sharding=gradients", num_processes=4)
+    assert full.total < gradients.total < single.total
 
 
 def test_activations_grow_with_the_micro_batch_and_shrink_with_checkpointing(unet):
-    small, large = memory(unet, micro=4), memory(unet, micro=16)
+    small = estimate_prior(unet, micro_batch=4)
+    large = estimate_prior(unet, micro_batch=16)
+    checkpointed = estimate_prior(unet, "gradient_checkpointing=true", micro_batch=16)
     assert large.activations > 3 * small.activations
-    assert (
-        memory(unet, "gradient_checkpointing=true", micro=16).activations < 0.7 * large.activations
-    )
+    assert checkpointed.activations < 0.7 * large.activations
 
 
-def test_the_micro_batch_follows_from_the_card_and_the_batch_stays(unet):
-    settings = load_preset("prior", "tiny", [])
-    budget = MemoryEstimator(PriorPass(unet, settings, 8), CPU)
-    for micro in (1, 2, 4):
-        needed = budget.memory(settings, micro, 1).total
-        assert budget.derive_micro_batch(settings, 1, needed) == micro
-        assert (
-            micro * accumulation_steps(settings.model_copy(update={"micro_batch": micro}), 1)
-            == settings.batch
-        )
-    with pytest.raises(UserError, match="one sample at a time takes"):
-        budget.derive_micro_batch(settings, 1, 1e6)
+def test_micro_batch_follows_from_the_memory_and_keeps_the_batch(unet):
+    settings = prior_settings()
+    estimator = MemoryEstimator(PriorPass(unet, settings, 8), CPU)
+    for micro_batch in (1, 2, 4):
+        needed_bytes = estimator.estimate(settings, micro_batch, 1).total
+        assert estimator.derive_micro_batch(settings, 1, needed_bytes) == micro_batch
+        with_micro_batch = settings.model_copy(update={"micro_batch": micro_batch})
+        assert micro_batch * accumulation_steps(with_micro_batch, 1) == settings.batch
+    with pytest.raises(UserError, match="a micro-batch of one sample needs"):
+        estimator.derive_micro_batch(settings, 1, 1e6)
 
 
-def judges(channels, width) -> float:
-    """Bytes of two discriminators with their gradients and moments."""
-    weights = sum(
-        parameter.numel() for parameter in PatchDiscriminator(channels, width).parameters()
-    )
-    return 2 * 16.0 * weights
+def discriminator_bytes(channels, width) -> float:
+    """Bytes of both discriminators with their gradients and moments."""
+    return 2 * 16.0 * count_parameters(PatchDiscriminator(channels, width))
 
 
-def test_stage_two_counts_the_frozen_unet(unet):
-    settings = load_preset("restorer", "tiny", [])
-    found = MemoryEstimator(RestorerPass(unet, settings, 8), CPU).memory(settings, 2, 1)
-    n = sum(parameter.numel() for parameter in unet.parameters())
-    trained = found.gradients / 4
-    assert found.parameters == pytest.approx(4 * (n + trained) + judges(4, 8))
-    assert trained < n
+def test_restorer_estimate_includes_the_frozen_unet(unet):
+    settings = load_preset("restorer", "tiny")
+    estimator = MemoryEstimator(RestorerPass(unet, settings, 8), CPU)
+    estimate = estimator.estimate(settings, 2, 1)
+    num_frozen = count_parameters(unet)
+    num_trained = estimate.gradients / 4
+    weights = 4 * (num_frozen + num_trained)
+    assert estimate.parameters == pytest.approx(weights + discriminator_bytes(4, 8))
+    assert num_trained < num_frozen
 
 
 @pytest.fixture(scope="module")
-def sdxl():
-    """SDXL's own U-Net by its published configuration, with shapes alone: 2.567 B parameters."""
+def sdxl_unet():
+    """SDXL's U-Net from its published configuration, without weights: 2.567 B parameters."""
     with torch.device("meta"):
         return UNet2DConditionModel(
-            sample_size=128, block_out_channels=(320, 640, 1280), layers_per_block=2,
+            sample_size=128,
+            block_out_channels=(320, 640, 1280),
+            layers_per_block=2,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            attention_head_dim=(5, 10, 20), transformer_layers_per_block=(1, 2, 10), use_linear_projection=True,
-            addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816,
+            attention_head_dim=(5, 10, 20),
+            transformer_layers_per_block=(1, 2, 10),
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=2816,
             cross_attention_dim=2048,
-        )  # fmt: skip
+        )
 
 
-def test_the_papers_run_needs_what_the_recipe_says(sdxl):
-    settings = load_preset("prior", "paper", [])
-    rehearsal = PriorPass(sdxl, settings, 8)
-    assert rehearsal.trained == 2_567_463_684
-    model_gb = rehearsal.trained * 4 / 1e9
-    assert disk_bytes(rehearsal, settings, 0) / 1e9 == pytest.approx(
-        3 * 3 * model_gb, rel=0.01
-    )  # with both moments
-    restorer = RestorerPass(sdxl, load_preset("restorer", "paper", []), 8)
-    assert restorer.trained == pytest.approx(1.251e9, rel=0.001)
-    assert restorer.frozen_bytes == 2 * rehearsal.trained + judges(4, 64)
+def test_size_of_the_paper_runs(sdxl_unet):
+    settings = load_preset("prior", "paper")
+    prior = PriorPass(sdxl_unet, settings, 8)
+    assert prior.num_trainable == 2_567_463_684
+    model_gb = prior.num_trainable * 4 / 1e9
+    # Three checkpoints, each with the weights and two moments.
+    disk_gb = estimate_disk_bytes(prior, settings, 0) / 1e9
+    assert disk_gb == pytest.approx(3 * 3 * model_gb, rel=0.01)
+
+    restorer = RestorerPass(sdxl_unet, load_preset("restorer", "paper"), 8)
+    assert restorer.num_trainable == pytest.approx(1.251e9, rel=0.001)
+    assert restorer.frozen_bytes == 2 * prior.num_trainable + discriminator_bytes(4, 64)
 
 
 @pytest.mark.parametrize("stage", ["prior", "restorer"])
-def test_every_card_preset_changes_the_card_and_not_the_training(stage):
-    paper = load_preset(stage, "paper", [])
-    cards = {name: card for name in preset.names() if (card := preset.card_of(name))}
+def test_card_presets_train_as_the_paper_preset_does(stage):
+    card_settings = {"optimiser", "sharding", "gradient_checkpointing", "micro_batch"}
+    paper = load_preset(stage, "paper").model_dump(exclude=card_settings)
+    cards = {name: card_of(name) for name in preset_names() if card_of(name) is not None}
     assert {name: (card.count, card.memory_gb) for name, card in cards.items()} == {
-        "1x24gb": (1, 24), "1x80gb": (1, 80), "4x48gb": (4, 48), "8x80gb": (8, 80),
-    }  # fmt: skip
+        "1x24gb": (1, 24),
+        "1x80gb": (1, 80),
+        "4x48gb": (4, 48),
+        "8x80gb": (8, 80),
+    }
     for name, card in cards.items():
-        own = load_preset(stage, name, [])
-        kept = own.model_dump(
-            exclude={"optimiser", "sharding", "gradient_checkpointing", "micro_batch"}
-        )
-        assert kept == paper.model_dump(
-            exclude={"optimiser", "sharding", "gradient_checkpointing", "micro_batch"}
-        )
-        assert own.batch % card.count == 0
-        assert own.micro_batch is None
+        settings = load_preset(stage, name)
+        assert settings.model_dump(exclude=card_settings) == paper
+        assert settings.batch % card.count == 0
+        assert settings.micro_batch is None
 
 
 @pytest.mark.parametrize("stage", ["prior", "restorer"])
-def test_a_dry_run_takes_no_step_and_leaves_nothing(filled, tmp_path, authface_here, stage):
-    words = ["train-prior"] if stage == "prior" else ["train-restore", "--base", "tiny"]
-    done = authface_here(
-        *words,
-        "--preset",
-        "tiny",
-        "-w",
-        filled,
-        "--output",
-        tmp_path / "run",
-        "--dry-run",
-        "--json",
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert set(found["memory_gb"]) == {
-        "parameters",
-        "gradients",
-        "optimiser",
-        "average",
-        "activations",
-    }
-    assert found["memory_total_gb"] == pytest.approx(sum(found["memory_gb"].values()))
-    assert found["fits"] is True
-    assert (found["steps"], found["batch"], found["micro_batch"], found["accumulation"]) == (
-        20,
-        4,
-        4,
-        1,
-    )
-    assert found["hours"] == pytest.approx(found["seconds_per_step"] * 20 / 3600)
-    assert found["images_per_second"] == pytest.approx(4 / found["seconds_per_step"])
-    assert found["cache_gb"] > 0
-    assert found["disk_gb"] > found["cache_missing_gb"]
+def test_dry_run_reports_the_plan_and_writes_nothing(filled, tmp_path, authface_here, stage):
+    command = ["train-prior"] if stage == "prior" else ["train-restore", "--base", "tiny"]
+    command += ["--preset", "tiny", "-w", filled, "--output", tmp_path / "run", "--dry-run"]
+    result = authface_here(*command, "--json")
+    assert result.returncode == 0, result.stderr
+    plan = json.loads(result.stdout)
+    parts = {"parameters", "gradients", "optimiser", "average", "activations"}
+    assert set(plan["memory_gb"]) == parts
+    assert plan["memory_total_gb"] == pytest.approx(sum(plan["memory_gb"].values()))
+    assert plan["fits"] is True
+    assert plan["steps"] == 20
+    assert plan["batch"] == 4
+    assert plan["micro_batch"] == 4
+    assert plan["accumulation"] == 1
+    assert plan["hours"] == pytest.approx(plan["seconds_per_step"] * 20 / 3600)
+    assert plan["images_per_second"] == pytest.approx(4 / plan["seconds_per_step"])
+    assert plan["cache_gb"] > 0
+    assert plan["disk_gb"] > plan["cache_missing_gb"]
     assert not (tmp_path / "run").exists()
-    shown = authface_here(
-        *words, "--preset", "tiny", "-w", filled, "--output", tmp_path / "run", "--dry-run"
-    )
-    assert "It fits." in shown.stdout
-    assert "batch 4 = 4 x 1 accumulated x 1 processes" in shown.stdout
+
+    table = authface_here(*command)
+    assert "It fits." in table.stdout
+    assert "batch 4 = 4 x 1 accumulated x 1 processes" in table.stdout
 
 
-def test_what_does_not_fit_names_the_preset_that_does(
+def test_dry_run_of_a_run_that_does_not_fit_names_a_preset_that_fits(
     filled, tmp_path, authface_here, monkeypatch, capsys
 ):
-    for module in (start, dry_run):
-        monkeypatch.setattr(module, "capacity", lambda device, world: 14e6)
-    words = [
-        "train-prior",
-        "--preset",
-        "tiny",
-        "-w",
-        filled,
-        "--output",
-        tmp_path / "run",
-        "--dry-run",
-    ]
-    done = authface_here(*words, "--json")
-    assert done.returncode == 4
-    assert "does not fit here" in done.stderr
-    found = dry_run.Plan(**json.loads(done.stdout))
-    assert (found.fits, found.preset_that_fits) == (False, "1x24gb")
-    dry_run.show(found, as_json=False)
-    assert "--preset 1x24gb does" in capsys.readouterr().out
-    dry_run.show(replace(found, preset_that_fits=None), as_json=False)
+    for module in (setup, dry_run):
+        monkeypatch.setattr(module, "memory_capacity", lambda device, num_processes: 14e6)
+    command = ["train-prior", "--preset", "tiny", "-w", filled, "--output", tmp_path / "run"]
+    result = authface_here(*command, "--dry-run", "--json")
+    assert result.returncode == 4
+    assert "does not fit" in result.stderr
+    plan = dry_run.Plan(**json.loads(result.stdout))
+    assert plan.fits is False
+    assert plan.preset_that_fits == "1x24gb"
+
+    print_plan(plan)
+    assert "--preset 1x24gb fits" in capsys.readouterr().out
+    print_plan(replace(plan, preset_that_fits=None))
     assert "no preset does" in capsys.readouterr().out
