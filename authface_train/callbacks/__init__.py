@@ -1,1 +1,28 @@
-"""What runs during training besides training itself: previews, validation, audits."""
+"""What runs beside training: previews, validation, audits.
+
+A callback sees every step on every process and decides itself when it has something to do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from authface_train.training.metrics_logger import MetricsLogger
+
+
+class Callback(Protocol):
+    """Called by the training loop after every step."""
+
+    def on_step_end(self, step: int, metrics_logger: MetricsLogger | None) -> None:
+        """React to a finished step.
+
+        All processes call it together, because the model may be sharded over them. It is also called
+        once before the first step, with the number of steps that were done before, so that a resumed
+        run makes up for what an interruption left out.
+
+        Args:
+            step: Number of finished steps.
+            metrics_logger: Records scalars and images; None on all but the main process.
+        """
+        ...

@@ -1,115 +1,178 @@
-"""What looks on while a stage trains: Stage I's drawing and audit, Stage II's validation."""
+"""Builds the callbacks of a training job."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from accelerate import Accelerator
+import torch
 
+from authface_train.callbacks import Callback
+from authface_train.callbacks.gradient_ledger import GradientLedger
 from authface_train.callbacks.memorisation import MemorisationAudit, Probe
 from authface_train.callbacks.nearest_faces import NearestFaces
 from authface_train.callbacks.previews import PreviewSampler
 from authface_train.callbacks.validation import Validation
 from authface_train.data.cache import Cache
-from authface_train.data.captions import Captions
 from authface_train.data.crops import load_crop
 from authface_train.data.latents import Latents
 from authface_train.data.pairs import DegradedPairs
-from authface_train.data.prompts import Prompts
-from authface_train.models.sdxl import DiffusionCore, load_vae
+from authface_train.data.prompts import Embedding
+from authface_train.models.sdxl import load_vae
 from authface_train.settings import PriorSettings, RestorerSettings
 from authface_train.stages.prior import PriorTrainer
 from authface_train.stages.restorer import RestorerTrainer
-from authface_train.training.setup import TrainingRows
+from manifests.run_folder import AUDIT, PREVIEWS, VALIDATION
 from manifests.support.fingerprint import short_hash
-from manifests.workspace import Workspace
 
-PROBED = 32
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+    from authface_train.training.jobs import TrainingJob
+
+MAX_PROBE_FACES = 32
+"""Faces whose loss the memorisation audit measures, of training and of held-out people each."""
 
 
-def onlookers(
-    workspace: Workspace,
-    settings: PriorSettings,
-    rows: TrainingRows,
-    trainer: PriorTrainer,
-    core: DiffusionCore,
-    latents: tuple[Latents, Latents],
-    prompts: tuple[Prompts, Prompts, Prompts],
-    captions: Captions,
-    accelerator: Accelerator,
-    folder: Path,
-) -> list[Any]:
-    """For `trainer.onlookers`. latents: of the training set and of held-out people; prompts: those of both, and of what is
-    drawn; folder: the run's."""
-    part = trainer.parts["unet"]
-    drawing = PreviewSampler(
-        settings,
-        part,
-        core.scheduler,
-        list(zip(captions.drawn, prompts[2], strict=True)),
-        trainer.null_prompt,
-        tuple(latents[0][0].shape[2:]),
-        lambda: load_vae(settings.base, workspace.weights_dir, settings.seed),
-        accelerator,
-        folder / "drawn",
+def build_callbacks(job: TrainingJob) -> list[Callback]:
+    """The callbacks of a job, in the order in which they run.
+
+    Stage I: previews, then the memorisation audit if `audit` is set. Stage II: validation, then the
+    gradient ledger.
+
+    Args:
+        job: A job with inputs and trainer; its own callbacks are ignored.
+    """
+    if isinstance(job.settings, PriorSettings):
+        assert isinstance(job.trainer, PriorTrainer)
+        previews = _previews(job, job.settings, job.trainer)
+        if not job.settings.audit:
+            return [previews]
+        return [previews, _memorisation_audit(job, job.settings, job.trainer, previews)]
+    assert isinstance(job.trainer, RestorerTrainer)
+    return [
+        _validation(job, job.settings, job.trainer),
+        GradientLedger(trainer=job.trainer, folder=job.run.folder),
+    ]
+
+
+def _vae_loader(job: TrainingJob) -> Callable[[], AutoencoderKL]:
+    """Loads the VAE of the job's base; it is in memory only while images are decoded."""
+    request = job.request
+    return lambda: load_vae(request.base, request.workspace.weights_dir, job.settings.seed)
+
+
+def _latent_shape(latents: Sequence[torch.Tensor]) -> tuple[int, ...]:
+    """(channels, height, width) of cached posteriors of (flips, mean and std, channels, h, w)."""
+    return tuple(latents[0].shape[2:])
+
+
+def _previews(job: TrainingJob, settings: PriorSettings, trainer: PriorTrainer) -> PreviewSampler:
+    inputs = job.inputs
+    return PreviewSampler(
+        model=trainer.models["unet"],
+        scheduler=job.core.scheduler,
+        prompts=list(zip(inputs.preview_captions, inputs.preview_prompts, strict=True)),
+        null_prompt=inputs.null_prompt,
+        latent_shape=_latent_shape(inputs.train_latents),
+        settings=settings.draw,
+        resolution_px=settings.resolution_px,
+        last_step=settings.steps,
+        load_vae=_vae_loader(job),
+        accelerator=job.accelerator,
+        folder=job.run.folder / PREVIEWS,
     )
-    if not settings.audit:
-        return [drawing]
-    everyone = pd.concat([rows.training, rows.held_out])
-    paths = dict(zip(everyone["crop_sha256"], everyone["crop_path"], strict=True))
-    neighbours = NearestFaces(
-        *latents,
-        lambda key: load_crop(workspace, paths[key], settings.resolution_px),
-        core.scaling_factor,
-        Cache(workspace, "cache/descriptors"),
-        workspace.weights_dir,
+
+
+def _memorisation_audit(
+    job: TrainingJob, settings: PriorSettings, trainer: PriorTrainer, previews: PreviewSampler
+) -> MemorisationAudit:
+    inputs = job.inputs
+    rows = job.rows
+    workspace = job.request.workspace
+    assert isinstance(inputs.train_latents, Latents)
+    assert isinstance(inputs.val_latents, Latents)
+    crop_paths = dict(zip(rows.all["crop_sha256"], rows.all["crop_path"], strict=True))
+    nearest_faces = NearestFaces(
+        training=inputs.train_latents,
+        held_out=inputs.val_latents,
+        load_crop=lambda key: load_crop(workspace, crop_paths[key], settings.resolution_px),
+        scaling_factor=job.core.scaling_factor,
+        descriptors=Cache(workspace, "cache/descriptors"),
+        weights_dir=workspace.weights_dir,
     )
-    audit = MemorisationAudit(
-        settings,
-        part,
-        trainer.draws,
-        trainer.time_ids,
-        probe(rows.training, latents[0], prompts[0], settings.orders),
-        None if rows.held_out.empty else probe(rows.held_out, latents[1], prompts[1], 1),
-        drawing,
-        neighbours,
-        accelerator,
-        folder / "audit",
+    held_out = None
+    if not rows.held_out.empty:
+        held_out = make_probe(rows.held_out, inputs.val_latents, inputs.val_prompts, orders=1)
+    return MemorisationAudit(
+        model=trainer.models["unet"],
+        noise_sampler=trainer.noise_sampler,
+        time_ids=trainer.time_ids,
+        training_probe=make_probe(
+            rows.training, inputs.train_latents, inputs.train_prompts, settings.orders
+        ),
+        held_out_probe=held_out,
+        preview_sampler=previews,
+        nearest_faces=nearest_faces,
+        every=settings.checkpoint_every,
+        last_step=settings.steps,
+        seed=settings.seed,
+        accelerator=job.accelerator,
+        folder=job.run.folder / AUDIT,
     )
-    return [drawing, audit]
 
 
-def probe(view: pd.DataFrame, latents: Latents, prompts: Prompts, orders: int) -> Probe:
-    """Up to PROBED faces of a view, always the same. orders: prompts per face."""
-    ids = view["face_id"].tolist()
-    places = sorted(range(len(ids)), key=lambda place: short_hash(ids[place], 16))[:PROBED]
-    own = [prompts[place * orders] for place in places]
-    return Probe([latents[place] for place in places], own, [ids[place] for place in places])
+def make_probe(
+    view: pd.DataFrame,
+    latents: Sequence[torch.Tensor],
+    prompts: Sequence[Embedding],
+    orders: int,
+) -> Probe:
+    """Choose up to `MAX_PROBE_FACES` faces, the same ones every time, by a hash of their ids.
+
+    Args:
+        view: Faces, one row each, with a column `face_id`.
+        latents: A posterior per face.
+        prompts: `orders` embeddings per face; the first is taken.
+        orders: Number of embeddings per face.
+    """
+    face_ids = view["face_id"].tolist()
+    indices = sorted(range(len(face_ids)), key=lambda index: short_hash(face_ids[index], 16))
+    chosen = indices[:MAX_PROBE_FACES]
+    return Probe(
+        [latents[index] for index in chosen],
+        [prompts[index * orders] for index in chosen],
+        [face_ids[index] for index in chosen],
+    )
 
 
-def validation(
-    workspace: Workspace,
-    settings: RestorerSettings,
-    rows: TrainingRows,
-    trainer: RestorerTrainer,
-    prior: str,
-    accelerator: Accelerator,
-    folder: Path,
+def _validation(
+    job: TrainingJob, settings: RestorerSettings, trainer: RestorerTrainer
 ) -> Validation:
-    """Stage II's, on people who are held out; on the training set where nobody is. folder: for its pictures."""
-    view = rows.training if rows.held_out.empty else rows.held_out
+    """Validation on held-out people, or on the training faces if nobody is held out."""
+    rows = job.rows
+    has_held_out = not rows.held_out.empty
+    pairs = DegradedPairs(
+        job.request.workspace,
+        rows.held_out if has_held_out else rows.training,
+        settings.resolution_px,
+        settings.degradation,
+        settings.seed,
+    )
     return Validation(
-        settings,
-        trainer.parts["controlnet"],
-        trainer.unet,
-        trainer.draws.scheduler,
-        DegradedPairs(workspace, view, settings.resolution_px, settings.degradation, settings.seed),
-        not rows.held_out.empty,
-        trainer.null_prompt,
-        tuple(trainer.draws.latents[0].shape[2:]),
-        lambda: load_vae(prior, workspace.weights_dir, settings.seed),
-        accelerator,
-        folder,
+        model=trainer.models["controlnet"],
+        unet=trainer.unet,
+        scheduler=trainer.noise_sampler.scheduler,
+        pairs=pairs,
+        held_out=has_held_out,
+        null_prompt=trainer.null_prompt,
+        latent_shape=_latent_shape(trainer.noise_sampler.latents),
+        settings=settings.validation,
+        resolution_px=settings.resolution_px,
+        seed=settings.seed,
+        last_step=settings.steps,
+        load_vae=_vae_loader(job),
+        accelerator=job.accelerator,
+        folder=job.run.folder / VALIDATION,
     )

@@ -8,26 +8,33 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from authface_train.commands.silence_libraries import silence_libraries
-from manifests.support.console import JsonOption, WorkspaceOption, console, quote_path
-from manifests.support.errors import UserError
+from manifests.support.console import JsonOption, WorkspaceOption, console, print_json, quote_path
+from manifests.support.errors import PartialFailureError, UserError
 
 if TYPE_CHECKING:
     from authface_train.memory.dry_run import Plan
+    from authface_train.training.jobs import JobRequest
 
-PRESETS = "paper | tiny | 1x24gb | 1x80gb | 4x48gb | 8x80gb: what the settings start from."
-PresetOption = Annotated[str, typer.Option(help=PRESETS)]
-StepsOption = Annotated[int | None, typer.Option(min=1, help="Optimiser steps of the whole run.")]
+PresetOption = Annotated[
+    str,
+    typer.Option(help="Settings to start from: paper | tiny | 1x24gb | 1x80gb | 4x48gb | 8x80gb."),
+]
+StepsOption = Annotated[int | None, typer.Option(min=1, help="Optimizer steps of the whole run.")]
 OutputOption = Annotated[
-    Path | None, typer.Option(help="The run's folder. Default: runs/STAGE-PRESET in the workspace.")
+    Path | None,
+    typer.Option(help="Folder of the run. Default: runs/STAGE-PRESET in the workspace."),
 ]
 ResumeOption = Annotated[
-    bool, typer.Option("--resume", help="Go on from the newest checkpoint, exactly.")
+    bool,
+    typer.Option("--resume", help="Continue from the newest checkpoint, bit for bit."),
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Say what it takes and whether it fits, and take no step.")
+    bool,
+    typer.Option("--dry-run", help="Estimate memory, disk and time; train nothing."),
 ]
-UnknownOption = Annotated[
-    bool, typer.Option("--allow-unknown-licence", help="Train on faces without a licence basis.")
+UnknownLicenceOption = Annotated[
+    bool,
+    typer.Option("--allow-unknown-licence", help="Train on faces without a licence basis."),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -38,16 +45,17 @@ SetOption = Annotated[
 def train_prior(
     preset: PresetOption = "paper",
     base: Annotated[
-        str | None, typer.Option(help="SDXL to start from: hub id or folder; `tiny` is random.")
+        str | None,
+        typer.Option(help="SDXL to start from: hub id or folder; `tiny` builds a random one."),
     ] = None,
     steps: StepsOption = None,
     tags: Annotated[
         Literal["none", "semantic", "photographic", "both"] | None,
-        typer.Option(help="Which tags make the captions."),
+        typer.Option(help="Families of tags that make the captions."),
     ] = None,
     output: OutputOption = None,
     resume: ResumeOption = False,
-    allow_unknown_licence: UnknownOption = False,
+    allow_unknown_licence: UnknownLicenceOption = False,
     set_: SetOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
@@ -59,18 +67,24 @@ def train_prior(
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
-    settings = load_preset("prior", preset, _changes(set_, base=base, steps=steps, tags=tags))
+    settings = load_preset("prior", preset, _overrides(set_, base=base, steps=steps, tags=tags))
     assert isinstance(settings, PriorSettings)
-    folder = output or ws.local(f"runs/prior-{preset}")
     silence_libraries()
-    from authface_train.training import jobs as assemble
+    from authface_train.training.jobs import JobRequest
 
+    request = JobRequest(
+        workspace=ws,
+        settings=settings,
+        base=settings.base,
+        folder=output or ws.local_path(f"runs/prior-{preset}"),
+        resume=resume,
+        allow_unknown_licence=allow_unknown_licence,
+    )
     if dry_run:
-        return _show(assemble.plan_prior(ws, settings, folder, allow_unknown_licence), as_json)
-    if assemble.train_prior(ws, settings, folder, resume, allow_unknown_licence):
-        console.print(
-            f"Next: [bold]authface train-restore --preset {preset} --prior {quote_path(folder)}[/]"
-        )
+        _plan(request, as_json)
+        return
+    next_command = f"authface train-restore --preset {preset} --prior {quote_path(request.folder)}"
+    _train(request, next_command)
 
 
 def train_restore(
@@ -80,90 +94,133 @@ def train_restore(
         typer.Option(help="Folder of a Stage I run. Default: the newest of the workspace."),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="Instead of a prior: any SDXL, hub id or folder.")
+        str | None,
+        typer.Option(help="Any SDXL instead of a prior: hub id or folder."),
     ] = None,
     steps: StepsOption = None,
     degradation: Annotated[
-        str | None, typer.Option(help="gfpgan | bfrffusion | codeformer-large | …")
+        str | None,
+        typer.Option(
+            help="gfpgan | bfrffusion | codeformer-large | codeformer-small | diffbir.",
+        ),
     ] = None,
     source: Annotated[
         Literal["workspace", "ffhq"] | None,
-        typer.Option(help="All kept faces, or those collected from FFHQ."),
+        typer.Option(help="All kept faces of the workspace, or those collected from FFHQ."),
     ] = None,
     facial_weight: Annotated[
         Literal["time-aware", "constant", "constant-matched", "off"] | None,
-        typer.Option(help="How the facial loss counts over time."),
+        typer.Option(help="Weight of the facial loss over time."),
     ] = None,
     output: OutputOption = None,
     resume: ResumeOption = False,
-    allow_unknown_licence: UnknownOption = False,
+    allow_unknown_licence: UnknownLicenceOption = False,
     set_: SetOption = None,
     dry_run: DryRunOption = False,
     calibrate: Annotated[
         bool,
         typer.Option(
             "--calibrate",
-            help="Only measure the facial loss against the noise loss, and advise lambdas.",
+            help="Measure the facial loss against the noise loss and suggest lambdas; train "
+            "nothing.",
         ),
     ] = False,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Stage II: train a ControlNet on the frozen prior, with the time-aware latent facial feature loss."""
+    """Stage II: train a ControlNet on the frozen prior, with the time-aware facial loss."""
+    from authface_train.data.degradation import get_preset as get_degradation
     from authface_train.presets import load_preset
     from authface_train.settings import RestorerSettings
+    from manifests.run_folder import is_finished, read_run
     from manifests.workspace import Workspace
 
     if prior and base:
-        raise UserError("--prior and --base both name what to build on: give one")
+        raise UserError("--prior and --base both name the model to start from; use one of them")
+    if prior and not is_finished(Path(prior)):
+        raise UserError(
+            f"{prior} holds no finished prior (model_index.json is missing); "
+            "make one with `authface train-prior`"
+        )
     ws = Workspace.find(workspace)
-    changes = _changes(
+    overrides = _overrides(
         set_,
         steps=steps,
         degradation=degradation,
         source=source,
         **{"facial.weight": facial_weight},
     )
-    settings = load_preset("restorer", preset, changes)
+    settings = load_preset("restorer", preset, overrides)
     assert isinstance(settings, RestorerSettings)
-    from authface_train.data.degradation import preset as degradation_preset
-
-    degradation_preset(settings.degradation)
-    if prior and not Path(prior, "model_index.json").is_file():
-        raise UserError(
-            f"{prior} holds no finished prior (no model_index.json): `authface train-prior` makes one"
-        )
-    folder = output or ws.local(f"runs/restorer-{preset}")
+    get_degradation(settings.degradation)
+    folder = output or ws.local_path(f"runs/restorer-{preset}")
     silence_libraries()
-    from authface_train.training import jobs as assemble
-    from authface_train.training import setup as start
+    from authface_train.training.jobs import JobRequest
+    from authface_train.training.setup import base_of_run, latest_prior
 
-    begun = resume or (calibrate and (folder / "run.json").is_file())
-    on = prior or base or (start.base_of(folder) if begun else None) or start.last_prior(ws)
+    starting_model = prior or base
+    if starting_model is None and (resume or (calibrate and read_run(folder) is not None)):
+        starting_model = base_of_run(folder)
+    request = JobRequest(
+        workspace=ws,
+        settings=settings,
+        base=starting_model or latest_prior(ws),
+        folder=folder,
+        resume=resume,
+        allow_unknown_licence=allow_unknown_licence,
+    )
     if dry_run:
-        return _show(
-            assemble.plan_restorer(ws, settings, folder, allow_unknown_licence, on), as_json
-        )
-    if calibrate:
-        return assemble.calibrate_restorer(ws, settings, folder, allow_unknown_licence, on)
-    if assemble.train_restorer(ws, settings, folder, resume, allow_unknown_licence, on):
+        _plan(request, as_json)
+    elif calibrate:
+        _calibrate(request)
+    else:
+        _train(request, f"authface restore --model {quote_path(folder)} --input DIR --output DIR")
+
+
+def _overrides(set_options: list[str] | None, **options: object) -> dict[str, object]:
+    """Settings from `--set` and from the command's own options, which take precedence."""
+    from authface_train.presets import parse_set_option
+
+    overrides = dict(map(parse_set_option, set_options or []))
+    overrides.update({name: value for name, value in options.items() if value is not None})
+    return overrides
+
+
+def _train(request: JobRequest, next_command: str) -> None:
+    from authface_train.training.jobs import build_job, run_job
+    from manifests.run_folder import read_notes
+
+    job = build_job(request)
+    run_job(job)
+    if not job.accelerator.is_main_process:
+        return
+    if read_notes(request.folder).get("untrained"):
         console.print(
-            f"Next: [bold]authface restore --model {quote_path(folder)} --input DIR --output DIR[/]"
+            "[yellow]Untrained base:[/] built from configuration with random weights, to try the "
+            "software. The model's images are noise."
         )
+    console.print(
+        f"The {request.stage} is in {quote_path(request.folder)}; load it with "
+        "DiffusionPipeline.from_pretrained"
+    )
+    console.print(f"Next: [bold]{next_command}[/]")
 
 
-def _show(plan: Plan, as_json: bool) -> None:
-    from authface_train.memory import dry_run
-    from manifests.support.errors import PartialFailureError
+def _plan(request: JobRequest, as_json: bool) -> None:
+    from authface_train.commands.dry_run_table import print_plan
+    from authface_train.training.jobs import plan_job
 
-    dry_run.show(plan, as_json)
+    plan: Plan = plan_job(request)
+    if as_json:
+        print_json(plan)
+    else:
+        print_plan(plan)
     if not plan.fits:
-        raise PartialFailureError("as it is set, the run does not fit here")
+        raise PartialFailureError("the run does not fit with these settings; see the table above")
 
 
-def _changes(given: list[str] | None, **options: object) -> list[str]:
-    """`--set` changes, then the options that were given, which win."""
-    return [
-        *(given or []),
-        *(f"{name}={value}" for name, value in options.items() if value is not None),
-    ]
+def _calibrate(request: JobRequest) -> None:
+    from authface_train.commands.calibration_table import print_calibration
+    from authface_train.training.jobs import calibrate_job
+
+    print_calibration(calibrate_job(request))

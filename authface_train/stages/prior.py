@@ -1,45 +1,58 @@
-"""Stage I: the face prior. SDXL's whole U-Net learns captioned faces by its usual noise loss."""
+"""Stage I, the face prior: SDXL's U-Net is fine-tuned on captioned faces with the noise loss."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 
 from authface_train.data.prompts import Embedding, time_ids
 from authface_train.data.sample_keys import SampleKey, torch_generator
 from authface_train.models.sdxl import DiffusionCore
-from authface_train.runs.checkpoint import TrainableModel
-from authface_train.settings import PriorSettings, TrainSettings
-from authface_train.training.ema import EMA
-from authface_train.training.loop import TIMESTEP_BINS, Losses, Sample
-from authface_train.training.metrics_logger import MetricsLogger
-from authface_train.training.noise import NoiseSampler, accumulate_by_timestep, min_snr_weight
-from authface_train.training.optimizer import make_optimizer
-from authface_train.training.sharding import clip_gradients, distribute_model, no_sync
+from authface_train.settings import PriorSettings
+from authface_train.training.loop import TIMESTEP_BINS, Sample, StepLosses
+from authface_train.training.noise import (
+    NoiseSampler,
+    accumulate_by_timestep,
+    noise_prediction_losses,
+)
+from authface_train.training.sharding import clip_gradients, no_sync
+from authface_train.training.trainable_model import TrainableModel, prepare_for_training
 
-ATTENTION = ["to_k", "to_q", "to_v", "to_out.0"]
+if TYPE_CHECKING:
+    from diffusers import DDPMScheduler, UNet2DConditionModel
+
+ATTENTION_LAYERS = ["to_k", "to_q", "to_v", "to_out.0"]
+"""Layers of the U-Net that LoRA adapts."""
 
 
-def make_trainable(unet: Any, settings: PriorSettings) -> Any:
-    """The U-Net as it is trained: all of it, or LoRA layers in it; in bf16 where the optimiser rounds stochastically."""
+def make_trainable(unet: UNet2DConditionModel, settings: PriorSettings) -> UNet2DConditionModel:
+    """Prepare a U-Net for training, in place.
+
+    All of it is trained, or LoRA layers in its attention. The weights are bfloat16 with the optimizer
+    that rounds stochastically, else they keep their dtype.
+
+    Args:
+        unet: The base's U-Net.
+        settings: `lora_rank`, `optimiser`, `gradient_checkpointing`, `compile` and `seed` are used.
+    """
     unet.train().requires_grad_(True)
     if settings.lora_rank:
         from peft import LoraConfig
 
         unet.requires_grad_(False)
+        config = LoraConfig(
+            r=settings.lora_rank,
+            lora_alpha=settings.lora_rank,
+            init_lora_weights="gaussian",
+            target_modules=ATTENTION_LAYERS,
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            rank = settings.lora_rank
-            unet.add_adapter(
-                LoraConfig(
-                    r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=ATTENTION
-                )
-            )
+            unet.add_adapter(config)
     if settings.optimiser == "adamw-8bit-bf16":
         unet.to(torch.bfloat16)
     if settings.gradient_checkpointing:
@@ -49,42 +62,52 @@ def make_trainable(unet: Any, settings: PriorSettings) -> Any:
     return unet
 
 
-def trained_part(module: Any, settings: TrainSettings, accelerator: Accelerator) -> TrainableModel:
-    """A model over the processes, with its optimiser and, where settings want one, its average."""
-    shared, optimiser = distribute_model(
-        module, lambda parameters: make_optimizer(parameters, settings), settings, accelerator
-    )
-    ema = None
-    if settings.ema_decay:
-        device = accelerator.device if settings.ema_device == "gpu" else torch.device("cpu")
-        ema = EMA(accelerator.unwrap_model(shared), settings.ema_decay, device)
-    return TrainableModel(shared, optimiser, ema)
-
-
-def noise_losses(
-    draws: NoiseSampler,
-    unet: Any,
+def prior_losses(
+    unet: torch.nn.Module,
     batch: Sample,
-    time_ids_: torch.Tensor,
+    micro_conditioning: torch.Tensor,
+    scheduler: DDPMScheduler,
     min_snr_gamma: float = 0.0,
 ) -> torch.Tensor:
-    """(b,) mean squared error of the noise prediction, fp32, times min(SNR, gamma) / SNR where gamma is not 0 (Hang 2023)."""
-    noisy = draws.scheduler.add_noise(batch["latent"], batch["noise"], batch["t_step"])
-    added = {
+    """Noise prediction losses of a batch of captioned latents.
+
+    Args:
+        unet: The U-Net.
+        batch: `latent` and `noise`, (batch, channels, height, width); `timesteps`, (batch,); `embeds`,
+            (batch, 77, width); `pooled`, (batch, width).
+        micro_conditioning: (6,) SDXL's time ids: original size, crop offset, target size in px.
+        scheduler: The noise schedule.
+        min_snr_gamma: Gamma of min-SNR weighting; 0 disables it.
+
+    Returns:
+        (batch,) float32.
+    """
+    noisy = scheduler.add_noise(batch["latent"], batch["noise"], batch["timesteps"])
+    conditions = {
         "text_embeds": batch["pooled"],
-        "time_ids": time_ids_.to(noisy.device).expand(len(noisy), -1),
+        "time_ids": micro_conditioning.to(noisy.device).expand(len(noisy), -1),
     }
-    prediction = unet(noisy, batch["t_step"], batch["embeds"], added_cond_kwargs=added).sample
-    losses = F.mse_loss(prediction.float(), batch["noise"].float(), reduction="none").mean(
-        (1, 2, 3)
-    )
-    return losses * min_snr_weight(draws.scheduler, batch["t_step"], min_snr_gamma)
+    prediction = unet(
+        noisy, batch["timesteps"], batch["embeds"], added_cond_kwargs=conditions
+    ).sample
+    return noise_prediction_losses(prediction, batch, scheduler, min_snr_gamma)
 
 
 class PriorTrainer:
-    """parts: the U-Net. Text encoders and VAE are not needed: their work is in the caches.
+    """Trains the U-Net on cached latents and prompt embeddings.
 
-    prompts: `orders` for each row of the view, one row after the other. null_prompt: what dropped captions become.
+    Args:
+        settings: The run's settings.
+        core: The base without VAE and text encoders, whose results are cached.
+        view: The training faces, one row each.
+        latents: For each face the VAE's posterior, see `NoiseSampler`.
+        prompts: For each face `settings.orders` embeddings in a row, one per order of its tags.
+        null_prompt: Embedding of the empty prompt, which replaces dropped captions.
+        accelerator: Knows the device and the processes.
+
+    Attributes:
+        models: The trained models by name, here `unet`.
+        num_faces: Number of training faces.
     """
 
     def __init__(
@@ -96,67 +119,67 @@ class PriorTrainer:
         prompts: Sequence[Embedding],
         null_prompt: Embedding,
         accelerator: Accelerator,
-    ):
-        self.settings, self.accelerator, self.prompts, self.null_prompt = (
-            settings,
-            accelerator,
-            prompts,
-            null_prompt,
-        )
-        self.draws = NoiseSampler(settings, view, latents, core)
-        self.faces = len(view)
+    ) -> None:
+        self.settings = settings
+        self.accelerator = accelerator
+        self.prompts = prompts
+        self.null_prompt = null_prompt
+        self.noise_sampler = NoiseSampler(settings, view, latents, core)
+        self.num_faces = len(view)
         self.time_ids = torch.tensor(time_ids(settings.resolution_px))
-        self.parts = {
-            "unet": trained_part(make_trainable(core.unet, settings), settings, accelerator)
+        unet = make_trainable(core.unet, settings)
+        self.models: dict[str, TrainableModel] = {
+            "unet": prepare_for_training(unet, settings, accelerator)
         }
-        self.onlookers: list[Any] = []
 
-    def sample(self, draw: SampleKey) -> Sample:
-        sample, _ = self.draws.draw(draw)
-        generator = torch_generator(
-            self.settings.seed, draw.epoch, self.draws.face_ids[draw.index], "prior"
-        )
+    def sample(self, key: SampleKey) -> Sample:
+        """Tensors of one sample: latent, noise, timestep and the embedding of its caption."""
+        sample, _ = self.noise_sampler.sample(key)
+        face_id = self.noise_sampler.face_ids[key.index]
+        generator = torch_generator(self.settings.seed, key.epoch, face_id, "prior")
         if self.settings.offset_noise:
             noise = sample["noise"]
-            sample["noise"] = noise + self.settings.offset_noise * torch.randn(
-                len(noise), 1, 1, generator=generator
-            )
+            offset = torch.randn(len(noise), 1, 1, generator=generator)
+            sample["noise"] = noise + self.settings.offset_noise * offset
+
         orders = self.settings.orders
-        prompt = self.prompts[draw.index * orders + draw.epoch % orders]
-        if (
-            self.settings.caption_dropout
-            and float(torch.rand((), generator=generator)) < self.settings.caption_dropout
-        ):
+        prompt = self.prompts[key.index * orders + key.epoch % orders]
+        dropout = self.settings.caption_dropout
+        if dropout and float(torch.rand((), generator=generator)) < dropout:
             prompt = self.null_prompt
         return {**sample, "embeds": prompt.embeds, "pooled": prompt.pooled}
 
-    def step(self, step: int, draws: list[SampleKey], micros: Iterator[Sample]) -> Losses:
-        part = self.parts["unet"]
-        share = self.settings.batch // self.accelerator.num_processes
+    def step(self, step: int, keys: list[SampleKey], micro_batches: Iterator[Sample]) -> StepLosses:
+        """Train on one global batch."""
+        model = self.models["unet"]
         device = self.accelerator.device
-        total, bands = torch.zeros((), device=device), torch.zeros(2, TIMESTEP_BINS, device=device)
-        seen = 0
-        for batch in micros:
-            seen += len(batch["latent"])
-            with no_sync(self.accelerator, part.module, seen == share), self.accelerator.autocast():
-                losses = noise_losses(
-                    self.draws, part.module, batch, self.time_ids, self.settings.min_snr_gamma
+        share = self.settings.batch // self.accelerator.num_processes
+        total = torch.zeros((), device=device)
+        by_timestep = torch.zeros(2, TIMESTEP_BINS, device=device)
+        num_seen = 0
+        for batch in micro_batches:
+            num_seen += len(batch["latent"])
+            is_last = num_seen == share
+            with no_sync(self.accelerator, model.module, is_last), self.accelerator.autocast():
+                losses = prior_losses(
+                    model.module,
+                    batch,
+                    self.time_ids,
+                    self.noise_sampler.scheduler,
+                    self.settings.min_snr_gamma,
                 )
                 loss = losses.sum() / share
                 self.accelerator.backward(loss)
             total += loss.detach()
-            accumulate_by_timestep(bands, losses, batch["t_step"])
+            accumulate_by_timestep(by_timestep, losses, batch["timesteps"])
+
         means = {"loss": total}
         if not self.settings.step_in_backward:
             means["gradient_norm"] = clip_gradients(
-                self.accelerator, part.module, self.settings.clip_norm
+                self.accelerator, model.module, self.settings.clip_norm
             )
-        part.optimiser.step()
-        part.optimiser.zero_grad(set_to_none=True)
-        if part.ema is not None:
-            part.ema.update()
-        return Losses(means, bands)
-
-    def look(self, step: int, watch: MetricsLogger | None) -> None:
-        for onlooker in self.onlookers:
-            onlooker.look(step, watch)
+        model.optimizer.step()
+        model.optimizer.zero_grad(set_to_none=True)
+        if model.ema is not None:
+            model.ema.update()
+        return StepLosses(means, by_timestep)

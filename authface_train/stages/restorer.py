@@ -1,33 +1,51 @@
-"""Stage II: the restorer. A ControlNet on the frozen prior, null prompt, degraded faces in, noise and facial loss out."""
+"""Stage II, the restorer: a ControlNet on the frozen prior, trained on degraded faces.
+
+The prior predicts the noise under the ControlNet's guidance with the empty prompt. The loss is the
+noise loss plus the time-aware latent facial feature loss (AuthFace, Eq. 4).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from diffusers import ControlNetModel
 
 from authface_train.data.pairs import DegradedPairs
 from authface_train.data.prompts import Embedding, time_ids
 from authface_train.data.sample_keys import SampleKey
-from authface_train.facial_loss.loss import FacialLoss, RegionPair, Visible
+from authface_train.facial_loss.loss import FacialLoss, RegionPair, VisibleCounts
 from authface_train.models.sdxl import DiffusionCore, hint_channels
-from authface_train.runs.checkpoint import TrainableModel
 from authface_train.settings import RestorerSettings
-from authface_train.stages.prior import trained_part
-from authface_train.training.loop import TIMESTEP_BINS, Losses, Sample
-from authface_train.training.metrics_logger import MetricsLogger
-from authface_train.training.noise import NoiseSampler, accumulate_by_timestep, min_snr_weight
+from authface_train.training.loop import TIMESTEP_BINS, Sample, StepLosses
+from authface_train.training.noise import (
+    NoiseSampler,
+    accumulate_by_timestep,
+    noise_prediction_losses,
+)
 from authface_train.training.sharding import clip_gradients, no_sync
+from authface_train.training.trainable_model import TrainableModel, prepare_for_training
 from manifests.workspace import Workspace
 
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
 
-def make_controlnet(unet: Any, seed: int, vae_scale_factor: int) -> Any:
-    """A ControlNet from the U-Net's encoder; its hint network is new, its zero convolutions make its first output 0."""
+
+def make_controlnet(
+    unet: UNet2DConditionModel, seed: int, vae_scale_factor: int
+) -> ControlNetModel:
+    """Build a ControlNet from a U-Net's encoder.
+
+    The hint network is new, and the zero convolutions make the first output zero.
+
+    Args:
+        unet: The prior's U-Net, whose encoder weights are copied.
+        seed: Seed of the hint network's weights.
+        vae_scale_factor: Pixels per latent cell, 8 for SDXL.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ControlNetModel.from_unet(
@@ -36,61 +54,87 @@ def make_controlnet(unet: Any, seed: int, vae_scale_factor: int) -> Any:
 
 
 class RestorerTrainer:
-    """parts: the ControlNet; and the facial loss's two discriminators, unless its weight is off."""
+    """Trains the ControlNet and, unless `facial.weight` is off, the facial loss's discriminators.
+
+    Args:
+        settings: The run's settings.
+        core: The prior without VAE and text encoders, whose results are cached.
+        controlnet: A ControlNet of the prior, see `make_controlnet`.
+        workspace: Holds the crops that are degraded.
+        view: The training faces, one row each.
+        latents: For each face the VAE's posterior, see `NoiseSampler`.
+        null_prompt: Embedding of the empty prompt.
+        accelerator: Knows the device and the processes.
+
+    Attributes:
+        models: The trained models by name: `controlnet`, and `discriminators` with a facial loss.
+        num_faces: Number of training faces.
+        unet: The frozen prior.
+        facial: The facial loss, or None.
+    """
 
     def __init__(
         self,
         settings: RestorerSettings,
         core: DiffusionCore,
-        controlnet: Any,
+        controlnet: ControlNetModel,
         workspace: Workspace,
         view: pd.DataFrame,
         latents: Sequence[torch.Tensor],
         null_prompt: Embedding,
         accelerator: Accelerator,
-    ):
-        self.settings, self.accelerator = settings, accelerator
-        self.draws = NoiseSampler(settings, view, latents, core)
-        self.faces = len(view)
+    ) -> None:
+        self.settings = settings
+        self.accelerator = accelerator
+        self.null_prompt = null_prompt
+        self.noise_sampler = NoiseSampler(settings, view, latents, core)
+        self.num_faces = len(view)
         self.pairs = DegradedPairs(
             workspace, view, settings.resolution_px, settings.degradation, settings.seed
         )
-        self.null_prompt = null_prompt
         self.time_ids = torch.tensor(time_ids(settings.resolution_px))
-        # Frozen, but not under no_grad: its decoder carries the gradients. Autocast would take its weights in bf16 anyway.
-        low = torch.bfloat16 if settings.mixed_precision == "bf16" else torch.float32
-        self.unet = core.unet.eval().requires_grad_(False).to(accelerator.device, low)
+
+        # The prior is frozen but not under no_grad: gradients pass through its decoder. Autocast
+        # would cast its weights to bf16 in every step anyway.
+        dtype = torch.bfloat16 if settings.mixed_precision == "bf16" else torch.float32
+        self.unet = core.unet.eval().requires_grad_(False).to(accelerator.device, dtype)
         controlnet.train().requires_grad_(True)
         if settings.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
             controlnet.enable_gradient_checkpointing()
-        self.onlookers: list[Any] = []
-        self.parts = {"controlnet": trained_part(controlnet, settings, accelerator)}
+
+        self.models: dict[str, TrainableModel] = {
+            "controlnet": prepare_for_training(controlnet, settings, accelerator)
+        }
         self.facial: FacialLoss | None = None
         if settings.facial.weight != "off":
-            self._add_discriminators(latents[0].shape[-1])
+            latent_side = latents[0].shape[-1]
+            self.facial = self._make_facial_loss(latent_side)
+            self.models["discriminators"] = self._prepare_discriminators(self.facial)
 
-    def _add_discriminators(self, latent_cells: int) -> None:
-        own, facial = self.settings, self.settings.facial
+    def _make_facial_loss(self, latent_side: int) -> FacialLoss:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(own.seed + 1)
+            torch.manual_seed(self.settings.seed + 1)
             loss = FacialLoss(
-                facial,
+                self.settings.facial,
                 channels=self.unet.config.in_channels,
-                vae_scale_factor=own.resolution_px // latent_cells,
-                alphas_cumprod=self.draws.scheduler.alphas_cumprod,
+                vae_scale_factor=self.settings.resolution_px // latent_side,
+                alphas_cumprod=self.noise_sampler.scheduler.alphas_cumprod,
             )
-        self.facial = loss.to(self.accelerator.device)
-        optimiser = torch.optim.Adam(
-            loss.parameters(),
-            lr=facial.discriminator_learning_rate,
-            betas=facial.discriminator_betas,
-        )
-        self.parts["discriminators"] = TrainableModel(loss, self.accelerator.prepare(optimiser))
+        return loss.to(self.accelerator.device)
 
-    def sample(self, draw: SampleKey) -> Sample:
-        sample, flip = self.draws.draw(draw)
-        pair = self.pairs.pair(draw, flip)
+    def _prepare_discriminators(self, loss: FacialLoss) -> TrainableModel:
+        optimizer = torch.optim.Adam(
+            loss.parameters(),
+            lr=self.settings.facial.discriminator_learning_rate,
+            betas=self.settings.facial.discriminator_betas,
+        )
+        return TrainableModel(loss, self.accelerator.prepare(optimizer))
+
+    def sample(self, key: SampleKey) -> Sample:
+        """Tensors of one sample: latent, noise, timestep, degraded crop and facial regions."""
+        sample, flip = self.noise_sampler.sample(key)
+        pair = self.pairs.make_pair(key, flip)
         return {
             **sample,
             "degraded": pair.degraded,
@@ -98,145 +142,174 @@ class RestorerTrainer:
             "visible": pair.visible,
         }
 
-    def step(self, step: int, draws: list[SampleKey], micros: Iterator[Sample]) -> Losses:
-        part = self.parts["controlnet"]
-        controlnet = part.module
-        world = self.accelerator.num_processes
-        share = self.settings.batch // world
-        # Every process knows the whole global batch, so the mean over visible patches needs no exchange.
-        visible = (
-            None
-            if self.facial is None
-            else self.facial.count(self.pairs.visible[[draw.index for draw in draws]])
-        )
-        begun = self.facial is not None and step >= self.settings.facial.start_step
-        ramp = self.facial.ramp(step) if self.facial is not None and begun else 0.0
+    def step(self, step: int, keys: list[SampleKey], micro_batches: Iterator[Sample]) -> StepLosses:
+        """Train the ControlNet, then the discriminators, on one global batch."""
+        model = self.models["controlnet"]
+        controlnet = model.module
+        num_processes = self.accelerator.num_processes
+        share = self.settings.batch // num_processes
+
+        facial = self.facial if step >= self.settings.facial.start_step else None
+        ramp = 0.0
+        visible: VisibleCounts | None = None
+        if facial is not None:
+            ramp = facial.ramp_weight(step)
+            # Every process knows the whole global batch, so the mean over its visible patches
+            # needs no communication.
+            visible = facial.count_visible(self.pairs.visible[[key.index for key in keys]])
+
         zero = torch.zeros((), device=self.accelerator.device)
         losses = {"loss": zero.clone(), "noise_loss": zero.clone()}
-        bands = torch.zeros(2, TIMESTEP_BINS, device=zero.device)
-        kept: list[list[RegionPair]] = []
-        seen = 0
-        for batch in micros:
-            seen += len(batch["latent"])
-            with no_sync(self.accelerator, controlnet, seen == share):
+        by_timestep = torch.zeros(2, TIMESTEP_BINS, device=zero.device)
+        discriminator_inputs: list[list[RegionPair]] = []
+        num_seen = 0
+        for batch in micro_batches:
+            num_seen += len(batch["latent"])
+            with no_sync(self.accelerator, controlnet, num_seen == share):
                 noisy, prediction = self.predict(controlnet, batch)
-                noise_losses = F.mse_loss(
-                    prediction.float(), batch["noise"].float(), reduction="none"
-                ).mean((1, 2, 3))
-                noise_losses = noise_losses * min_snr_weight(
-                    self.draws.scheduler, batch["t_step"], self.settings.min_snr_gamma
+                noise_losses = noise_prediction_losses(
+                    prediction,
+                    batch,
+                    self.noise_sampler.scheduler,
+                    self.settings.min_snr_gamma,
                 )
-                loss = noise = noise_losses.sum() / share
-                if self.facial is not None and visible is not None and begun:
-                    pairs = self.facial.pairs(
-                        noisy,
-                        prediction,
-                        batch["latent"],
-                        batch["t_step"],
-                        batch["boxes_px"],
-                        batch["visible"],
-                    )
+                noise_loss = noise_losses.sum() / share
+                loss = noise_loss
+                if facial is not None and visible is not None:
+                    pairs = self._region_pairs(facial, noisy, prediction, batch)
                     if ramp > 0:
-                        facial, parts = self.facial.generator(pairs, visible)
-                        loss = loss + ramp * world * facial
-                        _add(losses, {"facial_loss": facial.detach(), **parts}, world)
-                    kept.append(
-                        [
-                            RegionPair(p.name, p.fake.detach(), p.real.detach(), p.weight)
-                            for p in pairs
-                        ]
-                    )
+                        facial_loss, terms = facial.generator_loss(pairs, visible)
+                        loss = loss + ramp * num_processes * facial_loss
+                        terms = {"facial_loss": facial_loss.detach(), **terms}
+                        _accumulate(losses, terms, num_processes)
+                    discriminator_inputs.append([_detach(pair) for pair in pairs])
                 self.accelerator.backward(loss)
-            accumulate_by_timestep(bands, noise_losses, batch["t_step"])
-            losses["noise_loss"] += noise.detach()
+            accumulate_by_timestep(by_timestep, noise_losses, batch["timesteps"])
+            losses["noise_loss"] += noise_loss.detach()
             losses["loss"] += loss.detach()
+
         losses["gradient_norm"] = clip_gradients(
             self.accelerator, controlnet, self.settings.clip_norm
         )
-        part.optimiser.step()
-        part.optimiser.zero_grad(set_to_none=True)
-        if part.ema is not None:
-            part.ema.update()
-        if visible is not None and begun:
-            self._discriminator_step(step, kept, visible, losses)
-        return Losses(losses, bands)
+        model.optimizer.step()
+        model.optimizer.zero_grad(set_to_none=True)
+        if model.ema is not None:
+            model.ema.update()
+        if visible is not None:
+            self._discriminator_step(step, discriminator_inputs, visible, losses)
+        return StepLosses(losses, by_timestep)
 
-    def look(self, step: int, watch: MetricsLogger | None) -> None:
-        for onlooker in self.onlookers:
-            onlooker.look(step, watch)
+    def train_discriminators(self, step: int, batch: Sample) -> None:
+        """Train the discriminators alone on the predictions for a batch.
 
-    def discriminators_alone(self, step: int, batch: Sample) -> None:
-        """A step of the discriminators on what is predicted of a batch; nothing else changes."""
+        Args:
+            step: Number of the step; it decides whether the gradient penalty is due.
+            batch: A batch of samples on the device.
+        """
         assert self.facial is not None
         with torch.no_grad():
-            noisy, prediction = self.predict(self.parts["controlnet"].module, batch)
-        pairs = self.facial.pairs(
-            noisy, prediction, batch["latent"], batch["t_step"], batch["boxes_px"], batch["visible"]
-        )
-        self._discriminator_step(step, [pairs], self.facial.count(batch["visible"]), {})
+            noisy, prediction = self.predict(self.models["controlnet"].module, batch)
+        pairs = self._region_pairs(self.facial, noisy, prediction, batch)
+        self._discriminator_step(step, [pairs], self.facial.count_visible(batch["visible"]), {})
 
     def predict(
         self, controlnet: torch.nn.Module, batch: Sample
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """z_t and the prior's noise prediction under the ControlNet's guidance, (b, channels, h, w) each."""
-        noisy = self.draws.scheduler.add_noise(batch["latent"], batch["noise"], batch["t_step"])
-        device, count = noisy.device, len(noisy)
+        """Predict the noise under the ControlNet's guidance.
+
+        Args:
+            controlnet: The ControlNet.
+            batch: `latent` and `noise`, (batch, channels, height, width); `timesteps`, (batch,);
+                `degraded`, (batch, 3, H, W) in [0, 1].
+
+        Returns:
+            The noisy latents z_t and the prediction, each (batch, channels, height, width).
+        """
+        scheduler = self.noise_sampler.scheduler
+        noisy = scheduler.add_noise(batch["latent"], batch["noise"], batch["timesteps"])
+        device = noisy.device
+        count = len(noisy)
         embeds = self.null_prompt.embeds[None].to(device).expand(count, -1, -1)
-        added = {
+        conditions = {
             "text_embeds": self.null_prompt.pooled[None].to(device).expand(count, -1),
             "time_ids": self.time_ids.to(device).expand(count, -1),
         }
         with self.accelerator.autocast():
-            down, middle = controlnet(
+            down_residuals, mid_residual = controlnet(
                 noisy,
-                batch["t_step"],
+                batch["timesteps"],
                 encoder_hidden_states=embeds,
                 controlnet_cond=batch["degraded"],
-                added_cond_kwargs=added,
+                added_cond_kwargs=conditions,
                 return_dict=False,
             )
             prediction = self.unet(
                 noisy,
-                batch["t_step"],
+                batch["timesteps"],
                 encoder_hidden_states=embeds,
-                added_cond_kwargs=added,
-                down_block_additional_residuals=down,
-                mid_block_additional_residual=middle,
+                added_cond_kwargs=conditions,
+                down_block_additional_residuals=down_residuals,
+                mid_block_additional_residual=mid_residual,
             ).sample
         return noisy, prediction
+
+    def _region_pairs(
+        self, facial: FacialLoss, noisy: torch.Tensor, prediction: torch.Tensor, batch: Sample
+    ) -> list[RegionPair]:
+        return facial.cut_pairs(
+            noisy,
+            prediction,
+            clean=batch["latent"],
+            timesteps=batch["timesteps"],
+            boxes_px=batch["boxes_px"],
+            visible=batch["visible"],
+        )
 
     def _discriminator_step(
         self,
         step: int,
-        kept: list[list[RegionPair]],
-        visible: Visible,
+        micro_batch_pairs: list[list[RegionPair]],
+        visible: VisibleCounts,
         losses: dict[str, torch.Tensor],
     ) -> None:
-        """One step of both discriminators on the fakes of all micro-batches, detached: the ControlNet is not touched."""
+        """One optimizer step of the discriminators on detached pairs of all micro-batches.
+
+        The discriminators' loss terms are added to `losses`.
+        """
         assert self.facial is not None
-        part = self.parts["discriminators"]
-        world = self.accelerator.num_processes
-        for pairs in kept:
-            loss, parts = self.facial.discriminator(pairs, visible)
-            if self.settings.facial.r1_gamma and step % self.settings.facial.r1_every == 0:
-                loss = loss + self.facial.r1(pairs, visible)
+        facial_settings = self.settings.facial
+        model = self.models["discriminators"]
+        num_processes = self.accelerator.num_processes
+        with_penalty = facial_settings.r1_gamma and step % facial_settings.r1_every == 0
+        for pairs in micro_batch_pairs:
+            loss, terms = self.facial.discriminator_loss(pairs, visible)
+            if with_penalty:
+                loss = loss + self.facial.r1_penalty(pairs, visible)
             if loss.requires_grad:
-                self.accelerator.backward(world * loss)
-            _add(losses, parts, world)
+                self.accelerator.backward(num_processes * loss)
+            _accumulate(losses, terms, num_processes)
+
         for parameter in self.facial.parameters():
-            if parameter.grad is None:  # no visible patch here; the other processes may have some
+            if parameter.grad is None:
+                # This process has no visible patch, but other processes may have some.
                 parameter.grad = torch.zeros_like(parameter)
             parameter.grad = self.accelerator.reduce(parameter.grad, "mean")  # type: ignore[assignment]
-        part.optimiser.step()
-        part.optimiser.zero_grad(set_to_none=True)
+        model.optimizer.step()
+        model.optimizer.zero_grad(set_to_none=True)
 
 
-def _add(losses: dict[str, torch.Tensor], parts: dict[str, torch.Tensor], world: int) -> None:
-    """Sum the parts of a micro-batch, times the processes that the loop will average over."""
-    for name, value in parts.items():
-        losses[name] = losses.get(name, torch.zeros_like(value)) + world * value
+def _detach(pair: RegionPair) -> RegionPair:
+    return RegionPair(pair.name, pair.fake.detach(), pair.real.detach(), pair.weight)
 
 
-def stacked(samples: list[Sample]) -> Sample:
-    """A batch of samples."""
+def _accumulate(
+    totals: dict[str, torch.Tensor], terms: Mapping[str, torch.Tensor], num_processes: int
+) -> None:
+    """Add a micro-batch's terms to the totals, times the processes that the loop averages over."""
+    for name, value in terms.items():
+        totals[name] = totals.get(name, torch.zeros_like(value)) + num_processes * value
+
+
+def stack_samples(samples: Sequence[Sample]) -> Sample:
+    """Stack samples into a batch: each tensor gets a leading batch dimension."""
     return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}

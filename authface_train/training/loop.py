@@ -1,12 +1,14 @@
-"""One training loop for both stages: which samples a step sees, checkpoints, losses, interruption."""
+"""The training loop of both stages: sample order, checkpoints, metrics, interruption."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -14,173 +16,267 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from authface_train.data.sample_keys import SampleKey, derive_seed, micro_batches, step_keys
 from authface_train.runs import checkpoint
-from authface_train.runs.checkpoint import TrainableModel
-from authface_train.runs.run_folder import RunFolder, read_metrics
 from authface_train.settings import TrainSettings
-from authface_train.training.metrics_logger import (
-    DiscriminatorMonitor,
-    LossGuard,
-    MetricsLogger,
-    primary_loss,
-)
+from authface_train.training.loss_guard import DiscriminatorMonitor, LossGuard, primary_loss
+from authface_train.training.metrics_logger import MetricsLogger
 from authface_train.training.optimizer import learning_rate, set_learning_rate
-from manifests.support.console import console
+from authface_train.training.trainable_model import TrainableModel
 from manifests.support.errors import Terminated, UserError
 
+if TYPE_CHECKING:
+    from authface_train.callbacks import Callback
+    from authface_train.runs.training_run import TrainingRun
+
+logger = logging.getLogger(__name__)
+
 Sample = dict[str, torch.Tensor]
+"""Tensors by name: of one sample, or of a batch with a leading batch dimension."""
+
 TIMESTEP_BINS = 10
+"""Bins of 100 timesteps in which the noise loss is recorded."""
 
 
 @dataclass
-class Losses:
-    """Of one step. means: this process's share of the mean over the global batch, times the number of processes. bands: (2,
-    BANDS), sums and counts of this process's samples by timestep."""
+class StepLosses:
+    """Losses of one step on one process.
+
+    Attributes:
+        means: By name, () float32: this process's share of the mean over the global batch, times the
+            number of processes, so that the mean over processes is the mean over the batch.
+        by_timestep: (2, TIMESTEP_BINS) float32: sums and counts of this process's noise losses.
+    """
 
     means: dict[str, torch.Tensor]
-    bands: torch.Tensor
+    by_timestep: torch.Tensor
 
 
 class Trainer(Protocol):
-    """What a stage brings to the loop. parts: all that is trained; faces: how many there are to draw from."""
+    """What a stage brings to the loop.
 
-    parts: dict[str, TrainableModel]
-    faces: int
+    Attributes:
+        models: Everything that is trained. The learning rate schedule applies to the first.
+        num_faces: Number of faces to draw samples from.
+    """
 
-    def sample(self, draw: SampleKey) -> Sample:
-        """One sample's tensors, on the CPU; the same for the same draw, whoever asks."""
+    models: dict[str, TrainableModel]
+    num_faces: int
+
+    def sample(self, key: SampleKey) -> Sample:
+        """Tensors of one sample, on the CPU; the same key gives the same tensors anywhere."""
         ...
 
-    def step(self, step: int, draws: list[SampleKey], micros: Iterator[Sample]) -> Losses:
-        """Forward, backward and optimiser steps of one global batch. draws: of all processes; micros: this one's batches."""
+    def step(self, step: int, keys: list[SampleKey], micro_batches: Iterator[Sample]) -> StepLosses:
+        """Forward, backward and optimizer step of one global batch.
+
+        Args:
+            step: Number of the step, from 0.
+            keys: The samples of the global batch, of all processes.
+            micro_batches: This process's samples, in micro-batches on its device.
+        """
         ...
-
-    def look(self, step: int, watch: MetricsLogger | None) -> None:
-        """After `step` steps, for all processes: draw and audit where it is time and not done. watch: the main process's."""
-        ...
-
-
-class _Samples(Dataset):
-    def __init__(self, trainer: Trainer):
-        self.trainer = trainer
-
-    def __getitem__(self, draw: SampleKey) -> Sample:
-        return self.trainer.sample(draw)
-
-
-class _MicroBatches(Sampler):
-    """The draws of every micro-batch of this process, from a step on."""
-
-    def __init__(self, settings: TrainSettings, faces: int, first: int, rank: int, world: int):
-        self.settings, self.faces, self.first, self.rank, self.world = (
-            settings,
-            faces,
-            first,
-            rank,
-            world,
-        )
-
-    def __iter__(self) -> Iterator[list[SampleKey]]:
-        for step in range(self.first, self.settings.steps):
-            draws = step_keys(self.settings.seed, step, self.settings.batch, self.faces)
-            yield from micro_batches(draws, self.rank, self.world, _micro(self.settings))
-
-
-def _micro(settings: TrainSettings) -> int:
-    assert settings.micro_batch is not None, "derived before anything is trained"
-    return settings.micro_batch
-
-
-def samples_per_process(settings: TrainSettings, world: int) -> int:
-    """Samples of a step per process. Raises UserError where the global batch does not divide."""
-    if settings.batch % world:
-        raise UserError(f"batch {settings.batch} does not divide over {world} processes")
-    return settings.batch // world
-
-
-def accumulation_steps(settings: TrainSettings, world: int) -> int:
-    """Micro-batches per step and process. Raises UserError where the global batch does not divide."""
-    share, micro = samples_per_process(settings, world), _micro(settings)
-    if share % min(micro, share):
-        raise UserError(
-            f"batch {settings.batch} does not divide over {world} processes in micro-batches of {micro}: "
-            "change micro_batch with --set micro_batch=N"
-        )
-    return share // min(micro, share)
 
 
 def train(
-    trainer: Trainer, settings: TrainSettings, run: RunFolder, accelerator: Accelerator
+    trainer: Trainer,
+    callbacks: Sequence[Callback],
+    settings: TrainSettings,
+    run: TrainingRun,
+    accelerator: Accelerator,
 ) -> None:
     """Train to `settings.steps`, from the newest checkpoint if there is one.
 
-    SIGTERM and Ctrl-C save a checkpoint first, whichever process is told. A loss that is not finite or jumps stops the run, the
-    last good checkpoint kept.
+    SIGTERM and Ctrl-C, sent to any process, finish the step, save a checkpoint and stop the run.
+
+    Args:
+        trainer: The stage.
+        callbacks: Called after every step, see `Callback`.
+        settings: The run's settings, with a micro-batch.
+        run: Where metrics and checkpoints are written.
+        accelerator: Knows the device and the processes.
+
+    Raises:
+        Terminated: After SIGTERM, when the checkpoint is saved.
+        KeyboardInterrupt: After Ctrl-C, when the checkpoint is saved.
+        PartialFailureError: If a loss is non-finite or spikes; the last checkpoint is kept.
+        UserError: If the batch cannot be divided over the processes.
     """
-    pieces = accumulation_steps(settings, accelerator.num_processes)
-    done = checkpoint.load_last(run.checkpoints, trainer.parts, accelerator)
-    main, rank, world = (
-        accelerator.is_main_process,
-        accelerator.process_index,
-        accelerator.num_processes,
-    )
-    if main:
-        told = f"{run.stage}: {trainer.faces} faces, steps {done} to {settings.steps}, batch {settings.batch}"
-        console.print(
-            f"{told} = {settings.batch // world // pieces} x {pieces} accumulated x {world} processes"
-        )
-    before = [primary_loss(row) for row in read_metrics(run.metrics) if int(row["step"]) <= done]
-    sanity, collapse = LossGuard(settings, before), DiscriminatorMonitor()
+    is_main = accelerator.is_main_process
+    rank = accelerator.process_index
+    accumulation = accumulation_steps(settings, accelerator.num_processes)
+    first_step = checkpoint.load_latest(run.checkpoint_folder, trainer.models, accelerator)
+    if is_main:
+        _log_start(trainer, settings, run, first_step, accumulation, accelerator.num_processes)
+
+    history = [
+        primary_loss(row) for row in run.read_metrics() if int(row["step"]) <= first_step
+    ]
+    loss_guard = LossGuard(settings.spike, history)
+    discriminator_monitor = DiscriminatorMonitor()
     with (
-        _loader(trainer, settings, done, accelerator) as loader,
-        _Signals() as asked,
-        MetricsLogger(run, settings, done) if main else contextlib.nullcontext() as watch,
+        _sample_loader(trainer, settings, first_step, accelerator) as loader,
+        _SignalCatcher() as signals,
+        MetricsLogger(run, settings, first_step)
+        if is_main
+        else contextlib.nullcontext() as metrics_logger,
     ):
-        trainer.look(done, watch)
-        for step in range(done, settings.steps):
-            draws = step_keys(settings.seed, step, settings.batch, trainer.faces)
-            micros = (_to(next(loader), accelerator.device) for _ in range(pieces))
+        for callback in callbacks:
+            callback.on_step_end(first_step, metrics_logger)
+
+        for step in range(first_step, settings.steps):
+            keys = step_keys(settings.seed, step, settings.batch, trainer.num_faces)
+            batches = (_to_device(next(loader), accelerator.device) for _ in range(accumulation))
             rate = learning_rate(settings, step)
-            # Of the first part: discriminators keep theirs.
-            set_learning_rate(next(iter(trainer.parts.values())).optimiser, rate)
-            torch.manual_seed(
-                derive_seed(settings.seed, step, rank, "step")
-            )  # for dropout and stochastic rounding
-            values, stop = _over_processes(
-                trainer.step(step, draws, micros), asked.signal, accelerator
-            )
-            sanity.check(step + 1, values)
-            if watch is not None:
-                watch.told(step + 1, values, rate)
-                collapse.check(step + 1, values)
-            last = step + 1 == settings.steps
-            if last or stop or (step + 1) % settings.checkpoint_every == 0:
+            # Discriminators, the models after the first, keep their own rate.
+            set_learning_rate(next(iter(trainer.models.values())).optimizer, rate)
+            # The global generators serve dropout and stochastic rounding.
+            torch.manual_seed(derive_seed(settings.seed, step, rank, "step"))
+
+            losses = trainer.step(step, keys, batches)
+            metrics, stop_signal = _reduce_step(losses, signals.received, accelerator)
+            loss_guard.check(step + 1, metrics)
+            if metrics_logger is not None:
+                metrics_logger.log_step(step + 1, metrics, rate)
+                discriminator_monitor.check(step + 1, metrics)
+
+            is_last = step + 1 == settings.steps
+            if is_last or stop_signal or (step + 1) % settings.checkpoint_every == 0:
                 checkpoint.save(
-                    run.checkpoints, step + 1, trainer.parts, accelerator, settings.keep_checkpoints
+                    run.checkpoint_folder,
+                    step + 1,
+                    trainer.models,
+                    accelerator,
+                    keep=settings.keep_checkpoints,
                 )
                 accelerator.wait_for_everyone()
-            if stop and not last:
-                words = f"stopped after step {step + 1}, saved; go on with --resume"
-                if stop == signal.SIGTERM:
-                    raise Terminated(words)
-                raise KeyboardInterrupt(words)
-            trainer.look(step + 1, watch)
-            if watch is not None:
-                watch.go_on()
+            if stop_signal and not is_last:
+                message = f"stopped after step {step + 1} and saved; continue with --resume"
+                if stop_signal == signal.SIGTERM:
+                    raise Terminated(message)
+                raise KeyboardInterrupt(message)
+            for callback in callbacks:
+                callback.on_step_end(step + 1, metrics_logger)
+            if metrics_logger is not None:
+                metrics_logger.resume_timer()
+
+
+def _log_start(
+    trainer: Trainer,
+    settings: TrainSettings,
+    run: TrainingRun,
+    first_step: int,
+    accumulation: int,
+    num_processes: int,
+) -> None:
+    micro_batch = settings.batch // num_processes // accumulation
+    logger.info(
+        "%s: %d faces, steps %d to %d, batch %d = %d x %d accumulated x %d processes",
+        run.stage,
+        trainer.num_faces,
+        first_step,
+        settings.steps,
+        settings.batch,
+        micro_batch,
+        accumulation,
+        num_processes,
+    )
+
+
+# How the global batch is divided
+
+
+def _micro_batch(settings: TrainSettings) -> int:
+    assert settings.micro_batch is not None, "the micro-batch is derived before training starts"
+    return settings.micro_batch
+
+
+def samples_per_process(settings: TrainSettings, num_processes: int) -> int:
+    """Samples of a step per process.
+
+    Args:
+        settings: `batch` is used.
+        num_processes: Number of processes.
+
+    Raises:
+        UserError: If the global batch is not a multiple of the number of processes.
+    """
+    if settings.batch % num_processes:
+        raise UserError(
+            f"batch {settings.batch} is not a multiple of {num_processes} processes; "
+            "use another --set batch=N or another number of processes"
+        )
+    return settings.batch // num_processes
+
+
+def accumulation_steps(settings: TrainSettings, num_processes: int) -> int:
+    """Micro-batches per step and process.
+
+    Args:
+        settings: `batch` and `micro_batch` are used; a micro-batch larger than a process's share of
+            the batch counts as that share.
+        num_processes: Number of processes.
+
+    Raises:
+        UserError: If a process's share of the batch is not a multiple of the micro-batch.
+    """
+    share = samples_per_process(settings, num_processes)
+    micro_batch = min(_micro_batch(settings), share)
+    if share % micro_batch:
+        raise UserError(
+            f"batch {settings.batch} over {num_processes} processes is {share} samples each, not a "
+            f"multiple of micro_batch {micro_batch}; change it with --set micro_batch=N"
+        )
+    return share // micro_batch
+
+
+# Loading samples
+
+
+class _SampleDataset(Dataset):
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        return self.trainer.sample(key)
+
+
+class _MicroBatchSampler(Sampler):
+    """Yields the keys of every micro-batch of one process, from a step on."""
+
+    def __init__(
+        self, settings: TrainSettings, num_faces: int, first_step: int, rank: int, num_processes: int
+    ) -> None:
+        self.settings = settings
+        self.num_faces = num_faces
+        self.first_step = first_step
+        self.rank = rank
+        self.num_processes = num_processes
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        micro_batch = _micro_batch(self.settings)
+        for step in range(self.first_step, self.settings.steps):
+            keys = step_keys(self.settings.seed, step, self.settings.batch, self.num_faces)
+            yield from micro_batches(keys, self.rank, self.num_processes, micro_batch)
 
 
 @contextlib.contextmanager
-def _loader(
-    trainer: Trainer, settings: TrainSettings, done: int, accelerator: Accelerator
+def _sample_loader(
+    trainer: Trainer, settings: TrainSettings, first_step: int, accelerator: Accelerator
 ) -> Iterator[Iterator[Sample]]:
-    """The micro-batches of this process, from a step on, by workers that have ended when this has."""
-    rank, world = accelerator.process_index, accelerator.num_processes
-    with _one_thread_each() if settings.workers else contextlib.nullcontext():
+    """Iterate over this process's micro-batches; worker processes have ended when the block ends."""
+    batch_sampler = _MicroBatchSampler(
+        settings,
+        trainer.num_faces,
+        first_step,
+        accelerator.process_index,
+        accelerator.num_processes,
+    )
+    with _single_opencv_thread() if settings.workers else contextlib.nullcontext():
         loader: Any = iter(
             DataLoader(
-                _Samples(trainer),
-                batch_sampler=_MicroBatches(settings, trainer.faces, done, rank, world),
+                _SampleDataset(trainer),
+                batch_sampler=batch_sampler,
                 num_workers=settings.workers,
-                worker_init_fn=_be_a_worker,
+                worker_init_fn=_ignore_signals,
                 persistent_workers=settings.workers > 0,
                 pin_memory=accelerator.device.type == "cuda",
             )
@@ -188,14 +284,19 @@ def _loader(
     try:
         yield loader
     finally:
-        if settings.workers:  # they ignore signals: a process that came to its exit before they did would wait for ever
+        if settings.workers:
+            # Workers ignore signals. A process that reached its exit before they ended would wait
+            # for them forever.
             loader._shutdown_workers()
 
 
 @contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes that are forked within keep OpenCV to one thread, as torch does by itself. They cannot be told so afterwards: a
-    pool of threads that is forked is waited for in vain."""
+def _single_opencv_thread() -> Iterator[None]:
+    """Keep OpenCV to one thread while worker processes are forked.
+
+    A forked thread pool deadlocks, so the limit cannot be set in the workers. Torch limits its own
+    threads in workers.
+    """
     import cv2
 
     threads = cv2.getNumThreads()
@@ -206,59 +307,72 @@ def _one_thread_each() -> Iterator[None]:
         cv2.setNumThreads(threads)
 
 
-def _be_a_worker(_: int) -> None:
-    """Workers finish what the step in hand needs: the loop ends them."""
+def _ignore_signals(_: int) -> None:
+    """Let workers finish the samples of the current step; the loop ends them."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
 
-def _to(sample: Sample, device: torch.device) -> Sample:
+def _to_device(sample: Sample, device: torch.device) -> Sample:
     return {name: value.to(device, non_blocking=True) for name, value in sample.items()}
 
 
-def _over_processes(
-    losses: Losses, signalled: int | None, accelerator: Accelerator
+# Reducing losses and signals over the processes
+
+
+def _reduce_step(
+    losses: StepLosses, received: int | None, accelerator: Accelerator
 ) -> tuple[dict[str, float | None], int]:
-    """The losses of the global batch by name, bands among them; and the signal that any process was sent, 0 for none.
+    """Average the losses over the processes and find out whether any process received a signal.
 
-    One exchange for all, so that every process stops after the same step.
+    Both travel in one reduction, so that every process stops after the same step.
+
+    Returns:
+        Metrics by name, `loss_t000` to `loss_t900` by timestep among them (None for a bin without
+        samples); and the signal that any process received, or 0.
     """
+    device = accelerator.device
     names = sorted(losses.means)
-    means = torch.stack([losses.means[name].float().to(accelerator.device) for name in names])
-    told = torch.tensor(
-        [float(signalled == signal.SIGTERM), float(signalled == signal.SIGINT)], device=means.device
+    means = torch.stack([losses.means[name].float().to(device) for name in names])
+    signals = torch.tensor(
+        [float(received == signal.SIGTERM), float(received == signal.SIGINT)], device=means.device
     )
-    everything = torch.cat([means, losses.bands.flatten().to(means), told])
-    numbers: list[float] = accelerator.reduce(everything, "mean").tolist()  # type: ignore[union-attr]
-    values: dict[str, float | None] = dict(zip(names, numbers, strict=False))
-    sums, counts = (
-        numbers[len(names) : len(names) + TIMESTEP_BINS],
-        numbers[len(names) + TIMESTEP_BINS : len(names) + 2 * TIMESTEP_BINS],
-    )
-    for band in range(TIMESTEP_BINS):
-        values[f"loss_t{band * 1000 // TIMESTEP_BINS:03d}"] = (
-            sums[band] / counts[band] if counts[band] else None
-        )
-    return values, signal.SIGTERM if numbers[-2] else signal.SIGINT if numbers[-1] else 0
+    packed = torch.cat([means, losses.by_timestep.flatten().to(means), signals])
+    reduced: list[float] = accelerator.reduce(packed, "mean").tolist()  # type: ignore[union-attr]
+
+    metrics: dict[str, float | None] = dict(zip(names, reduced, strict=False))
+    sums = reduced[len(names) : len(names) + TIMESTEP_BINS]
+    counts = reduced[len(names) + TIMESTEP_BINS : len(names) + 2 * TIMESTEP_BINS]
+    for index, (total, count) in enumerate(zip(sums, counts, strict=True)):
+        first_timestep = index * 1000 // TIMESTEP_BINS
+        metrics[f"loss_t{first_timestep:03d}"] = total / count if count else None
+
+    terminated, interrupted = reduced[-2:]
+    if terminated:
+        return metrics, signal.SIGTERM
+    return metrics, signal.SIGINT if interrupted else 0
 
 
-class _Signals:
-    """Remembers SIGTERM and SIGINT, so that the step in hand is finished and saved."""
+class _SignalCatcher:
+    """Remembers SIGTERM and SIGINT, so that the current step is finished and saved.
+
+    A second signal interrupts at once.
+    """
 
     def __init__(self) -> None:
-        self.signal: int | None = None
-        self._before: dict[int, Any] = {}
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
 
-    def __enter__(self) -> _Signals:
+    def __enter__(self) -> _SignalCatcher:
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._remember)
+            self._previous[number] = signal.signal(number, self._remember)
         return self
 
-    def _remember(self, number: int, _: Any) -> None:
-        if self.signal is not None:
-            raise KeyboardInterrupt  # asked twice: now
-        self.signal = number
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = number
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""What both stages draw for a sample, from counters: flip, posterior sample, noise and timestep; and the losses by timestep."""
+"""Noise, timesteps and flips of training samples, and the noise prediction loss of both stages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from diffusers import DDPMScheduler
+from diffusers.training_utils import compute_snr
 
 from authface_train.data.latents import sample_latent
 from authface_train.data.sample_keys import SampleKey, torch_generator
@@ -17,7 +19,18 @@ from manifests.support.errors import UserError
 
 
 class NoiseSampler:
-    """latents: (2 flips, mean and std, channels, h, w) of each row. Raises UserError for another prediction type."""
+    """Draws what both stages need for a sample, from counters.
+
+    Args:
+        settings: The run's settings; `seed` is used.
+        view: The training faces, one row each, with a column `face_id`.
+        latents: For each row (2 flips, mean and std, channels, height, width) float32: the VAE's
+            posterior of the crop and of its mirror image.
+        core: Its scheduler and scaling factor are used.
+
+    Raises:
+        UserError: If the base does not predict noise (epsilon).
+    """
 
     def __init__(
         self,
@@ -25,39 +38,95 @@ class NoiseSampler:
         view: pd.DataFrame,
         latents: Sequence[torch.Tensor],
         core: DiffusionCore,
-    ):
-        self.settings, self.latents = settings, latents
+    ) -> None:
+        self.settings = settings
+        self.latents = latents
         self.face_ids = view["face_id"].tolist()
         self.scaling_factor = core.scaling_factor
         self.scheduler = DDPMScheduler.from_config(core.scheduler.config)
-        if self.scheduler.config.prediction_type != "epsilon":
+        prediction_type = self.scheduler.config.prediction_type
+        if prediction_type != "epsilon":
             raise UserError(
-                f"the base predicts {self.scheduler.config.prediction_type}, and the loss is of the noise: name another --base"
+                f"this base predicts {prediction_type}; only epsilon prediction is supported. "
+                "Use another --base"
             )
 
-    def draw(self, draw: SampleKey) -> tuple[Sample, bool]:
-        """latent and noise (channels, h, w), t_step (); and whether the picture is mirrored."""
+    def sample(self, key: SampleKey) -> tuple[Sample, bool]:
+        """Draw one sample.
+
+        Args:
+            key: Face and epoch; the same key always gives the same sample.
+
+        Returns:
+            `latent` and `noise`, (channels, height, width) float32, and `timesteps`, () int64; and
+            whether the crop is mirrored.
+        """
         generator = torch_generator(
-            self.settings.seed, draw.epoch, self.face_ids[draw.index], "noise"
+            self.settings.seed, key.epoch, self.face_ids[key.index], "noise"
         )
         flip = bool(torch.rand((), generator=generator) < 0.5)
-        latent = sample_latent(self.latents[draw.index], flip, generator, self.scaling_factor)
+        latent = sample_latent(self.latents[key.index], flip, generator, self.scaling_factor)
         noise = torch.randn(latent.shape, generator=generator)
-        t_step = torch.randint(self.scheduler.config.num_train_timesteps, (), generator=generator)
-        return {"latent": latent, "noise": noise, "t_step": t_step}, flip
+        timestep = torch.randint(
+            self.scheduler.config.num_train_timesteps, (), generator=generator
+        )
+        return {"latent": latent, "noise": noise, "timesteps": timestep}, flip
 
 
-def min_snr_weight(scheduler: DDPMScheduler, t_step: torch.Tensor, gamma: float) -> torch.Tensor:
-    """(b,) min(SNR, gamma) / SNR, by which Hang et al. 2023 weight the loss of a noise prediction; 1 where gamma is 0."""
+def noise_prediction_losses(
+    prediction: torch.Tensor,
+    batch: Sample,
+    scheduler: DDPMScheduler,
+    min_snr_gamma: float = 0.0,
+) -> torch.Tensor:
+    """Mean squared error of the noise prediction of each sample, in fp32.
+
+    Args:
+        prediction: (batch, channels, height, width), any float dtype.
+        batch: `noise` of the same shape and `timesteps`, (batch,) int64.
+        scheduler: The noise schedule, for the weighting.
+        min_snr_gamma: Gamma of min-SNR weighting, see `min_snr_weights`; 0 disables it.
+
+    Returns:
+        (batch,) float32.
+    """
+    squared = F.mse_loss(prediction.float(), batch["noise"].float(), reduction="none")
+    losses = squared.mean((1, 2, 3))
+    return losses * min_snr_weights(scheduler, batch["timesteps"], min_snr_gamma)
+
+
+def min_snr_weights(
+    scheduler: DDPMScheduler, timesteps: torch.Tensor, gamma: float
+) -> torch.Tensor:
+    """Loss weights min(SNR, gamma) / SNR.
+
+    Source: Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy", for
+    noise prediction.
+
+    Args:
+        scheduler: Its `alphas_cumprod` give the SNR of a timestep.
+        timesteps: (batch,) int64.
+        gamma: Gamma of the weighting; 0 weights all timesteps by 1.
+
+    Returns:
+        (batch,) float32.
+    """
     if not gamma:
-        return torch.ones_like(t_step, dtype=torch.float32)
-    alpha_bar = scheduler.alphas_cumprod.to(t_step.device)[t_step]
-    snr = alpha_bar / (1 - alpha_bar)
+        return torch.ones_like(timesteps, dtype=torch.float32)
+    snr = compute_snr(scheduler, timesteps)
     return snr.clamp(max=gamma) / snr
 
 
-def accumulate_by_timestep(bands: torch.Tensor, losses: torch.Tensor, t_step: torch.Tensor) -> None:
-    """Add a micro-batch's losses, (b,), to the sums and counts (2, BANDS) of their bands of timesteps."""
-    place = t_step * TIMESTEP_BINS // 1000
-    bands[0].index_add_(0, place, losses.detach())
-    bands[1].index_add_(0, place, torch.ones_like(losses))
+def accumulate_by_timestep(
+    totals: torch.Tensor, losses: torch.Tensor, timesteps: torch.Tensor
+) -> None:
+    """Add per-sample losses to running totals per timestep bin, in place.
+
+    Args:
+        totals: (2, TIMESTEP_BINS) float32; row 0 sums the losses, row 1 counts the samples.
+        losses: (batch,) float32.
+        timesteps: (batch,) int64 in [0, 1000).
+    """
+    bins = timesteps * TIMESTEP_BINS // 1000
+    totals[0].index_add_(0, bins, losses.detach())
+    totals[1].index_add_(0, bins, torch.ones_like(losses))

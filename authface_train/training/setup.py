@@ -1,14 +1,18 @@
-"""What both stages do before they train: processes, rows, the run's folder, whether it fits. Refusals come before any step."""
+"""What happens before training starts: processes, training faces, micro-batch, run folder.
+
+Everything that makes a run impossible is reported here, before the first step.
+"""
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import pandas as pd
 import torch
@@ -19,117 +23,210 @@ from accelerate.utils import (
     broadcast_object_list,
 )
 
-from authface_train.memory.estimator import MemoryEstimator, capacity
+from authface_train.memory.estimator import MemoryEstimator, memory_capacity
 from authface_train.models.digest import model_digest
-from authface_train.runs.run_folder import RunFolder
 from authface_train.settings import TrainSettings
-from authface_train.training import loop
+from authface_train.training.loop import accumulation_steps, samples_per_process
 from authface_train.training.sharding import sharding_from_launcher
-from manifests.support.console import console
+from manifests.run_folder import MODEL_INDEX_FILE, RUNS, is_finished, read_notes, read_run
 from manifests.support.errors import MissingResourceError, UserError
-from manifests.training_view import training_view
+from manifests.training_view import TagChoice, training_view
 from manifests.workspace import Workspace
 
-S = TypeVar("S", bound=TrainSettings)
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+    from authface_train.runs.training_run import TrainingRun
+
+logger = logging.getLogger(__name__)
+
+SettingsT = TypeVar("SettingsT", bound=TrainSettings)
 
 
-def processes(settings: S) -> tuple[Accelerator, S]:
-    """The accelerator, and settings as the launcher would have them."""
-    asked = sharding_from_launcher()
-    if asked and asked != settings.sharding:
-        console.print(f"[yellow]sharding={asked}[/], as the launcher asks")
-        settings = settings.model_copy(update={"sharding": asked})
+def start_processes(settings: SettingsT) -> tuple[Accelerator, SettingsT]:
+    """Join the process group and adopt the sharding that a launcher asks for.
+
+    Args:
+        settings: Settings of the run.
+
+    Returns:
+        The accelerator, and the settings with the launcher's sharding.
+
+    Raises:
+        UserError: If the settings cannot work with this device or number of processes.
+    """
     on_gpu = torch.cuda.is_available()
     if settings.mixed_precision == "fp16" and not on_gpu:
-        raise UserError("mixed_precision=fp16 needs a CUDA card: --set mixed_precision=no, or bf16")
+        raise UserError(
+            "mixed_precision=fp16 needs a CUDA GPU; use --set mixed_precision=no or bf16"
+        )
     accelerator = Accelerator(
         mixed_precision=settings.mixed_precision,
         cpu=not on_gpu,
         kwargs_handlers=[
             DistributedDataParallelKwargs(gradient_as_bucket_view=True),
-            # The others wait while the main process saves or compares pictures.
+            # The other processes wait while the main process saves or compares images.
             InitProcessGroupKwargs(timeout=timedelta(hours=2)),
         ],
     )
-    loop.samples_per_process(settings, accelerator.num_processes)
+
+    sharding = sharding_from_launcher()
+    if sharding and sharding != settings.sharding:
+        if accelerator.is_main_process:
+            logger.info("using sharding=%s, as configured in the launcher", sharding)
+        settings = settings.model_copy(update={"sharding": sharding})
+
+    samples_per_process(settings, accelerator.num_processes)
     if settings.micro_batch is not None:
-        loop.accumulation_steps(settings, accelerator.num_processes)
+        accumulation_steps(settings, accelerator.num_processes)
     return accelerator, settings
 
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Of the training view. held_out: the validation split."""
+    """Rows of the training view.
+
+    Attributes:
+        training: Rows of the split `train`.
+        held_out: Rows of the split `val`; may be empty.
+    """
 
     training: pd.DataFrame
     held_out: pd.DataFrame
 
+    @property
+    def all(self) -> pd.DataFrame:
+        """The training rows, then the held-out rows."""
+        return pd.concat([self.training, self.held_out], ignore_index=True)
 
-def rows(
+
+def load_rows(
     workspace: Workspace,
-    tags: Any,
-    unknown_licence: bool,
+    tags: TagChoice,
+    *,
+    allow_unknown_licence: bool,
     source: Literal["workspace", "ffhq"] = "workspace",
 ) -> TrainingRows:
-    """source: all kept faces, or FFHQ's. Raises UserError where there is nothing to train on, or faces lack a caption."""
-    view = training_view(workspace, tags, allow_unknown_licence=unknown_licence)
+    """Read the faces to train on from the workspace.
+
+    Args:
+        workspace: The workspace.
+        tags: Families of tags that make the captions; "none" trains without captions.
+        allow_unknown_licence: Accept faces without a licence basis.
+        source: "workspace" for all kept faces, "ffhq" for those collected from FFHQ.
+
+    Raises:
+        UserError: If there is no face to train on, or if faces lack a caption or a licence basis.
+    """
+    view = training_view(workspace, tags, allow_unknown_licence=allow_unknown_licence)
     if source == "ffhq":
         view = view[view["source"] == "ffhq"]
         if view.empty:
             raise UserError(
-                "--source ffhq: no kept face is FFHQ's; `authface collect --source ffhq --path DIR`, then filter"
+                "--source ffhq: no kept face comes from FFHQ; run "
+                "`authface collect --source ffhq --path DIR`, then `authface filter`"
             )
+
     training = view[view["split"] == "train"].reset_index(drop=True)
     if training.empty:
-        raise UserError("no kept face to train on: `authface filter`, then `authface status`")
-    lacking = int((training["caption"].fillna("") == "").sum())
-    if tags != "none" and lacking:
-        kind = "" if tags == "both" else f" of {tags} tags"
         raise UserError(
-            f"{lacking} kept faces have no caption{kind}: `authface caption` first, or --tags none"
+            "there is no kept face to train on; run `authface filter`, then `authface status`"
+        )
+    num_without_caption = int((training["caption"].fillna("") == "").sum())
+    if tags != "none" and num_without_caption:
+        family = "" if tags == "both" else f" of {tags} tags"
+        raise UserError(
+            f"{num_without_caption} kept faces have no caption{family}; run `authface caption` "
+            "first, or use --tags none"
         )
     return TrainingRows(training, view[view["split"] == "val"].reset_index(drop=True))
 
 
-def with_micro_batch(
-    settings: S, run: RunFolder, resume: bool, budget: MemoryEstimator, accelerator: Accelerator
-) -> S:
-    """Settings with a micro-batch: as set, as a resumed run has it, or the most that every process's card holds."""
-    if settings.micro_batch is None and resume and (before := run.record()) is not None:
-        settings = settings.model_copy(update={"micro_batch": before["settings"]["micro_batch"]})
+def choose_micro_batch(
+    settings: SettingsT,
+    run: TrainingRun,
+    resume: bool,
+    estimator: MemoryEstimator,
+    accelerator: Accelerator,
+) -> SettingsT:
+    """Set the micro-batch: as configured, as in the resumed run, or as large as memory allows.
+
+    Args:
+        settings: Settings of the run.
+        run: The run, whose record holds the micro-batch of a resumed run.
+        resume: Whether the run is resumed.
+        estimator: Estimates the memory of a micro-batch.
+        accelerator: Knows the processes; the smallest of their devices decides.
+
+    Raises:
+        UserError: If no micro-batch fits, or if it does not divide the batch.
+    """
+    num_processes = accelerator.num_processes
+    if settings.micro_batch is None and resume:
+        record = run.read_record()
+        if record is not None:
+            settings = settings.model_copy(
+                update={"micro_batch": record["settings"]["micro_batch"]}
+            )
     if settings.micro_batch is None:
-        world = accelerator.num_processes
-        room = torch.tensor(
-            capacity(accelerator.device, world), dtype=torch.float64, device=accelerator.device
+        own_capacity = torch.tensor(
+            [memory_capacity(accelerator.device, num_processes)],
+            dtype=torch.float64,
+            device=accelerator.device,
         )
-        least = float(accelerator.gather(room.reshape(1)).min())  # type: ignore[union-attr]
-        settings = settings.model_copy(
-            update={"micro_batch": budget.derive_micro_batch(settings, world, least)}
-        )
-    pieces = loop.accumulation_steps(settings, accelerator.num_processes)
-    if settings.step_in_backward and pieces > 1:
+        smallest = float(accelerator.gather(own_capacity).min())  # type: ignore[union-attr]
+        micro_batch = estimator.derive_micro_batch(settings, num_processes, smallest)
+        settings = settings.model_copy(update={"micro_batch": micro_batch})
+
+    accumulation = accumulation_steps(settings, num_processes)
+    if settings.step_in_backward and accumulation > 1:
         raise UserError(
-            f"step_in_backward steps after every micro-batch, and {settings.batch} samples are {pieces} of them here: "
-            "a smaller batch, or --set step_in_backward=false"
+            f"step_in_backward cannot accumulate gradients, and batch {settings.batch} needs "
+            f"{accumulation} micro-batches here; use a smaller batch or "
+            "--set step_in_backward=false"
         )
     return settings
 
 
-def begin(
-    run: RunFolder, accelerator: Accelerator, settings: TrainSettings, view: pd.DataFrame, resume: bool, base: str, unet: Any,
+def start_run(
+    run: TrainingRun,
+    accelerator: Accelerator,
+    settings: TrainSettings,
+    view: pd.DataFrame,
+    *,
+    resume: bool,
+    base: str,
+    unet: UNet2DConditionModel,
     disk_bytes: float,
-) -> None:  # fmt: skip
-    """Begin the run on the main process; its refusal is every process's. disk_bytes: what checkpoints and model will take."""
+) -> None:
+    """Start or resume the run folder on the main process; all processes get its refusal.
+
+    Args:
+        run: The run.
+        accelerator: Knows the processes.
+        settings: Settings of the run.
+        view: The training faces.
+        resume: Whether an existing run may be continued.
+        base: Hub id or folder of the model that the run starts from.
+        unet: That model's U-Net; its digest is recorded.
+        disk_bytes: Space that checkpoints and the model will take.
+
+    Raises:
+        UserError: If the disk is too small or the run folder cannot be used.
+    """
     refusal: list[str | None] = [None]
     if accelerator.is_main_process:
         try:
-            free = shutil.disk_usage(existing(run.folder)).free
-            if not resume and free < disk_bytes:
-                raise UserError(
-                    f"checkpoints and model take {disk_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free at {run.folder}: "
-                    "another --output, or --set keep_checkpoints=1"
-                )
-            run.begin(settings, view, resume, base, model_digest(unet), accelerator.num_processes)
+            if not resume:
+                _check_disk_space(run.folder, disk_bytes)
+            run.start(
+                settings,
+                view,
+                resume=resume,
+                base=base,
+                base_digest=model_digest(unet),
+                processes=accelerator.num_processes,
+            )
         except UserError as error:
             refusal = [str(error)]
     broadcast_object_list(refusal)
@@ -137,8 +234,17 @@ def begin(
         raise UserError(refusal[0])
 
 
-def existing(folder: Path) -> Path:
-    """The folder, or the nearest parent that is there."""
+def _check_disk_space(folder: Path, disk_bytes: float) -> None:
+    free_bytes = shutil.disk_usage(nearest_existing_folder(folder)).free
+    if free_bytes < disk_bytes:
+        raise UserError(
+            f"checkpoints and model need {disk_bytes / 1e9:.1f} GB, and {folder} has "
+            f"{free_bytes / 1e9:.1f} GB free; use another --output, or --set keep_checkpoints=1"
+        )
+
+
+def nearest_existing_folder(folder: Path) -> Path:
+    """The folder itself, or its nearest parent that exists."""
     folder = folder.absolute()
     while not folder.is_dir():
         folder = folder.parent
@@ -146,35 +252,38 @@ def existing(folder: Path) -> Path:
 
 
 @contextmanager
-def out_of_memory_is_a_line(settings: TrainSettings) -> Iterator[None]:
+def explain_out_of_memory(settings: TrainSettings) -> Iterator[None]:
+    """Turn an out-of-memory error of the GPU into a UserError that says what to change."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"out of memory with micro_batch {settings.micro_batch}: --dry-run says what fits; a smaller --set micro_batch=N "
-            "accumulates more"
+            f"out of GPU memory with micro_batch {settings.micro_batch}; use a smaller "
+            "--set micro_batch=N (it accumulates more), or see what fits with --dry-run"
         ) from error
 
 
-def last_prior(workspace: Workspace) -> str:
-    """The newest finished Stage I run of the workspace. Raises MissingResourceError where there is none."""
-    from authface_train.runs.saving import notes_of
+def latest_prior(workspace: Workspace) -> str:
+    """Folder of the newest finished Stage I run of a workspace.
 
-    runs = workspace.local("runs")
+    Raises:
+        MissingResourceError: If there is none.
+    """
+    runs = workspace.local_path(RUNS)
     runs.mkdir(exist_ok=True)
     finished = [
         folder
         for folder in runs.iterdir()
-        if notes_of(folder).get("stage") == "prior" and (folder / "model_index.json").is_file()
+        if is_finished(folder) and read_notes(folder).get("stage") == "prior"
     ]
     if not finished:
         raise MissingResourceError(
-            f"there is no finished prior in {runs}: `authface train-prior` first, or name one with --prior DIR"
+            f"{runs} has no finished prior; run `authface train-prior` first, or use --prior DIR"
         )
-    return str(max(finished, key=lambda folder: (folder / "model_index.json").stat().st_mtime))
+    return str(max(finished, key=lambda folder: (folder / MODEL_INDEX_FILE).stat().st_mtime))
 
 
-def base_of(folder: Path) -> str | None:
-    """What the run in a folder began from; None where there is no run."""
-    record = RunFolder(folder, "restorer").record()
+def base_of_run(folder: Path) -> str | None:
+    """The base that the run in a folder started from, or None if the folder holds no run."""
+    record = read_run(folder)
     return None if record is None else str(record["base"])

@@ -1,39 +1,44 @@
-"""Stopped and resumed is as uninterrupted, to the bit, whatever is switched on; what would break that is refused by name."""
+"""A resumed run equals an uninterrupted one, bit for bit; changes that would break that are refused."""
 
 import json
 import shutil
+from collections import namedtuple
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
-WORDS = [
+
+
+def set_options(*changes: str) -> list[str]:
+    return [argument for change in changes for argument in ("--set", change)]
+
+
+TRAIN_PRIOR = [
     "train-prior",
     "--preset",
     "tiny",
-    "--set",
-    "checkpoint_every=2",
-    "--set",
-    "audit=false",
-    "--set",
-    "draw.every=0",
+    *set_options("checkpoint_every=2", "audit=false", "draw.every=0"),
 ]
 
 
 @pytest.fixture(scope="module")
 def root(filled, tmp_path_factory):
-    root = tmp_path_factory.mktemp("resume") / "ws"
-    shutil.copytree(filled, root)
-    return root
+    copy = tmp_path_factory.mktemp("resume") / "workspace"
+    shutil.copytree(filled, copy)
+    return copy
 
 
-def same(one, two):
-    for file in sorted(path.relative_to(one) for path in one.rglob("*.safetensors")):
-        a, b = load_file(one / file), load_file(two / file)
-        assert a.keys() == b.keys()
-        assert all(torch.equal(a[name], b[name]) for name in a), file
-    assert (one / "metrics.csv").read_text() == (two / "metrics.csv").read_text()
+def assert_same_run(expected, actual):
+    """Compare all weights and the metrics of two runs bit for bit."""
+    for file in sorted(path.relative_to(expected) for path in expected.rglob("*.safetensors")):
+        expected_tensors = load_file(expected / file)
+        actual_tensors = load_file(actual / file)
+        assert expected_tensors.keys() == actual_tensors.keys()
+        for name, value in expected_tensors.items():
+            assert torch.equal(value, actual_tensors[name]), (file, name)
+    assert (expected / "metrics.csv").read_text() == (actual / "metrics.csv").read_text()
 
 
 @pytest.mark.parametrize(
@@ -54,166 +59,162 @@ def same(one, two):
     ],
     ids=lambda changes: changes[0],
 )
-def test_resumed_is_uninterrupted(root, tmp_path, authface_here, changes):
-    words = [*WORDS, *(word for change in changes for word in ("--set", change)), "-w", root]
-    cosine = "schedule=cosine" in changes
+def test_resumed_run_equals_an_uninterrupted_one(root, tmp_path, authface_here, changes):
+    command = [*TRAIN_PRIOR, *set_options(*changes), "-w", root]
+    whole = tmp_path / "whole"
+    resumed = tmp_path / "resumed"
+
+    def train(output, steps, *options):
+        done = authface_here(*command, "--steps", steps, "--output", output, *options)
+        assert done.returncode == 0, done.stderr
+
     with torch.compiler.set_stance("force_eager"):
-        for run, steps in (("whole", 5), ("parts", 5 if cosine else 3), ("parts", 5)):
-            if run == "parts" and cosine and (tmp_path / "parts").exists():
-                shutil.rmtree(tmp_path / "parts/checkpoints/step-00000005")
-            resume = ["--resume"] if (tmp_path / run).exists() else []
-            done = authface_here(*words, "--steps", steps, "--output", tmp_path / run, *resume)
-            assert done.returncode == 0, done.stderr
-    for extra in {path.name for path in (tmp_path / "parts/checkpoints").iterdir()} - {
-        "step-00000004",
-        "step-00000005",
-    }:
-        shutil.rmtree(tmp_path / "parts/checkpoints" / extra)
-    same(tmp_path / "whole", tmp_path / "parts")
+        train(whole, 5)
+        if "schedule=cosine" in changes:
+            # The cosine depends on the last step, so the run is cut back to its checkpoint at 4.
+            train(resumed, 5)
+            shutil.rmtree(resumed / "checkpoints/step-00000005")
+        else:
+            train(resumed, 3)
+        train(resumed, 5, "--resume")
+
+    for checkpoint in (resumed / "checkpoints").iterdir():
+        if checkpoint.name not in {"step-00000004", "step-00000005"}:
+            shutil.rmtree(checkpoint)
+    assert_same_run(whole, resumed)
 
 
 @pytest.fixture(scope="module")
-def begun(root, tmp_path_factory, authface_here):
-    run = tmp_path_factory.mktemp("begun") / "run"
-    done = authface_here(
-        *WORDS, "-w", root, "--steps", 3, "--output", run, "--set", "schedule=cosine"
-    )
+def started_run(root, tmp_path_factory, authface_here):
+    run = tmp_path_factory.mktemp("started") / "run"
+    options = ["--steps", 3, "--output", run, *set_options("schedule=cosine")]
+    done = authface_here(*TRAIN_PRIOR, "-w", root, *options)
     assert done.returncode == 0, done.stderr
     return run
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("change", "message"),
     [
-        (["micro_batch=2"], "micro_batch was 4 and is 2 now"),
-        (["batch=8"], "batch was 4 and is 8 now"),
-        (["caption_dropout=0.1"], "caption_dropout was 0.0 and is 0.1 now"),
-        (["ema_decay=0.9"], "ema_decay was 0.0 and is 0.9 now"),
-        (["seed=1"], "seed was 0 and is 1 now"),
-        (["steps=9"], "steps was 3 and is 9 now"),  # the cosine depends on where it ends
-        (["compile=true"], "compile was False and is True now"),
+        ("micro_batch=2", "micro_batch was 4 and is 2 now"),
+        ("batch=8", "batch was 4 and is 8 now"),
+        ("caption_dropout=0.1", "caption_dropout was 0.0 and is 0.1 now"),
+        ("ema_decay=0.9", "ema_decay was 0.0 and is 0.9 now"),
+        ("seed=1", "seed was 0 and is 1 now"),
+        ("steps=9", "steps was 3 and is 9 now"),  # the cosine depends on the last step
+        ("compile=true", "compile was False and is True now"),
     ],
 )
-def test_a_change_that_would_break_it_is_refused_by_name(root, begun, authface_here, changes, says):
-    words = [
-        word for change in ["steps=3", "schedule=cosine", *changes] for word in ("--set", change)
-    ]
-    done = authface_here(*WORDS, "-w", root, "--output", begun, "--resume", *words)
-    assert done.returncode == 2
-    assert says in done.stderr
-
-
-def test_a_resumed_run_keeps_the_micro_batch_that_was_derived_for_it(
-    root, tmp_path, authface_here, monkeypatch
+def test_change_that_breaks_exactness_is_refused_by_name(
+    root, started_run, authface_here, change, message
 ):
-    from authface_train import presets as preset
-    from authface_train.training import setup as start
-
-    tiny = preset._stage("tiny", "prior")
-    monkeypatch.setattr(
-        preset,
-        "_stage",
-        lambda *_: {key: value for key, value in tiny.items() if key != "micro_batch"},
-    )
-    monkeypatch.setattr(start, "capacity", lambda device, world: 25e6)  # a card of 25 MB
-    words = [*WORDS, "-w", root, "--output", tmp_path / "run"]
-    done = authface_here(*words, "--steps", 1)
-    assert done.returncode == 0, done.stderr
-    record = json.loads((tmp_path / "run/run.json").read_text())["settings"]
-    assert record["micro_batch"] in (1, 2)
-    assert (
-        f"batch 4 = {record['micro_batch']} x {4 // record['micro_batch']} accumulated"
-        in done.stdout
-    )
-    monkeypatch.setattr(start, "capacity", lambda device, world: 400e9)
-    assert authface_here(*words, "--steps", 2, "--resume").returncode == 0
-    assert (
-        json.loads((tmp_path / "run/run.json").read_text())["settings"]["micro_batch"]
-        == record["micro_batch"]
-    )
-    monkeypatch.setattr(start, "capacity", lambda device, world: 1e6)
-    done = authface_here(*WORDS, "-w", root, "--output", tmp_path / "other")
+    options = set_options("steps=3", "schedule=cosine", change)
+    done = authface_here(*TRAIN_PRIOR, "-w", root, "--output", started_run, "--resume", *options)
     assert done.returncode == 2
-    assert "one sample at a time takes" in done.stderr
+    assert message in done.stderr
+
+
+def test_resumed_run_keeps_its_derived_micro_batch(root, tmp_path, authface_here, monkeypatch):
+    from authface_train import presets
+    from authface_train.training import setup
+
+    tiny = {**presets._stage_values("tiny", "prior")}
+    del tiny["micro_batch"]
+    monkeypatch.setattr(presets, "_stage_values", lambda *_: dict(tiny))
+
+    def set_memory(capacity_bytes):
+        monkeypatch.setattr(setup, "memory_capacity", lambda *_: capacity_bytes)
+
+    run = tmp_path / "run"
+
+    def recorded_micro_batch():
+        return json.loads((run / "run.json").read_text())["settings"]["micro_batch"]
+
+    command = [*TRAIN_PRIOR, "-w", root, "--output", run]
+    set_memory(25e6)
+    done = authface_here(*command, "--steps", 1)
+    assert done.returncode == 0, done.stderr
+    micro_batch = recorded_micro_batch()
+    assert micro_batch in (1, 2)
+    assert f"batch 4 = {micro_batch} x {4 // micro_batch} accumulated" in done.stderr
+
+    set_memory(400e9)
+    assert authface_here(*command, "--steps", 2, "--resume").returncode == 0
+    assert recorded_micro_batch() == micro_batch
+
+    set_memory(1e6)
+    done = authface_here(*TRAIN_PRIOR, "-w", root, "--output", tmp_path / "other")
+    assert done.returncode == 2
+    assert "a micro-batch of one sample needs" in done.stderr
     assert not (tmp_path / "other").exists()
 
 
-def test_the_loss_scaler_of_fp16_is_resumed_too(filled, tmp_path, monkeypatch):
-    """fp16 itself needs a card; the scaler does not: it halves its scale at every overflow, and that is part of the state."""
+def test_fp16_loss_scaler_is_resumed(filled, tmp_path, monkeypatch):
+    """The scaler works without a GPU: it halves its scale at every overflow."""
     from accelerate import Accelerator
 
     from authface_train.runs import checkpoint
-    from authface_train.runs.checkpoint import TrainableModel
+    from authface_train.training.trainable_model import TrainableModel
 
-    def parts():
+    def make_model():
         accelerator = Accelerator(cpu=True)
         accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=2)
         torch.manual_seed(0)
-        module = torch.nn.Linear(3, 3)
-        module, optimiser = accelerator.prepare(
-            module, torch.optim.SGD(module.parameters(), lr=0.1)
-        )
-        return accelerator, {"unet": TrainableModel(module, optimiser)}
+        linear = torch.nn.Linear(3, 3)
+        sgd = torch.optim.SGD(linear.parameters(), lr=0.1)
+        module, optimizer = accelerator.prepare(linear, sgd)
+        return accelerator, TrainableModel(module, optimizer)
 
-    def step(accelerator, part, factor):
-        accelerator.backward((part.module(torch.ones(2, 3)) * factor).sum())
-        part.optimiser.step()
-        part.optimiser.zero_grad()
+    def take_step(accelerator, model, factor):
+        accelerator.backward((model.module(torch.ones(2, 3)) * factor).sum())
+        model.optimizer.step()
+        model.optimizer.zero_grad()
 
-    accelerator, mine = parts()
+    accelerator, model = make_model()
     for factor in (1.0, float("inf"), 1.0):
-        step(accelerator, mine["unet"], factor)
+        take_step(accelerator, model, factor)
     assert accelerator.scaler.get_scale() == 32
-    checkpoint.save(tmp_path, 3, mine, accelerator, 1)
-    other, theirs = parts()
-    assert checkpoint.load_last(tmp_path, theirs, other) == 3
-    for scaler, part in ((accelerator, mine["unet"]), (other, theirs["unet"])):
-        step(scaler, part, 1.0)
-    assert other.scaler.get_scale() == accelerator.scaler.get_scale() == 64
-    assert torch.equal(mine["unet"].module.weight, theirs["unet"].module.weight)
+    checkpoint.save(tmp_path, 3, {"unet": model}, accelerator, keep=1)
+
+    resumed_accelerator, resumed_model = make_model()
+    step = checkpoint.load_latest(tmp_path, {"unet": resumed_model}, resumed_accelerator)
+    assert step == 3
+    take_step(accelerator, model, 1.0)
+    take_step(resumed_accelerator, resumed_model, 1.0)
+    assert accelerator.scaler.get_scale() == 64
+    assert resumed_accelerator.scaler.get_scale() == 64
+    assert torch.equal(model.module.weight, resumed_model.module.weight)
 
 
-def test_a_run_that_cannot_be_written_is_refused_before_it_begins(
-    root, tmp_path, authface_here, monkeypatch
-):
-    from collections import namedtuple
-
+def test_full_disk_is_refused_before_the_run_starts(root, tmp_path, authface_here, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 1000))
-    done = authface_here(*WORDS, "-w", root, "--output", tmp_path / "run")
+    done = authface_here(*TRAIN_PRIOR, "-w", root, "--output", tmp_path / "run")
     assert done.returncode == 2
-    assert "GB are free" in done.stderr
+    assert "0.0 GB free" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_diverges_stops_with_its_last_good_checkpoint(root, tmp_path, authface_here):
-    words = [
-        "--set",
-        "learning_rate=1e12",
-        "--set",
-        "checkpoint_every=1",
-        "--steps",
-        40,
-        "--output",
-        tmp_path / "run",
-    ]
-    done = authface_here(*WORDS, "-w", root, *words)
+def test_diverging_run_stops_and_keeps_its_last_good_checkpoint(root, tmp_path, authface_here):
+    run = tmp_path / "run"
+    options = set_options("learning_rate=1e12", "checkpoint_every=1")
+    done = authface_here(*TRAIN_PRIOR, "-w", root, *options, "--steps", 40, "--output", run)
     assert done.returncode == 4
-    assert "is not a number; stopped, the last checkpoint is kept" in done.stderr
-    step = int(done.stderr.split("step ")[1].split(":")[0])
+    assert "training has stopped and the last checkpoint is kept" in done.stderr
+    step = int(done.stderr.rsplit("step ", 1)[1].split(":")[0])
     assert step > 1
-    assert (tmp_path / f"run/checkpoints/step-{step - 1:08d}/state.json").is_file()
-    assert not (tmp_path / f"run/checkpoints/step-{step:08d}").exists()
-    assert not (tmp_path / "run/model_index.json").exists()
+    assert (run / f"checkpoints/step-{step - 1:08d}/state.json").is_file()
+    assert not (run / f"checkpoints/step-{step:08d}").exists()
+    assert not (run / "model_index.json").exists()
 
 
-def test_out_of_memory_is_one_line(root, tmp_path, authface_here, monkeypatch):
+def test_out_of_memory_is_a_one_line_error(root, tmp_path, authface_here, monkeypatch):
     from authface_train.stages.prior import PriorTrainer
 
-    def step(*_):
+    def run_out_of_memory(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(PriorTrainer, "step", step)
-    done = authface_here(*WORDS, "-w", root, "--output", tmp_path / "run")
+    monkeypatch.setattr(PriorTrainer, "step", run_out_of_memory)
+    done = authface_here(*TRAIN_PRIOR, "-w", root, "--output", tmp_path / "run")
     assert done.returncode == 2
-    assert "out of memory with micro_batch 4" in done.stderr
+    assert "out of GPU memory with micro_batch 4" in done.stderr

@@ -1,4 +1,4 @@
-"""Both trainers as commands: what they leave loads, names its data, and goes on only as it was begun."""
+"""Both trainers as commands: what they write, what they refuse, and how they stop."""
 
 import json
 import shutil
@@ -12,93 +12,99 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 pytestmark = pytest.mark.slow
 
+UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
 
-LOOKED_ON = (
-    "train-restore", "--set", "facial.discriminator_only_steps=1", "--set", "validation.every=4", "--set", "ledger_every=4",
-)  # fmt: skip
+
+def set_options(*changes: str) -> list[str]:
+    return [argument for change in changes for argument in ("--set", change)]
+
+
+TRAIN_PRIOR = ["train-prior", "--preset", "tiny"]
+TRAIN_RESTORE = ["train-restore", "--preset", "tiny"]
 
 
 @pytest.fixture(scope="module")
 def trained(filled, tmp_path_factory, authface_here):
-    root = tmp_path_factory.mktemp("trained") / "ws"
+    """A workspace with one run of each stage."""
+    root = tmp_path_factory.mktemp("trained") / "workspace"
     shutil.copytree(filled, root)
-    for words in (("train-prior",), LOOKED_ON):
-        done = authface_here(*words, "--preset", "tiny", "--steps", 4, "-w", root)
+    callbacks = set_options(
+        "facial.discriminator_only_steps=1", "validation.every=4", "ledger_every=4"
+    )
+    for command in (TRAIN_PRIOR, [*TRAIN_RESTORE, *callbacks]):
+        done = authface_here(*command, "--steps", 4, "-w", root)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "Untrained" in done.stdout
+        assert "Untrained base" in done.stdout
         assert "Next: " in done.stdout
     return root
 
 
-def test_diffusers_loads_both(trained):
-    from diffusers import DiffusionPipeline
-
-    for run, kind in (
+@pytest.mark.parametrize(
+    ("run", "pipeline_class"),
+    [
         ("prior-tiny", "StableDiffusionXLPipeline"),
         ("restorer-tiny", "StableDiffusionXLControlNetPipeline"),
-    ):
-        pipeline = DiffusionPipeline.from_pretrained(trained / "runs" / run)
-        assert type(pipeline).__name__ == kind
-        image = np.zeros((128, 128, 3), np.uint8)
-        options = {"image": Image.fromarray(image)} if "ControlNet" in kind else {}
-        pipeline.set_progress_bar_config(disable=True)
-        made = pipeline("a face", num_inference_steps=2, height=128, width=128, **options).images[0]
-        assert made.size == (128, 128)
-        assert pipeline.tokenizer("a photo of a cat").input_ids == [
-            49406,
-            320,
-            1125,
-            539,
-            320,
-            2368,
-            49407,
-        ]
+    ],
+)
+def test_diffusers_loads_and_runs_the_model(trained, run, pipeline_class):
+    from diffusers import DiffusionPipeline
+
+    pipeline = DiffusionPipeline.from_pretrained(trained / "runs" / run)
+    pipeline.set_progress_bar_config(disable=True)
+    assert type(pipeline).__name__ == pipeline_class
+    options = {"num_inference_steps": 2, "height": 128, "width": 128}
+    if run == "restorer-tiny":
+        options["image"] = Image.new("RGB", (128, 128))
+    assert pipeline("a face", **options).images[0].size == (128, 128)
+    token_ids = pipeline.tokenizer("a photo of a cat").input_ids
+    assert token_ids == [49406, 320, 1125, 539, 320, 2368, 49407]
 
 
-def test_the_restorer_holds_the_priors_unet_untouched_and_the_prior_moved(trained):
-    from safetensors.torch import load_file
-
+def test_restorer_holds_the_priors_unet_and_the_prior_has_moved(trained):
     from authface_train.models.sdxl import tiny_sdxl
 
-    prior, restorer = (
-        load_file(trained / "runs" / run / "unet/diffusion_pytorch_model.safetensors")
-        for run in ("prior-tiny", "restorer-tiny")
-    )
+    prior = load_file(trained / "runs/prior-tiny" / UNET_FILE)
+    restorer = load_file(trained / "runs/restorer-tiny" / UNET_FILE)
     assert all(torch.equal(value, restorer[name]) for name, value in prior.items())
-    start = tiny_sdxl(0).unet.state_dict()
-    assert any(not torch.equal(value, start[name]) for name, value in prior.items())
+    base = tiny_sdxl(0).unet.state_dict()
+    assert any(not torch.equal(value, base[name]) for name, value in prior.items())
 
 
-def test_losses_are_in_tensorboard_and_csv(trained):
+@pytest.mark.parametrize(
+    ("stage", "names"),
+    [
+        ("prior", ["loss"]),
+        ("restorer", ["loss", "noise_loss", "facial_loss", "discriminator_eyes"]),
+    ],
+)
+def test_losses_are_in_tensorboard_and_csv(trained, stage, names):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    for run, names in (
-        ("prior-tiny", {"loss"}),
-        ("restorer-tiny", {"loss", "noise_loss", "facial_loss", "discriminator_eyes"}),
-    ):
-        folder = trained / "runs" / run
-        events = EventAccumulator(str(folder / "logs"))
-        events.Reload()
-        frame = pd.read_csv(folder / "metrics.csv")
-        assert frame["step"].tolist() == [1, 2, 3, 4]
-        stage = run.split("-")[0]
-        for name in names:
-            logged = [event.value for event in events.Scalars(f"{stage}/{name}")]
-            assert np.allclose(logged, frame[name].dropna())
+    folder = trained / "runs" / f"{stage}-tiny"
+    events = EventAccumulator(str(folder / "logs"))
+    events.Reload()
+    metrics = pd.read_csv(folder / "metrics.csv")
+    assert metrics["step"].tolist() == [1, 2, 3, 4]
+    for name in names:
+        logged = [event.value for event in events.Scalars(f"{stage}/{name}")]
+        assert np.allclose(logged, metrics[name].dropna())
 
 
-def test_the_model_card_and_lineage_name_the_photographs(trained):
+def test_model_card_and_lineage_name_the_photographs(trained):
     photos = pd.read_parquet(trained / "manifests/photos").set_index("photo_id")
-    prior = pd.read_parquet(trained / "runs/prior-tiny/lineage.parquet")
-    both = pd.read_parquet(trained / "runs/restorer-tiny/lineage.parquet")
-    assert set(both["stage"]) == {"prior", "restorer"}
-    for row in prior.itertuples():
+    prior_lineage = pd.read_parquet(trained / "runs/prior-tiny/lineage.parquet")
+    restorer_lineage = pd.read_parquet(trained / "runs/restorer-tiny/lineage.parquet")
+    restorer_card = (trained / "runs/restorer-tiny/README.md").read_text()
+    assert set(restorer_lineage["stage"]) == {"prior", "restorer"}
+    for row in prior_lineage.itertuples():
         assert row.sha256 == photos.loc[row.photo_id, "sha256"]
         assert row.licence_basis == "own"
-        assert row.photo_id in (trained / "runs/restorer-tiny/README.md").read_text()
+        assert row.photo_id in restorer_card
+
     card = (trained / "runs/prior-tiny/README.md").read_text()
     assert "**Untrained.**" in card
     assert '"learning_rate": 0.0001' in card
@@ -107,328 +113,284 @@ def test_the_model_card_and_lineage_name_the_photographs(trained):
     assert notes["time_ids"] == [128, 128, 0, 0, 128, 128]
 
 
-def test_stage_two_is_looked_on(trained):
-    """Strips with metrics before the first step and after the last, and the pulls of every band of timesteps."""
-    import pandas as pd
-    from PIL import Image
-
+def test_stage_two_writes_validation_and_gradient_ledger(trained):
+    """Both run before the first step and after the last."""
     run = trained / "runs/restorer-tiny"
     scores = pd.read_csv(run / "validation/validation.csv")
     assert scores["step"].tolist() == [0, 4]
     assert scores[["psnr", "ssim"]].notna().all(axis=None)
     with Image.open(run / "validation/step-00000004.png") as strip:
         assert strip.height == 3 * (256 + 18)  # degraded, restored, clean
+
     ledger = pd.read_csv(run / "ledger.csv")
-    assert ledger.groupby("step")["band"].apply(list).to_dict() == {
-        0: list(range(10)),
-        4: list(range(10)),
-    }
+    bins_by_step = ledger.groupby("step")["band"].apply(list).to_dict()
+    assert bins_by_step == {0: list(range(10)), 4: list(range(10))}
     assert (ledger[["noise", "style"]] > 0).all(axis=None)
-    losses = pd.read_csv(run / "metrics.csv")
+
+    metrics = pd.read_csv(run / "metrics.csv")
     for region in ("eyes", "mouth"):
-        assert (
-            losses[[f"adversarial_{region}", f"discriminator_{region}", f"accuracy_{region}"]]
-            .notna()
-            .any()
-            .all()
-        )
+        columns = [f"{name}_{region}" for name in ("adversarial", "discriminator", "accuracy")]
+        assert metrics[columns].notna().any().all()
 
 
-def test_calibrating_says_which_lambdas_and_writes_nothing(trained, tmp_path, authface_here):
-    done = authface_here(
-        "train-restore", "--preset", "tiny", "--calibrate", "--output", tmp_path / "run", "-w", trained,
-        "--set", "facial.lambda_s=1e6",
-    )  # fmt: skip
+def test_calibrate_suggests_lambdas_and_writes_nothing(trained, tmp_path, authface_here):
+    options = ["--calibrate", "--output", tmp_path / "run", *set_options("facial.lambda_s=1e6")]
+    done = authface_here(*TRAIN_RESTORE, "-w", trained, *options)
     assert done.returncode == 0, done.stderr
     assert "900 to 999" in done.stdout
-    assert "it governs what is learnt" in done.stdout
+    assert "the facial loss dominates training" in done.stdout
     assert "--set facial.lambda_d=" in done.stdout
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("words", "say"),
+    ("options", "message"),
     [
-        ((), "go on with --resume"),
-        (("--resume", "--set", "learning_rate=0.1"), "learning_rate was 0.0001 and is 0.1 now"),
-        (("--resume", "--tags", "photographic"), "tags was both and is photographic now"),
+        ([], "continue it with --resume"),
+        (
+            ["--resume", "--set", "learning_rate=0.1"],
+            "learning_rate was 0.0001 and is 0.1 now",
+        ),
+        (["--resume", "--tags", "photographic"], "tags was both and is photographic now"),
     ],
 )
-def test_a_run_is_neither_overwritten_nor_resumed_otherwise(trained, authface_here, words, say):
-    done = authface_here("train-prior", "--preset", "tiny", "--steps", 4, "-w", trained, *words)
+def test_run_is_neither_overwritten_nor_resumed_with_other_settings(
+    trained, authface_here, options, message
+):
+    done = authface_here(*TRAIN_PRIOR, "--steps", 4, "-w", trained, *options)
     assert done.returncode == 2
-    assert say in done.stderr
+    assert message in done.stderr
 
 
-def test_changed_data_is_refused(trained, tmp_path, authface_here):
-    root = tmp_path / "ws"
+def test_resuming_with_changed_data_is_refused(trained, tmp_path, authface_here):
+    root = tmp_path / "workspace"
     shutil.copytree(trained, root)
     settings = (root / "authface.toml").read_text()
     (root / "authface.toml").write_text(settings.replace("threshold = 224", "threshold = 430"))
     authface_here("filter", "--regate", "-w", root)
-    done = authface_here("train-prior", "--preset", "tiny", "--steps", 6, "-w", root, "--resume")
+    done = authface_here(*TRAIN_PRIOR, "--steps", 6, "-w", root, "--resume")
     assert done.returncode == 2
     assert "kept faces or captions have changed" in done.stderr
 
 
-def test_a_changed_prior_is_refused_and_another_spelling_is_not(
-    trained, tmp_path, authface_here, monkeypatch
-):
-    prior, run = tmp_path / "prior", tmp_path / "restorer"
+def test_resuming_keeps_the_runs_own_prior(trained, tmp_path, authface_here):
+    prior = tmp_path / "prior"
     shutil.copytree(trained / "runs/prior-tiny", prior)
-    words = ("train-restore", "--preset", "tiny", "--output", run, "-w", trained)
-    assert authface_here(*words, "--prior", prior, "--steps", 2).returncode == 0
-    assert (
-        authface_here(
-            *words, "--prior", tmp_path / "x/../prior", "--steps", 3, "--resume"
-        ).returncode
-        == 2
-    )  # no such folder x
-    (tmp_path / "x").mkdir()
-    done = authface_here(*words, "--prior", tmp_path / "x/../prior", "--steps", 3, "--resume")
+    command = [*TRAIN_RESTORE, "--output", tmp_path / "restorer", "-w", trained]
+    other_spelling = tmp_path / "missing/../prior"
+
+    assert authface_here(*command, "--prior", prior, "--steps", 2).returncode == 0
+    resume = [*command, "--resume"]
+    assert authface_here(*resume, "--prior", other_spelling, "--steps", 3).returncode == 2
+    (tmp_path / "missing").mkdir()
+    done = authface_here(*resume, "--prior", other_spelling, "--steps", 3)
     assert done.returncode == 0, done.stderr
-    assert (
-        authface_here(*words, "--steps", 3, "--resume").returncode == 0
-    )  # the run's own prior, not the newest
-    assert "has done 3 steps" in authface_here(*words, "--steps", 2, "--resume").stderr
-    shutil.copytree(trained / "runs/prior-tiny/vae", prior / "other")
-    from safetensors.torch import load_file, save_file
 
-    file = prior / "unet/diffusion_pytorch_model.safetensors"
-    weights = load_file(file)
+    # Without --prior the run's own prior is taken, not the newest of the workspace.
+    assert authface_here(*resume, "--steps", 3).returncode == 0
+    assert "has done 3 steps" in authface_here(*resume, "--steps", 2).stderr
+
+    weights = load_file(prior / UNET_FILE)
     weights["conv_in.bias"] += 1
-    save_file(weights, file)
-    done = authface_here(*words, "--steps", 4, "--resume")
+    save_file(weights, prior / UNET_FILE)
+    done = authface_here(*resume, "--steps", 4)
     assert done.returncode == 2
-    assert "the model to begin from has changed" in done.stderr
+    assert "the base model has changed" in done.stderr
 
 
-def test_a_folder_that_is_no_run_is_left_alone(trained, tmp_path, authface_here):
+def read_tree(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_folder_without_a_run_is_left_alone(trained, tmp_path, authface_here):
     base = tmp_path / "base"
     shutil.copytree(trained / "runs/prior-tiny", base)
     for name in ("run.json", "metrics.csv"):
         (base / name).unlink()
-    before = {path: path.read_bytes() for path in base.rglob("*") if path.is_file()}
-    done = authface_here(
-        "train-prior", "--preset", "tiny", "--base", base, "--output", base, "-w", trained
-    )
+    before = read_tree(base)
+    done = authface_here(*TRAIN_PRIOR, "--base", base, "--output", base, "-w", trained)
     assert done.returncode == 2
-    assert "holds something that is no run" in done.stderr
-    assert {path: path.read_bytes() for path in base.rglob("*") if path.is_file()} == before
+    assert "is not empty and holds no run" in done.stderr
+    assert read_tree(base) == before
 
 
-def test_training_on_an_untrained_run_stays_untrained_and_keeps_its_credits(
+def test_run_on_an_untrained_run_is_untrained_and_keeps_its_credits(
     trained, tmp_path, authface_here
 ):
-    run = tmp_path / "again"
-    words = (
-        "train-prior",
-        "--preset",
-        "tiny",
-        "--base",
-        trained / "runs/prior-tiny",
-        "--steps",
-        1,
-        "--output",
-        run,
-        "-w",
-        trained,
-    )
-    done = authface_here(*words)
+    run = tmp_path / "run"
+    base = trained / "runs/prior-tiny"
+    options = ["--base", base, "--steps", 1, "--output", run, "-w", trained]
+    done = authface_here(*TRAIN_PRIOR, *options)
     assert done.returncode == 0, done.stderr
-    assert "Untrained" in done.stdout
+    assert "Untrained base" in done.stdout
     assert json.loads((run / "authface.json").read_text())["untrained"] is True
-    own = pd.read_parquet(trained / "runs/prior-tiny/lineage.parquet")
-    assert len(pd.read_parquet(run / "lineage.parquet")) == 2 * len(own)
+    base_lineage = pd.read_parquet(base / "lineage.parquet")
+    assert len(pd.read_parquet(run / "lineage.parquet")) == 2 * len(base_lineage)
+
+
+def test_base_may_be_a_folder_with_a_numeric_name(trained, tmp_path, authface_here, monkeypatch):
+    """Command-line options are typed values; they are not parsed as TOML."""
+    shutil.copytree(trained / "runs/prior-tiny", tmp_path / "2026")
+    monkeypatch.chdir(tmp_path)
+    options = ["--base", "2026", "--steps", 1, "--output", tmp_path / "run", "-w", trained]
+    done = authface_here(*TRAIN_PRIOR, *options)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
-    ("words", "say"),
+    ("command", "message"),
     [
-        (("train-prior", "--set", "micro_batch=3"), "micro_batch"),
-        (("train-prior", "--base", "/nope/here"), "/nope/here is not there"),
-        (("train-prior", "--tags", "semantic"), "no caption of semantic tags"),
-        (("train-restore", "--prior", "x", "--base", "y"), "give one"),
-        (("train-restore", "--source", "ffhq"), "no kept face is FFHQ's"),
-        (("train-restore", "--calibrate", "--facial-weight", "off"), "facial.weight=off has none"),
+        (["train-prior", "--set", "micro_batch=3"], "micro_batch"),
+        (["train-prior", "--base", "/nope/here"], "/nope/here"),
+        (["train-prior", "--tags", "semantic"], "no caption of semantic tags"),
+        (["train-restore", "--prior", "x", "--base", "y"], "use one of them"),
+        (["train-restore", "--source", "ffhq"], "no kept face comes from FFHQ"),
+        (
+            ["train-restore", "--calibrate", "--facial-weight", "off"],
+            "which facial.weight=off disables",
+        ),
     ],
 )
-def test_what_cannot_be_trained_leaves_nothing(trained, tmp_path, authface_here, words, say):
-    done = authface_here(*words, "--preset", "tiny", "--output", tmp_path / "run", "-w", trained)
+def test_impossible_run_is_refused_and_leaves_nothing(
+    trained, tmp_path, authface_here, command, message
+):
+    options = ["--preset", "tiny", "--output", tmp_path / "run", "-w", trained]
+    done = authface_here(*command, *options)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert say in done.stderr
+    assert message in done.stderr
     assert not (tmp_path / "run").exists()
 
 
-def test_no_licence_basis_no_training(trained, tmp_path, authface_here):
+def test_faces_without_a_licence_basis_are_refused_unless_allowed(trained, tmp_path, authface_here):
     from manifests.schema import PHOTOS
     from manifests.store import Store
     from manifests.workspace import Workspace
 
-    root = tmp_path / "ws"
+    root = tmp_path / "workspace"
     shutil.copytree(trained, root)
     store = Store(Workspace(root), PHOTOS)
-    rows = [{**row, "licence_basis": None} for row in store.read().to_pylist()]
-    store.append(rows)
+    store.append([{**row, "licence_basis": None} for row in store.read().to_pylist()])
     store.compact()
-    output = ("--output", tmp_path / "run")
-    done = authface_here("train-prior", "--preset", "tiny", "--steps", 1, "-w", root, *output)
+    command = [*TRAIN_PRIOR, "--steps", 1, "-w", root, "--output", tmp_path / "run"]
+    done = authface_here(*command)
     assert done.returncode == 2
     assert "--allow-unknown-licence" in done.stderr
-    done = authface_here(
-        "train-prior",
-        "--preset",
-        "tiny",
-        "--steps",
-        1,
-        "-w",
-        root,
-        *output,
-        "--allow-unknown-licence",
-    )
+    done = authface_here(*command, "--allow-unknown-licence")
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_ends_with_its_code(trained, tmp_path, authface_here, number, code):
-    words = [
-        "train-prior",
-        "--preset",
-        "tiny",
-        "--steps",
-        "100000",
-        "--output",
-        str(tmp_path / "run"),
-        "-w",
-        str(trained),
-    ]
+@pytest.mark.parametrize(
+    ("signal_number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_signal_saves_a_checkpoint_and_ends_with_its_code(
+    trained, tmp_path, signal_number, exit_code
+):
+    run = tmp_path / "run"
+    metrics = run / "metrics.csv"
+    options = ["--steps", "100000", "--output", str(run), "-w", str(trained)]
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "cli", *words],
+        [sys.executable, "-P", "-m", "cli", *TRAIN_PRIOR, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    metrics = tmp_path / "run/metrics.csv"
+
+    def num_steps():
+        return len(metrics.read_text().splitlines()) - 1 if metrics.is_file() else 0
+
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and (
-        not metrics.is_file() or len(metrics.read_text().splitlines()) < 4
-    ):
+    while time.monotonic() < deadline and num_steps() < 3:
         time.sleep(0.1)
-    process.send_signal(number)
+    process.send_signal(signal_number)
     process.communicate(timeout=60)
-    assert process.returncode == code
-    steps = pd.read_csv(metrics)["step"].max()
-    assert (tmp_path / f"run/checkpoints/step-{steps:08d}").is_dir()
+    assert process.returncode == exit_code
+    last_step = pd.read_csv(metrics)["step"].max()
+    assert (run / f"checkpoints/step-{last_step:08d}").is_dir()
 
 
-def test_restore_degrade_and_refusals(trained, tmp_path, authface_here, filled):
-    faces, degraded, restored = tmp_path / "faces", tmp_path / "lq", tmp_path / "out"
-    faces.mkdir()
-    for path in sorted((filled / "faces").iterdir())[:2]:
-        shutil.copy(path, faces)
-    done = authface_here("degrade", "--input", faces, "--output", degraded, "--seed", 3)
+def test_degrade_is_repeatable_and_never_overwrites_its_input(filled, tmp_path, authface_here):
+    faces = tmp_path / "faces"
+    degraded = tmp_path / "degraded"
+    copy_faces(filled, faces)
+    command = ["degrade", "--input", faces, "--seed", 3, "--output"]
+    done = authface_here(*command, degraded)
     assert done.returncode == 0, done.stderr
-    draws = pd.read_parquet(degraded / "draws.parquet")
-    assert len(draws) == 2
+    assert len(pd.read_parquet(degraded / "draws.parquet")) == 2
     first = {path.name: path.read_bytes() for path in degraded.glob("*.png")}
-    authface_here("degrade", "--input", faces, "--output", degraded, "--seed", 3)
-    assert authface_here("degrade", "--input", faces, "--output", faces).returncode == 2
+    authface_here(*command, degraded)
     assert {path.name: path.read_bytes() for path in degraded.glob("*.png")} == first
+    assert authface_here(*command, faces).returncode == 2
 
-    Image.new("RGB", (100, 60)).save(degraded / "oblong.png")
-    (degraded / "broken.png").write_bytes(b"no picture")
-    words = (
-        "restore",
-        "--model",
-        trained / "runs/restorer-tiny",
-        "--input",
-        degraded,
-        "--output",
-        restored,
-        "--steps",
-        2,
-    )
-    done = authface_here(*words)
+
+def copy_faces(workspace, folder, count=2):
+    folder.mkdir()
+    for path in sorted((workspace / "faces").iterdir())[:count]:
+        shutil.copy(path, folder)
+
+
+def test_restore_records_unusable_files_and_continues(trained, filled, tmp_path, authface_here):
+    faces = tmp_path / "faces"
+    restored = tmp_path / "restored"
+    copy_faces(filled, faces)
+    names = {path.name for path in faces.iterdir()}
+    Image.new("RGB", (100, 60)).save(faces / "oblong.png")
+    (faces / "broken.png").write_bytes(b"no picture")
+
+    def restore(source, output, run="restorer-tiny"):
+        model = trained / "runs" / run
+        options = ["--input", source, "--output", output, "--steps", 2]
+        return authface_here("restore", "--model", model, *options)
+
+    done = restore(faces, restored)
     assert done.returncode == 4
-    assert "oblong.png: no face was found in it" in done.stderr
+    assert "oblong.png: no face found" in done.stderr
     assert "broken.png cannot be decoded" in done.stderr
-    assert {path.name for path in restored.glob("*.png")} == set(first)
-    assert Image.open(restored / "strip.jpg").size == (512, 512)
+    assert {path.name for path in restored.glob("*.png")} == names
+    with Image.open(restored / "strip.jpg") as strip:
+        assert strip.size == (512, 512)
 
-    (degraded / "oblong.png").unlink()
-    (degraded / "broken.png").unlink()
-    again = authface_here(*words)
-    assert again.returncode == 0
-    assert "2 are there already" in again.stdout
-    alone = tmp_path / "alone"
-    name = sorted(first)[1]
-    authface_here(
-        "restore",
-        "--model",
-        trained / "runs/restorer-tiny",
-        "--input",
-        degraded / name,
-        "--output",
-        alone,
-        "--steps",
-        2,
-    )
-    a, b = (np.asarray(Image.open(folder / name)).astype(int) for folder in (restored, alone))
-    assert np.abs(a - b).max() <= 2  # its batch does not matter
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    assert (
-        authface_here(
-            "restore",
-            "--model",
-            trained / "runs/restorer-tiny",
-            "--input",
-            empty,
-            "--output",
-            alone,
-        ).returncode
-        == 2
-    )
-    done = authface_here(
-        "restore", "--model", trained / "runs/prior-tiny", "--input", degraded, "--output", alone
-    )
+    (faces / "oblong.png").unlink()
+    (faces / "broken.png").unlink()
+    done = restore(faces, restored)
+    assert done.returncode == 0
+    assert "2 of 2 results exist" in done.stdout
+
+    # A face restored alone equals the face restored in a batch.
+    name = max(names)
+    restore(faces / name, tmp_path / "single")
+    in_batch = np.asarray(Image.open(restored / name)).astype(int)
+    alone = np.asarray(Image.open(tmp_path / "single" / name)).astype(int)
+    assert np.abs(in_batch - alone).max() <= 2
+
+    (tmp_path / "empty").mkdir()
+    assert restore(tmp_path / "empty", tmp_path / "other").returncode == 2
+    done = restore(faces, tmp_path / "other", run="prior-tiny")
     assert done.returncode == 2
     assert "is no restorer" in done.stderr
 
 
-def test_lora_layers_are_a_file_of_their_own_and_part_of_the_model(
-    trained, tmp_path, authface_here
-):
-    from safetensors.torch import load_file
-
+def test_lora_layers_are_saved_apart_and_merged_into_the_model(trained, tmp_path, authface_here):
     from authface_train.models.sdxl import tiny_sdxl
 
     run = tmp_path / "run"
-    words = (
-        "--set",
-        "lora_rank=4",
-        "--set",
-        "learning_rate=0.01",
-        "--set",
-        "audit=false",
-        "--steps",
-        3,
-    )
-    done = authface_here("train-prior", "--preset", "tiny", *words, "--output", run, "-w", trained)
+    options = set_options("lora_rank=4", "learning_rate=0.01", "audit=false")
+    done = authface_here(*TRAIN_PRIOR, *options, "--steps", 3, "--output", run, "-w", trained)
     assert done.returncode == 0, done.stderr
-    saved = load_file(run / "unet/diffusion_pytorch_model.safetensors")
+
+    saved = load_file(run / UNET_FILE)
     base = tiny_sdxl(0)
     before = {name: value.clone() for name, value in base.unet.state_dict().items()}
     assert saved.keys() == before.keys()
+    changed = [name for name in saved if not torch.equal(saved[name], before[name])]
+    assert changed
+    assert all("attn" in name for name in changed)
+
     base.load_lora_weights(run / "lora")
     base.fuse_lora()
     base.unload_lora_weights()
     fused = base.unet.state_dict()
-    changed = [name for name in saved if not torch.equal(saved[name], before[name])]
-    assert changed
-    assert all("attn" in name for name in changed)
     assert all(torch.allclose(saved[name], fused[name], atol=1e-6) for name in saved)
+
+    # The frozen weights are the base's, so the checkpoint leaves them out.
     checkpoint = load_file(run / "checkpoints/step-00000003/unet.safetensors")
-    assert all(
-        "lora" in name for name in checkpoint
-    )  # the frozen weights are the base's, and need not be kept again
+    assert all("lora" in name for name in checkpoint)

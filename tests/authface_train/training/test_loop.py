@@ -1,4 +1,4 @@
-"""The processes that prepare samples."""
+"""The worker processes that prepare samples for the training loop."""
 
 import multiprocessing
 
@@ -8,41 +8,41 @@ import torch
 from accelerate import Accelerator
 
 from authface_train.presets import load_preset
-from authface_train.training.loop import _loader
+from authface_train.training.loop import _sample_loader
 
 
-class Counting:
-    """A trainer of four faces whose samples say which face they are of, and by how many threads OpenCV works."""
+class FaceNumberTrainer:
+    """A trainer of four faces; a sample holds the face's index and OpenCV's number of threads."""
 
-    faces = 4
+    num_faces = 4
 
-    def sample(self, draw):
+    def sample(self, key):
         cv2.GaussianBlur(np.zeros((512, 512, 3), np.float32), (0, 0), 4)
-        return {"face": torch.tensor(draw.index), "threads": torch.tensor(cv2.getNumThreads())}
+        return {"face": torch.tensor(key.index), "threads": torch.tensor(cv2.getNumThreads())}
 
 
-def test_workers_have_ended_when_the_loop_has():
-    """They ignore signals, and a process waits for its children at its exit: one that is left would keep it there for ever."""
-    settings = load_preset("prior", "tiny", ["workers=2", "batch=4", "micro_batch=2", "steps=3"])
-    with _loader(Counting(), settings, 1, Accelerator(cpu=True)) as loader:
-        seen = [next(loader)["face"].tolist() for _ in range(2)]
+def test_workers_have_ended_when_the_loop_ends():
+    """Workers ignore signals, and a process waits for its children at exit: one would hang it."""
+    overrides = {"workers": 2, "batch": 4, "micro_batch": 2, "steps": 3}
+    settings = load_preset("prior", "tiny", overrides)
+    with _sample_loader(FaceNumberTrainer(), settings, 1, Accelerator(cpu=True)) as loader:
+        faces = [face for _ in range(2) for face in next(loader)["face"].tolist()]
         assert len(multiprocessing.active_children()) == 2
-    assert sorted(seen[0] + seen[1]) == [0, 1, 2, 3]
+    assert sorted(faces) == [0, 1, 2, 3]
     assert multiprocessing.active_children() == []
-    assert loader is not None  # still held, as by a cycle of references
+    assert loader is not None  # a reference cycle may keep the loader alive just like this
 
 
-def test_workers_begin_where_opencv_has_worked_already():
-    """Its threads do not come along into a forked process: told there to be one, it would wait for them for ever."""
-    before = cv2.getNumThreads()
+def test_workers_can_be_forked_after_opencv_used_threads():
+    """A forked thread pool deadlocks, so workers must inherit OpenCV with a single thread."""
+    previous = cv2.getNumThreads()
     cv2.setNumThreads(4)
     try:
         cv2.GaussianBlur(np.zeros((2048, 2048, 3), np.float32), (0, 0), 4)
-        settings = load_preset(
-            "prior", "tiny", ["workers=1", "batch=4", "micro_batch=4", "steps=1"]
-        )
-        with _loader(Counting(), settings, 0, Accelerator(cpu=True)) as loader:
+        overrides = {"workers": 1, "batch": 4, "micro_batch": 4, "steps": 1}
+        settings = load_preset("prior", "tiny", overrides)
+        with _sample_loader(FaceNumberTrainer(), settings, 0, Accelerator(cpu=True)) as loader:
             assert next(loader)["threads"].tolist() == [1, 1, 1, 1]
             assert cv2.getNumThreads() == 4
     finally:
-        cv2.setNumThreads(before)
+        cv2.setNumThreads(previous)
