@@ -1,147 +1,259 @@
-"""Duplicates over the whole set: of photographs that look the same one is kept, and which; and what must stay out.
+"""Near-duplicate photographs, and pictures that must stay out of the set.
 
-Two photographs are duplicates where their pixels are equal or their perceptual hashes differ in at most
-`filter.duplicate_radius` of 64 bits. Greedy, best first: a photograph is dropped only for one that is itself kept and within
-the radius, so chains of small differences do not pull in what is far apart.
+Two photographs are duplicates if their pixels are equal, or if their perceptual hashes differ in
+at most `filter.duplicate_radius` of 64 bits. The search is greedy, best photograph first: a
+photograph is dropped only in favour of one that is itself kept and within the radius. A chain of
+small differences therefore never drops a photograph for one that looks different.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from manifests.hamming import pairs_within_radius, to_bits
+from authface_data.images.hashes import hash_pixels, perceptual_hash
+from authface_data.images.open import DECODE_ERRORS, Photo
+from manifests.hamming import pairs_within_radius, parse_hashes
 from manifests.support.errors import UserError
 from manifests.verdicts import DUPLICATE_PREFIX
 from manifests.workspace import Workspace
 
 EXCLUDED_FILE = "excluded-hashes.txt"
-DIGITS = {16: "perceptual", 32: "pixels", 64: "file"}
+EXCLUDED_PREFIX = "excluded:"
+HASH_KINDS = {16: "perceptual", 32: "pixels", 64: "file"}
+"""Number of hex digits of a hash -> what it is a hash of."""
+PERCEPTUAL_DIGITS = 16
 
 
 @dataclass(frozen=True)
-class Same:
-    """reason: `duplicate_of:ID` or `excluded:NAME`. distance: bits that differ."""
+class Match:
+    """A picture that is dropped because it equals or resembles another one."""
 
     reason: str
+    """`duplicate_of:ID` or `excluded:NAME`, as stored in `verdicts`."""
     distance: float
+    """Number of differing bits of the perceptual hashes; 0 for equal pixels or files."""
 
 
-def find_duplicates(photos: pd.DataFrame, radius: int) -> dict[str, Same]:
-    """photo_id -> for which other one it is dropped. photos: photo_id, phash, pixel_hash, best first."""
-    ids = photos["photo_id"].tolist()
-    hashes = photos["phash"].fillna("").tolist()
-    rows = [row for row, text in enumerate(hashes) if len(text) == 16]
-    bits = to_bits([hashes[row] for row in rows])
-    unique, which = np.unique(bits, return_inverse=True)
-    one, other, distances = pairs_within_radius(unique, unique, radius)
-    order = np.argsort(one, kind="stable")
-    other, distances = other[order], distances[order]
-    begins = np.searchsorted(one[order], np.arange(len(unique) + 1))
-    number = dict(zip(rows, which.tolist(), strict=True))
+class _Neighbours:
+    """Near neighbours of photographs by perceptual hash, grouped by equal hashes.
 
-    kept_of_hash: dict[int, str] = {}
-    kept_of_pixels: dict[str, str] = {}
-    found: dict[str, Same] = {}
-    for row, (photo_id, pixels) in enumerate(
-        zip(ids, photos["pixel_hash"].fillna(""), strict=True)
-    ):
-        if pixels and pixels in kept_of_pixels:
-            found[photo_id] = Same(f"{DUPLICATE_PREFIX}{kept_of_pixels[pixels]}", 0.0)
+    Args:
+        hashes: One hash per photograph, 16 hex digits, or "" if it has no hash.
+        radius: Largest number of differing bits.
+    """
+
+    def __init__(self, hashes: list[str], radius: int) -> None:
+        rows = [row for row, text in enumerate(hashes) if len(text) == PERCEPTUAL_DIGITS]
+        bits = parse_hashes([hashes[row] for row in rows])
+        unique, groups = np.unique(bits, return_inverse=True)
+        first, second, distances = pairs_within_radius(unique, unique, radius)
+
+        order = np.argsort(first, kind="stable")
+        self._second = second[order]
+        self._distances = distances[order]
+        self._starts = np.searchsorted(first[order], np.arange(len(unique) + 1))
+        self.group_of_row: dict[int, int] = dict(zip(rows, groups.tolist(), strict=True))
+
+    def of_group(self, group: int) -> Iterator[tuple[int, int]]:
+        """(neighbouring group, distance in bits) of a group of equal hashes, itself included."""
+        pairs = slice(self._starts[group], self._starts[group + 1])
+        yield from zip(self._second[pairs].tolist(), self._distances[pairs].tolist(), strict=True)
+
+
+def find_duplicates(photos: pd.DataFrame, radius: int) -> dict[str, Match]:
+    """Find the photographs to drop in favour of a better one.
+
+    Args:
+        photos: Columns `photo_id`, `phash` and `pixel_hash` (null if unknown), best
+            photograph first.
+        radius: Largest number of differing bits of two perceptual hashes, 0 to 63.
+
+    Returns:
+        photo_id of each duplicate -> the kept photograph that it is dropped for.
+    """
+    neighbours = _Neighbours(photos["phash"].fillna("").tolist(), radius)
+    kept_by_group: dict[int, str] = {}
+    kept_by_pixels: dict[str, str] = {}
+    duplicates: dict[str, Match] = {}
+
+    pixel_hashes = photos["pixel_hash"].fillna("")
+    for row, (photo_id, pixels) in enumerate(zip(photos["photo_id"], pixel_hashes, strict=True)):
+        if pixels and pixels in kept_by_pixels:
+            duplicates[photo_id] = Match(f"{DUPLICATE_PREFIX}{kept_by_pixels[pixels]}", 0.0)
             continue
-        near: tuple[float, str] | None = None
-        if row in number:
-            here = slice(begins[number[row]], begins[number[row] + 1])
-            for neighbour, distance in zip(
-                other[here].tolist(), distances[here].tolist(), strict=True
-            ):
-                kept = kept_of_hash.get(neighbour)
-                if kept is not None and (near is None or distance < near[0]):
-                    near = float(distance), kept
-        if near is not None:
-            found[photo_id] = Same(f"{DUPLICATE_PREFIX}{near[1]}", near[0])
+
+        group = neighbours.group_of_row.get(row)
+        match = None if group is None else _nearest_kept(neighbours, group, kept_by_group)
+        if match is not None:
+            duplicates[photo_id] = match
             continue
-        if row in number:
-            kept_of_hash[number[row]] = photo_id
+
+        if group is not None:
+            kept_by_group[group] = photo_id
         if pixels:
-            kept_of_pixels[pixels] = photo_id
-    return found
+            kept_by_pixels[pixels] = photo_id
+    return duplicates
+
+
+def _nearest_kept(
+    neighbours: _Neighbours, group: int, kept_by_group: Mapping[int, str]
+) -> Match | None:
+    """The nearest kept photograph to a group of equal hashes; of equally near ones the first."""
+    nearest: Match | None = None
+    for neighbour, distance in neighbours.of_group(group):
+        photo_id = kept_by_group.get(neighbour)
+        if photo_id is not None and (nearest is None or distance < nearest.distance):
+            nearest = Match(f"{DUPLICATE_PREFIX}{photo_id}", float(distance))
+    return nearest
 
 
 class Exclusions:
-    """Hashes of pictures that must stay out of the set: a test set's, say. Picklable; `bool` is whether there are any."""
+    """Hashes of pictures that must stay out of the set, for example those of a test set.
 
-    def __init__(self, lines: Iterable[str], where: str):
-        self.names: dict[str, dict[str, str]] = {kind: {} for kind in DIGITS.values()}
+    Picklable. `bool()` is True if there are any hashes.
+
+    Args:
+        lines: Lines of an exclusion file: a hash in hex digits, optionally followed by a name.
+            Everything after `#` is a comment.
+        where: Name of the file, for error messages.
+
+    Raises:
+        UserError: If a line does not begin with a hash.
+    """
+
+    def __init__(self, lines: Iterable[str], where: str) -> None:
+        self.names: dict[str, dict[str, str]] = {kind: {} for kind in HASH_KINDS.values()}
         for number, line in enumerate(lines, 1):
-            words = line.split("#")[0].replace(",", " ").replace(";", " ").split(maxsplit=1)
-            if not words:
+            parts = line.split("#")[0].replace(",", " ").replace(";", " ").split(maxsplit=1)
+            if not parts:
                 continue
-            text = words[0].lower()
-            if len(text) not in DIGITS or not all(digit in "0123456789abcdef" for digit in text):
+            digest = parts[0].lower()
+            is_hex = all(digit in "0123456789abcdef" for digit in digest)
+            if len(digest) not in HASH_KINDS or not is_hex:
                 raise UserError(
-                    f"{where}, line {number}: {words[0][:40]!r} is no hash: 16 hex digits of a perceptual hash, 32 of pixels "
-                    "or 64 of a file's SHA-256, and after it a name if you like (`authface hashes DIR` writes such a file)"
+                    f"{where}, line {number}: {parts[0][:40]!r} is not a hash; each line needs 16 "
+                    "hex digits (perceptual hash), 32 (pixels) or 64 (SHA-256 of a file), then "
+                    "optionally a name. `authface hashes` writes such a file"
                 )
-            self.names[DIGITS[len(text)]][text] = words[1].strip() if len(words) > 1 else text
+            name = parts[1].strip() if len(parts) > 1 else digest
+            self.names[HASH_KINDS[len(digest)]][digest] = name
 
     def __bool__(self) -> bool:
         return any(self.names.values())
 
     @classmethod
-    def of(cls, workspace: Workspace) -> Exclusions:
-        """Those that the workspace keeps."""
-        if not workspace.exists(EXCLUDED_FILE):
-            return cls([], EXCLUDED_FILE)
-        return cls(
-            workspace.read_bytes(EXCLUDED_FILE).decode().splitlines(),
-            f"{workspace.root}/{EXCLUDED_FILE}",
+    def load(cls, workspace: Workspace) -> Exclusions:
+        """The exclusions stored in a workspace; empty if it has none."""
+        return cls(_read_excluded_lines(workspace), f"{workspace.root}/{EXCLUDED_FILE}")
+
+    def find(
+        self, frame: pd.DataFrame, columns: Mapping[str, str], radius: int
+    ) -> dict[str, Match]:
+        """Find the rows that an excluded hash matches.
+
+        Args:
+            frame: One row per picture; its first column is the id.
+            columns: Kind of hash ("perceptual", "pixels", "file") -> the column that holds it.
+            radius: Largest number of differing bits of two perceptual hashes.
+
+        Returns:
+            Id -> the exclusion that matches it. Equal pixels or files come before similar ones.
+        """
+        matches: dict[str, Match] = {}
+        if self.names["perceptual"] and "perceptual" in columns:
+            matches |= self._find_similar(frame, columns["perceptual"], radius)
+
+        ids = frame.iloc[:, 0]
+        for kind in ("pixels", "file"):
+            names = self.names[kind]
+            if kind not in columns or not names:
+                continue
+            for picture_id, digest in zip(ids, frame[columns[kind]].fillna(""), strict=True):
+                if digest in names:
+                    matches[picture_id] = Match(f"{EXCLUDED_PREFIX}{names[digest]}", 0.0)
+        return matches
+
+    def _find_similar(self, frame: pd.DataFrame, column: str, radius: int) -> dict[str, Match]:
+        """Id -> the nearest excluded perceptual hash within the radius."""
+        ids = frame.iloc[:, 0].tolist()
+        digests = frame[column].fillna("").tolist()
+        rows = [row for row, digest in enumerate(digests) if len(digest) == PERCEPTUAL_DIGITS]
+        excluded = self.names["perceptual"]
+        excluded_digests = list(excluded)
+        first, second, distances = pairs_within_radius(
+            parse_hashes([digests[row] for row in rows]), parse_hashes(excluded_digests), radius
         )
 
-    def find(self, frame: pd.DataFrame, columns: dict[str, str], radius: int) -> dict[str, Same]:
-        """Value of the first column -> what excludes it. columns: kind of hash -> the frame's column of it."""
-        ids = frame.iloc[:, 0].tolist()
-        found: dict[str, Same] = {}
-        perceptual = self.names["perceptual"]
-        if perceptual and "perceptual" in columns:
-            texts = frame[columns["perceptual"]].fillna("").tolist()
-            rows = [row for row, text in enumerate(texts) if len(text) == 16]
-            theirs = list(perceptual)
-            mine, others, distances = pairs_within_radius(
-                to_bits([texts[row] for row in rows]), to_bits(theirs), radius
-            )
-            for at in np.argsort(distances, kind="stable"):
-                name = perceptual[theirs[others[at]]]
-                found.setdefault(
-                    ids[rows[mine[at]]], Same(f"excluded:{name}", float(distances[at]))
-                )
-        for kind in ("pixels", "file"):
-            if kind in columns and self.names[kind]:
-                for photo_id, text in zip(ids, frame[columns[kind]].fillna(""), strict=True):
-                    if text in self.names[kind]:
-                        found[photo_id] = Same(f"excluded:{self.names[kind][text]}", 0.0)
-        return found
+        matches: dict[str, Match] = {}
+        for pair in np.argsort(distances, kind="stable"):
+            name = excluded[excluded_digests[second[pair]]]
+            match = Match(f"{EXCLUDED_PREFIX}{name}", float(distances[pair]))
+            matches.setdefault(ids[rows[first[pair]]], match)
+        return matches
 
 
-def keep_exclusions(workspace: Workspace, file: Path) -> int:
-    """Add a file's hashes to those that the workspace keeps. Returns how many lines are new. Raises UserError."""
+def add_exclusions(workspace: Workspace, file: Path) -> int:
+    """Add the hashes of a file to the exclusions of a workspace.
+
+    Args:
+        workspace: The workspace; its `excluded-hashes.txt` is extended.
+        file: A text file as `Exclusions` reads it.
+
+    Returns:
+        Number of lines that the workspace did not have before.
+
+    Raises:
+        UserError: If the file cannot be read or holds no hash.
+    """
     try:
         lines = file.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--exclude-hashes {file} cannot be read: {error}") from error
+        raise UserError(f"cannot read --exclude-hashes {file}: {error}") from error
     if not Exclusions(lines, str(file)):
-        raise UserError(f"--exclude-hashes {file} holds no hash")
-    there = (
-        workspace.read_bytes(EXCLUDED_FILE).decode().splitlines()
-        if workspace.exists(EXCLUDED_FILE)
-        else []
-    )
-    known = set(there)
+        raise UserError(
+            f"--exclude-hashes {file} contains no hash; `authface hashes` writes such a file"
+        )
+
+    old = _read_excluded_lines(workspace)
+    known = set(old)
     new = [line for line in dict.fromkeys(lines) if line.strip() and line not in known]
     if new:
-        workspace.write_bytes(EXCLUDED_FILE, ("\n".join([*there, *new]) + "\n").encode())
+        workspace.write_bytes(EXCLUDED_FILE, ("\n".join([*old, *new]) + "\n").encode())
     return len(new)
+
+
+def _read_excluded_lines(workspace: Workspace) -> list[str]:
+    if not workspace.exists(EXCLUDED_FILE):
+        return []
+    return workspace.read_bytes(EXCLUDED_FILE).decode().splitlines()
+
+
+def hash_pictures(files: Iterable[tuple[Path, str]], skipped: list[str]) -> list[str]:
+    """Hash pictures for an exclusion file.
+
+    Args:
+        files: Picture files: path and name. The name is written next to the hashes.
+        skipped: Receives a message for each file that cannot be decoded.
+
+    Returns:
+        Two lines per picture: its perceptual hash and the hash of its pixels.
+    """
+    lines = []
+    for path, raw_name in files:
+        photo = Photo(path.read_bytes)
+        try:
+            hashes = [perceptual_hash(photo.pixels()), hash_pixels(photo.pixels())]
+        except DECODE_ERRORS as error:
+            skipped.append(f"{path}: {error}")
+            continue
+        # File names may be invalid UTF-8, and `#` begins a comment.
+        name = os.fsencode(raw_name).decode("utf-8", "replace").replace("#", "_")
+        one_line = " ".join(name.split())
+        lines += [f"{digest} {one_line}" for digest in hashes]
+    return lines

@@ -1,345 +1,577 @@
-"""Decisions over the whole set, from stored measurements: seconds for what took models hours to measure."""
+"""Gates: rules on stored measurements that keep or drop faces.
+
+A gate compares one measurement of a face with a threshold, or keeps the best N faces by it. A
+verdict is the result of one gate for one face or photograph: kept, dropped, or failed if the
+measurement is missing. A decision is a person's keep or drop of a face; it overrides all verdicts.
+
+Measuring takes models and hours; evaluating gates reads what was measured and takes seconds.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from authface_data.duplicates import Exclusions, Same, find_duplicates
-from authface_data.measurements import COLUMNS, Measurements, measurements
+from authface_data.duplicates import Exclusions, Match, find_duplicates
+from authface_data.measurements import MEASURED_COLUMNS, Measurements, read_measurements
 from authface_data.minors import possible_minors
+from manifests.decisions import last_decisions
 from manifests.schema import PHOTOS, VERDICTS
 from manifests.settings import Gate
 from manifests.store import Store
 from manifests.support.errors import UserError
 from manifests.support.fingerprint import fingerprint
-from manifests.verdicts import ALL_GATES, ANY_FACE, POSSIBLE_MINOR, last_decisions
+from manifests.verdicts import ALL_GATES, ANY_FACE, POSSIBLE_MINOR
 from manifests.workspace import Workspace
 
-FAILS = {">=": "<", ">": "<=", "<=": ">", "<": ">=", "==": "!="}
-OF_STAGES = ("collect", "faces")  # besides those with a colon
-DUPLICATES, EXCLUSION = "duplicates", "exclusion"
-RESERVED = {ALL_GATES, ANY_FACE, DUPLICATES, EXCLUSION, POSSIBLE_MINOR, *OF_STAGES}
+DUPLICATES = "duplicates"
+"""Gate that drops near-duplicates of a better photograph."""
+
+EXCLUSION = "exclusion"
+"""Gate that drops pictures named by `filter --exclude-hashes`."""
+
+STAGE_GATES = ("collect", "faces")
+"""Gate names under which stages record dropped and failed rows, besides `scores:METRIC` and others
+with a colon."""
+
+RESERVED_NAMES = {ALL_GATES, ANY_FACE, DUPLICATES, EXCLUSION, POSSIBLE_MINOR, *STAGE_GATES}
+"""Gate names that authface.toml cannot use."""
+
+_OPPOSITE = {">=": "<", ">": "<=", "<=": ">", "<": ">=", "==": "!="}
+"""Comparison -> the comparison that a dropped value satisfies, for reasons."""
+
+_VERDICT_NAMES = ["kept", "dropped", "failed"]
+_KEPT = 0
+_DROPPED = 1
+_FAILED = 2
 
 
-def check(gates: list[Gate], metrics: list[str]) -> None:
-    """Raises UserError for a gate that cannot work: an unknown measurement, a name used twice or reserved."""
+def check_gates(gates: Sequence[Gate], metrics: Sequence[str]) -> None:
+    """Check that gates have usable names and measurements.
+
+    Args:
+        gates: The gates to check.
+        metrics: The metrics of `scores` that gates may use besides `MEASURED_COLUMNS`.
+
+    Raises:
+        UserError: If a name is used twice, is reserved or contains a colon, or if a measurement
+            is unknown.
+    """
     names = [gate.name for gate in gates]
     for gate in gates:
-        if names.count(gate.name) > 1 or gate.name in RESERVED or ":" in gate.name:
+        if names.count(gate.name) > 1:
+            raise UserError(f'gate name "{gate.name}" is used twice; give each gate another name')
+        if gate.name in RESERVED_NAMES:
+            raise UserError(f'gate name "{gate.name}" is reserved; choose another name')
+        if ":" in gate.name:
+            raise UserError(f'gate name "{gate.name}" contains a colon; choose another name')
+        if gate.metric not in metrics and gate.metric not in MEASURED_COLUMNS:
+            known = ", ".join([*metrics, *MEASURED_COLUMNS])
             raise UserError(
-                f"gate {gate.name!r}: choose another name (it is used twice, reserved, or has a colon)"
-            )
-        if gate.metric not in metrics and gate.metric not in COLUMNS:
-            known = ", ".join([*metrics, *COLUMNS])
-            raise UserError(
-                f"gate {gate.name!r} asks for {gate.metric!r}, which is not measured; there are {known}"
+                f'gate "{gate.name}": unknown measurement "{gate.metric}"; choose from: {known}'
             )
 
 
 @dataclass
-class Judgement:
-    """tables: rows of `verdicts`; kept: (n,) bool, by the gates alone; reasons: (n,) string, null for the kept; measured: of
-    the faces, in the same order; decided: (n,) int, what people said last of each: 1 keep, -1 drop, 0 nothing."""
+class GateResult:
+    """Verdicts of all gates on all n faces of a workspace."""
 
-    tables: list[pa.Table]
+    measurements: Measurements
+    """Measurements of the n faces; the other arrays have the same order."""
+    decisions: np.ndarray
+    """(n,) int: the last decision of a person about each face; 1 keep, -1 drop, 0 undecided."""
     kept: np.ndarray
+    """(n,) bool: whether every gate keeps the face, regardless of decisions."""
     reasons: pa.Array
-    measured: Measurements
-    decided: np.ndarray
+    """(n,) string: why gates drop the face, joined by "; "; null for kept faces."""
+    verdicts: list[pa.Table] = field(default_factory=list)
+    """Rows of `verdicts`, one table per gate and subject."""
 
     @property
-    def in_the_set(self) -> np.ndarray:
-        """(n,) bool: what is kept when people have had the last word."""
-        return (self.kept & (self.decided >= 0)) | (self.decided > 0)
+    def in_set(self) -> np.ndarray:
+        """Whether each face is in the set, decisions of people included.
+
+        Returns:
+            (n,) bool.
+        """
+        return (self.kept & (self.decisions >= 0)) | (self.decisions > 0)
+
+    def drop(self, dropped: np.ndarray, reasons: pa.Array) -> None:
+        """Drop faces and append to their reasons.
+
+        Args:
+            dropped: (n,) bool.
+            reasons: (n,) string, null for faces that are not dropped.
+        """
+        joined = pc.binary_join_element_wise(self.reasons, reasons, "; ")  # null if either is null
+        self.reasons = pc.coalesce(joined, self.reasons, reasons)
+        self.kept &= ~dropped
 
 
-def decide(workspace: Workspace, gates: list[Gate]) -> Judgement:
-    """Judge everything and write it down; the former judgements go in the same commit."""
+def apply_gates(workspace: Workspace, gates: Sequence[Gate]) -> GateResult:
+    """Evaluate gates and store their verdicts.
 
-    judgement = judge(workspace, gates)
-    # Everything but the verdicts of stages is former: gates that are no longer set are too.
+    They replace the verdicts of earlier evaluations, removed gates included, in one commit.
+    Verdicts of stages stay.
+
+    Args:
+        workspace: The workspace to read from and write to; its lock must be held.
+        gates: The gates, as checked by `check_gates`.
+    """
+    result = evaluate_gates(workspace, gates)
     Store(workspace, VERDICTS).compact(
-        lambda part: pc.invert(by_stage(part)),
-        pa.concat_tables(judgement.tables),
+        lambda part: pc.invert(is_stage_verdict(part)),
+        pa.concat_tables(result.verdicts),
         drops_whole_keys=True,
     )
-    return judgement
+    return result
 
 
-def by_stage(part: pa.Table) -> pa.Array:
-    """Which verdicts are a stage's, not a gate's."""
-    return pc.or_(
-        pc.is_in(part["gate"], pa.array(OF_STAGES)), pc.match_substring(part["gate"], ":")
-    )
+def is_stage_verdict(table: pa.Table) -> pa.Array:
+    """Find the rows of `verdicts` that a stage wrote, not a gate.
 
+    Args:
+        table: Rows of `verdicts`.
 
-def judge(workspace: Workspace, gates: list[Gate]) -> Judgement:
-    """Judge every face at every gate, and every photo by its faces.
-
-    A face lacking the measurement has `failed` there. Of photographs that are duplicates the best is kept: one with a face that
-    passes, then the largest, then the sharpest. Gates of the best N come last, among those that everything else keeps. A
-    face is kept if every gate keeps it, its photo is no duplicate, and neither is excluded; a photo if a face of it is kept.
-    Decisions of people count where faces compete: who was dropped takes no place, who was kept has one.
+    Returns:
+        (rows,) bool.
     """
-    measured = measurements(workspace)
-    count, decided = len(measured), _decided(workspace, measured)
-    judgement = Judgement([], np.ones(count, bool), pa.nulls(count, pa.string()), measured, decided)
-    for gate in (gate for gate in gates if gate.best is None):
-        values = measured.of(gate.metric)
-        passes, known = _compare(values, gate), np.isfinite(values)
-        codes = np.where(passes, -1, np.where(known, 0, 1))
-        words = [f"{gate.metric} {FAILS[gate.op]} {gate.threshold:g}", f"no {gate.metric}"]
-        _record(judgement, gate, np.arange(count), codes, words, values, float(gate.threshold or 0))
-    _over_the_set(workspace, judgement)
-    for gate in (gate for gate in gates if gate.best is not None):
-        _best(judgement, gate)
-    mark = fingerprint(gates=[gate.model_dump(exclude_none=True) for gate in gates])
-    verdict = _words(np.where(judgement.kept, 0, 1), ["kept", "dropped"])
-    judgement.tables.append(
-        verdicts("face", measured.face_ids, ALL_GATES, verdict, judgement.reasons, None, None, mark)
+    is_stage = pc.is_in(table["gate"], pa.array(STAGE_GATES))
+    return pc.or_(is_stage, pc.match_substring(table["gate"], ":"))
+
+
+def evaluate_gates(workspace: Workspace, gates: Sequence[Gate]) -> GateResult:
+    """Evaluate every gate on every face, and every photograph by its faces. Nothing is stored.
+
+    The gates run in this order:
+
+    1. Gates with a threshold. A face without the measurement has the verdict failed.
+    2. Exclusions and duplicates. Of duplicate photographs one is kept: one with a face that passes,
+       then the largest, then the sharpest.
+    3. Gates that keep the best N, among the faces that all previous gates keep.
+
+    A face is kept if every gate keeps it. A photograph is kept if one of its faces is. Decisions
+    count where faces compete: a face that a person dropped takes no place, and a face that a person
+    kept has one.
+
+    Args:
+        workspace: The workspace to read from.
+        gates: The gates, as checked by `check_gates`.
+    """
+    measurements = read_measurements(workspace)
+    count = len(measurements)
+    result = GateResult(
+        measurements=measurements,
+        decisions=_read_decisions(workspace, measurements),
+        kept=np.ones(count, bool),
+        reasons=pa.nulls(count, pa.string()),
     )
-    judgement.tables.append(_photos(judgement, mark))
-    judgement.tables.append(_flags(workspace, measured))
-    return judgement
 
+    for gate in gates:
+        if gate.best is None:
+            _apply_threshold(result, gate)
+    _apply_exclusions_and_duplicates(workspace, result)
+    for gate in gates:
+        if gate.best is not None:
+            _apply_best(result, gate, gate.best)
 
-def _decided(workspace: Workspace, measured: Measurements) -> np.ndarray:
-    """As in `Judgement`."""
-    last = last_decisions(workspace)
-    said = np.zeros(len(measured), int)
-    if len(last):
-        rows = pc.index_in(pa.array(last.index, pa.string()), measured.face_ids).to_numpy(
-            zero_copy_only=False
+    gates_fingerprint = fingerprint(gates=[gate.model_dump(exclude_none=True) for gate in gates])
+    result.verdicts.append(
+        _verdict_table(
+            subject="face",
+            ids=measurements.face_ids,
+            gate=ALL_GATES,
+            codes=np.where(result.kept, _KEPT, _DROPPED),
+            reasons=result.reasons,
+            row_fingerprint=gates_fingerprint,
         )
-        there = np.isfinite(rows.astype(float))
-        said[rows[there].astype(int)] = np.where(last[there] == "keep", 1, -1)
-    return said
-
-
-def _compare(values: np.ndarray, gate: Gate) -> np.ndarray:
-    """(n,) bool; a value that is not there passes nothing."""
-    with np.errstate(invalid="ignore"):
-        return {
-            ">=": values >= gate.threshold,
-            ">": values > gate.threshold,
-            "<=": values <= gate.threshold,
-            "<": values < gate.threshold,
-            "==": values == gate.threshold,
-        }[gate.op]
-
-
-def _record(
-    judgement: Judgement,
-    gate: Gate,
-    rows: np.ndarray,
-    codes: np.ndarray,
-    words: list[str],
-    values: np.ndarray,
-    threshold: float,
-) -> None:
-    """Write a gate's verdicts of some faces. codes: -1 kept, else which of the words; 1 means that there is no measurement."""
-    reasons, ids = _words(codes, words), judgement.measured.face_ids
-    verdict = _words(codes + 1, ["kept", "dropped", "failed"])
-    mark = fingerprint(gate=gate.model_dump(exclude_none=True))
-    if len(rows) < len(ids):
-        ids = ids.take(pa.array(rows))
-    judgement.tables.append(
-        verdicts("face", ids, gate.name, verdict, reasons, values, threshold, mark)
     )
-    every = np.full(len(judgement.kept), -1)
-    every[rows] = codes
-    _drop(judgement, every >= 0, _words(every, words))
+    result.verdicts.append(_photo_verdicts(result, gates_fingerprint))
+    result.verdicts.append(_possible_minor_verdicts(workspace, measurements))
+    return result
 
 
-def _drop(judgement: Judgement, drops: np.ndarray, words: pa.Array) -> None:
-    """Faces out, with what is said of them added to their reasons."""
-    former = judgement.reasons
-    both = pc.binary_join_element_wise(former, words, "; ")  # null where either is
-    judgement.reasons = pc.coalesce(both, former, words)
-    judgement.kept &= ~drops
+def _read_decisions(workspace: Workspace, measurements: Measurements) -> np.ndarray:
+    """(n,) int as `GateResult.decisions`."""
+    last = last_decisions(workspace)
+    decisions = np.zeros(len(measurements), int)
+    if len(last):
+        rows = pc.index_in(pa.array(last.index, pa.string()), measurements.face_ids)
+        rows = rows.to_numpy(zero_copy_only=False).astype(float)
+        exists = np.isfinite(rows)
+        decisions[rows[exists].astype(int)] = np.where(last[exists] == "keep", 1, -1)
+    return decisions
 
 
-def _best(judgement: Judgement, gate: Gate) -> None:
-    """The best N by a metric of the faces that everything so far keeps; the verdict is by merit, whatever people said.
+def passes_threshold(values: np.ndarray, op: str, threshold: float) -> np.ndarray:
+    """Compare values with a threshold.
 
-    Who was kept by a person has one of the N places, who was dropped by one takes none: so the cut, the value of the last that
-    is in, is found among those whom nobody has decided on.
+    Args:
+        values: (n,) float; NaN never passes.
+        op: One of `>=`, `>`, `<=`, `<`, `==`.
+        threshold: The right-hand side of the comparison.
+
+    Returns:
+        (n,) bool.
     """
-    assert gate.best is not None
-    contend, decided = np.flatnonzero(judgement.kept), judgement.decided
-    sign = -1.0 if gate.op == ">=" else 1.0
-    values = sign * judgement.measured.of(gate.metric)[contend]  # less is better
-    known, open_ = np.isfinite(values), decided[contend] == 0
-    names = (
-        judgement.measured.face_ids.take(pa.array(contend))
-        .to_numpy(zero_copy_only=False)
-        .astype(str)
+    comparisons = {
+        ">=": np.greater_equal,
+        ">": np.greater,
+        "<=": np.less_equal,
+        "<": np.less,
+        "==": np.equal,
+    }
+    with np.errstate(invalid="ignore"):
+        return comparisons[op](values, threshold)
+
+
+@dataclass(frozen=True)
+class _FaceVerdicts:
+    """Verdicts of one gate on m of the n faces."""
+
+    rows: np.ndarray
+    """(m,) int: rows of the faces."""
+    codes: np.ndarray
+    """(m,) int: index into `_VERDICT_NAMES`."""
+    dropped_reason: str
+    failed_reason: str
+    values: np.ndarray
+    """(m,) float64, NaN if unknown."""
+    threshold: float
+
+
+def _apply_threshold(result: GateResult, gate: Gate) -> None:
+    """Evaluate a gate that compares with a threshold, on every face."""
+    threshold = float(gate.threshold or 0)
+    values = result.measurements.values_of(gate.metric)
+    passes = passes_threshold(values, gate.op, threshold)
+    codes = np.where(passes, _KEPT, np.where(np.isfinite(values), _DROPPED, _FAILED))
+    verdicts = _FaceVerdicts(
+        rows=np.arange(len(values)),
+        codes=codes,
+        dropped_reason=f"{gate.metric} {_OPPOSITE[gate.op]} {threshold:g}",
+        failed_reason=f"no {gate.metric}",
+        values=values,
+        threshold=threshold,
     )
-    places = max(gate.best - int((decided > 0).sum()), 0)
-    order = [
-        row
-        for row in np.lexsort((names, np.where(known, values, np.inf)))
-        if open_[row] and known[row]
-    ]
-    inside = np.zeros(len(contend), bool)
-    inside[order[:places]] = True
-    cut = values[order[:places][-1]] if order[:places] else np.nan
-    inside |= ~open_ & known & (values <= cut)
-    codes = np.where(inside, -1, np.where(known, 0, 1))
-    words = [f"not among the best {gate.best} by {gate.metric}", f"no {gate.metric}"]
-    _record(judgement, gate, contend, codes, words, sign * values, sign * cut)
+    _record(result, gate, verdicts)
 
 
-def _over_the_set(workspace: Workspace, judgement: Judgement) -> None:
-    """What is excluded, and duplicates: of photographs, and of the faces in them."""
-    radius, measured = workspace.settings.filter.duplicate_radius, judgement.measured
-    photos = Store(workspace, PHOTOS).read_pandas(
+def _apply_best(result: GateResult, gate: Gate, best: int) -> None:
+    """Evaluate a gate that keeps the best N, on the faces that all gates so far keep.
+
+    The verdict depends on the measurement alone. The threshold is the value of the worst face that
+    has one of the N places. It is found among the undecided faces, after the faces that a person
+    kept have taken their places.
+    """
+    candidates = np.flatnonzero(result.kept)
+    undecided = result.decisions[candidates] == 0
+    sign = -1.0 if gate.op == ">=" else 1.0
+    values = sign * result.measurements.values_of(gate.metric)[candidates]  # smaller is better
+    known = np.isfinite(values)
+
+    face_ids = result.measurements.face_ids.take(pa.array(candidates))
+    names = face_ids.to_numpy(zero_copy_only=False).astype(str)
+    order = np.lexsort((names, np.where(known, values, np.inf)))
+    places = max(best - int((result.decisions > 0).sum()), 0)
+    chosen = [row for row in order if undecided[row] and known[row]][:places]
+    threshold = values[chosen[-1]] if chosen else np.nan
+
+    inside = np.zeros(len(candidates), bool)
+    inside[chosen] = True
+    inside |= ~undecided & known & (values <= threshold)
+    verdicts = _FaceVerdicts(
+        rows=candidates,
+        codes=np.where(inside, _KEPT, np.where(known, _DROPPED, _FAILED)),
+        dropped_reason=f"not among the best {best} by {gate.metric}",
+        failed_reason=f"no {gate.metric}",
+        values=sign * values,
+        threshold=sign * threshold,
+    )
+    _record(result, gate, verdicts)
+
+
+def _record(result: GateResult, gate: Gate, verdicts: _FaceVerdicts) -> None:
+    """Add a gate's verdicts to the result, and drop what it does not keep."""
+    face_ids = result.measurements.face_ids
+    all_codes = np.full(len(face_ids), _KEPT)
+    all_codes[verdicts.rows] = verdicts.codes
+    reason_names = [verdicts.dropped_reason, verdicts.failed_reason]
+
+    ids = face_ids
+    if len(verdicts.rows) < len(face_ids):
+        ids = face_ids.take(pa.array(verdicts.rows))
+    result.verdicts.append(
+        _verdict_table(
+            subject="face",
+            ids=ids,
+            gate=gate.name,
+            codes=verdicts.codes,
+            reasons=_lookup(verdicts.codes - _DROPPED, reason_names),
+            values=verdicts.values,
+            threshold=verdicts.threshold,
+            row_fingerprint=fingerprint(gate=gate.model_dump(exclude_none=True)),
+        )
+    )
+    result.drop(all_codes != _KEPT, _lookup(all_codes - _DROPPED, reason_names))
+
+
+@dataclass(frozen=True)
+class _Photos:
+    """The p photographs of a workspace, and which faces belong to them."""
+
+    frame: pd.DataFrame
+    """(p,) rows of `photos`: ids, hashes and sizes."""
+    row_of_face: np.ndarray
+    """(n,) int: row in `frame` of each face's photograph; p if the photograph is missing."""
+    has_face: np.ndarray
+    """(p,) bool."""
+
+
+def _read_photos(workspace: Workspace, measurements: Measurements) -> _Photos:
+    frame = Store(workspace, PHOTOS).read_pandas(
         ["photo_id", "sha256", "phash", "pixel_hash", "width", "height"]
     )
-    rows = pc.index_in(measured.photo_ids, pa.array(photos["photo_id"], pa.string()))
-    of_face = pc.fill_null(rows, len(photos)).to_numpy(
-        zero_copy_only=False
-    )  # a face without its photo: one beyond the last
-    passing = judgement.in_the_set
-    has_face = np.isin(np.arange(len(photos)), of_face)
-    exclusions = Exclusions.of(workspace)
+    rows = pc.index_in(measurements.photo_ids, pa.array(frame["photo_id"], pa.string()))
+    row_of_face = pc.fill_null(rows, len(frame)).to_numpy(zero_copy_only=False)
+    return _Photos(frame, row_of_face, np.isin(np.arange(len(frame)), row_of_face))
+
+
+def _apply_exclusions_and_duplicates(workspace: Workspace, result: GateResult) -> None:
+    """Drop excluded pictures, then duplicates among the photographs."""
+    radius = workspace.settings.filter.duplicate_radius
+    photos = _read_photos(workspace, result.measurements)
+    passing = result.in_set
+    exclusions = Exclusions.load(workspace)
     if exclusions:
-        out = exclusions.find(
-            photos, {"perceptual": "phash", "pixels": "pixel_hash", "file": "sha256"}, radius
-        )
-        crops = pd.DataFrame(
-            {"id": measured.face_ids.to_pylist(), "phash": measured.crop_phashes.to_pylist()}
-        )
-        found = exclusions.find(crops, {"perceptual": "phash"}, radius)
-        photo_ids = measured.photo_ids.to_pylist()
-        told = [
-            found.get(face) or out.get(photo)
-            for face, photo in zip(crops["id"], photo_ids, strict=True)
-        ]
-        passing &= np.array([one is None for one in told], bool)
-        _same(
-            judgement,
-            EXCLUSION,
-            told,
-            photos["photo_id"],
-            [out.get(one) for one in photos["photo_id"]],
-            has_face,
-            radius,
-        )
-    ranked = photos.assign(passes=False, sharp=np.nan, pixels=photos["width"] * photos["height"])
-    if len(measured):
-        ranked["passes"] = np.bincount(of_face, passing, len(photos) + 1)[:-1] > 0
-        sharp = np.full(len(photos) + 1, -np.inf)
-        np.maximum.at(sharp, of_face, np.nan_to_num(measured.of("sharpness"), nan=-np.inf))
-        ranked["sharp"] = sharp[:-1]
+        passing &= ~_apply_exclusions(result, photos, exclusions, radius)
+    _apply_duplicates(result, photos, passing, radius)
+
+
+def _apply_exclusions(
+    result: GateResult, photos: _Photos, exclusions: Exclusions, radius: int
+) -> np.ndarray:
+    """Drop pictures whose photograph or crop is excluded.
+
+    Returns:
+        (n,) bool: the excluded faces.
+    """
+    measurements = result.measurements
+    by_photo = exclusions.find(
+        photos.frame, {"perceptual": "phash", "pixels": "pixel_hash", "file": "sha256"}, radius
+    )
+    crops = pd.DataFrame(
+        {
+            "id": measurements.face_ids.to_pylist(),
+            "phash": measurements.crop_phashes.to_pylist(),
+        }
+    )
+    by_face = exclusions.find(crops, {"perceptual": "phash"}, radius)
+
+    face_matches = [
+        by_face.get(face_id) or by_photo.get(photo_id)
+        for face_id, photo_id in zip(crops["id"], measurements.photo_ids.to_pylist(), strict=True)
+    ]
+    photo_matches = [by_photo.get(photo_id) for photo_id in photos.frame["photo_id"]]
+    return _record_matches(
+        result,
+        EXCLUSION,
+        photos=photos,
+        photo_matches=photo_matches,
+        face_matches=face_matches,
+        radius=radius,
+    )
+
+
+def _apply_duplicates(
+    result: GateResult, photos: _Photos, passing: np.ndarray, radius: int
+) -> None:
+    """Drop the faces of photographs that duplicate a better one.
+
+    Args:
+        result: The result to extend.
+        photos: The photographs.
+        passing: (n,) bool: faces that are in the set so far; photographs with one come first.
+        radius: Largest number of differing bits of two perceptual hashes.
+    """
+    frame, count = photos.frame, len(photos.frame)
+    ranked = frame.assign(passes=False, sharp=np.nan, pixels=frame["width"] * frame["height"])
+    if len(result.measurements):
+        sharpness = np.nan_to_num(result.measurements.values_of("sharpness"), nan=-np.inf)
+        sharpest = np.full(count + 1, -np.inf)
+        np.maximum.at(sharpest, photos.row_of_face, sharpness)
+        ranked["passes"] = np.bincount(photos.row_of_face, passing, count + 1)[:-1] > 0
+        ranked["sharp"] = sharpest[:-1]
     ranked = ranked.sort_values(
         ["passes", "pixels", "sharp", "photo_id"], ascending=[False, False, False, True]
     )
-    same = find_duplicates(ranked, radius)
-    of_photos = [same.get(one) for one in photos["photo_id"]]
-    beyond = [*of_photos, None]
-    of_faces = [beyond[row] for row in of_face]
-    _same(judgement, DUPLICATES, of_faces, photos["photo_id"], of_photos, has_face, radius)
+
+    duplicates = find_duplicates(ranked, radius)
+    photo_matches = [duplicates.get(photo_id) for photo_id in frame["photo_id"]]
+    with_missing = [*photo_matches, None]  # the last entry is for faces without a photograph
+    face_matches = [with_missing[row] for row in photos.row_of_face]
+    _record_matches(
+        result,
+        DUPLICATES,
+        photos=photos,
+        photo_matches=photo_matches,
+        face_matches=face_matches,
+        radius=radius,
+    )
 
 
-def _same(
-    judgement: Judgement,
+def _record_matches(
+    result: GateResult,
     gate: str,
-    of_faces: list[Same | None],
-    photo_ids: pd.Series,
-    of_photos: list[Same | None],
-    has_face: np.ndarray,
+    *,
+    photos: _Photos,
+    photo_matches: Sequence[Match | None],
+    face_matches: Sequence[Match | None],
     radius: int,
-) -> None:
-    """Write down what is the same as something else. A photo without a face, and no other's, has no verdict."""
-    mark = fingerprint(gate=gate, radius=radius)
-    chosen = [row for row, one in enumerate(of_photos) if one is not None or has_face[row]]
-    photos = pa.array(photo_ids, pa.string()).take(pa.array(chosen, pa.int64()))
-    for subject, ids, told in (
-        ("photo", photos, [of_photos[row] for row in chosen]),
-        ("face", judgement.measured.face_ids, of_faces),
-    ):
-        drops = np.array([one is not None for one in told], bool)
-        words = pa.array([one.reason if one else None for one in told], pa.string())
-        distance = np.array([one.distance if one else np.nan for one in told], float)
-        verdict = _words(drops.astype(int), ["kept", "dropped"])
-        judgement.tables.append(
-            verdicts(subject, ids, gate, verdict, words, distance, float(radius), mark)
-        )
-        if subject == "face":
-            _drop(judgement, drops, words)
+) -> np.ndarray:
+    """Add verdicts on photographs and faces that match another picture, and drop these faces.
 
+    A photograph that has neither a face nor a match gets no verdict.
 
-def _photos(judgement: Judgement, mark: str) -> pa.Table:
-    """The verdict on each photo that has faces: how many of them are kept, and why none is."""
-    photos = judgement.measured.photo_ids.dictionary_encode()
-    codes = photos.indices.to_numpy(zero_copy_only=False)
-    counts = np.bincount(codes, judgement.kept, len(photos.dictionary))
-    why: dict[int, list[str]] = {}
-    lost = np.flatnonzero(counts[codes] == 0)
-    for row, words in zip(lost, judgement.reasons.take(pa.array(lost)).to_pylist(), strict=True):
-        why.setdefault(codes[row], []).append(words)
-    reasons = pa.array(
-        [" | ".join(why[code]) if code in why else None for code in range(len(counts))], pa.string()
+    Returns:
+        (n,) bool: the dropped faces.
+    """
+    photo_rows = [
+        row for row, match in enumerate(photo_matches) if match is not None or photos.has_face[row]
+    ]
+    photo_ids = pa.array(photos.frame["photo_id"], pa.string()).take(
+        pa.array(photo_rows, pa.int64())
     )
-    verdict = _words((counts == 0).astype(int), ["kept", "dropped"])
-    return verdicts(
-        "photo", photos.dictionary, ANY_FACE, verdict, reasons, counts.astype(float), 1.0, mark
-    )
+    matches_of_photos = [photo_matches[row] for row in photo_rows]
+    result.verdicts += [
+        _match_verdicts("photo", photo_ids, matches_of_photos, gate=gate, radius=radius),
+        _match_verdicts(
+            "face", result.measurements.face_ids, face_matches, gate=gate, radius=radius
+        ),
+    ]
+
+    dropped = np.array([match is not None for match in face_matches], bool)
+    result.drop(dropped, _match_reasons(face_matches))
+    return dropped
 
 
-def _flags(workspace: Workspace, measured: Measurements) -> pa.Table:
-    """Faces that people should look at before they are used: kept as they are, with a reason."""
-    flags = possible_minors(workspace, measured)
-    kept, reasons = (
-        pa.array(["kept"] * len(flags), pa.string()),
-        pa.array(list(flags.values()), pa.string()),
-    )
-    ids = pa.array(list(flags), pa.string())
-    return verdicts(
-        "face", ids, POSSIBLE_MINOR, kept, reasons, None, None, fingerprint(gate=POSSIBLE_MINOR)
+def _match_verdicts(
+    subject: str, ids: pa.Array, matches: Sequence[Match | None], *, gate: str, radius: int
+) -> pa.Table:
+    """Rows of `verdicts`: dropped where there is a match, with the distance as the value."""
+    distances = [match.distance if match is not None else np.nan for match in matches]
+    codes = [_KEPT if match is None else _DROPPED for match in matches]
+    return _verdict_table(
+        subject=subject,
+        ids=ids,
+        gate=gate,
+        codes=np.array(codes, int),
+        reasons=_match_reasons(matches),
+        values=np.array(distances, float),
+        threshold=float(radius),
+        row_fingerprint=fingerprint(gate=gate, radius=radius),
     )
 
 
-def _words(codes: np.ndarray, words: list[str]) -> pa.Array:
-    """(n,) string: the word of each code, null for -1."""
-    index = pa.array(codes, pa.int32(), mask=codes < 0)
-    return pa.DictionaryArray.from_arrays(index, pa.array(words, pa.string())).cast(pa.string())
+def _match_reasons(matches: Sequence[Match | None]) -> pa.Array:
+    """(m,) string, null for a picture without a match."""
+    return pa.array([match.reason if match is not None else None for match in matches], pa.string())
 
 
-def verdicts(
+def _photo_verdicts(result: GateResult, gates_fingerprint: str) -> pa.Table:
+    """Verdicts on photographs that have faces: the number of kept faces, or why all are dropped."""
+    photos = result.measurements.photo_ids.dictionary_encode()
+    photo_codes = photos.indices.to_numpy(zero_copy_only=False)
+    counts = np.bincount(photo_codes, result.kept, len(photos.dictionary))
+
+    reasons_of_photo: dict[int, list[str]] = {}
+    rows = np.flatnonzero(counts[photo_codes] == 0)
+    face_reasons = result.reasons.take(pa.array(rows)).to_pylist()
+    for row, reason in zip(rows, face_reasons, strict=True):
+        reasons_of_photo.setdefault(photo_codes[row], []).append(reason)
+    reasons = [
+        " | ".join(reasons_of_photo[code]) if code in reasons_of_photo else None
+        for code in range(len(counts))
+    ]
+
+    return _verdict_table(
+        subject="photo",
+        ids=photos.dictionary,
+        gate=ANY_FACE,
+        codes=np.where(counts == 0, _DROPPED, _KEPT),
+        reasons=pa.array(reasons, pa.string()),
+        values=counts.astype(float),
+        threshold=1.0,
+        row_fingerprint=gates_fingerprint,
+    )
+
+
+def _possible_minor_verdicts(workspace: Workspace, measurements: Measurements) -> pa.Table:
+    """Verdicts `kept` with a reason, on faces that a person should check before they are used."""
+    flags = possible_minors(workspace, measurements)
+    return _verdict_table(
+        subject="face",
+        ids=pa.array(list(flags), pa.string()),
+        gate=POSSIBLE_MINOR,
+        codes=np.full(len(flags), _KEPT),
+        reasons=pa.array(list(flags.values()), pa.string()),
+        row_fingerprint=fingerprint(gate=POSSIBLE_MINOR),
+    )
+
+
+def _verdict_table(
+    *,
     subject: str,
     ids: pa.Array,
     gate: str,
-    verdict: pa.Array,
+    codes: np.ndarray,
     reasons: pa.Array,
-    values: np.ndarray | None,
-    threshold: float | None,
-    mark: str,
+    row_fingerprint: str,
+    values: np.ndarray | None = None,
+    threshold: float | None = None,
 ) -> pa.Table:
-    """Rows of `verdicts` as a table, one per id; values (n,), NaN where there is none."""
-    count, schema = len(ids), VERDICTS.schema.remove_metadata()
+    """Rows of `verdicts`, one per id.
+
+    Args:
+        subject: "photo" or "face".
+        ids: (m,) string.
+        gate: Name of the gate.
+        codes: (m,) int: index into `_VERDICT_NAMES`.
+        reasons: (m,) string, null for kept rows.
+        row_fingerprint: Fingerprint of the gate's settings.
+        values: (m,) float64; NaN becomes null.
+        threshold: The gate's threshold; NaN becomes null.
+    """
+    count = len(ids)
+    schema = VERDICTS.schema.remove_metadata()
     now = pa.scalar(pd.Timestamp.now("UTC").to_pydatetime(), schema.field("created_at").type)
+    value_column = pa.nulls(count, pa.float64())
+    if values is not None:
+        value_column = pa.array(values, pa.float64(), from_pandas=True)
+    threshold_column = pa.nulls(count, pa.float64())
+    if threshold is not None:
+        threshold_column = pa.array(np.full(count, threshold), pa.float64(), from_pandas=True)
+
     columns = {
         "subject": pa.repeat(subject, count),
         "id": ids,
         "gate": pa.repeat(gate, count),
-        "verdict": verdict,
+        "verdict": _lookup(codes, _VERDICT_NAMES),
         "reason": reasons,
-        "value": pa.nulls(count, pa.float64())
-        if values is None
-        else pa.array(values, pa.float64(), from_pandas=True),
-        "threshold": pa.array(
-            [threshold] * count if threshold is None else np.full(count, threshold),
-            pa.float64(),
-            from_pandas=True,
-        ),
-        "fingerprint": pa.repeat(mark, count),
+        "value": value_column,
+        "threshold": threshold_column,
+        "fingerprint": pa.repeat(row_fingerprint, count),
         "created_at": pa.repeat(now, count),
     }
     return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def _lookup(codes: np.ndarray, names: list[str]) -> pa.Array:
+    """(m,) string: the name of each code; null for a negative code."""
+    index = pa.array(codes, pa.int32(), mask=codes < 0)
+    return pa.DictionaryArray.from_arrays(index, pa.array(names, pa.string())).cast(pa.string())

@@ -1,4 +1,8 @@
-"""What is known of every face in numbers: measured columns of `faces`, metrics of `scores`, its place in its photo."""
+"""All numbers known about every face, in one table of columns that gates and reports can name.
+
+A measurement is a numeric or boolean column of `faces`, the face's rank within its photograph, or a
+metric of `scores`.
+"""
 
 from __future__ import annotations
 
@@ -13,74 +17,106 @@ from manifests.schema import FACES, SCORES
 from manifests.store import Store
 from manifests.workspace import Workspace
 
-OF_FACES = [
+FACE_COLUMNS = [
     name
     for name, kind in FACES.columns
     if pt.is_floating(kind) or pt.is_integer(kind) or pt.is_boolean(kind)
 ]
-# Of the faces found in a photograph: how many there are, and which this is by size, 1 the largest.
-OF_PHOTO = ["faces_in_photo", "rank_in_photo"]
-COLUMNS = [*OF_FACES, *OF_PHOTO]
+"""Columns of `faces` that hold a number or a flag."""
+
+PHOTO_COLUMNS = ["faces_in_photo", "rank_in_photo"]
+"""Number of faces in the photograph, and the rank of the face among them by size (1 = largest)."""
+
+MEASURED_COLUMNS = [*FACE_COLUMNS, *PHOTO_COLUMNS]
+"""Every measurement that is available without a metric of `scores`."""
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """face_ids, photo_ids, crop_phashes: (n,) strings, in the order of `faces`; values: name -> (n,) float, NaN where not
-    known; metrics: those of the names that stand in `scores`."""
+    """The measurements of all n faces of a workspace, in the order of `faces`."""
 
     face_ids: pa.Array
+    """(n,) string."""
     photo_ids: pa.Array
+    """(n,) string: the photograph of each face."""
     crop_phashes: pa.Array
+    """(n,) string: perceptual hashes of the crops, null if unknown."""
     values: dict[str, np.ndarray]
+    """Measurement name -> (n,) float64, NaN where the value is unknown."""
     metrics: list[str]
+    """The names in `values` that come from `scores`, sorted."""
 
     def __len__(self) -> int:
         return len(self.face_ids)
 
-    def of(self, name: str) -> np.ndarray:
-        """(n,) float; all NaN for a name that nothing was measured by."""
-        return self.values.get(name, np.full(len(self), np.nan))
+    def values_of(self, name: str) -> np.ndarray:
+        """Values of one measurement.
+
+        Args:
+            name: A column of `MEASURED_COLUMNS` or a metric of `scores`.
+
+        Returns:
+            (n,) float64; all NaN if no face has this measurement.
+        """
+        if name in self.values:
+            return self.values[name]
+        return np.full(len(self), np.nan)
 
 
-def measurements(workspace: Workspace) -> Measurements:
-    """Read them."""
-    faces = Store(workspace, FACES).read(["face_id", "photo_id", "crop_phash", *OF_FACES])
-    face_ids, photo_ids, phashes = (
-        _flat(faces[name]) for name in ("face_id", "photo_id", "crop_phash")
+def read_measurements(workspace: Workspace) -> Measurements:
+    """Read the measurements of every face from `faces` and `scores`."""
+    faces = Store(workspace, FACES).read(["face_id", "photo_id", "crop_phash", *FACE_COLUMNS])
+    face_ids = faces["face_id"].combine_chunks()
+    photo_ids = faces["photo_id"].combine_chunks()
+
+    values = {name: _to_float(faces[name].combine_chunks()) for name in FACE_COLUMNS}
+    photo_codes = photo_ids.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    values["faces_in_photo"] = _count_per_photo(photo_codes)
+    values["rank_in_photo"] = _rank_within_photo(photo_codes, values["qsize_px"])
+
+    scores = _read_scores(workspace, face_ids)
+    return Measurements(
+        face_ids=face_ids,
+        photo_ids=photo_ids,
+        crop_phashes=faces["crop_phash"].combine_chunks(),
+        values=values | scores,
+        metrics=sorted(scores),
     )
-    values = {name: _numbers(_flat(faces[name])) for name in OF_FACES}
-    codes = photo_ids.dictionary_encode().indices.to_numpy(zero_copy_only=False)
-    values["faces_in_photo"] = (
-        np.bincount(codes)[codes].astype(float) if len(codes) else np.zeros(0)
-    )
-    values["rank_in_photo"] = _ranks(codes, values["qsize_px"])
-    scores = Store(workspace, SCORES).read(["face_id", "metric", "value"])
-    metric = _flat(scores["metric"]).dictionary_encode()
-    rows, numbers = (
-        _numbers(pc.index_in(_flat(scores["face_id"]), face_ids)),
-        _numbers(_flat(scores["value"])),
-    )
-    which, metrics = metric.indices.to_numpy(zero_copy_only=False), metric.dictionary.to_pylist()
-    for code, name in enumerate(metrics):
-        chosen = (which == code) & np.isfinite(rows)
-        values[name] = np.full(len(face_ids), np.nan)
-        values[name][rows[chosen].astype(int)] = numbers[chosen]
-    return Measurements(face_ids, photo_ids, phashes, values, sorted(metrics))
 
 
-def _ranks(photos: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """(n,) 1, 2, … within each photo, by size; of equal ones the first."""
-    order = np.lexsort((np.arange(len(photos)), -np.nan_to_num(sizes), photos))
-    first = np.flatnonzero(np.diff(photos[order], prepend=-1))
-    ranks = np.empty(len(photos))
-    ranks[order] = np.arange(len(photos)) - np.repeat(first, np.diff([*first, len(photos)])) + 1
+def _read_scores(workspace: Workspace, face_ids: pa.Array) -> dict[str, np.ndarray]:
+    """Metric -> (n,) float64 in the order of `face_ids`; scores of unknown faces are ignored."""
+    table = Store(workspace, SCORES).read(["face_id", "metric", "value"])
+    rows = _to_float(pc.index_in(table["face_id"].combine_chunks(), face_ids))
+    scores = _to_float(table["value"].combine_chunks())
+    encoded = table["metric"].combine_chunks().dictionary_encode()
+    metric_codes = encoded.indices.to_numpy(zero_copy_only=False)
+
+    values = {}
+    for code, metric in enumerate(encoded.dictionary.to_pylist()):
+        selected = (metric_codes == code) & np.isfinite(rows)
+        values[metric] = np.full(len(face_ids), np.nan)
+        values[metric][rows[selected].astype(int)] = scores[selected]
+    return values
+
+
+def _count_per_photo(photo_codes: np.ndarray) -> np.ndarray:
+    """(n,) float64: number of faces in the photograph of each face."""
+    if not len(photo_codes):
+        return np.zeros(0)
+    return np.bincount(photo_codes)[photo_codes].astype(float)
+
+
+def _rank_within_photo(photo_codes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(n,) float64: 1, 2, ... within each photograph by descending size; ties in order of rows."""
+    order = np.lexsort((np.arange(len(photo_codes)), -np.nan_to_num(sizes), photo_codes))
+    starts = np.flatnonzero(np.diff(photo_codes[order], prepend=-1))
+    counts = np.diff([*starts, len(photo_codes)])
+    ranks = np.empty(len(photo_codes))
+    ranks[order] = np.arange(len(photo_codes)) - np.repeat(starts, counts) + 1
     return ranks
 
 
-def _flat(column: pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks()
-
-
-def _numbers(column: pa.Array) -> np.ndarray:
-    """As float, null as NaN."""
+def _to_float(column: pa.Array) -> np.ndarray:
+    """(n,) float64, NaN for null."""
     return pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)

@@ -1,12 +1,14 @@
-"""Possible minors: faces that a person should look at before they are used. Words flag them; no model decides.
+"""Possible minors: faces that a person should check before they are used.
 
-Nothing is measured in the picture. What photographers, sources and captioners wrote is searched for words of childhood: a flag
-may be wrong (adults are called girls and boys), and a face without a flag may still be a child's.
+Nothing is measured in the picture. What photographers, sources and captioners wrote is searched for
+words and ages of childhood. A flag may be wrong, because adults are called girls and boys, and a
+face without a flag may still be a child's.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 
 import pyarrow.compute as pc
 
@@ -15,73 +17,115 @@ from manifests.schema import CAPTIONS, PHOTOS
 from manifests.store import Store
 from manifests.workspace import Workspace
 
-WORDS = (
-    "adolescent", "adolescents", "babies", "baby", "boy", "boys", "child", "childhood", "children", "daughter", "daughters",
-    "girl", "girls", "grandchild", "grandchildren", "grandson", "granddaughter", "infant", "infants", "juvenile", "juveniles",
-    "kid", "kids", "kindergarten", "minor", "minors", "newborn", "newborns", "preschooler", "preschoolers", "pupil", "pupils",
-    "schoolboy", "schoolboys", "schoolchild", "schoolchildren", "schoolgirl", "schoolgirls", "son", "sons", "teen", "teenage",
-    "teenager", "teenagers", "teens", "toddler", "toddlers", "youngster", "youngsters",
+CHILDHOOD_WORDS = (
+    "adolescent", "adolescents", "babies", "baby", "boy", "boys", "child", "childhood",
+    "children", "daughter", "daughters", "girl", "girls", "grandchild", "grandchildren",
+    "grandson", "granddaughter", "infant", "infants", "juvenile", "juveniles", "kid", "kids",
+    "kindergarten", "minor", "minors", "newborn", "newborns", "preschooler", "preschoolers",
+    "pupil", "pupils", "schoolboy", "schoolboys", "schoolchild", "schoolchildren", "schoolgirl",
+    "schoolgirls", "son", "sons", "teen", "teenage", "teenager", "teenagers", "teens", "toddler",
+    "toddlers", "youngster", "youngsters",
 )  # fmt: skip
-NUMBERS = (
-    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen",
-    "fifteen", "sixteen", "seventeen",
+NUMBER_WORDS = (
+    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+    "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen",
 )  # fmt: skip
-# Names of files join words by underscores, which a word boundary does not see.
-_WORD = re.compile(rf"(?<![A-Za-z])({'|'.join(WORDS)})(?![A-Za-z])", re.IGNORECASE)
-_NUMBER = rf"(\d{{1,2}}|{'|'.join(NUMBERS)})"
+"""Ages below 18 in words: the first is 1, the last 17."""
+ADULT_AGE = 18
+PHOTO_TEXTS = ("description", "note", "source_tags")
+"""Columns of `photos` that are searched, in this order."""
+
+# File names join words by underscores, which \b does not treat as a boundary.
+_WORD = re.compile(rf"(?<![A-Za-z])({'|'.join(CHILDHOOD_WORDS)})(?![A-Za-z])", re.IGNORECASE)
+_NUMBER = rf"(\d{{1,2}}|{'|'.join(NUMBER_WORDS)})"
+# "9 years old", "18 months", "9 y/o", "aged nine".
 _AGE = re.compile(
     rf"(?<![A-Za-z0-9])(?:{_NUMBER}[\s_-]*(years?|yrs?|y|months?|mo)\b\.?[\s_-]*(?:olds?|o\b)?"
     rf"|{_NUMBER}[\s_-]*(y)[/.]?\s?o\b|aged?[\s_:]*{_NUMBER}(?![0-9]))",
     re.IGNORECASE,
 )
-ADULT = 18
 
 
-def word_of_childhood(text: str | None) -> str | None:
-    """The first word or age in a text that a child may be meant by."""
+def find_childhood_word(text: str | None) -> str | None:
+    """The first word or age in a text that may refer to a child, in lower case, or None."""
     if not text:
         return None
-    if found := _WORD.search(text):
-        return found[0].lower()
-    for found in _AGE.finditer(text):
-        number = (found[1] or found[3] or found[5]).lower()
-        age = int(number) if number.isdigit() else NUMBERS.index(number) + 1
-        if (found[2] or "").lower().startswith("mo") or age < ADULT:
-            return found[0].lower().strip()
+    if word := _WORD.search(text):
+        return word[0].lower()
+    for match in _AGE.finditer(text):
+        number = (match[1] or match[3] or match[5]).lower()
+        unit = (match[2] or "").lower()
+        age = int(number) if number.isdigit() else NUMBER_WORDS.index(number) + 1
+        if unit.startswith("mo") or age < ADULT_AGE:
+            return match[0].lower().strip()
     return None
 
 
-def possible_minors(workspace: Workspace, measured: Measurements) -> dict[str, str]:
-    """face_id -> why it should be looked at."""
-    photos = Store(workspace, PHOTOS).read(["photo_id", "description", "note", "source_tags"])
-    said = pc.or_(
-        pc.or_(pc.is_valid(photos["description"]), pc.is_valid(photos["note"])),
-        pc.is_valid(photos["source_tags"]),
-    )
-    of_photos = {}
-    for row in photos.filter(said).to_pylist():
-        for place in ("description", "note", "source_tags"):
-            texts = row[place] if place == "source_tags" else [row[place]]
-            if word := next(
-                (word for text in texts or [] if (word := word_of_childhood(text))), None
-            ):
-                of_photos[row["photo_id"]] = (
-                    f"look: {word!r} in the photograph's {place.replace('_', ' ')}"
-                )
-                break
+def possible_minors(workspace: Workspace, measurements: Measurements) -> dict[str, str]:
+    """Find the faces that may be of minors.
+
+    Args:
+        workspace: The workspace whose photographs and captions are searched.
+        measurements: Names the faces and their photographs.
+
+    Returns:
+        face_id -> the reason, with the word that was found and the place of it.
+    """
+    reason_of_photo = _flag_photos(workspace)
     captions = (
         Store(workspace, CAPTIONS)
         .read(["face_id", "captioner", "semantic_tags", "raw_answers"])
         .to_pylist()
     )
-    if not of_photos and not captions:
+    if not reason_of_photo and not captions:
         return {}
-    photo_of = dict(zip(measured.face_ids.to_pylist(), measured.photo_ids.to_pylist(), strict=True))
-    flags = {face: of_photos[photo] for face, photo in photo_of.items() if photo in of_photos}
-    for row in captions:
-        # The answer itself too: captions may be set to say nothing of age.
-        said = [*(row["semantic_tags"] or []), *(row["raw_answers"] or [])[:1]]
-        word = next((word for text in said if (word := word_of_childhood(text))), None)
-        if word and row["face_id"] in photo_of:
-            flags.setdefault(row["face_id"], f"look: {word!r} in the caption by {row['captioner']}")
+
+    face_ids = measurements.face_ids.to_pylist()
+    photo_of_face = dict(zip(face_ids, measurements.photo_ids.to_pylist(), strict=True))
+    flags = {
+        face_id: reason_of_photo[photo_id]
+        for face_id, photo_id in photo_of_face.items()
+        if photo_id in reason_of_photo
+    }
+    for caption in captions:
+        # The model's answer is searched too: settings can strip ages from the tags.
+        answers = (caption["raw_answers"] or [])[:1]
+        word = _first_childhood_word([*(caption["semantic_tags"] or []), *answers])
+        if word and caption["face_id"] in photo_of_face:
+            reason = f"look: {word!r} in the caption by {caption['captioner']}"
+            flags.setdefault(caption["face_id"], reason)
     return flags
+
+
+def _flag_photos(workspace: Workspace) -> dict[str, str]:
+    """photo_id -> why its faces may be of minors, from the texts that came with the photograph."""
+    photos = Store(workspace, PHOTOS).read(["photo_id", *PHOTO_TEXTS])
+    has_description = pc.is_valid(photos["description"])
+    has_note = pc.is_valid(photos["note"])
+    has_text = pc.or_(pc.or_(has_description, has_note), pc.is_valid(photos["source_tags"]))
+
+    reasons = {}
+    for photo in photos.filter(has_text).to_pylist():
+        reason = _photo_reason(photo)
+        if reason is not None:
+            reasons[photo["photo_id"]] = reason
+    return reasons
+
+
+def _photo_reason(photo: Mapping[str, str | list[str] | None]) -> str | None:
+    """Why a photograph may show a minor, or None."""
+    for column in PHOTO_TEXTS:
+        value = photo[column]
+        texts = value if isinstance(value, list) else [value]
+        word = _first_childhood_word(texts)
+        if word:
+            return f"look: {word!r} in the photograph's {column.replace('_', ' ')}"
+    return None
+
+
+def _first_childhood_word(texts: Iterable[str | None]) -> str | None:
+    for text in texts:
+        word = find_childhood_word(text)
+        if word:
+            return word
+    return None

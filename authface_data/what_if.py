@@ -1,16 +1,16 @@
-"""What another threshold would change: the gates judged twice, nothing written but a picture."""
+"""What-if: which faces another threshold would keep or drop. Only a contact sheet is written."""
 
 from __future__ import annotations
 
-import io
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from authface_data import gates
-from authface_data.gates import Judgement
+from authface_data.gates import GateResult, check_gates, evaluate_gates
+from authface_data.images.encode import encode_image
 from authface_data.report.contact_sheet import Section, contact_sheet
 from manifests.schema import FACES
 from manifests.settings import Gate
@@ -18,64 +18,92 @@ from manifests.store import Store
 from manifests.support.errors import UserError
 from manifests.workspace import Workspace
 
-SAID = re.compile(r"\s*([\w.-]+?)\s*(>=|<=|==|>|<)\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*", re.IGNORECASE)
-PICTURE, SHOWN = "reports/what-if.jpg", 16
+CONDITION = re.compile(
+    r"\s*([\w.-]+?)\s*(>=|<=|==|>|<)\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*", re.IGNORECASE
+)
+"""A measurement, a comparison and a number."""
+PICTURE = "reports/what-if.jpg"
+MAX_SHOWN = 16
+"""Largest number of faces in a section of the contact sheet."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """kept_now, kept_then: faces in the set; gained, lost: ids, nearest to the threshold first.
-
-    replaced: names of the gates whose threshold was tried, empty where a gate was added. picture: path in the workspace, None
-    where nothing changes.
-    """
+    """How the set would change. Printed as JSON, so field names are part of the interface."""
 
     asked: str
+    """The condition that was tried, for example "musiq >= 65"."""
     replaced: list[str]
+    """Names of the gates whose threshold was replaced; empty if a gate was added."""
     kept_now: int
+    """Number of faces in the set."""
     kept_then: int
+    """Number of faces in the set with the condition."""
     gained: list[str]
+    """face_ids that would be kept again, nearest to the threshold first."""
     lost: list[str]
+    """face_ids that would be dropped, nearest to the threshold first."""
     picture: str | None
+    """Path of the contact sheet in the workspace; None if nothing would change."""
 
 
-def what_if(workspace: Workspace, asked: str, metrics: list[str]) -> Change:
-    """Compare the set as the gates stand with what it would be. Raises UserError for what cannot be read as a gate."""
-    now = workspace.settings.gates
-    tried = parse(asked)
-    same = [
+def what_if(workspace: Workspace, condition: str, metrics: Sequence[str]) -> Change:
+    """Compare the set with what it would be under another gate.
+
+    The condition replaces the threshold of gates on the same measurement with a comparison in the
+    same direction. If there is no such gate, it is added as a new gate.
+
+    Args:
+        workspace: The workspace.
+        condition: A measurement, a comparison and a number, as in "musiq >= 65".
+        metrics: The metrics that the workspace has scores of.
+
+    Returns:
+        The change. Its contact sheet has been written to the workspace.
+
+    Raises:
+        UserError: If the condition cannot be parsed or names an unknown measurement.
+    """
+    gates = workspace.settings.gates
+    tried = parse_condition(condition)
+    replaced = [
         gate
-        for gate in now
+        for gate in gates
         if gate.metric == tried.metric and gate.op[0] == tried.op[0] and gate.best is None
     ]
-    changed = [
-        gate.model_copy(update={"op": tried.op, "threshold": tried.threshold})
-        if gate in same
-        else gate
-        for gate in now
-    ]
-    then = changed if same else [*now, tried]
-    gates.check(then, metrics)
-    before, after = gates.judge(workspace, now), gates.judge(workspace, then)
-    gained, lost = (
-        _nearest(after, tried, chosen)
-        for chosen in (after.in_the_set & ~before.in_the_set, before.in_the_set & ~after.in_the_set)
-    )
-    picture = _draw(workspace, after, tried, gained, lost) if gained or lost else None
+    if replaced:
+        update = {"op": tried.op, "threshold": tried.threshold}
+        new_gates = [gate.model_copy(update=update) if gate in replaced else gate for gate in gates]
+    else:
+        new_gates = [*gates, tried]
+    check_gates(new_gates, metrics)
+
+    before = evaluate_gates(workspace, gates)
+    after = evaluate_gates(workspace, new_gates)
+    gained = _nearest_to_threshold(after, tried, after.in_set & ~before.in_set)
+    lost = _nearest_to_threshold(after, tried, before.in_set & ~after.in_set)
+    picture = None
+    if gained or lost:
+        picture = _write_contact_sheet(workspace, after, tried, gained, lost)
+
     return Change(
-        asked=f"{tried.metric} {tried.op} {tried.threshold:g}",
-        replaced=[gate.name for gate in same],
-        kept_now=int(before.in_the_set.sum()),
-        kept_then=int(after.in_the_set.sum()),
+        asked=_format(tried),
+        replaced=[gate.name for gate in replaced],
+        kept_now=int(before.in_set.sum()),
+        kept_then=int(after.in_set.sum()),
         gained=gained,
         lost=lost,
         picture=picture,
     )
 
 
-def parse(asked: str) -> Gate:
-    """A gate from its words: `musiq >= 65`."""
-    match = SAID.fullmatch(asked)
+def parse_condition(text: str) -> Gate:
+    """Parse a condition such as "musiq >= 65" into a gate.
+
+    Raises:
+        UserError: If the text is not a measurement, a comparison and a number.
+    """
+    match = CONDITION.fullmatch(text)
     try:
         if match is None:
             raise ValueError
@@ -84,47 +112,60 @@ def parse(asked: str) -> Gate:
         )
     except ValueError as error:
         raise UserError(
-            f'--what-if {asked!r}: say a measurement, a comparison and a number, as in "musiq>=65"'
+            f"cannot parse --what-if {text!r}; use a measurement, a comparison and a number, "
+            'as in "musiq>=65"'
         ) from error
 
 
-def _nearest(judgement: Judgement, gate: Gate, chosen: np.ndarray) -> list[str]:
-    """face_ids of the chosen, those first whose value is nearest to the threshold."""
-    rows = np.flatnonzero(chosen)
-    distance = np.nan_to_num(
-        np.abs(judgement.measured.of(gate.metric)[rows] - float(gate.threshold or 0)), nan=np.inf
-    )
-    return judgement.measured.face_ids.take(
-        pa.array(rows[np.argsort(distance, kind="stable")])
-    ).to_pylist()
+def _format(gate: Gate) -> str:
+    return f"{gate.metric} {gate.op} {gate.threshold:g}"
 
 
-def _draw(
-    workspace: Workspace, judgement: Judgement, gate: Gate, gained: list[str], lost: list[str]
+def _nearest_to_threshold(result: GateResult, gate: Gate, selected: np.ndarray) -> list[str]:
+    """face_ids of the selected faces, (n,) bool, nearest to the gate's threshold first."""
+    rows = np.flatnonzero(selected)
+    values = result.measurements.values_of(gate.metric)[rows]
+    distances = np.nan_to_num(np.abs(values - float(gate.threshold or 0)), nan=np.inf)
+    order = rows[np.argsort(distances, kind="stable")]
+    return result.measurements.face_ids.take(pa.array(order)).to_pylist()
+
+
+def _write_contact_sheet(
+    workspace: Workspace, result: GateResult, gate: Gate, gained: list[str], lost: list[str]
 ) -> str:
-    table = Store(workspace, FACES).read(["face_id", "crop_path"])
-    paths = dict(zip(table["face_id"].to_pylist(), table["crop_path"].to_pylist(), strict=True))
-    values = dict(
-        zip(
-            judgement.measured.face_ids.to_pylist(), judgement.measured.of(gate.metric), strict=True
-        )
+    """Write the contact sheet of the faces that change. Returns its path in the workspace."""
+    faces = Store(workspace, FACES).read(["face_id", "crop_path"])
+    crop_paths = dict(
+        zip(faces["face_id"].to_pylist(), faces["crop_path"].to_pylist(), strict=True)
     )
+    face_ids = result.measurements.face_ids.to_pylist()
+    values = dict(zip(face_ids, result.measurements.values_of(gate.metric), strict=True))
 
-    def section(title: str, ids: list[str]) -> Section:
-        some = f", the {SHOWN} nearest to the threshold" if len(ids) > SHOWN else ""
-        shown = [
-            (paths[one], f"{gate.metric} {values[one]:.4g}")
-            for one in ids[:SHOWN]
-            if workspace.exists(paths[one])
-        ]
-        return Section(f"{title}: {len(ids)}{some}", shown)
+    def section(title: str, face_ids: list[str]) -> Section:
+        captions = {face_id: f"{gate.metric} {values[face_id]:.4g}" for face_id in face_ids}
+        return _section(workspace, title, captions, crop_paths)
 
-    asked = f"{gate.metric} {gate.op} {gate.threshold:g}"
     sheet = contact_sheet(
         workspace,
-        [section(f"{asked} would drop", lost), section(f"{asked} would keep again", gained)],
+        [
+            section(f"{_format(gate)} would drop", lost),
+            section(f"{_format(gate)} would keep again", gained),
+        ],
     )
-    out = io.BytesIO()
-    sheet.save(out, "JPEG", quality=90)
-    workspace.write_bytes(PICTURE, out.getvalue())
+    workspace.write_bytes(PICTURE, encode_image(sheet, quality=90))
     return PICTURE
+
+
+def _section(
+    workspace: Workspace, title: str, captions: Mapping[str, str], crop_paths: Mapping[str, str]
+) -> Section:
+    """A section with the first `MAX_SHOWN` faces whose crop exists; captions: face_id -> text."""
+    shown = [
+        (crop_paths[face_id], caption)
+        for face_id, caption in list(captions.items())[:MAX_SHOWN]
+        if workspace.exists(crop_paths[face_id])
+    ]
+    note = ""
+    if len(captions) > MAX_SHOWN:
+        note = f" (showing the {MAX_SHOWN} nearest to the threshold)"
+    return Section(f"{title}: {len(captions)}{note}", shown)

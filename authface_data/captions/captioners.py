@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from manifests.schema import CAPTIONS, PHOTOS
+from manifests.settings import override
 from manifests.store import Store
 from manifests.support.errors import UserError
 from manifests.support.fingerprint import fingerprint
@@ -66,18 +67,10 @@ def override_settings(
     if base_url is not None and not base_url.startswith(("http://", "https://")):
         raise UserError(f"--base-url must start with http:// or https://, not {base_url!r}")
 
-    updates: dict[str, object] = {}
-    server_updates: dict[str, object] = {}
-    if model is not None and captioner == "llava":
-        updates["model"] = model
-    if model is not None and captioner == "server":
-        server_updates["model"] = model
-    if base_url is not None:
-        server_updates["base_url"] = base_url
-    if precision is not None:
-        updates["precision"] = precision
-    updates["server"] = settings.server.model_copy(update=server_updates)
-    return settings.model_copy(update=updates)
+    llava_model = model if captioner == "llava" else None
+    server_model = model if captioner == "server" else None
+    server = override(settings.server, model=server_model, base_url=base_url)
+    return override(settings, model=llava_model, precision=precision, server=server)
 
 
 def _check_option(

@@ -1,8 +1,7 @@
-"""`authface hashes`: a list of pictures to keep out of a set, without the pictures."""
+"""`authface hashes`: hash a folder of pictures, to keep them out of a training set."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,47 +10,29 @@ from rich.markup import escape
 
 from manifests.support.console import console, quote_path
 
+HEADER = "# perceptual hashes (16 digits) and hashes of pixels (32), by authface hashes"
+
 
 def hashes(
-    input: Annotated[Path, typer.Option(help="The folder of pictures: a test set, say.")],
+    input: Annotated[Path, typer.Option(help="Folder of pictures, for example a test set.")],
     output: Annotated[
-        Path, typer.Option(help="The text file to write, for `authface filter --exclude-hashes`.")
+        Path, typer.Option(help="Text file to write, for `authface filter --exclude-hashes`.")
     ],
 ) -> None:
-    """Write the hashes of a folder's pictures, to keep them out of a training set (`filter --exclude-hashes`)."""
-    from rich.progress import track
-
-    from authface_data.images.hashes import hash_of_pixels, perceptual_hash
-    from authface_data.images.open import DECODE_ERRORS, Photo
-    from authface_data.sources.folder import walk
+    """Hash the pictures of a folder, so that `filter --exclude-hashes` can keep them out."""
+    from authface_data.duplicates import hash_pictures
+    from authface_data.sources.file_source import find_image_files
     from manifests.support.errors import UserError
+    from manifests.support.files import write_atomic
+    from manifests.support.progress import track
 
-    passed_over: list[str] = []
-    lines = []
-    for path, name in track(list(walk(input, passed_over)), description="hashes"):
-        photo = Photo(path.read_bytes)
-        try:
-            perceptual, pixels = perceptual_hash(photo.pixels()), hash_of_pixels(photo.pixels())
-        except DECODE_ERRORS as error:
-            passed_over.append(f"{path}: {error}")
-            continue
-        shown_name = " ".join(
-            os.fsencode(name).decode("utf-8", "replace").replace("#", "_").split()
-        )
-        lines += [f"{perceptual} {shown_name}", f"{pixels} {shown_name}"]
-    for words in passed_over:
-        console.print(f"[yellow]Passed over:[/] {escape(words)}")
+    skipped: list[str] = []
+    files = list(find_image_files(input, skipped))
+    lines = hash_pictures(track(files, "hashes", unit="pictures"), skipped)
+    for message in skipped:
+        console.print(f"[yellow]Skipped:[/] {escape(message)}")
     if not lines:
-        raise UserError(f"no pictures in {input}")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(
-        "\n".join(
-            [
-                "# perceptual hashes (16 digits) and hashes of pixels (32), by authface hashes",
-                *lines,
-            ]
-        )
-        + "\n"
-    )
-    console.print(f"{len(lines) // 2} pictures hashed into {quote_path(output)}")
+        raise UserError(f"{input} contains no pictures; use a folder that does")
+    write_atomic(output, "\n".join([HEADER, *lines]) + "\n")
+    console.print(f"Hashes of {len(lines) // 2} pictures written to {quote_path(output)}")
     console.print(f"Next: [bold]authface filter --exclude-hashes {quote_path(output)}[/]")

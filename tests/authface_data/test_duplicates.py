@@ -1,4 +1,4 @@
-"""Near-duplicates: exact to brute force; who is kept; what is excluded."""
+"""Near-duplicates: exact search, choice of the kept photograph, and exclusions."""
 
 import numpy as np
 import pandas as pd
@@ -6,32 +6,33 @@ import pytest
 from PIL import Image
 
 from authface_data import gates
-from authface_data.duplicates import Exclusions, find_duplicates, keep_exclusions
-from authface_data.images.hashes import hash_of_pixels, perceptual_hash
+from authface_data.duplicates import Exclusions, add_exclusions, find_duplicates
+from authface_data.images.hashes import hash_pixels, perceptual_hash
 from manifests.hamming import pairs_within_radius
 from manifests.schema import DECISIONS, FACES, PHOTOS, SCORES, VERDICTS
 from manifests.settings import Gate, Splits
+from manifests.splits import assign_splits
 from manifests.store import Store
 from manifests.support.errors import UserError
-from manifests.training_view import splits, training_view
+from manifests.training_view import training_view
 from manifests.verdicts import kept_faces
 
 
-def flipped(value: int, bits: list[int]) -> int:
+def flip_bits(value: int, bits: list[int]) -> int:
     for bit in bits:
         value ^= 1 << int(bit)
     return value
 
 
 @pytest.mark.parametrize("radius", [0, 1, 6, 10, 16])
-def test_every_pair_once_as_by_brute_force(radius):
+def test_pairs_within_radius_equals_brute_force(radius):
     rng = np.random.default_rng(radius)
     base = rng.integers(0, 2**64, 300, dtype=np.uint64)
-    near = [
-        flipped(int(value), list(rng.choice(64, rng.integers(0, 20), replace=False)))
+    neighbours = [
+        flip_bits(int(value), list(rng.choice(64, rng.integers(0, 20), replace=False)))
         for value in base
     ]
-    a, b = np.concatenate([base, base[:5]]), np.array(near, np.uint64)
+    a, b = np.concatenate([base, base[:5]]), np.array(neighbours, np.uint64)
     i, j, distance = pairs_within_radius(a, b, radius)
     full = np.bitwise_count(a[:, None] ^ b[None, :])
     expected = {
@@ -41,16 +42,13 @@ def test_every_pair_once_as_by_brute_force(radius):
     assert len(i) == len(expected)
 
 
-def test_nothing_near_nothing():
+def test_pairs_within_radius_of_an_empty_array():
     none = np.empty(0, np.uint64)
-    assert [len(column) for column in pairs_within_radius(none, np.array([1], np.uint64), 6)] == [
-        0,
-        0,
-        0,
-    ]
+    pairs = pairs_within_radius(none, np.array([1], np.uint64), 6)
+    assert [len(column) for column in pairs] == [0, 0, 0]
 
 
-def frame(hashes: list[int], pixels: list[str] | None = None) -> pd.DataFrame:
+def photo_frame(hashes: list[int], pixels: list[str] | None = None) -> pd.DataFrame:
     ids = [f"fs_{n}" for n in range(len(hashes))]
     return pd.DataFrame(
         {
@@ -61,25 +59,25 @@ def frame(hashes: list[int], pixels: list[str] | None = None) -> pd.DataFrame:
     )
 
 
-def test_a_photo_is_dropped_only_for_one_that_is_kept():
-    """A chain of small steps: the third is near the second, which is gone, and far from the first."""
-    chain = [0, flipped(0, [0, 1, 2, 3, 4, 5]), flipped(0, list(range(12)))]
-    found = find_duplicates(frame(chain), 6)
-    assert {key: (same.reason, same.distance) for key, same in found.items()} == {
+def test_photo_is_dropped_only_for_a_kept_photo():
+    """In a chain, the third is near the second, which is dropped, and far from the first."""
+    chain = [0, flip_bits(0, [0, 1, 2, 3, 4, 5]), flip_bits(0, list(range(12)))]
+    duplicates = find_duplicates(photo_frame(chain), 6)
+    assert {key: (match.reason, match.distance) for key, match in duplicates.items()} == {
         "fs_1": ("duplicate_of:fs_0", 6.0)
     }
-    assert find_duplicates(frame(chain), 5) == {}
+    assert find_duplicates(photo_frame(chain), 5) == {}
 
 
-def test_the_nearest_kept_one_is_named_and_equal_pixels_count_whatever_the_hash():
-    hashes = [0, flipped(0, list(range(20))), flipped(0, list(range(15))), 2**63]
-    found = find_duplicates(frame(hashes, ["a", "b", "c", "b"]), 15)
-    assert found["fs_2"].reason == "duplicate_of:fs_1"
-    assert found["fs_2"].distance == 5
-    assert found["fs_3"].reason.startswith("duplicate_of:")
+def test_reason_names_the_nearest_kept_photo_and_equal_pixels_are_duplicates():
+    hashes = [0, flip_bits(0, list(range(20))), flip_bits(0, list(range(15))), 2**63]
+    duplicates = find_duplicates(photo_frame(hashes, ["a", "b", "c", "b"]), 15)
+    assert duplicates["fs_2"].reason == "duplicate_of:fs_1"
+    assert duplicates["fs_2"].distance == 5
+    assert duplicates["fs_3"].reason.startswith("duplicate_of:")
 
 
-def test_hashes_of_pictures():
+def test_perceptual_hash_and_pixel_hash():
     rng = np.random.default_rng(1)
     picture = np.asarray(
         Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((1200, 900), 3)
@@ -87,21 +85,24 @@ def test_hashes_of_pictures():
     smaller = np.asarray(Image.fromarray(picture).resize((700, 525), 1))
     other = np.ascontiguousarray(picture[::-1])
 
-    def apart(a, b) -> int:
+    def distance(a, b) -> int:
         return (int(perceptual_hash(a), 16) ^ int(perceptual_hash(b), 16)).bit_count()
 
-    assert apart(picture, smaller) <= 4
-    assert apart(picture, other) > 12
-    assert hash_of_pixels(picture) == hash_of_pixels(picture.copy()) != hash_of_pixels(smaller)
+    assert distance(picture, smaller) <= 4
+    assert distance(picture, other) > 12
+    assert hash_pixels(picture) == hash_pixels(picture.copy()) != hash_pixels(smaller)
     tall = picture.reshape(1200, 900, 3)
-    assert hash_of_pixels(tall) != hash_of_pixels(picture)  # the same bytes in another shape
+    assert hash_pixels(tall) != hash_pixels(picture)  # the same bytes in another shape
 
 
 @pytest.fixture
 def twins(workspace):
-    """a, b, c look the same (c largest but its face is too small); d is apart; e has no face and looks like d."""
+    """a, b and c look the same, d differs, e looks like d and has no face.
+
+    c is the largest, but its face is too small.
+    """
     same = "00ff00ff00ff00ff"
-    looks = {
+    photos = {
         "a": (same, 100),
         "b": (same, 200),
         "c": (same, 900),
@@ -110,9 +111,16 @@ def twins(workspace):
     }
     Store(workspace, PHOTOS).append(
         [
-            {"photo_id": f"fs_{name}", "phash": phash, "sha256": name * 64, "width": side, "height": side,
-             "licence_basis": "own", "fingerprint": "f"}
-            for name, (phash, side) in looks.items()
+            {
+                "photo_id": f"fs_{name}",
+                "phash": phash,
+                "sha256": name * 64,
+                "width": side,
+                "height": side,
+                "licence_basis": "own",
+                "fingerprint": "f",
+            }
+            for name, (phash, side) in photos.items()
         ]
     )  # fmt: skip
     sizes = {"a": 500.0, "b": 500.0, "c": 10.0, "d": 500.0}
@@ -140,25 +148,25 @@ def twins(workspace):
 SIZE = [Gate(name="size", metric="qsize_px", op=">=", threshold=224)]
 
 
-def told(workspace, gate, subject):
+def reasons_of(workspace, gate, subject):
     rows = Store(workspace, VERDICTS).read_pandas()
     rows = rows[(rows["gate"] == gate) & (rows["subject"] == subject)].set_index("id")
     return {name: reason for name, reason in rows["reason"].items() if isinstance(reason, str)}
 
 
-def test_the_best_that_passes_is_kept(twins):
-    """Not the largest, whose face is too small; the largest of those that pass. Every photo is judged, faces or not."""
-    gates.decide(twins, SIZE)
-    assert told(twins, "duplicates", "photo") == {
+def test_largest_photo_with_a_passing_face_is_kept(twins):
+    """Photographs without a face get a verdict too."""
+    gates.apply_gates(twins, SIZE)
+    assert reasons_of(twins, "duplicates", "photo") == {
         "fs_a": "duplicate_of:fs_b",
         "fs_c": "duplicate_of:fs_b",
         "fs_e": "duplicate_of:fs_d",
     }
     assert sorted(kept_faces(twins)["face_id"]) == ["fs_b_0", "fs_d_0"]
-    assert told(twins, "any_face", "photo")["fs_a"] == "duplicate_of:fs_b"
+    assert reasons_of(twins, "any_face", "photo")["fs_a"] == "duplicate_of:fs_b"
 
 
-def test_people_have_the_last_word_over_duplicates(twins):
+def test_next_best_duplicate_is_kept_if_a_person_drops_the_best(twins):
     Store(twins, DECISIONS).append(
         [
             {
@@ -170,15 +178,12 @@ def test_people_have_the_last_word_over_duplicates(twins):
             }
         ]
     )
-    gates.decide(twins, SIZE)
-    assert sorted(kept_faces(twins)["face_id"]) == [
-        "fs_a_0",
-        "fs_d_0",
-    ]  # the next best stands in for what a person dropped
+    gates.apply_gates(twins, SIZE)
+    assert sorted(kept_faces(twins)["face_id"]) == ["fs_a_0", "fs_d_0"]
 
 
-def test_duplicates_that_a_person_keeps_share_a_split(twins):
-    gates.decide(twins, SIZE)
+def test_duplicates_kept_by_a_person_share_a_split(twins):
+    gates.apply_gates(twins, SIZE)
     now = pd.Timestamp("2026-01-01", tz="UTC")
     Store(twins, DECISIONS).append(
         [
@@ -197,54 +202,53 @@ def test_duplicates_that_a_person_keeps_share_a_split(twins):
     assert len(set(view[view["photo_id"].isin(["fs_a", "fs_b", "fs_c"])]["split"])) == 1
 
 
-def test_a_chain_of_near_duplicates_is_never_divided():
-    """The ends of the chain are far apart, and a person may keep all three."""
+def test_chain_of_near_duplicates_is_never_split():
+    """The ends of a chain differ by more than the radius, and a person may keep all three."""
     photos = pd.DataFrame({"photo_id": [f"p{n}" for n in range(90)]})
     rng = np.random.default_rng(0)
     ends = [int(value) for value in rng.integers(0, 2**64, 30, dtype=np.uint64)]
     chains = [
-        [end, flipped(end, [0, 1, 2, 3, 4, 5]), flipped(end, list(range(12)))] for end in ends
+        [end, flip_bits(end, [0, 1, 2, 3, 4, 5]), flip_bits(end, list(range(12)))] for end in ends
     ]
     photos["phash"] = [f"{value:016x}" for chain in chains for value in chain]
     for column in ("sha256", "photographer_name", "person"):
         photos[column] = None
     half = Splits(val=0.5)
-    together = splits(photos, half, 6)
+    together = assign_splits(photos, half, 6)
     assert all(len({together[f"p{3 * n + k}"] for k in range(3)}) == 1 for n in range(30))
     assert together.nunique() == 2
-    assert splits(photos, half, 5).to_dict() != together.to_dict()
+    assert assign_splits(photos, half, 5).to_dict() != together.to_dict()
 
 
 def test_exclusions_of_photographs_and_crops(twins, tmp_path):
     file = tmp_path / "test-set.txt"
     file.write_text("# a test set\n00ff00ff00ff00fe celeba/1.png\n" + "d" * 64 + "\n")
-    assert keep_exclusions(twins, file) == 3
-    assert keep_exclusions(twins, file) == 0  # remembered
-    gates.decide(twins, SIZE)
-    excluded = told(twins, "exclusion", "photo")
+    assert add_exclusions(twins, file) == 3
+    assert add_exclusions(twins, file) == 0  # already known
+    gates.apply_gates(twins, SIZE)
+    excluded = reasons_of(twins, "exclusion", "photo")
     assert excluded["fs_b"] == "excluded:celeba/1.png"
     assert excluded["fs_d"] == f"excluded:{'d' * 64}"
     assert kept_faces(twins).empty
     file.write_text("0000000000000001 crop\n")
     (tmp_path / "ws" / "excluded-hashes.txt").write_text(file.read_text())
-    gates.decide(twins, SIZE)
-    assert set(told(twins, "exclusion", "face")) == {
-        f"fs_{name}_0" for name in "abcd"
-    }  # crops that are near it
+    gates.apply_gates(twins, SIZE)
+    # The hashes of all crops are within the radius.
+    assert set(reasons_of(twins, "exclusion", "face")) == {f"fs_{name}_0" for name in "abcd"}
 
 
 @pytest.mark.parametrize("text", ["nothing here\n", "", "abc\n", "g" * 16])
-def test_a_list_that_is_none_is_a_mistake(workspace, tmp_path, text):
+def test_file_without_hashes_is_rejected(workspace, tmp_path, text):
     file = tmp_path / "list.txt"
     file.write_text(text)
     with pytest.raises(UserError, match="hash"):
-        keep_exclusions(workspace, file)
-    assert not Exclusions.of(workspace)
+        add_exclusions(workspace, file)
+    assert not Exclusions.load(workspace)
 
 
 @pytest.mark.slow
-def test_a_test_set_is_kept_out_from_its_pictures_to_the_view(filled, tmp_path, authface_here):
-    """By its aligned crops alone, at another size and as JPEG: what users have of CelebA-Test."""
+def test_excluded_test_set_is_not_in_the_set(filled, tmp_path, authface_here):
+    """The test set has the aligned crops only, as JPEG and in another size, like CelebA-Test."""
     import shutil
 
     root, test_set = tmp_path / "ws", tmp_path / "test"

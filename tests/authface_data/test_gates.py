@@ -1,4 +1,4 @@
-"""Decisions from stored measurements."""
+"""Gates: verdicts from stored measurements."""
 
 from datetime import UTC, datetime
 
@@ -18,8 +18,11 @@ CLEAN = Gate(name="clean", metric="pepper", op=">", threshold=0.5)
 
 @pytest.fixture
 def measured(workspace):
-    """fs_1: both good; fs_2: small; fs_3: noisy and small; fs_4: never scored. fs_1 and fs_2 are of one photo."""
-    sizes = {
+    """fs_1 is good, fs_2 small, fs_3 small and noisy, fs_4 has no score.
+
+    fs_1 and fs_2 are in the same photograph.
+    """
+    faces = {
         "fs_1": ("fs_p", 500.0),
         "fs_2": ("fs_p", 100.0),
         "fs_3": ("fs_q", 100.0),
@@ -27,34 +30,40 @@ def measured(workspace):
     }
     Store(workspace, FACES).append(
         [
-            {"face_id": f, "photo_id": p, "qsize_px": q, "upscaled": q < 224, "fingerprint": "f"}
-            for f, (p, q) in sizes.items()
+            {
+                "face_id": face_id,
+                "photo_id": photo_id,
+                "qsize_px": size,
+                "upscaled": size < 224,
+                "fingerprint": "f",
+            }
+            for face_id, (photo_id, size) in faces.items()
         ]
     )
-    pepper = {"fs_1": 0.9, "fs_2": 0.8, "fs_3": 0.1}
+    scores = {"fs_1": 0.9, "fs_2": 0.8, "fs_3": 0.1}
     Store(workspace, SCORES).append(
         [
-            {"face_id": f, "metric": "pepper", "value": v, "fingerprint": "f"}
-            for f, v in pepper.items()
+            {"face_id": face_id, "metric": "pepper", "value": score, "fingerprint": "f"}
+            for face_id, score in scores.items()
         ]
     )
     return workspace
 
 
-def told(workspace, gate):
+def verdicts_of(workspace, gate):
     frame = Store(workspace, VERDICTS).read_pandas()
     return frame[frame["gate"] == gate].set_index("id")
 
 
-def test_every_face_has_a_verdict_at_every_gate(measured):
-    gates.decide(measured, [SIZE, CLEAN])
-    assert told(measured, "size")["verdict"].to_dict() == {
+def test_every_face_has_a_verdict_of_every_gate(measured):
+    gates.apply_gates(measured, [SIZE, CLEAN])
+    assert verdicts_of(measured, "size")["verdict"].to_dict() == {
         "fs_1": "kept",
         "fs_2": "dropped",
         "fs_3": "dropped",
         "fs_4": "kept",
     }
-    clean = told(measured, "clean")
+    clean = verdicts_of(measured, "clean")
     assert clean["verdict"].to_dict() == {
         "fs_1": "kept",
         "fs_2": "kept",
@@ -71,24 +80,26 @@ def test_every_face_has_a_verdict_at_every_gate(measured):
     assert kept_faces(measured)["face_id"].tolist() == ["fs_1"]
 
 
-def test_a_photo_is_judged_by_its_faces(measured):
-    gates.decide(measured, [SIZE, CLEAN])
-    photos = told(measured, "any_face")
+def test_photo_verdict_follows_from_its_faces(measured):
+    gates.apply_gates(measured, [SIZE, CLEAN])
+    photos = verdicts_of(measured, "any_face")
     assert photos["verdict"].to_dict() == {"fs_p": "kept", "fs_q": "dropped", "fs_r": "dropped"}
     assert photos.loc["fs_q", "reason"] == "qsize_px < 224; pepper <= 0.5"
     assert set(photos["subject"]) == {"photo"}
 
 
-def test_deciding_again_replaces_and_leaves_stages_verdicts(measured):
+def test_applying_gates_again_replaces_their_verdicts_but_not_those_of_stages(measured):
     Store(measured, VERDICTS).append(
         [
-            verdict_row("photo", "fs_z", "collect", "dropped", "f", "undecodable"),
-            verdict_row("photo", "fs_y", "faces", "dropped", "f", "no_face"),
-            verdict_row("face", "fs_4", "scores:pepper", "failed", "f", "boom"),
+            verdict_row(
+                "photo", "fs_z", "collect", "dropped", fingerprint="f", reason="undecodable"
+            ),
+            verdict_row("photo", "fs_y", "faces", "dropped", fingerprint="f", reason="no_face"),
+            verdict_row("face", "fs_4", "scores:pepper", "failed", fingerprint="f", reason="boom"),
         ]
     )
-    gates.decide(measured, [SIZE, CLEAN])
-    gates.decide(measured, [SIZE])
+    gates.apply_gates(measured, [SIZE, CLEAN])
+    gates.apply_gates(measured, [SIZE])
     frame = Store(measured, VERDICTS).read_pandas()
     assert set(frame["gate"]) == {
         "collect",
@@ -103,60 +114,67 @@ def test_deciding_again_replaces_and_leaves_stages_verdicts(measured):
     assert kept_faces(measured)["face_id"].tolist() == ["fs_1", "fs_4"]
 
 
-def test_a_flag_can_be_gated(measured):
-    gates.decide(measured, [Gate(name="native", metric="upscaled", op="==", threshold=0)])
+def test_gate_on_a_boolean_column(measured):
+    gates.apply_gates(measured, [Gate(name="native", metric="upscaled", op="==", threshold=0)])
     assert kept_faces(measured)["face_id"].tolist() == ["fs_1", "fs_4"]
 
 
 @pytest.mark.parametrize("op", [">=", ">", "<=", "<", "=="])
-def test_operators(measured, op):
-    gates.decide(measured, [Gate(name="g", metric="qsize_px", op=op, threshold=500)])
+def test_comparison_operators(measured, op):
+    gates.apply_gates(measured, [Gate(name="g", metric="qsize_px", op=op, threshold=500)])
     kept = {">=": 2, ">": 0, "<=": 4, "<": 2, "==": 2}[op]
     assert len(kept_faces(measured)) == kept
 
 
-def test_no_faces_is_no_error(workspace):
-    gates.decide(workspace, [SIZE])
+def test_workspace_without_faces_gets_no_verdicts(workspace):
+    gates.apply_gates(workspace, [SIZE])
     assert len(Store(workspace, VERDICTS).read()) == 0
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"),
+    ("wrong_gates", "message"),
     [
-        ([Gate(name="a", metric="msuiq", op=">", threshold=1)], "'msuiq', which is not measured"),
+        ([Gate(name="a", metric="msuiq", op=">", threshold=1)], 'unknown measurement "msuiq"'),
         ([SIZE, SIZE], "used twice"),
         ([Gate(name="faces", metric="qsize_px", op=">", threshold=1)], "reserved"),
         ([Gate(name="a:b", metric="qsize_px", op=">", threshold=1)], "colon"),
     ],
 )
-def test_gates_that_cannot_work_are_refused(wrong, words):
-    with pytest.raises(UserError, match=words):
-        gates.check(wrong, ["pepper"])
+def test_invalid_gates_are_rejected(wrong_gates, message):
+    with pytest.raises(UserError, match=message):
+        gates.check_gates(wrong_gates, ["pepper"])
 
 
-def test_gates_on_a_faces_place_in_its_photo(measured):
-    """All faces, the largest of each photo, or only photos of one person: the gate chooses."""
-    gates.decide(measured, [Gate(name="largest", metric="rank_in_photo", op="<=", threshold=1)])
+def test_gates_on_rank_and_number_of_faces_in_a_photo(measured):
+    """Gates can keep the largest face of each photo, or only photos with one face."""
+    gates.apply_gates(
+        measured, [Gate(name="largest", metric="rank_in_photo", op="<=", threshold=1)]
+    )
     assert kept_faces(measured)["face_id"].tolist() == ["fs_1", "fs_3", "fs_4"]
-    gates.decide(measured, [Gate(name="alone", metric="faces_in_photo", op="==", threshold=1)])
+    gates.apply_gates(measured, [Gate(name="alone", metric="faces_in_photo", op="==", threshold=1)])
     assert kept_faces(measured)["face_id"].tolist() == ["fs_3", "fs_4"]
-    assert told(measured, "alone").loc["fs_1", "reason"] == "faces_in_photo != 1"
+    assert verdicts_of(measured, "alone").loc["fs_1", "reason"] == "faces_in_photo != 1"
 
 
 @pytest.fixture
 def many(workspace):
-    """Ten faces, each of its photo, with musiq 0 … 9, and one that was never scored."""
+    """Ten faces in ten photographs with musiq 0 to 9, and an eleventh face without a score."""
     ids = [f"fs_{number:02d}" for number in range(11)]
     Store(workspace, FACES).append(
         [
-            {"face_id": i, "photo_id": f"p{i}", "qsize_px": 500.0 - n, "fingerprint": "f"}
-            for n, i in enumerate(ids)
+            {
+                "face_id": face_id,
+                "photo_id": f"p{face_id}",
+                "qsize_px": 500.0 - index,
+                "fingerprint": "f",
+            }
+            for index, face_id in enumerate(ids)
         ]
     )
     Store(workspace, SCORES).append(
         [
-            {"face_id": i, "metric": "musiq", "value": float(n), "fingerprint": "f"}
-            for n, i in enumerate(ids[:10])
+            {"face_id": face_id, "metric": "musiq", "value": float(index), "fingerprint": "f"}
+            for index, face_id in enumerate(ids[:10])
         ]
     )
     return workspace
@@ -165,51 +183,53 @@ def many(workspace):
 BEST3 = Gate(name="best", metric="musiq", op=">=", best=3)
 
 
-def test_the_best_n_of_those_kept(many):
-    gates.decide(many, [BEST3, Gate(name="low", metric="musiq", op="<=", threshold=7)])
+def test_best_n_among_the_faces_that_other_gates_keep(many):
+    gates.apply_gates(many, [BEST3, Gate(name="low", metric="musiq", op="<=", threshold=7)])
     assert kept_faces(many)["face_id"].tolist() == ["fs_05", "fs_06", "fs_07"]
-    best = told(many, "best")
-    assert set(best.index) == {
-        f"fs_{n:02d}" for n in range(8)
-    }  # those that the other gate drops do not compete
+    best = verdicts_of(many, "best")
+    # Faces that the other gate drops do not compete.
+    assert set(best.index) == {f"fs_{number:02d}" for number in range(8)}
     assert best.loc["fs_04", ["verdict", "reason", "value", "threshold"]].tolist() == [
         "dropped", "not among the best 3 by musiq", 4.0, 5.0,
     ]  # fmt: skip
-    gates.decide(many, [Gate(name="best", metric="musiq", op="<=", best=2)])
+    gates.apply_gates(many, [Gate(name="best", metric="musiq", op="<=", best=2)])
     assert kept_faces(many)["face_id"].tolist() == ["fs_00", "fs_01"]
-    assert told(many, "best").loc["fs_10", ["verdict", "reason"]].tolist() == ["failed", "no musiq"]
+    assert verdicts_of(many, "best").loc["fs_10", ["verdict", "reason"]].tolist() == [
+        "failed",
+        "no musiq",
+    ]
 
 
-def test_people_come_before_the_best(many):
-    """Who was dropped by a person takes no place among the best N; who was kept by one has one."""
+def test_decisions_count_among_the_best_n(many):
+    """A face that a person dropped takes no place; a face that a person kept has one."""
     Store(many, DECISIONS).append(
         [
             {
-                "id": face,
+                "id": face_id,
                 "reviewer": "r",
-                "decision": word,
+                "decision": decision,
                 "decided_at": datetime.now(UTC),
                 "fingerprint": "",
             }
-            for face, word in (("fs_09", "drop"), ("fs_00", "keep"))
+            for face_id, decision in (("fs_09", "drop"), ("fs_00", "keep"))
         ]
     )
-    gates.decide(many, [BEST3])
+    gates.apply_gates(many, [BEST3])
     assert kept_faces(many)["face_id"].tolist() == ["fs_00", "fs_07", "fs_08"]
-    best = told(many, "best")  # by merit: the verdict is the gate's own, whatever people said
+    best = verdicts_of(many, "best")  # verdicts depend on the score alone
     assert best.loc[["fs_09", "fs_00"], "verdict"].tolist() == ["kept", "dropped"]
     assert best["threshold"].unique().tolist() == [7.0]
 
 
 @pytest.mark.parametrize(
-    "wrong", [{}, {"threshold": 1, "best": 2}, {"best": 2, "op": "=="}, {"best": 0}]
+    "fields", [{}, {"threshold": 1, "best": 2}, {"best": 2, "op": "=="}, {"best": 0}]
 )
-def test_a_gate_is_a_threshold_or_the_best(wrong):
+def test_gate_needs_either_a_threshold_or_best(fields):
     with pytest.raises(ValueError, match=r"threshold|best|greater"):
-        Gate.model_validate({"name": "g", "metric": "m", "op": ">=", **wrong})
+        Gate.model_validate({"name": "g", "metric": "m", "op": ">=", **fields})
 
 
-def test_possible_minors_are_flagged_and_not_decided(many):
+def test_possible_minors_are_flagged_but_not_dropped(many):
     Store(many, PHOTOS).append(
         [
             {"photo_id": "pfs_00", "description": "A boy at the lake", "fingerprint": "f"},
@@ -232,8 +252,8 @@ def test_possible_minors_are_flagged_and_not_decided(many):
             }
         ]
     )
-    gates.decide(many, [])
-    flags = told(many, "possible_minor")
+    gates.apply_gates(many, [])
+    flags = verdicts_of(many, "possible_minor")
     assert flags["reason"].to_dict() == {
         "fs_00": "look: 'boy' in the photograph's description",
         "fs_01": "look: 'teenager' in the photograph's source tags",
