@@ -43,8 +43,19 @@ def data_uri(
     Returns:
         The URI, with the file in Base64.
     """
-    data = encode_image(picture, image_format, quality)
-    return f"data:image/{image_format.lower()};base64,{base64.b64encode(data).decode('ascii')}"
+    return _to_uri(encode_image(picture, image_format, quality), image_format)
+
+
+def lossless_data_uri(pixels: np.ndarray) -> str:
+    """Encode a picture as a data URI with lossless WebP.
+
+    Args:
+        pixels: (height, width, 3) uint8 RGB.
+
+    Returns:
+        The URI, with the file in Base64.
+    """
+    return _to_uri(encode_lossless(pixels, "webp"), "WEBP")
 
 
 def encode_lossless(pixels: np.ndarray, crop_format: Literal["png", "webp"]) -> bytes:
@@ -63,3 +74,7 @@ def encode_lossless(pixels: np.ndarray, crop_format: Literal["png", "webp"]) -> 
     else:
         Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def _to_uri(data: bytes, image_format: str) -> str:
+    return f"data:image/{image_format.lower()};base64,{base64.b64encode(data).decode('ascii')}"

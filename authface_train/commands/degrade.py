@@ -1,4 +1,4 @@
-"""`authface degrade`: a paired test set."""
+"""`authface degrade`: makes a paired test set."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from authface_train.commands.input_images import pictures_in
+from authface_train.commands.input_images import list_pictures
 from manifests.support.console import console, quote_path
-from manifests.support.errors import PartialFailureError, UserError
+from manifests.support.errors import PartialFailureError
 
 
 def degrade(
-    input: Annotated[Path, typer.Option(help="A picture, or a folder of them.")],
-    output: Annotated[Path, typer.Option(help="Where `<stem>.png` and draws.parquet go.")],
+    input: Annotated[Path, typer.Option(help="A picture, or a folder of pictures.")],
+    output: Annotated[Path, typer.Option(help="Folder for `<stem>.png` and draws.parquet.")],
     preset: Annotated[
         str,
         typer.Option(help="gfpgan | bfrffusion | codeformer-large | codeformer-small | diffbir"),
@@ -23,45 +23,16 @@ def degrade(
         int, typer.Option(help="The same seed and file name give the same degradation.")
     ] = 0,
 ) -> None:
-    """Degrade pictures as training does, their short side brought to 512 px, and record what each was given."""
-    import dataclasses
+    """Degrade pictures as in training, and record the parameters of each degradation.
 
-    import numpy as np
-    import pandas as pd
-    from PIL import Image, ImageOps
+    The shorter side of each picture is resized to 512 px first.
+    """
+    from authface_train.evaluation.degraded_set import RECORD_FILE, degrade_pictures
 
-    from authface_train.data import degradation
-    from authface_train.data.sample_keys import numpy_generator
-
-    ranges = degradation.preset(preset)
-    files = pictures_in(input)
-    if output.resolve() == (input if input.is_dir() else input.parent).resolve():
-        raise UserError(
-            "--output is the folder of --input: the degraded pictures would overwrite the clean ones"
-        )
-    output.mkdir(parents=True, exist_ok=True)
-    rows, refused = [], []
-    for file in files:
-        try:
-            with Image.open(file) as image:
-                upright = ImageOps.exif_transpose(image).convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            refused.append(f"{file.name} cannot be decoded ({error})")
-            continue
-        scale = degradation.REFERENCE_PX / min(upright.size)
-        if scale != 1:
-            size = (round(upright.width * scale), round(upright.height * scale))
-            upright = upright.resize(size, Image.Resampling.LANCZOS)
-        picture = np.asarray(upright)
-        drawn = degradation.draw(ranges, numpy_generator(seed, 0, file.stem, "degrade"))
-        made = degradation.degrade(picture, drawn)
-        Image.fromarray(np.rint(made * 255).astype(np.uint8)).save(output / f"{file.stem}.png")
-        rows.append(
-            {"file": file.name, "preset": preset, "seed": seed, **dataclasses.asdict(drawn)}
-        )
-    pd.DataFrame(rows).to_parquet(output / "draws.parquet", index=False)
+    degraded = degrade_pictures(list_pictures(input), output, preset=preset, seed=seed)
     console.print(
-        f"{len(rows)} pictures degraded to {quote_path(output)}; what each was given stands in draws.parquet"
+        f"Degraded {degraded.count} pictures to {quote_path(output)}; their parameters are in "
+        f"{RECORD_FILE}"
     )
-    if refused:
-        raise PartialFailureError("; ".join(refused))
+    if degraded.failures:
+        raise PartialFailureError("; ".join(degraded.failures))

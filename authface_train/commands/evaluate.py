@@ -1,35 +1,45 @@
-"""`authface evaluate`: any method's pictures into Table 1."""
+"""`authface evaluate`: measures the pictures of any method, in the form of the paper's Table 1."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from authface_train.commands.input_images import named_folder
+from authface_train.commands.input_images import parse_named_folder
 from authface_train.commands.silence_libraries import silence_libraries
-from manifests.support.console import WorkspaceOption, console, quote_path
+from manifests.support.console import WorkspaceOption, console, print_json, quote_path
 from manifests.support.errors import PartialFailureError, UserError
 
-MANY = 20  # lines of one kind that are printed
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from authface_train.evaluation.evaluate import Evaluation
+    from authface_train.evaluation.summary import Summary
+
+MAX_MESSAGES = 20
+"""Messages of one kind that are printed; the report has all of them."""
 
 
 def evaluate(
     restored: Annotated[
-        list[str], typer.Option(help="A method's pictures: DIR or NAME=DIR. Repeatable.")
+        list[str], typer.Option(help="Pictures of a method: DIR or NAME=DIR. Repeatable.")
     ],
     reference: Annotated[
-        Path | None, typer.Option(help="The clean pictures, matched by name.")
+        Path | None, typer.Option(help="Folder of the clean pictures, matched by name.")
     ] = None,
     degraded: Annotated[
         Path | None,
         typer.Option(
-            help="What the methods were given: a row of its own, and what gains are over."
+            help="Folder of the degraded pictures. They get a row of the table, and gains are "
+            "measured over them."
         ),
     ] = None,
     fid_reference: Annotated[
-        Path | None, typer.Option(help="The set that FID is the distance to [the --reference].")
+        Path | None,
+        typer.Option(help="Folder of the pictures that FID is measured against [--reference]."),
     ] = None,
     draws: Annotated[
         Path | None,
@@ -37,138 +47,157 @@ def evaluate(
     ] = None,
     test_set: Annotated[
         Literal["celeba-test", "lfw-test", "webphoto-test", "wider-test"] | None,
-        typer.Option("--set", help="Which of Table 1 it is: the paper's figures stand beside."),
+        typer.Option("--set", help="Test set of the paper; adds a row with its printed values."),
     ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated; ours or any of pyiqa's [Table 1's, identity, landmarks]."
+            help="Comma-separated metrics, including any of pyiqa [those of Table 1, identity, "
+            "landmarks]."
         ),
     ] = None,
     allow_missing: Annotated[
         bool,
-        typer.Option("--allow-missing", help="End with 0 where metrics' weights are not here."),
+        typer.Option("--allow-missing", help="End with 0 if the weights of a metric are missing."),
     ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print what a machine reads, and nothing else.")
-    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     output: Annotated[
         Path | None,
-        typer.Option(help="Where scores.parquet, report.html and the table as .md, .tex, .csv go."),
+        typer.Option(
+            help="Folder for scores.parquet, report.html and the table (.md, .tex, .csv)."
+        ),
     ] = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Score restored pictures: PSNR to CLIPIQA as in Table 1, identity and landmarks, several methods side by side."""
-    import json as json_
+    """Measure restored pictures of one or several methods.
 
+    The metrics are those of Table 1 (PSNR to CLIPIQA), identity and landmarks.
+    """
     silence_libraries()
-    from authface_train.evaluation import summary
-    from authface_train.evaluation.evaluate import DEGRADED, evaluate, look_at_faces
-    from authface_train.evaluation.fid import FEW, reference_set
-    from authface_train.evaluation.metrics import METRICS, known
-    from authface_train.evaluation.test_sets import SETS
+    import torch
 
-    methods = _methods(restored)
+    from authface_train.evaluation import degraded_set, fid, page, summary
+    from authface_train.evaluation.evaluate import DEGRADED, measure_faces
+    from authface_train.evaluation.evaluate import evaluate as run_evaluation
+    from authface_train.evaluation.metrics import select_metrics
+    from authface_train.evaluation.test_sets import TEST_SETS
+    from authface_train.restore.runner import find_weights_dir
+
+    methods = _parse_methods(restored)
     if degraded is not None:
         methods = {DEGRADED: degraded, **methods}
-    names = (
-        [name.strip() for name in metrics.split(",") if name.strip()]
-        if metrics is not None
-        else list(METRICS)
+    if test_set is not None and TEST_SETS[test_set].has_reference and reference is None:
+        raise UserError(f"{TEST_SETS[test_set].title} has clean pictures; add --reference DIR")
+    fid_folder = fid_reference or reference
+    names = select_metrics(
+        _parse_names(metrics),
+        has_reference=reference is not None,
+        has_fid_reference=fid_folder is not None,
     )
-    asked = metrics is not None
-    of_reference = [name for name in names if known(name).kind in ("reference", "face")]
-    if test_set is not None and SETS[test_set].has_reference and reference is None:
-        raise UserError(f"{SETS[test_set].words} has clean pictures: --reference DIR")
-    if reference is None:
-        if asked and of_reference:
-            raise UserError(
-                f"{of_reference[0]} is measured against clean pictures: --reference DIR"
-            )
-        names = [name for name in names if name not in of_reference]
-    compared = fid_reference or reference
-    if "fid" in names and compared is None:
-        if asked:
-            raise UserError("FID is a distance to a set of pictures: --fid-reference DIR")
-        names.remove("fid")
-        left_out = "FID was left out: it is a distance to a set of pictures, --fid-reference DIR"
-    else:
-        left_out = None
-    from authface_train.evaluation import page, response
-    from authface_train.restore.runner import weights_dir
+    measures_fid = "fid" in names and fid_folder is not None
 
-    device = _device()
-    weights = weights_dir(workspace)
-    drawn = response.read_draws(draws, methods.values()) if draws is not None else None
-    compared_set = reference_set(compared) if "fid" in names and compared is not None else None
-    found = evaluate(methods, reference, compared_set, names, weights, device)
-    if reference is not None and output is not None and "identity" in found.metrics:
-        look_at_faces(found, weights)
-    made = summary.summarise(found, test_set)
-    text = json_.dumps(summary.as_json(found, made, test_set), indent=1)
-    title = f"Evaluation on {SETS[test_set].words}" if test_set is not None else "Evaluation"
+    weights_dir = find_weights_dir(workspace)
+    degradations = None
+    if draws is not None:
+        degradations = degraded_set.read_degradations(draws, methods.values())
+    evaluation = run_evaluation(
+        methods,
+        reference=reference,
+        fid_reference=fid.describe_reference_set(fid_folder) if measures_fid else None,
+        metrics=names,
+        weights_dir=weights_dir,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
+    if reference is not None and output is not None and "identity" in evaluation.metrics:
+        measure_faces(evaluation, weights_dir)
+    table = summary.summarise(evaluation, test_set)
     if output is not None:
-        page.write(found, made, output, title, text, drawn)
+        page.write_report(evaluation, table, output, test_set=test_set, degradations=degradations)
+
     if json:
-        print(text)
+        print_json(summary.as_json(evaluation, table, test_set))
     else:
-        _tell(found, made, output, FEW)
-        if left_out:
-            console.print(left_out)
-    _end(found, allow_missing)
+        _print_evaluation(evaluation, table, output)
+        if metrics is None and not measures_fid:
+            console.print("FID was left out; add --fid-reference DIR to measure it")
+    _raise_if_incomplete(evaluation, allow_missing)
 
 
-def _methods(restored: list[str]) -> dict[str, Path]:
+def _parse_names(metrics: str | None) -> list[str] | None:
+    """Split the value of `--metrics`."""
+    if metrics is None:
+        return None
+    return [name.strip() for name in metrics.split(",") if name.strip()]
+
+
+def _parse_methods(restored: Sequence[str]) -> dict[str, Path]:
+    """Parse the values of `--restored` to a folder per method."""
     from authface_train.evaluation.evaluate import DEGRADED
 
     methods: dict[str, Path] = {}
-    for one in restored:
-        name, path = named_folder("--restored", one)
+    for value in restored:
+        name, folder = parse_named_folder("--restored", value)
         if name == DEGRADED:
             raise UserError(
-                f"a method cannot be named {DEGRADED}: --restored NAME=DIR, and --degraded for what it was given"
+                f"a method cannot be named {DEGRADED}; use --restored NAME=DIR, or --degraded DIR "
+                "for the degraded pictures"
             )
         if name in methods:
-            raise UserError(f"two methods are named {name}: --restored NAME=DIR")
-        methods[name] = path
+            raise UserError(f"two methods are named {name}; use --restored NAME=DIR")
+        methods[name] = folder
     return methods
 
 
-def _device() -> str:
-    import torch
+def _make_table(table: Summary) -> Table:
+    """The summary for the terminal; best values are bold, intervals are on a second line."""
+    from rich.markup import escape
+    from rich.table import Table
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    from authface_train.evaluation.summary import format_cell, heading
+
+    rich_table = Table(show_lines=True)
+    for title in ("method", "pictures", *map(heading, table.metrics)):
+        rich_table.add_column(title, overflow="fold")
+    for method, cells in table.cells.items():
+        texts = []
+        for name in table.metrics:
+            text = format_cell(cells.get(name), name)
+            text = escape(text.replace(" [", "\n[").replace(", ", "\n "))
+            texts.append(f"[bold]{text}[/]" if table.best.get(name) == method else text)
+        rich_table.add_row(method, str(table.counts.get(method, "")), *texts)
+    return rich_table
 
 
-def _tell(found: Any, made: Any, output: Path | None, few: int) -> None:
-    from authface_train.evaluation import summary
+def _print_evaluation(evaluation: Evaluation, table: Summary, output: Path | None) -> None:
+    """Print the table and the first messages of each kind."""
+    from authface_train.evaluation.fid import MIN_PICTURES
 
-    console.print(summary.rich_table(made))
-    if (fid := found.fid_reference) is not None:
-        small = (
-            f"; of fewer than {few} pictures FID is biased upwards"
-            if min(fid.count, *made.counts.values()) < few
-            else ""
-        )
-        console.print(f"FID against {fid.words}{small}")
-    for lines in (found.notes, found.unmatched, found.failed):
-        for line in lines[:MANY]:
-            console.print(line, markup=False)
-        if len(lines) > MANY:
-            console.print(f"... and {len(lines) - MANY} more lines like this")
+    console.print(_make_table(table))
+    reference = evaluation.fid_reference
+    if reference is not None:
+        is_small = min(reference.count, *table.counts.values()) < MIN_PICTURES
+        bias = f"; with fewer than {MIN_PICTURES} pictures it is biased upwards" if is_small else ""
+        console.print(f"FID against {reference.description}{bias}")
+    for messages in (evaluation.notes, evaluation.unmatched, evaluation.failed):
+        for message in messages[:MAX_MESSAGES]:
+            console.print(message, markup=False)
+        if len(messages) > MAX_MESSAGES:
+            console.print(f"... and {len(messages) - MAX_MESSAGES} more messages of this kind")
     if output is not None:
         console.print(
-            f"Pictures and numbers are in {quote_path(output / 'report.html')}, the table beside it as .md, .tex and .csv"
+            f"The report is {quote_path(output / 'report.html')}; the table is in the same folder "
+            "as table.md, table.tex and table.csv"
         )
 
 
-def _end(found: Any, allow_missing: bool) -> None:
-    undone = (
-        [f"{len(found.failed)} pictures were not measured: {found.failed[0]}"]
-        if found.failed
-        else []
-    )
-    if found.missing and not allow_missing:
-        undone.append("; ".join(found.missing.values()) + " (--allow-missing ends with 0)")
-    if undone:
-        raise PartialFailureError("; ".join(undone))
+def _raise_if_incomplete(evaluation: Evaluation, allow_missing: bool) -> None:
+    """Raise PartialFailureError if a picture or a metric was not measured."""
+    problems = []
+    if evaluation.failed:
+        problems.append(
+            f"{len(evaluation.failed)} pictures were not measured: {evaluation.failed[0]}"
+        )
+    if evaluation.missing and not allow_missing:
+        problems.append(f"{'; '.join(evaluation.missing.values())} (--allow-missing ends with 0)")
+    if problems:
+        raise PartialFailureError("; ".join(problems))

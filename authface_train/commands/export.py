@@ -1,4 +1,4 @@
-"""`authface export`."""
+"""`authface export`: converts a trained model for other software."""
 
 from __future__ import annotations
 
@@ -16,30 +16,28 @@ def export(
     ],
     format: Annotated[
         Literal["single-file", "folder"],
-        typer.Option(help="One file under SDXL's original names, or the model's folder."),
+        typer.Option(help="One file with SDXL's original parameter names, or a diffusers folder."),
     ] = "single-file",
     precision: Annotated[
         Literal["fp32", "fp16"],
-        typer.Option(help="fp16 halves it; the VAE stays fp32, since SDXL's does not stand less."),
+        typer.Option(help="fp16 halves the size. The VAE stays fp32: it overflows in fp16."),
     ] = "fp32",
     output: Annotated[
-        Path | None, typer.Option(help="Default: DIR.safetensors, or DIR-model, beside it.")
+        Path | None, typer.Option(help="Default: DIR.safetensors or DIR-model, next to DIR.")
     ] = None,
 ) -> None:
-    """Hand a model to other software, its card and lineage beside it."""
-    from authface_train.runs import export as exporting
+    """Export a model with its model card and lineage."""
+    from authface_train.runs.export import export_folder, export_single_file
 
     half = precision == "fp16"
     if format == "single-file":
-        made = exporting.export_single_file(
-            model, output or model.with_name(f"{model.name}.safetensors"), half
-        )
+        target = output or model.with_name(f"{model.name}.safetensors")
+        files = export_single_file(model, target, half=half)
         console.print(
-            "ComfyUI, A1111 and diffusers' from_single_file load it; the card says whose photographs are in it"
+            "ComfyUI, A1111 and diffusers' from_single_file load the file; its model card names "
+            "the training photographs"
         )
     else:
-        made = exporting.export_folder(
-            model, output or model.with_name(f"{model.name}-model"), half
-        )
-    for path in made:
-        console.print(f"made {quote_path(path)}")
+        files = export_folder(model, output or model.with_name(f"{model.name}-model"), half=half)
+    for path in files:
+        console.print(f"wrote {quote_path(path)}")

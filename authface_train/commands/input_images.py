@@ -1,4 +1,4 @@
-"""The pictures that an `--input` names."""
+"""Expands the values of options that name picture files and folders."""
 
 from __future__ import annotations
 
@@ -10,67 +10,93 @@ from pathlib import Path
 from manifests.support.errors import UserError
 
 
-def named_folder(option: str, given: str) -> tuple[str, Path]:
-    """The name and the folder of DIR or NAME=DIR; either may hold a `=`. Raises UserError where no reading is a folder."""
-    if Path(given).is_dir():
-        return Path(given).resolve().name, Path(given)
-    for place, letter in enumerate(given):
-        if letter == "=" and place and Path(given[place + 1 :]).is_dir():
-            return given[:place], Path(given[place + 1 :])
-    raise UserError(f"{option} {given}: {given.partition('=')[2] or given} is no folder")
+def parse_named_folder(option: str, value: str) -> tuple[str, Path]:
+    """Split DIR or NAME=DIR into a name and a folder; both parts may contain `=`.
 
+    Args:
+        option: The option, for the error message.
+        value: Its value.
 
-def pictures_in(path: Path) -> list[Path]:
-    """A picture, or those of a folder, sorted. Raises UserError where there are none, or two of one stem."""
-    return list(pictures_of([str(path)]))
+    Returns:
+        The name, which defaults to that of the folder, and the folder.
 
-
-def pictures_of(inputs: Sequence[str]) -> dict[Path, Path]:
-    """The pictures that files, folders and patterns (`*`, `**`) name, each once, in order; and the name of each one's result,
-    which for a pattern keeps the sub-folders that the pattern leaves open.
-
-    Raises UserError for one that names none, and for two pictures of one name.
+    Raises:
+        UserError: If no part of the value is a folder.
     """
-    from authface_data.images.upright import IMAGE_SUFFIXES
+    if Path(value).is_dir():
+        return Path(value).resolve().name, Path(value)
+    for index, character in enumerate(value):
+        if character == "=" and index and Path(value[index + 1 :]).is_dir():
+            return value[:index], Path(value[index + 1 :])
+    folder = value.partition("=")[2] or value
+    raise UserError(f"{option} {value}: {folder} is not a folder; use DIR or NAME=DIR")
+
+
+def list_pictures(path: Path) -> list[Path]:
+    """List a picture, or the pictures of a folder, sorted.
+
+    Raises:
+        UserError: If no picture is found, or two have the same stem.
+    """
+    return list(expand_inputs([str(path)]))
+
+
+def expand_inputs(inputs: Sequence[str]) -> dict[Path, Path]:
+    """Expand files, folders and glob patterns (`*`, `**`) to pictures.
+
+    Args:
+        inputs: Values of `--input`.
+
+    Returns:
+        Each picture once, in the order of the inputs, and the path of its result relative to the
+        output folder. A pattern keeps the sub-folders that it leaves open.
+
+    Raises:
+        UserError: If an input names no picture, or two results would have the same name.
+    """
+    # Imported here because this module is loaded for `authface --help`.
+    from authface_data.images.open import IMAGE_SUFFIXES
 
     names: dict[Path, Path] = {}
-    for one in inputs:
-        path = Path(one)
+    for value in inputs:
+        path = Path(value)
         if path.is_file():
-            own = {path: Path(path.name)}
+            expanded = {path: Path(path.name)}
         elif path.is_dir():
-            own = {file: Path(file.name) for file in _pictures(path.iterdir(), IMAGE_SUFFIXES)}
-        elif glob.has_magic(one):
+            files = _select_pictures(path.iterdir(), IMAGE_SUFFIXES)
+            expanded = {file: Path(file.name) for file in files}
+        elif glob.has_magic(value):
             root = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
-            found = _pictures(
-                (Path(name) for name in glob.glob(one, recursive=True)), IMAGE_SUFFIXES
-            )
-            own = {file: file.relative_to(root) for file in found}
+            matches = (Path(name) for name in glob.glob(value, recursive=True))
+            files = _select_pictures(matches, IMAGE_SUFFIXES)
+            expanded = {file: file.relative_to(root) for file in files}
         else:
             raise UserError(
-                f"{path} is not there: --input takes pictures, folders of them, and quoted patterns"
+                f"{path} does not exist; --input takes pictures, folders and quoted patterns"
             )
-        if not own:
-            raise UserError(f"no pictures in {path} (looked for {', '.join(IMAGE_SUFFIXES)})")
-        names |= own
-    counted = Counter(name.with_suffix("") for name in names.values())
-    twice = sorted(str(result) for result, count in counted.items() if count > 1)
-    if twice:
+        if not expanded:
+            raise UserError(f"no pictures in {path} (suffixes: {', '.join(IMAGE_SUFFIXES)})")
+        names |= expanded
+
+    counts = Counter(name.with_suffix("") for name in names.values())
+    duplicates = sorted(str(name) for name, count in counts.items() if count > 1)
+    if duplicates:
         raise UserError(
-            f"two pictures of --input are named {twice[0]}: their results would be one file"
+            f"two pictures of --input are named {duplicates[0]}, so both results would be one "
+            "file; rename one"
         )
     return names
 
 
-def _pictures(paths: Iterable[Path], suffixes: Sequence[str]) -> list[Path]:
-    """Those that are pictures, sorted; not the strip that `authface restore` leaves beside its results."""
-    own = sorted(
+def _select_pictures(paths: Iterable[Path], suffixes: Sequence[str]) -> list[Path]:
+    """Sort the pictures among some paths; the by-products of `authface restore` are left out."""
+    from authface_train.restore.output_folder import is_by_product
+
+    return sorted(
         path
         for path in paths
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in suffixes
+        and not path.name.startswith(".")
+        and path.is_file()
+        and not is_by_product(path, path.parent)
     )
-    return [
-        path
-        for path in own
-        if path.name != "strip.jpg" or not path.with_name("restored.parquet").is_file()
-    ]

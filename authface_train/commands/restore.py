@@ -1,16 +1,19 @@
-"""`authface restore`: aligned faces or whole photographs in, the same restored out."""
+"""`authface restore`: restores aligned faces and the faces of whole photographs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from authface_train.commands.input_images import pictures_of
+from authface_train.commands.input_images import expand_inputs
 from authface_train.commands.silence_libraries import silence_libraries
 from manifests.support.console import WorkspaceOption, console, quote_path
-from manifests.support.errors import PartialFailureError, UserError
+from manifests.support.errors import PartialFailureError
+
+if TYPE_CHECKING:
+    from authface_train.restore.runner import RestoreRunner
 
 
 def restore(
@@ -22,152 +25,157 @@ def restore(
     ],
     input: Annotated[
         list[str],
-        typer.Option(help="A picture, a folder of them, or a quoted pattern. Repeatable."),
+        typer.Option(help="A picture, a folder of pictures, or a quoted pattern. Repeatable."),
     ],
     output: Annotated[
         Path,
-        typer.Option(help="Where results go: photographs by their names, aligned faces as PNG."),
+        typer.Option(
+            help="Folder for the results. Photographs keep their names, aligned faces become PNG."
+        ),
     ],
     faces: Annotated[
         Literal["largest", "all"] | None,
         typer.Option(
-            help="Every picture is a whole photograph; else squares are aligned faces, of others all faces are done."
+            help="Treat every input as a photograph and restore these faces of it. By default "
+            "square inputs are aligned faces, and all faces of other inputs are restored."
         ),
     ] = None,
     preset: Annotated[
         Literal["ours", "authors"],
-        typer.Option(help="The paper's text, or its authors' released script."),
+        typer.Option(
+            help="`ours`: null prompt and no guidance, as in the paper's text. `authors`: prompts, "
+            "guidance and colour fix of the authors' script. Both take its 50 DDPM steps and seed."
+        ),
     ] = "ours",
     steps: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Denoising steps [preset: 50].")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of the noise to start from [preset: 123].")
+        int | None, typer.Option(help="Seed of the initial noise [preset: 123].")
     ] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="ddpm | ddim | dpm++ | euler | unipc [preset: ddpm].")
     ] = None,
     guidance: Annotated[
         float | None,
-        typer.Option(min=1.0, help="Scale of classifier-free guidance; 1 is none, and faster."),
+        typer.Option(min=1.0, help="Classifier-free guidance scale. 1 disables it and is faster."),
     ] = None,
     conditioning_scale: Annotated[
-        float | None, typer.Option(min=0.0, help="Of the ControlNet [preset: 1].")
+        float | None, typer.Option(min=0.0, help="Scale of the ControlNet [preset: 1].")
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="In the place of the preset's.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Replaces the preset's prompt.")] = None,
     negative_prompt: Annotated[
-        str | None, typer.Option(help="In the place of the preset's.")
+        str | None, typer.Option(help="Replaces the preset's negative prompt.")
     ] = None,
     colour_fix: Annotated[
-        str | None, typer.Option(help="none | wavelet | adain, to the degraded face's colours.")
+        str | None,
+        typer.Option(help="Take over the degraded face's colours: none | wavelet | adain."),
     ] = None,
     start: Annotated[
         str | None,
         typer.Option(
-            help="noise | degraded: from noise alone, or with the degraded face under it."
+            help="Initial latents: pure noise, or the noisy degraded face (noise | degraded)."
         ),
     ] = None,
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"],
-        typer.Option(help="auto: fp16 on a card, else fp32."),
+        typer.Option(help="Data type of the networks. auto: fp16 on a GPU, else fp32."),
     ] = "auto",
-    batch: Annotated[int, typer.Option(min=1, help="Faces at a time.")] = 4,
+    batch: Annotated[int, typer.Option(min=1, help="Faces per batch.")] = 4,
     upscale: Annotated[
         int,
-        typer.Option(
-            min=1, max=8, help="Enlarge a photograph so many times before its faces go in."
-        ),
+        typer.Option(min=1, max=8, help="Enlarge photographs by this factor before pasting faces."),
     ] = 1,
     certainty: Annotated[
         int,
         typer.Option(
-            metavar="K", min=1, help="Restore by K seeds, and draw and measure where they disagree."
+            metavar="K",
+            min=1,
+            help="Restore each face with K seeds; measure and draw where they disagree.",
         ),
     ] = 1,
     detector: Annotated[
-        str, typer.Option(help="retinaface-mobile | retinaface, for whole photographs.")
+        str, typer.Option(help="Face detector for photographs: retinaface-mobile | retinaface.")
     ] = "retinaface-mobile",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Restore again what is there.")
+        bool, typer.Option("--overwrite", help="Restore inputs again whose result exists.")
     ] = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Restore faces: aligned ones (as `authface filter` writes them), or every face of whole photographs, pasted back.
+    """Restore aligned faces (as `authface filter` writes them), or the faces of whole photographs.
 
-    `restored.parquet` says what was done to each face; `strip.jpg` shows before above after.
+    `restored.parquet` records how each face was restored; `strip.jpg` shows the first faces,
+    degraded above restored.
     """
     import dataclasses
 
     from authface_train.restore.sampling import PRESETS
 
-    given: dict[str, Any] = {
-        "steps": steps, "seed": seed, "scheduler": scheduler, "guidance": guidance, "conditioning_scale": conditioning_scale,
-        "prompt": prompt, "negative_prompt": negative_prompt, "colour_fix": colour_fix, "start": start,
-    }  # fmt: skip
-    sampling = dataclasses.replace(
-        PRESETS[preset], **{name: value for name, value in given.items() if value is not None}
-    )
-    files = pictures_of(input)
-    roots = {
-        file.resolve().parents[depth]
-        for file, name in files.items()
-        for depth in (0, len(name.parts) - 1)
+    options = {
+        "steps": steps,
+        "seed": seed,
+        "scheduler": scheduler,
+        "guidance": guidance,
+        "conditioning_scale": conditioning_scale,
+        "prompt": prompt,
+        "negative_prompt": negative_prompt,
+        "colour_fix": colour_fix,
+        "start": start,
     }
-    if output.resolve() in roots:
-        raise UserError(
-            "--output is a folder of --input: the results would overwrite what they are made from"
-        )
-    silence_libraries()
-    from authface_train.restore import runner as restoring
+    changes = {name: value for name, value in options.items() if value is not None}
+    sampling = dataclasses.replace(PRESETS[preset], **changes)  # type: ignore[arg-type]
 
-    if any(file.name == restoring.STRIP for file in files):
-        raise UserError(
-            f"a picture of --input is named {restoring.STRIP}, as the strip of this command: rename it"
-        )
-    aligned = {file: restoring.is_aligned(file, faces) for file in files}
-    todo = [
-        file
-        for file in files
-        if overwrite or not restoring.target(files[file], output, aligned[file]).exists()
-    ]
-    if len(todo) < len(files):
+    files = expand_inputs(input)
+    silence_libraries()
+    from authface_train.restore import runner
+
+    runner.check_output_folder(files, output)
+    selected = files if overwrite else runner.select_missing(files, output, faces)
+    if len(selected) < len(files):
         console.print(
-            f"{len(files) - len(todo)} are there already in {quote_path(output)} (--overwrite restores them again)"
+            f"{len(files) - len(selected)} of {len(files)} results exist in {quote_path(output)}; "
+            "--overwrite restores them again"
         )
-    if not todo:
+    if not selected:
         return
+
     from authface_train.restore.pipeline import Restorer
 
-    weights_dir = restoring.weights_dir(workspace)
+    weights_dir = runner.find_weights_dir(workspace)
     restorer = Restorer(model, sampling, weights_dir, precision)
     output.mkdir(parents=True, exist_ok=True)
-    asked = restoring.RestoreOptions(faces, upscale, certainty, batch, detector)
-    work = restoring.RestoreRunner(restorer, output, asked, model, weights_dir)
-    work.restore({file: files[file] for file in todo})
-    _tell(work, output)
-    if work.refused:
-        raise PartialFailureError("; ".join(work.refused))
-
-
-def _tell(work: Any, output: Path) -> None:
-    """What was done, and what to know of it."""
-    done, size_px = len(work.rows), work.restorer.size_px
-    if not done:
-        return
-    pictures = len({row["output"] for row in work.rows})
-    console.print(
-        f"{done} faces of {pictures} pictures restored to {quote_path(output)}, {work.seconds / done:.2f} s each; "
-        f"restored.parquet says how, strip.jpg shows them"
+    restore_runner = runner.RestoreRunner(
+        restorer=restorer,
+        output=output,
+        options=runner.RestoreOptions(faces, upscale, certainty, batch, detector),
+        model=model,
+        weights_dir=weights_dir,
     )
-    if large := sum((row["qsize_px"] or 0) > 1.25 * size_px for row in work.rows):
+    restore_runner.restore(selected)
+    _print_summary(restore_runner)
+    if restore_runner.failures:
+        raise PartialFailureError("; ".join(restore_runner.failures))
+
+
+def _print_summary(runner: RestoreRunner) -> None:
+    """Print what was restored and what limits the result."""
+    summary = runner.summarise()
+    if summary is None:
+        return
+    console.print(
+        f"Restored {summary.faces} faces in {summary.pictures} pictures to "
+        f"{quote_path(runner.output)}, {summary.seconds_per_face:.2f} s per face; settings are in "
+        "restored.parquet, an overview in strip.jpg"
+    )
+    if summary.larger_faces:
         console.print(
-            f"{large} of them are larger than the model's {size_px} px: they come out softer than they could be"
+            f"{summary.larger_faces} faces are larger than the model's "
+            f"{runner.restorer.size_px} px and lose detail"
         )
-    if work.asked.seeds > 1:
+    if runner.options.seeds > 1:
         console.print(
-            f"Where {work.asked.seeds} seeds disagree is drawn in {quote_path(output / 'certainty')}"
+            f"Maps of the disagreement between {runner.options.seeds} seeds are in "
+            f"{quote_path(runner.output / 'certainty')}"
         )
-    if work.restorer.notes.get("untrained"):
-        console.print(
-            "[yellow]Untrained model:[/] what it makes is noise; it shows that the machinery runs"
-        )
+    if runner.restorer.notes.get("untrained"):
+        console.print("[yellow]Untrained model:[/] the restored faces are noise")

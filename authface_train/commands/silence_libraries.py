@@ -1,25 +1,26 @@
-"""The libraries' own talk, turned off before they are imported."""
+"""Turns off the log messages and progress bars of the machine learning libraries."""
 
 from __future__ import annotations
 
+import logging
+import os
+
+NOISY_LOGGERS = ("bitsandbytes", "torch.utils._pytree")
+"""Loggers that warn about missing kernels and re-registered types, which a user cannot change."""
+
 
 def silence_libraries() -> None:
-    """No warnings that no one can act on, and no progress bars through ours.
+    """Turn off warnings that a user cannot act on, and progress bars that would break ours.
 
-    To be called before anything that imports diffusers: some of it is said on import.
+    Call it before the first import of diffusers or transformers: some messages appear on import.
     """
-    import logging
-    import os
-
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    for chatty in (
-        "bitsandbytes",
-        "torch.utils._pytree",
-    ):  # tell of kernels and enumerations that no one asked for
-        logging.getLogger(chatty).setLevel(logging.CRITICAL)
+    for name in NOISY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    for library in (diffusers_logging, transformers_logging):
-        library.disable_progress_bar()
-        library.set_verbosity_error()
+    for library_logging in (diffusers_logging, transformers_logging):
+        library_logging.disable_progress_bar()
+        library_logging.set_verbosity_error()

@@ -1,1 +1,1 @@
-"""Scoring restored faces: pictures matched and measured, and what the numbers say of a method."""
+"""Evaluation of restored faces: metrics, intervals, tables, reports and the paper's test sets."""

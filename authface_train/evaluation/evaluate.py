@@ -1,35 +1,43 @@
-"""Every picture of some methods measured, and what is known of the faces they are of."""
+"""Measures every picture of some methods, FID of each method, and attributes of the faces."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.progress import Progress
 
-from authface_data.faces.descriptor import Descriptor
 from authface_data.faces.pose import head_pose
-from authface_data.images.upright import DECODE_ERRORS
+from authface_data.images.open import DECODE_ERRORS
 from authface_data.quality import skin_tone
 from authface_train.evaluation.fid import Fid, ReferenceSet
-from authface_train.evaluation.image_pairs import matched, pictures_by_name, read
-from authface_train.evaluation.metrics import METRICS, ImageMetrics
+from authface_train.evaluation.image_pairs import find_pictures, match_pictures, read_picture
+from authface_train.evaluation.metrics import METRICS, ImageMetrics, load_descriptor
 from manifests.support.errors import MissingResourceError, UserError
+from manifests.support.progress import track
 
 DEGRADED = "degraded"
+"""Method name that is reserved for the degraded pictures themselves."""
 
 
 @dataclass
 class Evaluation:
-    """scores: a row per method and picture: method, name, path, reference, one column per metric. fid: by method.
+    """Measurements of some methods.
 
-    missing: what to get for metrics whose weights are not here. unmatched: names that lack a partner, in words. notes: what had
-    to be done to pictures. failed: pictures that could not be measured, in words. faces: name -> ITA and yaw of the clean face.
+    Attributes:
+        scores: One row per method and picture: `method`, `name`, `path`, `reference`, and one
+            column per metric.
+        metrics: Names of the measured metrics, in the order of tables.
+        fid: Method to FID.
+        fid_reference: The pictures that FID is measured against.
+        missing: Metrics whose weights are missing, with the instruction how to get them.
+        unmatched: One message per picture without a partner.
+        notes: One message per conversion of a picture that was necessary to read it.
+        failed: One message per picture that could not be measured completely.
+        faces: One row per name: `name`, `ita_deg` (skin tone), `yaw_deg` (pose) of the clean face.
+            None if faces were not measured.
     """
 
     scores: pd.DataFrame
@@ -44,130 +52,197 @@ class Evaluation:
 
     @property
     def methods(self) -> list[str]:
+        """Names of the methods, in the order of evaluation."""
         return list(dict.fromkeys(self.scores["method"]))
+
+    def values(self, method: str, metric: str) -> np.ndarray:
+        """Values of a metric over the pictures of a method.
+
+        Args:
+            method: Name of the method.
+            metric: Name of the metric.
+
+        Returns:
+            (n,) float64, without the pictures that have no value.
+        """
+        scores = self.scores.loc[self.scores["method"] == method, metric]
+        return scores.dropna().to_numpy(float)
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A picture to measure, and its clean partner if there is one."""
+
+    method: str
+    name: str
+    path: Path
+    reference: Path | None
 
 
 def evaluate(
-    methods: dict[str, Path],
+    methods: Mapping[str, Path],
+    *,
     reference: Path | None,
     fid_reference: ReferenceSet | None,
-    names: Sequence[str],
+    metrics: Sequence[str],
     weights_dir: str | None,
     device: str,
 ) -> Evaluation:
-    """methods: folders of restored pictures by name; the one named DEGRADED is what was given to them.
+    """Measure the pictures of some methods.
 
-    Raises UserError for a folder without pictures, or one that shares no picture with the reference.
+    Args:
+        methods: Method to the folder of its pictures. `DEGRADED` names the degraded pictures.
+        reference: Folder of the clean pictures, matched by name.
+        fid_reference: Pictures that FID is measured against; necessary for `fid`.
+        metrics: Names of metrics (see `select_metrics`).
+        weights_dir: Folder of downloaded weights.
+        device: Device of the networks, such as "cpu" or "cuda".
+
+    Raises:
+        UserError: If a folder holds no pictures, shares no name with the reference, or if no
+            picture could be measured.
     """
-    measures = ImageMetrics(names, weights_dir, device)
-    clean = pictures_by_name(reference) if reference is not None else {}
-    found = Evaluation(
-        pd.DataFrame(),
-        [name for name in names if name in measures.metrics],
-        missing=dict(measures.missing),
+    image_metrics = ImageMetrics(metrics, weights_dir, device)
+    evaluation = Evaluation(
+        scores=pd.DataFrame(),
+        metrics=[name for name in metrics if name in image_metrics.metrics],
+        missing=dict(image_metrics.missing),
     )
-    work: list[tuple[str, str, Path, Path | None]] = []
-    for method, folder in methods.items():
-        pictures = pictures_by_name(folder)
-        if reference is None:
-            work += [(method, name, path, None) for name, path in sorted(pictures.items())]
-            continue
-        both = matched(pictures, clean)
-        if not both.pairs:
-            raise UserError(
-                f"no picture of {folder} has the name of one in {reference}: pairs are matched by name"
-            )
-        found.unmatched += [f"{method}: {name} has no reference" for name in both.alone]
-        found.unmatched += [f"{method}: nothing restored for {name}" for name in both.partnerless]
-        work += [(method, name, path, partner) for name, (path, partner) in both.pairs.items()]
+    pictures = _list_pictures(methods, reference, evaluation)
     rows = []
-    with Progress(console=Console(stderr=True)) as progress:
-        for one in progress.track(work, description="evaluate"):
-            row = _measured(measures, found, *one)
-            if row is not None:
-                rows.append(row)
+    for picture in track(pictures, "evaluate", unit="pictures"):
+        row = _measure_picture(image_metrics, picture, evaluation)
+        if row is not None:
+            rows.append(row)
     if not rows:
-        raise UserError(f"no picture could be measured: {'; '.join(found.failed[:3])}")
-    found.scores, found.notes = pd.DataFrame(rows), list(dict.fromkeys(found.notes))
-    if "fid" in names:
-        _fid(found, fid_reference, weights_dir, device)
-    return found
+        raise UserError(f"no picture could be measured: {'; '.join(evaluation.failed[:3])}")
+    evaluation.scores = pd.DataFrame(rows)
+    evaluation.notes = list(dict.fromkeys(evaluation.notes))
+
+    if "fid" in metrics:
+        assert fid_reference is not None
+        _measure_fid(evaluation, fid_reference, weights_dir, device)
+    return evaluation
 
 
-def _measured(
-    measures: ImageMetrics,
-    found: Evaluation,
-    method: str,
-    name: str,
-    path: Path,
-    partner: Path | None,
-) -> dict[str, Any] | None:
+def measure_faces(evaluation: Evaluation, weights_dir: str | None) -> None:
+    """Measure skin tone (ITA) and yaw of the clean faces, and set `evaluation.faces`.
+
+    Args:
+        evaluation: An evaluation with reference pictures.
+        weights_dir: Folder of downloaded weights.
+
+    Raises:
+        MissingResourceError: If the weights of the face descriptor are missing.
+    """
+    descriptor = load_descriptor(weights_dir)
+    with_reference = evaluation.scores.dropna(subset=["reference"])
+    references = dict(zip(with_reference["name"], with_reference["reference"], strict=True))
+    rows = []
+    for name, path in references.items():
+        picture, _ = read_picture(Path(path))
+        face = descriptor.look(picture)
+        yaw_deg = None
+        if face is not None:
+            yaw_deg = head_pose(face.landmarks68_px, face.landmarks5_px).yaw_deg
+        is_square = picture.shape[0] == picture.shape[1]
+        ita_deg = skin_tone.score(picture) if is_square else None
+        rows.append({"name": name, "ita_deg": ita_deg, "yaw_deg": yaw_deg})
+    evaluation.faces = pd.DataFrame(rows, columns=["name", "ita_deg", "yaw_deg"])
+
+
+def _list_pictures(
+    methods: Mapping[str, Path], reference: Path | None, evaluation: Evaluation
+) -> list[_Picture]:
+    """List the pictures of all methods; those without a partner are noted in the evaluation."""
+    clean = find_pictures(reference) if reference is not None else {}
+    listed = []
+    for method, folder in methods.items():
+        pictures = find_pictures(folder)
+        if reference is None:
+            listed += [
+                _Picture(method, name, path, None) for name, path in sorted(pictures.items())
+            ]
+            continue
+        matched = match_pictures(pictures, clean)
+        if not matched.pairs:
+            raise UserError(
+                f"no picture of {folder} has the name of a picture in {reference}; "
+                "pictures are matched by name"
+            )
+        for name, (path, partner) in matched.pairs.items():
+            listed.append(_Picture(method, name, path, partner))
+        evaluation.unmatched += [
+            f"{method}: {name} has no reference" for name in matched.only_first
+        ]
+        evaluation.unmatched += [
+            f"{method}: no restored picture for {name}" for name in matched.only_second
+        ]
+    return listed
+
+
+def _measure_picture(
+    image_metrics: ImageMetrics, picture: _Picture, evaluation: Evaluation
+) -> dict[str, object] | None:
+    """The score row of a picture, or None if it cannot be decoded."""
+    label = f"{picture.method}: {picture.name}"
+    reference_pixels, reference_conversions = None, []
     try:
-        picture, done = read(path)
-        reference, done_to_reference = read(partner) if partner is not None else (None, [])
+        pixels, conversions = read_picture(picture.path)
+        if picture.reference is not None:
+            reference_pixels, reference_conversions = read_picture(picture.reference)
     except DECODE_ERRORS as error:
-        found.failed.append(f"{method}: {name} cannot be decoded ({error})")
+        evaluation.failed.append(f"{label} cannot be decoded ({error})")
         return None
-    found.notes += [f"{method}: {name}: {words}" for words in done]
-    found.notes += [f"reference: {name}: {words}" for words in done_to_reference]
-    if reference is not None and reference.shape != picture.shape:
-        sizes = [f"{one.shape[1]}x{one.shape[0]}" for one in (picture, reference)]
-        found.failed.append(
-            f"{method}: {name} is {sizes[0]} and its reference {sizes[1]}: not compared"
-        )
-    values = measures.of(picture, reference)
-    alone = [
-        key
-        for key, metric in measures.metrics.items()
-        if metric.kind == "picture" and values[key] is None
+    evaluation.notes += [f"{label}: {conversion}" for conversion in conversions]
+    evaluation.notes += [
+        f"reference: {picture.name}: {conversion}" for conversion in reference_conversions
     ]
-    if alone:
-        found.failed.append(
-            f"{method}: {name} ({picture.shape[1]}x{picture.shape[0]}) cannot be measured by {', '.join(alone)}"
+
+    size = _format_size(pixels)
+    if reference_pixels is not None and reference_pixels.shape != pixels.shape:
+        reference_size = _format_size(reference_pixels)
+        evaluation.failed.append(
+            f"{label} is {size} and its reference {reference_size}: not compared"
         )
+    values = image_metrics.measure(pixels, reference_pixels)
+    without_value = [
+        name
+        for name, metric in image_metrics.metrics.items()
+        if metric.kind == "picture" and values[name] is None
+    ]
+    if without_value:
+        evaluation.failed.append(f"{label} ({size}) has no value of {', '.join(without_value)}")
     return {
-        "method": method,
-        "name": name,
-        "path": str(path),
-        "reference": str(partner) if partner else None,
+        "method": picture.method,
+        "name": picture.name,
+        "path": str(picture.path),
+        "reference": str(picture.reference) if picture.reference else None,
         **values,
     }
 
 
-def _fid(
-    found: Evaluation, reference: ReferenceSet | None, weights_dir: str | None, device: str
+def _format_size(picture: np.ndarray) -> str:
+    """Width and height, for example "512x512"."""
+    return f"{picture.shape[1]}x{picture.shape[0]}"
+
+
+def _measure_fid(
+    evaluation: Evaluation, reference: ReferenceSet, weights_dir: str | None, device: str
 ) -> None:
-    assert reference is not None
+    """Measure FID of each method and insert it at its place among the metrics."""
     try:
         fid = Fid(weights_dir, device)
     except MissingResourceError as error:
-        found.missing["fid"] = str(error)
+        evaluation.missing["fid"] = str(error)
         return
-    found.fid_reference = reference
-    clean = pictures_by_name(reference.folder).values()
-    for method, rows in found.scores.groupby("method", sort=False):
-        found.fid[str(method)] = fid.of([Path(path) for path in rows["path"]], clean)
-    found.metrics = [name for name in METRICS if name in found.metrics or name == "fid"] + [
-        name for name in found.metrics if name not in METRICS
-    ]
+    evaluation.fid_reference = reference
+    reference_pictures = list(find_pictures(reference.folder).values())
+    for method, rows in evaluation.scores.groupby("method", sort=False):
+        pictures = [Path(path) for path in rows["path"]]
+        evaluation.fid[str(method)] = fid.compute(pictures, reference_pictures)
 
-
-def look_at_faces(found: Evaluation, weights_dir: str | None) -> None:
-    """Skin tone (ITA) and yaw of the clean face of each name that has one, into `found.faces`. May raise Missing."""
-    descriptor = Descriptor()
-    descriptor.setup(weights_dir)
-    rows = []
-    for name, path in dict(
-        found.scores.dropna(subset=["reference"])[["name", "reference"]].to_numpy()
-    ).items():
-        picture, _ = read(Path(path))
-        seen = descriptor.look(picture)
-        yaw = None if seen is None else head_pose(seen.landmarks_px, seen.five_px).yaw_deg
-        tone = skin_tone.score(picture) if picture.shape[0] == picture.shape[1] else None
-        rows.append({"name": name, "ita_deg": tone, "yaw_deg": yaw})
-    found.faces = pd.DataFrame(rows, columns=["name", "ita_deg", "yaw_deg"])
-
-
-def values(found: Evaluation, method: str, metric: str) -> np.ndarray:
-    """(n,) of a method's pictures that have the metric."""
-    return found.scores.loc[found.scores["method"] == method, metric].dropna().to_numpy(float)
+    measured = {*evaluation.metrics, "fid"}
+    known = [name for name in METRICS if name in measured]
+    from_pyiqa = [name for name in evaluation.metrics if name not in METRICS]
+    evaluation.metrics = known + from_pyiqa

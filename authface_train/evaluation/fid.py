@@ -1,4 +1,4 @@
-"""The Fréchet inception distance by pyiqa (clean-fid's way), against a reference set that says what it is."""
+"""Fréchet inception distance (Heusel et al. 2017), computed by pyiqa in clean-fid's mode."""
 
 from __future__ import annotations
 
@@ -11,27 +11,40 @@ from pathlib import Path
 from PIL import Image
 
 from authface_data.quality import iqa
-from authface_train.evaluation.image_pairs import is_plain, pictures_by_name, read
+from authface_train.evaluation.image_pairs import find_pictures, is_plain_rgb, read_picture
 
-FEW = 2048  # fewer pictures than features: the covariance is not of full rank, and the distance is biased upwards
+MIN_PICTURES = 2048
+"""Number of Inception features. With fewer pictures the covariance is rank-deficient and the
+distance is biased upwards."""
 
 
 @dataclass(frozen=True)
 class ReferenceSet:
-    """digest: sha256 over the names and contents of its pictures."""
+    """The pictures that FID is measured against.
+
+    Attributes:
+        folder: Their folder.
+        count: Number of pictures.
+        digest: SHA-256 over the names and contents of the pictures.
+    """
 
     folder: Path
     count: int
     digest: str
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
+        """Name, size and hash of the set."""
         return f"{self.folder.name}, {self.count} pictures, sha256 {self.digest[:12]}"
 
 
-def reference_set(folder: Path) -> ReferenceSet:
-    """Raises UserError for a folder without pictures."""
-    pictures = pictures_by_name(folder)
+def describe_reference_set(folder: Path) -> ReferenceSet:
+    """Count and hash the pictures of a folder.
+
+    Raises:
+        UserError: If the folder holds no pictures.
+    """
+    pictures = find_pictures(folder)
     digest = hashlib.sha256()
     for name, path in sorted(pictures.items()):
         digest.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
@@ -39,17 +52,45 @@ def reference_set(folder: Path) -> ReferenceSet:
 
 
 class Fid:
-    """Loaded once. Raises MissingResourceError where Inception's weights cannot be had."""
+    """The FID network.
 
-    def __init__(self, weights_dir: str | None, device: str):
-        self._metric = iqa.create("fid", device, weights_dir)
+    Args:
+        weights_dir: Folder of downloaded weights.
+        device: Device of the network, such as "cpu" or "cuda".
 
-    def of(self, pictures: Iterable[Path], reference: Iterable[Path]) -> float:
-        with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-            for folder, paths in ((one, pictures), (other, reference)):
-                for number, path in enumerate(paths):
-                    if is_plain(path):
-                        Path(folder, f"{number:06d}{path.suffix}").symlink_to(path.resolve())
-                    else:  # pyiqa reads files by itself, and other than `read` does
-                        Image.fromarray(read(path)[0]).save(Path(folder, f"{number:06d}.png"))
-            return float(self._metric(one, other, mode="clean", num_workers=0, verbose=False))
+    Raises:
+        MissingResourceError: If the weights of Inception are missing and cannot be downloaded.
+    """
+
+    def __init__(self, weights_dir: str | None, device: str) -> None:
+        self._metric = iqa.create_metric("fid", device, weights_dir)
+
+    def compute(self, pictures: Iterable[Path], reference: Iterable[Path]) -> float:
+        """Compute the distance between two sets of picture files.
+
+        Args:
+            pictures: The pictures to evaluate.
+            reference: The pictures to compare them with.
+        """
+        with (
+            tempfile.TemporaryDirectory() as pictures_folder,
+            tempfile.TemporaryDirectory() as reference_folder,
+        ):
+            _collect(pictures, Path(pictures_folder))
+            _collect(reference, Path(reference_folder))
+            return float(
+                self._metric(
+                    pictures_folder, reference_folder, mode="clean", num_workers=0, verbose=False
+                )
+            )
+
+
+def _collect(pictures: Iterable[Path], folder: Path) -> None:
+    """Link pictures into a flat folder, which pyiqa reads."""
+    for number, path in enumerate(pictures):
+        if is_plain_rgb(path):
+            (folder / f"{number:06d}{path.suffix}").symlink_to(path.resolve())
+        else:
+            # pyiqa would ignore orientation and colour profile.
+            picture, _ = read_picture(path)
+            Image.fromarray(picture).save(folder / f"{number:06d}.png")

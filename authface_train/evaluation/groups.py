@@ -1,21 +1,23 @@
-"""Whether a method serves everybody alike: what it gains and what identity it loses, by skin tone and by pose.
+"""Compares groups of faces: what a method gains and how much identity it loses in each group.
 
-Skin tone is ITA (Chardon et al. 1991) of the clean picture, with the groups that are usual for it; it is the tone in this
-picture, not of the person. Pose is the clean face's yaw.
+Groups are formed by skin tone and by pose of the clean face. Skin tone is the individual typology
+angle (ITA) with the classes of Chardon et al. 1991. It describes the tone in the picture, which
+depends on the lighting, not that of the person. Pose is the yaw.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from authface_train.evaluation.evaluate import DEGRADED, Evaluation
-from authface_train.evaluation.intervals import bootstrap
-from authface_train.evaluation.metrics import known
+from authface_train.evaluation.intervals import bootstrap_interval
+from authface_train.evaluation.metrics import get_metric
 
-SKIN = (
+SKIN_TONES = (
     ("very light", 55.0),
     ("light", 41.0),
     ("intermediate", 28.0),
@@ -23,88 +25,124 @@ SKIN = (
     ("brown", -30.0),
     ("dark", -np.inf),
 )
-POSE = (("turned by 45° and more", 45.0), ("turned by 15° to 45°", 15.0), ("frontal", 0.0))
-GAINS = ("lpips", "psnr", "musiq")  # the first that was measured
-FEW = 5  # faces: too few for an interval that means anything
+"""Name and lower bound of ITA in degrees."""
+POSES = (("turned by 45° and more", 45.0), ("turned by 15° to 45°", 15.0), ("frontal", 0.0))
+"""Name and lower bound of the absolute yaw in degrees."""
+GAIN_METRICS = ("lpips", "psnr", "musiq")
+"""The first of these that was measured is the gain."""
+MIN_FACES = 5
+"""Smallest group whose interval is meaningful."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """kind: skin tone or pose; what: gain of a metric over the degraded picture (its level without those), or identity."""
+    """Mean of one quantity over one group of faces.
+
+    Attributes:
+        method: Name of the method.
+        attribute: "skin" or "pose".
+        group: Name of the group.
+        quantity: The gain of a metric over the degraded picture (positive is better), the level of
+            the metric without degraded pictures, or the loss of identity.
+        faces: Number of faces.
+        mean: Mean over the faces.
+        low: Lower end of the confidence interval of the mean.
+        high: Upper end.
+    """
 
     method: str
-    kind: str
+    attribute: str
     group: str
-    what: str
+    quantity: str
     faces: int
     mean: float
     low: float
     high: float
 
 
-def groups(found: Evaluation) -> list[Group]:
-    """Of every method but the degraded pictures themselves; empty where faces were not looked at."""
-    if found.faces is None:
+def compare_groups(evaluation: Evaluation) -> list[Group]:
+    """Compare the groups of every method, except for the degraded pictures themselves.
+
+    Args:
+        evaluation: The measurements.
+
+    Returns:
+        One entry per method, quantity and group that has faces; empty if faces were not measured.
+    """
+    if evaluation.faces is None:
         return []
-    faces = found.faces.assign(
-        skin=[_group(SKIN, value) for value in found.faces["ita_deg"]],
-        pose=[
-            _group(POSE, None if pd.isna(value) else abs(value)) for value in found.faces["yaw_deg"]
-        ],
+    absolute_yaw_deg = evaluation.faces["yaw_deg"].astype(float).abs()
+    faces = evaluation.faces.assign(
+        skin=[_group_name(SKIN_TONES, ita_deg) for ita_deg in evaluation.faces["ita_deg"]],
+        pose=[_group_name(POSES, yaw_deg) for yaw_deg in absolute_yaw_deg],
     )
-    rows = found.scores.merge(faces, on="name")
-    gain = next((name for name in GAINS if name in found.metrics), None)
-    made = []
-    for method in (one for one in found.methods if one != DEGRADED):
-        own = rows[rows["method"] == method]
-        for what, of in _measured(own, rows[rows["method"] == DEGRADED], gain).items():
-            for kind, names in (("skin", SKIN), ("pose", POSE)):
-                for name, _ in names:
-                    values = of[own[kind] == name].dropna().to_numpy(float)
-                    if len(values):
-                        made.append(
-                            Group(
-                                method,
-                                kind,
-                                name,
-                                what,
-                                len(values),
-                                float(values.mean()),
-                                *bootstrap(values),
-                            )
-                        )
-    return made
+    rows = evaluation.scores.merge(faces, on="name")
+    degraded = rows[rows["method"] == DEGRADED]
+    gain_metric = next((name for name in GAIN_METRICS if name in evaluation.metrics), None)
+
+    groups = []
+    for method in evaluation.methods:
+        if method == DEGRADED:
+            continue
+        method_rows = rows[rows["method"] == method]
+        for quantity, values in _quantities(method_rows, degraded, gain_metric).items():
+            for attribute, bounds in (("skin", SKIN_TONES), ("pose", POSES)):
+                for name, _ in bounds:
+                    in_group = values[method_rows[attribute] == name].dropna().to_numpy(float)
+                    if len(in_group):
+                        groups.append(_summarise(method, attribute, name, quantity, in_group))
+    return groups
 
 
-def _measured(own: pd.DataFrame, degraded: pd.DataFrame, gain: str | None) -> dict[str, pd.Series]:
-    """By what is said of it: how much better than the degraded picture (positive is better), and distance of identity."""
-    found = {}
-    if gain is not None and len(degraded):
-        before = own["name"].map(degraded.set_index("name")[gain])
-        sign = 1 if known(gain).more else -1
-        found[f"gain, {known(gain).heading}"] = sign * (own[gain] - before)
-    elif gain is not None:
-        found[known(gain).heading] = own[gain]
-    if "identity" in own:
-        found["identity loss (distance)"] = own["identity"]
-    return found
-
-
-def _group(kinds: tuple[tuple[str, float], ...], value: float | None) -> str | None:
-    if value is None or pd.isna(value):
-        return None
-    return next(name for name, least in kinds if value >= least)
-
-
-def markdown(made: list[Group]) -> str:
+def format_markdown(groups: Sequence[Group]) -> str:
+    """Format the groups as a Markdown table; groups below `MIN_FACES` are marked."""
     lines = [
         "| method | by | group | faces | what | mean | 95 % |",
         "|---|---|---|---|---|---|---|",
     ]
-    for one in made:
-        few = " (few)" if one.faces < FEW else ""
+    for group in groups:
+        faces = f"{group.faces} (few)" if group.faces < MIN_FACES else str(group.faces)
         lines.append(
-            f"| {one.method} | {one.kind} | {one.group} | {one.faces}{few} | {one.what} | {one.mean:.3f} | "
-            f"{one.low:.3f} to {one.high:.3f} |"
+            f"| {group.method} | {group.attribute} | {group.group} | {faces} | {group.quantity} | "
+            f"{group.mean:.3f} | {group.low:.3f} to {group.high:.3f} |"
         )
     return "\n".join(lines)
+
+
+def _summarise(method: str, attribute: str, name: str, quantity: str, values: np.ndarray) -> Group:
+    low, high = bootstrap_interval(values)
+    return Group(
+        method=method,
+        attribute=attribute,
+        group=name,
+        quantity=quantity,
+        faces=len(values),
+        mean=float(values.mean()),
+        low=low,
+        high=high,
+    )
+
+
+def _quantities(
+    method_rows: pd.DataFrame, degraded: pd.DataFrame, gain_metric: str | None
+) -> dict[str, pd.Series]:
+    """Per-face values of the compared quantities, by their name."""
+    quantities: dict[str, pd.Series] = {}
+    if gain_metric is not None:
+        metric = get_metric(gain_metric)
+        if len(degraded):
+            before = method_rows["name"].map(degraded.set_index("name")[gain_metric])
+            sign = 1 if metric.higher_is_better else -1
+            quantities[f"gain, {metric.heading}"] = sign * (method_rows[gain_metric] - before)
+        else:
+            quantities[metric.heading] = method_rows[gain_metric]
+    if "identity" in method_rows:
+        quantities["identity loss (distance)"] = method_rows["identity"]
+    return quantities
+
+
+def _group_name(bounds: Sequence[tuple[str, float]], value: float) -> str | None:
+    """Name of the first group whose lower bound the value reaches; None for a missing value."""
+    if pd.isna(value):
+        return None
+    return next(name for name, lower_bound in bounds if value >= lower_bound)

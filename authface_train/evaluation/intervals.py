@@ -1,24 +1,35 @@
-"""How sure a mean is."""
+"""Confidence intervals of means by the percentile bootstrap (Efron 1979)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-RESAMPLES, SHARE = 10_000, 0.95
-AT_ONCE = 1_000_000  # numbers drawn at a time
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+MAX_NUMBERS_AT_ONCE = 1_000_000
+"""Random indices drawn at a time, to bound the memory."""
 
 
-def bootstrap(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """The middle SHARE of the means of RESAMPLES samples with replacement of (n,) values; not a number where there are none."""
+def bootstrap_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """Bootstrap the confidence interval of a mean.
+
+    Args:
+        values: (n,) measurements.
+        seed: Seed of the resampling.
+
+    Returns:
+        Lower and upper end of the central `CONFIDENCE` of the means of `RESAMPLES` samples drawn
+        with replacement; NaN for both if there are no values.
+    """
     if not len(values):
         return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
-    rounds = max(AT_ONCE // len(values), 1)
-    means = [
-        values[rng.integers(0, len(values), (min(rounds, RESAMPLES - at), len(values)))].mean(
-            axis=1
-        )
-        for at in range(0, RESAMPLES, rounds)
-    ]
-    low, high = np.quantile(np.concatenate(means), [(1 - SHARE) / 2, (1 + SHARE) / 2])
+    samples_at_once = max(MAX_NUMBERS_AT_ONCE // len(values), 1)
+    means = []
+    for done in range(0, RESAMPLES, samples_at_once):
+        samples = min(samples_at_once, RESAMPLES - done)
+        indices = rng.integers(0, len(values), (samples, len(values)))
+        means.append(values[indices].mean(axis=1))
+    tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+    low, high = np.quantile(np.concatenate(means), tails)
     return float(low), float(high)

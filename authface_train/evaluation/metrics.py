@@ -1,7 +1,7 @@
-"""What is measured of a restored picture: by pyiqa's names, PSNR and SSIM as scikit-image defines them, and of the face in it.
+"""Metrics of restored pictures: image quality, fidelity, and identity of the face.
 
-SSIM has many definitions. This is scikit-image's own (a window of 7 x 7, on RGB), which the paper's authors use in the script
-that they released.
+Names are those of pyiqa. PSNR and SSIM are computed by scikit-image: SSIM has many definitions, and
+the script that the paper's authors released uses scikit-image's default (7 x 7 window, on RGB).
 """
 
 from __future__ import annotations
@@ -10,24 +10,34 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from authface_data.faces.descriptor import Descriptor, Seen
-from authface_data.faces.landmarks import eyes_and_mouth
+from authface_data.faces.descriptor import DescribedFace, FaceDescriptor
+from authface_data.faces.landmarks import alignment_points
 from authface_data.quality import iqa
 from manifests.support.errors import MissingResourceError, UserError
+
+if TYPE_CHECKING:
+    import torch
 
 Kind = Literal["reference", "picture", "set", "face"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """more: whether more is better. kind: reference and face need the clean picture, set is one value for all."""
+    """A metric.
+
+    Attributes:
+        heading: Column heading in tables.
+        higher_is_better: Whether a higher value is better.
+        kind: What the metric needs. `picture`: the restored picture; `reference`: also the clean
+            picture; `face`: a face in both; `set`: all pictures, for one value per method.
+    """
 
     heading: str
-    more: bool
+    higher_is_better: bool
     kind: Kind
 
 
@@ -42,135 +52,213 @@ METRICS = {
     "identity": Metric("ID distance", False, "face"),
     "landmarks": Metric("Landmarks %", False, "face"),
 }
-EQUAL_DB = 100.0  # what equal pictures count as, so that a mean is a number
-LEAST_PX = 7  # a side of SSIM's window
-# Their windows and scales are meant for pictures of about this side: smaller ones are enlarged first, both alike.
-LARGE = {"ms_ssim": 256, "vsi": 256}
-# What a metric reads in torch's hub folder, at the names that pyiqa and torchvision look for.
-WEIGHTS = {
+
+EQUAL_DB = 100.0
+"""PSNR of identical pictures, so that the mean stays finite."""
+SSIM_WINDOW_PX = 7
+MIN_SIDE_PX = {"ms_ssim": 256, "vsi": 256}
+"""Metrics whose windows and scales assume at least this side; smaller pictures are enlarged."""
+WEIGHT_FILES = {
     "lpips": ("pyiqa/LPIPS_v0.1_alex-df73285e.pth", "checkpoints/alexnet-owt-7be5be79.pth"),
     "musiq": ("pyiqa/musiq_koniq_ckpt-e95806b9.pth",),
 }
+"""Files in torch's hub folder that pyiqa and torchvision read for a metric."""
 
 
-def with_weights(names: Sequence[str]) -> list[str]:
-    """Those of some metrics whose weights are on this machine: nothing is fetched for them."""
+def available_metrics(names: Sequence[str]) -> list[str]:
+    """Metrics of `WEIGHT_FILES` whose weights are on this machine; nothing is downloaded."""
     import torch
 
     hub = Path(torch.hub.get_dir())
-    return [name for name in names if all((hub / file).is_file() for file in WEIGHTS[name])]
+    return [name for name in names if all((hub / file).is_file() for file in WEIGHT_FILES[name])]
 
 
-def known(name: str) -> Metric:
-    """A metric of ours, or any other of pyiqa's. Raises UserError for an unknown name."""
+def get_metric(name: str) -> Metric:
+    """Look up a metric of `METRICS` or of pyiqa.
+
+    Raises:
+        UserError: If the name is unknown.
+    """
     if name in METRICS:
         return METRICS[name]
     import pyiqa
+    from pyiqa.default_model_configs import DEFAULT_CONFIGS
 
-    for mode, kind in (("NR", "picture"), ("FR", "reference")):
+    kinds: dict[str, Kind] = {"NR": "picture", "FR": "reference"}
+    for mode, kind in kinds.items():
         if name in pyiqa.list_models(metric_mode=mode):
-            from pyiqa.default_model_configs import DEFAULT_CONFIGS
+            higher_is_better = not DEFAULT_CONFIGS[name].get("lower_better", False)
+            return Metric(name, higher_is_better, kind)
+    raise UserError(
+        f"unknown metric {name!r}; choose from: {', '.join(METRICS)}, or any metric of pyiqa"
+    )
 
-            return Metric(name, not DEFAULT_CONFIGS[name].get("lower_better", False), kind)  # type: ignore[arg-type]
-    raise UserError(f"no metric {name!r}: there are {', '.join(METRICS)}, and pyiqa's")
+
+def select_metrics(
+    requested: Sequence[str] | None, *, has_reference: bool, has_fid_reference: bool
+) -> list[str]:
+    """Choose the metrics that can be measured.
+
+    Args:
+        requested: Names that the user asked for. None selects all of `METRICS` that do not need a
+            missing reference.
+        has_reference: Whether clean pictures are given.
+        has_fid_reference: Whether pictures for FID are given.
+
+    Raises:
+        UserError: If a requested metric is unknown or needs a missing reference.
+    """
+    names = list(METRICS) if requested is None else list(requested)
+    need_reference = [name for name in names if get_metric(name).kind in ("reference", "face")]
+    if need_reference and not has_reference:
+        if requested is not None:
+            raise UserError(f"{need_reference[0]} needs clean pictures; add --reference DIR")
+        names = [name for name in names if name not in need_reference]
+    if "fid" in names and not has_fid_reference:
+        if requested is not None:
+            raise UserError("fid needs a set of pictures to compare with; add --fid-reference DIR")
+        names.remove("fid")
+    return names
 
 
 class ImageMetrics:
-    """Metrics of single pictures, loaded once. missing: what to get for those whose weights are not here, by name."""
+    """Measures metrics of single pictures.
 
-    def __init__(self, names: Sequence[str], weights_dir: str | None, device: str):
-        self.metrics = {name: known(name) for name in names if known(name).kind != "set"}
-        self.missing: dict[str, str] = {}
-        self._loaded: dict[str, Any] = {}
-        self._descriptor: Descriptor | None = None
+    Args:
+        names: Names of metrics. Those of kind `set` are ignored.
+        weights_dir: Folder of downloaded weights.
+        device: Device of the networks, such as "cpu" or "cuda".
+
+    Attributes:
+        metrics: The metrics that are measured, by name.
+        missing: Metrics whose weights are missing, with the instruction how to get them.
+
+    Raises:
+        UserError: If a name is unknown.
+    """
+
+    def __init__(self, names: Sequence[str], weights_dir: str | None, device: str) -> None:
         self.device = device
-        for name, metric in self.metrics.items():
+        self.metrics: dict[str, Metric] = {}
+        self.missing: dict[str, str] = {}
+        self._networks: dict[str, torch.nn.Module] = {}
+        self._descriptor: FaceDescriptor | None = None
+        for name in names:
+            metric = get_metric(name)
+            if metric.kind == "set":
+                continue
             try:
-                if metric.kind == "face":
-                    self._descriptor = self._descriptor or _descriptor(weights_dir)
-                elif name not in ("psnr", "ssim"):
-                    self._loaded[name] = iqa.create(name, device, weights_dir)
+                if metric.kind == "face" and self._descriptor is None:
+                    self._descriptor = load_descriptor(weights_dir)
+                elif metric.kind != "face" and name not in ("psnr", "ssim"):
+                    self._networks[name] = iqa.create_metric(name, device, weights_dir)
             except MissingResourceError as error:
                 self.missing[name] = str(error)
-        for name in self.missing:
-            del self.metrics[name]
+            else:
+                self.metrics[name] = metric
 
-    def of(self, picture: np.ndarray, reference: np.ndarray | None) -> dict[str, float | None]:
-        """Value by name of one picture (H, W, 3) uint8; None where it has none: no reference of its size, no face in one, or
-        too small a picture."""
-        if reference is not None and (
-            reference.shape != picture.shape or min(picture.shape[:2]) < LEAST_PX
-        ):
-            reference = None
+    def measure(self, picture: np.ndarray, reference: np.ndarray | None) -> dict[str, float | None]:
+        """Measure one picture.
+
+        Args:
+            picture: (height, width, 3) uint8 RGB.
+            reference: The clean picture, or None.
+
+        Returns:
+            Metric to value. The value is None if the metric does not apply: without a reference of
+            the same size, without a face, or if the picture is too small.
+        """
+        if reference is not None:
+            is_too_small = min(picture.shape[:2]) < SSIM_WINDOW_PX
+            if reference.shape != picture.shape or is_too_small:
+                reference = None
+
         values: dict[str, float | None] = {}
         for name, metric in self.metrics.items():
             values[name] = None
-            with contextlib.suppress(
-                RuntimeError, AssertionError, ValueError
-            ):  # too small for some windows and networks
+            # Windows and networks raise one of these if the picture is too small for them.
+            with contextlib.suppress(RuntimeError, AssertionError, ValueError):
                 if metric.kind == "picture":
-                    values[name] = self._by_pyiqa(name, picture)
+                    values[name] = self._measure_with_pyiqa(name, picture)
                 elif metric.kind == "reference" and reference is not None:
-                    values[name] = self._against(name, picture, reference)
+                    values[name] = self._measure_against(name, picture, reference)
+
         if self._descriptor is not None and reference is not None:
-            values |= {
-                name: value
-                for name, value in self._of_face(picture, reference).items()
-                if name in self.metrics
-            }
+            face_values = _measure_face(self._descriptor, picture, reference)
+            values |= {name: face_values[name] for name in face_values if name in self.metrics}
         return values
 
-    def _against(self, name: str, picture: np.ndarray, reference: np.ndarray) -> float:
+    def _measure_against(self, name: str, picture: np.ndarray, reference: np.ndarray) -> float:
+        """A full-reference metric of two pictures of the same shape."""
         if name == "psnr":
             from skimage.metrics import peak_signal_noise_ratio
 
             with np.errstate(divide="ignore"):
-                return min(
-                    float(peak_signal_noise_ratio(reference, picture, data_range=255)), EQUAL_DB
-                )
+                psnr = float(peak_signal_noise_ratio(reference, picture, data_range=255))
+            return min(psnr, EQUAL_DB)
         if name == "ssim":
             from skimage.metrics import structural_similarity
 
             return float(structural_similarity(reference, picture, channel_axis=2, data_range=255))
-        return self._by_pyiqa(name, picture, reference)
+        return self._measure_with_pyiqa(name, picture, reference)
 
-    def _by_pyiqa(self, name: str, *pictures: np.ndarray) -> float:
-        """pyiqa takes [0, 1] and brings it to each network's own range. Random crops, if any, are from a fixed seed."""
+    def _measure_with_pyiqa(self, name: str, *pictures: np.ndarray) -> float:
+        """A metric of pyiqa. Metrics that take random crops get a fixed seed."""
         import torch
 
-        batch = [
-            torch.from_numpy(one.copy()).permute(2, 0, 1)[None].float() / 255 for one in pictures
+        tensors = [
+            torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
+            for picture in pictures
         ]
-        if min(batch[0].shape[2:]) < (side_px := LARGE.get(name, 0)):
-            enlarge = torch.nn.functional.interpolate
-            batch = [
-                enlarge(one, (side_px, side_px), mode="bicubic", antialias=True).clamp(0, 1)
-                for one in batch
+        min_side_px = MIN_SIDE_PX.get(name, 0)
+        if min(tensors[0].shape[2:]) < min_side_px:
+            size = (min_side_px, min_side_px)
+            tensors = [
+                torch.nn.functional.interpolate(tensor, size, mode="bicubic", antialias=True)
+                for tensor in tensors
             ]
+            tensors = [tensor.clamp(0, 1) for tensor in tensors]
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(iqa.SEED)
             np.random.seed(iqa.SEED)
-            return float(self._loaded[name](*(one.to(self.device) for one in batch)))
-
-    def _of_face(self, picture: np.ndarray, reference: np.ndarray) -> dict[str, float | None]:
-        assert self._descriptor is not None
-        made, clean = self._descriptor.look(picture), self._descriptor.look(reference)
-        if made is None or clean is None:
-            return {"identity": None, "landmarks": None}
-        return {
-            "identity": float(np.linalg.norm(made.descriptor - clean.descriptor)),
-            "landmarks": landmark_error(made, clean),
-        }
+            inputs = [tensor.to(self.device) for tensor in tensors]
+            return float(self._networks[name](*inputs))
 
 
-def landmark_error(made: Seen, clean: Seen) -> float:
-    """Mean distance of the 68 landmarks, in per cent of the distance between the clean face's eyes."""
-    left, right, *_ = eyes_and_mouth(clean.landmarks_px)
-    distances = np.linalg.norm(made.landmarks_px - clean.landmarks_px, axis=1)
-    return float(100 * distances.mean() / np.linalg.norm(right - left))
+def landmark_error(restored: DescribedFace, clean: DescribedFace) -> float:
+    """Normalised mean error of the 68 landmarks.
+
+    Args:
+        restored: The restored face.
+        clean: The clean face.
+
+    Returns:
+        Mean distance of the landmarks, in per cent of the distance between the clean face's eyes.
+    """
+    left_eye, right_eye, *_ = alignment_points(clean.landmarks68_px)
+    distances = np.linalg.norm(restored.landmarks68_px - clean.landmarks68_px, axis=1)
+    return float(100 * distances.mean() / np.linalg.norm(right_eye - left_eye))
 
 
-def _descriptor(weights_dir: str | None) -> Descriptor:
-    made = Descriptor()
-    made.setup(weights_dir)
-    return made
+def load_descriptor(weights_dir: str | None) -> FaceDescriptor:
+    """Load the network that describes faces.
+
+    Raises:
+        MissingResourceError: If its weights are missing and cannot be downloaded.
+    """
+    descriptor = FaceDescriptor()
+    descriptor.setup(weights_dir)
+    return descriptor
+
+
+def _measure_face(
+    descriptor: FaceDescriptor, picture: np.ndarray, reference: np.ndarray
+) -> dict[str, float | None]:
+    """Metrics of kind `face`; None if either picture shows no face."""
+    restored, clean = descriptor.look(picture), descriptor.look(reference)
+    if restored is None or clean is None:
+        return {"identity": None, "landmarks": None}
+    return {
+        "identity": float(np.linalg.norm(restored.descriptor - clean.descriptor)),
+        "landmarks": landmark_error(restored, clean),
+    }

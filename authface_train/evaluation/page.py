@@ -1,142 +1,196 @@
-"""One self-contained HTML of an evaluation: the table, the worst and the best pictures, groups and response curves."""
+"""Writes the report of an evaluation: tables, response curves and a self-contained HTML page.
+
+The page shows the table, the worst and best pictures of each method, groups of faces and response
+curves.
+"""
 
 from __future__ import annotations
 
-import base64
-import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
+import jinja2
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from authface_train.evaluation import groups, summary
+from authface_data.images.encode import data_uri
+from authface_train.evaluation import groups, response, summary
 from authface_train.evaluation.evaluate import DEGRADED, Evaluation
-from authface_train.evaluation.image_pairs import read
-from authface_train.evaluation.metrics import known
+from authface_train.evaluation.image_pairs import read_picture
+from authface_train.evaluation.metrics import get_metric
+from authface_train.evaluation.summary import Summary
+from authface_train.evaluation.test_sets import TEST_SETS, SetName
+from manifests.support.files import atomic_path, write_atomic, write_json
 
-SHOWN, SIDE_PX = 4, 256
-BY = (
-    "lpips",
-    "musiq",
-    "psnr",
-    "ssim",
-)  # what pictures are ordered by: the first of these that was measured
+PAGE_FILE = "report.html"
+SCORES_FILE = "scores.parquet"
+SUMMARY_FILE = "summary.json"
+
+EXAMPLES = 4
+"""Number of worst and of best pictures per method."""
+TILE_PX = 256
+JPEG_QUALITY = 88
+SORT_METRICS = ("lpips", "musiq", "psnr", "ssim")
+"""Pictures are sorted by the first of these that was measured."""
 
 
-def order_by(found: Evaluation) -> str | None:
-    """The metric that says which pictures are worst; None where none of single pictures was measured."""
-    single = [name for name in found.metrics if name != "fid"]
-    return next((name for name in (*BY, *single) if name in single), None)
+@dataclass(frozen=True)
+class Example:
+    """A picture of the page.
+
+    Attributes:
+        name: Name of the picture.
+        value: Its value of the sort metric, formatted.
+        uri: Data URI of the degraded, restored and clean picture side by side.
+    """
+
+    name: str
+    value: str
+    uri: str
 
 
-def page(
-    found: Evaluation,
-    made: summary.Summary,
+@dataclass(frozen=True)
+class MethodExamples:
+    """The worst and the best pictures of a method, most extreme first."""
+
+    method: str
+    worst: list[Example]
+    best: list[Example]
+
+
+def write_report(
+    evaluation: Evaluation,
+    table: Summary,
+    folder: Path,
+    *,
+    test_set: SetName | None,
+    degradations: pd.DataFrame | None,
+) -> None:
+    """Write scores, tables, response curves and the page.
+
+    Args:
+        evaluation: The measurements.
+        table: Their summary.
+        folder: Folder for the files. It is created if necessary.
+        test_set: Test set of the paper.
+        degradations: Strength of the degradations, as `read_degradations` returns it, for response
+            curves.
+    """
+    title = "Evaluation"
+    if test_set is not None:
+        title += f" on {TEST_SETS[test_set].title}"
+    with atomic_path(folder / SCORES_FILE) as temporary:
+        evaluation.scores.to_parquet(temporary, index=False)
+    write_json(folder / SUMMARY_FILE, summary.as_json(evaluation, table, test_set))
+
+    compared_groups = groups.compare_groups(evaluation)
+    paragraphs = [f"# {title}", summary.format_markdown(table)]
+    if evaluation.fid_reference is not None:
+        paragraphs.append(f"FID against {evaluation.fid_reference.description}.")
+    if compared_groups:
+        paragraphs += ["## Skin tone and pose", groups.format_markdown(compared_groups)]
+    write_atomic(folder / "table.md", "\n\n".join(paragraphs) + "\n")
+    write_atomic(folder / "table.tex", summary.format_latex(table) + "\n")
+    write_atomic(folder / "table.csv", summary.format_csv(table))
+
+    curves_image = None
+    if degradations is not None:
+        curves = response.response_curves(evaluation, degradations)
+        curves.to_csv(folder / "curves.csv", index=False)
+        if not curves.empty:
+            curves_image = response.draw_curves(curves)
+            curves_image.save(folder / "curves.png")
+    page = render_page(
+        evaluation, table, title=title, compared_groups=compared_groups, curves=curves_image
+    )
+    write_atomic(folder / PAGE_FILE, page)
+
+
+def render_page(
+    evaluation: Evaluation,
+    table: Summary,
+    *,
     title: str,
-    of_groups: list[groups.Group],
+    compared_groups: Sequence[groups.Group],
     curves: Image.Image | None,
 ) -> str:
-    import jinja2
+    """Render the HTML page.
 
-    by = order_by(found)
-    shown = (
-        []
-        if by is None
-        else [_extremes(found, method, by) for method in found.methods if method != DEGRADED]
-    )
+    Args:
+        evaluation: The measurements.
+        table: Their summary.
+        title: Heading of the page.
+        compared_groups: Groups of faces; may be empty.
+        curves: Picture of the response curves.
+    """
+    sort_metric = choose_sort_metric(evaluation)
+    examples = []
+    if sort_metric is not None:
+        examples = [
+            _choose_examples(evaluation, method, sort_metric)
+            for method in evaluation.methods
+            if method != DEGRADED
+        ]
     template = resources.files("authface_train.evaluation").joinpath("page.html.jinja").read_text()
-    return (
-        jinja2.Environment(autoescape=True)
-        .from_string(template)
-        .render(
-            title=title,
-            summary=made,
-            heading=summary.heading,
-            words=summary.words,
-            by=None if by is None else known(by).heading,
-            shown=shown,
-            groups=of_groups,
-            few=groups.FEW,
-            curves=None if curves is None else _uri(curves, "PNG"),
-            found=found,
-        )
+    environment = jinja2.Environment(autoescape=True)
+    return environment.from_string(template).render(
+        title=title,
+        evaluation=evaluation,
+        table=table,
+        heading=summary.heading,
+        format_cell=summary.format_cell,
+        sort_heading=None if sort_metric is None else get_metric(sort_metric).heading,
+        examples=examples,
+        groups=compared_groups,
+        min_faces=groups.MIN_FACES,
+        curves=None if curves is None else data_uri(curves, "PNG"),
     )
 
 
-def _extremes(found: Evaluation, method: str, by: str) -> dict[str, Any]:
-    """The worst and the best few of a method."""
-    own = found.scores[found.scores["method"] == method].dropna(subset=[by])
-    worst_first = own.sort_values(by, ascending=known(by).more)
-    few = min(SHOWN, -(-len(own) // 2))
-    degraded = found.scores[found.scores["method"] == DEGRADED].set_index("name")["path"]
-    return {
-        "method": method,
-        "worst": [_shown(row, degraded, by) for row in worst_first.head(few).to_dict("records")],
-        "best": [
-            _shown(row, degraded, by) for row in worst_first.tail(few)[::-1].to_dict("records")
-        ],
-    }
+def choose_sort_metric(evaluation: Evaluation) -> str | None:
+    """The metric that pictures are sorted by; None if only FID was measured, or no metric."""
+    measured = [name for name in evaluation.metrics if name != "fid"]
+    return next((name for name in (*SORT_METRICS, *measured) if name in measured), None)
 
 
-def _shown(row: dict[str, Any], degraded: pd.Series, by: str) -> dict[str, str]:
-    """A picture between what was given and what it should be, where those are there."""
-    paths = [degraded.get(row["name"]), row["path"], row["reference"]]
-    tiles = [_tile(read(Path(path))[0]) for path in paths if path]
-    strip = Image.new("RGB", (SIDE_PX * len(tiles), SIDE_PX))
-    for place, tile in enumerate(tiles):
-        strip.paste(tile, (place * SIDE_PX, 0))
-    return {
-        "name": row["name"],
-        "value": f"{row[by]:.{summary.digits(by)}f}",
-        "uri": _uri(strip, "JPEG"),
-    }
+def _choose_examples(evaluation: Evaluation, method: str, metric: str) -> MethodExamples:
+    """The worst and the best pictures of a method by a metric."""
+    scores = evaluation.scores
+    method_scores = scores[scores["method"] == method].dropna(subset=[metric])
+    worst_first = method_scores.sort_values(metric, ascending=get_metric(metric).higher_is_better)
+    # With few pictures, each one is shown once.
+    count = min(EXAMPLES, -(-len(worst_first) // 2))
+    degraded = scores[scores["method"] == DEGRADED].set_index("name")["path"].to_dict()
+    worst = worst_first.head(count).to_dict("records")
+    best = worst_first.tail(count)[::-1].to_dict("records")
+    return MethodExamples(
+        method,
+        worst=[_draw_example(row, degraded.get(row["name"]), metric) for row in worst],
+        best=[_draw_example(row, degraded.get(row["name"]), metric) for row in best],
+    )
 
 
-def _tile(picture: np.ndarray) -> Image.Image:
+def _draw_example(row: dict, degraded: str | None, metric: str) -> Example:
+    """Draw the degraded, restored and clean picture of a score row, as far as they exist."""
+    paths = [path for path in (degraded, row["path"], row["reference"]) if path]
+    strip = Image.new("RGB", (TILE_PX * len(paths), TILE_PX))
+    for column, path in enumerate(paths):
+        picture, _ = read_picture(Path(path))
+        strip.paste(_fit_tile(picture), (column * TILE_PX, 0))
+    return Example(
+        name=row["name"],
+        value=f"{row[metric]:.{summary.decimals(metric)}f}",
+        uri=data_uri(strip, "JPEG", JPEG_QUALITY),
+    )
+
+
+def _fit_tile(picture: np.ndarray) -> Image.Image:
+    """Reduce a picture to fit into a black square tile, centred."""
     image = Image.fromarray(picture)
-    image.thumbnail((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
-    tile = Image.new("RGB", (SIDE_PX, SIDE_PX), "black")
-    tile.paste(image, ((SIDE_PX - image.width) // 2, (SIDE_PX - image.height) // 2))
+    image.thumbnail((TILE_PX, TILE_PX), Image.Resampling.LANCZOS)
+    tile = Image.new("RGB", (TILE_PX, TILE_PX), "black")
+    tile.paste(image, ((TILE_PX - image.width) // 2, (TILE_PX - image.height) // 2))
     return tile
-
-
-def _uri(image: Image.Image, kind: str) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **({"quality": 88} if kind == "JPEG" else {}))
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def write(
-    found: Evaluation,
-    made: summary.Summary,
-    folder: Path,
-    title: str,
-    json_text: str,
-    draws: pd.DataFrame | None,
-) -> None:
-    """Everything an evaluation leaves in its folder."""
-    from authface_train.evaluation import response
-
-    folder.mkdir(parents=True, exist_ok=True)
-    found.scores.to_parquet(folder / "scores.parquet", index=False)
-    (folder / "summary.json").write_text(json_text)
-    of_groups = groups.groups(found)
-    text = [f"# {title}", summary.markdown(made)]
-    if found.fid_reference is not None:
-        text.append(f"FID against {found.fid_reference.words}.")
-    if of_groups:
-        text += ["## Skin tone and pose", groups.markdown(of_groups)]
-    (folder / "table.md").write_text("\n\n".join(text) + "\n")
-    (folder / "table.tex").write_text(summary.latex(made) + "\n")
-    (folder / "table.csv").write_text(summary.as_csv(made))
-    picture = None
-    if draws is not None:
-        table = response.curves(found, draws)
-        table.to_csv(folder / "curves.csv", index=False)
-        if not table.empty:
-            picture = response.draw(table)
-            picture.save(folder / "curves.png")
-    (folder / "report.html").write_text(page(found, made, title, of_groups, picture))

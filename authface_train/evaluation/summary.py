@@ -1,26 +1,31 @@
-"""Table 1's form: methods by metrics, means with intervals over pictures; for people, papers and machines."""
+"""Summarises an evaluation as a table of methods by metrics, in the form of the paper's Table 1."""
 
 from __future__ import annotations
 
 import csv
 import io
 from dataclasses import dataclass
-from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
-
-from authface_train.evaluation.evaluate import DEGRADED, Evaluation, values
-from authface_train.evaluation.intervals import bootstrap
-from authface_train.evaluation.metrics import known
-from authface_train.evaluation.test_sets import SETS, SetName
+from authface_train.evaluation.evaluate import DEGRADED, Evaluation
+from authface_train.evaluation.intervals import bootstrap_interval
+from authface_train.evaluation.metrics import get_metric
+from authface_train.evaluation.test_sets import TEST_SETS, SetName
 
 PAPER = "AuthFace, as printed"
+"""Name of the row with the values of the paper."""
+TWO_DECIMALS = ("psnr", "musiq", "fid", "landmarks")
+"""Metrics that Table 1 prints with two decimals; the others have four."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """low, high: of the mean, by bootstrap over pictures; None where it has none (FID, the paper's)."""
+    """A mean over pictures.
+
+    Attributes:
+        mean: The mean, or the value of a metric of kind `set`.
+        low: Lower end of the confidence interval of the mean; None for FID and printed values.
+        high: Upper end.
+    """
 
     mean: float
     low: float | None = None
@@ -29,7 +34,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Summary:
-    """cells: by method, then metric. best: the best method of each metric, where several were evaluated."""
+    """A table of methods by metrics.
+
+    Attributes:
+        metrics: Names of the columns.
+        cells: Method to metric to cell.
+        best: Metric to its best method; only metrics that several methods have.
+        counts: Method to its number of pictures.
+    """
 
     metrics: list[str]
     cells: dict[str, dict[str, Cell]]
@@ -37,150 +49,168 @@ class Summary:
     counts: dict[str, int]
 
 
-def summarise(found: Evaluation, test_set: SetName | None) -> Summary:
-    cells: dict[str, dict[str, Cell]] = {}
-    for method in found.methods:
-        cells[method] = {}
-        for name in found.metrics:
-            if name == "fid":
-                if method in found.fid:
-                    cells[method][name] = Cell(found.fid[method])
-            elif len(of := values(found, method, name)):
-                cells[method][name] = Cell(float(of.mean()), *bootstrap(of))
-    best = {}
-    for name in found.metrics:
-        own = {
-            method: of[name].mean
-            for method, of in cells.items()
-            if name in of and method != DEGRADED
-        }
-        if len(own) > 1:
-            best[name] = (max if known(name).more else min)(own, key=lambda method: own[method])
+def summarise(evaluation: Evaluation, test_set: SetName | None) -> Summary:
+    """Average the metrics of each method.
+
+    Args:
+        evaluation: The measurements.
+        test_set: Test set of the paper; its printed values become a row named `PAPER`.
+    """
+    cells = {method: _method_cells(evaluation, method) for method in evaluation.methods}
+    best = _best_methods(cells, evaluation.metrics)
     if test_set is not None:
-        paper = {
-            name: Cell(value)
-            for name, value in SETS[test_set].paper.items()
-            if name in found.metrics
+        printed = TEST_SETS[test_set].paper
+        cells[PAPER] = {
+            name: Cell(value) for name, value in printed.items() if name in evaluation.metrics
         }
-        cells[PAPER] = paper
-    counts = {
-        str(method): int(count)
-        for method, count in found.scores.groupby("method", sort=False).size().items()
-    }
-    return Summary(found.metrics, cells, best, counts)
+    sizes = evaluation.scores.groupby("method", sort=False).size()
+    counts = {str(method): int(count) for method, count in sizes.items()}
+    return Summary(evaluation.metrics, cells, best, counts)
+
+
+def _method_cells(evaluation: Evaluation, method: str) -> dict[str, Cell]:
+    """Metric to mean and interval of one method."""
+    cells: dict[str, Cell] = {}
+    for name in evaluation.metrics:
+        if name == "fid":
+            if method in evaluation.fid:
+                cells[name] = Cell(evaluation.fid[method])
+            continue
+        values = evaluation.values(method, name)
+        if len(values):
+            low, high = bootstrap_interval(values)
+            cells[name] = Cell(float(values.mean()), low, high)
+    return cells
+
+
+def _best_methods(cells: dict[str, dict[str, Cell]], metrics: list[str]) -> dict[str, str]:
+    """Metric to the best method; the degraded pictures do not compete."""
+    best = {}
+    for name in metrics:
+        means = {
+            method: method_cells[name].mean
+            for method, method_cells in cells.items()
+            if name in method_cells and method != DEGRADED
+        }
+        if len(means) > 1:
+            choose = max if get_metric(name).higher_is_better else min
+            best[name] = choose(means, key=lambda method: means[method])
+    return best
 
 
 def heading(name: str) -> str:
-    metric = known(name)
-    return f"{metric.heading} {'↑' if metric.more else '↓'}"
+    """Column heading of a metric, with an arrow in the better direction."""
+    metric = get_metric(name)
+    return f"{metric.heading} {'↑' if metric.higher_is_better else '↓'}"
 
 
-def digits(name: str) -> int:
-    """Decimals, as Table 1 prints them."""
-    return 2 if name in ("psnr", "musiq", "fid", "landmarks") else 4
+def decimals(name: str) -> int:
+    """Number of decimals with which Table 1 prints a metric."""
+    return 2 if name in TWO_DECIMALS else 4
 
 
-def words(cell: Cell | None, name: str) -> str:
+def format_cell(cell: Cell | None, name: str) -> str:
+    """Format a mean and its interval, for example "25.57 [25.10, 26.02]".
+
+    Args:
+        cell: The cell, or None if the method has no value.
+        name: Name of the metric.
+    """
     if cell is None:
         return "-"
-    text = f"{cell.mean:.{digits(name)}f}"
-    return (
-        text
-        if cell.low is None
-        else f"{text} [{cell.low:.{digits(name)}f}, {cell.high:.{digits(name)}f}]"
-    )
+    digits = decimals(name)
+    text = f"{cell.mean:.{digits}f}"
+    if cell.low is None:
+        return text
+    return f"{text} [{cell.low:.{digits}f}, {cell.high:.{digits}f}]"
 
 
-def rich_table(summary: Summary) -> Table:
-    table = Table(show_lines=True)
-    for name in ("method", "pictures", *map(heading, summary.metrics)):
-        table.add_column(name, overflow="fold")
+def format_markdown(summary: Summary) -> str:
+    """Format the summary as a Markdown table; best values are bold."""
+    headings = " | ".join(heading(name) for name in summary.metrics)
+    lines = [f"| method | pictures | {headings} |", "|" + "---|" * (2 + len(summary.metrics))]
     for method, cells in summary.cells.items():
-        row = [
-            words(cells.get(name), name).replace(" [", "\n[").replace(", ", "\n ")
-            for name in summary.metrics
-        ]
-        marked = [
-            f"[bold]{escape(text)}[/]" if summary.best.get(name) == method else escape(text)
-            for name, text in zip(summary.metrics, row, strict=True)
-        ]
-        table.add_row(method, str(summary.counts.get(method, "")), *marked)
-    return table
-
-
-def markdown(summary: Summary) -> str:
-    lines = ["| method | pictures | " + " | ".join(map(heading, summary.metrics)) + " |"]
-    lines.append("|" + "---|" * (2 + len(summary.metrics)))
-    for method, cells in summary.cells.items():
-        row = " | ".join(
-            f"**{words(cells.get(name), name)}**"
-            if summary.best.get(name) == method
-            else words(cells.get(name), name)
-            for name in summary.metrics
-        )
-        lines.append(f"| {method} | {summary.counts.get(method, '')} | {row} |")
+        texts = []
+        for name in summary.metrics:
+            text = format_cell(cells.get(name), name)
+            texts.append(f"**{text}**" if summary.best.get(name) == method else text)
+        lines.append(f"| {method} | {summary.counts.get(method, '')} | {' | '.join(texts)} |")
     return "\n".join(lines)
 
 
-def latex(summary: Summary) -> str:
-    """A tabular for booktabs, means only."""
+def format_latex(summary: Summary) -> str:
+    """Format the means as a LaTeX tabular for the package booktabs; best values are bold."""
     arrows = {True: r"$\uparrow$", False: r"$\downarrow$"}
-    heads = " & ".join(
-        f"{_tex(known(name).heading)} {arrows[known(name).more]}" for name in summary.metrics
-    )
+    headings = []
+    for name in summary.metrics:
+        metric = get_metric(name)
+        headings.append(f"{_escape_latex(metric.heading)} {arrows[metric.higher_is_better]}")
     lines = [
         rf"\begin{{tabular}}{{l{'r' * len(summary.metrics)}}}",
         r"\toprule",
-        rf"Method & {heads} \\",
+        rf"Method & {' & '.join(headings)} \\",
         r"\midrule",
     ]
     for method, cells in summary.cells.items():
-        row = []
+        texts = []
         for name in summary.metrics:
-            text = f"{cells[name].mean:.{digits(name)}f}" if name in cells else "--"
-            row.append(rf"\textbf{{{text}}}" if summary.best.get(name) == method else text)
-        lines.append(rf"{_tex(method)} & {' & '.join(row)} \\")
+            text = f"{cells[name].mean:.{decimals(name)}f}" if name in cells else "--"
+            texts.append(rf"\textbf{{{text}}}" if summary.best.get(name) == method else text)
+        lines.append(rf"{_escape_latex(method)} & {' & '.join(texts)} \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 
-def _tex(text: str) -> str:
+def _escape_latex(text: str) -> str:
     return "".join(f"\\{letter}" if letter in "%&_#$" else letter for letter in text)
 
 
-def as_csv(summary: Summary) -> str:
+def format_csv(summary: Summary) -> str:
+    """Format the summary as CSV, one row per method and metric."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["method", "metric", "mean", "low", "high", "pictures"])
     for method, cells in summary.cells.items():
+        count = summary.counts.get(method)
         for name, cell in cells.items():
-            writer.writerow(
-                [method, name, cell.mean, cell.low, cell.high, summary.counts.get(method)]
-            )
+            writer.writerow([method, name, cell.mean, cell.low, cell.high, count])
     return buffer.getvalue()
 
 
-def as_json(found: Evaluation, summary: Summary, test_set: SetName | None) -> dict[str, Any]:
-    """What a machine reads: `methods` holds the means."""
-    own = {method: cells for method, cells in summary.cells.items() if method != PAPER}
-    fid = found.fid_reference
+def as_json(
+    evaluation: Evaluation, summary: Summary, test_set: SetName | None
+) -> dict[str, object]:
+    """The summary as JSON values; `methods` holds the means.
+
+    Args:
+        evaluation: The measurements.
+        summary: Their summary.
+        test_set: Test set of the paper, whose printed values are included.
+    """
+    means: dict[str, dict[str, float]] = {}
+    intervals: dict[str, dict[str, list[float | None]]] = {}
+    for method, cells in summary.cells.items():
+        if method == PAPER:
+            continue
+        means[method] = {name: cell.mean for name, cell in cells.items()}
+        intervals[method] = {
+            name: [cell.low, cell.high] for name, cell in cells.items() if cell.low is not None
+        }
+    fid_reference = None
+    if evaluation.fid_reference is not None:
+        fid_reference = {
+            "folder": str(evaluation.fid_reference.folder),
+            "count": evaluation.fid_reference.count,
+            "sha256": evaluation.fid_reference.digest,
+        }
     return {
         "set": test_set,
-        "methods": {
-            method: {name: cell.mean for name, cell in cells.items()}
-            for method, cells in own.items()
-        },
-        "intervals": {
-            method: {
-                name: [cell.low, cell.high] for name, cell in cells.items() if cell.low is not None
-            }
-            for method, cells in own.items()
-        },
+        "methods": means,
+        "intervals": intervals,
         "pictures": summary.counts,
-        "fid_reference": fid
-        and {"folder": str(fid.folder), "count": fid.count, "sha256": fid.digest},
-        "missing": found.missing,
-        "unmatched": found.unmatched,
-        "failed": found.failed,
-        "notes": found.notes,
-        "paper": SETS[test_set].paper if test_set is not None else None,
+        "fid_reference": fid_reference,
+        "missing": evaluation.missing,
+        "unmatched": evaluation.unmatched,
+        "failed": evaluation.failed,
+        "notes": evaluation.notes,
+        "paper": TEST_SETS[test_set].paper if test_set is not None else None,
     }

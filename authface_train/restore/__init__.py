@@ -1,1 +1,1 @@
-"""Restoring degraded faces and whole photographs with a trained model."""
+"""Restoration of degraded faces and whole photographs with a trained model."""

@@ -1,46 +1,71 @@
-"""Colour fixes: the restored face's colours brought to those of the degraded one, which has kept them.
+"""Colour fixes: transfer the colours of the degraded face to the restored one.
 
-wavelet: low frequencies of the degraded face, high ones of the restored (Wang et al. 2023, StableSR, the appendix on colour);
-adain: each channel's mean and deviation (Huang and Belongie 2017, Eq. 8).
+A diffusion model may shift colours, while the degraded face has kept them. Two fixes are available:
+
+- wavelet: low frequencies of the degraded face, high frequencies of the restored one (Wang et al.
+  2023, "Exploiting Diffusion Prior for Real-World Image Super-Resolution", appendix).
+- adain: mean and standard deviation per channel of the degraded face (Huang and Belongie 2017,
+  Eq. 8).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 
-LEVELS = 5
-BINOMIAL = (0.25, 0.5, 0.25)
+WAVELET_LEVELS = 5
+BINOMIAL_KERNEL = (0.25, 0.5, 0.25)
 
 
-def wavelet(restored: np.ndarray, degraded: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 of two pictures of that shape: what LEVELS of blur take from the restored, on the degraded's rest."""
-    made = restored.astype(np.float32) - _blurred(restored) + _blurred(degraded)
-    return np.clip(np.rint(made), 0, 255).astype(np.uint8)
+def wavelet_fix(restored: np.ndarray, degraded: np.ndarray) -> np.ndarray:
+    """Combine the high frequencies of the restored face with the low ones of the degraded face.
+
+    Args:
+        restored: (height, width, 3) uint8 RGB.
+        degraded: The degraded face, same shape and type.
+
+    Returns:
+        (height, width, 3) uint8 RGB.
+    """
+    combined = restored.astype(np.float32) - _low_pass(restored) + _low_pass(degraded)
+    return np.clip(np.rint(combined), 0, 255).astype(np.uint8)
 
 
-def adain(restored: np.ndarray, degraded: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8: the restored picture with each channel's mean and deviation of the degraded."""
-    of, to = (picture.reshape(-1, 3).astype(np.float64) for picture in (restored, degraded))
-    made = (restored - of.mean(0)) / np.maximum(of.std(0), 1e-5) * to.std(0) + to.mean(0)
-    return np.clip(np.rint(made), 0, 255).astype(np.uint8)
+def adain_fix(restored: np.ndarray, degraded: np.ndarray) -> np.ndarray:
+    """Give each channel of the restored face the mean and deviation of the degraded face.
+
+    Args:
+        restored: (height, width, 3) uint8 RGB.
+        degraded: The degraded face, same shape and type.
+
+    Returns:
+        (height, width, 3) uint8 RGB.
+    """
+    source = restored.reshape(-1, 3).astype(np.float64)
+    target = degraded.reshape(-1, 3).astype(np.float64)
+    normalised = (restored - source.mean(0)) / np.maximum(source.std(0), 1e-5)
+    matched = normalised * target.std(0) + target.mean(0)
+    return np.clip(np.rint(matched), 0, 255).astype(np.uint8)
 
 
-def _blurred(picture: np.ndarray) -> np.ndarray:
-    """LEVELS times by a binomial kernel whose taps stand 1, 2, 4 ... pixels apart (a trous)."""
-    import cv2
-
+def _low_pass(picture: np.ndarray) -> np.ndarray:
+    """Blur with `WAVELET_LEVELS` à-trous binomial kernels, whose taps are 1, 2, 4 ... px apart."""
     low = picture.astype(np.float32)
-    for level in range(LEVELS):
+    for level in range(WAVELET_LEVELS):
         taps = np.zeros(2 ** (level + 1) + 1, np.float32)
-        taps[:: 2**level] = BINOMIAL
+        taps[:: 2**level] = BINOMIAL_KERNEL
         low = cv2.sepFilter2D(low, -1, taps, taps, borderType=cv2.BORDER_REPLICATE)
     return low
 
 
-FIXES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "none": lambda restored, degraded: restored,
-    "wavelet": wavelet,
-    "adain": adain,
+def _no_fix(restored: np.ndarray, degraded: np.ndarray) -> np.ndarray:
+    return restored
+
+
+COLOUR_FIXES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "none": _no_fix,
+    "wavelet": wavelet_fix,
+    "adain": adain_fix,
 }

@@ -1,11 +1,13 @@
-"""A photograph's file, and the same file again with some pixels changed: format, EXIF, colour profile and alpha stay.
+"""Rewrites the file of a photograph with some pixels changed.
 
-The pixels are the file's own, in its own colours: nothing is converted but what is pasted into them.
+The format, EXIF data, colour profile and alpha channel are kept. Pixels stay in the colour space of
+the file: only what is pasted into them is converted.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,171 +15,256 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin
 
 from authface_train.restore import jpeg_blocks
+from authface_train.restore.jpeg_blocks import Box
+from manifests.support.files import write_atomic
 
-JPEGS = ("JPEG", "MPO")
-# EXIF orientation -> the way upright, and of two of them the way back: the others undo themselves.
-UPRIGHT = dict(
-    zip(range(2, 9), (Image.Transpose(number) for number in (0, 3, 1, 5, 4, 6, 2)), strict=True)
+JPEG_FORMATS = ("JPEG", "MPO")
+SUPPORTED_MODES = ("RGB", "RGBA", "L", "LA", "P", "1")
+LOSSLESS_TIFF_COMPRESSIONS = (
+    "raw",
+    "tiff_lzw",
+    "tiff_adobe_deflate",
+    "tiff_deflate",
+    "packbits",
+    "zstd",
 )
-BACK = {
+
+TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation to the transpose that makes the stored pixels upright."""
+
+INVERSE = {
     Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270,
     Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90,
 }
-# Size, bits, compression, strips, tiles, predictor, colour map, sample format and colour profile.
-TIFF_LAYOUT = {
-    254,
-    255,
-    256,
-    257,
-    258,
-    259,
-    262,
-    266,
-    273,
-    277,
-    278,
-    279,
-    284,
-    317,
-    320,
-    322,
-    323,
-    324,
-    325,
-    338,
-    339,
-    34675,
+"""Inverse of each transpose that is not an involution."""
+
+TIFF_LAYOUT_TAGS = {
+    254,  # NewSubfileType
+    255,  # SubfileType
+    256,  # ImageWidth
+    257,  # ImageLength
+    258,  # BitsPerSample
+    259,  # Compression
+    262,  # PhotometricInterpretation
+    266,  # FillOrder
+    273,  # StripOffsets
+    277,  # SamplesPerPixel
+    278,  # RowsPerStrip
+    279,  # StripByteCounts
+    284,  # PlanarConfiguration
+    317,  # Predictor
+    320,  # ColorMap
+    322,  # TileWidth
+    323,  # TileLength
+    324,  # TileOffsets
+    325,  # TileByteCounts
+    338,  # ExtraSamples
+    339,  # SampleFormat
+    34675,  # ICC profile
 }
-KEPT_COMPRESSIONS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits", "zstd")
+"""TIFF tags that describe how pixels are stored; they are written anew."""
+
+
+class UnsupportedImageError(ValueError):
+    """A picture that can be decoded but not restored.
+
+    The message is a predicate without a subject, such as "has several frames; ...": callers put the
+    name of the file in front of it.
+    """
 
 
 class ImageFile:
-    """pixels: (H, W, 3) uint8, upright, in the file's own colours. Raises ValueError, in words, for a file that could not be
-    written again as it is; and Pillow's own errors for one that cannot be decoded."""
+    """The file of a photograph, decoded, which can be written again with changed pixels.
 
-    def __init__(self, path: Path):
+    Args:
+        path: The file.
+
+    Attributes:
+        data: Content of the file.
+        image: The picture as Pillow decoded it, in the stored orientation.
+        pixels: (height, width, 3) uint8, upright, in the colour space of the file.
+        alpha: (height, width) uint8 in the stored orientation, or None if the file is opaque.
+
+    Raises:
+        UnsupportedImageError: If the file could not be written again without changing it.
+        OSError, SyntaxError, ValueError: Pillow's errors for a file that cannot be decoded.
+    """
+
+    def __init__(self, path: Path) -> None:
         self.data = path.read_bytes()
-        self.image: Any = Image.open(io.BytesIO(self.data))
-        if self.image.mode not in ("RGB", "RGBA", "L", "LA", "P", "1") or ";16" in str(
-            self.image.tile
-        ):
-            deep = self.image.mode.startswith(("I", "F")) or ";16" in str(self.image.tile)
-            what = "has 16 bits a channel" if deep else f"is {self.image.mode}"
-            raise ValueError(
-                f"{what}: save it as RGB of 8 bits first, for as it is it could not be written again"
-            )
-        if self.image.format in ("HEIF", "HEIC"):
-            raise ValueError(
-                "is HEIC: save it as JPEG or PNG first, for it could not be written again with the same pixels"
-            )
-        if getattr(self.image, "n_frames", 1) > 1 and self.image.format not in JPEGS:
-            raise ValueError("has several frames: save the one to restore by itself")
+        self.image = Image.open(io.BytesIO(self.data))
+        _check_supported(self.image)
         self.image.load()
-        stored = self.image
-        # Asked for after loading: Pillow turns a TIFF by itself, and then says that it is upright.
-        self.turn = UPRIGHT.get(stored.getexif().get(ExifTags.Base.Orientation, 1))
-        clear = "transparency" in stored.info or stored.mode in ("RGBA", "LA", "PA")
-        self.alpha = np.asarray(stored.convert("RGBA"))[..., 3] if clear else None
-        self.grey = stored.mode in ("L", "LA", "1")
-        upright = (
-            stored.convert("RGB").transpose(self.turn)
-            if self.turn is not None
-            else stored.convert("RGB")
-        )
+
+        # The orientation is read after loading: Pillow rotates a TIFF while it loads, and then
+        # resets the tag.
+        orientation = self.image.getexif().get(ExifTags.Base.Orientation, 1)
+        self._to_upright = TO_UPRIGHT.get(orientation)
+
+        mode = self.image.mode
+        has_alpha = "transparency" in self.image.info or mode in ("RGBA", "LA", "PA")
+        self.alpha = np.asarray(self.image.convert("RGBA"))[..., 3] if has_alpha else None
+        self._is_grey = mode in ("L", "LA", "1")
+
+        upright = self.image.convert("RGB")
+        if self._to_upright is not None:
+            upright = upright.transpose(self._to_upright)
         self.pixels = np.asarray(upright)
-        self.from_srgb = _into(stored.info.get("icc_profile"), "L" if self.grey else "RGB")
 
-    def own_colours(self, srgb: np.ndarray) -> np.ndarray:
-        """(h, w, 3) uint8 of sRGB in the colours of the file: of its profile, or grey."""
-        image: Any = Image.fromarray(srgb)
-        if self.from_srgb is not None:
-            image = ImageCms.applyTransform(image, self.from_srgb)
-        return np.asarray((image.convert("L") if self.grey else image).convert("RGB"))
+        profile = self.image.info.get("icc_profile")
+        self._from_srgb = _transform_from_srgb(profile, "L" if self._is_grey else "RGB")
 
-    def write(
-        self, pixels: np.ndarray, touched_px: list[tuple[int, int, int, int]], path: Path
-    ) -> None:
-        """The file with other pixels, (H, W, 3) uint8 upright. touched_px: the boxes in which they may differ from its own.
+    def to_file_colours(self, srgb: np.ndarray) -> np.ndarray:
+        """Convert sRGB pixels to the colour space of the file.
 
-        Pixels outside come out of the written file as they came out of the original, to the bit: a JPEG's blocks are copied.
-        Where the size is another, all are new.
+        Args:
+            srgb: (height, width, 3) uint8 sRGB.
+
+        Returns:
+            (height, width, 3) uint8; three equal channels if the file is grey.
+        """
+        image = Image.fromarray(srgb)
+        if self._from_srgb is not None:
+            converted = ImageCms.applyTransform(image, self._from_srgb)
+            assert converted is not None
+            image = converted
+        if self._is_grey:
+            image = image.convert("L")
+        return np.asarray(image.convert("RGB"))
+
+    def write(self, pixels: np.ndarray, changed_px: Sequence[Box], path: Path) -> None:
+        """Write the file again with other pixels.
+
+        Pixels outside the changed boxes decode to the same values as in the original file: blocks
+        of a JPEG are copied. If the size differs from the original, all pixels are new.
+
+        Args:
+            pixels: (height, width, 3) uint8, upright, in the colour space of the file.
+            changed_px: (left, top, right, bottom) pixel edges of the regions that may differ from
+                `self.pixels`.
+            path: The file to write.
+
+        Raises:
+            UnsupportedImageError: If the file is a JPEG whose blocks cannot be copied.
         """
         stored = Image.fromarray(pixels)
-        if self.turn is not None:
-            stored = stored.transpose(BACK.get(self.turn, self.turn))
+        if self._to_upright is not None:
+            stored = stored.transpose(self._to_stored)
         same_size = stored.size == self.image.size
-        if self.grey:
+        if self._is_grey:
             stored = stored.convert("L")
         if self.alpha is not None:
             alpha = Image.fromarray(self.alpha)
-            stored.putalpha(
-                alpha if same_size else alpha.resize(stored.size, Image.Resampling.LANCZOS)
-            )
-        buffer = io.BytesIO()
-        stored.save(
-            buffer, self.image.format if self.image.format != "MPO" else "JPEG", **self._options()
-        )
-        written = buffer.getvalue()
-        if self.image.format in JPEGS and same_size:
-            written = jpeg_blocks.keep(self.data, written, self._stored_boxes(touched_px))
-        temp = path.with_name(f".{path.name}")
-        temp.write_bytes(written)
-        temp.replace(path)
+            if not same_size:
+                alpha = alpha.resize(stored.size, Image.Resampling.LANCZOS)
+            stored.putalpha(alpha)
 
-    def _options(self) -> dict[str, Any]:
-        image, info = self.image, self.image.info
+        buffer = io.BytesIO()
+        image_format = "JPEG" if self.image.format in JPEG_FORMATS else self.image.format
+        stored.save(buffer, image_format, **self._save_options())
+        encoded = buffer.getvalue()
+        if image_format == "JPEG" and same_size:
+            boxes = self._stored_boxes(changed_px)
+            try:
+                encoded = jpeg_blocks.replace_blocks(self.data, encoded, boxes)
+            except ValueError as error:
+                raise UnsupportedImageError(str(error)) from error
+        write_atomic(path, encoded)
+
+    @property
+    def _to_stored(self) -> Image.Transpose:
+        """Transpose from upright to the stored orientation."""
+        assert self._to_upright is not None
+        return INVERSE.get(self._to_upright, self._to_upright)
+
+    def _save_options(self) -> dict[str, Any]:
+        """Pillow options that keep the metadata and the encoding of the file."""
+        info = self.image.info
         options: dict[str, Any] = {
             name: info[name] for name in ("icc_profile", "dpi") if info.get(name)
         }
-        if len(image.getexif()):
-            options["exif"] = (
-                _described(image.getexif())
-                if image.format == "TIFF"
-                else info.get("exif", image.getexif())
-            )
-        if image.format in JPEGS:
-            options |= {"qtables": image.quantization, "progressive": bool(info.get("progressive"))}
-            if (sampling := JpegImagePlugin.get_sampling(image)) >= 0:
-                options["subsampling"] = sampling
-        elif image.format == "WEBP":
-            options |= {
-                "lossless": True,
-                "exact": True,
-            }  # a lossy one could not be written again with the same pixels
-        elif image.format == "TIFF":
-            kept = info.get("compression")
-            options["compression"] = kept if kept in KEPT_COMPRESSIONS else "tiff_lzw"
+        exif = self.image.getexif()
+        if len(exif) and self.image.format == "TIFF":
+            options["exif"] = _without_layout_tags(exif)
+        elif len(exif):
+            options["exif"] = info.get("exif", exif)
+
+        if isinstance(self.image, JpegImagePlugin.JpegImageFile):
+            options["qtables"] = self.image.quantization
+            options["progressive"] = bool(info.get("progressive"))
+            subsampling = JpegImagePlugin.get_sampling(self.image)
+            if subsampling >= 0:
+                options["subsampling"] = subsampling
+        elif self.image.format == "WEBP":
+            # A lossy file could not be written again with the same pixels.
+            options["lossless"] = True
+            options["exact"] = True
+        elif self.image.format == "TIFF":
+            compression = info.get("compression")
+            is_lossless = compression in LOSSLESS_TIFF_COMPRESSIONS
+            options["compression"] = compression if is_lossless else "tiff_lzw"
         return options
 
-    def _stored_boxes(
-        self, boxes_px: list[tuple[int, int, int, int]]
-    ) -> list[tuple[int, int, int, int]]:
-        """Upright boxes as they lie in the file."""
-        if self.turn is None:
-            return boxes_px
-        found = []
+    def _stored_boxes(self, boxes_px: Sequence[Box]) -> list[Box]:
+        """Boxes of the upright picture in the stored orientation."""
+        if self._to_upright is None:
+            return list(boxes_px)
+        stored_boxes = []
         for left, top, right, bottom in boxes_px:
-            one = np.zeros(self.pixels.shape[:2], np.uint8)
-            one[top:bottom, left:right] = 1
-            box = Image.fromarray(one).transpose(BACK.get(self.turn, self.turn)).getbbox()
+            region = np.zeros(self.pixels.shape[:2], np.uint8)
+            region[top:bottom, left:right] = 1
+            box = Image.fromarray(region).transpose(self._to_stored).getbbox()
             if box is not None:
-                found.append(box)
-        return found
+                stored_boxes.append(box)
+        return stored_boxes
 
 
-def _described(exif: Any) -> Any:
-    """A TIFF's tags without those that say how its pixels are stored."""
-    for tag in TIFF_LAYOUT & set(exif):
+def _check_supported(image: Image.Image) -> None:
+    """Raise UnsupportedImageError for a picture that cannot be written again unchanged."""
+    has_16_bits = ";16" in str(getattr(image, "tile", ""))
+    if image.mode not in SUPPORTED_MODES or has_16_bits:
+        is_deep = has_16_bits or image.mode.startswith(("I", "F"))
+        problem = "has 16 bits per channel" if is_deep else f"is {image.mode}"
+        raise UnsupportedImageError(
+            f"{problem} and cannot be written back unchanged; save it as 8-bit RGB first"
+        )
+    if image.format in ("HEIF", "HEIC"):
+        raise UnsupportedImageError(
+            "is HEIC and cannot be written back unchanged; save it as JPEG or PNG first"
+        )
+    if getattr(image, "n_frames", 1) > 1 and image.format not in JPEG_FORMATS:
+        raise UnsupportedImageError("has several frames; save the one to restore as a single file")
+
+
+def _without_layout_tags(exif: Image.Exif) -> Image.Exif:
+    """Remove the TIFF tags that describe how pixels are stored, in place."""
+    for tag in TIFF_LAYOUT_TAGS & set(exif):
         del exif[tag]
     return exif
 
 
-def _into(icc: bytes | None, mode: str) -> Any:
-    """The transform from sRGB into an ICC profile of RGB or L; None where there is none, or none that can be painted in."""
-    if not icc:
+def _transform_from_srgb(icc_profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Build the transform from sRGB into an ICC profile.
+
+    Args:
+        icc_profile: Profile of the file.
+        mode: "RGB" or "L", the mode of the profile's pixels.
+
+    Returns:
+        The transform, or None without a profile or for one that is not a valid output profile.
+    """
+    if not icc_profile:
         return None
     try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
         return ImageCms.buildTransform(ImageCms.createProfile("sRGB"), profile, "RGB", mode)
     except (ImageCms.PyCMSError, OSError, ValueError):
         return None

@@ -1,68 +1,206 @@
-"""Restoring aligned faces with a trained model: one of ours, or the authors' released weights."""
+"""Restores aligned faces with a trained model: one of this package or the authors' weights."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 
 from authface_train.data.prompts import time_ids
-from authface_train.restore.colour_fix import FIXES
+from authface_train.restore.colour_fix import COLOUR_FIXES
 from authface_train.restore.sampling import Sampling, make_scheduler
-from authface_train.runs.run_folder import NOTES
+from manifests.run_folder import MODEL_INDEX_FILE, read_notes
 from manifests.support import hub
 from manifests.support.errors import UserError
 
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionXLControlNetPipeline
+
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+DEFAULT_RESOLUTION_PX = 512
+"""Size of models without notes, such as the authors'."""
+REQUIRED_PARTS = ("unet", "controlnet", "vae", "scheduler")
 
 
 class Restorer:
-    """A model, loaded once, its prompts encoded once. precision: of U-Net and ControlNet; auto is fp16 on a card, else fp32.
+    """A restoration model with encoded prompts.
 
-    Raises UserError for a folder that is no restorer, MissingResourceError where it cannot be had.
+    Args:
+        model: Folder of a model in diffusers' layout, or its id on the Hugging Face hub.
+        sampling: Settings of the sampler.
+        weights_dir: Folder of downloaded models, searched before the hub.
+        precision: Data type of U-Net and ControlNet. `auto` is fp16 on a GPU and fp32 on the CPU.
+
+    Attributes:
+        pipeline: The pipeline. Its text encoders are dropped after the prompts are encoded.
+        notes: Resolution and time ids that the model was trained with.
+        size_px: Side of the faces that the model restores.
+
+    Raises:
+        UserError: If the folder does not hold a restorer.
+        MissingResourceError: If the model is neither local nor can be downloaded.
     """
 
     def __init__(
-        self, model: str, sampling: Sampling, weights_dir: str | None = None, precision: Precision = "auto"
-    ):  # fmt: skip
+        self,
+        model: str,
+        sampling: Sampling,
+        weights_dir: str | None = None,
+        precision: Precision = "auto",
+    ) -> None:
         self.sampling = sampling
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        kind = (
-            ("fp16" if self.device.type == "cuda" else "fp32") if precision == "auto" else precision
+        if precision == "auto":
+            precision = "fp16" if self.device.type == "cuda" else "fp32"
+        folder = hub.download_model(
+            model, weights_dir, "model_index.json and the folders of its parts"
         )
-        where = hub.folder(model, weights_dir, "model_index.json and the folders beside it")
-        pipeline = _load(model, where, TYPES[kind])
-        # SDXL's VAE does not stand fp16.
+        pipeline = _load_pipeline(model, folder, DTYPES[precision])
+        # SDXL's VAE overflows in fp16.
         pipeline.vae.to(torch.float32)
         pipeline.scheduler = make_scheduler(sampling.scheduler, pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)
         self.pipeline = pipeline.to(self.device)
-        self._prompts = self._encoded()
-        for name in ("text_encoder", "text_encoder_2"):
-            setattr(pipeline, name, None)  # they have said all they have to say
-        notes = where / NOTES
-        self.notes: dict[str, Any] = (
-            json.loads(notes.read_text())
-            if notes.is_file()
-            else {"resolution_px": 512, "time_ids": time_ids(512)}
-        )
+
+        self._prompts = self._encode_prompts()
+        self.pipeline.text_encoder = None
+        self.pipeline.text_encoder_2 = None
+
+        self.notes: dict[str, Any] = read_notes(folder) or {
+            "resolution_px": DEFAULT_RESOLUTION_PX,
+            "time_ids": time_ids(DEFAULT_RESOLUTION_PX),
+        }
         self.size_px = int(self.notes["resolution_px"])
 
     @torch.no_grad()
-    def _encoded(self) -> dict[str, torch.Tensor]:
-        guided = self.sampling.guidance > 1
-        found = self.pipeline.encode_prompt(
+    def restore(self, pictures: Sequence[np.ndarray], seed: int | None = None) -> list[np.ndarray]:
+        """Restore a batch of aligned faces.
+
+        Each face has a separate random generator, so its result does not depend on the others.
+
+        Args:
+            pictures: Square faces, (height, height, 3) uint8 RGB, of any size.
+            seed: Seed of every generator. Defaults to the seed of the sampling settings.
+
+        Returns:
+            Restored faces, (size_px, size_px, 3) uint8 RGB each.
+        """
+        hints = [self._resize(picture) for picture in pictures]
+        if seed is None:
+            seed = self.sampling.seed
+        generators = [torch.Generator("cpu").manual_seed(seed) for _ in hints]
+        initial_latents = None
+        if self.sampling.start == "degraded":
+            initial_latents = self._noisy_hints(hints, generators)
+        prompts = {
+            name: embedding.repeat_interleave(len(hints), dim=0)
+            for name, embedding in self._prompts.items()
+        }
+        ids = [int(number) for number in self.notes["time_ids"]]
+        latents = self.pipeline(
+            **prompts,
+            latents=initial_latents,
+            image=hints,
+            width=self.size_px,
+            height=self.size_px,
+            original_size=tuple(ids[:2]),
+            crops_coords_top_left=tuple(ids[2:4]),
+            target_size=tuple(ids[4:]),
+            num_inference_steps=self.sampling.steps,
+            guidance_scale=self.sampling.guidance,
+            controlnet_conditioning_scale=self.sampling.conditioning_scale,
+            generator=generators,
+            output_type="latent",
+        ).images
+        restored = self.decode(latents)
+        fix = COLOUR_FIXES[self.sampling.colour_fix]
+        return [fix(face, np.asarray(hint)) for face, hint in zip(restored, hints, strict=True)]
+
+    @torch.no_grad()
+    def encode(self, *pictures: np.ndarray) -> torch.Tensor:
+        """Encode pictures with the VAE.
+
+        Args:
+            *pictures: (height, height, 3) uint8 RGB each, resized to the model's size.
+
+        Returns:
+            (batch, channels, size_px / 8, size_px / 8) float32, means of the posterior times the
+            scaling factor. The divisor is that of the VAE, 8 for SDXL.
+        """
+        resized = [self._to_tensor(self._resize(picture)) for picture in pictures]
+        signed = (torch.stack(resized).float() / 127.5 - 1).to(self.device)
+        vae = self.pipeline.vae
+        return vae.encode(signed).latent_dist.mean * vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor) -> list[np.ndarray]:
+        """Decode latents in fp32; the pipeline itself would pass half precision to the VAE.
+
+        Args:
+            latents: (batch, channels, height, width), scaled as by `encode`.
+
+        Returns:
+            Pictures, (size_px, size_px, 3) uint8 RGB each.
+        """
+        vae = self.pipeline.vae
+        decoded = vae.decode(latents.float() / vae.config.scaling_factor).sample
+        images = self.pipeline.image_processor.postprocess(decoded, output_type="pil")
+        return [np.asarray(image) for image in images]
+
+    @torch.no_grad()
+    def predict_noise(self, noisy: torch.Tensor, t_step: int, degraded: np.ndarray) -> torch.Tensor:
+        """Predict the noise of noisy latents, without guidance.
+
+        Args:
+            noisy: (1, channels, height, width) latents with the noise of timestep `t_step`.
+            t_step: Timestep, 0 to 999.
+            degraded: (height, height, 3) uint8 RGB, the hint of the ControlNet.
+
+        Returns:
+            Predicted noise, float32, same shape as `noisy`.
+        """
+        dtype = self.pipeline.unet.dtype
+        hint = self._to_tensor(self._resize(degraded))[None].float() / 255
+        prompt_embeds = self._prompts["prompt_embeds"].to(dtype)
+        added_conditions = {
+            "text_embeds": self._prompts["pooled_prompt_embeds"].to(dtype),
+            "time_ids": torch.tensor([self.notes["time_ids"]], dtype=dtype, device=self.device),
+        }
+        timestep = torch.tensor([t_step], device=self.device)
+        sample = noisy.to(dtype)
+        down_residuals, mid_residual = self.pipeline.controlnet(
+            sample,
+            timestep,
+            prompt_embeds,
+            hint.to(self.device, dtype),
+            added_cond_kwargs=added_conditions,
+            return_dict=False,
+        )
+        prediction = self.pipeline.unet(
+            sample,
+            timestep,
+            prompt_embeds,
+            added_cond_kwargs=added_conditions,
+            down_block_additional_residuals=down_residuals,
+            mid_block_additional_residual=mid_residual,
+        )
+        return prediction.sample.float()
+
+    @torch.no_grad()
+    def _encode_prompts(self) -> dict[str, torch.Tensor]:
+        """Prompt embeddings, (1, ...) each, by the pipeline's argument names."""
+        embeddings = self.pipeline.encode_prompt(
             prompt=self.sampling.prompt,
             negative_prompt=self.sampling.negative_prompt,
             device=self.device,
             num_images_per_prompt=1,
-            do_classifier_free_guidance=guided,
+            do_classifier_free_guidance=self.sampling.guidance > 1,
         )
         names = (
             "prompt_embeds",
@@ -70,141 +208,88 @@ class Restorer:
             "pooled_prompt_embeds",
             "negative_pooled_prompt_embeds",
         )
-        return {name: value for name, value in zip(names, found, strict=True) if value is not None}
+        named = zip(names, embeddings, strict=True)
+        return {name: embedding for name, embedding in named if embedding is not None}
 
-    @torch.no_grad()
-    def restore(self, pictures: Sequence[np.ndarray], seed: int | None = None) -> list[np.ndarray]:
-        """Restored pictures, (size, size, 3) uint8, of aligned faces (H, H, 3) uint8, each by its own generator of one seed.
+    def _noisy_hints(
+        self, hints: Sequence[Image.Image], generators: Sequence[torch.Generator]
+    ) -> torch.Tensor:
+        """Latents of the degraded faces with the noise of the first step.
 
-        seed: the sampling's own where it is not given. What a face becomes does not depend on the others.
+        Returns:
+            (batch, channels, height, width) in the U-Net's dtype, divided by the scheduler's
+            `init_noise_sigma`, which the pipeline multiplies with.
         """
-        size = (self.size_px, self.size_px)
-        hints = [self._at_size(picture) for picture in pictures]
-        ids = [int(number) for number in self.notes["time_ids"]]
-        asked = self.sampling
-        generators = [
-            torch.Generator("cpu").manual_seed(asked.seed if seed is None else seed) for _ in hints
-        ]
-        latents = self.pipeline(
-            latents=self._start(hints, generators) if asked.start == "degraded" else None,
-            **{
-                name: value.repeat_interleave(len(hints), dim=0)
-                for name, value in self._prompts.items()
-            },
-            image=hints,
-            width=size[0],
-            height=size[1],
-            original_size=tuple(ids[:2]),
-            crops_coords_top_left=tuple(ids[2:4]),
-            target_size=tuple(ids[4:]),
-            num_inference_steps=asked.steps,
-            guidance_scale=asked.guidance,
-            controlnet_conditioning_scale=asked.conditioning_scale,
-            generator=generators,
-            output_type="latent",
-        ).images
-        made = self.decode(latents)
-        fix = FIXES[asked.colour_fix]
-        return [fix(picture, np.asarray(hint)) for picture, hint in zip(made, hints, strict=True)]
-
-    def _at_size(self, picture: np.ndarray) -> Image.Image:
-        return Image.fromarray(picture).resize(
-            (self.size_px, self.size_px), Image.Resampling.LANCZOS
-        )
-
-    @torch.no_grad()
-    def encode(self, *pictures: np.ndarray) -> torch.Tensor:
-        """(n, channels, h, w) latents, times the scaling factor, of pictures (H, H, 3) uint8 brought to the model's size."""
-        sized = [
-            torch.from_numpy(np.array(self._at_size(picture))).permute(2, 0, 1)
-            for picture in pictures
-        ]
-        signed = (torch.stack(sized).float() / 127.5 - 1).to(self.device)
-        return (
-            self.pipeline.vae.encode(signed).latent_dist.mean
-            * self.pipeline.vae.config.scaling_factor
-        )
-
-    @torch.no_grad()
-    def decode(self, latents: torch.Tensor) -> list[np.ndarray]:
-        """Pictures (size, size, 3) uint8 of latents as `encode` gives them, in fp32: diffusers would hand the VAE halves."""
-        vae = self.pipeline.vae
-        decoded = vae.decode(latents.float() / vae.config.scaling_factor).sample
-        return [
-            np.asarray(image)
-            for image in self.pipeline.image_processor.postprocess(decoded, output_type="pil")
-        ]
-
-    @torch.no_grad()
-    def predict(self, noisy: torch.Tensor, t_step: int, degraded: np.ndarray) -> torch.Tensor:
-        """The noise prediction, fp32 (1, channels, h, w), of noisy latents, with a degraded face (H, H, 3) uint8 as hint."""
-        pipeline, dtype = self.pipeline, self.pipeline.unet.dtype
-        hint = (
-            torch.from_numpy(np.array(self._at_size(degraded))).permute(2, 0, 1)[None].float() / 255
-        )
-        embeds = self._prompts["prompt_embeds"].to(dtype)
-        ids = torch.tensor([self.notes["time_ids"]], dtype=dtype, device=self.device)
-        added = {"text_embeds": self._prompts["pooled_prompt_embeds"].to(dtype), "time_ids": ids}
-        time = torch.tensor([t_step], device=self.device)
-        given = noisy.to(dtype)
-        down, middle = pipeline.controlnet(
-            given,
-            time,
-            embeds,
-            hint.to(self.device, dtype),
-            added_cond_kwargs=added,
-            return_dict=False,
-        )
-        return pipeline.unet(
-            given, time, embeds, added_cond_kwargs=added, down_block_additional_residuals=down,
-            mid_block_additional_residual=middle,
-        ).sample.float()  # fmt: skip
-
-    def _start(self, hints: list[Image.Image], generators: list[torch.Generator]) -> torch.Tensor:
-        """The hints' latents under the noise of the first step, (b, channels, h, w), as the pipeline scales them."""
         scheduler = self.pipeline.scheduler
         clean = self.encode(*(np.asarray(hint) for hint in hints))
-        noise = torch.stack(
-            [torch.randn(clean.shape[1:], generator=generator) for generator in generators]
-        ).to(self.device)
+        shape = clean.shape[1:]
+        samples = [torch.randn(shape, generator=generator) for generator in generators]
+        noise = torch.stack(samples).to(self.device)
         scheduler.set_timesteps(self.sampling.steps, device=self.device)
         noisy = scheduler.add_noise(clean, noise, scheduler.timesteps[:1].expand(len(hints)))
         return (noisy / scheduler.init_noise_sigma).to(self.pipeline.unet.dtype)
 
+    def _resize(self, picture: np.ndarray) -> Image.Image:
+        size = (self.size_px, self.size_px)
+        return Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)
 
-def _load(model: str, where: Path, dtype: torch.dtype) -> Any:
-    """The pipeline of a folder. The authors' has the parts side by side, with or without an index of them."""
+    @staticmethod
+    def _to_tensor(image: Image.Image) -> torch.Tensor:
+        """(3, height, width) uint8."""
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _load_pipeline(
+    model: str, folder: Path, dtype: torch.dtype
+) -> StableDiffusionXLControlNetPipeline:
+    """Load a pipeline from a folder with or without `model_index.json`.
+
+    The authors' weights come without the index.
+
+    Args:
+        model: What the user named, for error messages.
+        folder: The local folder of the model.
+        dtype: Data type of the networks.
+
+    Raises:
+        UserError: If the folder does not hold a restorer.
+    """
+    from diffusers import StableDiffusionXLControlNetPipeline
+
+    for part in REQUIRED_PARTS:
+        if not (folder / part).is_dir():
+            raise UserError(
+                f"{model} is not a restorer (it has no {part}); "
+                "name a run of `authface train-restore`"
+            )
+    try:
+        if (folder / MODEL_INDEX_FILE).is_file():
+            return StableDiffusionXLControlNetPipeline.from_pretrained(folder, dtype=dtype)
+        return StableDiffusionXLControlNetPipeline(
+            **_load_parts(folder, dtype), add_watermarker=False
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(f"cannot load {model} as a restorer: {reason}") from error
+
+
+def _load_parts(folder: Path, dtype: torch.dtype) -> dict[str, object]:
+    """Load the parts of a pipeline by the names of the constructor's arguments."""
     import diffusers
     import transformers
 
-    kind: Any = diffusers.StableDiffusionXLControlNetPipeline
-    missing = [
-        name for name in ("unet", "controlnet", "vae", "scheduler") if not (where / name).is_dir()
-    ]
-    if missing:
-        raise UserError(
-            f"{model} is no restorer (it has no {missing[0]}): name a run of `authface train-restore`"
-        )
-    try:
-        if (where / "model_index.json").is_file():
-            return kind.from_pretrained(where, dtype=dtype)
-        parts: dict[str, Any] = {
-            "tokenizer": transformers.CLIPTokenizer,
-            "tokenizer_2": transformers.CLIPTokenizer,
-            "text_encoder": transformers.CLIPTextModel,
-            "text_encoder_2": transformers.CLIPTextModelWithProjection,
-            "unet": diffusers.UNet2DConditionModel,
-            "controlnet": diffusers.ControlNetModel,
-            "vae": diffusers.AutoencoderKL,
-            "scheduler": diffusers.DDPMScheduler,
-        }
-        typed = {name for name in parts if not name.startswith(("tokenizer", "scheduler"))}
-        loaded = {
-            name: part.from_pretrained(where / name, **({"dtype": dtype} if name in typed else {}))
-            for name, part in parts.items()
-        }
-        return kind(**loaded, add_watermarker=False)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{model} cannot be loaded as a restorer: {str(error).splitlines()[0][:200]}"
-        ) from error
+    networks: dict[str, type[Any]] = {
+        "text_encoder": transformers.CLIPTextModel,
+        "text_encoder_2": transformers.CLIPTextModelWithProjection,
+        "unet": diffusers.UNet2DConditionModel,
+        "controlnet": diffusers.ControlNetModel,
+        "vae": diffusers.AutoencoderKL,
+    }
+    parts: dict[str, object] = {
+        name: network.from_pretrained(folder / name, dtype=dtype)
+        for name, network in networks.items()
+    }
+    for name in ("tokenizer", "tokenizer_2"):
+        parts[name] = transformers.CLIPTokenizer.from_pretrained(folder / name)
+    parts["scheduler"] = diffusers.DDPMScheduler.from_pretrained(folder / "scheduler")
+    return parts

@@ -1,38 +1,45 @@
-"""Restoring files: aligned faces and whole photographs, in batches, with a record of what was done and pictures to look at."""
+"""Restores files: aligned faces and whole photographs, in batches, with one record row per face."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
-from rich.progress import Progress
 
 from authface_data.faces.align import Quad
-from authface_data.faces.descriptor import Descriptor
-from authface_data.faces.finder import FaceFinder, FoundFace, Which
-from authface_data.images.upright import DECODE_ERRORS, upright
-from authface_train.restore.image_file import ImageFile
-from authface_train.restore.paste import paste
+from authface_data.faces.descriptor import FaceDescriptor
+from authface_data.faces.finder import FaceFinder, FaceSelection, FoundFace
+from authface_data.images.open import DECODE_ERRORS, decode_image
+from authface_train.restore.image_file import ImageFile, UnsupportedImageError
+from authface_train.restore.output_folder import CERTAINTY_FOLDER, RECORD_FILE, STRIP_FILE
+from authface_train.restore.paste import paste_face
 from authface_train.restore.pipeline import Restorer
-from authface_train.restore.uncertainty import Certainty, certainty, drawn
+from authface_train.restore.uncertainty import Uncertainty, draw_uncertainty, measure_uncertainty
 from manifests.support.errors import UserError
+from manifests.support.files import atomic_path
+from manifests.support.progress import ProgressBar
 from manifests.workspace import Workspace
 
-STRIP, STRIP_SIDE_PX, STRIP_FACES = "strip.jpg", 256, 8
-RECORD, CERTAINTY = "restored.parquet", "certainty"
-SAVE_EVERY_S = 30.0
+STRIP_FACES = 8
+STRIP_SIDE_PX = 256
+SAVE_INTERVAL_S = 30.0
+SOFT_SCALE = 1.25
+"""A face that is this many times larger than the model's size visibly loses detail."""
 
 
-def weights_dir(workspace: Path | None) -> str | None:
-    """The workspace's weights_dir, where there is a workspace: restoring needs none."""
+def find_weights_dir(workspace: Path | None) -> str | None:
+    """The `weights_dir` setting of the workspace, or None outside a workspace.
+
+    Raises:
+        UserError: If `workspace` is given but is not a workspace.
+    """
     try:
         return Workspace.find(workspace).weights_dir
     except UserError:
@@ -43,12 +50,19 @@ def weights_dir(workspace: Path | None) -> str | None:
 
 @dataclass(frozen=True)
 class RestoreOptions:
-    """faces: of whole photographs, which every picture is taken for where it is given; None: squares are aligned faces.
+    """How files are restored.
 
-    upscale: of a photograph, before its faces are pasted; seeds: how many to restore each face by; detector: by name.
+    Attributes:
+        faces: Which faces of a photograph to restore; every input is then treated as a photograph.
+            None treats square inputs as aligned faces, and restores all faces of the others.
+        upscale: Factor by which a photograph is enlarged before its faces are pasted.
+        seeds: Number of seeds with which each face is restored. The first one is the result; with
+            more than one, their disagreement is measured.
+        batch: Number of faces per batch.
+        detector: Name of the face detector for photographs.
     """
 
-    faces: Which | None = None
+    faces: FaceSelection | None = None
     upscale: int = 1
     seeds: int = 1
     batch: int = 4
@@ -56,21 +70,52 @@ class RestoreOptions:
 
 
 @dataclass
-class Work:
-    """A file, its result's name, its faces' crops, and what came of them: for each crop a picture by each seed, in so many
-    seconds each."""
+class RestoreTask:
+    """One input file on its way through the restorer.
+
+    Attributes:
+        file: The input file.
+        output_name: Path of the result relative to the output folder.
+        crops: Aligned faces, (height, height, 3) uint8 RGB each.
+        photo: The photograph that contains the faces, or None if the input is an aligned face.
+        faces: Faces of the photograph in the order of `crops`; empty for an aligned face.
+        restored: For each crop, the restored faces in the order of the seeds.
+        seconds_per_face: Duration of the restoration of one face.
+    """
 
     file: Path
-    name: Path
+    output_name: Path
     crops: list[np.ndarray]
-    original: ImageFile | None = None
-    found: list[FoundFace] = field(default_factory=list)
-    made: list[list[np.ndarray]] = field(default_factory=list)
-    each_s: float = 0.0
+    photo: ImageFile | None = None
+    faces: list[FoundFace] = field(default_factory=list)
+    restored: list[list[np.ndarray]] = field(default_factory=list)
+    seconds_per_face: float = 0.0
 
 
-def is_aligned(file: Path, faces: Which | None) -> bool:
-    """Whether a picture is taken for an aligned face: a square, where it is not said to be a photograph."""
+@dataclass(frozen=True)
+class RestoreSummary:
+    """What a run has restored.
+
+    Attributes:
+        faces: Number of restored faces.
+        pictures: Number of written pictures.
+        seconds_per_face: Mean duration per face.
+        larger_faces: Number of faces that were noticeably larger than the model's size.
+    """
+
+    faces: int
+    pictures: int
+    seconds_per_face: float
+    larger_faces: int
+
+
+def is_aligned_face(file: Path, faces: FaceSelection | None) -> bool:
+    """Whether a file is treated as an aligned face.
+
+    Args:
+        file: A picture file.
+        faces: As in `RestoreOptions`. If None, a square picture is an aligned face; otherwise none.
+    """
     if faces is not None:
         return False
     try:
@@ -80,179 +125,274 @@ def is_aligned(file: Path, faces: Which | None) -> bool:
         return False
 
 
-def target(name: Path, output: Path, aligned: bool) -> Path:
-    """Where a file's result goes: a photograph keeps its name, an aligned face becomes a PNG."""
+def output_path(name: Path, output: Path, aligned: bool) -> Path:
+    """Path of the restored picture.
+
+    Args:
+        name: Path of the result relative to the output folder, with the suffix of the input.
+        output: The output folder.
+        aligned: Whether the input is an aligned face. Its result is a PNG file, while a photograph
+            keeps its format.
+    """
     return output / (name.with_suffix(".png") if aligned else name)
 
 
+def check_output_folder(files: Mapping[Path, Path], output: Path) -> None:
+    """Refuse an output folder whose results would overwrite the inputs.
+
+    Args:
+        files: Input files, and the path of each result relative to the output folder.
+        output: The output folder.
+
+    Raises:
+        UserError: If `output` is a folder of the inputs, or an input has the name of the strip.
+    """
+    input_folders = set()
+    for file, name in files.items():
+        parents = file.resolve().parents
+        input_folders |= {parents[0], parents[len(name.parts) - 1]}
+    if output.resolve() in input_folders:
+        raise UserError(
+            "--output is a folder of --input: results would overwrite inputs; use another folder"
+        )
+    if any(file.name == STRIP_FILE for file in files):
+        raise UserError(
+            f"an input is named {STRIP_FILE}, like the overview that this command writes; rename it"
+        )
+
+
+def select_missing(
+    files: Mapping[Path, Path], output: Path, faces: FaceSelection | None
+) -> dict[Path, Path]:
+    """Input files whose result does not exist yet.
+
+    Args:
+        files: Input files, and the path of each result relative to the output folder.
+        output: The output folder.
+        faces: As in `RestoreOptions`.
+    """
+    return {
+        file: name
+        for file, name in files.items()
+        if not output_path(name, output, is_aligned_face(file, faces)).exists()
+    }
+
+
 class RestoreRunner:
-    """Restores files with one model. `refused` and `rows` grow with them; `save` writes the record."""
+    """Restores files with one model and records what was done to each face.
+
+    Args:
+        restorer: The model.
+        output: Folder for the results.
+        options: How files are restored.
+        model: Name of the model as the user gave it, for the record.
+        weights_dir: Folder of downloaded weights for the detector and the face descriptor.
+
+    Attributes:
+        rows: One row of the record per restored face.
+        failures: One message per file that could not be restored.
+    """
 
     def __init__(
         self,
+        *,
         restorer: Restorer,
         output: Path,
-        asked: RestoreOptions,
+        options: RestoreOptions,
         model: str,
         weights_dir: str | None,
-    ):
-        self.restorer, self.output, self.asked, self.model, self.weights_dir = (
-            restorer,
-            output,
-            asked,
-            model,
-            weights_dir,
-        )
-        self.refused: list[str] = []
-        self.rows: list[dict[str, Any]] = []
-        self.shown: list[tuple[np.ndarray, np.ndarray]] = []
-        self.seconds = 0.0
-        self.descriptor: Descriptor | None = None
-        if asked.seeds > 1:
-            self.descriptor = Descriptor()
-            self.descriptor.setup(weights_dir)
-
-    def restore(self, files: Mapping[Path, Path]) -> None:
-        """Each file to its name in `output`, a batch of faces at a time. What cannot be restored gets a line in `refused` and
-        stops nothing."""
-        saved = time.monotonic()
-        try:
-            with Progress() as progress:
-                bar = progress.add_task("restore", total=len(files))
-                for works in self._batches(files):
-                    self._run(works)
-                    for work in works:
-                        try:
-                            self._finish(work)
-                        except DECODE_ERRORS as error:
-                            self._refuse(work.file, "written", error)
-                    if time.monotonic() - saved > SAVE_EVERY_S:
-                        self.save()
-                        saved = time.monotonic()
-                    progress.advance(bar, len(works))
-                progress.update(bar, completed=len(files))
-        finally:
-            self.save()
-        if self.shown:
-            _strip(self.shown).save(self.output / STRIP, quality=92)
+    ) -> None:
+        self.restorer = restorer
+        self.output = output
+        self.options = options
+        self.model = model
+        self.weights_dir = weights_dir
+        self.rows: list[dict[str, object]] = []
+        self.failures: list[str] = []
+        self._strip_pairs: list[tuple[np.ndarray, np.ndarray]] = []
+        self._seconds = 0.0
+        self._larger_faces = 0
+        self._descriptor: FaceDescriptor | None = None
+        if options.seeds > 1:
+            self._descriptor = FaceDescriptor()
+            self._descriptor.setup(weights_dir)
 
     @cached_property
     def finder(self) -> FaceFinder:
-        """Loaded where there is a photograph. May raise Missing."""
-        return FaceFinder(self.asked.detector, self.weights_dir)
+        """The face detector, loaded when the first photograph needs it."""
+        return FaceFinder(self.options.detector, self.weights_dir)
 
-    def save(self) -> None:
-        """`restored.parquet`: a row for each face of this and earlier runs, the latest of a file."""
+    def restore(self, files: Mapping[Path, Path]) -> None:
+        """Restore files, a batch of faces at a time, and write the record and the strip.
+
+        A file that cannot be restored adds a message to `failures` and does not stop the others.
+
+        Args:
+            files: Input files, and the path of each result relative to the output folder.
+        """
+        last_save = time.monotonic()
+        try:
+            with ProgressBar("restore", len(files), unit="pictures") as progress:
+                for tasks in self._batches(files):
+                    self._restore_batch(tasks)
+                    for task in tasks:
+                        try:
+                            self._write_result(task)
+                        except DECODE_ERRORS as error:
+                            self._add_failure(task.file, "written", error)
+                    if time.monotonic() - last_save > SAVE_INTERVAL_S:
+                        self.save_record()
+                        last_save = time.monotonic()
+                    progress.advance(len(tasks))
+                progress.update(len(files))
+        finally:
+            self.save_record()
+        if self._strip_pairs:
+            _draw_strip(self._strip_pairs).save(self.output / STRIP_FILE, quality=92)
+
+    def save_record(self) -> None:
+        """Write the record of this and earlier runs; new rows replace those of the same result."""
         if not self.rows:
             return
-        path, table = self.output / RECORD, pd.DataFrame(self.rows)
+        path = self.output / RECORD_FILE
+        record = pd.DataFrame(self.rows)
         if path.is_file():
-            before = pd.read_parquet(path)
-            table = pd.concat(
-                [before[~before["output"].isin(table["output"])], table], ignore_index=True
-            )
-        temp = path.with_name(f".{RECORD}")
-        table.to_parquet(temp, index=False)
-        temp.replace(path)
+            earlier = pd.read_parquet(path)
+            earlier = earlier[~earlier["output"].isin(record["output"])]
+            record = pd.concat([earlier, record], ignore_index=True)
+        with atomic_path(path) as temporary:
+            record.to_parquet(temporary, index=False)
 
-    def _batches(self, files: Mapping[Path, Path]) -> Iterator[list[Work]]:
-        """Files together whose faces make a batch."""
-        waiting: list[Work] = []
+    def summarise(self) -> RestoreSummary | None:
+        """Counts of this run, or None if no face was restored."""
+        if not self.rows:
+            return None
+        return RestoreSummary(
+            faces=len(self.rows),
+            pictures=len({row["output"] for row in self.rows}),
+            seconds_per_face=self._seconds / len(self.rows),
+            larger_faces=self._larger_faces,
+        )
+
+    def _batches(self, files: Mapping[Path, Path]) -> Iterator[list[RestoreTask]]:
+        """Group files until their faces fill a batch."""
+        tasks: list[RestoreTask] = []
         for file, name in files.items():
-            if (work := self._work(file, name)) is None:
+            task = self._prepare(file, name)
+            if task is None:
                 continue
-            waiting.append(work)
-            if sum(len(one.crops) for one in waiting) >= self.asked.batch:
-                yield waiting
-                waiting = []
-        if waiting:
-            yield waiting
+            tasks.append(task)
+            if sum(len(task.crops) for task in tasks) >= self.options.batch:
+                yield tasks
+                tasks = []
+        if tasks:
+            yield tasks
 
-    def _work(self, file: Path, name: Path) -> Work | None:
+    def _prepare(self, file: Path, output_name: Path) -> RestoreTask | None:
+        """Read a file and cut out its faces; None if that fails or no face is found."""
         size_px = self.restorer.size_px
         try:
-            if is_aligned(file, self.asked.faces):
-                if self.asked.upscale > 1:
-                    raise ValueError(
-                        f"is an aligned face, which comes out at {size_px} px: --upscale is of photographs"
+            if is_aligned_face(file, self.options.faces):
+                if self.options.upscale > 1:
+                    raise UnsupportedImageError(
+                        f"is an aligned face, whose result has {size_px} px; "
+                        "--upscale applies to photographs only"
                     )
-                return Work(file, name, [_at_size(upright(file.read_bytes()), size_px)])
-            original = ImageFile(file)
-            found = self.finder.find(original.data, self.asked.faces or "all", size_px)
+                crop = _resize(decode_image(file.read_bytes()), size_px)
+                return RestoreTask(file, output_name, [crop])
+            photo = ImageFile(file)
+            faces = self.finder.find(photo.data, self.options.faces or "all", size_px)
         except DECODE_ERRORS as error:
-            self._refuse(file, "decoded", error)
+            self._add_failure(file, "decoded", error)
             return None
-        if not found:
-            self.refused.append(f"{file.name}: no face was found in it")
+        if not faces:
+            self.failures.append(f"{file.name}: no face found")
             return None
-        return Work(file, name, [face.crop for face in found], original, found)
+        return RestoreTask(file, output_name, [face.crop for face in faces], photo, faces)
 
-    def _refuse(self, file: Path, what: str, error: Exception) -> None:
-        words = (
-            str(error) if str(error).startswith(("has ", "is ")) else f"cannot be {what} ({error})"
-        )
-        self.refused.append(f"{file.name} {words}")
-
-    def _run(self, works: list[Work]) -> None:
-        crops = [crop for work in works for crop in work.crops]
-        began = time.monotonic()
-        by_seed: list[list[np.ndarray]] = []
-        for number in range(self.asked.seeds):
-            made: list[np.ndarray] = []
-            for at in range(0, len(crops), self.asked.batch):
-                seed = self.restorer.sampling.seed + number
-                made += self.restorer.restore(crops[at : at + self.asked.batch], seed)
-            by_seed.append(made)
-        self.seconds += (spent := time.monotonic() - began)
-        of_crop = iter(zip(*by_seed, strict=True))
-        for work in works:
-            work.made, work.each_s = [list(next(of_crop)) for _ in work.crops], spent / len(crops)
-
-    def _finish(self, work: Work) -> None:
-        path = target(work.name, self.output, work.original is None)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if work.original is None:
-            temp = path.with_name(f".{path.name}")
-            Image.fromarray(work.made[0][0]).save(temp, "PNG")
-            temp.replace(path)
+    def _add_failure(self, file: Path, action: str, error: Exception) -> None:
+        if isinstance(error, UnsupportedImageError):
+            self.failures.append(f"{file.name} {error}")
         else:
-            self._paste(work, path)
-        for place, (crop, made) in enumerate(zip(work.crops, work.made, strict=True)):
-            self._note(work, path, place, self._certainty(work.name, place, crop, made))
-            if len(self.shown) < STRIP_FACES:
-                self.shown.append((crop, made[0]))
+            self.failures.append(f"{file.name} cannot be {action} ({error})")
 
-    def _paste(self, work: Work, path: Path) -> None:
-        assert work.original is not None
-        pixels, times, touched = work.original.pixels, self.asked.upscale, []
-        if times > 1:
-            size = (pixels.shape[1] * times, pixels.shape[0] * times)
+    def _restore_batch(self, tasks: Sequence[RestoreTask]) -> None:
+        """Restore the crops of several files with every seed."""
+        crops = [crop for task in tasks for crop in task.crops]
+        start = time.monotonic()
+        restored_by_seed: list[list[np.ndarray]] = []
+        for offset in range(self.options.seeds):
+            seed = self.restorer.sampling.seed + offset
+            restored: list[np.ndarray] = []
+            for first in range(0, len(crops), self.options.batch):
+                batch = crops[first : first + self.options.batch]
+                restored += self.restorer.restore(batch, seed)
+            restored_by_seed.append(restored)
+        elapsed = time.monotonic() - start
+        self._seconds += elapsed
+
+        restored_by_crop = iter(zip(*restored_by_seed, strict=True))
+        for task in tasks:
+            task.restored = [list(next(restored_by_crop)) for _ in task.crops]
+            task.seconds_per_face = elapsed / len(crops)
+
+    def _write_result(self, task: RestoreTask) -> None:
+        """Write the picture of a file, and a record row for each of its faces."""
+        path = output_path(task.output_name, self.output, aligned=task.photo is None)
+        if task.photo is None:
+            with atomic_path(path) as temporary:
+                Image.fromarray(task.restored[0][0]).save(temporary, "PNG")
+        else:
+            self._write_photo(task.photo, task, path)
+
+        for index, (crop, restored) in enumerate(zip(task.crops, task.restored, strict=True)):
+            uncertainty = self._measure_uncertainty(task.output_name, index, crop, restored)
+            self._add_row(task, path, index, uncertainty)
+            if len(self._strip_pairs) < STRIP_FACES:
+                self._strip_pairs.append((crop, restored[0]))
+
+    def _write_photo(self, photo: ImageFile, task: RestoreTask, path: Path) -> None:
+        """Paste the restored faces into their photograph and write it."""
+        scale = self.options.upscale
+        pixels = photo.pixels
+        if scale > 1:
+            size = (pixels.shape[1] * scale, pixels.shape[0] * scale)
             pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
-        for face, made in zip(work.found, work.made, strict=True):
-            quad = Quad((face.quad.corners_px + 0.5) * times - 0.5, face.quad.size_px * times)
-            pixels, box = paste(pixels, quad, work.original.own_colours(made[0]))
-            touched.append(box)
-        work.original.write(pixels, touched, path)
+        changed_px = []
+        for face, restored in zip(task.faces, task.restored, strict=True):
+            # Corners are pixel centres; half a pixel is added for the scaling of pixel edges.
+            corners_px = (face.quad.corners_px + 0.5) * scale - 0.5
+            quad = Quad(corners_px, face.quad.size_px * scale)
+            pixels, box_px = paste_face(pixels, quad, photo.to_file_colours(restored[0]))
+            changed_px.append(box_px)
+        photo.write(pixels, changed_px, path)
 
-    def _certainty(
-        self, name: Path, place: int, crop: np.ndarray, made: list[np.ndarray]
-    ) -> Certainty | None:
-        if self.descriptor is None:
+    def _measure_uncertainty(
+        self, output_name: Path, index: int, crop: np.ndarray, restored: Sequence[np.ndarray]
+    ) -> Uncertainty | None:
+        """Measure and draw the disagreement between seeds; None with a single seed."""
+        if self._descriptor is None:
             return None
-        found = certainty(crop, made, self.descriptor)
-        path = self.output / CERTAINTY / name.with_name(f"{name.stem}-{place}.png")
+        uncertainty = measure_uncertainty(crop, restored, self._descriptor)
+        folder = self.output / CERTAINTY_FOLDER
+        path = folder / output_name.with_name(f"{output_name.stem}-{index}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
-        drawn(crop, made[0], found.disagreement).save(path)
-        return found
+        draw_uncertainty(crop, restored[0], uncertainty.disagreement).save(path)
+        return uncertainty
 
-    def _note(self, work: Work, path: Path, place: int, sure: Certainty | None) -> None:
-        """The row of a face."""
-        face = work.found[place] if work.found else None
+    def _add_row(
+        self, task: RestoreTask, path: Path, index: int, uncertainty: Uncertainty | None
+    ) -> None:
+        """Add the record row of the face at `index`."""
+        face = task.faces[index] if task.faces else None
+        if face is not None and face.quad.size_px > SOFT_SCALE * self.restorer.size_px:
+            self._larger_faces += 1
+        unet_dtype = str(self.restorer.pipeline.unet.dtype)
         self.rows.append(
             {
-                "input": str(work.file),
+                "input": str(task.file),
                 "output": path.relative_to(self.output).as_posix(),
-                "face": place,
+                "face": index,
                 "box_px": None if face is None else face.box_px.tolist(),
                 "quad_px": None if face is None else face.quad.corners_px.ravel().tolist(),
                 "qsize_px": None if face is None else face.quad.size_px,
@@ -260,32 +400,32 @@ class RestoreRunner:
                 "model": self.model,
                 "trained": not self.restorer.notes.get("untrained", False),
                 **asdict(self.restorer.sampling),
-                "precision": str(self.restorer.pipeline.unet.dtype).removeprefix("torch."),
-                "faces": self.asked.faces,
-                "detector": self.asked.detector if work.found else None,
-                "seeds": self.asked.seeds,
-                "upscale": self.asked.upscale,
-                **(sure.row() if sure else {}),
-                "seconds": work.each_s,
+                "precision": unet_dtype.removeprefix("torch."),
+                "faces": self.options.faces,
+                "detector": self.options.detector if task.faces else None,
+                "seeds": self.options.seeds,
+                "upscale": self.options.upscale,
+                **(uncertainty.as_row() if uncertainty else {}),
+                "seconds": task.seconds_per_face,
                 "restored_at": datetime.now(UTC),
             }
         )
 
 
-def _at_size(picture: np.ndarray, size_px: int) -> np.ndarray:
+def _resize(picture: np.ndarray, size_px: int) -> np.ndarray:
+    """A square picture at the side `size_px`, unchanged if it has that size."""
     if len(picture) == size_px:
         return picture
-    return np.asarray(Image.fromarray(picture).resize((size_px, size_px), Image.Resampling.LANCZOS))
+    image = Image.fromarray(picture).resize((size_px, size_px), Image.Resampling.LANCZOS)
+    return np.asarray(image)
 
 
-def _strip(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Image.Image:
-    """Before above after, side by side."""
-    side = STRIP_SIDE_PX
-    strip = Image.new("RGB", (side * len(pairs), side * 2))
+def _draw_strip(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Image.Image:
+    """Draw faces side by side, each degraded above restored."""
+    size = (STRIP_SIDE_PX, STRIP_SIDE_PX)
+    strip = Image.new("RGB", (STRIP_SIDE_PX * len(pairs), STRIP_SIDE_PX * 2))
     for column, pair in enumerate(pairs):
         for row, picture in enumerate(pair):
-            strip.paste(
-                Image.fromarray(picture).resize((side, side), Image.Resampling.LANCZOS),
-                (column * side, row * side),
-            )
+            tile = Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)
+            strip.paste(tile, (column * STRIP_SIDE_PX, row * STRIP_SIDE_PX))
     return strip

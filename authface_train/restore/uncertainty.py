@@ -1,33 +1,47 @@
-"""What in a restored face was invented: where several seeds disagree, and what of it the degraded picture bears out."""
+"""Measures which parts of a restored face were invented by the model.
+
+Two signs are measured: where faces restored from several seeds disagree, and how well the degraded
+face confirms the restored one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from PIL import Image
 
-from authface_data.faces.descriptor import Descriptor
+from authface_data.faces.descriptor import FaceDescriptor
 
-# Pixels of a 512 px face. Which blur a picture went through is not known: the one that explains it best is taken.
-BLURS_PX = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
-FULL_SCALE = 40.0  # of luma, 0..255: a disagreement so large is drawn as the brightest
+BLUR_SIGMAS_PX = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+"""Candidate blurs of a 512 px face; the one that explains the degraded face best is used."""
+FULL_SCALE = 40.0
+"""Disagreement, in luma levels of 0 to 255, that is drawn with the brightest colour."""
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True)
-class Certainty:
-    """disagreement: (H, W) deviation of luma over the seeds, 0..255. consistency_db: of the first restored face,
-    degraded again, to the degraded one. Distances of 128-d descriptors (below .6 is one person), None where no face is seen:
-    identity_drift: of the first to the degraded face; identity_spread: the mean between the seeds."""
+class Uncertainty:
+    """How certain a restored face is.
+
+    Attributes:
+        disagreement: (height, width) float32, standard deviation of luma over the seeds, 0 to 255.
+        consistency_db: PSNR between the degraded face and the first restored face, degraded again.
+        identity_drift: Distance between the 128-d descriptors of the first restored face and of the
+            degraded one, or None if a face is not found. Below 0.6 is the same person.
+        identity_spread: Mean descriptor distance between the seeds, or None if fewer than two faces
+            are found.
+    """
 
     disagreement: np.ndarray
     consistency_db: float
     identity_drift: float | None
     identity_spread: float | None
 
-    def row(self) -> dict[str, float | None]:
+    def as_row(self) -> dict[str, float | None]:
+        """Columns of the record: the mean disagreement and the other measurements."""
         return {
             "disagreement": float(self.disagreement.mean()),
             "consistency_db": self.consistency_db,
@@ -36,48 +50,77 @@ class Certainty:
         }
 
 
-def certainty(
-    degraded: np.ndarray, restored: Sequence[np.ndarray], descriptor: Descriptor
-) -> Certainty:
-    """Of one face: pictures (H, W, 3) uint8 of one size; `restored` by two seeds at least."""
+def measure_uncertainty(
+    degraded: np.ndarray, restored: Sequence[np.ndarray], descriptor: FaceDescriptor
+) -> Uncertainty:
+    """Measure the uncertainty of one face.
+
+    Args:
+        degraded: (height, width, 3) uint8 RGB.
+        restored: Pictures of the same shape, restored from at least two seeds.
+        descriptor: Describes the identity of faces; `setup` has been called.
+    """
     lumas = np.stack([picture.astype(np.float32) @ LUMA for picture in restored])
-    before, *after = (descriptor.describe(picture) for picture in (degraded, *restored))
-    seen = [one for one in after if one is not None]
-    pairs = [(one, other) for place, one in enumerate(seen) for other in seen[:place]]
-    return Certainty(
+    degraded_descriptor = descriptor.describe(degraded)
+    descriptors = [descriptor.describe(picture) for picture in restored]
+
+    identity_drift = None
+    if degraded_descriptor is not None and descriptors[0] is not None:
+        identity_drift = float(np.linalg.norm(descriptors[0] - degraded_descriptor))
+
+    detected = [item for item in descriptors if item is not None]
+    distances = []
+    for index, second in enumerate(detected):
+        distances += [np.linalg.norm(second - first) for first in detected[:index]]
+    identity_spread = float(np.mean(distances)) if distances else None
+
+    return Uncertainty(
         disagreement=lumas.std(axis=0),
         consistency_db=consistency_db(restored[0], degraded),
-        identity_drift=None
-        if before is None or after[0] is None
-        else float(np.linalg.norm(after[0] - before)),
-        identity_spread=float(np.mean([np.linalg.norm(one - other) for one, other in pairs]))
-        if pairs
-        else None,
+        identity_drift=identity_drift,
+        identity_spread=identity_spread,
     )
 
 
 def consistency_db(restored: np.ndarray, degraded: np.ndarray) -> float:
-    """PSNR to the degraded face of the restored one, blurred as comes nearest to it. The degraded face's noise is in it."""
-    import cv2
+    """PSNR between the degraded face and the restored face under the best matching blur.
 
+    The noise of the degraded face is not removed, so it lowers the value.
+
+    Args:
+        restored: (height, width, 3) uint8 RGB.
+        degraded: The degraded face, same shape.
+
+    Returns:
+        PSNR in dB.
+    """
     scale = degraded.shape[0] / 512
-    picture, given = restored.astype(np.float32), degraded.astype(np.float32)
-    errors = [
-        float(
-            np.square(
-                (cv2.GaussianBlur(picture, (0, 0), blur * scale) if blur else picture) - given
-            ).mean()
-        )
-        for blur in BLURS_PX
-    ]
+    restored_float = restored.astype(np.float32)
+    degraded_float = degraded.astype(np.float32)
+    errors = []
+    for sigma_px in BLUR_SIGMAS_PX:
+        blurred = restored_float
+        if sigma_px:
+            blurred = cv2.GaussianBlur(restored_float, (0, 0), sigma_px * scale)
+        errors.append(float(np.square(blurred - degraded_float).mean()))
     return float(10 * np.log10(255**2 / max(min(errors), 1e-9)))
 
 
-def drawn(degraded: np.ndarray, restored: np.ndarray, disagreement: np.ndarray) -> Image.Image:
-    """Degraded, restored, and the map, side by side: dark where the seeds agree, bright where they do not."""
+def draw_uncertainty(
+    degraded: np.ndarray, restored: np.ndarray, disagreement: np.ndarray
+) -> Image.Image:
+    """Draw the degraded face, the restored face and the disagreement map side by side.
+
+    Args:
+        degraded: (height, width, 3) uint8 RGB.
+        restored: The restored face, same shape.
+        disagreement: (height, width) in luma levels; bright in the map where the seeds disagree.
+
+    Returns:
+        A picture three times as wide as the face.
+    """
     from matplotlib import colormaps
 
     heat = colormaps["inferno"](np.clip(disagreement / FULL_SCALE, 0, 1))[..., :3]
-    return Image.fromarray(
-        np.concatenate([degraded, restored, np.rint(heat * 255).astype(np.uint8)], axis=1)
-    )
+    heat_map = np.rint(heat * 255).astype(np.uint8)
+    return Image.fromarray(np.concatenate([degraded, restored, heat_map], axis=1))

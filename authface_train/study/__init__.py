@@ -1,1 +1,1 @@
-"""A user study: two methods side by side in one offline page, and what its answers say."""
+"""A user study: two methods side by side on one offline page, and the tally of its answers."""

@@ -1,107 +1,129 @@
 "use strict";
-const data = JSON.parse(document.getElementById("data").textContent);
-const $ = (id) => document.getElementById(id);
-const KEY = `authface-study-${data.study}`;
+const study = JSON.parse(document.getElementById("data").textContent);
+const element = (id) => document.getElementById(id);
+const STORAGE_KEY = `authface-study-${study.study}`;
 const COLUMNS = ["study", "rater", "pair", "a", "b", "left", "answer", "answered_at"];
+const STORED = "Your answers are stored in this browser.";
+const NOT_STORED = "This browser stores nothing: save your answers before you close the page.";
 
-let answers = {}; // pair's name -> [answer, when]
-let here = 0;
+let answers = {}; // name of the pair -> [answer, time]
+let position = 0; // index of the pair that is shown; the number of pairs at the end
 
-function restore() {
+function loadAnswers() {
   try {
-    const kept = JSON.parse(localStorage.getItem(KEY) || "{}");
-    answers = kept.answers || {};
-    $("rater").value = kept.rater || "";
+    const stored = JSON.parse(localStorage.getItem(STORAGE_KEY) || "{}");
+    answers = stored.answers || {};
+    element("rater").value = stored.rater || "";
   } catch {
-    $("kept").textContent = "This browser keeps nothing: save before you close.";
+    element("storage").textContent = NOT_STORED;
   }
-  const open = data.pairs.findIndex((pair) => !answers[pair.name]);
-  here = open < 0 ? data.pairs.length : open;
+  const firstOpen = study.pairs.findIndex((pair) => !answers[pair.name]);
+  position = firstOpen < 0 ? study.pairs.length : firstOpen;
 }
 
-function keep() {
+function storeAnswers() {
   try {
-    localStorage.setItem(KEY, JSON.stringify({ answers, rater: $("rater").value }));
-    $("kept").textContent = "Kept in this browser.";
+    localStorage.setItem(STORAGE_KEY, JSON.stringify({ answers, rater: element("rater").value }));
+    element("storage").textContent = STORED;
   } catch {
-    $("kept").textContent = "This browser keeps nothing: save before you close.";
+    element("storage").textContent = NOT_STORED;
   }
 }
 
-function show() {
-  const total = data.pairs.length;
-  $("anew").hidden = !Object.keys(answers).length;
-  $("bar").style.width = `${(100 * Object.keys(answers).length) / total}%`;
-  $("asking").hidden = here >= total;
-  $("done").hidden = here < total;
-  if (here >= total) return;
-  const pair = data.pairs[here];
-  $("left").src = pair.pictures[0];
-  $("right").src = pair.pictures[1];
-  $("given").hidden = !pair.given;
-  if (pair.given) $("given").src = pair.given;
-  $("where").textContent = `Pair ${here + 1} of ${total}`;
-  const said = answers[pair.name] ? answers[pair.name][0] : "";
-  for (const side of ["left", "right"]) $(`say-${side}`).classList.toggle("said", said === methodOf(pair, side));
-  $("say-equal").classList.toggle("said", said === "equal");
+// Method whose picture is on a side: "a" or "b".
+function methodAt(pair, side) {
+  const isLeft = side === "left";
+  return isLeft === (pair.left === "a") ? "a" : "b";
 }
 
-const methodOf = (pair, side) => ((side === "left") === (pair.left === "a") ? "a" : "b");
+function render() {
+  const total = study.pairs.length;
+  const answered = Object.keys(answers).length;
+  const isDone = position >= total;
+  element("restart").hidden = answered === 0;
+  element("bar").style.width = `${(100 * answered) / total}%`;
+  element("question").hidden = isDone;
+  element("done").hidden = !isDone;
+  if (isDone) return;
 
-function say(what) {
-  if (here >= data.pairs.length) return;
-  const pair = data.pairs[here];
-  answers[pair.name] = [what === "equal" ? "equal" : methodOf(pair, what), new Date().toISOString()];
-  here += 1;
-  keep();
-  show();
+  const pair = study.pairs[position];
+  element("left").src = pair.pictures[0];
+  element("right").src = pair.pictures[1];
+  element("degraded").hidden = !pair.degraded;
+  if (pair.degraded) element("degraded").src = pair.degraded;
+  element("position").textContent = `Pair ${position + 1} of ${total}`;
+
+  const chosen = answers[pair.name] ? answers[pair.name][0] : "";
+  for (const side of ["left", "right"]) {
+    element(`answer-${side}`).classList.toggle("chosen", chosen === methodAt(pair, side));
+  }
+  element("answer-equal").classList.toggle("chosen", chosen === "equal");
 }
 
-function back() {
-  here = Math.max(here - 1, 0);
-  show();
+// choice: "left", "equal" or "right".
+function answer(choice) {
+  if (position >= study.pairs.length) return;
+  const pair = study.pairs[position];
+  const chosen = choice === "equal" ? "equal" : methodAt(pair, choice);
+  answers[pair.name] = [chosen, new Date().toISOString()];
+  position += 1;
+  storeAnswers();
+  render();
 }
 
-// On a computer that several people use: the last one's answers must not become the next one's.
-function anew() {
-  if (!confirm("Forget the answers that are kept here, and begin for another person? Save them first.")) return;
+function goBack() {
+  position = Math.max(position - 1, 0);
+  render();
+}
+
+// Several people may use one computer: the answers of one must not mix with those of the next.
+function restart() {
+  const question = "Delete the answers stored in this browser and start as another person? " +
+    "Save them first.";
+  if (!confirm(question)) return;
   answers = {};
-  here = 0;
-  $("rater").value = "";
-  keep();
-  show();
+  position = 0;
+  element("rater").value = "";
+  storeAnswers();
+  render();
 }
 
-const cell = (text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+const csvCell = (text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
-function save() {
-  const rater = $("rater").value.trim();
+function saveCsv() {
+  const rater = element("rater").value.trim();
   if (!rater) {
-    $("rater").focus();
-    $("rater").placeholder = "first say who you are";
+    element("rater").focus();
+    element("rater").placeholder = "enter your name first";
     return;
   }
-  const rows = data.pairs
+  const rows = study.pairs
     .filter((pair) => answers[pair.name])
-    .map((pair) => [data.study, rater, pair.name, data.a, data.b, pair.left, ...answers[pair.name]]);
-  const text = [COLUMNS, ...rows].map((row) => row.map(cell).join(",")).join("\n") + "\n";
+    .map((pair) => {
+      const [chosen, time] = answers[pair.name];
+      return [study.study, rater, pair.name, study.a, study.b, pair.left, chosen, time];
+    });
+  const lines = [COLUMNS, ...rows].map((row) => row.map(csvCell).join(","));
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-  link.download = `study-${data.study}-${rater.replace(/[^\p{L}\p{N}]+/gu, "-")}.csv`;
+  link.href = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/csv" }));
+  link.download = `study-${study.study}-${rater.replace(/[^\p{L}\p{N}]+/gu, "-")}.csv`;
   link.click();
 }
 
 document.addEventListener("keydown", (event) => {
-  if (event.target === $("rater") || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
-  const said = { ArrowLeft: "left", ArrowRight: "right", ArrowDown: "equal" }[event.key];
-  if (said) say(said);
-  else if (event.key === "ArrowUp") back();
+  const isTyping = event.target === element("rater");
+  if (isTyping || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+  const choice = { ArrowLeft: "left", ArrowRight: "right", ArrowDown: "equal" }[event.key];
+  if (choice) answer(choice);
+  else if (event.key === "ArrowUp") goBack();
   else return;
   event.preventDefault();
 });
-for (const side of ["left", "equal", "right"]) $(`say-${side}`).addEventListener("click", () => say(side));
-$("rater").addEventListener("input", keep);
-$("save").addEventListener("click", save);
-$("anew").addEventListener("click", anew);
-restore();
-show();
+for (const choice of ["left", "equal", "right"]) {
+  element(`answer-${choice}`).addEventListener("click", () => answer(choice));
+}
+element("rater").addEventListener("input", storeAnswers);
+element("save").addEventListener("click", saveCsv);
+element("restart").addEventListener("click", restart);
+loadAnswers();
+render();

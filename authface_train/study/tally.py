@@ -1,4 +1,4 @@
-"""Table 5 from the answers of several raters: shares with intervals, and a sign test."""
+"""Tallies the answers of a user study as in Table 5: shares with intervals, and a sign test."""
 
 from __future__ import annotations
 
@@ -9,17 +9,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from authface_train.evaluation.intervals import RESAMPLES, SHARE
+from authface_train.evaluation.intervals import CONFIDENCE, RESAMPLES
 from manifests.support.errors import UserError
 
 COLUMNS = ["study", "rater", "pair", "a", "b", "left", "answer", "answered_at"]
+"""Columns of the CSV files that the page saves."""
 ANSWERS = ("a", "equal", "b")
 
 
 @dataclass(frozen=True)
 class Tally:
-    """shares: answer -> (share, low, high), by bootstrap over raters and pairs. p_answers: two-sided sign test over answers,
-    ties left out; p_pairs: over pairs, by the majority of their raters, since a rater's answers hang together."""
+    """Result of a user study.
+
+    Attributes:
+        a: Name of the first method.
+        b: Name of the second method.
+        raters: Number of raters.
+        pairs: Number of pairs.
+        answers: Number of answers.
+        shares: Answer to its share and the confidence interval (share, low, high). The interval is
+            bootstrapped over raters and pairs.
+        p_answers: p-value of the two-sided sign test over answers, without ties.
+        p_pairs: The same over pairs, each counted by the majority of its answers. Answers about one
+            pair are correlated, so this test is the safer one.
+        left_share: Share of the left picture among the answers that chose one.
+    """
 
     a: str
     b: str
@@ -32,52 +46,80 @@ class Tally:
     left_share: float
 
 
-def read(files: Sequence[Path]) -> pd.DataFrame:
-    """The answers of some CSVs. Raises UserError for a file of another form or study, and for a pair answered twice by one
-    rater."""
-    frames = []
-    for file in files:
-        try:
-            table = pd.read_csv(file, dtype=str, keep_default_na=False)
-        except (
-            OSError,
-            UnicodeDecodeError,
-            pd.errors.ParserError,
-            pd.errors.EmptyDataError,
-        ) as error:
-            raise UserError(
-                f"{file} cannot be read as a table ({str(error).splitlines()[0]})"
-            ) from error
-        if list(table.columns) != COLUMNS:
-            raise UserError(
-                f"{file} is not what a study's page saves (its columns are {', '.join(table.columns)})"
-            )
-        if wrong := set(table["answer"]) - set(ANSWERS):
-            raise UserError(f"{file} has the answer {min(wrong)!r}: there are {', '.join(ANSWERS)}")
-        frames.append(table.assign(file=file.name))
-    answers = pd.concat(frames, ignore_index=True)
+def read_answers(files: Sequence[Path]) -> pd.DataFrame:
+    """Read the CSV files that raters have saved.
+
+    Args:
+        files: CSV files of one study.
+
+    Returns:
+        One row per answer with `COLUMNS` and `file`.
+
+    Raises:
+        UserError: If a file is not such a CSV file, if the files belong to different studies, or if
+            a rater has answered a pair twice.
+    """
+    answers = pd.concat([_read_file(file) for file in files], ignore_index=True)
     if answers.empty:
-        raise UserError("there is no answer in these files")
-    if len(studies := sorted(set(answers["study"]))) > 1:
+        raise UserError("the files contain no answers")
+
+    studies = sorted(set(answers["study"]))
+    if len(studies) > 1:
         raise UserError(
-            f"these are answers of {len(studies)} studies ({', '.join(studies)}): tally them one by one"
+            f"the files are answers of {len(studies)} studies ({', '.join(studies)}); tally each "
+            "study separately"
         )
-    if (twice := answers[answers.duplicated(["rater", "pair"])]).size:
-        row = twice.iloc[0]
-        both = answers[(answers["rater"] == row["rater"]) & (answers["pair"] == row["pair"])][
-            "file"
-        ]
+
+    duplicates = answers[answers.duplicated(["rater", "pair"])]
+    if len(duplicates):
+        rater, pair = duplicates.iloc[0]["rater"], duplicates.iloc[0]["pair"]
+        same = answers[(answers["rater"] == rater) & (answers["pair"] == pair)]
         raise UserError(
-            f"{row['rater']} has answered {row['pair']} twice (in {' and '.join(both)}): leave one file out"
+            f"{rater} has answered {pair} twice (in {' and '.join(same['file'])}); leave one file "
+            "out"
         )
     return answers
 
 
-def tally(answers: pd.DataFrame) -> Tally:
+def _read_file(file: Path) -> pd.DataFrame:
+    """Read and check one CSV file."""
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    except (
+        OSError,
+        UnicodeDecodeError,
+        pd.errors.ParserError,
+        pd.errors.EmptyDataError,
+    ) as error:
+        raise UserError(f"{file} is not a CSV file ({str(error).splitlines()[0]})") from error
+    if list(table.columns) != COLUMNS:
+        raise UserError(
+            f"{file} was not saved by the page of a study (its columns are "
+            f"{', '.join(table.columns)}, not {', '.join(COLUMNS)})"
+        )
+    unknown = set(table["answer"]) - set(ANSWERS)
+    if unknown:
+        raise UserError(
+            f"{file} has the unknown answer {min(unknown)!r}; valid answers: {', '.join(ANSWERS)}"
+        )
+    return table.assign(file=file.name)
+
+
+def tally_answers(answers: pd.DataFrame) -> Tally:
+    """Tally the answers of one study.
+
+    Args:
+        answers: The answers, as `read_answers` returns them.
+    """
     first = answers.iloc[0]
-    count = {answer: int((answers["answer"] == answer).sum()) for answer in ANSWERS}
-    signed = answers["answer"].map({"a": 1, "equal": 0, "b": -1})
-    majority = signed.groupby(answers["pair"]).sum()
+    counts = {answer: int((answers["answer"] == answer).sum()) for answer in ANSWERS}
+    shares = {}
+    for answer in ANSWERS:
+        low, high = _share_interval(answers, answer)
+        shares[answer] = (counts[answer] / len(answers), low, high)
+
+    signs = answers["answer"].map({"a": 1, "equal": 0, "b": -1})
+    majority = signs.groupby(answers["pair"]).sum()
     chose_left = answers["answer"] == answers["left"]
     return Tally(
         a=first["a"],
@@ -85,52 +127,62 @@ def tally(answers: pd.DataFrame) -> Tally:
         raters=answers["rater"].nunique(),
         pairs=answers["pair"].nunique(),
         answers=len(answers),
-        shares={
-            answer: (count[answer] / len(answers), *_interval(answers, answer))
-            for answer in ANSWERS
-        },
-        p_answers=_sign_test(count["a"], count["b"]),
+        shares=shares,
+        p_answers=_sign_test(counts["a"], counts["b"]),
         p_pairs=_sign_test(int((majority > 0).sum()), int((majority < 0).sum())),
-        left_share=float(chose_left.sum() / max(count["a"] + count["b"], 1)),
+        left_share=float(chose_left.sum() / max(counts["a"] + counts["b"], 1)),
     )
 
 
-def _interval(answers: pd.DataFrame, answer: str, seed: int = 0) -> tuple[float, float]:
-    """Raters and pairs are both drawn with replacement: other people would have answered about other faces."""
+def _share_interval(answers: pd.DataFrame, answer: str, seed: int = 0) -> tuple[float, float]:
+    """Confidence interval of the share of an answer.
+
+    Raters and pairs are both resampled with replacement, since both are samples of larger
+    populations.
+    """
     table = answers.assign(hit=answers["answer"] == answer).pivot(
         index="rater", columns="pair", values="hit"
     )
-    hits, there = table.fillna(False).to_numpy(float), table.notna().to_numpy(float)
+    hits = table.fillna(False).to_numpy(float)
+    is_answered = table.notna().to_numpy(float)
+    raters, pairs = hits.shape
+
     rng = np.random.default_rng(seed)
     shares = []
     for _ in range(RESAMPLES):
-        of_raters = np.bincount(rng.integers(0, len(hits), len(hits)), minlength=len(hits))
-        of_pairs = np.bincount(
-            rng.integers(0, hits.shape[1], hits.shape[1]), minlength=hits.shape[1]
-        )
-        if weight := of_raters @ there @ of_pairs:
-            shares.append(of_raters @ hits @ of_pairs / weight)
-    low, high = np.quantile(shares, [(1 - SHARE) / 2, (1 + SHARE) / 2])
+        rater_weights = np.bincount(rng.integers(0, raters, raters), minlength=raters)
+        pair_weights = np.bincount(rng.integers(0, pairs, pairs), minlength=pairs)
+        weight = rater_weights @ is_answered @ pair_weights
+        if weight:
+            shares.append(rater_weights @ hits @ pair_weights / weight)
+    low, high = np.quantile(shares, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
 
 def _sign_test(wins: int, losses: int) -> float:
-    """Two-sided, exact; 1 where there is nothing to test."""
+    """p-value of the exact two-sided sign test; 1 without wins and losses."""
     from scipy.stats import binomtest
 
-    return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+    if wins + losses == 0:
+        return 1.0
+    return float(binomtest(wins, wins + losses).pvalue)
 
 
-def report(made: Tally) -> str:
-    """Markdown in Table 5's form."""
-    words = {"a": f"{made.a} is better", "equal": "both equally good", "b": f"{made.b} is better"}
+def format_report(tally: Tally) -> str:
+    """Format a tally as Markdown, in the form of Table 5."""
+    labels = {
+        "a": f"{tally.a} is better",
+        "equal": "both equally good",
+        "b": f"{tally.b} is better",
+    }
     lines = ["| answer | share | 95 % |", "|---|---|---|"]
-    for answer, (share, low, high) in made.shares.items():
-        lines.append(f"| {words[answer]} | {share:.1%} | {low:.1%} to {high:.1%} |")
+    for answer, (share, low, high) in tally.shares.items():
+        lines.append(f"| {labels[answer]} | {share:.1%} | {low:.1%} to {high:.1%} |")
     lines += [
         "",
-        f"{made.answers} answers of {made.raters} raters about {made.pairs} pairs. Sign test (two-sided, ties left out): "
-        f"p = {made.p_answers:.3g} over answers, {made.p_pairs:.3g} over pairs by majority. "
-        f"Of the answers that chose one, {made.left_share:.0%} chose the left.",
+        f"{tally.answers} answers of {tally.raters} raters about {tally.pairs} pairs. "
+        f"Sign test (two-sided, without ties): p = {tally.p_answers:.3g} over answers, "
+        f"{tally.p_pairs:.3g} over pairs by majority. "
+        f"Of the answers that chose one picture, {tally.left_share:.0%} chose the left one.",
     ]
     return "\n".join(lines)

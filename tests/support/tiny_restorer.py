@@ -1,24 +1,25 @@
-"""A restorer of the real classes at tiny size, saved as `authface train-restore` saves one."""
+"""A tiny restorer of the real classes, saved as `authface train-restore` saves one."""
 
-import json
 from pathlib import Path
 
 from diffusers import StableDiffusionXLControlNetPipeline
 
 from authface_train.models.sdxl import tiny_sdxl
 from authface_train.stages.restorer import make_controlnet
+from manifests.run_folder import NOTES_FILE
+from manifests.support.files import write_json
 
 
-def save(folder: Path, size_px: int) -> Path:
+def save_tiny_restorer(folder: Path, size_px: int) -> Path:
+    """Save an untrained restorer of faces of `size_px` to a folder, and return the folder."""
     base = tiny_sdxl(0)
     controlnet = make_controlnet(base.unet, 0, 8)
-    StableDiffusionXLControlNetPipeline(**base.components, controlnet=controlnet).save_pretrained(
-        folder
-    )
+    pipeline = StableDiffusionXLControlNetPipeline(**base.components, controlnet=controlnet)
+    pipeline.save_pretrained(folder)
     notes = {
         "resolution_px": size_px,
         "time_ids": [size_px, size_px, 0, 0, size_px, size_px],
         "untrained": True,
     }
-    (folder / "authface.json").write_text(json.dumps(notes))
+    write_json(folder / NOTES_FILE, notes)
     return folder
