@@ -1,8 +1,8 @@
-"""`authface review`: faces out to people as a table or a page, decisions back in, and how far all agree."""
+"""`authface review`: export faces for review by people, import their decisions, compare them."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,24 +20,31 @@ from manifests.support.console import (
 from manifests.support.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from authface_data.review.agreement import GateAgreement, ReviewerAgreement
     from authface_data.review.faces import ReviewFace
-    from authface_data.review.import_table import Reading, ReviewedFace
+    from authface_data.review.import_table import ReviewedFace, ReviewTable
     from manifests.workspace import Workspace
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Faces out to people, their decisions back in: they have the last word.",
+    help="Review faces by hand. A person's decision overrides the gates.",
 )
-MOST_SHOWN = 30
+DEFAULT_PAGE = "reports/review.html"
+MAX_SHOWN = 30
+"""Largest number of rows that `review import` prints."""
 
 AllOption = Annotated[bool, typer.Option("--all", help="Every face (the default).")]
 NearOption = Annotated[
     int | None,
-    typer.Option("--near-threshold", min=1, metavar="N", help="The N nearest to a threshold."),
+    typer.Option(
+        "--near-threshold", min=1, metavar="N", help="The N faces nearest to a threshold."
+    ),
 ]
 SampleOption = Annotated[
     int | None,
-    typer.Option("--sample", min=1, metavar="N", help="N drawn at random, the same each time."),
+    typer.Option("--sample", min=1, metavar="N", help="N random faces, the same ones each time."),
 ]
 
 
@@ -49,18 +56,22 @@ def export(
     everything: AllOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Write a table for review, for any spreadsheet: worst and doubtful first; fill in decision, note, tags."""
+    """Write a table for review in any spreadsheet, with the worst faces first.
+
+    Reviewers fill in the columns decision, rating, reason and note, and edit the tags.
+    """
     from authface_data.review.table import to_csv
     from manifests.workspace import Workspace
 
     if csv.exists():
         raise UserError(
-            f"{csv} is there already, and may hold somebody's decisions: name another file, or remove it"
+            f"{csv} already exists and may hold decisions; choose another file or remove it"
         )
-    faces = _faces(Workspace.find(workspace), near_threshold, sample, everything)
+    faces = _select_faces(Workspace.find(workspace), near_threshold, sample, everything)
     _write(csv, to_csv(faces))
     console.print(
-        f"{len(faces)} faces in {quote_path(csv)}: fill in decision (keep, drop, unsure), and what else you see"
+        f"{len(faces)} faces written to {quote_path(csv)}; "
+        "fill in the column decision: keep, drop or unsure"
     )
     console.print(f"Next: [bold]authface review import {quote_path(csv)} --reviewer NAME[/]")
 
@@ -69,178 +80,196 @@ def export(
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A reviewed table.")],
     reviewer: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Whose decisions, where the column is empty.")
+        str | None,
+        typer.Option(metavar="NAME", help="Reviewer of the rows whose reviewer column is empty."),
     ] = None,
     workspace: WorkspaceOption = None,
     yes: YesOption = False,
 ) -> None:
-    """Take a reviewed table in: first only shown, with --yes recorded; all of it or nothing."""
+    """Import a reviewed table: show the changes, and record them with --yes.
+
+    If any row has a mistake, nothing is imported.
+    """
     from datetime import UTC, datetime
 
-    from authface_data.review.import_table import read_table, record
+    from authface_data.review.import_table import read_review_table, record_reviews
     from manifests.support.text import to_utf8
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
-    who = to_utf8(reviewer or "")
+    reviewer_name = to_utf8(reviewer or "")
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from error
+        raise UserError(f"cannot read {file}: {error.strerror}") from error
+
     if not yes:
-        if _show(read_table(ws, data, who)):
-            console.print("Nothing is recorded yet: pass [bold]--yes[/]")
+        table = read_review_table(ws, data, reviewer_name)
+        _print_changes(table)
+        if table.new:
+            console.print("Nothing has been recorded yet; add [bold]--yes[/] to record it")
         return
+
     with ws.lock("review import"):
-        reading = read_table(ws, data, who)
-        if _show(reading):
-            record(ws, reading.said, datetime.now(UTC))
+        table = read_review_table(ws, data, reviewer_name)
+        _print_changes(table)
+        if table.new:
+            record_reviews(ws, table.new, datetime.now(UTC))
             console.print(
-                f"{len(reading.said)} decisions recorded. Next: [bold]authface filter --regate[/]"
+                f"{len(table.new)} decisions recorded. Next: [bold]authface filter --regate[/]"
             )
 
 
 @app.command()
 def sheet(
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Default: reports/review.html.")
+        Path | None, typer.Option(metavar="FILE", help=f"Default: {DEFAULT_PAGE}.")
     ] = None,
     near_threshold: NearOption = None,
     sample: SampleOption = None,
     everything: AllOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Write one HTML page to review in any browser, offline: keyboard, zoom, tags; it saves the same table."""
-    from authface_data.review.sheet import page
+    """Write one HTML page for review in any browser, without a network connection.
+
+    It has keyboard shortcuts, zoom and tag editing, and it saves the same table as `review export`.
+    """
+    from authface_data.review.sheet import render_page
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
-    faces = _faces(ws, near_threshold, sample, everything)
-    data = page(ws, faces)
+    faces = _select_faces(ws, near_threshold, sample, everything)
+    page = render_page(ws, faces)
     if output is None:
-        ws.write_bytes("reports/review.html", data)
+        ws.write_bytes(DEFAULT_PAGE, page)
     else:
-        _write(output, data)
-    where = f"{ws.root}/reports/review.html" if output is None else output
+        _write(output, page)
+    path = f"{ws.root}/{DEFAULT_PAGE}" if output is None else output
     console.print(
-        f"{len(faces)} faces, {len(data) / 1e6:.1f} MB: open {quote_path(where)} in a browser; ? shows the keys"
+        f"{len(faces)} faces, {len(page) / 1e6:.1f} MB: open {quote_path(path)} in a browser; "
+        "press ? for the keyboard shortcuts"
     )
     console.print("Next: save the table from the page, then [bold]authface review import FILE[/]")
 
 
 @app.command()
 def agreement(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """How far the gates agree with people, and people with each other; the thresholds that would match them best."""
-    from authface_data.review.agreement import agreement as compare
+    """Compare gates with people and people with each other, and suggest thresholds."""
+    from authface_data.review.agreement import measure_agreement
     from manifests.workspace import Workspace
 
-    found = compare(Workspace.find(workspace))
+    result = measure_agreement(Workspace.find(workspace))
     if as_json:
-        print_json(found)
+        print_json(result)
         return
-    if not found.decided:
+    if not result.decided:
         raise UserError(
-            "nobody has decided anything yet: `authface review sheet`, then `authface review import`"
+            "no face has been decided yet; "
+            "run `authface review sheet`, then `authface review import`"
         )
-    from rich.table import Table
 
     console.print(
-        f"{found.decided} faces decided by people, {len(found.disputed)} of them disputed"
+        f"{result.decided} faces decided by people; "
+        f"reviewers contradict each other on {len(result.disputed)}"
     )
-    table = Table(title="Gates against people", title_justify="left")
-    for name in (
-        "gate",
-        "drops",
-        "of these people too (precision)",
-        "of people's drops (recall)",
-        "agrees",
-        "best threshold",
-    ):
-        table.add_column(name, justify="left" if name == "gate" else "right")
-    for one in found.gates:
-        asks = "" if one.threshold is None else f": {one.metric} {one.op} {one.threshold:g}"
-        best = "" if one.best is None else f"{one.best:.4g} ({_percent(one.best_agreement)})"
+    console.print(_gate_table(result.gates))
+    if result.reviewers:
+        console.print(_reviewer_table(result.reviewers))
+
+
+def _gate_table(gates: Sequence[GateAgreement]) -> Table:
+    from rich.table import Table
+
+    table = Table(title="Gates compared with people", title_justify="left")
+    table.add_column("gate")
+    for heading in ("drops", "precision", "recall", "agreement", "best threshold"):
+        table.add_column(heading, justify="right")
+    for gate in gates:
+        name = gate.gate
+        if gate.threshold is not None:
+            name += f": {gate.metric} {gate.op} {gate.threshold:g}"
+        best = ""
+        if gate.best is not None:
+            best = f"{gate.best:.4g} ({_percent(gate.best_agreement)})"
         table.add_row(
-            escape(one.gate + asks),
-            f"{one.dropped} of {one.faces}",
-            f"{one.both}, {_percent(one.precision)}",
-            _percent(one.recall),
-            _percent(one.agreement),
+            escape(name),
+            f"{gate.dropped} of {gate.faces}",
+            f"{_percent(gate.precision)} ({gate.both})",
+            _percent(gate.recall),
+            _percent(gate.agreement),
             best,
         )
-    console.print(table)
-    if found.reviewers:
-        table = Table(
-            "reviewers",
-            "faces",
-            "agree",
-            "Cohen's kappa",
-            title="People among each other",
-            title_justify="left",
+    return table
+
+
+def _reviewer_table(pairs: Sequence[ReviewerAgreement]) -> Table:
+    from rich.table import Table
+
+    table = Table(title="Reviewers compared with each other", title_justify="left")
+    table.add_column("reviewers")
+    for heading in ("faces", "agreement", "Cohen's kappa"):
+        table.add_column(heading, justify="right")
+    for pair in pairs:
+        kappa = "undefined" if pair.kappa is None else f"{pair.kappa:.2f}"
+        table.add_row(
+            escape(f"{pair.one}, {pair.other}"), str(pair.faces), _percent(pair.agreement), kappa
         )
-        for pair in found.reviewers:
-            value = "not defined" if pair.kappa is None else f"{pair.kappa:.2f}"
-            table.add_row(
-                escape(f"{pair.one}, {pair.other}"),
-                str(pair.faces),
-                _percent(pair.agreement),
-                value,
-            )
-        console.print(table)
+    return table
 
 
 def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.0f} %"
 
 
-def _faces(
+def _select_faces(
     ws: Workspace, near_threshold: int | None, sample: int | None, everything: bool
 ) -> list[ReviewFace]:
     from authface_data.review.faces import faces_to_review
 
     if sum((near_threshold is not None, sample is not None, everything)) > 1:
-        raise UserError("--all, --near-threshold and --sample exclude each other")
+        raise UserError("use only one of --all, --near-threshold and --sample")
     faces = faces_to_review(ws, near_threshold, sample)
     if not faces:
-        raise UserError("there are no judged faces to review: `authface filter` first")
+        raise UserError("no faces to review; run `authface filter` first")
     return faces
 
 
 def _write(path: Path, data: bytes) -> None:
+    from manifests.support.files import write_atomic
+
     if path.is_dir() or not path.parent.is_dir():
-        raise UserError(f"{path}: name a file in a directory that is there")
-    temp = path.with_name(f".{path.name}.{os.getpid()}")
+        raise UserError(f"cannot write {path}; choose a file in an existing directory")
     try:
-        temp.write_bytes(data)
-        os.replace(temp, path)
+        write_atomic(path, data)
     except FileNotFoundError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another file") from error
 
 
-def _show(reading: Reading) -> bool:
-    """What the table would change, as a diff. Whether that is anything."""
+def _print_changes(table: ReviewTable) -> None:
+    """Print what the table would change."""
     console.print(
-        f"{len(reading.said)} rows say something new; {reading.known} were imported before, {reading.silent} are empty"
+        f"{len(table.new)} rows with changes; "
+        f"{table.already_imported} already imported, {table.empty} empty"
     )
-    for one in reading.said[:MOST_SHOWN]:
-        console.print(f"  {escape(one.id)}: {escape(_diff(one))}")
-    if len(reading.said) > MOST_SHOWN:
-        console.print(f"  and {len(reading.said) - MOST_SHOWN} others")
-    if not reading.said:
-        console.print("Nothing new to record.")
-    return bool(reading.said)
+    for face in table.new[:MAX_SHOWN]:
+        console.print(f"  {escape(face.face_id)}: {escape(_describe(face))}")
+    if len(table.new) > MAX_SHOWN:
+        console.print(f"  and {len(table.new) - MAX_SHOWN} more")
+    if not table.new:
+        console.print("Nothing to record.")
 
 
-def _diff(one: ReviewedFace) -> str:
-    parts = []
-    if one.decision:
-        parts.append(f"{one.before or 'undecided'} → {one.decision}")
-    if one.rating:
-        parts.append(f"rated {one.rating}")
-    for name, tags in (("semantic", one.semantic_tags), ("photographic", one.photographic_tags)):
+def _describe(face: ReviewedFace) -> str:
+    """The changes of one row, such as "dropped → keep; note: fine (anna)"."""
+    changes = []
+    if face.decision:
+        changes.append(f"{face.previous or 'undecided'} → {face.decision}")
+    if face.rating:
+        changes.append(f"rated {face.rating}")
+    for name, tags in (("semantic", face.semantic_tags), ("photographic", face.photographic_tags)):
         if tags is not None:
-            parts.append(f"{name} tags: {', '.join(tags) or 'none'}")
-    parts += [
-        f"{name}: {text}" for name, text in (("reason", one.reason), ("note", one.note)) if text
-    ]
-    return f"{'; '.join(parts)} ({one.reviewer})"
+            changes.append(f"{name} tags: {', '.join(tags) or 'none'}")
+    for name, text in (("reason", face.reason), ("note", face.note)):
+        if text:
+            changes.append(f"{name}: {text}")
+    return f"{'; '.join(changes)} ({face.reviewer})"

@@ -1,7 +1,8 @@
-"""`authface licences` and `authface forget`: by what right photographs are here, and how they go."""
+"""`authface licences` and `authface forget`: licence bases, credits, and removal on request."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,139 +21,173 @@ from manifests.support.errors import UserError
 from manifests.support.text import to_utf8
 
 if TYPE_CHECKING:
-    from authface_data.rights.forget import Order
+    from authface_data.rights.forget import ForgetPlan, Preview
+    from authface_data.rights.licences import LicenceCount
     from manifests.workspace import Workspace
 
-MOST_SHOWN = 30
+MAX_SHOWN = 30
+"""Largest number of ids or files that `forget` prints."""
 
 
 def licences(
     credits: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write attribution: FILE as Markdown (.md) and as HTML (.html)."
+            metavar="FILE", help="Write credits: FILE as Markdown (.md) and as HTML (.html)."
         ),
     ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Kept photographs by licence basis and source; with --credits, whom to thank for them."""
-    from authface_data.rights import licences as rights
+    """Count kept photographs by licence basis and source; with --credits, write attributions."""
+    from authface_data.rights.licences import count_licences
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
     if credits is not None and (credits.is_dir() or not credits.name):
-        raise UserError(f"--credits {credits} is a directory: name the file to write")
-    found = rights.counts(ws)
+        raise UserError(f"--credits {credits} is a directory; use a file in it")
+    counts = count_licences(ws)
     if as_json:
-        print_json(found)
+        print_json(counts)
     else:
-        from rich.table import Table
-
-        table = Table(title=f"{ws.root}: kept photographs", title_justify="left")
-        table.add_column("licence basis", overflow="fold")
-        table.add_column("source")
-        table.add_column("photographs", justify="right")
-        table.add_column("faces", justify="right")
-        for count in found:
-            table.add_row(
-                escape(count.licence_basis), count.source, f"{count.photos:,}", f"{count.faces:,}"
-            )
-        console.print(table)
-        unknown = sum(count.faces for count in found if count.licence_basis == rights.NO_BASIS)
-        if unknown:
-            console.print(
-                f"[yellow]Training refuses {unknown} faces[/] that have no licence basis (or --allow-unknown-licence)"
-            )
+        _print_counts(ws, counts)
     if credits is not None:
-        made = rights.credits(ws)
-        for suffix, text in ((".md", rights.markdown(made)), (".html", rights.html(made))):
-            file = credits.with_suffix(suffix)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, "utf-8")
-            if not as_json:
-                console.print(f"Credits of {len(made)} photographs: {quote_path(file)}")
+        _write_credits(ws, credits, quiet=as_json)
+
+
+def _print_counts(ws: Workspace, counts: Sequence[LicenceCount]) -> None:
+    from rich.table import Table
+
+    from manifests.licence_policy import NO_BASIS
+
+    table = Table(title=f"{ws.root}: kept photographs", title_justify="left")
+    table.add_column("licence basis", overflow="fold")
+    table.add_column("source")
+    table.add_column("photographs", justify="right")
+    table.add_column("faces", justify="right")
+    for count in counts:
+        table.add_row(
+            escape(count.licence_basis), count.source, f"{count.photos:,}", f"{count.faces:,}"
+        )
+    console.print(table)
+    unknown = sum(count.faces for count in counts if count.licence_basis == NO_BASIS)
+    if unknown:
+        console.print(
+            f"[yellow]Training refuses {unknown} faces[/] that have no licence basis; "
+            "pass --allow-unknown-licence to use them"
+        )
+
+
+def _write_credits(ws: Workspace, path: Path, quiet: bool) -> None:
+    """Write the credits as Markdown and as HTML next to each other."""
+    from authface_data.rights.licences import credits_html, credits_markdown, list_credits
+    from manifests.support.files import write_atomic
+
+    credits = list_credits(ws)
+    for suffix, text in ((".md", credits_markdown(credits)), (".html", credits_html(credits))):
+        file = path.with_suffix(suffix)
+        write_atomic(file, text)
+        if not quiet:
+            console.print(f"Credits of {len(credits)} photographs: {quote_path(file)}")
 
 
 def forget(
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ID…", help="Photographs (or faces: their photographs)."),
+        typer.Argument(
+            metavar="ID…",
+            help="photo_ids, or face_ids to forget the faces' photographs. "
+            "Put ids that begin with - after --.",
+        ),
     ] = None,
     why: Annotated[
-        str | None, typer.Option(help="Kept with the tombstone; name nobody in it.")
+        str | None,
+        typer.Option(help="Reason to store with the tombstone. Do not name a person in it."),
     ] = None,
     workspace: WorkspaceOption = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Take photographs out everywhere, for good. Says what would go; --yes does it. Ids that begin with - come after --."""
-    from authface_data.rights import forget as right
+    """Remove photographs from every file of the workspace, permanently.
+
+    Without --yes, only show what would be removed.
+    """
+    from authface_data.rights.forget import plan, preview, read_interrupted
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
     with ws.lock("forget"):
-        unfinished = right.interrupted(ws)
-        if unfinished is not None and yes:
-            _act(ws, unfinished, as_json and not ids)
-        elif unfinished is not None:
-            raise UserError(
-                f"a forget of {len(unfinished.photo_ids)} photographs was interrupted: finish it with --yes"
-            )
+        interrupted = read_interrupted(ws)
+        if interrupted is not None:
+            if not yes:
+                raise UserError(
+                    f"forgetting {len(interrupted.photo_ids)} photographs was interrupted; "
+                    "finish it with `authface forget --yes`"
+                )
+            _execute(ws, interrupted, as_json and not ids)
         if not ids:
-            if unfinished is None:
-                raise UserError("say what to forget: authface forget ID… (photos.photo_id)")
+            if interrupted is None:
+                raise UserError("no ID was given; use authface forget ID… (photos.photo_id)")
             return
-        made, already = right.order(ws, list(dict.fromkeys(ids)), why)
+
+        forget_plan, already = plan(ws, list(dict.fromkeys(ids)), why)
         if yes:
-            if made.photo_ids:
-                _act(ws, made, as_json)
+            if forget_plan.photo_ids:
+                _execute(ws, forget_plan, as_json)
             if already and not as_json:
-                console.print(f"{len(already)} were forgotten already")
+                _print_already(already)
             return
-        found = right.look(ws, made, already)
+        result = preview(ws, forget_plan, already)
         if as_json:
-            print_json(found)
-            return
-        if not found.photo_ids:
-            console.print(f"{len(found.already)} were forgotten already")
-            return
+            print_json(result)
+        elif result.photo_ids:
+            _print_preview(result)
+        else:
+            _print_already(result.already)
+
+
+def _print_already(ids: Sequence[str]) -> None:
+    console.print(f"{len(ids)} photographs were forgotten earlier")
+
+
+def _print_preview(preview: Preview) -> None:
+    shown_ids = escape(", ".join(preview.photo_ids[:MAX_SHOWN]))
+    console.print(f"{len(preview.photo_ids)} photographs would be forgotten: {shown_ids}")
+    rows = ", ".join(f"{count} of {name}" for name, count in preview.rows.items())
+    console.print(f"rows: {rows or 'none'}")
+    for path, description in list(preview.files.items())[:MAX_SHOWN]:
+        console.print(f"  {escape(to_utf8(path))}: {description}")
+    if len(preview.files) > MAX_SHOWN:
+        console.print(f"  and {len(preview.files) - MAX_SHOWN} more files (--json lists all)")
+    _print_runs(preview.runs)
+    if preview.alike:
         console.print(
-            f"{len(found.photo_ids)} photographs would be forgotten: {escape(', '.join(found.photo_ids[:MOST_SHOWN]))}"
+            "[yellow]Near-duplicates that would stay[/] unless you add their ids: "
+            f"{escape(' '.join(preview.alike))}"
         )
-        console.print(
-            "rows: "
-            + (", ".join(f"{count} of {name}" for name, count in found.rows.items()) or "none")
-        )
-        for path, what in list(found.files.items())[:MOST_SHOWN]:
-            console.print(f"  {escape(to_utf8(path))}: {what}")
-        if len(found.files) > MOST_SHOWN:
-            console.print(f"  and {len(found.files) - MOST_SHOWN} more files (--json names all)")
-        _say_runs(found.runs)
-        if found.alike:
-            console.print(
-                f"[yellow]Near-duplicates that would stay[/] unless you name them too: {escape(' '.join(found.alike))}"
-            )
-        console.print("This cannot be undone. To do it: the same with [bold]--yes[/]")
+    console.print("This cannot be undone. To do it, repeat the command with [bold]--yes[/]")
 
 
-def _act(ws: Workspace, made: Order, as_json: bool) -> None:
-    from authface_data.rights import forget as right
+def _execute(ws: Workspace, forget_plan: ForgetPlan, as_json: bool) -> None:
+    """Forget the photographs of a plan and print what was done."""
+    from authface_data.rights.forget import execute
 
-    done, runs = right.act(ws, made)
+    result = execute(ws, forget_plan)
     if as_json:
-        print_json({"photo_ids": made.photo_ids, "files": done, "runs": runs})
+        print_json({"photo_ids": forget_plan.photo_ids, "files": result.files, "runs": result.runs})
         return
-    what = ", ".join(f"{count} files: {what}" for what, count in sorted(done.items()))
     console.print(
-        f"{len(made.photo_ids)} photographs forgotten{f'; {what}' if what else ''}. They will not be collected again."
+        f"{len(forget_plan.photo_ids)} photographs forgotten. They will not be collected again."
     )
-    _say_runs(runs)
-    console.print("Next: [bold]authface report[/] (the old one is gone)")
+    for description, count in sorted(result.files.items()):
+        console.print(f"  {count} files: {description}")
+    _print_runs(result.runs)
+    console.print("Next: [bold]authface report[/] (the old report was removed)")
 
 
-def _say_runs(runs: list[str]) -> None:
+def _print_runs(runs: Sequence[str]) -> None:
     if runs:
         console.print(
-            f"[yellow]Models that learnt from them, and cannot forget:[/] {escape(', '.join(runs))}: train them anew"
+            "[yellow]Models trained on these photographs, which they cannot forget:[/] "
+            f"{escape(', '.join(runs))}; train them again"
         )

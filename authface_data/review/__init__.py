@@ -1,1 +1,1 @@
-"""People who have the last word: faces out for review as a table or a page, decisions back in, and how far all agree."""
+"""Review of faces by people: export as a table or page, import of decisions, agreement."""

@@ -1,135 +1,176 @@
-"""The faces to review: which, in what order, and what a reviewer should know of each."""
+"""The faces to review: which ones, in what order, and what a reviewer should know about each."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 
-from authface_data.gates import Judgement, judge
-from authface_data.review.state import State
+from authface_data.gates import GateResult, evaluate_gates
+from authface_data.review.snapshot import Snapshot
+from manifests.captions import FaceTags, current_tags
 from manifests.schema import DECISIONS, FACES, PHOTOS, VERDICTS
 from manifests.settings import Gate
 from manifests.store import Store
-from manifests.training_view import used_captions
 from manifests.verdicts import ALL_GATES, POSSIBLE_MINOR
 from manifests.workspace import Workspace
 
 
 @dataclass(frozen=True)
 class ReviewFace:
-    """kept: by the gates; why: reasons of those that drop it; flag: why people should look; state: see state.py.
+    """A face as it is shown to reviewers."""
 
-    near: the distance to the nearest threshold; margin: how far above the one that it is worst at, below 0 where that drops it;
-    both in standard deviations.
-    """
-
-    id: str
+    face_id: str
     photo_id: str
     crop_path: str
-    boxes_crop_px: Mapping[str, list[float]]
+    """Path in the workspace."""
     crop_size_px: int
-    photo: str
+    boxes_crop_px: Mapping[str, list[float]]
+    """`left_eye`, `right_eye` and `mouth` -> box [x0, y0, x1, y1] in pixels of the crop."""
+    photo_title: str
     credit: str
-    kept: bool
-    why: str
+    """Name of the photographer, or ""."""
+    is_kept: bool
+    """Whether every gate keeps the face."""
+    drop_reasons: str
+    """Why gates drop the face, or ""."""
     flag: str
-    decided: str
+    """Why a person should check the face, or ""."""
+    last_decision: str
+    """For example "drop by anna", or ""."""
     semantic_tags: list[str]
     photographic_tags: list[str]
     scores: Mapping[str, float]
-    near: float
+    """Metric -> value."""
+    threshold_distance: float
+    """Distance to the nearest threshold of a gate, in standard deviations of the measurement."""
     margin: float
-    state: str
+    """Distance by which the face passes the threshold that it passes least, in standard deviations.
+    Negative if a gate drops the face."""
+    snapshot: Snapshot
 
 
 def faces_to_review(
     workspace: Workspace, near_threshold: int | None = None, sample: int | None = None
 ) -> list[ReviewFace]:
-    """All faces, or the N nearest to a threshold, or N drawn by a hash of their ids (the same ones each time).
+    """Select and order faces for review.
 
-    Order: flagged ones first, then the worst first, by the margin.
+    Args:
+        workspace: The workspace; faces without verdicts of the gates are left out.
+        near_threshold: Select this many faces that are nearest to a threshold.
+        sample: Select this many faces by a hash of their ids, the same ones each time.
+
+    Returns:
+        Flagged faces first, then by ascending margin.
     """
-    every = _all(workspace)
+    faces = _read_faces(workspace)
     if near_threshold is not None:
-        every = sorted(every, key=lambda face: (face.near, face.id))[:near_threshold]
+        faces = sorted(faces, key=lambda face: (face.threshold_distance, face.face_id))
+        faces = faces[:near_threshold]
     if sample is not None:
-        every = sorted(every, key=lambda face: hashlib.sha256(face.id.encode()).digest())[:sample]
-    return sorted(every, key=lambda face: (not face.flag, face.margin, face.id))
+        faces = sorted(faces, key=lambda face: hashlib.sha256(face.face_id.encode()).digest())
+        faces = faces[:sample]
+    return sorted(faces, key=lambda face: (not face.flag, face.margin, face.face_id))
 
 
-def _all(workspace: Workspace) -> list[ReviewFace]:
-    faces = Store(workspace, FACES).read().to_pylist()
+def _read_faces(workspace: Workspace) -> list[ReviewFace]:
+    """All faces that have been through the gates and have a crop."""
     photos = {row["photo_id"]: row for row in Store(workspace, PHOTOS).read().to_pylist()}
     verdicts = Store(workspace, VERDICTS).read_pandas(["id", "gate", "verdict", "reason"])
-    judged = verdicts[verdicts["gate"] == ALL_GATES].set_index("id")
+    overall = verdicts[verdicts["gate"] == ALL_GATES].set_index("id")
+    verdict_of = overall["verdict"].to_dict()
+    reason_of = overall["reason"].dropna().to_dict()
     flags = verdicts[verdicts["gate"] == POSSIBLE_MINOR].set_index("id")["reason"].to_dict()
-    kept, why = judged["verdict"].to_dict(), judged["reason"].dropna().to_dict()
-    judgement = judge(workspace, workspace.settings.gates)
-    near, margin = margins(judgement, workspace.settings.gates)
-    row_of = {face_id: row for row, face_id in enumerate(judgement.measured.face_ids.to_pylist())}
-    metrics = {name: judgement.measured.of(name) for name in judgement.measured.metrics}
-    tags, decided, now = used_captions(workspace), decisions_in_words(workspace), datetime.now(UTC)
-    found = []
-    for face in faces:
-        face_id, photo = face["face_id"], photos.get(face["photo_id"], {})
-        if not face["crop_path"] or face_id not in kept or not workspace.exists(face["crop_path"]):
+
+    result = evaluate_gates(workspace, workspace.settings.gates)
+    distances, margins = threshold_margins(result, workspace.settings.gates)
+    face_ids = result.measurements.face_ids.to_pylist()
+    row_of = {face_id: row for row, face_id in enumerate(face_ids)}
+
+    tags = current_tags(workspace)
+    decisions = describe_decisions(workspace)
+    exported_at = datetime.now(UTC)
+    faces = []
+    for face in Store(workspace, FACES).read().to_pylist():
+        face_id = face["face_id"]
+        has_crop = face["crop_path"] and workspace.exists(face["crop_path"])
+        if face_id not in verdict_of or not has_crop:
             continue
-        semantic, photographic = tags.get(face_id, ([], []))
+
         row = row_of[face_id]
-        found.append(
+        photo = photos.get(face["photo_id"], {})
+        face_tags = tags.get(face_id, FaceTags([], []))
+        faces.append(
             ReviewFace(
-                id=face_id,
+                face_id=face_id,
                 photo_id=face["photo_id"],
                 crop_path=face["crop_path"],
+                crop_size_px=face["crop_size_px"],
                 boxes_crop_px={
                     name: face[f"{name}_box_crop_px"] for name in ("left_eye", "right_eye", "mouth")
                 },
-                crop_size_px=face["crop_size_px"],
-                photo=str(photo.get("description") or face["photo_id"]),
+                photo_title=str(photo.get("description") or face["photo_id"]),
                 credit=str(photo.get("photographer_name") or ""),
-                kept=kept[face_id] == "kept",
-                why=why.get(face_id, ""),
+                is_kept=verdict_of[face_id] == "kept",
+                drop_reasons=reason_of.get(face_id, ""),
                 flag=flags.get(face_id, ""),
-                decided=decided.get(face_id, ""),
-                semantic_tags=semantic,
-                photographic_tags=photographic,
-                scores={
-                    name: float(values[row])
-                    for name, values in metrics.items()
-                    if np.isfinite(values[row])
-                },
-                near=float(near[row]),
-                margin=float(margin[row]),
-                state=str(State.of(face["crop_sha256"], semantic, photographic, now)),
+                last_decision=decisions.get(face_id, ""),
+                semantic_tags=face_tags.semantic,
+                photographic_tags=face_tags.photographic,
+                scores=_scores_of_row(result, row),
+                threshold_distance=float(distances[row]),
+                margin=float(margins[row]),
+                snapshot=Snapshot.take(
+                    face["crop_sha256"], face_tags.semantic, face_tags.photographic, exported_at
+                ),
             )
         )
-    return found
+    return faces
 
 
-def margins(judgement: Judgement, gates: list[Gate]) -> tuple[np.ndarray, np.ndarray]:
-    """near and margin of every face, each (n,); infinite where there is no threshold."""
-    nearest, margin = np.full((2, len(judgement.measured)), np.inf)
+def _scores_of_row(result: GateResult, row: int) -> dict[str, float]:
+    """Metric -> value of one face, without unknown values."""
+    measurements = result.measurements
+    scores = {name: float(measurements.values_of(name)[row]) for name in measurements.metrics}
+    return {name: score for name, score in scores.items() if np.isfinite(score)}
+
+
+def threshold_margins(result: GateResult, gates: Sequence[Gate]) -> tuple[np.ndarray, np.ndarray]:
+    """Distances of n faces to the thresholds of gates, in standard deviations of each measurement.
+
+    Args:
+        result: Supplies the measurements.
+        gates: The gates; those without a threshold are ignored.
+
+    Returns:
+        threshold_distance and margin as in `ReviewFace`, each (n,) float64; infinite for a face
+        whose measurements have no threshold.
+    """
+    distances, margins = np.full((2, len(result.measurements)), np.inf)
     for gate in gates:
-        values = judgement.measured.of(gate.metric)
-        if gate.threshold is not None and np.isfinite(values).any():
-            above = (values - gate.threshold) / (float(np.nanstd(values)) or 1.0)
-            nearest = np.fmin(nearest, np.abs(above))
-            inside = {"=": -np.abs(above), ">": above, "<": -above}[gate.op[0]]
-            margin = np.fmin(margin, inside)
-    return nearest, margin
+        values = result.measurements.values_of(gate.metric)
+        if gate.threshold is None or not np.isfinite(values).any():
+            continue
+        excess = (values - gate.threshold) / (float(np.nanstd(values)) or 1.0)
+        distances = np.fmin(distances, np.abs(excess))
+        margin = {"=": -np.abs(excess), ">": excess, "<": -excess}[gate.op[0]]
+        margins = np.fmin(margins, margin)
+    return distances, margins
 
 
-def decisions_in_words(workspace: Workspace) -> dict[str, str]:
-    """face_id -> what was decided last, and by whom."""
-    frame = Store(workspace, DECISIONS).read_pandas(["id", "reviewer", "decision", "decided_at"])
-    frame = frame.dropna(subset=["decision"]).sort_values("decided_at", kind="stable")
-    frame = frame.drop_duplicates(["id", "reviewer"], keep="last")
-    frame = frame.assign(decides=frame["decision"] != "unsure").sort_values(
-        "decides", kind="stable"
+def describe_decisions(workspace: Workspace) -> dict[str, str]:
+    """face_id -> the last decision and its reviewer, for example "drop by anna".
+
+    A decision of `unsure` is given only if no reviewer decided keep or drop.
+    """
+    decisions = Store(workspace, DECISIONS).read_pandas(
+        ["id", "reviewer", "decision", "decided_at"]
     )
-    frame = frame.drop_duplicates("id", keep="last")
-    return {row.id: f"{row.decision} by {row.reviewer}" for row in frame.itertuples()}
+    decisions = decisions.dropna(subset=["decision"]).sort_values("decided_at", kind="stable")
+    decisions = decisions.drop_duplicates(["id", "reviewer"], keep="last")
+    decisions = decisions.assign(is_sure=decisions["decision"] != "unsure")
+    decisions = decisions.sort_values("is_sure", kind="stable").drop_duplicates("id", keep="last")
+    return {row.id: f"{row.decision} by {row.reviewer}" for row in decisions.itertuples()}

@@ -1,289 +1,374 @@
-"""A reviewed table back in: all of it or nothing, with every mistake named by line and column."""
+"""Import of a reviewed table: all rows or none, and every mistake is listed by line and column."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TypedDict
 
-from authface_data.review.state import State, split_tags, tags_mark
-from authface_data.review.table import DECISION_WORDS, STATE, meant
+from authface_data.review.snapshot import Snapshot, hash_tags, split_tags
+from authface_data.review.table import DECISION_VALUES, STATE, unescape_formulas
+from manifests.captions import TAG_FAMILIES, TAG_SEPARATOR, FaceTags, current_tags
 from manifests.schema import DECISIONS, FACES
 from manifests.store import Store
 from manifests.support.errors import UserError
-from manifests.training_view import used_captions
 from manifests.workspace import Workspace
 
-MOST_ERRORS = 20
+MAX_ERRORS = 20
+"""Largest number of mistakes in an error message."""
 RATINGS = ("1", "2", "3", "4", "5")
-FAMILIES = ("semantic_tags", "photographic_tags")
-NEEDED = ("id", "decision", STATE)
+REQUIRED_COLUMNS = ("id", "decision", STATE)
 
 
-@dataclass(frozen=True)
-class ReviewedFace:
-    """What one row says that was not known. The tags are None where they were left as they are; table: which one it is of."""
+class StoredReview(TypedDict):
+    """The columns of a row of `decisions` that an import compares with."""
 
-    line: int
-    id: str
-    reviewer: str
     decision: str | None
     rating: int | None
     reason: str | None
     note: str | None
     semantic_tags: list[str] | None
     photographic_tags: list[str] | None
-    before: str
-    table: str
+    decided_at: datetime
+    fingerprint: str
 
 
 @dataclass(frozen=True)
-class Reading:
-    """said: rows with something new; known: rows that were imported before; silent: rows that say nothing."""
+class ReviewedFace:
+    """What one row of a reviewed table adds. None means that the row does not change the value."""
 
-    said: list[ReviewedFace]
-    known: int
-    silent: int
+    line: int
+    """Line number in the file."""
+    face_id: str
+    reviewer: str
+    decision: str | None
+    rating: int | None
+    """1 to 5."""
+    reason: str | None
+    note: str | None
+    semantic_tags: list[str] | None
+    photographic_tags: list[str] | None
+    previous: str
+    """The gates' verdict and the last decision when the table was written."""
+    table_id: str
+    """`Snapshot.table_id` of the table; "" if the row has no valid snapshot."""
+
+    @property
+    def has_edited_tags(self) -> bool:
+        """Whether the row changes tags of either family."""
+        return self.semantic_tags is not None or self.photographic_tags is not None
 
 
-def read_table(workspace: Workspace, data: bytes, reviewer: str) -> Reading:
-    """Check a reviewed CSV against the workspace. reviewer: whose it is, where the column is empty.
+@dataclass(frozen=True)
+class ReviewTable:
+    """A reviewed table after all checks."""
 
-    Raises UserError with every mistake of the file, by line and column.
+    new: list[ReviewedFace]
+    """Rows that add something."""
+    already_imported: int
+    """Number of rows whose content is stored already."""
+    empty: int
+    """Number of rows that were not filled in."""
+
+
+def read_review_table(workspace: Workspace, data: bytes, reviewer: str) -> ReviewTable:
+    """Read a reviewed table and check it against the workspace.
+
+    Args:
+        workspace: The workspace.
+        data: A CSV file as a spreadsheet or the review page saved it.
+        reviewer: The reviewer of rows whose column `reviewer` is empty; "" if not known.
+
+    Raises:
+        UserError: If the file is not such a table, or if any row has a mistake. The message lists
+            the mistakes by line and column.
     """
-    text, is_lossy = _text(data)
-    rows = _rows(text)
-    faces = {
-        row["face_id"]: row
-        for row in Store(workspace, FACES).read(["face_id", "crop_sha256"]).to_pylist()
-    }
-    tags, latest = used_captions(workspace), _latest(workspace)
-    said, mistakes, seen, known, silent = [], [], dict[tuple[str, str], int](), 0, 0
+    text, is_lossy = _decode(data)
+    rows = _parse_csv(text)
+    reader = _RowReader(workspace, " ".join(reviewer.split()), is_lossy)
+    new: list[ReviewedFace] = []
+    mistakes: list[str] = []
+    already_imported = 0
+    empty = 0
+
     for line, row in rows:
-        face_id = row["id"]
-        there = tags.get(face_id, ([], []))
         try:
-            one = _said(line, row, reviewer, there, latest, is_lossy)
-            if one is None:
-                silent += 1
-                continue
-            if face_id not in faces:
-                raise _Wrong("id", f"there is no face {face_id!r} here")
-            if (face_id, one.reviewer) in seen:
-                raise _Wrong("id", f"{face_id} is on line {seen[face_id, one.reviewer]} already")
-            seen[face_id, one.reviewer] = line
-            before = latest.get((face_id, one.reviewer))
-            if before is not None and _same(before, one):
-                known += 1
-                continue
-            _check_state(row, one, faces[face_id]["crop_sha256"], there, before)
-        except _Wrong as wrong:
-            mistakes.append(f"line {line}, column {wrong.column}: {wrong}")
-            continue
-        said.append(one)
+            face = reader.read(line, row)
+            if face is None:
+                empty += 1
+            elif reader.is_stored(face):
+                already_imported += 1
+            else:
+                reader.check_snapshot(row, face)
+                new.append(face)
+        except _CellError as error:
+            mistakes.append(f"line {line}, column {error.column}: {error}")
+
     if mistakes:
-        more = f" (and {len(mistakes) - MOST_ERRORS} others)" if len(mistakes) > MOST_ERRORS else ""
-        raise UserError("nothing was imported; " + "; ".join(mistakes[:MOST_ERRORS]) + more)
-    return Reading(said, known, silent)
+        more = len(mistakes) - MAX_ERRORS
+        suffix = f" (and {more} others)" if more > 0 else ""
+        raise UserError("nothing was imported; " + "; ".join(mistakes[:MAX_ERRORS]) + suffix)
+    return ReviewTable(new, already_imported, empty)
 
 
-def record(workspace: Workspace, said: list[ReviewedFace], now: datetime) -> None:
-    """Append to `decisions`, as one commit."""
-    places = {
-        r["face_id"]: r
-        for r in Store(workspace, FACES).read(["face_id", "photo_id", "box_px"]).to_pylist()
-    }
+def record_reviews(workspace: Workspace, faces: Sequence[ReviewedFace], now: datetime) -> None:
+    """Append reviews to `decisions` in one commit.
+
+    Args:
+        workspace: The workspace; its lock must be held.
+        faces: The reviews, as checked by `read_review_table`.
+        now: The time of the decisions, in UTC.
+    """
+    stored_faces = Store(workspace, FACES).read(["face_id", "photo_id", "box_px"]).to_pylist()
+    face_of_id = {row["face_id"]: row for row in stored_faces}
     rows = [
         {
-            "id": one.id,
-            "reviewer": one.reviewer,
-            "decision": one.decision,
-            "rating": one.rating,
-            "reason": one.reason,
-            "semantic_tags": one.semantic_tags,
-            "photographic_tags": one.photographic_tags,
-            "note": one.note,
+            "id": face.face_id,
+            "reviewer": face.reviewer,
+            "decision": face.decision,
+            "rating": face.rating,
+            "reason": face.reason,
+            "semantic_tags": face.semantic_tags,
+            "photographic_tags": face.photographic_tags,
+            "note": face.note,
             "decided_at": now,
-            "photo_id": places[one.id]["photo_id"],
-            "box_px": places[one.id]["box_px"],
-            "fingerprint": one.table,
+            "photo_id": face_of_id[face.face_id]["photo_id"],
+            "box_px": face_of_id[face.face_id]["box_px"],
+            "fingerprint": face.table_id,
         }
-        for one in said
+        for face in faces
     ]
     Store(workspace, DECISIONS).append(rows)
 
 
-def _check_state(
-    row: dict[str, str],
-    one: ReviewedFace,
-    crop_sha256: str,
-    tags: tuple[list[str], list[str]],
-    before: dict[str, Any] | None,
-) -> None:
-    """Raises _Wrong where what the row rests on has changed since it was given out."""
-    state = State.parse(row[STATE])
-    if state is None:
-        raise _Wrong(STATE, f"{row[STATE]!r} was written by no export: leave this column as it is")
-    now = State.of(crop_sha256, *tags, state.shown_at)
-    edits = one.semantic_tags is not None or one.photographic_tags is not None
-    what = ""
-    if state.crop != now.crop:
-        what = "the picture of"
-    elif before is not None and before["fingerprint"] == state.table:
-        pass  # the same table once more: its reviewer may think again
-    elif edits and state.tags != now.tags:
-        what = "the tags of"
-    elif before is not None and before["decided_at"] > state.shown_at:
-        what = f"{one.reviewer}'s decision on"
-    if what:
-        raise _Wrong(
-            STATE, f"{what} {row['id']} changed since this table was written: export again"
-        )
+class _CellError(Exception):
+    """A mistake in one cell."""
 
-
-class _Wrong(Exception):
-    def __init__(self, column: str, words: str):
-        super().__init__(words)
+    def __init__(self, column: str, message: str) -> None:
+        super().__init__(message)
         self.column = column
 
 
-def _rows(text: str) -> list[tuple[int, dict[str, str]]]:
-    """(line, column -> cell) of a CSV with commas, semicolons or tabs."""
+class _RowReader:
+    """Reads rows of one table and compares them with the workspace.
+
+    Args:
+        workspace: The workspace.
+        reviewer: The reviewer of rows whose column `reviewer` is empty.
+        is_lossy: Whether the file's encoding may have replaced characters.
+    """
+
+    def __init__(self, workspace: Workspace, reviewer: str, is_lossy: bool) -> None:
+        faces = Store(workspace, FACES).read(["face_id", "crop_sha256"]).to_pylist()
+        self._crop_hashes = {row["face_id"]: row["crop_sha256"] for row in faces}
+        self._tags = current_tags(workspace)
+        self._stored = _last_reviews(workspace)
+        self._line_of: dict[tuple[str, str], int] = {}
+        self._reviewer = reviewer
+        self._is_lossy = is_lossy
+
+    def read(self, line: int, row: Mapping[str, str]) -> ReviewedFace | None:
+        """Read a row. Returns None if it was not filled in. Raises _CellError."""
+        decision = row["decision"].lower()
+        if decision and decision not in DECISION_VALUES:
+            raise _CellError(
+                "decision",
+                f"unknown decision {row['decision']!r}; choose from: {', '.join(DECISION_VALUES)}",
+            )
+        rating = row.get("rating", "")
+        if rating and rating not in RATINGS:
+            raise _CellError("rating", f"{rating!r} is not a rating; use 1 to 5")
+
+        snapshot = Snapshot.parse(row[STATE])
+        reviewer = row.get("reviewer") or self._reviewer
+        stored = self._stored.get((row["id"], reviewer))
+        was_imported = (
+            stored is not None
+            and snapshot is not None
+            and stored["fingerprint"] == snapshot.table_id
+        )
+        semantic, photographic = self._edited_tags(row, snapshot, was_imported)
+
+        note = row.get("note") or None
+        reason = row.get("reason") or None
+        has_edited_tags = semantic is not None or photographic is not None
+        if not (decision or rating or note or reason or has_edited_tags):
+            return None
+        if not reviewer:
+            raise _CellError(
+                "reviewer", "the reviewer is missing; fill in the column or use --reviewer NAME"
+            )
+        face = ReviewedFace(
+            line=line,
+            face_id=row["id"],
+            reviewer=reviewer,
+            decision=decision or None,
+            rating=int(rating) if rating else None,
+            reason=reason,
+            note=note,
+            semantic_tags=semantic,
+            photographic_tags=photographic,
+            previous=", ".join(filter(None, (row.get("gates"), row.get("decided")))),
+            table_id="" if snapshot is None else snapshot.table_id,
+        )
+        self._check_id(face)
+        return face
+
+    def is_stored(self, face: ReviewedFace) -> bool:
+        """Whether the row was imported before: it equals the last review by its reviewer."""
+        stored = self._stored.get((face.face_id, face.reviewer))
+        if stored is None:
+            return False
+        is_same = (
+            stored["decision"] == face.decision
+            and stored["rating"] == face.rating
+            and stored["reason"] == face.reason
+            and stored["note"] == face.note
+        )
+        # After an import, the edited tags are the face's tags, so the row does not edit them.
+        return (
+            is_same
+            and face.semantic_tags in (None, stored["semantic_tags"])
+            and face.photographic_tags in (None, stored["photographic_tags"])
+        )
+
+    def check_snapshot(self, row: Mapping[str, str], face: ReviewedFace) -> None:
+        """Raise _CellError if what the reviewer saw has changed since the table was written."""
+        snapshot = Snapshot.parse(row[STATE])
+        if snapshot is None:
+            raise _CellError(
+                STATE,
+                f"{row[STATE]!r} was not written by `authface review`; leave this column unchanged",
+            )
+        tags = self._tags_of(face.face_id)
+        current = Snapshot.take(
+            self._crop_hashes[face.face_id], tags.semantic, tags.photographic, snapshot.exported_at
+        )
+        stored = self._stored.get((face.face_id, face.reviewer))
+
+        changed = None
+        if snapshot.crop_hash != current.crop_hash:
+            changed = f"the picture of {face.face_id}"
+        elif stored is not None and stored["fingerprint"] == snapshot.table_id:
+            pass  # the reviewer corrects a table that was imported before
+        elif face.has_edited_tags and snapshot.tags_hash != current.tags_hash:
+            changed = f"the tags of {face.face_id}"
+        elif stored is not None and stored["decided_at"] > snapshot.exported_at:
+            changed = f"{face.reviewer}'s decision on {face.face_id}"
+        if changed is not None:
+            raise _CellError(
+                STATE, f"{changed} changed after this table was written; export a new table"
+            )
+
+    def _check_id(self, face: ReviewedFace) -> None:
+        """Raise _CellError for an unknown face, and for a second row of a face and a reviewer."""
+        if face.face_id not in self._crop_hashes:
+            raise _CellError("id", f"unknown face {face.face_id!r}")
+        key = (face.face_id, face.reviewer)
+        if key in self._line_of:
+            raise _CellError("id", f"{face.face_id} is already on line {self._line_of[key]}")
+        self._line_of[key] = face.line
+
+    def _tags_of(self, face_id: str) -> FaceTags:
+        return self._tags.get(face_id, FaceTags([], []))
+
+    def _edited_tags(
+        self, row: Mapping[str, str], snapshot: Snapshot | None, was_imported: bool
+    ) -> tuple[list[str] | None, list[str] | None]:
+        """The tags that the reviewer changed, per family.
+
+        None for a family that is as it was exported, or as it is now. If the same table was
+        imported before, tags as they were exported may take an earlier edit back, so they count as
+        changed.
+        """
+        current = [split_tags(TAG_SEPARATOR.join(tags)) for tags in self._tags_of(row["id"])]
+        in_row = [
+            split_tags(row[family]) if family in row else tags
+            for family, tags in zip(TAG_FAMILIES, current, strict=True)
+        ]
+        is_as_exported = snapshot is not None and snapshot.tags_hash == hash_tags(*in_row)
+        if is_as_exported and not was_imported:
+            return None, None
+        edited = [
+            self._edited_family(family, tags, tags_now)
+            for family, tags, tags_now in zip(TAG_FAMILIES, in_row, current, strict=True)
+        ]
+        return edited[0], edited[1]
+
+    def _edited_family(self, family: str, tags: list[str], current: list[str]) -> list[str] | None:
+        """The tags of a row's family, or None if they are the current ones."""
+        if tags == current:
+            return None
+        if self._is_lossy:
+            if tags == _to_cp1252(current):
+                return None
+            if not "".join([*tags, *current]).isascii():
+                raise _CellError(
+                    family,
+                    "the file is not in UTF-8, which may have changed letters; "
+                    "save it as CSV UTF-8",
+                )
+        return tags
+
+
+def _decode(data: bytes) -> tuple[str, bool]:
+    """The text of a file as spreadsheets encode it, and whether characters may have been lost."""
+    is_utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        return data.decode("utf-16" if is_utf16 else "utf-8-sig"), False
+    except UnicodeDecodeError as error:
+        if is_utf16:
+            raise UserError(
+                "the file is truncated or damaged: it is not valid UTF-16; save it again"
+            ) from error
+        return data.decode("cp1252", errors="replace"), True  # Excel's format "CSV"
+
+
+def _parse_csv(text: str) -> list[tuple[int, dict[str, str]]]:
+    """(line number, column -> cell) of the rows of a CSV with commas, semicolons or tabs."""
     lines = text.split("\n", 2)
-    told = lines[0].startswith("sep=")  # a line of Excel's own
-    delimiter = max(",;\t", key=lines[min(int(told), len(lines) - 1)].count)
+    has_separator_line = lines[0].startswith("sep=")  # written by Excel
+    header_line = lines[min(int(has_separator_line), len(lines) - 1)]
+    delimiter = max(",;\t", key=header_line.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        if told:
+        if has_separator_line:
             next(reader)
         header = [cell.strip().lower() for cell in next(reader, [])]
-        if missing := [name for name in NEEDED if name not in header]:
+        missing = [name for name in REQUIRED_COLUMNS if name not in header]
+        if missing:
             raise UserError(
-                f"line 1: no column {', '.join(missing)}: is this a table of `authface review export`?"
+                f"line 1: missing column {', '.join(missing)}; "
+                "use a table written by `authface review export`"
             )
-        rows = []
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
-                raise UserError(
-                    f"line {reader.line_num}: {len(cells)} cells, and {len(header)} columns"
-                )
-            padded = [*cells, *[""] * (len(header) - len(cells))]
-            rows.append(
-                (
-                    reader.line_num,
-                    {name: meant(cell.strip()) for name, cell in zip(header, padded, strict=False)},
-                )
-            )
+        return [
+            (reader.line_num, _parse_cells(header, cells, reader.line_num))
+            for cells in reader
+            if any(cell.strip() for cell in cells)
+        ]
     except csv.Error as error:
-        raise UserError(f"line {reader.line_num}: not a CSV: {error}") from error
-    return rows
+        raise UserError(f"line {reader.line_num}: not valid CSV: {error}") from error
 
 
-def _text(data: bytes) -> tuple[str, bool]:
-    """The text of a file in the encodings that spreadsheets write, and whether characters may have been lost in it."""
-    try:
-        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-            return data.decode("utf-16"), False
-        return data.decode("utf-8-sig"), False
-    except UnicodeDecodeError as error:
-        if error.encoding.startswith("utf-16"):
-            raise UserError("the file is cut off or damaged: its text cannot be read") from error
-        return data.decode("cp1252", errors="replace"), True  # what Excel calls CSV
+def _parse_cells(header: list[str], cells: list[str], line: int) -> dict[str, str]:
+    """Column -> cell of a row; missing cells are empty."""
+    if any(cell.strip() for cell in cells[len(header) :]):
+        raise UserError(f"line {line}: {len(cells)} cells in a table of {len(header)} columns")
+    padded = [*cells, *[""] * (len(header) - len(cells))]
+    return {
+        name: unescape_formulas(cell.strip()) for name, cell in zip(header, padded, strict=False)
+    }
 
 
-def _said(
-    line: int,
-    row: dict[str, str],
-    reviewer: str,
-    tags: tuple[list[str], list[str]],
-    latest: dict[tuple[str, str], dict[str, Any]],
-    is_lossy: bool,
-) -> ReviewedFace | None:
-    """What a row says, or None. Raises _Wrong."""
-    decision = row["decision"].lower()
-    if decision and decision not in DECISION_WORDS:
-        raise _Wrong("decision", f"{row['decision']!r} is none of {', '.join(DECISION_WORDS)}")
-    rating = row.get("rating", "")
-    if rating and rating not in RATINGS:
-        raise _Wrong("rating", f"{rating!r} is not 1 to 5")
-    state = State.parse(row[STATE])
-    who = row.get("reviewer") or " ".join(reviewer.split())
-    before = latest.get((row["id"], who))
-    again = before is not None and state is not None and before["fingerprint"] == state.table
-    semantic, photographic = _edited(row, tags, is_lossy, again)
-    note, reason = row.get("note") or None, row.get("reason") or None
-    if not (
-        decision or rating or note or reason or semantic is not None or photographic is not None
-    ):
-        return None
-    if not who:
-        raise _Wrong("reviewer", "whose decision is this? fill the column, or pass --reviewer NAME")
-    return ReviewedFace(
-        line=line,
-        id=row["id"],
-        reviewer=who,
-        decision=decision or None,
-        rating=int(rating) if rating else None,
-        reason=reason,
-        note=note,
-        semantic_tags=semantic,
-        photographic_tags=photographic,
-        before=", ".join(filter(None, (row.get("gates"), row.get("decided")))),
-        table="" if state is None else state.table,
-    )
-
-
-def _edited(
-    row: dict[str, str], tags: tuple[list[str], list[str]], is_lossy: bool, again: bool
-) -> tuple[list[str] | None, list[str] | None]:
-    """The tags that a person changed; None for a family that is as it was given out, or as it is now.
-
-    again: the reviewer imported this very table before, so tags as they were given out may be an edit taken back.
-    """
-    now = [split_tags(", ".join(there)) for there in tags]
-    given = [
-        split_tags(row[name]) if name in row else there
-        for name, there in zip(FAMILIES, now, strict=True)
-    ]
-    state = State.parse(row[STATE])
-    if state is not None and state.tags == tags_mark(*given) and not again:
-        return None, None
-    edited = [
-        None if own == there or (is_lossy and own == _lossy(there)) else own
-        for own, there in zip(given, now, strict=True)
-    ]
-    for name, own, there in zip(FAMILIES, edited, now, strict=True):
-        if own is not None and is_lossy and not "".join([*own, *there]).isascii():
-            raise _Wrong(
-                name,
-                "this file is not in UTF-8, which may have changed its letters: save it as CSV UTF-8",
-            )
-    return edited[0], edited[1]
-
-
-def _lossy(tags: list[str]) -> list[str]:
-    """Tags as Windows' encoding leaves them."""
+def _to_cp1252(tags: list[str]) -> list[str]:
+    """Tags after a round trip through the Windows encoding, which replaces unknown characters."""
     return [tag.encode("cp1252", "replace").decode("cp1252") for tag in tags]
 
 
-def _latest(workspace: Workspace) -> dict[tuple[str, str], dict[str, Any]]:
-    """(face_id, reviewer) -> the last thing said."""
+def _last_reviews(workspace: Workspace) -> dict[tuple[str, str], StoredReview]:
+    """(face_id, reviewer) -> the last stored review."""
     rows = sorted(Store(workspace, DECISIONS).read().to_pylist(), key=lambda row: row["decided_at"])
     return {(row["id"], row["reviewer"]): row for row in rows}
-
-
-def _same(before: dict[str, Any], one: ReviewedFace) -> bool:
-    """Whether a row was imported before: what it says is what its reviewer said last."""
-    plain = all(
-        before[name] == getattr(one, name) for name in ("decision", "rating", "reason", "note")
-    )
-    # Tags that were taken over are the face's own by now, and so no longer an edit.
-    tags = all(
-        getattr(one, name) in (None, before[name])
-        for name in ("semantic_tags", "photographic_tags")
-    )
-    return plain and tags

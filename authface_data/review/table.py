@@ -1,4 +1,7 @@
-"""The review as a CSV: one row per face, what a person says first, then what they should know. Safe in any spreadsheet."""
+"""The review table: a CSV file with one row per face, safe to open in any spreadsheet.
+
+The columns that a person fills in come first, then the snapshot of the face, then its context.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 from authface_data.review.faces import ReviewFace
+from manifests.captions import TAG_SEPARATOR
 
-# What a person fills in. `state` is read back: it tells whether the face has changed since.
-SAID = (
+ANSWER_COLUMNS = (
     "id",
     "decision",
     "reason",
@@ -20,73 +23,81 @@ SAID = (
     "reviewer",
     "rating",
 )
+"""The face, and what a reviewer fills in or edits."""
 STATE = "state"
-DECISION_WORDS = ("keep", "drop", "unsure")
-CONTEXT = ("gates", "why", "flag", "decided", "photo", "credit", "crop")
-# A spreadsheet takes a cell that begins so for a formula (or eats the apostrophe that says it is none). Where it takes other
-# separators than ours, a cell may begin in the middle of one. The page's script has the same expression.
-FORMULA = re.compile(r"(^|[;\t\r\n])([ \t\r\n]*)(?=[=+\-@'＝＋－＠])")
-MEANT = re.compile(r"(^|[;\t\r\n])([ \t\r\n]*)'(?=[=+\-@'＝＋－＠])")
-TAG_SEPARATOR = ", "
+"""Column of the face's `Snapshot`; an import refuses a row whose face has changed."""
+CONTEXT_COLUMNS = ("gates", "why", "flag", "decided", "photo", "credit", "crop")
+"""What a reviewer should know. The metrics follow. An import ignores all of them."""
+DECISION_VALUES = ("keep", "drop", "unsure")
+"""Accepted values of the column `decision`."""
+
+# A spreadsheet takes a cell that begins with one of these characters for a formula, and it removes
+# a leading apostrophe. Where it separates columns by semicolons or tabs, a cell of ours may also be
+# split, so positions after those are escaped too. sheet.js has the same expression.
+_FORMULA = re.compile(r"(^|[;\t\r\n])([ \t\r\n]*)(?=[=+\-@'＝＋－＠])")
+_ESCAPED_FORMULA = re.compile(r"(^|[;\t\r\n])([ \t\r\n]*)'(?=[=+\-@'＝＋－＠])")
 
 
-def columns(metrics: Sequence[str]) -> list[str]:
-    """The table's columns, in order."""
-    return [*SAID, STATE, *CONTEXT, *metrics]
+def table_columns(metrics: Sequence[str]) -> list[str]:
+    """The header of a table with these metrics."""
+    return [*ANSWER_COLUMNS, STATE, *CONTEXT_COLUMNS, *metrics]
 
 
-def cells(face: ReviewFace, metrics: Sequence[str]) -> list[str]:
-    """One face's row, nothing decided yet."""
-    said = [
-        face.id,
-        "",
-        "",
-        TAG_SEPARATOR.join(face.semantic_tags),
-        TAG_SEPARATOR.join(face.photographic_tags),
-        "",
-        "",
-        "",
-    ]
-    context = [
-        "kept" if face.kept else "dropped",
-        face.why,
-        face.flag,
-        face.decided,
-        face.photo,
-        face.credit,
-        face.crop_path,
-    ]
-    return [
-        *said,
-        face.state,
-        *context,
-        *(f"{face.scores[name]:.4g}" if name in face.scores else "" for name in metrics),
-    ]
+def table_cells(face: ReviewFace, metrics: Sequence[str]) -> list[str]:
+    """The row of a face before review.
+
+    Args:
+        face: The face.
+        metrics: The metrics that get a column.
+
+    Returns:
+        One cell per column of `table_columns`, not escaped for spreadsheets.
+    """
+    cells = {
+        "id": face.face_id,
+        "semantic_tags": TAG_SEPARATOR.join(face.semantic_tags),
+        "photographic_tags": TAG_SEPARATOR.join(face.photographic_tags),
+        STATE: str(face.snapshot),
+        "gates": "kept" if face.is_kept else "dropped",
+        "why": face.drop_reasons,
+        "flag": face.flag,
+        "decided": face.last_decision,
+        "photo": face.photo_title,
+        "credit": face.credit,
+        "crop": face.crop_path,
+    }
+    scores = [f"{face.scores[name]:.4g}" if name in face.scores else "" for name in metrics]
+    return [*(cells.get(column, "") for column in table_columns([])), *scores]
 
 
-def metrics_of(faces: Iterable[ReviewFace]) -> list[str]:
-    """The metrics that any of the faces was measured by, in order."""
+def collect_metrics(faces: Iterable[ReviewFace]) -> list[str]:
+    """The metrics that at least one of the faces has, sorted."""
     return sorted({name for face in faces for name in face.scores})
 
 
 def to_csv(faces: Sequence[ReviewFace]) -> bytes:
-    """UTF-8 with a byte-order mark, which spreadsheets need to read it as such; CRLF; formulas made harmless."""
-    metrics, out = metrics_of(faces), io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow(columns(metrics))
+    """Write faces as a CSV file.
+
+    The text is UTF-8 with a byte-order mark, without which spreadsheets assume another encoding.
+    Lines end with CRLF. Text cells are escaped; scores are numbers and stay as they are.
+    """
+    metrics = collect_metrics(faces)
+    text_columns = len(table_columns([]))
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\r\n")
+    writer.writerow(table_columns(metrics))
     for face in faces:
-        # Numbers that we wrote ourselves stay numbers, negative ones too.
-        own = cells(face, metrics)
-        text = len(columns([]))
-        writer.writerow([*(harmless(cell) for cell in own[:text]), *own[text:]])
-    return out.getvalue().encode("utf-8-sig")
+        cells = table_cells(face, metrics)
+        text = [escape_formulas(cell) for cell in cells[:text_columns]]
+        writer.writerow([*text, *cells[text_columns:]])
+    return buffer.getvalue().encode("utf-8-sig")
 
 
-def harmless(cell: str) -> str:
-    """The cell with an apostrophe before what a spreadsheet would run."""
-    return FORMULA.sub(r"\1\2'", cell)
+def escape_formulas(cell: str) -> str:
+    """Put an apostrophe before text that a spreadsheet would run as a formula."""
+    return _FORMULA.sub(r"\1\2'", cell)
 
 
-def meant(cell: str) -> str:
-    """The way back."""
-    return MEANT.sub(r"\1\2", cell)
+def unescape_formulas(cell: str) -> str:
+    """Undo `escape_formulas`."""
+    return _ESCAPED_FORMULA.sub(r"\1\2", cell)

@@ -1,1 +1,1 @@
-"""Licences, credits and the right to be forgotten."""
+"""Licences and credits of photographs, and forgetting photographs on request."""

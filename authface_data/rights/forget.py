@@ -1,7 +1,8 @@
-"""The right to be forgotten: a photograph goes from every file of the workspace, and does not come back.
+"""Forgetting: photographs are removed from every file of the workspace and never collected again.
 
-What is to go is first written down (`.forgetting.json`), then buried (tombstones), then taken out of the manifests and of every
-other file. Interrupted at any moment, it is finished by doing it again; until then no other command writes.
+The plan is written to `.forgetting.json` first. Then tombstones are added, rows are removed from
+the manifests, and all other files are cleaned. Repeating the command finishes an interrupted run;
+until then no other command writes to the workspace.
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from authface_data import gates
-from authface_data.images.hashes import hash_of_pixels
+from authface_data.gates import apply_gates
+from authface_data.images.hashes import hash_pixels
 from authface_data.images.open import DECODE_ERRORS, Photo
-from authface_data.rights.workspace_sweep import Traces, WorkspaceSweep
+from authface_data.rights.workspace_sweep import REPLACEMENT, Traces, WorkspaceSweep
 from manifests.schema import (
     CAPTIONS,
     DECISIONS,
@@ -36,8 +38,7 @@ from manifests.tombstones import Tombstones, add_tombstones
 from manifests.verdicts import ALL_GATES, DUPLICATE_PREFIX
 from manifests.workspace import FORGETTING, Workspace
 
-# Which column of a manifest names the photograph or its face.
-NAMES: dict[str, str] = {
+ID_COLUMNS: dict[str, str] = {
     PHOTOS.name: "photo_id",
     FACES.name: "photo_id",
     SCORES.name: "face_id",
@@ -45,215 +46,303 @@ NAMES: dict[str, str] = {
     VERDICTS.name: "id",
     DECISIONS.name: "id",
 }
+"""Manifest -> its column that names the photograph or the face."""
+URL_COLUMNS = ("source_url", "download_location")
+UNSPLASH_PREFIX = "us_"
+"""Prefix of the photo_ids of Unsplash; the rest is Unsplash's id."""
 
 
 @dataclass
-class Order:
-    """What is to be forgotten. hashes: SHA-256 of the photographs' files and the crops'. pixels: of their pixels. urls: that no
-    other photograph has. others: ids of photographs that stay and begin alike."""
+class ForgetPlan:
+    """What to forget. Stored as JSON while it is executed, so field names must not change."""
 
     photo_ids: list[str]
     photo_hashes: list[str] = field(default_factory=list)
+    """SHA-256 of the photographs' files."""
     photo_pixels: list[str] = field(default_factory=list)
+    """Hashes of the photographs' pixels."""
     crop_hashes: list[str] = field(default_factory=list)
+    """SHA-256 of the crops' files."""
     crop_pixels: list[str] = field(default_factory=list)
+    """Hashes of the crops' pixels."""
     urls: list[str] = field(default_factory=list)
+    """URLs of the photographs that no other photograph shares."""
     paths: list[str] = field(default_factory=list)
+    """Paths of photographs and crops in the workspace."""
     others: list[str] = field(default_factory=list)
+    """photo_ids that stay and begin like one of `photo_ids`."""
     why: str | None = None
+    """The user's reason, stored with the tombstones. Ids and hashes in it are replaced."""
 
-    def marks(self) -> Traces:
+    def traces(self) -> Traces:
+        """What identifies the photographs in files."""
+        file_hashes = [*self.photo_hashes, *self.crop_hashes]
+        pixel_hashes = [*self.photo_pixels, *self.crop_pixels]
         return Traces(
             ids=self.photo_ids,
-            others=set(self.others),
-            words=[
-                *self.photo_hashes,
-                *self.crop_hashes,
-                *self.photo_pixels,
-                *self.crop_pixels,
-                *self.urls,
-            ],
-            file_hashes={*self.photo_hashes, *self.crop_hashes},
-            pixel_hashes={*self.photo_pixels, *self.crop_pixels},
+            other_ids=set(self.others),
+            strings=[*file_hashes, *pixel_hashes, *self.urls],
+            file_hashes=set(file_hashes),
+            pixel_hashes=set(pixel_hashes),
             paths=set(self.paths),
         )
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a dry run found: rows per manifest, what would be done to which file, the runs that learnt from it, and the
-    photographs that look alike and would stay."""
+class Preview:
+    """What a plan would do. Printed as JSON, so field names are part of the interface."""
 
     photo_ids: list[str]
     rows: dict[str, int]
+    """Manifest -> number of rows that would be removed."""
     files: dict[str, str]
+    """Path of a file -> what would be done to it."""
     runs: list[str]
+    """Runs whose models were trained on the photographs."""
     already: list[str]
+    """Requested ids that were forgotten earlier."""
     alike: list[str]
+    """photo_ids of near-duplicates that would stay."""
 
 
-def order(ws: Workspace, ids: list[str], why: str | None) -> tuple[Order, list[str]]:
-    """What forgetting the ids means, and those of them that are forgotten already.
+@dataclass(frozen=True)
+class ForgetResult:
+    """What was done."""
 
-    An id is a photograph's, a face's (its whole photograph is meant), or Unsplash's own. Photographs of the same pixels go with
-    it. Raises UserError for an id that the workspace does not know.
+    files: dict[str, int]
+    """What was done -> number of files."""
+    runs: list[str]
+    """Runs whose models were trained on the photographs."""
+
+
+def plan(workspace: Workspace, ids: Sequence[str], why: str | None) -> tuple[ForgetPlan, list[str]]:
+    """Collect everything that identifies the given photographs.
+
+    Photographs with the same pixels are added to the plan.
+
+    Args:
+        workspace: The workspace.
+        ids: Ids of photographs, of faces (meaning their photographs), or of Unsplash.
+        why: A reason to store with the tombstones.
+
+    Returns:
+        The plan, and the ids that were forgotten earlier.
+
+    Raises:
+        UserError: If an id is unknown.
     """
-    photos = {row["photo_id"]: row for row in Store(ws, PHOTOS).read().to_pylist()}
-    faces = Store(ws, FACES).read(["face_id", "photo_id", "crop_path", "crop_sha256"]).to_pylist()
-    of_face = {row["face_id"]: row["photo_id"] for row in faces}
-    told = Store(ws, VERDICTS).read(["subject", "id"])
-    judged = set(told.filter(pc.equal(told["subject"], "photo"))["id"].to_pylist())
-    tombstones = Tombstones(ws)
-    chosen: dict[str, None] = {}
+    photos = {row["photo_id"]: row for row in Store(workspace, PHOTOS).read().to_pylist()}
+    faces = (
+        Store(workspace, FACES)
+        .read(["face_id", "photo_id", "crop_path", "crop_sha256"])
+        .to_pylist()
+    )
+    verdicts = Store(workspace, VERDICTS).read(["subject", "id"])
+    is_photo = pc.equal(verdicts["subject"], "photo")
+    known_ids = {*photos, *verdicts.filter(is_photo)["id"].to_pylist()}
+
+    photo_of_face = {face["face_id"]: face["photo_id"] for face in faces}
+    requested = [photo_of_face.get(requested_id, requested_id) for requested_id in ids]
+    selected, already = _resolve_ids(requested, known_ids, Tombstones(workspace))
+    selected = _add_equal_pixels(selected, photos)
+
+    forget_plan = ForgetPlan(selected)
+    forget_plan.others = sorted(
+        other
+        for other in known_ids.difference(selected)
+        if any(other.startswith(photo_id) for photo_id in selected)
+    )
+    url_counts = Counter(row[column] for row in photos.values() for column in URL_COLUMNS)
+    for photo_id in selected:
+        if photo_id in photos:
+            _add_photo(workspace, forget_plan, photos[photo_id], url_counts)
+    for face in faces:
+        if face["photo_id"] in selected:
+            forget_plan.crop_hashes.append(face["crop_sha256"])
+            forget_plan.paths.append(face["crop_path"])
+            forget_plan.crop_pixels += _hash_pixels_of(workspace, face["crop_path"])
+    if why is not None:
+        forget_plan.why = _redact_reason(why, forget_plan)
+    return forget_plan, already
+
+
+def _resolve_ids(
+    requested: Sequence[str], known_ids: set[str], tombstones: Tombstones
+) -> tuple[list[str], list[str]]:
+    """Split requested ids into known photo_ids and ids that were forgotten earlier."""
+    selected: dict[str, None] = {}
     already = []
-    for one in ids:
-        photo_id = of_face.get(one, one)
-        known = next(
-            (name for name in (photo_id, f"us_{one}") if name in photos or name in judged), None
-        )
-        if known is not None:
-            chosen[known] = None
-        elif tombstones.holds(photo_id) or tombstones.holds(f"us_{one}"):
-            already.append(photo_id)
+    for requested_id in requested:
+        candidates = (requested_id, f"{UNSPLASH_PREFIX}{requested_id}")
+        photo_id = next((candidate for candidate in candidates if candidate in known_ids), None)
+        if photo_id is not None:
+            selected[photo_id] = None
+        elif any(map(tombstones.contains, candidates)):
+            already.append(requested_id)
         else:
             raise UserError(
-                f"no photograph {one!r} here: an id is one of photos.photo_id or faces.face_id"
+                f"unknown photograph {requested_id!r}; use an id of photos.photo_id or "
+                "faces.face_id, as `authface explain` shows it"
             )
-    pixels = {
-        photos[one]["pixel_hash"] for one in chosen if one in photos and photos[one]["pixel_hash"]
-    }
-    chosen |= {one: None for one, row in photos.items() if row["pixel_hash"] in pixels}
-    made = Order(list(chosen))
-    everyone = {*photos, *judged} - set(chosen)
-    made.others = sorted(
-        other for other in everyone if any(other.startswith(one) for one in chosen)
-    )
-    shared = Counter(
-        row[name] for row in photos.values() for name in ("source_url", "download_location")
-    )
-    for photo_id in chosen:
-        row = photos.get(photo_id)
-        if row is not None:
-            made.photo_hashes.append(row["sha256"])
-            made.photo_pixels += (
-                [row["pixel_hash"]] if row["pixel_hash"] else _pixels_of(ws, row["path"])
-            )
-            urls = {row[name] for name in ("source_url", "download_location") if row[name]}
-            made.urls += sorted(
-                url for url in urls if url.startswith(("http://", "https://")) and shared[url] == 1
-            )
-            made.paths.append(row["path"])
-    for face in faces:
-        if face["photo_id"] in chosen:
-            made.crop_hashes.append(face["crop_sha256"])
-            made.paths.append(face["crop_path"])
-            made.crop_pixels += _pixels_of(ws, face["crop_path"])
-    if why is not None:
-        made.why = made.marks().nameless(why.encode("utf-8", "replace")).decode()
-        for photo_id in chosen:  # as Unsplash writes it
-            if photo_id.startswith("us_"):
-                made.why = re.sub(
-                    rf"(?<![\w-]){re.escape(photo_id[3:])}(?![\w-])", "forgotten", made.why
-                )
-    return made, already
+    return list(selected), already
 
 
-def _pixels_of(ws: Workspace, path: str) -> list[str]:
-    """The hash of a picture's pixels; nothing of one that is not there or cannot be decoded."""
+def _add_equal_pixels(selected: Sequence[str], photos: Mapping[str, Mapping]) -> list[str]:
+    """The selected photo_ids, and those of photographs with the same pixels as one of them."""
+    pixel_hashes = {photos[photo_id]["pixel_hash"] for photo_id in selected if photo_id in photos}
+    equal = [
+        photo_id
+        for photo_id, row in photos.items()
+        if row["pixel_hash"] and row["pixel_hash"] in pixel_hashes
+    ]
+    return list(dict.fromkeys([*selected, *equal]))
+
+
+def _add_photo(
+    workspace: Workspace,
+    forget_plan: ForgetPlan,
+    photo: Mapping,
+    url_counts: Mapping[str, int],
+) -> None:
+    """Add the hashes, URLs and path of a photograph to a plan."""
+    forget_plan.photo_hashes.append(photo["sha256"])
+    forget_plan.paths.append(photo["path"])
+    if photo["pixel_hash"]:
+        forget_plan.photo_pixels.append(photo["pixel_hash"])
+    else:
+        forget_plan.photo_pixels += _hash_pixels_of(workspace, photo["path"])
+    urls = {photo[column] for column in URL_COLUMNS}
+    forget_plan.urls += sorted(
+        url
+        for url in urls
+        if url and url.startswith(("http://", "https://")) and url_counts[url] == 1
+    )
+
+
+def _redact_reason(why: str, forget_plan: ForgetPlan) -> str:
+    """The reason without ids, hashes and URLs of the photographs."""
+    text = forget_plan.traces().redact(why.encode("utf-8", "replace")).decode()
+    for photo_id in forget_plan.photo_ids:
+        if photo_id.startswith(UNSPLASH_PREFIX):
+            unsplash_id = re.escape(photo_id.removeprefix(UNSPLASH_PREFIX))
+            text = re.sub(rf"(?<![\w-]){unsplash_id}(?![\w-])", REPLACEMENT, text)
+    return text
+
+
+def _hash_pixels_of(workspace: Workspace, path: str) -> list[str]:
+    """The hash of a picture's pixels; empty if the file is missing or cannot be decoded."""
     try:
-        return [hash_of_pixels(Photo(lambda: ws.read_bytes(path)).pixels())]
+        return [hash_pixels(Photo(lambda: workspace.read_bytes(path)).pixels())]
     except DECODE_ERRORS:
         return []
 
 
-def look(ws: Workspace, made: Order, already: list[str]) -> Found:
-    """The dry run."""
-    sweep = WorkspaceSweep(ws, made.marks(), {})
-    files = {path: what for path, what, _ in sweep.actions()}
-    rows = {
-        name: count
-        for name, manifest in MANIFESTS.items()
-        if name in NAMES
-        if (
-            count := sum(
-                _mask(part, manifest, made).to_pylist().count(True)
-                for part in [Store(ws, manifest).read()]
-            )
-        )
-    }
-    return Found(made.photo_ids, rows, files, sweep.runs, already, _alike(ws, set(made.photo_ids)))
+def preview(workspace: Workspace, forget_plan: ForgetPlan, already: Sequence[str]) -> Preview:
+    """Describe what a plan would do, without doing it.
 
-
-def _alike(ws: Workspace, ids: set[str]) -> list[str]:
-    """Photographs that the last `authface filter` found to be near-duplicates of those."""
-    told = Store(ws, VERDICTS).read_pandas(["subject", "id", "reason"])
-    told = told[
-        (told["subject"] == "photo") & told["reason"].str.startswith(DUPLICATE_PREFIX, na=False)
-    ]
-    alike: set[str] = set()
-    for one, reason in zip(told["id"], told["reason"], strict=True):
-        other = reason.removeprefix(DUPLICATE_PREFIX)
-        alike |= {other} if one in ids else {one} if other in ids else set()
-    return sorted(alike - ids)
-
-
-def act(ws: Workspace, made: Order) -> tuple[Counter[str], list[str]]:
-    """Forget. Returns how many files were dealt with, by what was done, and the runs whose models learnt from it.
-
-    Raises PartialFailureError for files that hold it and could not be cleaned.
+    Args:
+        workspace: The workspace.
+        forget_plan: The plan.
+        already: Requested ids that were forgotten earlier.
     """
-    ws.write_bytes(FORGETTING, json.dumps(asdict(made)).encode())
-    secrets = [
-        *(("id", photo_id) for photo_id in made.photo_ids),
-        *(("file", sha256) for sha256 in made.photo_hashes),
-        *(("pixels", pixels) for pixels in made.photo_pixels),
-    ]
-    tombstones = add_tombstones(ws, secrets, made.why)
-    judged = False
+    traces = forget_plan.traces()
+    sweep = WorkspaceSweep(workspace, traces, {})
+    files = {action.path: action.description for action in sweep.actions()}
+    rows = {}
     for name, manifest in MANIFESTS.items():
-        store = Store(ws, manifest)
-        if name == VERDICTS.name:
-            judged = bool(pc.any(pc.equal(store.read(["gate"])["gate"], ALL_GATES)).as_py())
-        if name in NAMES:
-            store.compact(partial(_mask, manifest=manifest, made=made))
+        if name in ID_COLUMNS:
+            mask = _traced_rows(Store(workspace, manifest).read(), manifest, traces)
+            count = mask.to_pylist().count(True)
+            if count:
+                rows[name] = count
+    return Preview(
+        photo_ids=forget_plan.photo_ids,
+        rows=rows,
+        files=files,
+        runs=sweep.runs,
+        already=list(already),
+        alike=_near_duplicates(workspace, set(forget_plan.photo_ids)),
+    )
+
+
+def _near_duplicates(workspace: Workspace, photo_ids: set[str]) -> list[str]:
+    """Photographs that the last `authface filter` found to be near-duplicates of the given ones."""
+    verdicts = Store(workspace, VERDICTS).read_pandas(["subject", "id", "reason"])
+    is_duplicate = verdicts["reason"].str.startswith(DUPLICATE_PREFIX, na=False)
+    verdicts = verdicts[(verdicts["subject"] == "photo") & is_duplicate]
+    alike: set[str] = set()
+    for dropped, reason in zip(verdicts["id"], verdicts["reason"], strict=True):
+        kept = reason.removeprefix(DUPLICATE_PREFIX)
+        if dropped in photo_ids:
+            alike.add(kept)
+        elif kept in photo_ids:
+            alike.add(dropped)
+    return sorted(alike - photo_ids)
+
+
+def execute(workspace: Workspace, forget_plan: ForgetPlan) -> ForgetResult:
+    """Forget the photographs of a plan. Repeating it finishes an interrupted execution.
+
+    Args:
+        workspace: The workspace; its lock must be held.
+        forget_plan: The plan.
+
+    Raises:
+        PartialFailureError: If files that name a photograph could not be cleaned.
+    """
+    workspace.write_bytes(FORGETTING, json.dumps(asdict(forget_plan)).encode())
+    secrets = [
+        *(("id", photo_id) for photo_id in forget_plan.photo_ids),
+        *(("file", sha256) for sha256 in forget_plan.photo_hashes),
+        *(("pixels", pixels) for pixels in forget_plan.photo_pixels),
+    ]
+    tombstones = add_tombstones(workspace, secrets, forget_plan.why)
+
+    traces = forget_plan.traces()
+    gates = Store(workspace, VERDICTS).read(["gate"])["gate"]
+    has_gate_verdicts = bool(pc.any(pc.equal(gates, ALL_GATES)).as_py())
+    for name, manifest in MANIFESTS.items():
+        store = Store(workspace, manifest)
+        if name in ID_COLUMNS:
+            store.compact(partial(_traced_rows, manifest=manifest, traces=traces))
         elif name == TOMBSTONES.name:
             store.compact()
-    if judged:
-        gates.decide(ws, ws.settings.gates)  # what was dropped as its duplicate may be kept now
-    key = tombstones.keyed_hash
-    sweep = WorkspaceSweep(
-        ws, made.marks(), {photo_id: key(photo_id) for photo_id in made.photo_ids}
-    )
-    done: Counter[str] = Counter()
-    for _, what, do in sweep.actions():
-        do()
-        done[what] += 1
-    left = [path for path, _, _ in WorkspaceSweep(ws, made.marks(), {}).actions()] + sweep.left
-    ws.remove(FORGETTING)
-    if left:
+    if has_gate_verdicts:
+        # A photograph that was dropped as a duplicate of a forgotten one may be kept now.
+        apply_gates(workspace, workspace.settings.gates)
+
+    replacements = {photo_id: tombstones.keyed_hash(photo_id) for photo_id in forget_plan.photo_ids}
+    sweep = WorkspaceSweep(workspace, traces, replacements)
+    files: Counter[str] = Counter()
+    for action in sweep.actions():
+        action.run()
+        files[action.description] += 1
+
+    remaining = [action.path for action in WorkspaceSweep(workspace, traces, {}).actions()]
+    remaining += sweep.uncleaned
+    workspace.remove(FORGETTING)
+    if remaining:
         raise PartialFailureError(
-            f"{len(left)} files still name it and could not be cleaned: look at {', '.join(left[:5])}"
+            f"{len(remaining)} files still name a forgotten photograph and could not be cleaned; "
+            f"remove them or edit them by hand: {', '.join(remaining[:5])}"
         )
-    return done, sweep.runs
+    return ForgetResult(files, sweep.runs)
 
 
-def interrupted(ws: Workspace) -> Order | None:
-    """What an interrupted forget was about."""
-    if not ws.exists(FORGETTING):
+def read_interrupted(workspace: Workspace) -> ForgetPlan | None:
+    """The plan of an interrupted execution, or None."""
+    if not workspace.exists(FORGETTING):
         return None
-    return Order(**json.loads(ws.read_bytes(FORGETTING)))
+    return ForgetPlan(**json.loads(workspace.read_bytes(FORGETTING)))
 
 
-def _mask(part: pa.Table, manifest: Manifest, made: Order) -> pa.Array:
-    """Which rows of a part are about what is forgotten, or name it."""
-    marks = made.marks()
-    texts = part[NAMES[manifest.name]].to_pylist()
+def _traced_rows(part: pa.Table, manifest: Manifest, traces: Traces) -> pa.Array:
+    """(rows,) bool: the rows of a manifest that are about a photograph or name it."""
+    texts = part[ID_COLUMNS[manifest.name]].to_pylist()
     if manifest.name == VERDICTS.name:
-        texts = [
-            f"{one} {reason or ''}"
-            for one, reason in zip(texts, part["reason"].to_pylist(), strict=True)
-        ]
-    return pa.array(
-        [text is not None and marks.names(text.encode("utf-8", "replace")) for text in texts],
-        pa.bool_(),
-    )
+        reasons = part["reason"].to_pylist()
+        texts = [f"{id} {reason or ''}" for id, reason in zip(texts, reasons, strict=True)]
+    is_traced = [
+        text is not None and traces.occur_in(text.encode("utf-8", "replace")) for text in texts
+    ]
+    return pa.array(is_traced, pa.bool_())

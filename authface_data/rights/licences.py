@@ -1,4 +1,4 @@
-"""By what right each kept photograph is there, and whom to thank for it."""
+"""Licence bases and credits of the kept photographs."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 import pandas as pd
 from jinja2 import Environment, PackageLoader
 
+from manifests.licence_policy import basis_label, photographer_label
 from manifests.schema import PHOTOS
 from manifests.store import Store
-from manifests.support.markdown import plain
+from manifests.support.text import escape_markdown
 from manifests.verdicts import kept_faces
 from manifests.workspace import Workspace
 
-UNSPLASH = "https://unsplash.com/"
-UNSAFE = re.compile(
-    r"[\s\x00-\x1f<>\"'\\^`{|}]"
-)  # what may not stand in a URL, and could end a link
-NO_BASIS = "no licence basis"
-# Sources that are places to be named in a credit.
-SITES = {"unsplash": "Unsplash", "unsplash-dataset": "Unsplash", "ffhq": "Flickr"}
+UNSPLASH_URL = "https://unsplash.com/"
+UNSPLASH_HOSTS = ("unsplash.com", "www.unsplash.com")
+SITE_NAMES = {"unsplash": "Unsplash", "unsplash-dataset": "Unsplash", "ffhq": "Flickr"}
+"""Source -> the name of the website that a credit mentions."""
+
+# Characters that are not allowed in a URL and could end a Markdown or HTML link.
+_UNSAFE_IN_URL = re.compile(r"[\s\x00-\x1f<>\"'\\^`{|}]")
 
 
 @dataclass(frozen=True)
-class Count:
-    """How many kept photographs rest on a basis, of a source."""
+class LicenceCount:
+    """Kept photographs of one licence basis and source."""
 
     licence_basis: str
     source: str
@@ -37,120 +38,144 @@ class Count:
 
 @dataclass(frozen=True)
 class Credit:
-    """One photograph's attribution; the links carry where they were followed from, as Unsplash asks."""
+    """The attribution of one photograph. Links to Unsplash carry the required UTM parameters."""
 
     photo_id: str
     title: str
     url: str
+    """Page of the photograph, or ""."""
     photographer: str
     photographer_url: str
-    source: str
+    """Page of the photographer, or ""."""
+    site: str
+    """Name of the website, or ""."""
     licence: str
     licence_basis: str
 
 
-def kept_photos(ws: Workspace) -> pd.DataFrame:
-    """Rows of `photos` with a kept face, and how many (`kept_faces`)."""
-    faces = kept_faces(ws, ["photo_id"])["photo_id"].value_counts()
-    photos = Store(ws, PHOTOS).read_pandas()
-    photos = photos[photos["photo_id"].isin(faces.index)].copy()
-    photos["kept_faces"] = photos["photo_id"].map(faces)
+def read_kept_photos(workspace: Workspace) -> pd.DataFrame:
+    """Read the photographs that have kept faces.
+
+    Returns:
+        Rows of `photos` with the additional column `kept_faces`, the number of kept faces.
+    """
+    face_counts = kept_faces(workspace, ["photo_id"])["photo_id"].value_counts()
+    photos = Store(workspace, PHOTOS).read_pandas()
+    photos = photos[photos["photo_id"].isin(face_counts.index)].copy()
+    photos["kept_faces"] = photos["photo_id"].map(face_counts)
     return photos
 
 
-def counts(ws: Workspace) -> list[Count]:
-    """Kept photographs by licence basis and source, most first."""
-    photos = kept_photos(ws)
-    photos["licence_basis"] = photos["licence_basis"].fillna("").str.strip().replace("", NO_BASIS)
+def count_licences(workspace: Workspace) -> list[LicenceCount]:
+    """Count kept photographs by licence basis and source, the largest count first."""
+    photos = read_kept_photos(workspace)
+    photos["licence_basis"] = [basis_label(basis) for basis in photos["licence_basis"]]
     grouped = photos.groupby(["licence_basis", "source"]).agg(
         photos=("photo_id", "count"), faces=("kept_faces", "sum")
     )
-    found = [
-        Count(str(basis), str(source), int(row.photos), int(row.faces))
-        for (basis, source), row in grouped.iterrows()
+    counts = [
+        LicenceCount(
+            licence_basis=str(licence_basis),
+            source=str(source),
+            photos=int(row.photos),
+            faces=int(row.faces),
+        )
+        for (licence_basis, source), row in grouped.iterrows()
     ]
-    return sorted(found, key=lambda count: (-count.photos, count.licence_basis, count.source))
+    return sorted(counts, key=lambda count: (-count.photos, count.licence_basis, count.source))
 
 
-def credits(ws: Workspace) -> list[Credit]:
-    """Attribution of every kept photograph, in order of photographer."""
-    app = ws.settings.collect.unsplash.app_name
-
-    def text(value: object) -> str:
-        return value if isinstance(value, str) else ""
-
-    made = [
+def list_credits(workspace: Workspace) -> list[Credit]:
+    """The attribution of every kept photograph, sorted by photographer."""
+    app_name = workspace.settings.collect.unsplash.app_name
+    credits = [
         Credit(
             photo_id=row["photo_id"],
-            title=" ".join(text(row["description"]).split()) or row["photo_id"],
-            url=with_utm(text(row["source_url"]), app),
-            photographer=" ".join(text(row["photographer_name"]).split())
-            or "photographer not stated",
-            photographer_url=with_utm(text(row["photographer_url"]), app),
-            source=SITES.get(row["source"], ""),
-            licence=text(row["licence"]),
-            licence_basis=text(row["licence_basis"]) or NO_BASIS,
+            title=" ".join(_text(row["description"]).split()) or row["photo_id"],
+            url=credit_url(_text(row["source_url"]), app_name),
+            photographer=photographer_label(row["photographer_name"]),
+            photographer_url=credit_url(_text(row["photographer_url"]), app_name),
+            site=SITE_NAMES.get(row["source"], ""),
+            licence=_text(row["licence"]),
+            licence_basis=basis_label(row["licence_basis"]),
         )
-        for row in kept_photos(ws).to_dict("records")
+        for row in read_kept_photos(workspace).to_dict("records")
     ]
-    return sorted(made, key=lambda credit: (credit.photographer.lower(), credit.photo_id))
+    return sorted(credits, key=lambda credit: (credit.photographer.lower(), credit.photo_id))
 
 
-def with_utm(url: str, app: str) -> str:
-    """A link to Unsplash with the parameters that its guidelines ask for; any other as it is. Only http(s) links are links."""
-    url = UNSAFE.sub(lambda found: quote(found[0]), url.strip())
+def _text(value: object) -> str:
+    """A cell of a text column; a missing value is ""."""
+    return value if isinstance(value, str) else ""
+
+
+def credit_url(url: str, app_name: str) -> str:
+    """Prepare a URL for a credit.
+
+    Args:
+        url: The URL as its source gave it.
+        app_name: The name of the application, for `utm_source`.
+
+    Returns:
+        The URL with unsafe characters encoded; "" if it is not an http or https URL. URLs of
+        Unsplash get the parameters that its guidelines require
+        (https://help.unsplash.com/en/articles/2511315-guideline-attribution).
+    """
+    url = _UNSAFE_IN_URL.sub(lambda match: quote(match[0]), url.strip())
     try:
         parts = urlsplit(url)
     except ValueError:
         return ""
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return ""
-    if parts.hostname not in ("unsplash.com", "www.unsplash.com"):
+    if parts.hostname not in UNSPLASH_HOSTS:
         return url
-    query = [
-        pair
-        for pair in parse_qsl(parts.query, keep_blank_values=True)
-        if not pair[0].startswith("utm_")
-    ]
-    return urlunsplit(
-        parts._replace(query=urlencode([*query, ("utm_source", app), ("utm_medium", "referral")]))
-    )
+    parameters = parse_qsl(parts.query, keep_blank_values=True)
+    query = [(name, value) for name, value in parameters if not name.startswith("utm_")]
+    query += [("utm_source", app_name), ("utm_medium", "referral")]
+    return urlunsplit(parts._replace(query=urlencode(query)))
 
 
-def markdown(made: Iterable[Credit]) -> str:
-    """A list, one line a photograph, its id in a comment: `forget` takes the line out."""
+def credits_markdown(credits: Iterable[Credit]) -> str:
+    """Format credits as a Markdown list.
+
+    Each photograph is one line with its id in a comment, so that `authface forget` can remove it.
+    """
     lines = ["# Credits", ""]
-    for credit in made:
-        who = _md_link(plain(credit.photographer), credit.photographer_url)
-        where = (
-            f" on {_md_link(plain(credit.source), _source_url(credit))}" if credit.source else ""
-        )
-        licence = f", {plain(credit.licence)}" if credit.licence else ""
-        title = _md_link(plain(credit.title), credit.url)
+    for credit in credits:
+        title = _markdown_link(credit.title, credit.url)
+        photographer = _markdown_link(credit.photographer, credit.photographer_url)
+        site = f" on {_markdown_link(credit.site, _site_url(credit))}" if credit.site else ""
+        licence = f", {escape_markdown(credit.licence)}" if credit.licence else ""
+        basis = escape_markdown(credit.licence_basis)
         lines.append(
-            f"- {title}: photo by {who}{where}{licence} (basis: {plain(credit.licence_basis)}) <!-- {credit.photo_id} -->"
+            f"- {title}: photo by {photographer}{site}{licence} (basis: {basis}) "
+            f"<!-- {credit.photo_id} -->"
         )
     return "\n".join(lines) + "\n"
 
 
-def html(made: Iterable[Credit]) -> str:
-    """The same as a page of its own."""
+def credits_html(credits: Iterable[Credit]) -> str:
+    """Format credits as an HTML page."""
     environment = Environment(
         loader=PackageLoader("authface_data.rights", "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    rows = [{"credit": credit, "source_url": _source_url(credit)} for credit in made]
+    rows = [{"credit": credit, "site_url": _site_url(credit)} for credit in credits]
     return environment.get_template("credits.html.jinja").render(rows=rows)
 
 
-def _source_url(credit: Credit) -> str:
-    if credit.source != "Unsplash":
+def _site_url(credit: Credit) -> str:
+    """The home page of Unsplash with the UTM parameters of the credit's URL; "" for other sites."""
+    if credit.site != "Unsplash":
         return ""
     query = [pair for pair in urlsplit(credit.url).query.split("&") if pair.startswith("utm_")]
-    return UNSPLASH + (f"?{'&'.join(query)}" if query else "")
+    return UNSPLASH_URL + (f"?{'&'.join(query)}" if query else "")
 
 
-def _md_link(shown: str, url: str) -> str:
-    return f"[{shown}](<{url}>)" if url else shown
+def _markdown_link(text: str, url: str) -> str:
+    """A link, or the escaped text alone if the URL is empty."""
+    escaped = escape_markdown(text)
+    return f"[{escaped}](<{url}>)" if url else escaped

@@ -1,4 +1,8 @@
-"""Every file of a workspace that holds a photograph or names it, by kind of file, and what is done to it."""
+"""Finds every file of a workspace that contains or names given photographs, and cleans it.
+
+What is done depends on the kind of file: pictures are removed, tables lose rows, text files lose
+lines, and the lineage of a trained model keeps a keyed hash instead of the photograph.
+"""
 
 from __future__ import annotations
 
@@ -7,267 +11,327 @@ import json
 import mmap
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from authface_data.images.hashes import hash_of_pixels
+from authface_data.images.hashes import hash_pixels
 from authface_data.images.open import DECODE_ERRORS, IMAGE_SUFFIXES, Photo
 from manifests.lock import LOCK
+from manifests.run_folder import LINEAGE_FILE
 from manifests.schema import MANIFESTS
 from manifests.store import PART
-from manifests.workspace import FOLDERS, FORGETTING, Workspace
+from manifests.workspace import FOLDERS, FORGETTING, TEMP, Workspace
 
-# Pictures made of many faces, and pages: made anew by the command that made them.
-COMPOSITES = ("strip.jpg", "anatomy.jpg")
-LINES = (".md", ".csv", ".txt", ".log", ".jsonl", ".tsv")
-PICTURES = (b"\x89PNG", b"\xff\xd8\xff")
-LINEAGE = "lineage.parquet"
+COMPOSITE_FILES = ("strip.jpg", "anatomy.jpg")
+"""Pictures in `reports/` that show many faces. The command that made them makes them again."""
+LINE_SUFFIXES = (".md", ".csv", ".txt", ".log", ".jsonl", ".tsv")
+LISTINGS_PREFIX = "cache/unsplash/listings/"
+IMAGE_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff")
+REPLACEMENT = "forgotten"
+"""Takes the place of an id, hash or URL in text that stays."""
 
-# What follows a photograph's id in the id of a face and in the names of their files.
-OF_A_PHOTO = re.compile(r"(?:_[0-9a-f]{8})?(?:-[0-9a-f]{8})?[_-]?")
-
-Action = tuple[str, str, Callable[[], None]]
+# What may follow a photo_id: the suffix of a face_id, the short hash in a file name, a separator.
+_FACE_OR_FILE_SUFFIX = re.compile(r"(?:_[0-9a-f]{8})?(?:-[0-9a-f]{8})?[_-]?")
 
 
 @dataclass
 class Traces:
-    """What gives a photograph away. ids: of photographs; others: ids of photographs that stay, some of which may begin alike.
-    words: hashes and URLs that may stand in texts and names. file_hashes, pixel_hashes: of its files. paths: of its files
-    in the workspace."""
+    """Everything that identifies the photographs to forget and the crops of their faces."""
 
     ids: list[str]
-    others: set[str]
-    words: list[str]
+    """photo_ids."""
+    other_ids: set[str]
+    """photo_ids that stay and begin like one of `ids`."""
+    strings: list[str]
+    """Hashes and URLs that may occur in texts and file names."""
     file_hashes: set[str]
+    """SHA-256 of files."""
     pixel_hashes: set[str]
     paths: set[str]
+    """Paths of files in the workspace."""
 
     def __post_init__(self) -> None:
-        ids = "|".join(re.escape(one) for one in sorted(self.ids, key=len, reverse=True))
-        self._ids = re.compile(
-            rf"(?:(?<![A-Za-z0-9])|(?<=%2F)|(?<=%2f))(?:{ids})[A-Za-z0-9_-]*".encode()
-            if ids
-            else b"(?!)"
-        )
-        words = "|".join(re.escape(word) for word in self.words)
-        self._words = re.compile(rf"(?:{words})(?![A-Za-z0-9_-])".encode() if words else b"(?!)")
+        ids = "|".join(re.escape(photo_id) for photo_id in sorted(self.ids, key=len, reverse=True))
+        strings = "|".join(re.escape(string) for string in self.strings)
+        # An id begins after a character that no id contains, or after an encoded slash.
+        id_pattern = rf"(?:(?<![A-Za-z0-9])|(?<=%2F)|(?<=%2f))(?:{ids})[A-Za-z0-9_-]*"
+        string_pattern = rf"(?:{strings})(?![A-Za-z0-9_-])"
+        never = "(?!)"
+        self._id_pattern = re.compile((id_pattern if ids else never).encode())
+        self._string_pattern = re.compile((string_pattern if strings else never).encode())
 
-    def names(self, data: bytes | mmap.mmap) -> bool:
-        """Whether a text, a file name or a file names the photograph."""
-        if self._words.search(data) is not None:
+    def occur_in(self, data: bytes | mmap.mmap) -> bool:
+        """Whether a text, a file name or the content of a file names one of the photographs."""
+        if self._string_pattern.search(data) is not None:
             return True
-        return any(self._is_ours(found[0]) for found in self._ids.finditer(data))
+        return any(self._is_id(match[0]) for match in self._id_pattern.finditer(data))
 
-    def nameless(self, data: bytes) -> bytes:
-        """A text with a word in place of what names the photograph."""
-        data = self._ids.sub(
-            lambda found: b"forgotten" if self._is_ours(found[0]) else found[0], data
+    def redact(self, data: bytes) -> bytes:
+        """Replace everything that names one of the photographs by `REPLACEMENT`."""
+        replacement = REPLACEMENT.encode()
+        data = self._id_pattern.sub(
+            lambda match: replacement if self._is_id(match[0]) else match[0], data
         )
-        return self._words.sub(b"forgotten", data)
+        return self._string_pattern.sub(replacement, data)
 
-    def _is_ours(self, token: bytes) -> bool:
-        """Whether a word that begins like an id is of that photograph: the id itself, a face of it, or a file of either."""
-        text = token.decode()
-        for one in self.ids:
-            if text == one or (text.startswith(one) and OF_A_PHOTO.fullmatch(text, len(one))):
-                longer = [
-                    other
-                    for other in self.others
-                    if other.startswith(one) and text.startswith(other)
-                ]
+    def _is_id(self, word: bytes) -> bool:
+        """Whether a word that begins like an id is the id, one of its face ids, or a file name."""
+        text = word.decode()
+        for photo_id in self.ids:
+            if _extends(text, photo_id):
                 return not any(
-                    text == other or OF_A_PHOTO.fullmatch(text, len(other)) for other in longer
+                    other.startswith(photo_id) and _extends(text, other) for other in self.other_ids
                 )
         return False
 
 
-class WorkspaceSweep:
-    """Goes through the files of a workspace. keyed: photo_id -> what stands in its place where something must stand.
+def _extends(text: str, photo_id: str) -> bool:
+    """Whether a text is a photo_id, one of its face ids, or the name of one of its files."""
+    if text == photo_id:
+        return True
+    is_longer = text.startswith(photo_id)
+    return is_longer and _FACE_OR_FILE_SUFFIX.fullmatch(text, len(photo_id)) is not None
 
-    runs: after `actions`, the runs whose lineage has it. left: files that could not be cleaned.
+
+@dataclass(frozen=True)
+class FileAction:
+    """How one file is cleaned."""
+
+    path: str
+    """Path in the workspace."""
+    description: str
+    """What is done, in the past tense: "removed"."""
+    run: Callable[[], None]
+
+
+class WorkspaceSweep:
+    """Finds the files of a workspace that must be cleaned.
+
+    After `actions` has been exhausted, `runs` holds the paths of the runs whose lineage contains
+    one of the photographs, and `uncleaned` the files that name one but cannot be cleaned.
+
+    Args:
+        workspace: The workspace. It must be on a local file system.
+        traces: What to look for.
+        replacements: photo_id -> its keyed hash, which replaces it in the lineage of a model.
     """
 
-    def __init__(self, workspace: Workspace, marks: Traces, keyed: dict[str, str]):
-        self.ws, self.marks, self.keyed = workspace, marks, keyed
+    def __init__(
+        self, workspace: Workspace, traces: Traces, replacements: Mapping[str, str]
+    ) -> None:
+        self.workspace = workspace
+        self.traces = traces
+        self.replacements = replacements
         self.root = workspace.local("")
         self.runs: list[str] = []
-        self.left: list[str] = []
+        self.uncleaned: list[str] = []
+        self._sizes: set[int] = set()
 
-    def actions(self) -> Iterator[Action]:
-        """(path, what, how) for every file that must change. Runs come first, for their lineage says what else must go."""
-        sizes = {
-            path.stat().st_size for name in self.marks.paths if (path := self.root / name).exists()
-        }
-        lineages = [path for path in self._files() if path.name == LINEAGE]
+    def actions(self) -> Iterator[FileAction]:
+        """Yield an action for every file that must change. Running the action changes the file."""
+        # A copy has the size of the original; other files need not be hashed.
+        originals = [self.root / path for path in self.traces.paths]
+        self._sizes = {path.stat().st_size for path in originals if path.exists()}
+        # Runs come first: pictures in a run that used a photograph may show it.
         self.runs = [
             path.parent.relative_to(self.root).as_posix()
-            for path in lineages
-            if self._in_lineage(path)
+            for path in self._files()
+            if path.name == LINEAGE_FILE and self._is_in_lineage(path)
         ]
         for path in self._files():
-            relative = path.relative_to(self.root).as_posix()
-            found = self._of_file(path, relative, sizes)
-            if found is not None:
-                yield relative, *found
+            action = self._action_for(path, path.relative_to(self.root).as_posix())
+            if action is not None:
+                yield action
 
     def _files(self) -> Iterator[Path]:
-        """Every file of the workspace. Its own folders may be links to another disk; what other links lead to is not the
-        workspace's, and they are not followed."""
-        for top in [
-            self.root,
-            *(self.root / name for name in FOLDERS if (self.root / name).is_symlink()),
-        ]:
+        """Every file of the workspace except the manifests and the files of its lock.
+
+        The workspace's folders may be links to another disk. Other links to folders are not
+        followed: what they lead to does not belong to the workspace.
+        """
+        folders = [self.root / name for name in FOLDERS]
+        linked_folders = [folder for folder in folders if folder.is_symlink()]
+        for top in [self.root, *linked_folders]:
             for parent, _, names in os.walk(top):
                 for name in sorted(names):
                     path = Path(parent, name)
-                    relative = path.relative_to(self.root)
-                    is_part = (
-                        len(relative.parts) == 3
-                        and relative.parts[0] == "manifests"
-                        and relative.parts[1] in MANIFESTS
-                    )
-                    if name in (LOCK, FORGETTING) or (is_part and PART.fullmatch(name)):
-                        continue  # the manifests are the stores' affair
-                    yield path
+                    if name not in (LOCK, FORGETTING) and not self._is_manifest_part(path):
+                        yield path
 
-    def _in_lineage(self, path: Path) -> bool:
+    def _is_manifest_part(self, path: Path) -> bool:
+        parts = path.relative_to(self.root).parts
+        if len(parts) != 3:
+            return False
+        folder, manifest, name = parts
+        is_manifest = folder == "manifests" and manifest in MANIFESTS
+        return is_manifest and PART.fullmatch(name) is not None
+
+    def _is_in_lineage(self, path: Path) -> bool:
         try:
             ids = pq.read_table(path, columns=["photo_id"])["photo_id"].to_pylist()
         except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError):
             return False
-        return bool(set(ids) & {*self.marks.ids, *self.keyed.values()})
+        return bool(set(ids) & {*self.traces.ids, *self.replacements.values()})
 
-    def _of_file(
-        self, path: Path, relative: str, sizes: set[int]
-    ) -> tuple[str, Callable[[], None]] | None:
-        """What is done to a file, and how; None where it has nothing to do with it."""
-        remove = ("removed", lambda: self.ws.remove(relative))
-        suffix = path.suffix.lower()
-        if relative in self.marks.paths or self.marks.names(os.fsencode(relative)):
-            return remove
+    def _action_for(self, path: Path, relative: str) -> FileAction | None:
+        """How a file is cleaned, or None if it has no trace of the photographs."""
+        removal = self._removal(relative)
+        if relative in self.traces.paths or self.traces.occur_in(os.fsencode(relative)):
+            return removal
         if path.is_symlink() or not path.is_file():
             return None
-        if relative.startswith(".tmp/"):
-            return remove  # half-written, by whoever was killed
-        if relative.startswith("reports/") and (path.name in COMPOSITES or suffix == ".html"):
-            return remove
-        run = next((run for run in self.runs if relative.startswith(f"{run}/")), None)
-        if run and (
+        if self._may_show_faces(path, relative):
+            return removal
+
+        # Files in these folders belong to other photographs, which the manifests name.
+        belongs_to_other = relative.startswith(("photos/", "faces/"))
+        if not belongs_to_other and self._is_copy(path):
+            return removal
+        suffix = path.suffix.lower()
+        if suffix in IMAGE_SUFFIXES:
+            is_same_picture = not belongs_to_other and self._shows_traced_pixels(path.read_bytes)
+            return removal if is_same_picture else None
+        table = _read_table(path) if suffix == ".parquet" else None
+        if table is not None:
+            return self._table_action(path, relative, table)
+        if relative.startswith(LISTINGS_PREFIX):
+            return self._listing_action(path, relative)
+        return self._text_action(path, relative)
+
+    def _removal(self, relative: str) -> FileAction:
+        return FileAction(relative, "removed", lambda: self.workspace.remove(relative))
+
+    def _may_show_faces(self, path: Path, relative: str) -> bool:
+        """Whether a file may show a photograph among others, or hold a part of one."""
+        suffix = path.suffix.lower()
+        if relative.startswith(f"{TEMP}/"):
+            return True  # the file of a killed process
+        if relative.startswith("reports/") and (path.name in COMPOSITE_FILES or suffix == ".html"):
+            return True
+        if not any(relative.startswith(f"{run}/") for run in self.runs):
+            return False
+        is_event_file = ".tfevents." in path.name
+        return (
             suffix in IMAGE_SUFFIXES
             or suffix == ".html"
-            or (".tfevents." in path.name and _holds_pictures(path))
-        ):
-            return remove
-        own = relative.startswith(
-            ("photos/", "faces/")
-        )  # another photograph's, named in the manifests
-        if (
-            not own
-            and path.stat().st_size in sizes
-            and hashlib.sha256(path.read_bytes()).hexdigest() in self.marks.file_hashes
-        ):
-            return remove
-        if suffix in IMAGE_SUFFIXES:
-            return remove if not own and self._is_picture_of(path.read_bytes) else None
-        if suffix == ".parquet" and (table := _table(path)) is not None:
-            return self._rows(path, relative, table)
-        if relative.startswith("cache/unsplash/listings/"):
-            return self._listing(path, relative)
-        if not _any_in(path, self.marks):
-            return None
-        if suffix in (*LINES, ".html"):
-            return "lines taken out", lambda: self._without_lines(path, relative)
-        if suffix == ".json":
-            return "name taken out", lambda: self._without_names(path, relative)
-        if relative.startswith("cache/"):
-            return remove
-        self.left.append(relative)
-        return None
+            or (is_event_file and _contains_pictures(path))
+        )
 
-    def _is_picture_of(self, read: Callable[[], bytes]) -> bool:
+    def _is_copy(self, path: Path) -> bool:
+        """Whether a file has the same bytes as a photograph or crop."""
+        if path.stat().st_size not in self._sizes:
+            return False
+        return hashlib.sha256(path.read_bytes()).hexdigest() in self.traces.file_hashes
+
+    def _shows_traced_pixels(self, read: Callable[[], bytes]) -> bool:
+        """Whether a picture has the same pixels as a photograph or crop, in any format."""
         try:
-            return hash_of_pixels(Photo(read).pixels()) in self.marks.pixel_hashes
+            return hash_pixels(Photo(read).pixels()) in self.traces.pixel_hashes
         except DECODE_ERRORS:
             return False
 
-    def _rows(
-        self, path: Path, relative: str, table: pa.Table
-    ) -> tuple[str, Callable[[], None]] | None:
-        """A table beside the manifests: rows about the photograph go. In a lineage they stay, with nothing but a keyed hash."""
-        about = [self._is_about(row) for row in table.to_pylist()]
-        if not any(about):
+    def _table_action(self, path: Path, relative: str, table: pa.Table) -> FileAction | None:
+        """Remove rows of a Parquet file, or anonymise them if it is the lineage of a model."""
+        is_traced = [self._is_traced(row) for row in table.to_pylist()]
+        if not any(is_traced):
             return None
-        if path.name == LINEAGE:
-            return "lineage made nameless", lambda: self._nameless(table, about, relative)
-        kept = table.filter(pa.array([not one for one in about]))
-        return "rows taken out", lambda: self._write_table(relative, kept)
+        if path.name == LINEAGE_FILE:
+            return FileAction(
+                relative,
+                "lineage anonymised",
+                lambda: self._anonymise_lineage(table, is_traced, relative),
+            )
+        kept = table.filter(pa.array([not traced for traced in is_traced]))
+        return FileAction(relative, "rows removed", lambda: self._write_table(relative, kept))
 
-    def _is_about(self, value: Any) -> bool:
-        """Whether a cell, or anything in it, names the photograph or holds it."""
+    def _is_traced(self, value: object) -> bool:
+        """Whether a cell, or anything nested in it, names a photograph or contains its picture."""
         if isinstance(value, str):
-            return self.marks.names(value.encode("utf-8", "replace"))
+            return self.traces.occur_in(value.encode("utf-8", "replace"))
         if isinstance(value, bytes):
-            same = hashlib.sha256(value).hexdigest() in self.marks.file_hashes
-            return same or self._is_picture_of(lambda: value) or self.marks.names(value)
+            is_file = hashlib.sha256(value).hexdigest() in self.traces.file_hashes
+            has_pixels = is_file or self._shows_traced_pixels(lambda: value)
+            return has_pixels or self.traces.occur_in(value)
         if isinstance(value, dict):
-            return any(map(self._is_about, value.values()))
-        return isinstance(value, list) and any(map(self._is_about, value))
+            return any(map(self._is_traced, value.values()))
+        return isinstance(value, list) and any(map(self._is_traced, value))
 
-    def _nameless(self, table: pa.Table, about: list[bool], relative: str) -> None:
-        rows = table.to_pylist()
-        for number, row in enumerate(rows):
-            if about[number]:
-                keyed = self.keyed.get(row.get("photo_id"), "forgotten")
-                said = {"photo_id": keyed, "face_id": keyed, "stage": row.get("stage")}
-                rows[number] = {name: said.get(name) for name in row}
+    def _anonymise_lineage(self, table: pa.Table, is_traced: list[bool], relative: str) -> None:
+        """Replace the ids of rows by keyed hashes and clear all other columns but `stage`."""
+        rows = []
+        for row, traced in zip(table.to_pylist(), is_traced, strict=True):
+            if traced:
+                replacement = self.replacements.get(row.get("photo_id"), REPLACEMENT)
+                remaining = {
+                    "photo_id": replacement,
+                    "face_id": replacement,
+                    "stage": row.get("stage"),
+                }
+                row = {name: remaining.get(name) for name in row}
+            rows.append(row)
         self._write_table(relative, pa.Table.from_pylist(rows, schema=table.schema))
 
     def _write_table(self, relative: str, table: pa.Table) -> None:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink)
-        self.ws.write_bytes(relative, sink.getvalue().to_pybytes())
+        self.workspace.write_bytes(relative, sink.getvalue().to_pybytes())
 
-    def _listing(self, path: Path, relative: str) -> tuple[str, Callable[[], None]] | None:
+    def _listing_action(self, path: Path, relative: str) -> FileAction | None:
+        """Remove photographs from a stored page of search results; a damaged page is removed."""
         try:
             page = json.loads(path.read_text())
-            kept = [row for row in page["photos"] if f"us_{row['id']}" not in self.marks.ids]
+            kept = [row for row in page["photos"] if f"us_{row['id']}" not in self.traces.ids]
         except (ValueError, KeyError, TypeError):
-            return "removed", lambda: self.ws.remove(relative)
+            return self._removal(relative)
         if len(kept) == len(page["photos"]):
             return None
         data = json.dumps({**page, "photos": kept}).encode()
-        return "rows taken out", lambda: self.ws.write_bytes(relative, data)
-
-    def _without_lines(self, path: Path, relative: str) -> None:
-        lines = path.read_bytes().splitlines(keepends=True)
-        self.ws.write_bytes(
-            relative, b"".join(line for line in lines if not self.marks.names(line))
+        return FileAction(
+            relative, "rows removed", lambda: self.workspace.write_bytes(relative, data)
         )
 
-    def _without_names(self, path: Path, relative: str) -> None:
-        self.ws.write_bytes(relative, self.marks.nameless(path.read_bytes()))
+    def _text_action(self, path: Path, relative: str) -> FileAction | None:
+        """Remove lines or ids from a text file. Other files of the cache are removed."""
+        if not _contains_traces(path, self.traces):
+            return None
+        suffix = path.suffix.lower()
+        if suffix in (*LINE_SUFFIXES, ".html"):
+            return FileAction(relative, "lines removed", lambda: self._remove_lines(path, relative))
+        if suffix == ".json":
+            return FileAction(relative, "ids removed", lambda: self._redact(path, relative))
+        if relative.startswith("cache/"):
+            return self._removal(relative)
+        self.uncleaned.append(relative)
+        return None
+
+    def _remove_lines(self, path: Path, relative: str) -> None:
+        lines = path.read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if not self.traces.occur_in(line)]
+        self.workspace.write_bytes(relative, b"".join(kept))
+
+    def _redact(self, path: Path, relative: str) -> None:
+        self.workspace.write_bytes(relative, self.traces.redact(path.read_bytes()))
 
 
-def _table(path: Path) -> pa.Table | None:
-    """The table in a file; None where it only has the name of one."""
+def _read_table(path: Path) -> pa.Table | None:
+    """The table in a Parquet file, or None if the file is not valid Parquet."""
     try:
         return pq.read_table(path)
     except (pa.ArrowInvalid, OSError):
         return None
 
 
-def _any_in(path: Path, marks: Traces) -> bool:
+def _contains_traces(path: Path, traces: Traces) -> bool:
     if not path.stat().st_size:
-        return False
+        return False  # an empty file cannot be mapped
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return marks.names(data)
+        return traces.occur_in(data)
 
 
-def _holds_pictures(path: Path) -> bool:
+def _contains_pictures(path: Path) -> bool:
     data = path.read_bytes()
-    return any(magic in data for magic in PICTURES)
+    return any(signature in data for signature in IMAGE_SIGNATURES)

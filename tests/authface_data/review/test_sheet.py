@@ -1,24 +1,36 @@
-"""The page, in a real Chromium: a reviewer's whole path, from opening it to the imported table."""
+"""The review page in Chromium: from opening it to importing the table that it saves."""
 
 import dataclasses
 import re
 import shutil
 import time
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 from browser import browser
 from PIL import Image
 
-from authface_data.review import import_table as importing
 from authface_data.review.faces import faces_to_review
-from authface_data.review.sheet import page
+from authface_data.review.import_table import read_review_table, record_reviews
+from authface_data.review.sheet import render_page
 from authface_data.review.table import to_csv
 from manifests.schema import DECISIONS
 from manifests.store import Store
 from manifests.workspace import Workspace
 
 pytestmark = pytest.mark.slow
+
+COUNT_KEPT = "Object.values(answers).filter((fields) => fields.decision === 'keep').length"
+LARGE_PICTURE = "document.getElementById('large')"
+ZOOM_PICTURE = "document.querySelector('#zoom img')"
+
+
+def bounds_of(element: str) -> str:
+    """JavaScript that returns [x, y, width, height] of an element on the screen."""
+    return (
+        f"(({{ x, y, width, height }}) => [x, y, width, height])({element}.getBoundingClientRect())"
+    )
 
 
 @pytest.fixture
@@ -29,49 +41,52 @@ def ws(filled, tmp_path):
 
 @pytest.fixture
 def opened(ws, tmp_path):
-    """(Chromium with the page, the faces on it, where it saves to, the page)"""
-    faces, where, downloads = faces_to_review(ws), tmp_path / "review.html", tmp_path / "downloads"
-    where.write_bytes(page(ws, faces))
+    """Chromium with the page open, the faces on it, its folder of downloads and its file."""
+    faces = faces_to_review(ws)
+    page_file = tmp_path / "review.html"
+    downloads = tmp_path / "downloads"
+    page_file.write_bytes(render_page(ws, faces))
     downloads.mkdir()
     with browser(downloads) as chromium:
-        chromium.open(where)
-        yield chromium, faces, downloads, where
+        chromium.open(page_file)
+        yield chromium, faces, downloads, page_file
         assert not chromium.failures
 
 
-def saved(chromium, downloads):
+def save_table(chromium, downloads):
+    """Save the table from the page and return the content of the file."""
     before = set(downloads.glob("*.csv"))
     chromium.press("s")
-    end = time.monotonic() + 30
+    deadline = time.monotonic() + 30
     while not (new := set(downloads.glob("*.csv")) - before):
-        assert time.monotonic() < end, "no table was saved"
+        assert time.monotonic() < deadline, "no table was saved"
         time.sleep(0.05)
     return new.pop().read_bytes()
 
 
-def test_the_page_needs_nothing_but_itself(ws):
-    html = page(ws, faces_to_review(ws)).decode()
+def test_page_loads_nothing_from_outside(ws):
+    html = render_page(ws, faces_to_review(ws)).decode()
     assert not re.search(r"(src|href)=[\"'](?!data:)", html)
     assert "http" not in re.sub(r"http-equiv", "", html.split("<script")[0])
     assert "default-src 'none'" in html
 
 
-def test_an_untouched_page_saves_the_exported_table(opened):
+def test_page_without_answers_saves_the_exported_table(opened):
     chromium, faces, downloads, _ = opened
-    assert saved(chromium, downloads) == to_csv(faces)
+    assert save_table(chromium, downloads) == to_csv(faces)
 
 
-def test_a_reviewers_whole_path(opened, ws):
-    chromium, faces, downloads, where = opened
+def test_answers_survive_reopening_and_can_be_imported(opened, ws):
+    chromium, faces, downloads, page_file = opened
     chromium.click("#reviewer")
     chromium.write("Anna Ö")
     chromium.press("Escape")
-    chromium.press("4", "p")  # the first: four of five, keep
-    chromium.press("x")  # the second: drop
-    chromium.press("u")  # the third: unsure, and taken back
+    chromium.press("4", "p")  # first face: rated 4, keep
+    chromium.press("x")  # second face: drop
+    chromium.press("u")  # third face: unsure, then undone
     chromium.press("Backspace")
     chromium.press("n")
-    assert chromium.run("here") == 3
+    assert chromium.run("current") == 3
     chromium.press("ArrowLeft", "t")
     chromium.run("document.activeElement.select()")
     chromium.write("man, glasses")
@@ -83,68 +98,56 @@ def test_a_reviewers_whole_path(opened, ws):
         "1 keep · 1 drop · 0 unsure"
     )
 
-    chromium.open(where)  # closed and opened again: everything is still there
+    chromium.open(page_file)  # answers are still there after reopening
     assert chromium.run("document.getElementById('reviewer').value") == "Anna Ö"
     assert chromium.run("fieldOf(faces[0], 'decision')") == "keep"
-    where.write_bytes(
-        page(ws, faces_to_review(ws, near_threshold=4))
-    )  # another page of the same workspace, and back again
-    chromium.open(where)
-    where.write_bytes(page(ws, faces_to_review(ws)))
-    chromium.open(where)
+
+    # Another page of the same workspace keeps the answers about faces that it does not show.
+    page_file.write_bytes(render_page(ws, faces_to_review(ws, near_threshold=4)))
+    chromium.open(page_file)
+    page_file.write_bytes(render_page(ws, faces_to_review(ws)))
+    chromium.open(page_file)
     assert chromium.run("fieldOf(faces[0], 'decision')") == "keep"
-    table = saved(chromium, downloads)
-    reading = importing.read_table(ws, table, "")
-    said = {one.id: one for one in reading.said}
-    first, second, third = (said[face.id] for face in faces[:3])
+    table = read_review_table(ws, save_table(chromium, downloads), "")
+    reviews = {review.face_id: review for review in table.new}
+    first, second, third = (reviews[face.face_id] for face in faces[:3])
     assert (first.decision, first.rating, first.reviewer) == ("keep", 4, "Anna Ö")
     assert second.decision == "drop"
     assert (third.decision, third.semantic_tags) == (None, ["man", "glasses"])
     assert third.note == '=SUM(A1) says "hello", twice; ünï'
-    assert len(said) == 3
-    from datetime import UTC, datetime
-
-    importing.record(ws, reading.said, datetime.now(UTC))
+    assert len(reviews) == 3
+    record_reviews(ws, table.new, datetime.now(UTC))
     assert Store(ws, DECISIONS).read().num_rows == 3
 
 
-def test_keys_move_filter_and_explain_themselves(opened):
+def test_keyboard_selection_help_filters_and_undo(opened):
     chromium, faces, *_ = opened
     chromium.press("ArrowRight", "ArrowRight", "ArrowLeft")
-    assert chromium.run("here") == 1
+    assert chromium.run("current") == 1
     chromium.press("ArrowDown", "ArrowUp")
-    assert chromium.run("here") == 1
+    assert chromium.run("current") == 1
     chromium.press("?")
     assert chromium.run("document.getElementById('help').open")
     chromium.press("Escape")
     chromium.until("!document.getElementById('help').open")
     chromium.click("[data-show=kept]")
     shown = chromium.run("cards.filter((card) => !card.hidden).length")
-    assert shown == sum(face.kept for face in faces)
+    assert shown == sum(face.is_kept for face in faces)
     chromium.press("p", "z", ctrl=False)
-    assert chromium.run("Object.values(said).filter((own) => own.decision === 'keep').length") == 1
+    assert chromium.run(COUNT_KEPT) == 1
     chromium.press("z", ctrl=True)
-    assert chromium.run("Object.values(said).filter((own) => own.decision === 'keep').length") == 0
+    assert chromium.run(COUNT_KEPT) == 0
 
 
-def test_z_shows_the_crop_at_one_to_one_under_the_pointer(opened, ws, tmp_path):
-    """What the zoom shows is the crop itself, pixel by pixel, around the point that the mouse is on."""
+def test_zoom_shows_the_pixels_of_the_crop_under_the_pointer(opened, ws, tmp_path):
     chromium, faces, *_ = opened
-    chromium.until(
-        "document.getElementById('large').complete && document.getElementById('large').naturalWidth"
-    )
-    left, top, side = chromium.run(
-        "(() => { const b = document.getElementById('large').getBoundingClientRect(); return [b.x, b.y, b.width]; })()"
-    )
+    chromium.until(f"{LARGE_PICTURE}.complete && {LARGE_PICTURE}.naturalWidth")
+    left, top, side, _ = chromium.run(bounds_of(LARGE_PICTURE))
     chromium.move(left + 0.5 * side, top + 0.5 * side)
     chromium.hold("z")
-    chromium.until(
-        "document.querySelector('#zoom img').complete && !document.getElementById('zoom').hidden"
-    )
+    chromium.until(f"{ZOOM_PICTURE}.complete && !document.getElementById('zoom').hidden")
     time.sleep(0.3)
-    box = chromium.run(
-        "(() => { const b = document.querySelector('#zoom img').getBoundingClientRect(); return [b.x, b.y]; })()"
-    )
+    box = chromium.run(bounds_of(ZOOM_PICTURE))
     chromium.screenshot(tmp_path / "zoom.png")
     chromium.release("z")
     assert chromium.run("document.getElementById('zoom').hidden")
@@ -152,25 +155,27 @@ def test_z_shows_the_crop_at_one_to_one_under_the_pointer(opened, ws, tmp_path):
         shown = np.asarray(image.convert("RGB")).astype(int)
     with ws.open(faces[0].crop_path) as file, Image.open(file) as image:
         crop = np.asarray(image.convert("RGB")).astype(int)
-    x, y = (round(value) for value in box)
+    x, y = (round(value) for value in box[:2])
     part = shown[y + 200 : y + 300, x + 200 : x + 300]
     assert part.shape == (100, 100, 3)
-    assert np.abs(part - crop[200:300, 200:300]).mean() < 6  # a JPEG lies between
+    assert np.abs(part - crop[200:300, 200:300]).mean() < 6  # the page contains the crop as JPEG
 
 
-def test_many_faces(ws, tmp_path):
-    """All of them are there, and the pictures of those that are scrolled to appear (benchmarks/review.py says how fast)."""
+def test_pictures_of_many_faces_load_when_scrolled_to(ws, tmp_path):
     faces = faces_to_review(ws)
-    many = [dataclasses.replace(faces[n % len(faces)], id=f"{n:04d}") for n in range(600)]
-    where = tmp_path / "many.html"
-    where.write_bytes(page(ws, many))
+    many = [
+        dataclasses.replace(faces[number % len(faces)], face_id=f"{number:04d}")
+        for number in range(600)
+    ]
+    page_file = tmp_path / "many.html"
+    page_file.write_bytes(render_page(ws, many))
     with browser(tmp_path) as chromium:
-        chromium.open(where)
+        chromium.open(page_file)
         assert chromium.run("cards.length") == 600
         assert not chromium.run("cards[599].querySelector('img').src")
         chromium.run("document.getElementById('grid').scrollTop = 1e9")
         chromium.until("cards[599].querySelector('img').naturalWidth > 0")
-        chromium.run("go(599)")
+        chromium.run("select(599)")
         chromium.press("p")
         assert chromium.run("fieldOf(faces[599], 'decision')") == "keep"
         assert not chromium.failures

@@ -1,4 +1,4 @@
-"""The right to be forgotten: no byte of the photograph and no mention of its id is left, and it does not come back."""
+"""Forgetting: no copy and no id of the photograph remains, and it is not collected again."""
 
 import io
 import json
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from authface_data.images.hashes import hash_of_pixels
+from authface_data.images.hashes import hash_pixels
 from authface_data.images.open import DECODE_ERRORS, Photo
 from manifests.schema import MANIFESTS
 from manifests.training_view import training_view
@@ -25,20 +25,24 @@ pytestmark = pytest.mark.slow
 KILLER = Path(__file__).parents[2] / "support" / "killer.py"
 
 
-def manifest(root: Path, name: str) -> pd.DataFrame:
+def read_manifest(root: Path, name: str) -> pd.DataFrame:
     return pd.read_parquet(root / "manifests" / name)
 
 
 @pytest.fixture(scope="module")
 def crowded(filled, tmp_path_factory, authface_here) -> Path:
-    """The filled workspace with everything that may hold a photograph: a run, caches, strips, a report, pages of a listing."""
+    """The filled workspace with other files that may contain a photograph.
+
+    It has a run, caches, overview pictures, a report and stored search results.
+    """
     root = tmp_path_factory.mktemp("crowded") / "ws"
     shutil.copytree(filled, root)
     done = authface_here(
         "train-prior", "-w", root, "--preset", "tiny", "--steps", 2, "--set", "audit=false"
     )
     assert done.returncode == 0, done.stderr
-    faces, photo_id = manifest(root, "faces"), victim(root)
+    faces = read_manifest(root, "faces")
+    photo_id = photo_to_forget(root)
     face = faces[faces["photo_id"] == photo_id].iloc[0]
     crop = (root / face["crop_path"]).read_bytes()
     run = root / "runs/prior-tiny"
@@ -70,21 +74,21 @@ def crowded(filled, tmp_path_factory, authface_here) -> Path:
     return root
 
 
-def victim(root: Path) -> str:
-    """A photograph with a kept face that is trained on."""
+def photo_to_forget(root: Path) -> str:
+    """The photo_id of a photograph with a kept face in the training split."""
     view = training_view(Workspace(root))
     return sorted(view[view["split"] == "train"]["photo_id"])[0]
 
 
 def photo_row(root: Path) -> pd.Series:
-    photos = manifest(root, "photos").set_index("photo_id")
-    return photos.loc[victim(root)]
+    photos = read_manifest(root, "photos").set_index("photo_id")
+    return photos.loc[photo_to_forget(root)]
 
 
-def traces(
+def find_traces(
     root: Path, photo_id: str, face_ids: list[str], pixels: set[str], hashes: set[str]
 ) -> list[str]:
-    """Every file that names the photograph or holds its pixels, whatever it is called; Parquet is read, not searched."""
+    """Every file that names the photograph or has its pixels. Parquet files are decoded."""
     found = []
     names = re.compile("|".join(map(re.escape, [photo_id, *face_ids, *hashes])))
     for path in root.rglob("*"):
@@ -98,56 +102,60 @@ def traces(
         if any(names.search(text) for text in texts):
             found.append(f"{path}: named")
         try:
-            if hash_of_pixels(Photo(path.read_bytes).pixels()) in pixels:
+            if hash_pixels(Photo(path.read_bytes).pixels()) in pixels:
                 found.append(f"{path}: pixels")
         except DECODE_ERRORS:
             pass
     return found
 
 
-def evidence(root: Path) -> tuple[str, list[str], set[str], set[str]]:
-    photo_id, row = victim(root), photo_row(root)
-    faces = manifest(root, "faces")
-    mine = faces[faces["photo_id"] == photo_id]
-    pictures = [root / row["path"], *(root / path for path in mine["crop_path"])]
-    pixels = {hash_of_pixels(Photo(path.read_bytes).pixels()) for path in pictures}
-    return photo_id, list(mine["face_id"]), pixels, {row["sha256"], *mine["crop_sha256"]}
+def collect_evidence(root: Path) -> tuple[str, list[str], set[str], set[str]]:
+    """photo_id, face_ids, pixel hashes and file hashes of the photograph to forget."""
+    photo_id = photo_to_forget(root)
+    row = photo_row(root)
+    faces = read_manifest(root, "faces")
+    faces = faces[faces["photo_id"] == photo_id]
+    pictures = [root / row["path"], *(root / path for path in faces["crop_path"])]
+    pixels = {hash_pixels(Photo(path.read_bytes).pixels()) for path in pictures}
+    return photo_id, list(faces["face_id"]), pixels, {row["sha256"], *faces["crop_sha256"]}
 
 
-def test_nothing_is_left_and_it_does_not_come_back(crowded, tmp_path, authface_here, photos):
+def test_no_trace_remains_and_the_photo_is_not_collected_again(
+    crowded, tmp_path, authface_here, photos
+):
     root = tmp_path / "ws"
     shutil.copytree(crowded, root)
-    before = evidence(root)
-    photo_id = before[0]
-    assert len(traces(root, *before)) > 10
+    evidence = collect_evidence(root)
+    photo_id = evidence[0]
+    assert len(find_traces(root, *evidence)) > 10
     kept = set(training_view(Workspace(root))["photo_id"])
     dry = authface_here("forget", "-w", root, photo_id)
     assert dry.returncode == 0, dry.stderr
     assert "runs/prior-tiny" in dry.stdout
     assert "1 of photos" in dry.stdout
-    assert len(traces(root, *before)) > 10  # a dry run does nothing
-    said = json.loads(authface_here("forget", "-w", root, photo_id, "--json").stdout)
-    assert said["runs"] == ["runs/prior-tiny"]
+    assert len(find_traces(root, *evidence)) > 10  # a dry run does nothing
+    preview = json.loads(authface_here("forget", "-w", root, photo_id, "--json").stdout)
+    assert preview["runs"] == ["runs/prior-tiny"]
     done = authface_here(
         "forget", "-w", root, photo_id, "--yes", "--why", f"asked by letter about {photo_id}"
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "runs/prior-tiny" in done.stdout
-    assert traces(root, *before) == []
+    assert find_traces(root, *evidence) == []
     assert set(training_view(Workspace(root))["photo_id"]) == kept - {photo_id}
 
-    tombstones = manifest(root, "tombstones")
+    tombstones = read_manifest(root, "tombstones")
     assert set(tombstones["kind"]) == {"id", "file", "pixels"}
     assert set(tombstones["why"]) == {"asked by letter about forgotten"}
     lineage = pd.read_parquet(root / "runs/prior-tiny/lineage.parquet")
-    nameless = lineage[lineage["photo_id"].isin(tombstones["keyed_hash"])]
-    assert len(nameless) == 1
+    anonymised = lineage[lineage["photo_id"].isin(tombstones["keyed_hash"])]
+    assert len(anonymised) == 1
     assert (
-        nameless[["sha256", "photographer_name", "source_url", "licence_basis"]]
+        anonymised[["sha256", "photographer_name", "source_url", "licence_basis"]]
         .isna()
         .all(axis=None)
     )
-    others = set(lineage["photo_id"]) - set(nameless["photo_id"])
+    others = set(lineage["photo_id"]) - set(anonymised["photo_id"])
     assert others == set(
         pd.read_parquet(crowded / "runs/prior-tiny/lineage.parquet")["photo_id"]
     ) - {photo_id}
@@ -174,23 +182,25 @@ def test_nothing_is_left_and_it_does_not_come_back(crowded, tmp_path, authface_h
         "collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own"
     )
     assert again.returncode == 0, again.stderr
-    verdicts = manifest(root, "verdicts")
+    verdicts = read_manifest(root, "verdicts")
     assert verdicts["reason"].str.startswith("forgotten", na=False).sum() == 2
-    same = dict.fromkeys(manifest(root, "photos")["photo_id"])
-    assert photo_id not in same
+    assert photo_id not in set(read_manifest(root, "photos")["photo_id"])
     assert (
-        authface_here("forget", "-w", root, photo_id).stdout.strip() == "1 were forgotten already"
+        authface_here("forget", "-w", root, photo_id).stdout.strip()
+        == "1 photographs were forgotten earlier"
     )
     for name, kind in MANIFESTS.items():
-        assert not manifest(root, name).duplicated(list(kind.key)).any()
+        assert not read_manifest(root, name).duplicated(list(kind.key)).any()
 
 
-def test_the_id_is_skipped_when_its_source_offers_it_again(filled, tmp_path, authface_here, photos):
+def test_forgotten_id_is_skipped_when_its_source_is_collected_again(
+    filled, tmp_path, authface_here, photos
+):
     root, folder = tmp_path / "ws", tmp_path / "photos"
     folder.mkdir()
     shutil.copy(photos["biden.jpg"], folder)
     assert authface_here("init", root, "--preset", "embedded").returncode == 0
-    words = (
+    collect = (
         "collect",
         "-w",
         root,
@@ -201,16 +211,16 @@ def test_the_id_is_skipped_when_its_source_offers_it_again(filled, tmp_path, aut
         "--licence-basis",
         "own",
     )
-    assert authface_here(*words).returncode == 0
-    photo_id = manifest(root, "photos")["photo_id"].iloc[0]
+    assert authface_here(*collect).returncode == 0
+    photo_id = read_manifest(root, "photos")["photo_id"].iloc[0]
     assert authface_here("forget", "-w", root, photo_id, "--yes").returncode == 0
-    again = authface_here(*words)
+    again = authface_here(*collect)
     assert "1 not taken since they were forgotten" in again.stdout
-    assert manifest(root, "photos").empty
+    assert read_manifest(root, "photos").empty
     assert not list((root / "photos").iterdir())
 
 
-def test_photographs_of_the_same_pixels_go_together_and_near_ones_are_named(
+def test_equal_pixels_are_forgotten_together_and_near_duplicates_are_listed(
     tmp_path, authface_here, photos, weights
 ):
     root, folder = tmp_path / "ws", tmp_path / "photos"
@@ -223,47 +233,46 @@ def test_photographs_of_the_same_pixels_go_together_and_near_ones_are_named(
             folder / "c.jpg", quality=90
         )
     assert authface_here("init", root, "--preset", "embedded").returncode == 0
-    words = ("--source", "folder", "--path", folder, "--licence-basis", "own")
-    assert authface_here("collect", "-w", root, *words).returncode == 0
+    source = ("--source", "folder", "--path", folder, "--licence-basis", "own")
+    assert authface_here("collect", "-w", root, *source).returncode == 0
     assert authface_here("filter", "-w", root, "--metrics", "").returncode == 0
-    rows = manifest(root, "photos").set_index("description")["photo_id"]
-    verdicts = manifest(root, "verdicts")
-    told = verdicts[
+    rows = read_manifest(root, "photos").set_index("description")["photo_id"]
+    verdicts = read_manifest(root, "verdicts")
+    duplicates = verdicts[
         (verdicts["gate"] == "duplicates") & (verdicts["subject"] == "photo")
     ].set_index("id")
-    kept = told[told["verdict"] == "kept"].index
+    kept = duplicates[duplicates["verdict"] == "kept"].index
     assert len(kept) == 1
-    assert kept[0] in {rows["a.png"], rows["b.bmp.png"]}  # the larger one
-    assert set(told.drop(kept)["reason"]) == {f"duplicate_of:{kept[0]}"}
+    assert kept[0] in {rows["a.png"], rows["b.bmp.png"]}  # the larger of the three sizes
+    assert set(duplicates.drop(kept)["reason"]) == {f"duplicate_of:{kept[0]}"}
     assert len(training_view(Workspace(root))) == 1
 
-    said = json.loads(authface_here("forget", "-w", root, kept[0], "--json").stdout)
-    assert set(said["photo_ids"]) == {rows["a.png"], rows["b.bmp.png"]}
-    assert said["alike"] == [rows["c.jpg"]]
+    preview = json.loads(authface_here("forget", "-w", root, kept[0], "--json").stdout)
+    assert set(preview["photo_ids"]) == {rows["a.png"], rows["b.bmp.png"]}
+    assert preview["alike"] == [rows["c.jpg"]]
     assert authface_here("forget", "-w", root, kept[0], "--yes").returncode == 0
-    assert list(training_view(Workspace(root))["photo_id"]) == [
-        rows["c.jpg"]
-    ]  # what was dropped as its duplicate is kept now
-    assert all((root / path).exists() for path in manifest(root, "faces")["crop_path"])
+    # The photograph that was dropped as a duplicate is kept now.
+    assert list(training_view(Workspace(root))["photo_id"]) == [rows["c.jpg"]]
+    assert all((root / path).exists() for path in read_manifest(root, "faces")["crop_path"])
 
 
-def paint(path: Path, number: int, size: int = 64) -> None:
+def write_picture(path: Path, seed: int, size: int = 64) -> None:
     import numpy as np
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    rough = np.random.default_rng(number).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-    Image.fromarray(rough).resize((size, size)).save(path)
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    Image.fromarray(coarse).resize((size, size)).save(path)
 
 
-def test_ids_that_begin_alike_are_not_confused(tmp_path, authface_here):
-    """`IMG`, and `IMG_20260101`, which looks like a face of it, and one more that goes on from there."""
+def test_ids_with_a_common_prefix_are_not_confused(tmp_path, authface_here):
+    """`IMG_20260101` looks like a face of `IMG`, and `IMG_20260101_1` begins with both."""
     names = ["IMG", "IMG_20260101", "IMG_20260101_1", "IMG_2", "other_IMG"]
     for number, name in enumerate(names):
-        paint(tmp_path / f"hq/{name}.png", number)
+        write_picture(tmp_path / f"hq/{name}.png", number)
         (tmp_path / f"hq/{name}_qwen.json").write_text(json.dumps(f"tag {number}"))
     root = tmp_path / "ws"
     assert authface_here("init", root, "--preset", "embedded").returncode == 0
-    words = (
+    collect = (
         "collect",
         "-w",
         root,
@@ -274,26 +283,26 @@ def test_ids_that_begin_alike_are_not_confused(tmp_path, authface_here):
         "--licence-basis",
         "own",
     )
-    assert authface_here(*words).returncode == 0
+    assert authface_here(*collect).returncode == 0
     done = authface_here(
         "forget", "-w", root, "afhq_IMG", "--yes", "--json", "--why", "asked 11 May 2021"
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["photo_ids"] == ["afhq_IMG"]
-    photos = manifest(root, "photos")
+    photos = read_manifest(root, "photos")
     assert set(photos["photo_id"]) == {f"afhq_{name}" for name in names[1:]}
     assert all((root / path).exists() for path in photos["path"])
     assert len(list((root / "photos").iterdir())) == 4
-    captions = set(manifest(root, "captions")["face_id"])
-    assert len(captions) == 4  # that of the forgotten one went before any face was found
-    assert not [one for one in captions if re.fullmatch(r"afhq_IMG_[0-9a-f]{8}", one)]
-    assert set(manifest(root, "tombstones")["why"]) == {"asked 11 May 2021"}
+    captions = set(read_manifest(root, "captions")["face_id"])
+    assert len(captions) == 4  # the forgotten photograph's caption was removed too
+    assert not any(re.fullmatch(r"afhq_IMG_[0-9a-f]{8}", face_id) for face_id in captions)
+    assert set(read_manifest(root, "tombstones")["why"]) == {"asked 11 May 2021"}
 
 
-def test_whatever_lies_about(tmp_path, authface_here):
-    """Damaged files, strange names, a shared URL, a decision on a face of long ago, folders on another disk."""
+def test_damaged_files_odd_names_and_linked_folders(tmp_path, authface_here):
+    """Also a URL that two photographs share, and a decision on a face that does not exist."""
     for number, name in enumerate(("a", "b")):
-        paint(tmp_path / f"in/{name}.png", number)
+        write_picture(tmp_path / f"in/{name}.png", number)
         (tmp_path / f"in/{name}.png.json").write_text(
             json.dumps({"source_url": "https://studio.example/portraits"})
         )
@@ -316,7 +325,7 @@ def test_whatever_lies_about(tmp_path, authface_here):
         ).returncode
         == 0
     )
-    rows = manifest(root, "photos").set_index("description")
+    rows = read_manifest(root, "photos").set_index("description")
     photo_id = rows.loc["a.png", "photo_id"]
     from manifests.schema import DECISIONS
     from manifests.store import Store
@@ -350,77 +359,76 @@ def test_whatever_lies_about(tmp_path, authface_here):
         for name in "ab"
     ]
     pd.DataFrame({"image": pictures}).to_parquet(root / "cache/pictures.parquet")
-    before = evidence_of(root, photo_id)
+    evidence = evidence_of_photo(root, photo_id)
     done = authface_here("forget", "-w", root, photo_id, "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert traces(root, *before) == []
+    assert find_traces(root, *evidence) == []
     assert not list((root / ".tmp").iterdir())
     assert [path.name for path in (tmp_path / "disk").iterdir()] == [
         Path(rows.loc["b.png", "path"]).name
     ]
-    left = pd.read_parquet(root / "cache/pictures.parquet")["image"].tolist()
-    assert [row["path"] for row in left] == ["b.png"]
-    assert manifest(root, "decisions").empty
-    assert list(manifest(root, "photos")["source_url"]) == ["https://studio.example/portraits"]
+    remaining = pd.read_parquet(root / "cache/pictures.parquet")["image"].tolist()
+    assert [row["path"] for row in remaining] == ["b.png"]
+    assert read_manifest(root, "decisions").empty
+    assert list(read_manifest(root, "photos")["source_url"]) == ["https://studio.example/portraits"]
     assert authface_here("status", "-w", root).returncode == 0
 
 
-def evidence_of(root: Path, photo_id: str) -> tuple[str, list[str], set[str], set[str]]:
-    row = manifest(root, "photos").set_index("photo_id").loc[photo_id]
+def evidence_of_photo(root: Path, photo_id: str) -> tuple[str, list[str], set[str], set[str]]:
+    row = read_manifest(root, "photos").set_index("photo_id").loc[photo_id]
     return (
         photo_id,
         [],
-        {hash_of_pixels(Photo((root / row["path"]).read_bytes).pixels())},
+        {hash_pixels(Photo((root / row["path"]).read_bytes).pixels())},
         {row["sha256"]},
     )
 
 
-def kill_run(words, stop: int) -> subprocess.CompletedProcess:
+def run_until_killed(arguments, operations: int) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, KILLER, str(stop), *map(str, words)],
+        [sys.executable, KILLER, str(operations), *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=300,
     )
 
 
-def test_killed_and_finished(crowded, tmp_path, authface_here):
-    """Before any of its writes and removals: nothing else is let in, and doing it again finishes it."""
-    whole = tmp_path / "whole"
-    shutil.copytree(crowded, whole)
-    before = evidence(whole)
-    words = ["forget", before[0], "--yes"]
-    count = int(re.search(r"operations (\d+)", kill_run([*words, "-w", whole], 0).stdout)[1])
+def test_interrupted_forget_is_finished_by_repeating_it(crowded, tmp_path, authface_here):
+    """Killed at any write or removal. No other command writes to the workspace until then."""
+    original = tmp_path / "original"
+    shutil.copytree(crowded, original)
+    evidence = collect_evidence(original)
+    forget = ["forget", evidence[0], "--yes"]
+    complete = run_until_killed([*forget, "-w", original], 0)
+    count = int(re.search(r"operations (\d+)", complete.stdout)[1])
     assert count > 15
     rng = random.Random(5)
     for number, share in enumerate([0.02, *(rng.uniform(0.05, 0.95) for _ in range(4))]):
         root = tmp_path / f"ws{number}"
         shutil.copytree(crowded, root)
-        killed = kill_run([*words, "-w", root], 1 + int(share * count))
+        killed = run_until_killed([*forget, "-w", root], 1 + int(share * count))
         assert killed.returncode == -signal.SIGKILL, killed.stdout
         if (root / ".forgetting.json").exists():
-            held = authface_here("status", "-w", root)
-            assert held.returncode == 0
+            assert authface_here("status", "-w", root).returncode == 0
             refused = authface_here("filter", "-w", root, "--regate")
             assert refused.returncode == 2
             assert "authface forget --yes" in refused.stderr
             finished = authface_here("forget", "-w", root, "--yes")
         else:
-            finished = authface_here(*words, "-w", root)
+            finished = authface_here(*forget, "-w", root)
         assert finished.returncode == 0, finished.stdout + finished.stderr
-        assert traces(root, *before) == []
+        assert find_traces(root, *evidence) == []
         assert not (root / ".forgetting.json").exists()
 
 
-def test_an_unknown_id_is_a_mistake(filled, tmp_path, authface_here):
+def test_unknown_ids_are_rejected(filled, tmp_path, authface_here):
     root = tmp_path / "ws"
     shutil.copytree(filled, root)
     done = authface_here("forget", "-w", root, "us_nobody")
     assert done.returncode == 2
     assert "us_nobody" in done.stderr
     assert authface_here("forget", "-w", root).returncode == 2
-    dropped = manifest(root, "verdicts").query("gate == 'collect'")["id"].iloc[0]
-    assert (
-        authface_here("forget", "-w", root, dropped, "--yes").returncode == 0
-    )  # one that never came in can be forgotten too
-    assert dropped not in set(manifest(root, "verdicts")["id"])
+    # A photograph that could not be collected can be forgotten too.
+    dropped = read_manifest(root, "verdicts").query("gate == 'collect'")["id"].iloc[0]
+    assert authface_here("forget", "-w", root, dropped, "--yes").returncode == 0
+    assert dropped not in set(read_manifest(root, "verdicts")["id"])

@@ -1,4 +1,4 @@
-"""Counts by basis and source; credits that are links and nothing else, whatever a name contains."""
+"""Counts by licence basis and source, and credits that stay harmless whatever they contain."""
 
 import json
 import re
@@ -69,17 +69,17 @@ def credited(workspace):
     Store(workspace, FACES).append(faces)
     kept = [face["face_id"] for face in faces if face["photo_id"] != "fs_5"]
     Store(workspace, VERDICTS).append(
-        [verdict_row("face", one, ALL_GATES, "kept", "f") for one in kept]
+        [verdict_row("face", face_id, ALL_GATES, "kept", fingerprint="f") for face_id in kept]
     )
     return workspace
 
 
-def test_counts(credited):
-    found = {
+def test_counts_by_basis_and_source(credited):
+    counts = {
         (count.licence_basis, count.source): (count.photos, count.faces)
-        for count in licences.counts(credited)
+        for count in licences.count_licences(credited)
     }
-    assert found == {
+    assert counts == {
         ("unsplash-api+permission:w", "unsplash"): (1, 2),
         ("unsplash-lite-1.4.0", "unsplash-dataset"): (1, 2),
         ("own", "folder"): (1, 2),
@@ -90,8 +90,8 @@ def test_counts(credited):
     assert len(training_view(credited, allow_unknown_licence=True)) == 8
 
 
-def test_links_carry_where_they_were_followed_from(credited):
-    text = licences.markdown(licences.credits(credited))
+def test_links_to_unsplash_have_utm_parameters(credited):
+    text = licences.credits_markdown(licences.list_credits(credited))
     assert "https://unsplash.com/photos/a-1?x=1&utm_source=authface&utm_medium=referral" in text
     assert "[Zoë Doe](<https://unsplash.com/@zoe?utm_source=authface&utm_medium=referral>)" in text
     assert "[Unsplash](<https://unsplash.com/?utm_source=authface&utm_medium=referral>)" in text
@@ -99,31 +99,31 @@ def test_links_carry_where_they_were_followed_from(credited):
     assert text.count("\n- ") == 4
 
 
-def test_nothing_hostile_becomes_markup(credited):
-    made = licences.credits(credited)
-    text = licences.markdown(made)
+def test_hostile_text_does_not_become_markup(credited):
+    credits = licences.list_credits(credited)
+    text = licences.credits_markdown(credits)
     assert "javascript:alert" not in text
     assert not re.search(r"(?<!\\)<script", text)
     assert "\n# title" not in text
 
-    seen: set[str] = set()
+    tags: set[str] = set()
     links: set[str] = set()
 
-    class Tags(HTMLParser):
+    class TagCollector(HTMLParser):
         def handle_starttag(self, tag, attrs):
-            seen.add(tag)
+            tags.add(tag)
             links.update(value for name, value in attrs if name == "href")
 
-    Tags().feed(licences.html(made))
-    assert "script" not in seen
+    TagCollector().feed(licences.credits_html(credits))
+    assert "script" not in tags
     assert links
     assert all(link.startswith("https://unsplash.com/") for link in links)
 
 
 @pytest.mark.slow
-def test_the_command(filled, tmp_path, authface):
-    said = json.loads(authface("licences", "-w", filled, "--json").stdout)
-    assert said == [{"licence_basis": "own", "source": "folder", "photos": 4, "faces": 4}]
+def test_command_prints_counts_and_writes_credits(filled, tmp_path, authface):
+    counts = json.loads(authface("licences", "-w", filled, "--json").stdout)
+    assert counts == [{"licence_basis": "own", "source": "folder", "photos": 4, "faces": 4}]
     done = authface("licences", "-w", filled, "--credits", tmp_path / "out" / "credits.md")
     assert done.returncode == 0, done.stderr
     photos = pd.read_parquet(filled / "manifests/photos")
