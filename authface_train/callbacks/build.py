@@ -19,12 +19,12 @@ from authface_train.data.crops import load_crop
 from authface_train.data.latents import Latents
 from authface_train.data.pairs import DegradedPairs
 from authface_train.data.prompts import Embedding
+from authface_train.data.sample_keys import hash_order
 from authface_train.models.sdxl import load_vae
 from authface_train.settings import PriorSettings, RestorerSettings
 from authface_train.stages.prior import PriorTrainer
 from authface_train.stages.restorer import RestorerTrainer
 from manifests.run_folder import AUDIT, PREVIEWS, VALIDATION
-from manifests.support.fingerprint import short_hash
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -138,8 +138,7 @@ def make_probe(
         orders: Number of embeddings per face.
     """
     face_ids = view["face_id"].tolist()
-    indices = sorted(range(len(face_ids)), key=lambda index: short_hash(face_ids[index], 16))
-    chosen = indices[:MAX_PROBE_FACES]
+    chosen = hash_order(face_ids)[:MAX_PROBE_FACES]
     return Probe(
         [latents[index] for index in chosen],
         [prompts[index * orders] for index in chosen],

@@ -20,14 +20,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from authface_train.data.sample_keys import SampleKey
+from authface_train.data.sample_keys import SampleKey, hash_order
 from authface_train.stages.restorer import RestorerTrainer, stack_samples
-from authface_train.training.loop import TIMESTEP_BINS, Sample
+from authface_train.training.loop import NUM_TRAIN_TIMESTEPS, TIMESTEP_BINS, Sample
 from authface_train.training.noise import noise_prediction_losses
 from authface_train.training.sharding import broadcast_decision
 from manifests.run_folder import GRADIENT_LEDGER_FILE
 from manifests.support.csv_file import read_rows, write_rows
-from manifests.support.fingerprint import short_hash
 
 if TYPE_CHECKING:
     from authface_train.training.metrics_logger import MetricsLogger
@@ -51,7 +50,6 @@ cosines compare each facial term with the noise loss."""
 
 PLOT_FILE = "ledger.png"
 NUM_FACES = 8
-NUM_TRAIN_TIMESTEPS = 1000
 MIN_NORM = 1e-12
 """Lower bound of a norm that is divided by."""
 
@@ -67,9 +65,7 @@ class GradientLedger:
     def __init__(self, *, trainer: RestorerTrainer, folder: Path) -> None:
         self.trainer = trainer
         self.folder = folder
-        face_ids = trainer.noise_sampler.face_ids
-        by_hash = sorted(range(len(face_ids)), key=lambda index: short_hash(face_ids[index], 16))
-        self.face_indices = by_hash[:NUM_FACES]
+        self.face_indices = hash_order(trainer.noise_sampler.face_ids)[:NUM_FACES]
 
     def on_step_end(self, step: int, metrics_logger: MetricsLogger | None) -> None:
         """Measure and save the gradients if they are due and the step has no entries yet."""
@@ -162,9 +158,9 @@ def _mean_norm(gradients: torch.Tensor) -> float:
     return float(gradients.norm(dim=1).mean())
 
 
-def _mean_cosine(gradients: torch.Tensor, others: torch.Tensor) -> float:
+def _mean_cosine(gradients: torch.Tensor, other_gradients: torch.Tensor) -> float:
     """Mean cosine similarity over the faces, the rows of (faces, numbers)."""
-    return float(F.cosine_similarity(gradients, others, dim=1).mean())
+    return float(F.cosine_similarity(gradients, other_gradients, dim=1).mean())
 
 
 def overall_ratio(entries: Sequence[LedgerEntry]) -> float:

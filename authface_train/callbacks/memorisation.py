@@ -35,6 +35,7 @@ from authface_train.data.latents import sample_latent
 from authface_train.data.prompts import Embedding
 from authface_train.data.sample_keys import torch_generator
 from authface_train.stages.prior import prior_losses
+from authface_train.training.loop import NUM_TRAIN_TIMESTEPS
 from authface_train.training.noise import NoiseSampler
 from authface_train.training.sharding import broadcast_decision
 from authface_train.training.trainable_model import TrainableModel
@@ -65,7 +66,6 @@ COLUMNS = [
 
 TIMESTEPS_PER_FACE = 4
 """Timesteps, evenly spread, at which the loss of a face is measured."""
-NUM_TRAIN_TIMESTEPS = 1000
 RELATIVE_RISE = 1.01
 """Rise of the held-out loss above its minimum that counts as a rise and not as noise."""
 AUDITS_BEFORE_STOP = 2
@@ -135,7 +135,7 @@ class MemorisationAudit:
         self.folder = folder
 
     def on_step_end(self, step: int, metrics_logger: MetricsLogger | None) -> None:
-        """Audit the model if an audit is due and audit.csv has none of this step yet."""
+        """Audit the model if an audit is due and audit.csv has no row for this step."""
         is_due = step % self.every == 0 or step == self.last_step
         if not is_due or broadcast_decision(self._has_audit(step)):
             return
@@ -226,7 +226,7 @@ def read_audits(folder: Path) -> list[dict[str, str]]:
 
 
 def advise(audits: Sequence[AuditRow]) -> str:
-    """Advice to whoever watches the run, from its audits so far.
+    """Turn the audits of a run so far into advice.
 
     Training should stop if the held-out loss had its minimum at least `AUDITS_BEFORE_STOP` audits
     ago and has risen since. Possible copies should be checked by eye.

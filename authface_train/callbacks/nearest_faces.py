@@ -16,8 +16,8 @@ from authface_data.faces.descriptor import FaceDescriptor
 from authface_train.callbacks.image_grid import label_grid
 from authface_train.data.cache import Cache
 from authface_train.data.latents import Latents
+from authface_train.data.sample_keys import hash_order
 from manifests.support.errors import MissingResourceError
-from manifests.support.fingerprint import short_hash
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ class NearestFaces:
             for key in missing:
                 descriptor = self._descriptor.describe(self.load_crop(key))
                 if descriptor is None:
-                    # NaN stands for "no face", so that the crop is not searched again.
+                    # NaN means "no face", so that the detector does not search the crop again.
                     descriptor = np.full(DESCRIPTOR_DIM, np.nan)
                 records[key] = {"descriptor": torch.from_numpy(descriptor).float()}
             self.descriptors.write(records)
@@ -208,9 +208,8 @@ def known_distances(matches: Sequence[NearestMatch], measure: Measure) -> list[f
 
 
 def _fixed_subset(keys: Sequence[str], max_count: int) -> list[int]:
-    """Indices of up to `max_count` keys, chosen by hash: the same keys whatever their order."""
-    by_hash = sorted(range(len(keys)), key=lambda index: short_hash(keys[index], 16))
-    return sorted(by_hash[:max_count])
+    """Sorted indices of up to `max_count` keys; the order of the keys does not change the choice."""
+    return sorted(hash_order(keys)[:max_count])
 
 
 def nearest_grid(
@@ -222,7 +221,7 @@ def nearest_grid(
 
     Args:
         images: Generated images, (H, W, 3) uint8.
-        matches: The nearest training face of each; black if there is none.
+        matches: The nearest training face of each image; a missing one is drawn black.
         possible_copies: Whether each image is flagged as a possible copy.
 
     Returns:

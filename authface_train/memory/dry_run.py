@@ -50,7 +50,7 @@ class Plan:
         images_per_second: Measured samples per second, over all processes.
         hours: Duration of all steps.
         cache_gb: Size of the cached latents and prompt embeddings.
-        cache_missing_gb: Size of those that have yet to be computed.
+        cache_missing_gb: Size of the part that is not computed yet.
         disk_gb: Disk space for checkpoints, the finished model and the missing cache.
         disk_free_gb: Free disk space.
         preset_that_fits: A preset whose memory suffices, if this run's does not.
@@ -83,7 +83,7 @@ class CacheSize:
 
     Attributes:
         all_bytes: Of all faces and prompts.
-        missing_bytes: Of those that have yet to be computed.
+        missing_bytes: Of the part that is not computed yet.
     """
 
     all_bytes: float
@@ -93,7 +93,7 @@ class CacheSize:
 class DummyCache(Sequence[ValueT]):
     """A sequence that holds the same value at every index.
 
-    It stands for cached latents or prompt embeddings when only their shape matters.
+    It replaces cached latents or prompt embeddings when only their shape matters.
 
     Args:
         value: The value.

@@ -1,7 +1,7 @@
 """Estimates the memory of a training run without allocating it.
 
 A `FakeTensorPass` runs the forward and backward pass of one micro-batch on fake tensors: torch's
-FakeTensorMode computes the shape, dtype and device of every tensor but allocates none of them. A
+FakeTensorMode computes the shape, dtype and device of every tensor but allocates no memory. A
 dispatch mode adds up the bytes of the tensors that are alive at the same time. Weights, gradients,
 optimizer state and EMA follow from the number of parameters.
 

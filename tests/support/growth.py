@@ -2,8 +2,8 @@
 
     python growth.py KEY=VALUE...
 
-The arguments are settings of Stage I. A U-Net of 71 M parameters is trained at 256 px on the CPU for
-two steps. Prints `estimated_bytes` and `measured_bytes` as JSON. The script needs a process of its
+The arguments are settings of Stage I. A U-Net of 71 M parameters is trained at 256 px on the CPU
+for two steps. Prints `estimated_bytes` and `measured_bytes` as JSON. The script needs a process of its
 own, because the peak of resident memory belongs to the process.
 """
 

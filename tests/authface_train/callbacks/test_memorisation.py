@@ -40,7 +40,7 @@ def gray_image(value):
 
 
 class BrightnessDescriptor:
-    """Stands for the face descriptor: an image's brightness; a black image shows no face."""
+    """A fake face descriptor: the brightness of an image; a black image shows no face."""
 
     def setup(self, weights_dir):
         self.calls = 0
