@@ -1,10 +1,11 @@
-"""What `authface restore` takes beside a plain call of diffusers' pipeline on the same model, each for one face at a time.
+"""Times `authface restore` against a plain call of diffusers' pipeline on the same model.
 
-    python benchmarks/restore.py                       seconds a face and ratios, in one run
-    python benchmarks/restore.py --pictures docs       restore.jpg and evaluate.jpg of the docs, by the commands
+    python benchmarks/restore.py                  time per face of each variant, in one run
+    python benchmarks/restore.py --pictures docs  restore.jpg and evaluate.jpg of the docs
 
-The model is the tiny one at 128 px, untrained. Rounds of all kinds take turns. The pictures are of NASA's portrait of Eileen
-Collins, which is in the public domain; in evaluate.jpg a bilateral filter stands in the place of a restorer.
+The model is the tiny one at 128 px, untrained. The variants alternate in each round. The pictures
+show NASA's portrait of Eileen Collins, which is in the public domain; in evaluate.jpg a bilateral
+filter replaces the restorer.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -37,117 +38,169 @@ from authface_data.weights import cache_dir  # noqa: E402
 from authface_train.restore.pipeline import Restorer  # noqa: E402
 from authface_train.restore.sampling import Sampling  # noqa: E402
 
-SIZE_PX, FACES, STEPS, ROUNDS, BATCH = 128, 8, 20, 5, 8
+SIZE_PX = 128
+FACES = 8
+STEPS = 20
+ROUNDS = 5
+BATCH = 8
+PORTRAIT_BOX_PX = (128, 0, 328, 200)
 
 
-def compare(folder: Path) -> None:
-    model = tiny_restorer.save(folder / "model", SIZE_PX)
+def compare_speed(folder: Path) -> None:
+    """Print the time per face of the plain pipeline and of the restorer.
+
+    Args:
+        folder: Folder for the model.
+    """
+    model = tiny_restorer.save_tiny_restorer(folder / "model", SIZE_PX)
     rng = np.random.default_rng(0)
     faces = [rng.integers(0, 255, (SIZE_PX, SIZE_PX, 3), np.uint8) for _ in range(FACES)]
-    plain = StableDiffusionXLControlNetPipeline.from_pretrained(model)
-    plain.scheduler = DDPMScheduler.from_config(
-        plain.scheduler.config, clip_sample=False, thresholding=False
-    )
-    plain.set_progress_bar_config(disable=True)
     restorer = Restorer(str(model), Sampling(steps=STEPS))
-    plain.to(restorer.device, restorer.pipeline.unet.dtype)
-    plain.vae.to(torch.float32)
+    pipeline = load_plain_pipeline(model, restorer)
 
-    def plainly() -> None:
+    def run_plain_pipeline() -> None:
         for face in faces:
-            generator = torch.Generator().manual_seed(123)
-            plain(
+            pipeline(
                 prompt="",
                 image=Image.fromarray(face),
                 num_inference_steps=STEPS,
                 guidance_scale=1.0,
-                generator=generator,
+                generator=torch.Generator().manual_seed(123),
             )
 
-    def ours(batch: int) -> None:
-        for at in range(0, FACES, batch):
-            restorer.restore(faces[at : at + batch])
+    def run_restorer(batch: int) -> None:
+        for first in range(0, FACES, batch):
+            restorer.restore(faces[first : first + batch])
 
-    ways: dict[str, Callable[[], None]] = {
-        "plain pipeline, one by one": plainly,
-        "authface restore, one by one": lambda: ours(1),
-        f"authface restore, batches of {BATCH}": lambda: ours(BATCH),
-    }
-    spent: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS + 1):
-        for name, way in ways.items():
-            began = time.perf_counter()
-            way()
-            spent[name].append((time.perf_counter() - began) / FACES)
-    medians = {name: statistics.median(of[1:]) for name, of in spent.items()}  # the first warms up
-    first = next(iter(medians.values()))
+    medians = time_variants(
+        {
+            "plain pipeline, one by one": run_plain_pipeline,
+            "authface restore, one by one": lambda: run_restorer(1),
+            f"authface restore, batches of {BATCH}": lambda: run_restorer(BATCH),
+        }
+    )
+    plain_seconds = next(iter(medians.values()))
     print(
-        f"{STEPS} steps at {SIZE_PX} px, {FACES} faces, median of {ROUNDS} rounds, {platform.machine()}, {os.cpu_count()} cores"
+        f"{STEPS} steps at {SIZE_PX} px, {FACES} faces, median of {ROUNDS} rounds, "
+        f"{platform.machine()}, {os.cpu_count()} cores"
     )
     for name, seconds in medians.items():
         print(
-            f"{name:36} {1000 * seconds:8.0f} ms a face  {first / seconds:.2f} times the plain pipeline's speed"
+            f"{name:36} {1000 * seconds:8.0f} ms per face  "
+            f"{plain_seconds / seconds:.2f} times as fast as the plain pipeline"
         )
 
 
-def authface(*words: object) -> None:
+def load_plain_pipeline(model: Path, restorer: Restorer) -> StableDiffusionXLControlNetPipeline:
+    """Load diffusers' pipeline with the scheduler, device and data types of the restorer."""
+    pipeline = StableDiffusionXLControlNetPipeline.from_pretrained(model)
+    pipeline.scheduler = DDPMScheduler.from_config(
+        pipeline.scheduler.config, clip_sample=False, thresholding=False
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.to(restorer.device, restorer.pipeline.unet.dtype)
+    pipeline.vae.to(torch.float32)
+    return pipeline
+
+
+def time_variants(variants: Mapping[str, Callable[[], None]]) -> dict[str, float]:
+    """Median seconds per face of each variant; the first round warms up and is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(ROUNDS + 1):
+        for name, run in variants.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append((time.perf_counter() - start) / FACES)
+    return {name: statistics.median(rounds[1:]) for name, rounds in seconds.items()}
+
+
+def authface(*arguments: object) -> None:
+    """Run an authface command."""
     subprocess.run(
-        [sys.executable, "-P", "-m", "cli", *map(str, words)],
+        [sys.executable, "-P", "-m", "cli", *map(str, arguments)],
         check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 
 
-def pictures(folder: Path, docs: Path) -> None:
-    portrait = cache_dir() / "photos" / "public-domain" / "astronaut-nasa.png"
-    model = tiny_restorer.save(folder / "model", 512)
-    given = folder / "portrait.png"
-    shutil.copy(portrait, given)
-    words = ("--faces", "all", "--steps", 4, "--colour-fix", "wavelet", "--start", "degraded")
-    authface("restore", "--model", model, "--input", given, "--output", folder / "out", *words)
-    both = [
-        np.asarray(Image.open(path).convert("RGB")) for path in (given, folder / "out/portrait.png")
-    ]
-    Image.fromarray(np.concatenate(both, axis=1)).save(docs / "restore.jpg", quality=88)
+def draw_restored_portrait(folder: Path, docs: Path) -> Image.Image:
+    """Write restore.jpg, the portrait before and after restoration.
 
-    clean, filtered = folder / "clean", folder / "filtered"
+    Args:
+        folder: Folder for intermediate files.
+        docs: Folder for the picture.
+
+    Returns:
+        The portrait.
+    """
+    model = tiny_restorer.save_tiny_restorer(folder / "model", 512)
+    original, restored = folder / "portrait.png", folder / "out/portrait.png"
+    shutil.copy(cache_dir() / "photos" / "public-domain" / "astronaut-nasa.png", original)
+    options = ("--faces", "all", "--steps", 4, "--colour-fix", "wavelet", "--start", "degraded")
+    inputs = ("--model", model, "--input", original, "--output", restored.parent)
+    authface("restore", *inputs, *options)
+    before, after = (np.asarray(Image.open(path).convert("RGB")) for path in (original, restored))
+    side_by_side = np.concatenate([before, after], axis=1)
+    Image.fromarray(side_by_side).save(docs / "restore.jpg", quality=88)
+    return Image.fromarray(before)
+
+
+def draw_evaluation_page(portrait: Image.Image, folder: Path, docs: Path) -> None:
+    """Write evaluate.jpg, a screenshot of the page of an evaluation.
+
+    Args:
+        portrait: The portrait, whose face is rotated and degraded six times.
+        folder: Folder for intermediate files.
+        docs: Folder for the picture.
+    """
+    clean, degraded, filtered = folder / "clean", folder / "lq", folder / "filtered"
     clean.mkdir()
     filtered.mkdir()
-    face = (
-        Image.fromarray(both[0])
-        .crop((128, 0, 328, 200))
-        .resize((512, 512), Image.Resampling.LANCZOS)
-    )
+    face = portrait.crop(PORTRAIT_BOX_PX).resize((512, 512), Image.Resampling.LANCZOS)
     for number in range(6):
-        face.rotate(5 * number - 12, Image.Resampling.BICUBIC).save(
-            clean / f"portrait-{number}.png"
-        )
-    authface("degrade", "--input", clean, "--output", folder / "lq", "--preset", "gfpgan")
-    for path in sorted((folder / "lq").glob("*.png")):
-        cv2.imwrite(str(filtered / path.name), cv2.bilateralFilter(cv2.imread(str(path)), 9, 30, 5))
+        rotated = face.rotate(5 * number - 12, Image.Resampling.BICUBIC)
+        rotated.save(clean / f"portrait-{number}.png")
+    authface("degrade", "--input", clean, "--output", degraded, "--preset", "gfpgan")
+    for path in sorted(degraded.glob("*.png")):
+        picture = cv2.bilateralFilter(cv2.imread(str(path)), 9, 30, 5)
+        cv2.imwrite(str(filtered / path.name), picture)
     authface(
-        "evaluate", "--restored", f"bilateral filter={filtered}", "--degraded", folder / "lq", "--reference", clean,
-        "--draws", folder / "lq/draws.parquet", "--metrics", "psnr,ssim,niqe,identity,landmarks", "--output", folder / "page",
-    )  # fmt: skip
+        "evaluate",
+        "--restored",
+        f"bilateral filter={filtered}",
+        "--degraded",
+        degraded,
+        "--reference",
+        clean,
+        "--draws",
+        degraded / "draws.parquet",
+        "--metrics",
+        "psnr,ssim,niqe,identity,landmarks",
+        "--output",
+        folder / "page",
+    )
+    screenshot = folder / "page.png"
     with browser(folder) as chromium:
         chromium.open(folder / "page/report.html")
-        chromium.screenshot(folder / "page.png")
-    with Image.open(folder / "page.png") as shot:
-        shot.convert("RGB").save(docs / "evaluate.jpg", quality=85)
-    print(f"made {docs / 'restore.jpg'} and {docs / 'evaluate.jpg'}")
+        chromium.screenshot(screenshot)
+    with Image.open(screenshot) as image:
+        image.convert("RGB").save(docs / "evaluate.jpg", quality=85)
 
 
 def main() -> None:
+    """Run the benchmark, or make the pictures of the docs."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pictures", type=Path, metavar="DIR")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temp:
-        if given.pictures:
-            pictures(Path(temp), given.pictures)
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="Make the pictures instead.")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        if arguments.pictures:
+            portrait = draw_restored_portrait(Path(temporary), arguments.pictures)
+            draw_evaluation_page(portrait, Path(temporary), arguments.pictures)
+            print(f"Wrote restore.jpg and evaluate.jpg to {arguments.pictures}")
         else:
-            compare(Path(temp))
+            compare_speed(Path(temporary))
 
 
 if __name__ == "__main__":

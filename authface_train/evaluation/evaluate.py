@@ -141,7 +141,7 @@ def measure_faces(evaluation: Evaluation, weights_dir: str | None) -> None:
     rows = []
     for name, path in references.items():
         picture, _ = read_picture(Path(path))
-        face = descriptor.look(picture)
+        face = descriptor.locate_and_describe(picture)
         yaw_deg = None
         if face is not None:
             yaw_deg = head_pose(face.landmarks68_px, face.landmarks5_px).yaw_deg

@@ -255,7 +255,8 @@ def _measure_face(
     descriptor: FaceDescriptor, picture: np.ndarray, reference: np.ndarray
 ) -> dict[str, float | None]:
     """Metrics of kind `face`; None if either picture shows no face."""
-    restored, clean = descriptor.look(picture), descriptor.look(reference)
+    restored = descriptor.locate_and_describe(picture)
+    clean = descriptor.locate_and_describe(reference)
     if restored is None or clean is None:
         return {"identity": None, "landmarks": None}
     return {

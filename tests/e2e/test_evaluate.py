@@ -1,4 +1,4 @@
-"""`authface evaluate` as its user runs it."""
+"""`authface evaluate` on the command line."""
 
 import json
 
@@ -12,74 +12,80 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, filled, authface_here):
-    """Four clean crops, what degrading made of them, and two methods: blurred, and one that is not quite whole."""
+    """Folders `clean`, `degraded`, `blurred`, and `odd`, an incomplete method with odd pictures."""
     root = tmp_path_factory.mktemp("evaluate")
-    for name in ("clean", "blurred", "odd/deep"):
-        (root / name).mkdir(parents=True)
+    clean, degraded, blurred, odd = (
+        root / name for name in ("clean", "degraded", "blurred", "odd")
+    )
+    for folder in (clean, blurred, odd / "deep"):
+        folder.mkdir(parents=True)
     crops = sorted((filled / "faces").iterdir())[:4]
     for number, path in enumerate(crops):
         with Image.open(path) as image:
-            image.resize((256, 256)).save(root / f"clean/face-{number}.png")
-    assert (
-        authface_here(
-            "degrade", "--input", root / "clean", "--output", root / "degraded"
-        ).returncode
-        == 0
-    )
-    for path in sorted((root / "clean").iterdir()):
-        with Image.open(root / "degraded" / path.name) as image:
-            degraded = image.resize((256, 256))
-            degraded.save(root / "degraded" / path.name)
-            degraded.resize((64, 64)).resize((256, 256)).save(root / "blurred" / path.name)
-    pictures = [Image.open(path) for path in sorted((root / "clean").iterdir())]
-    pictures[0].convert("L").save(root / "odd/deep/face-0.png")
-    Image.fromarray(np.asarray(pictures[1].convert("L")).astype(np.uint16) * 257).save(
-        root / "odd/deep/face-1.png"
-    )
-    pictures[2].resize((128, 128)).save(root / "odd/face-2.png")
-    pictures[3].convert("RGBA").save(root / "odd/nobody.png")
+            image.resize((256, 256)).save(clean / f"face-{number}.png")
+    completed = authface_here("degrade", "--input", clean, "--output", degraded)
+    assert completed.returncode == 0
+    for path in sorted(clean.iterdir()):
+        with Image.open(degraded / path.name) as image:
+            picture = image.resize((256, 256))
+        picture.save(degraded / path.name)
+        picture.resize((64, 64)).resize((256, 256)).save(blurred / path.name)
+
+    pictures = [Image.open(path) for path in sorted(clean.iterdir())]
+    pictures[0].convert("L").save(odd / "deep/face-0.png")
+    deep = np.asarray(pictures[1].convert("L")).astype(np.uint16) * 257
+    Image.fromarray(deep).save(odd / "deep/face-1.png")
+    pictures[2].resize((128, 128)).save(odd / "face-2.png")
+    pictures[3].convert("RGBA").save(odd / "unknown.png")
     return root
 
 
-def test_several_methods_side_by_side(folders, authface_here, tmp_path):
-    words = (
+def test_several_methods(folders, authface_here, tmp_path):
+    output = tmp_path / "out"
+    completed = authface_here(
+        "evaluate",
+        "--restored",
+        f"perfect={folders / 'clean'}",
+        "--restored",
+        folders / "blurred",
         "--reference",
         folders / "clean",
         "--degraded",
         folders / "degraded",
         "--set",
         "celeba-test",
-    )
-    methods = ("--restored", f"perfect={folders / 'clean'}", "--restored", folders / "blurred")
-    metrics = (
         "--metrics",
         "psnr,ssim,piqe,identity,landmarks",
         "--draws",
         folders / "degraded/draws.parquet",
+        "--output",
+        output,
     )
-    done = authface_here("evaluate", *methods, *words, *metrics, "--output", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    assert "AuthFace, as printed" in done.stdout
-    scores = pd.read_parquet(tmp_path / "out/scores.parquet")
+    assert completed.returncode == 0, completed.stderr
+    assert "AuthFace, as printed" in completed.stdout
+    scores = pd.read_parquet(output / "scores.parquet")
     assert scores["method"].tolist() == ["degraded"] * 4 + ["perfect"] * 4 + ["blurred"] * 4
     perfect = scores[scores["method"] == "perfect"]
     assert (perfect["psnr"] == 100).all()
     assert (perfect["identity"] == 0).all()
-    said = json.loads((tmp_path / "out/summary.json").read_text())
-    assert said["methods"]["perfect"]["psnr"] > said["methods"]["degraded"]["psnr"]
-    low, high = said["intervals"]["blurred"]["psnr"]
-    assert low <= said["methods"]["blurred"]["psnr"] <= high
-    page = (tmp_path / "out/report.html").read_text()
+
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["methods"]["perfect"]["psnr"] > summary["methods"]["degraded"]["psnr"]
+    low, high = summary["intervals"]["blurred"]["psnr"]
+    assert low <= summary["methods"]["blurred"]["psnr"] <= high
+
+    page = (output / "report.html").read_text()
     assert 'src="http' not in page
-    assert page.count("<figure>") == 8  # two worst and two best of each method
+    # Two worst and two best pictures of each method.
+    assert page.count("<figure>") == 8
     assert "Skin tone and pose" in page
-    assert "Against the damage" in page
+    assert "Response to degradations" in page
     for name in ("table.md", "table.tex", "table.csv", "curves.csv", "curves.png"):
-        assert (tmp_path / "out" / name).stat().st_size > 50
+        assert (output / name).stat().st_size > 50
 
 
-def test_odd_pictures_get_a_line_each(folders, authface_here):
-    done = authface_here(
+def test_odd_pictures_are_reported(folders, authface_here):
+    completed = authface_here(
         "evaluate",
         "--restored",
         folders / "odd",
@@ -88,25 +94,25 @@ def test_odd_pictures_get_a_line_each(folders, authface_here):
         "--metrics",
         "psnr",
     )
-    assert done.returncode == 4
-    for line in (
-        "odd: face-0: grey, taken as RGB",
-        "odd: face-1: 16 bits, brought to 8",
-        "odd: nobody has no reference",
-        "odd: nothing restored for face-3",
+    assert completed.returncode == 4
+    for message in (
+        "odd: face-0: grey expanded to RGB",
+        "odd: face-1: 16 bits reduced to 8",
+        "odd: unknown has no reference",
+        "odd: no restored picture for face-3",
         "odd: face-2 is 128x128 and its reference 256x256: not compared",
     ):
-        assert line in done.stdout
-    assert "1 pictures were not measured" in done.stderr
+        assert message in completed.stdout
+    assert "1 pictures were not measured" in completed.stderr
 
 
-def test_missing_weights_skip_their_columns(folders, authface):
+def test_metrics_without_weights_are_skipped(folders, authface):
     offline = {
         "TORCH_HOME": str(folders / "nothing"),
         "HTTPS_PROXY": "http://127.0.0.1:9",
         "https_proxy": "http://127.0.0.1:9",
     }
-    words = (
+    arguments = (
         "evaluate",
         "--restored",
         folders / "blurred",
@@ -116,24 +122,24 @@ def test_missing_weights_skip_their_columns(folders, authface):
         "psnr,lpips,musiq",
         "--json",
     )
-    done = authface(*words, env=offline)
-    assert done.returncode == 4, done.stderr
-    said = json.loads(done.stdout)
-    assert list(said["methods"]["blurred"]) == ["psnr"]
-    assert set(said["missing"]) == {"lpips", "musiq"}
-    assert "alexnet-owt-7be5be79.pth" in done.stderr
-    assert "musiq_koniq_ckpt" in done.stderr
-    assert authface(*words, "--allow-missing", env=offline).returncode == 0
+    completed = authface(*arguments, env=offline)
+    assert completed.returncode == 4, completed.stderr
+    summary = json.loads(completed.stdout)
+    assert list(summary["methods"]["blurred"]) == ["psnr"]
+    assert set(summary["missing"]) == {"lpips", "musiq"}
+    assert "alexnet-owt-7be5be79.pth" in completed.stderr
+    assert "musiq_koniq_ckpt" in completed.stderr
+    assert authface(*arguments, "--allow-missing", env=offline).returncode == 0
 
 
 @pytest.mark.parametrize(
-    ("words", "say"),
+    ("options", "message"),
     [
         (("--metrics", "fid"), "--fid-reference DIR"),
         (("--metrics", "psnr"), "--reference DIR"),
-        (("--metrics", "pnsr"), "no metric 'pnsr'"),
+        (("--metrics", "pnsr"), "unknown metric 'pnsr'"),
         (("--set", "celeba-test"), "CelebA-Test has clean pictures"),
-        (("--restored", "x=nowhere"), "nowhere is no folder"),
+        (("--restored", "x=nowhere"), "nowhere is not a folder"),
         (("--restored", "blurred=."), "two methods are named blurred"),
         (
             ("--draws", "nowhere.parquet", "--metrics", "piqe"),
@@ -141,8 +147,8 @@ def test_missing_weights_skip_their_columns(folders, authface):
         ),
     ],
 )
-def test_mistakes(folders, authface_here, words, say):
-    done = authface_here("evaluate", "--restored", folders / "blurred", *words)
-    assert done.returncode == 2
-    assert say in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_usage_errors_are_one_line(folders, authface_here, options, message):
+    completed = authface_here("evaluate", "--restored", folders / "blurred", *options)
+    assert completed.returncode == 2
+    assert message in completed.stderr
+    assert completed.stderr.count("\n") == 1

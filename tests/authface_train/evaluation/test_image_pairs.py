@@ -1,14 +1,14 @@
-"""Which pictures belong together, and how each is read."""
+"""Finding, matching and reading pictures."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from authface_train.evaluation.image_pairs import matched, pictures_by_name, read
+from authface_train.evaluation.image_pairs import find_pictures, match_pictures, read_picture
 from manifests.support.errors import UserError
 
 
-def put(folder, *names):
+def make_pictures(folder, *names):
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -16,59 +16,60 @@ def put(folder, *names):
     return folder
 
 
-def test_flat_folders_and_sub_folders(tmp_path):
-    flat = pictures_by_name(put(tmp_path / "flat", "a.png", "b.jpg", "c.png"))
-    deep = pictures_by_name(put(tmp_path / "deep", "x/a.png", "y/b.png", "y/d.png"))
-    assert list(deep) == ["x/a", "y/b", "y/d"]
-    found = matched(flat, deep)
-    assert {name: (one.name, other.name) for name, (one, other) in found.pairs.items()} == {
-        "x/a": ("a.png", "a.png"),
-        "y/b": ("b.jpg", "b.png"),
-    }
-    assert (found.alone, found.partnerless) == (["c"], ["y/d"])
-    same = matched(deep, pictures_by_name(put(tmp_path / "same", "x/a.jpg", "z/b.png")))
-    assert list(same.pairs) == ["x/a", "z/b"]
-    assert (same.alone, same.partnerless) == (["y/d"], [])
+def test_flat_folder_is_matched_with_sub_folders(tmp_path):
+    flat = find_pictures(make_pictures(tmp_path / "flat", "a.png", "b.jpg", "c.png"))
+    nested = find_pictures(make_pictures(tmp_path / "nested", "x/a.png", "y/b.png", "y/d.png"))
+    assert list(nested) == ["x/a", "y/b", "y/d"]
+
+    matched = match_pictures(flat, nested)
+    names = {name: (first.name, second.name) for name, (first, second) in matched.pairs.items()}
+    assert names == {"x/a": ("a.png", "a.png"), "y/b": ("b.jpg", "b.png")}
+    assert (matched.only_first, matched.only_second) == (["c"], ["y/d"])
+
+    similar = find_pictures(make_pictures(tmp_path / "similar", "x/a.jpg", "z/b.png"))
+    matched = match_pictures(nested, similar)
+    assert list(matched.pairs) == ["x/a", "z/b"]
+    assert (matched.only_first, matched.only_second) == (["y/d"], [])
 
 
-def test_a_bare_name_takes_nothing_from_an_exact_one(tmp_path):
-    one = pictures_by_name(put(tmp_path / "one", "x.png", "sub/x.png"))
-    other = pictures_by_name(put(tmp_path / "other", "x.png", "else/x.png"))
-    pairs = matched(one, other).pairs
-    assert pairs["x"] == (one["x"], other["x"])
-    assert pairs["else/x"] == (one["sub/x"], other["else/x"])
+def test_full_names_are_matched_before_stems(tmp_path):
+    first = find_pictures(make_pictures(tmp_path / "first", "x.png", "sub/x.png"))
+    second = find_pictures(make_pictures(tmp_path / "second", "x.png", "other/x.png"))
+    pairs = match_pictures(first, second).pairs
+    assert pairs["x"] == (first["x"], second["x"])
+    assert pairs["other/x"] == (first["sub/x"], second["other/x"])
 
 
-def test_a_name_that_is_there_twice(tmp_path):
+def test_duplicate_names_are_refused_and_ambiguous_stems_not_matched(tmp_path):
     with pytest.raises(UserError, match=r"two pictures .* are named a"):
-        pictures_by_name(put(tmp_path / "twice", "a.png", "a.jpg"))
-    twins = pictures_by_name(put(tmp_path / "twins", "x/a.png", "y/a.png"))
-    assert (
-        matched(twins, pictures_by_name(put(tmp_path / "one", "a.png"))).pairs == {}
-    )  # which of them it is, nobody knows
+        find_pictures(make_pictures(tmp_path / "duplicate", "a.png", "a.jpg"))
+    ambiguous = find_pictures(make_pictures(tmp_path / "ambiguous", "x/a.png", "y/a.png"))
+    single = find_pictures(make_pictures(tmp_path / "single", "a.png"))
+    assert match_pictures(ambiguous, single).pairs == {}
     with pytest.raises(UserError, match="no pictures"):
-        pictures_by_name(put(tmp_path / "none", "a.gif"))
+        find_pictures(make_pictures(tmp_path / "empty", "a.gif"))
 
 
-def test_what_restore_leaves_beside_its_results_is_none(tmp_path):
-    folder = put(tmp_path / "out", "a.png", "strip.jpg", "certainty/a-0.png")
-    assert list(pictures_by_name(folder)) == ["a", "certainty/a-0", "strip"]
+def test_by_products_of_restore_are_left_out(tmp_path):
+    folder = make_pictures(tmp_path / "out", "a.png", "strip.jpg", "certainty/a-0.png")
+    assert list(find_pictures(folder)) == ["a", "certainty/a-0", "strip"]
     (folder / "restored.parquet").touch()
-    assert list(pictures_by_name(folder)) == ["a"]
+    assert list(find_pictures(folder)) == ["a"]
 
 
-def test_every_kind_of_picture_is_read_and_says_what_was_done(tmp_path):
+def test_conversions_are_described(tmp_path):
     values = np.linspace(0, 65535, 64).reshape(8, 8)
     Image.fromarray(values.astype(np.uint16)).save(tmp_path / "deep.png")
     Image.fromarray((values / 257).astype(np.uint8)).save(tmp_path / "grey.png")
-    clear = np.zeros((8, 8, 4), np.uint8)
-    Image.fromarray(clear).save(tmp_path / "clear.png")
-    deep, of_deep = read(tmp_path / "deep.png")
-    grey, of_grey = read(tmp_path / "grey.png")
+    Image.fromarray(np.zeros((8, 8, 4), np.uint8)).save(tmp_path / "transparent.png")
+
+    deep, deep_conversions = read_picture(tmp_path / "deep.png")
+    grey, grey_conversions = read_picture(tmp_path / "grey.png")
     assert deep.shape == grey.shape == (8, 8, 3)
     assert np.abs(deep.astype(int) - grey).max() <= 1
-    assert of_deep == ["16 bits, brought to 8", "grey, taken as RGB"]
-    assert of_grey == ["grey, taken as RGB"]
-    white, of_clear = read(tmp_path / "clear.png")
+    assert deep_conversions == ["16 bits reduced to 8", "grey expanded to RGB"]
+    assert grey_conversions == ["grey expanded to RGB"]
+
+    white, conversions = read_picture(tmp_path / "transparent.png")
     assert (white == 255).all()
-    assert of_clear == ["alpha, laid over white"]
+    assert conversions == ["alpha composited over white"]

@@ -1,4 +1,4 @@
-"""A user study: what is asked, in a real browser, and what the answers say."""
+"""The user study: its page in a real browser, and the tally of the answers."""
 
 import json
 
@@ -8,49 +8,60 @@ import pytest
 from browser import browser
 from PIL import Image
 
-from authface_train.study.create import Method, draw_pairs, page
-from authface_train.study.tally import read, report, tally
+from authface_train.study.create import Method, draw_pairs, render_page
+from authface_train.study.tally import format_report, read_answers, tally_answers
 from manifests.support.errors import UserError
 
 COUNT = 6
 
 
 @pytest.fixture
-def folders(tmp_path):
-    """Two methods over six pictures: what `a` made is dark, what `b` made is bright."""
-    for method, level in (("a", 40), ("b", 200)):
-        (tmp_path / method).mkdir()
+def methods(tmp_path):
+    """Two methods over six pictures: those of A are dark, those of B are bright."""
+    for folder, level in (("a", 40), ("b", 200)):
+        (tmp_path / folder).mkdir()
         for number in range(COUNT):
             noise = np.random.default_rng(number).integers(0, 30, (16, 16, 3))
-            Image.fromarray((level + noise).astype(np.uint8)).save(
-                tmp_path / method / f"face-{number}.png"
-            )
+            picture = Image.fromarray((level + noise).astype(np.uint8))
+            picture.save(tmp_path / folder / f"face-{number}.png")
     return Method("ours", tmp_path / "a"), Method("theirs, </script>", tmp_path / "b")
 
 
-def test_pairs_are_drawn_from_the_seed(folders):
-    pairs = draw_pairs(*folders, None, seed=1, count=None)
-    again = draw_pairs(*folders, None, seed=1, count=None)
-    assert [(pair.name, pair.a_left) for pair in pairs] == [
-        (pair.name, pair.a_left) for pair in again
-    ]
+def draw(methods, *, degraded=None, seed=1, count=None):
+    return draw_pairs(*methods, degraded=degraded, seed=seed, count=count)
+
+
+def test_pairs_depend_on_seed(methods):
+    pairs = draw(methods)
+    sides = [(pair.name, pair.a_left) for pair in pairs]
+    assert sides == [(pair.name, pair.a_left) for pair in draw(methods)]
     assert sum(pair.a_left for pair in pairs) == COUNT // 2
-    orders = {
-        tuple(pair.name for pair in draw_pairs(*folders, None, seed, None)) for seed in range(5)
-    }
+    orders = set()
+    for seed in range(5):
+        orders.add(tuple(pair.name for pair in draw(methods, seed=seed)))
     assert len(orders) == 5
-    assert len(draw_pairs(*folders, None, seed=1, count=4)) == 4
-    for words, asked in (
-        ("there are 6 pairs", {"count": 7, "given": None}),
-        ("has no picture named", {"count": None, "given": folders[0].folder.parent / "c"}),
-    ):
-        (folders[0].folder.parent / "c").mkdir(exist_ok=True)
-        Image.new("RGB", (8, 8)).save(folders[0].folder.parent / "c" / "other.png")
-        with pytest.raises(UserError, match=words):
-            draw_pairs(*folders, asked["given"], 0, asked["count"])
-    Image.new("RGB", (8, 8)).save(folders[0].folder / "face-0.png")
-    with pytest.raises(UserError, match="not of one size"):
-        draw_pairs(*folders, None, 0, None)
+    assert len(draw(methods, count=4)) == 4
+
+
+def test_impossible_studies_are_refused(methods, tmp_path):
+    with pytest.raises(UserError, match="--count 7 is more than the 6 pairs"):
+        draw(methods, count=7)
+    degraded = tmp_path / "degraded"
+    degraded.mkdir()
+    Image.new("RGB", (8, 8)).save(degraded / "other.png")
+    with pytest.raises(UserError, match="has no picture named"):
+        draw(methods, degraded=degraded)
+    Image.new("RGB", (8, 8)).save(methods[0].folder / "face-0.png")
+    with pytest.raises(UserError, match="face-0 differs in size"):
+        draw(methods)
+
+
+def test_degraded_pictures_are_matched_by_name(methods, tmp_path):
+    (tmp_path / "degraded" / "sub").mkdir(parents=True)
+    for path in methods[0].folder.iterdir():
+        Image.new("RGB", (8, 8), "red").save(tmp_path / "degraded" / "sub" / path.name)
+    pairs = draw(methods, degraded=tmp_path / "degraded")
+    assert all(tuple(pair.degraded[0, 0]) == (255, 0, 0) for pair in pairs)
 
 
 BRIGHTNESS = """(() => {
@@ -58,125 +69,138 @@ BRIGHTNESS = """(() => {
   context.drawImage(document.getElementById('%s'), 0, 0, 1, 1);
   return context.getImageData(0, 0, 1, 1).data[0];
 })()"""
+IMAGES_LOADED = (
+    "document.getElementById('left').complete && document.getElementById('right').complete"
+)
+POSITION = "document.getElementById('position').textContent"
+
+
+def wait_for_download(chromium, downloads):
+    for _ in range(200):
+        files = list(downloads.glob("*.csv"))
+        if files:
+            return files
+        chromium.run("new Promise((done) => setTimeout(done, 25))")
+    return []
 
 
 @pytest.mark.slow
-def test_the_page_in_a_browser(folders, tmp_path):
-    pairs = draw_pairs(*folders, folders[0].folder, seed=1, count=None)
+def test_page_in_browser(methods, tmp_path):
+    pairs = draw(methods, degraded=methods[0].folder)
     html, downloads = tmp_path / "study.html", tmp_path / "downloads"
     downloads.mkdir()
-    html.write_text(page(*folders, pairs, 1))
+    html.write_text(render_page(*methods, pairs, 1))
     assert 'src="http' not in html.read_text()
     with browser(downloads) as chromium:
         chromium.open(html)
-        chromium.until(
-            "document.getElementById('left').complete && document.getElementById('right').complete"
-        )
+        chromium.until(IMAGES_LOADED)
         chromium.run("Promise.all([...document.images].map((image) => image.decode()))")
         left, right = (chromium.run(BRIGHTNESS % side) for side in ("left", "right"))
         assert (left < right) == pairs[0].a_left
         chromium.screenshot(tmp_path / "page.png")
-        assert "ours" not in chromium.run("document.body.innerText")  # nothing tells which is which
-        chromium.press(
-            "ArrowLeft", "ArrowRight", "ArrowDown", "ArrowUp", "ArrowLeft"
-        )  # the third is said anew
-        assert chromium.run("document.getElementById('where').textContent") == "Pair 4 of 6"
-        chromium.open(html)  # closed and opened again: it goes on
-        assert chromium.run("document.getElementById('where').textContent") == "Pair 4 of 6"
-        chromium.click("#say-equal")
+        # Nothing on the page names the methods.
+        assert "ours" not in chromium.run("document.body.innerText")
+
+        # The third answer is changed after going back.
+        chromium.press("ArrowLeft", "ArrowRight", "ArrowDown", "ArrowUp", "ArrowLeft")
+        assert chromium.run(POSITION) == "Pair 4 of 6"
+        # Answers survive closing and opening the page.
+        chromium.open(html)
+        assert chromium.run(POSITION) == "Pair 4 of 6"
+        chromium.click("#answer-equal")
         chromium.press("ArrowRight", "ArrowRight")
         assert chromium.run("document.getElementById('done').hidden") is False
+
+        # Without a name, nothing is saved.
         chromium.click("#save")
-        assert not list(downloads.iterdir())  # nobody has said who it was
+        assert not list(downloads.iterdir())
         chromium.click("#rater")
         chromium.write('Ann "A", M.')
         chromium.click("#save")
-        end = []
-        for _ in range(200):
-            end = list(downloads.glob("*.csv"))
-            if end:
-                break
-            chromium.run("new Promise((done) => setTimeout(done, 25))")
+        files = wait_for_download(chromium, downloads)
         assert not chromium.failures
-    answers = read(end)
+
+    answers = read_answers(files)
     assert answers["pair"].tolist() == [pair.name for pair in pairs]
     assert set(answers["rater"]) == {'Ann "A", M.'}
     assert set(answers["b"]) == {"theirs, </script>"}
-    said = ["left", "right", "left", "equal", "right", "right"]
-    sides = {
+    choices = ["left", "right", "left", "equal", "right", "right"]
+    methods_by_side = {
         True: {"left": "a", "right": "b", "equal": "equal"},
         False: {"left": "b", "right": "a", "equal": "equal"},
     }
-    assert answers["answer"].tolist() == [
-        sides[pair.a_left][one] for pair, one in zip(pairs, said, strict=True)
+    expected = [
+        methods_by_side[pair.a_left][choice] for pair, choice in zip(pairs, choices, strict=True)
     ]
+    assert answers["answer"].tolist() == expected
 
 
-def write(path, rater, answers, study="s"):
+def write_answers(path, rater, answers, study="s"):
+    """Write a CSV file as the page saves it."""
     rows = [
-        {"study": study, "rater": rater, "pair": f"face-{number}", "a": "ours", "b": "theirs",
-         "left": "a" if number % 2 else "b", "answer": answer, "answered_at": "2026-01-01T00:00:00Z"}
+        {
+            "study": study,
+            "rater": rater,
+            "pair": f"face-{number}",
+            "a": "ours",
+            "b": "theirs",
+            "left": "a" if number % 2 else "b",
+            "answer": answer,
+            "answered_at": "2026-01-01T00:00:00Z",
+        }
         for number, answer in enumerate(answers)
-    ]  # fmt: skip
+    ]
     pd.DataFrame(rows).to_csv(path, index=False)
     return path
 
 
 def test_shares_intervals_and_sign_test(tmp_path):
+    answers = ["a"] * 7 + ["b"] * 2 + ["equal"]
     files = [
-        write(tmp_path / f"{number}.csv", f"rater {number}", ["a"] * 7 + ["b"] * 2 + ["equal"])
-        for number in range(4)
+        write_answers(tmp_path / f"{number}.csv", f"rater {number}", answers) for number in range(4)
     ]
-    made = tally(read(files))
-    assert (made.raters, made.pairs, made.answers) == (4, 10, 40)
-    assert [made.shares[answer][0] for answer in ("a", "equal", "b")] == [0.7, 0.1, 0.2]
-    share, low, high = made.shares["a"]
+    tally = tally_answers(read_answers(files))
+    assert (tally.raters, tally.pairs, tally.answers) == (4, 10, 40)
+    assert [tally.shares[answer][0] for answer in ("a", "equal", "b")] == [0.7, 0.1, 0.2]
+    share, low, high = tally.shares["a"]
     assert low < share < high
-    assert (
-        high - low > 0.3
-    )  # ten pairs of which all say the same: forty answers are not forty opinions
-    assert made.p_answers == pytest.approx(0.00119, rel=0.01)  # 28 of 36
-    assert made.p_pairs == pytest.approx(0.1797, rel=0.01)  # 7 of 9
-    assert "| ours is better | 70.0% |" in report(made)
+    # All raters agree on each of the ten pairs: 40 answers are not 40 independent opinions.
+    assert high - low > 0.3
+    # 28 of 36 answers, and 7 of 9 pairs.
+    assert tally.p_answers == pytest.approx(0.00119, rel=0.01)
+    assert tally.p_pairs == pytest.approx(0.1797, rel=0.01)
+    assert "| ours is better | 70.0% |" in format_report(tally)
 
 
-def test_what_does_not_belong_together_is_refused(tmp_path, authface_here):
-    first = write(tmp_path / "1.csv", "ann", ["a", "b"])
-    for other, words in (
-        (write(tmp_path / "2.csv", "ann", ["b"]), "ann has answered face-0 twice"),
-        (write(tmp_path / "3.csv", "bob", ["a"], study="t"), "answers of 2 studies"),
-        (write(tmp_path / "4.csv", "bob", ["c"]), "has the answer 'c'"),
+def test_invalid_answer_files_are_refused(tmp_path, authface_here):
+    first = write_answers(tmp_path / "1.csv", "ann", ["a", "b"])
+    duplicate = write_answers(tmp_path / "2.csv", "ann", ["b"])
+    other_study = write_answers(tmp_path / "3.csv", "bob", ["a"], study="t")
+    unknown_answer = write_answers(tmp_path / "4.csv", "bob", ["c"])
+    for file, message in (
+        (duplicate, "ann has answered face-0 twice"),
+        (other_study, "answers of 2 studies"),
+        (unknown_answer, "has the unknown answer 'c'"),
     ):
-        done = authface_here("study", "tally", first, other)
-        assert done.returncode == 2
-        assert words in done.stderr
+        completed = authface_here("study", "tally", first, file)
+        assert completed.returncode == 2
+        assert message in completed.stderr
     (tmp_path / "5.csv").write_text("x,y\n1,2\n")
-    assert (
-        "is not what a study's page saves"
-        in authface_here("study", "tally", tmp_path / "5.csv").stderr
-    )
-    said = json.loads(authface_here("study", "tally", first, "--json").stdout)
-    assert said["shares"]["a"][0] == 0.5
+    completed = authface_here("study", "tally", tmp_path / "5.csv")
+    assert "was not saved by the page of a study" in completed.stderr
+
+    tally = json.loads(authface_here("study", "tally", first, "--json").stdout)
+    assert tally["shares"]["a"][0] == 0.5
 
 
-def test_create_as_its_user_runs_it(folders, tmp_path, authface_here):
-    a, b = folders
-    done = authface_here(
-        "study",
-        "create",
-        "--a",
-        a.folder,
-        "--b",
-        f"theirs={b.folder}",
-        "--output",
-        tmp_path / "out",
-        "--count",
-        3,
+def test_create_command(methods, tmp_path, authface_here):
+    a, b = (method.folder for method in methods)
+    output = tmp_path / "out"
+    completed = authface_here(
+        "study", "create", "--a", a, "--b", f"theirs={b}", "--output", output, "--count", 3
     )
-    assert done.returncode == 0, done.stderr
-    assert "3 pairs" in done.stdout
-    assert (tmp_path / "out/study.html").stat().st_size > 1000
-    assert (
-        "both methods are named a"
-        in authface_here("study", "create", "--a", a.folder, "--b", f"a={b.folder}").stderr
-    )
+    assert completed.returncode == 0, completed.stderr
+    assert "3 pairs" in completed.stdout
+    assert (output / "study.html").stat().st_size > 1000
+    completed = authface_here("study", "create", "--a", a, "--b", f"a={b}")
+    assert "both methods are named a" in completed.stderr
