@@ -1,1 +1,1 @@
-"""Finds faces, locates their landmarks, and aligns them the way FFHQ was."""
+"""Face detection, landmarks, pose, visibility and FFHQ alignment."""

@@ -1,7 +1,10 @@
-"""Alignment the way FFHQ was made: an oriented square from eyes and mouth, cut out and resampled to a fixed size.
+"""FFHQ alignment: an oriented square (quad) around a face, resampled to a crop of fixed size.
 
-The quad follows Karras et al. 2019 (A Style-Based Generator Architecture); the picture is resampled in one affine
-step after a matching low-pass filter, and padded by blurred reflection where the quad leaves the photograph.
+The quad follows Karras et al. 2019, "A Style-Based Generator Architecture for Generative
+Adversarial Networks". The crop is resampled in one affine step after a matching low-pass filter.
+Where the quad extends beyond the photograph, the photograph is padded by blurred reflection.
+
+Corners and landmarks are in pixel-centre coordinates: the centre of the top left pixel is (0, 0).
 """
 
 from __future__ import annotations
@@ -11,15 +14,30 @@ from typing import Protocol
 
 import numpy as np
 
-from authface_data.images.jpeg_region import Piece, shrink_for
+from authface_data.images.jpeg_region import PhotoRegion, largest_shrink
 
 SUPERSAMPLE = 4
-ROOM = 1.15  # a quad so much larger than the crop has pixels to spare for a filter, and for a reduced decode
+"""Supersampling factor of the published recipe."""
+
+FILTER_MARGIN = 1.15
+"""A quad at least this many times as large as the crop is filtered and sampled once.
+
+A reduced decode must leave at least this many pixels per pixel of the crop.
+"""
+
+TAPS_PER_PX = 64
+"""Resolution at which the low-pass kernel is computed."""
 
 
 @dataclass(frozen=True)
 class Quad:
-    """corners_px: (4, 2) NW, SW, SE, NE in pixel-centre coordinates; size_px: its side."""
+    """An oriented square in a photograph.
+
+    Attributes:
+        corners_px: (4, 2) pixel centres of the north-west, south-west, south-east and north-east
+            corners.
+        size_px: Length of a side.
+    """
 
     corners_px: np.ndarray
     size_px: float
@@ -27,208 +45,312 @@ class Quad:
 
 @dataclass(frozen=True)
 class Crop:
-    """pixels: (size, size, 3) uint8 sRGB; pad_fraction: 0..1 of the quad's area that lies off the photograph."""
+    """An aligned crop.
+
+    Attributes:
+        pixels: (size_px, size_px, 3) uint8 sRGB.
+        pad_fraction: Share of the quad's area outside the photograph, 0 to 1.
+        upscaled: Whether the quad is smaller than the crop.
+    """
 
     pixels: np.ndarray
     pad_fraction: float
     upscaled: bool
 
 
-class Source(Protocol):
-    """What a quad can be cut out of: a `Photo`, or pixels that are there already."""
+class RegionSource(Protocol):
+    """A picture of which regions can be read: a `Photo`, or an array in memory."""
 
     @property
-    def size_px(self) -> tuple[int, int]: ...
+    def size_px(self) -> tuple[int, int]:
+        """(width, height) of the whole picture."""
+        ...
 
-    def region(self, box_px: tuple[int, int, int, int], shrink: int = 1) -> Piece: ...
+    def region(self, box_px: tuple[int, int, int, int], shrink: int = 1) -> PhotoRegion:
+        """Return the part within a box of pixel edges; see `Photo.region`."""
+        ...
 
 
-class Whole:
-    """Pixels (H, W, 3) uint8 as a source."""
+class ArraySource:
+    """A decoded picture as a `RegionSource`.
 
-    def __init__(self, picture: np.ndarray):
+    Args:
+        picture: (height, width, 3) uint8 sRGB.
+    """
+
+    def __init__(self, picture: np.ndarray) -> None:
         self._picture = picture
 
     @property
     def size_px(self) -> tuple[int, int]:
+        """(width, height) of the picture."""
         return self._picture.shape[1], self._picture.shape[0]
 
-    def region(self, box_px: tuple[int, int, int, int], shrink: int = 1) -> Piece:
+    def region(self, box_px: tuple[int, int, int, int], shrink: int = 1) -> PhotoRegion:
+        """Return the part within a box at full scale; `shrink` is ignored."""
         left, top, right, bottom = box_px
-        return Piece(self._picture[top:bottom, left:right], (left, top), 1)
+        return PhotoRegion(self._picture[top:bottom, left:right], (left, top), 1)
 
 
 def ffhq_quad(
     left_eye: np.ndarray, right_eye: np.ndarray, mouth_left: np.ndarray, mouth_right: np.ndarray
 ) -> Quad:
-    """FFHQ's oriented square from eye centres and mouth corners, each (2,) in pixels (left as seen in the image)."""
-    eye, mouth = (left_eye + right_eye) / 2, (mouth_left + mouth_right) / 2
-    eye_to_eye, eye_to_mouth = right_eye - left_eye, mouth - eye
+    """Compute the quad of FFHQ from four points of a face.
+
+    Args:
+        left_eye: (2,) centre of the left eye in pixels. Left and right are as seen in the image.
+        right_eye: (2,) centre of the right eye.
+        mouth_left: (2,) left corner of the mouth.
+        mouth_right: (2,) right corner of the mouth.
+
+    Returns:
+        The quad, in the pixels of the points.
+    """
+    eyes = (left_eye + right_eye) / 2
+    mouth = (mouth_left + mouth_right) / 2
+    eye_to_eye = right_eye - left_eye
+    eye_to_mouth = mouth - eyes
+
+    # Half of the horizontal side: the average of the eye line and the normal of the eye-mouth line.
     x = np.array([eye_to_eye[0] + eye_to_mouth[1], eye_to_eye[1] - eye_to_mouth[0]])
     x /= np.hypot(*x)
     x *= max(np.hypot(*eye_to_eye) * 2.0, np.hypot(*eye_to_mouth) * 1.8)
     y = np.array([-x[1], x[0]])
-    centre = eye + eye_to_mouth * 0.1
-    return Quad(
-        np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y]),
-        float(np.hypot(*x) * 2),
-    )
+
+    centre = eyes + eye_to_mouth * 0.1
+    corners_px = np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
+    return Quad(corners_px, float(np.hypot(*x) * 2))
 
 
-def to_crop(points_px: np.ndarray, quad: Quad, size_px: int) -> np.ndarray:
-    """Photo points (n, 2) as points of the crop, both pixel centres."""
+def photo_to_crop(points_px: np.ndarray, quad: Quad, size_px: int) -> np.ndarray:
+    """Map points of the photograph to points of the crop.
+
+    Args:
+        points_px: (n, 2) pixel centres in the photograph.
+        quad: The quad of the crop.
+        size_px: Side of the crop.
+
+    Returns:
+        (n, 2) pixel centres in the crop.
+    """
     north_west, south_west, _, north_east = quad.corners_px
     axes = np.stack([north_east - north_west, south_west - north_west], axis=1)
     return np.linalg.solve(axes, (points_px - north_west).T).T * size_px - 0.5
 
 
-def shrink_of(quad: Quad, size_px: int) -> int:
-    """The reduction (1, 2, 4, 8) at which a JPEG still has what a crop of size_px needs of it."""
-    return shrink_for(quad.size_px / (ROOM * size_px))
+def decode_shrink(quad: Quad, size_px: int) -> int:
+    """Choose the reduction for decoding a JPEG that still leaves enough pixels for the crop.
+
+    Args:
+        quad: The quad of the crop, in the photograph.
+        size_px: Side of the crop.
+
+    Returns:
+        The shrink factor: 1, 2, 4 or 8.
+    """
+    return largest_shrink(quad.size_px / (FILTER_MARGIN * size_px))
 
 
 def align(picture: np.ndarray, quad: Quad, size_px: int) -> Crop:
-    """Cut the quad out of a picture (H, W, 3) uint8 and resample it to size_px."""
-    return align_photo(Whole(picture), quad, size_px)
+    """Cut a quad out of a decoded picture and resample it.
+
+    Args:
+        picture: (height, width, 3) uint8 sRGB.
+        quad: The quad, in pixels of the picture.
+        size_px: Side of the crop.
+
+    Returns:
+        The crop.
+    """
+    return align_photo(ArraySource(picture), quad, size_px)
 
 
-def align_photo(photo: Source, quad: Quad, size_px: int) -> Crop:
-    """Cut the quad out of a photograph and resample it to size_px, decoding no more of it than that takes.
+def align_photo(photo: RegionSource, quad: Quad, size_px: int) -> Crop:
+    """Cut a quad out of a photograph and resample it, decoding only the part that is needed.
 
-    The picture is that of the published recipe, which samples the quad bilinearly at four times the size and brings that
-    down by Lanczos, to 40 dB and more (benchmarks/align.py). A quad larger than the crop is low-pass filtered by what those two
-    steps amount to, and sampled once; one that is not takes the recipe's own way. Padding as there.
+    The published recipe samples the quad bilinearly at four times the size and reduces that by
+    Lanczos. A quad clearly larger than the crop is instead low-pass filtered with the kernel that
+    these two steps amount to, and sampled once. The results agree to 40 dB PSNR or better
+    (benchmarks/align.py).
+
+    Args:
+        photo: The photograph.
+        quad: The quad, in pixels of the photograph. It may extend beyond the photograph.
+        size_px: Side of the crop.
+
+    Returns:
+        The crop.
     """
     width, height = photo.size_px
-    left, top, right, bottom = _surroundings(quad.corners_px, quad.size_px, width, height)
-    piece = photo.region((left, top, right, bottom), shrink_of(quad, size_px))
-    corners, qsize = piece.from_photo(quad.corners_px), quad.size_px / piece.shrink
-    pixels, corners = _padded(piece.pixels, corners, qsize)
-    sample = _filtered if qsize >= ROOM * size_px else _supersampled
+    box_px = _box_around_quad(quad, width, height)
+    region = photo.region(box_px, decode_shrink(quad, size_px))
+
+    corners_px = region.from_photo(quad.corners_px)
+    quad_size_px = quad.size_px / region.shrink
+    pixels, corners_px = _pad_by_reflection(region.pixels, corners_px, quad_size_px)
+
+    if quad_size_px >= FILTER_MARGIN * size_px:
+        sampled = _sample_filtered(pixels, corners_px, size_px, region.shrink)
+    else:
+        sampled = _sample_supersampled(pixels, corners_px, size_px)
     return Crop(
-        sample(pixels, corners, size_px, piece.shrink),
-        _pad_fraction(quad, width, height),
-        quad.size_px < size_px,
+        pixels=sampled,
+        pad_fraction=_pad_fraction(quad, width, height),
+        upscaled=quad.size_px < size_px,
     )
 
 
-def _filtered(pixels: np.ndarray, corners: np.ndarray, size_px: int, shrink: int) -> np.ndarray:
-    """The quad in one bicubic step, after the low-pass filter of the recipe."""
+def _sample_filtered(
+    pixels: np.ndarray, corners_px: np.ndarray, size_px: int, shrink: int
+) -> np.ndarray:
+    """Low-pass filter the picture and sample the quad once, bicubically."""
     import cv2
 
-    taps = low_pass(float(np.hypot(*(corners[3] - corners[0]))) / size_px, shrink)
-    return _warped(
-        cv2.sepFilter2D(pixels, -1, taps, taps, borderType=cv2.BORDER_REPLICATE),
-        corners,
-        size_px,
-        cv2.INTER_CUBIC,
-    )
+    side_px = float(np.hypot(*(corners_px[3] - corners_px[0])))
+    kernel = lowpass_kernel(side_px / size_px, shrink)
+    filtered = cv2.sepFilter2D(pixels, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
+    return _warp(filtered, corners_px, size_px, cv2.INTER_CUBIC)
 
 
-def _supersampled(pixels: np.ndarray, corners: np.ndarray, size_px: int, shrink: int) -> np.ndarray:
-    """The quad sampled bilinearly at four times the size, and brought down by Lanczos."""
+def _sample_supersampled(pixels: np.ndarray, corners_px: np.ndarray, size_px: int) -> np.ndarray:
+    """Sample the quad bilinearly at four times the size and reduce it by Lanczos."""
     import cv2
     from PIL import Image
 
-    sampled = Image.fromarray(_warped(pixels, corners, size_px * SUPERSAMPLE, cv2.INTER_LINEAR))
-    return np.asarray(sampled.resize((size_px, size_px), Image.Resampling.LANCZOS))
+    supersampled = _warp(pixels, corners_px, size_px * SUPERSAMPLE, cv2.INTER_LINEAR)
+    image = Image.fromarray(supersampled)
+    return np.asarray(image.resize((size_px, size_px), Image.Resampling.LANCZOS))
 
 
-def _warped(pixels: np.ndarray, corners: np.ndarray, size: int, interpolation: int) -> np.ndarray:
+def _warp(
+    pixels: np.ndarray, corners_px: np.ndarray, size_px: int, interpolation: int
+) -> np.ndarray:
+    """Sample the quad on a grid of `size_px` x `size_px` pixels, without a filter."""
     import cv2
 
-    north_west, south_west, _, north_east = corners
-    across, down = (north_east - north_west) / size, (south_west - north_west) / size
-    # Output pixel (u, v) has its centre at (u + .5, v + .5) of the quad.
+    north_west, south_west, _, north_east = corners_px
+    across = (north_east - north_west) / size_px
+    down = (south_west - north_west) / size_px
+    # The centre of output pixel (u, v) is (u + 0.5, v + 0.5) steps into the quad.
     matrix = np.column_stack([across, down, north_west + 0.5 * (across + down)])
     flags = interpolation | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(
-        pixels, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE
+        pixels, matrix, (size_px, size_px), flags=flags, borderMode=cv2.BORDER_REPLICATE
     )
 
 
-def low_pass(ratio: float, shrink: int = 1) -> np.ndarray:
-    """(2n + 1,) float32 taps: what the recipe does to a picture of `ratio` >= 1 pixels per pixel of the crop.
+def lowpass_kernel(ratio: float, shrink: int = 1) -> np.ndarray:
+    """Compute the low-pass filter that the published recipe amounts to.
 
-    Lanczos with three lobes at the crop's scale, convolved with the tent of bilinear sampling, which is as wide as a pixel of
-    the photograph: 1/shrink of one here.
+    It is a Lanczos kernel with three lobes at the scale of the crop, convolved with the triangle of
+    bilinear sampling, whose half width is one pixel of the photograph.
+
+    Args:
+        ratio: Pixels of the region per pixel of the crop, at least 1.
+        shrink: Photograph pixels per pixel of the region.
+
+    Returns:
+        (2n + 1,) float32 taps that sum to 1.
     """
-    reach, per_px = int(np.ceil(3 * ratio)) + 1, 64
-    x = np.arange(-reach * per_px, reach * per_px + 1) / per_px
+    reach_px = int(np.ceil(3 * ratio)) + 1
+    x = np.arange(-reach_px * TAPS_PER_PX, reach_px * TAPS_PER_PX + 1) / TAPS_PER_PX
     lanczos = np.where(np.abs(x) < 3 * ratio, np.sinc(x / ratio) * np.sinc(x / ratio / 3), 0)
-    tent = np.clip(1 - np.abs(np.arange(-per_px, per_px + 1) / per_px) * shrink, 0, None)
-    taps = np.convolve(lanczos, tent, "same")[::per_px]
+    triangle_x = np.arange(-TAPS_PER_PX, TAPS_PER_PX + 1) / TAPS_PER_PX
+    triangle = np.clip(1 - np.abs(triangle_x) * shrink, 0, None)
+    taps = np.convolve(lanczos, triangle, "same")[::TAPS_PER_PX]
     return (taps / taps.sum()).astype(np.float32)
 
 
-def _border(qsize: float) -> int:
-    return max(int(np.rint(qsize * 0.1)), 3)
+def _border_px(quad_size_px: float) -> int:
+    """Width of the border that the published recipe keeps around the quad."""
+    return max(int(np.rint(quad_size_px * 0.1)), 3)
 
 
-def _surroundings(
-    corners: np.ndarray, qsize: float, width: int, height: int
-) -> tuple[int, int, int, int]:
-    """left, top, right, bottom of what the quad and its border need of the photograph."""
-    border = _border(qsize)
-    low, high = (
-        np.floor(corners.min(0)).astype(int) - border,
-        np.ceil(corners.max(0)).astype(int) + border,
-    )
-    return (
-        max(int(low[0]), 0),
-        max(int(low[1]), 0),
-        min(int(high[0]), width),
-        min(int(high[1]), height),
-    )
+def _box_around_quad(quad: Quad, width: int, height: int) -> tuple[int, int, int, int]:
+    """Return the box (left, top, right, bottom) of the quad and its border, cut at the photo."""
+    border_px = _border_px(quad.size_px)
+    low = np.floor(quad.corners_px.min(0)).astype(int) - border_px
+    high = np.ceil(quad.corners_px.max(0)).astype(int) + border_px
+    left, top = max(int(low[0]), 0), max(int(low[1]), 0)
+    right, bottom = min(int(high[0]), width), min(int(high[1]), height)
+    return left, top, right, bottom
 
 
-def _padded(piece: np.ndarray, corners: np.ndarray, qsize: float) -> tuple[np.ndarray, np.ndarray]:
-    """Reflect what is missing around the quad, blurred more the further out, and fading to the median colour."""
+def _pad_by_reflection(
+    pixels: np.ndarray, corners_px: np.ndarray, quad_size_px: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pad a region so that it covers the quad.
+
+    The padding is a reflection. With the distance from the region it is blurred more strongly and
+    fades to the median colour.
+
+    Args:
+        pixels: (height, width, 3) uint8 region.
+        corners_px: (4, 2) corners of the quad in the region.
+        quad_size_px: Side of the quad in pixels of the region.
+
+    Returns:
+        The padded region, uint8, and the corners of the quad in it.
+    """
     import cv2
 
-    height, width = piece.shape[:2]
-    border = _border(qsize)
-    low, high = np.floor(corners.min(0)).astype(int), np.ceil(corners.max(0)).astype(int)
-    pads = np.array([-low[0], -low[1], high[0] - width, high[1] - height]) + border
+    height, width = pixels.shape[:2]
+    border_px = _border_px(quad_size_px)
+    low = np.floor(corners_px.min(0)).astype(int)
+    high = np.ceil(corners_px.max(0)).astype(int)
+    pads = np.array([-low[0], -low[1], high[0] - width, high[1] - height]) + border_px
     pads = np.maximum(pads, 0)
-    if pads.max() <= border - 4:
-        return piece, corners
-    left, top, right, bottom = (int(pad) for pad in np.maximum(pads, int(np.rint(qsize * 0.3))))
-    image = np.pad(piece.astype(np.float32), ((top, bottom), (left, right), (0, 0)), "reflect")
+    if pads.max() <= border_px - 4:
+        return pixels, corners_px
+
+    pads = np.maximum(pads, int(np.rint(quad_size_px * 0.3)))
+    left, top, right, bottom = (int(pad) for pad in pads)
+    image = np.pad(pixels.astype(np.float32), ((top, bottom), (left, right), (0, 0)), "reflect")
+
+    # 1 at the edges of the padded picture, 0 and less inside the region.
     rows, columns = np.mgrid[0.0 : image.shape[0], 0.0 : image.shape[1]].astype(np.float32)
+    from_right = image.shape[1] - 1 - columns
+    from_bottom = image.shape[0] - 1 - rows
     mask = np.maximum(
-        1 - np.minimum(columns / left, (image.shape[1] - 1 - columns) / right),
-        1 - np.minimum(rows / top, (image.shape[0] - 1 - rows) / bottom),
+        1 - np.minimum(columns / left, from_right / right),
+        1 - np.minimum(rows / top, from_bottom / bottom),
     )[..., None]
-    blurred = cv2.GaussianBlur(image, (0, 0), qsize * 0.02)
+
+    blurred = cv2.GaussianBlur(image, (0, 0), quad_size_px * 0.02)
     image += (blurred - image) * np.clip(mask * 3 + 1, 0, 1)
     image += (np.median(image, axis=(0, 1)) - image) * np.clip(mask, 0, 1)
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8), corners + np.array([left, top])
+    padded = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    return padded, corners_px + np.array([left, top])
 
 
 def _pad_fraction(quad: Quad, width: int, height: int) -> float:
-    """The share of the quad that lies off the photograph: exact, by clipping the quad to the photograph's edges."""
+    """Compute the share of the quad outside the photograph, exactly, by clipping the quad."""
     polygon = [tuple(corner) for corner in quad.corners_px + 0.5]
-    for axis, limit, keep_below in (
-        (0, 0.0, False),
-        (0, float(width), True),
-        (1, 0.0, False),
-        (1, float(height), True),
-    ):
-        polygon = _clip(polygon, axis, limit, keep_below)
-    xs, ys = np.array([p[0] for p in polygon]), np.array([p[1] for p in polygon])
-    inside = abs(float(xs @ np.roll(ys, -1) - ys @ np.roll(xs, -1))) / 2 if polygon else 0.0
-    return round(max(0.0, 1.0 - inside / quad.size_px**2), 9)
+    polygon = _clip_polygon(polygon, axis=0, limit=0.0, keep_below=False)
+    polygon = _clip_polygon(polygon, axis=0, limit=float(width), keep_below=True)
+    polygon = _clip_polygon(polygon, axis=1, limit=0.0, keep_below=False)
+    polygon = _clip_polygon(polygon, axis=1, limit=float(height), keep_below=True)
+    if not polygon:
+        return 1.0
+
+    xs = np.array([point[0] for point in polygon])
+    ys = np.array([point[1] for point in polygon])
+    area_inside = abs(float(xs @ np.roll(ys, -1) - ys @ np.roll(xs, -1))) / 2
+    return round(max(0.0, 1.0 - area_inside / quad.size_px**2), 9)
 
 
-def _clip(polygon: list[tuple], axis: int, limit: float, keep_below: bool) -> list[tuple]:
-    """Sutherland and Hodgman: a convex polygon cut by one axis-parallel line."""
-    result = []
-    for a, b in zip(polygon, polygon[1:] + polygon[:1], strict=True):
-        inside_a, inside_b = ((p[axis] <= limit) == keep_below or p[axis] == limit for p in (a, b))
-        if inside_a:
-            result.append(a)
-        if inside_a != inside_b:
-            t = (limit - a[axis]) / (b[axis] - a[axis])
-            result.append(tuple(pa + t * (pb - pa) for pa, pb in zip(a, b, strict=True)))
-    return result
+def _clip_polygon(polygon: list[tuple], axis: int, limit: float, keep_below: bool) -> list[tuple]:
+    """Clip a convex polygon at an axis-parallel line (Sutherland and Hodgman)."""
+
+    def is_inside(point: tuple) -> bool:
+        return (point[axis] <= limit) == keep_below or point[axis] == limit
+
+    clipped = []
+    for start, end in zip(polygon, polygon[1:] + polygon[:1], strict=True):
+        if is_inside(start):
+            clipped.append(start)
+        if is_inside(start) != is_inside(end):
+            t = (limit - start[axis]) / (end[axis] - start[axis])
+            crossing = tuple(a + t * (b - a) for a, b in zip(start, end, strict=True))
+            clipped.append(crossing)
+    return clipped

@@ -1,4 +1,4 @@
-"""Who a face is: dlib's 128-d descriptor, in which pictures of one person lie near each other."""
+"""Face identity: dlib's 128-d descriptor, whose distance is small for pictures of one person."""
 
 from __future__ import annotations
 
@@ -8,66 +8,114 @@ import numpy as np
 
 from authface_data.faces.detectors.retinaface_mobile import RetinaFaceMobile
 from authface_data.faces.landmarks import Dlib68
-from authface_data.weights import DLIB_DESCRIPTOR, find
+from authface_data.weights import DLIB_DESCRIPTOR, find_weights
 from manifests.support.errors import MissingResourceError
 
-# dlib's own figure: below it two pictures are of one person (99.4 % on LFW).
-SAME_PERSON = 0.6
-LEAST_SCORE, LEAST_SIDE_PX = 0.5, 256
+SAME_PERSON_DISTANCE = 0.6
+"""dlib's threshold: descriptors of one person are closer than this (Euclidean; 99.4 % on LFW)."""
+
+MIN_SCORE = 0.5
+"""Lowest detector score of a face."""
+
+MIN_SIDE_PX = 256
+"""Pictures whose shorter side is smaller are enlarged before detection."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """descriptor: (128,); landmarks_px: (68, 2); five_px: (5, 2), the detector's own. In pixels of the picture."""
+class DescribedFace:
+    """A face with its descriptor and landmarks, in pixels of the picture.
+
+    Attributes:
+        descriptor: (128,) float64.
+        landmarks68_px: (68, 2) dlib landmarks.
+        landmarks5_px: (5, 2) landmarks of the detector.
+    """
 
     descriptor: np.ndarray
-    landmarks_px: np.ndarray
-    five_px: np.ndarray
+    landmarks68_px: np.ndarray
+    landmarks5_px: np.ndarray
 
 
-class Descriptor:
-    """Detects the face of an aligned crop and describes it."""
+class FaceDescriptor:
+    """Detects the face of an aligned crop and computes its descriptor."""
 
     revision = DLIB_DESCRIPTOR.sha256
 
     def setup(self, weights_dir: str | None) -> None:
-        """Raises MissingResourceError where weights cannot be had."""
+        """Load the models.
+
+        Raises:
+            MissingResourceError: If dlib is not installed or weights are missing.
+        """
         try:
             import dlib
         except ImportError as error:
             raise MissingResourceError(
-                "face descriptors need dlib: pip install 'authface[data]'"
+                "face descriptors need dlib; install it with `pip install 'authface[data]'`"
             ) from error
         self._dlib = dlib
-        self._detector, self._landmarks = RetinaFaceMobile(), Dlib68()
+        self._detector = RetinaFaceMobile()
         self._detector.setup("cpu", weights_dir)
-        self._landmarks.setup(weights_dir)
-        self._net = dlib.face_recognition_model_v1(str(find(DLIB_DESCRIPTOR, weights_dir)))
+        self._landmarker = Dlib68()
+        self._landmarker.setup(weights_dir)
+        path = find_weights(DLIB_DESCRIPTOR, weights_dir)
+        self._network = dlib.face_recognition_model_v1(str(path))
 
     def describe(self, picture: np.ndarray) -> np.ndarray | None:
-        """(128,) of the best face in a picture (H, W, 3) uint8; None where there is none. Small pictures are enlarged."""
-        seen = self.look(picture)
-        return None if seen is None else seen.descriptor
+        """Compute the descriptor of the face with the highest score.
 
-    def look(self, picture: np.ndarray) -> Seen | None:
-        """The best face in a picture (H, W, 3) uint8; None where there is none. Small pictures are enlarged to be looked at."""
-        height, width = picture.shape[:2]
-        scale = max(LEAST_SIDE_PX / min(height, width), 1.0)
-        if scale > 1:
-            from PIL import Image
+        Args:
+            picture: (height, width, 3) uint8 sRGB.
 
-            size = (round(width * scale), round(height * scale))
-            picture = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
-        found = self._detector.detect([picture], LEAST_SCORE)[0]
-        if not found:
+        Returns:
+            (128,) float64, or None if no face is detected.
+        """
+        face = self.locate_and_describe(picture)
+        return None if face is None else face.descriptor
+
+    def locate_and_describe(self, picture: np.ndarray) -> DescribedFace | None:
+        """Compute the descriptor and the landmarks of the face with the highest score.
+
+        Args:
+            picture: (height, width, 3) uint8 sRGB. Small pictures are enlarged internally.
+
+        Returns:
+            The face, or None if no face is detected.
+        """
+        picture, scale = _enlarge_small(picture)
+        faces = self._detector.detect([picture], MIN_SCORE)[0]
+        if not faces:
             return None
-        landmarks = self._landmarks.locate(picture, found[0].landmarks5_px)
-        box = self._dlib.rectangle(*(int(edge) for edge in found[0].box_px))
-        points = [self._dlib.point(*map(int, point)) for point in landmarks.round()]
-        shape = self._dlib.full_object_detection(box, points)
-        described = np.array(
-            self._net.compute_face_descriptor(np.ascontiguousarray(picture), shape)
+
+        face = faces[0]
+        landmarks68_px = self._landmarker.locate(picture, face.landmarks5_px)
+        descriptor = self._compute_descriptor(picture, face.box_px, landmarks68_px)
+        # Landmarks are pixel centres, which lie half a pixel from the pixel edges that scale.
+        return DescribedFace(
+            descriptor=descriptor,
+            landmarks68_px=(landmarks68_px + 0.5) / scale - 0.5,
+            landmarks5_px=(face.landmarks5_px + 0.5) / scale - 0.5,
         )
-        # Points are pixel centres: half a pixel is added before scaling and taken off after.
-        own, five = ((one + 0.5) / scale - 0.5 for one in (landmarks, found[0].landmarks5_px))
-        return Seen(described, own, five)
+
+    def _compute_descriptor(
+        self, picture: np.ndarray, box_px: np.ndarray, landmarks68_px: np.ndarray
+    ) -> np.ndarray:
+        rectangle = self._dlib.rectangle(*(int(edge) for edge in box_px))
+        points = [self._dlib.point(*map(int, point)) for point in landmarks68_px.round()]
+        shape = self._dlib.full_object_detection(rectangle, points)
+        contiguous = np.ascontiguousarray(picture)
+        return np.array(self._network.compute_face_descriptor(contiguous, shape))
+
+
+def _enlarge_small(picture: np.ndarray) -> tuple[np.ndarray, float]:
+    """Enlarge a picture to a shorter side of MIN_SIDE_PX; return it with the scale factor."""
+    height, width = picture.shape[:2]
+    scale = max(MIN_SIDE_PX / min(height, width), 1.0)
+    if scale <= 1:
+        return picture, scale
+
+    from PIL import Image
+
+    size_px = (round(width * scale), round(height * scale))
+    image = Image.fromarray(picture).resize(size_px, Image.Resampling.BICUBIC)
+    return np.asarray(image), scale

@@ -1,8 +1,8 @@
-"""Faces of every size in large photographs: looked for at two scales, and put together.
+"""Face detection in large photographs, at two scales whose results are merged.
 
-A detector's largest anchor is 512 px: it finds small faces in a large picture and large faces in a small one. So each
-photograph is looked at with its long side at `long_side_px`, for faces from 2 % of it, and at a third of that, for faces up to
-the whole frame.
+The largest anchor of a detector is 512 px: it finds small faces in a large picture, and large faces
+in a small picture. Each photograph is therefore searched twice: with its long side at
+`long_side_px`, for faces from 2 % of it, and at a third of that, for faces up to the whole frame.
 """
 
 from __future__ import annotations
@@ -12,75 +12,105 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from authface_data.faces.boxes import area, overlap, shared_area
+from authface_data.faces.boxes import area, intersection_area, iou, longer_side
 from authface_data.faces.detectors import Detection, Detector
 from authface_data.images.open import Photo
 
-COARSE = 3
-# By the longer side of a face's box, in parts of the picture's long side: what the two scales are trusted with.
-COARSE_FROM, FINE_TO = 0.15, 0.3
-SAME_OVERLAP, SAME_INSIDE = 0.4, 0.7
+COARSE_DIVISOR = 3
+"""The coarse scale divides the long side by this."""
+
+COARSE_MIN_SHARE = 0.15
+"""Smallest face that is taken from the coarse scale: longer side of its box, as a share of the long
+side of the photograph."""
+FINE_MAX_SHARE = 0.3
+"""Faces from this share upwards are not taken from the fine scale."""
+
+DUPLICATE_IOU = 0.4
+DUPLICATE_INSIDE = 0.7
+"""Share of a box inside another that makes it a duplicate: the detector took a part for a face."""
 
 
-def detect(
+def detect_faces(
     detector: Detector, photos: Sequence[Photo], long_side_px: int, min_score: float
 ) -> list[list[Detection]]:
-    """The faces of each photograph in its own pixels, best first."""
-    fine = [photo.pixels(long_side_px) for photo in photos]
-    coarse = [_reduced(picture, long_side_px // COARSE) for picture in fine]
-    found = []
-    for photo, small, large, of_small, of_large in zip(
-        photos,
-        coarse,
-        fine,
-        detector.detect(coarse, min_score),
-        detector.detect(fine, min_score),
-        strict=True,
-    ):
-        if small.shape == large.shape:
-            found.append(_in_photo(of_large, large, photo))
+    """Detect the faces of photographs at two scales.
+
+    Args:
+        detector: A detector that is set up.
+        photos: The photographs.
+        long_side_px: Long side of the photographs at the fine scale.
+        min_score: Lowest score of a face, 0 to 1.
+
+    Returns:
+        The faces of each photograph in its pixels, highest score first.
+    """
+    fine_pictures = [photo.pixels(long_side_px) for photo in photos]
+    coarse_pictures = [
+        _reduce(picture, long_side_px // COARSE_DIVISOR) for picture in fine_pictures
+    ]
+    coarse_results = detector.detect(coarse_pictures, min_score)
+    fine_results = detector.detect(fine_pictures, min_score)
+
+    faces = []
+    for index, photo in enumerate(photos):
+        fine_picture = fine_pictures[index]
+        coarse_picture = coarse_pictures[index]
+        fine_faces = _scale_to_photo(fine_results[index], fine_picture, photo)
+        if coarse_picture.shape == fine_picture.shape:
+            faces.append(fine_faces)
             continue
-        big = [
-            face for face in _in_photo(of_small, small, photo) if _share(face, photo) >= COARSE_FROM
-        ]
-        others = [
-            face for face in _in_photo(of_large, large, photo) if _share(face, photo) < FINE_TO
-        ]
-        found.append(sorted(_without_same([*big, *others]), key=lambda face: -face.score))
-    return found
+        coarse_faces = _scale_to_photo(coarse_results[index], coarse_picture, photo)
+        faces.append(_merge_scales(coarse_faces, fine_faces, max(photo.size_px)))
+    return faces
 
 
-def _reduced(picture: np.ndarray, long_side_px: int) -> np.ndarray:
-    """The picture with its long side at most that."""
+def _reduce(picture: np.ndarray, long_side_px: int) -> np.ndarray:
+    """Scale a picture down so that its long side is at most `long_side_px`."""
     image = Image.fromarray(picture)
     image.thumbnail((long_side_px, long_side_px), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return np.asarray(image)
 
 
-def _in_photo(faces: list[Detection], picture: np.ndarray, photo: Photo) -> list[Detection]:
-    """Detections in a scaled picture, in pixels of the photograph."""
+def _scale_to_photo(faces: list[Detection], picture: np.ndarray, photo: Photo) -> list[Detection]:
+    """Convert detections in a scaled picture to pixels of the photograph."""
     scale = np.array(photo.size_px) / (picture.shape[1], picture.shape[0])
-    # Boxes are edges. Points are pixel centres: half a pixel is added before scaling and taken off after.
+    # Boxes are pixel edges and scale directly. Landmarks are pixel centres, which lie half a pixel
+    # from the edges.
     return [
         Detection(
-            face.box_px * np.tile(scale, 2), face.score, (face.landmarks5_px + 0.5) * scale - 0.5
+            box_px=face.box_px * np.tile(scale, 2),
+            score=face.score,
+            landmarks5_px=(face.landmarks5_px + 0.5) * scale - 0.5,
         )
         for face in faces
     ]
 
 
-def _share(face: Detection, photo: Photo) -> float:
-    return float((face.box_px[2:] - face.box_px[:2]).max()) / max(photo.size_px)
+def _merge_scales(
+    coarse_faces: list[Detection], fine_faces: list[Detection], photo_side_px: int
+) -> list[Detection]:
+    """Take the large faces from the coarse scale and the others from the fine scale."""
+    large = [
+        face
+        for face in coarse_faces
+        if longer_side(face.box_px) / photo_side_px >= COARSE_MIN_SHARE
+    ]
+    small = [
+        face for face in fine_faces if longer_side(face.box_px) / photo_side_px < FINE_MAX_SHARE
+    ]
+    return sorted(_drop_duplicates([*large, *small]), key=lambda face: -face.score)
 
 
-def _without_same(faces: list[Detection]) -> list[Detection]:
-    """Without those that an earlier one is: overlapping it, or mostly inside it (an eye of it, say)."""
+def _drop_duplicates(faces: list[Detection]) -> list[Detection]:
+    """Drop faces that overlap an earlier one or lie mostly inside it, such as an eye."""
     kept: list[Detection] = []
     for face in faces:
-        if not any(_is_same(face.box_px, other.box_px) for other in kept):
+        if not any(_is_duplicate(face.box_px, other.box_px) for other in kept):
             kept.append(face)
     return kept
 
 
-def _is_same(box: np.ndarray, other: np.ndarray) -> bool:
-    return overlap(box, other) > SAME_OVERLAP or shared_area(box, other) > SAME_INSIDE * area(box)
+def _is_duplicate(box: np.ndarray, other: np.ndarray) -> bool:
+    if iou(box, other) > DUPLICATE_IOU:
+        return True
+    return intersection_area(box, other) > DUPLICATE_INSIDE * area(box)

@@ -1,4 +1,4 @@
-"""The faces of a photograph that is to be restored: where they are, and their crops."""
+"""Finding and aligning the faces of a photograph that is to be restored."""
 
 from __future__ import annotations
 
@@ -9,18 +9,30 @@ import numpy as np
 
 from authface_data.faces.align import Quad, align_photo, ffhq_quad
 from authface_data.faces.boxes import area
-from authface_data.faces.detect import detect
+from authface_data.faces.detect import detect_faces
 from authface_data.faces.detectors import make_detector
-from authface_data.faces.landmarks import eyes_and_mouth
+from authface_data.faces.landmarks import alignment_points
 from authface_data.images.open import Photo
 
-Which = Literal["largest", "all"]
-LONG_SIDE_PX, LEAST_SCORE = 1280, 0.6
+FaceSelection = Literal["largest", "all"]
+
+LONG_SIDE_PX = 1280
+"""Long side of the photograph for detection."""
+
+MIN_SCORE = 0.6
+"""Lowest detector score of a face."""
 
 
 @dataclass(frozen=True)
 class FoundFace:
-    """box_px: (4,) edges; quad: in the upright photograph; crop: (size, size, 3) uint8 sRGB."""
+    """A face of a photograph and its crop.
+
+    Attributes:
+        box_px: (4,) pixel edges left, top, right, bottom in the upright photograph.
+        score: Score of the detector, 0 to 1.
+        quad: The quad of the crop in the upright photograph.
+        crop: (size_px, size_px, 3) uint8 sRGB.
+    """
 
     box_px: np.ndarray
     score: float
@@ -29,22 +41,45 @@ class FoundFace:
 
 
 class FaceFinder:
-    """By a detector's five points: 68 are too much of a degraded face. Raises UserError, and MissingResourceError without weights."""
+    """Detects faces and aligns them by the detector's five landmarks.
 
-    def __init__(self, detector: str, weights_dir: str | None):
+    The 68 landmarks of dlib are not used: they are unreliable on degraded faces.
+
+    Args:
+        detector: Name of the detector, see `make_detector`.
+        weights_dir: Folder of the setting `weights_dir`, if any.
+
+    Raises:
+        UserError: If the detector is unknown.
+        MissingResourceError: If its weights are missing.
+    """
+
+    def __init__(self, detector: str, weights_dir: str | None) -> None:
         self.detector = make_detector(detector)
         self.detector.setup("cpu", weights_dir)
 
-    def find(self, data: bytes, which: Which, size_px: int) -> list[FoundFace]:
-        """Faces of a photograph's file, from left to right; none where there are none. Raises Pillow's errors."""
+    def find(self, data: bytes, selection: FaceSelection, size_px: int) -> list[FoundFace]:
+        """Find the faces of a photograph.
+
+        Args:
+            data: The content of the photograph's file.
+            selection: "all" faces, or only the one with the "largest" box.
+            size_px: Side of the crops.
+
+        Returns:
+            The faces from left to right. The list is empty if no face is detected.
+
+        Raises:
+            Exception: One of `DECODE_ERRORS` if the file cannot be decoded.
+        """
         photo = Photo(lambda: data)
-        (found,) = detect(self.detector, [photo], LONG_SIDE_PX, LEAST_SCORE)
-        if which == "largest":
-            found = sorted(found, key=lambda face: -area(face.box_px))[:1]
+        (detections,) = detect_faces(self.detector, [photo], LONG_SIDE_PX, MIN_SCORE)
+        if selection == "largest":
+            detections = sorted(detections, key=lambda face: -area(face.box_px))[:1]
+
         faces = []
-        for face in sorted(found, key=lambda face: float(face.box_px[0])):
-            quad = ffhq_quad(*eyes_and_mouth(face.landmarks5_px))
-            faces.append(
-                FoundFace(face.box_px, face.score, quad, align_photo(photo, quad, size_px).pixels)
-            )
+        for face in sorted(detections, key=lambda face: float(face.box_px[0])):
+            quad = ffhq_quad(*alignment_points(face.landmarks5_px))
+            crop = align_photo(photo, quad, size_px)
+            faces.append(FoundFace(face.box_px, face.score, quad, crop.pixels))
         return faces

@@ -1,4 +1,4 @@
-"""Landmarks of a detected face: 68 points by dlib, or the detector's own five."""
+"""Landmarks of a detected face: 68 points by dlib, or the five points of the detector."""
 
 from __future__ import annotations
 
@@ -6,52 +6,84 @@ from typing import Protocol
 
 import numpy as np
 
-from authface_data.weights import DLIB68, find
+from authface_data.weights import DLIB68, find_weights
 from manifests.support.errors import UserError
 
-# dlib's 68 points. Left and right as seen in the image.
-LEFT_EYE, RIGHT_EYE, MOUTH = slice(36, 42), slice(42, 48), slice(48, 68)
-MOUTH_CORNERS, NOSE_TIP = (48, 54), 30
+# Indices into dlib's 68 landmarks. Left and right are as seen in the image.
+LEFT_EYE = slice(36, 42)
+RIGHT_EYE = slice(42, 48)
+MOUTH = slice(48, 68)
+MOUTH_CORNERS = (48, 54)
+NOSE_TIP = 30
 
 
 class Landmarker(Protocol):
+    """Locates 68 landmarks of a detected face.
+
+    Attributes:
+        revision: Identifies the weights.
+    """
+
     revision: str
 
-    def setup(self, weights_dir: str | None) -> None: ...
+    def setup(self, weights_dir: str | None) -> None:
+        """Load the model.
 
-    def locate(self, picture: np.ndarray, five: np.ndarray) -> np.ndarray | None:
-        """(68, 2) landmarks in the picture's pixels, given the detector's (5, 2); None where this backend has none."""
+        Raises:
+            MissingResourceError: If the weights are missing.
+        """
+        ...
+
+    def locate(self, picture: np.ndarray, landmarks5_px: np.ndarray) -> np.ndarray | None:
+        """Locate the landmarks of one face.
+
+        Args:
+            picture: (height, width, 3) uint8 sRGB.
+            landmarks5_px: (5, 2) landmarks of the detector, in pixels of the picture.
+
+        Returns:
+            (68, 2) float64 in pixels of the picture, or None if the backend has no 68 landmarks.
+        """
         ...
 
 
 class Dlib68:
-    """dlib's shape predictor, given a square derived from the five points: a raw detector box doubles its error."""
+    """dlib's shape predictor.
+
+    It starts from a square derived from the five landmarks. The detector's box doubles its error.
+    """
 
     revision = DLIB68.sha256
 
     def setup(self, weights_dir: str | None) -> None:
+        """Load the shape predictor."""
         import dlib
 
         self._dlib = dlib
-        self._predictor = dlib.shape_predictor(str(find(DLIB68, weights_dir)))
+        self._predictor = dlib.shape_predictor(str(find_weights(DLIB68, weights_dir)))
 
-    def locate(self, picture: np.ndarray, five: np.ndarray) -> np.ndarray:
-        x0, y0, x1, y1 = (round(float(edge)) for edge in predictor_square(five))
-        shape = self._predictor(
-            np.ascontiguousarray(picture), self._dlib.rectangle(x0, y0, x1 - 1, y1 - 1)
-        )
+    def locate(self, picture: np.ndarray, landmarks5_px: np.ndarray) -> np.ndarray:
+        """Locate the 68 landmarks.
+
+        Returns:
+            (68, 2) float64 in pixels of the picture.
+        """
+        x0, y0, x1, y1 = (round(float(edge)) for edge in predictor_square(landmarks5_px))
+        rectangle = self._dlib.rectangle(x0, y0, x1 - 1, y1 - 1)
+        shape = self._predictor(np.ascontiguousarray(picture), rectangle)
         return np.array([(point.x, point.y) for point in shape.parts()], float)
 
 
 class FivePoints:
-    """The detector's own five points are all there is."""
+    """The backend without a model: only the five landmarks of the detector are used."""
 
     revision = "detector"
 
     def setup(self, weights_dir: str | None) -> None:
-        return
+        """Do nothing: this backend needs no model."""
 
-    def locate(self, picture: np.ndarray, five: np.ndarray) -> None:
+    def locate(self, picture: np.ndarray, landmarks5_px: np.ndarray) -> None:
+        """Return None: this backend has no 68 landmarks."""
         return None
 
 
@@ -62,29 +94,61 @@ LANDMARKERS: dict[str, type[Dlib68] | type[FivePoints]] = {
 
 
 def make_landmarker(name: str) -> Landmarker:
-    """The landmark backend of that name, not yet set up. Raises UserError for an unknown one."""
+    """Create a landmark backend by name. Call its `setup` before use.
+
+    Raises:
+        UserError: If the name is unknown.
+    """
     if name not in LANDMARKERS:
-        raise UserError(f"no landmark backend {name!r}: there are {', '.join(LANDMARKERS)}")
+        raise UserError(f"unknown landmark backend {name!r}; choose from: {', '.join(LANDMARKERS)}")
     return LANDMARKERS[name]()
 
 
-def predictor_square(five: np.ndarray) -> np.ndarray:
-    """[x0, y0, x1, y1]: side 2.42 * max(eye distance, eyes to mouth), centred on the mean of the five points."""
-    eyes, mouth = five[:2].mean(0), five[3:].mean(0)
-    side = 2.42 * max(float(np.linalg.norm(five[1] - five[0])), float(np.linalg.norm(mouth - eyes)))
-    centre = five.mean(0)
+def predictor_square(landmarks5_px: np.ndarray) -> np.ndarray:
+    """Compute the square that dlib's shape predictor needs around a face.
+
+    Its side is 2.42 times the larger of the distances from eye to eye and from the eyes to the
+    mouth, and it is centred on the mean of the five landmarks.
+
+    Args:
+        landmarks5_px: (5, 2) landmarks of the detector.
+
+    Returns:
+        (4,) pixel edges left, top, right, bottom.
+    """
+    eyes = landmarks5_px[:2].mean(0)
+    mouth = landmarks5_px[3:].mean(0)
+    eye_to_eye = float(np.linalg.norm(landmarks5_px[1] - landmarks5_px[0]))
+    eyes_to_mouth = float(np.linalg.norm(mouth - eyes))
+    side = 2.42 * max(eye_to_eye, eyes_to_mouth)
+    centre = landmarks5_px.mean(0)
     return np.concatenate([centre - side / 2, centre + side / 2])
 
 
-def eyes_and_mouth(landmarks: np.ndarray) -> np.ndarray:
-    """(4, 2): left eye centre, right eye centre, left and right mouth corner, of (68, 2) or (5, 2) landmarks."""
+def alignment_points(landmarks: np.ndarray) -> np.ndarray:
+    """Extract the four points that FFHQ alignment uses, the arguments of `ffhq_quad`.
+
+    Args:
+        landmarks: (68, 2) dlib landmarks or (5, 2) detector landmarks.
+
+    Returns:
+        (4, 2): left eye centre, right eye centre, left and right mouth corner.
+    """
     if len(landmarks) == 5:
         return landmarks[[0, 1, 3, 4]]
-    corners = landmarks[list(MOUTH_CORNERS)]
-    return np.stack([landmarks[LEFT_EYE].mean(0), landmarks[RIGHT_EYE].mean(0), *corners])
+    left_eye = landmarks[LEFT_EYE].mean(0)
+    right_eye = landmarks[RIGHT_EYE].mean(0)
+    return np.stack([left_eye, right_eye, *landmarks[list(MOUTH_CORNERS)]])
 
 
-def five_of(landmarks68: np.ndarray) -> np.ndarray:
-    """(5, 2) as a detector gives them, of (68, 2): eye centres, tip of the nose, mouth corners."""
-    left_eye, right_eye, *mouth = eyes_and_mouth(landmarks68)
-    return np.stack([left_eye, right_eye, landmarks68[NOSE_TIP], *mouth])
+def to_five_points(landmarks68: np.ndarray) -> np.ndarray:
+    """Reduce dlib's landmarks to the five points of a detector.
+
+    Args:
+        landmarks68: (68, 2) dlib landmarks.
+
+    Returns:
+        (5, 2): left eye centre, right eye centre, nose tip, left and right mouth corner.
+    """
+    left_eye, right_eye, *mouth_corners = alignment_points(landmarks68)
+    return np.stack([left_eye, right_eye, landmarks68[NOSE_TIP], *mouth_corners])

@@ -1,4 +1,4 @@
-"""What is left of faces that are no longer in the manifest, after their photograph was looked at again."""
+"""Removing rows and crops of faces that have disappeared from `faces`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ from manifests.workspace import Workspace
 
 
 def remove_orphans(workspace: Workspace) -> None:
-    """Remove scores, captions, verdicts and crops of faces that `faces` does not hold. Human decisions stay."""
+    """Remove scores, captions, verdicts and crops of faces that are not in `faces`.
+
+    Faces disappear when their photograph is processed again with other settings. Decisions of
+    people are kept.
+    """
     faces = Store(workspace, FACES).read(["face_id", "crop_path"])
-    known = faces["face_id"]
+    face_ids = faces["face_id"]
 
-    def orphan(part: pa.Table) -> pa.Array:
-        return pc.invert(pc.is_in(part["face_id"], known))
+    def is_orphan(table: pa.Table) -> pa.Array:
+        return pc.invert(pc.is_in(table["face_id"], face_ids))
 
-    def orphan_verdict(part: pa.Table) -> pa.Array:
-        return pc.and_(pc.equal(part["subject"], "face"), pc.invert(pc.is_in(part["id"], known)))
+    def is_orphan_verdict(table: pa.Table) -> pa.Array:
+        is_face = pc.equal(table["subject"], "face")
+        return pc.and_(is_face, pc.invert(pc.is_in(table["id"], face_ids)))
 
-    Store(workspace, SCORES).compact(orphan)
-    Store(workspace, CAPTIONS).compact(orphan)
-    Store(workspace, VERDICTS).compact(orphan_verdict)
-    workspace.remove_all_but("faces", set(faces["crop_path"].to_pylist()))
+    Store(workspace, SCORES).compact(is_orphan)
+    Store(workspace, CAPTIONS).compact(is_orphan)
+    Store(workspace, VERDICTS).compact(is_orphan_verdict)
+    workspace.remove_unlisted("faces", set(faces["crop_path"].to_pylist()))

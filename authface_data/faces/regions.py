@@ -1,4 +1,4 @@
-"""Boxes of the eyes and the mouth in a crop."""
+"""Boxes of the eyes and the mouth in a crop. Left and right are as seen in the image."""
 
 from __future__ import annotations
 
@@ -7,38 +7,61 @@ import numpy as np
 from authface_data.faces.landmarks import LEFT_EYE, MOUTH, RIGHT_EYE
 
 REFERENCE_PX = 512
-MIN_HALF_PX = 16.0  # at 512
+"""Side of the crop for which MIN_HALF_PX is given."""
+MIN_HALF_PX = 16.0
+"""Smallest half side of a box before it grows."""
+
 EYE_GROWTH = 1.4
+MOUTH_GROWTH = 1.0
+
+# Half sides for five landmarks, which give no extent: those of a mean face, as shares of the crop.
+EYE_HALF_SHARE = 0.1
+MOUTH_HALF_SHARE = 0.125
 
 
 def square_box(points: np.ndarray, size_px: int, growth: float) -> np.ndarray:
-    """Box edges around pixel-centre points (n, 2): centre = mean + 0.5, half = max(max extent / 2, 16 at 512) * growth."""
-    half = (
-        max(float(np.ptp(points, axis=0).max()) / 2, MIN_HALF_PX * size_px / REFERENCE_PX) * growth
-    )
+    """Compute a square box around landmarks.
+
+    Args:
+        points: (n, 2) pixel centres in the crop.
+        size_px: Side of the crop.
+        growth: Factor on the half side, which is half the larger extent of the points, and at least
+            16 px in a crop of 512 px.
+
+    Returns:
+        (4,) pixel edges left, top, right, bottom.
+    """
+    half_extent = float(np.ptp(points, axis=0).max()) / 2
+    half = max(half_extent, MIN_HALF_PX * size_px / REFERENCE_PX) * growth
     centre = points.mean(0) + 0.5
     return np.concatenate([centre - half, centre + half])
 
 
-def regions(landmarks_crop_px: np.ndarray, size_px: int) -> dict[str, np.ndarray]:
-    """left_eye, right_eye and mouth (as seen in the image) of a crop of side size_px, from (68, 2) or (5, 2) landmarks.
+def region_boxes(landmarks_crop_px: np.ndarray, size_px: int) -> dict[str, np.ndarray]:
+    """Compute the boxes of the eyes and the mouth.
 
-    Each (4,) pixel edges [x0, y0, x1, y1], square, may reach beyond the crop. With five points there is no extent: an eye takes
-    the side that it has on a mean face, .2 of the crop, the mouth .25.
+    Args:
+        landmarks_crop_px: (68, 2) or (5, 2) landmarks, pixel centres in the crop.
+        size_px: Side of the crop.
+
+    Returns:
+        `left_eye`, `right_eye` and `mouth`, each as (4,) pixel edges left, top, right, bottom of a
+        square. A box may extend beyond the crop.
     """
     if len(landmarks_crop_px) == 5:
-        left, right, _, mouth_left, mouth_right = landmarks_crop_px
+        left_eye, right_eye, _, mouth_left, mouth_right = landmarks_crop_px
+        mouth = (mouth_left + mouth_right) / 2
         return {
-            "left_eye": _around(left, 0.1 * size_px),
-            "right_eye": _around(right, 0.1 * size_px),
-            "mouth": _around((mouth_left + mouth_right) / 2, 0.125 * size_px),
+            "left_eye": _box_around(left_eye, EYE_HALF_SHARE * size_px),
+            "right_eye": _box_around(right_eye, EYE_HALF_SHARE * size_px),
+            "mouth": _box_around(mouth, MOUTH_HALF_SHARE * size_px),
         }
     return {
         "left_eye": square_box(landmarks_crop_px[LEFT_EYE], size_px, EYE_GROWTH),
         "right_eye": square_box(landmarks_crop_px[RIGHT_EYE], size_px, EYE_GROWTH),
-        "mouth": square_box(landmarks_crop_px[MOUTH], size_px, 1.0),
+        "mouth": square_box(landmarks_crop_px[MOUTH], size_px, MOUTH_GROWTH),
     }
 
 
-def _around(point: np.ndarray, half: float) -> np.ndarray:
+def _box_around(point: np.ndarray, half: float) -> np.ndarray:
     return np.concatenate([point + 0.5 - half, point + 0.5 + half])

@@ -1,23 +1,37 @@
-"""The faces stage: from a photograph to rows of `faces` and aligned crops."""
+"""The faces stage: turns a photograph into aligned crops and rows of `faces`."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
-from authface_data.faces.align import Crop, Quad, align_photo, ffhq_quad, shrink_of, to_crop
-from authface_data.faces.detect import detect
+from authface_data.faces.align import (
+    Crop,
+    Quad,
+    align_photo,
+    decode_shrink,
+    ffhq_quad,
+    photo_to_crop,
+)
+from authface_data.faces.boxes import area
+from authface_data.faces.detect import detect_faces
 from authface_data.faces.detectors import Detection, make_detector
-from authface_data.faces.landmarks import eyes_and_mouth, five_of, make_landmarker, predictor_square
+from authface_data.faces.landmarks import (
+    alignment_points,
+    make_landmarker,
+    predictor_square,
+    to_five_points,
+)
 from authface_data.faces.pose import head_pose
-from authface_data.faces.regions import regions
-from authface_data.faces.visibility import visible
+from authface_data.faces.regions import region_boxes
+from authface_data.faces.visibility import region_visibility
+from authface_data.images.encode import encode_lossless
 from authface_data.images.hashes import perceptual_hash
 from authface_data.images.open import Photo
 from manifests.schema import FACES
@@ -26,40 +40,78 @@ from manifests.verdicts import Subject
 from manifests.workspace import Workspace
 
 
-class FacesStage:
-    """Detects faces at a reduced scale, locates landmarks, estimates pose, and aligns every face found.
+@dataclass(frozen=True)
+class _AlignedFace:
+    """A face with its landmarks in pixels of the photograph, its quad and its crop."""
 
-    A photograph without a face is dropped as `no_face`. Of a picture that its source has aligned already (`aligned`), the whole
-    is the crop, with the landmarks that came with it or those found.
+    detection: Detection
+    landmarks68_px: np.ndarray | None
+    landmark_backend: str
+    quad: Quad
+    crop: Crop
+
+    @property
+    def landmarks_px(self) -> np.ndarray:
+        """The 68 landmarks if the backend has them, or else the detector's five."""
+        if self.landmarks68_px is None:
+            return self.detection.landmarks5_px
+        return self.landmarks68_px
+
+
+class FacesStage:
+    """Detects the faces of a photograph, locates their landmarks and aligns them.
+
+    A photograph without a face is dropped as `no_face`. A picture that its source has already
+    aligned (column `aligned`) is taken as the crop of its one face. Its landmarks come from the
+    source if that provides them, or else are located here.
+
+    Args:
+        detector: Name of the detector, see `make_detector`.
+        landmarks: Name of the landmark backend, see `make_landmarker`.
+        size_px: Side of the crops.
+        min_detector_score: Lowest score of a face, 0 to 1.
+        detect_long_side_px: Long side of the photographs for detection.
+        weights_dir: Folder of the setting `weights_dir`, if any.
+        crop_format: File format of the crops.
+
+    Raises:
+        UserError: If the detector or the landmark backend is unknown.
     """
 
     name = "faces"
-    version = 4  # 2: another model of the head under the pose; 3: perceptual hashes of crops; 4: two scales, one resampling
+    # 2: another head model for the pose. 3: perceptual hashes of the crops. 4: detection at two
+    # scales, and a single resampling step.
+    version = 4
     subject: Subject = "photo"
-    gives = FACES
-    input_mark = "mark"
+    manifest = FACES
+    input_hash_column = "photo_hash"
 
     def __init__(
         self,
+        *,
         detector: str,
         landmarks: str,
         size_px: int,
         min_detector_score: float,
         detect_long_side_px: int,
         weights_dir: str | None,
-        crop_format: str = "png",
-    ):
-        self.detector_name, self.landmarks_name, self.size_px = detector, landmarks, size_px
-        self.min_score, self.long_side_px, self.weights_dir = (
-            min_detector_score,
-            detect_long_side_px,
-            weights_dir,
-        )
+        crop_format: Literal["png", "webp"] = "png",
+    ) -> None:
+        self.detector_name = detector
+        self.landmarks_name = landmarks
+        self.size_px = size_px
+        self.min_score = min_detector_score
+        self.long_side_px = detect_long_side_px
+        self.weights_dir = weights_dir
         self.crop_format = crop_format
-        self.detector, self.landmarker = make_detector(detector), make_landmarker(landmarks)
-        self.uses_gpu, self.batch_size = self.detector.uses_gpu, self.detector.batch_size
 
-    def settings(self) -> dict[str, Any]:
+        self.detector = make_detector(detector)
+        self.landmarker = make_landmarker(landmarks)
+        self.uses_gpu = self.detector.uses_gpu
+        self.batch_size = self.detector.batch_size
+
+    def settings(self) -> dict[str, object]:
+        """Return the settings and model revisions that the results depend on."""
         return {
             "detector": self._detector_settings(),
             "landmarks": [self.landmarks_name, self.landmarker.revision],
@@ -67,63 +119,77 @@ class FacesStage:
             "crop_format": self.crop_format,
         }
 
-    def _detector_settings(self) -> list:
+    def _detector_settings(self) -> list[object]:
         return [self.detector_name, self.detector.revision, self.min_score, self.long_side_px]
 
     def setup(self, device: str) -> None:
+        """Load the detector and the landmark model."""
         self.detector.setup(device, self.weights_dir)
         self.landmarker.setup(self.weights_dir)
 
     def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
-        looked_for = [
-            item
-            for item in batch
-            if not (item.row.get("aligned") and item.row.get("landmarks68_px") is not None)
-        ]
-        faces = detect(
-            self.detector, [item.picture for item in looked_for], self.long_side_px, self.min_score
-        )
-        found = {item.key: of_photo for item, of_photo in zip(looked_for, faces, strict=True)}
-        return [self._one(item, found.get(item.key, []), write_pixels) for item in batch]
+        """Detect and align the faces of a batch of photographs."""
+        items = [item for item in batch if not _has_source_landmarks(item.row)]
+        photos = [item.picture for item in items]
+        detections = detect_faces(self.detector, photos, self.long_side_px, self.min_score)
+        faces_by_key = {item.key: faces for item, faces in zip(items, detections, strict=True)}
 
-    def _one(self, item: Item, found: list[Detection], write_pixels: WritePixels) -> Rows | Dropped:
-        if item.row.get("aligned"):
-            return self._aligned(item, found, write_pixels)
-        if not found:
-            return Dropped("no_face", threshold=self.min_score)
-        photo: Photo = item.picture
-        mark = fingerprint(detector=self._detector_settings())
-        rows = {}
-        # The lowest face first: a JPEG is decoded down to it, and that serves the others.
-        for face in sorted(found, key=lambda face: -face.box_px[3]):
-            sixty_eight = self._landmarks(photo, face)
-            quad = ffhq_quad(
-                *eyes_and_mouth(face.landmarks5_px if sixty_eight is None else sixty_eight)
-            )
-            crop = align_photo(photo, quad, self.size_px)
-            face_id = (
-                f"{item.key}_{short_hash(f'{mark} {np.rint(face.box_px).astype(int).tolist()}')}"
-            )
-            rows[id(face)] = self._row(
-                face_id, photo, face, sixty_eight, self.landmarks_name, quad, crop, write_pixels
-            )
-        return Rows([rows[id(face)] for face in found])
+        results = []
+        for item in batch:
+            faces = faces_by_key.get(item.key, [])
+            if item.row.get("aligned"):
+                results.append(self._process_aligned(item, faces, write_pixels))
+            else:
+                results.append(self._process_photo(item, faces, write_pixels))
+        return results
 
-    def _landmarks(self, photo: Photo, face: Detection) -> np.ndarray | None:
-        """The 68 points in pixels of the photograph, found where the crop will come from: at its scale, in its part."""
-        quad = ffhq_quad(*eyes_and_mouth(face.landmarks5_px))
-        square = predictor_square(face.landmarks5_px)
-        margin = 0.2 * (square[2] - square[0])
-        low, high = np.floor(square[:2] - margin), np.ceil(square[2:] + margin)
-        box = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
-        piece = photo.region(box, shrink_of(quad, self.size_px))
-        points = self.landmarker.locate(piece.pixels, piece.from_photo(face.landmarks5_px))
-        return None if points is None else piece.to_photo(points)
-
-    def _aligned(
-        self, item: Item, found: list[Detection], write_pixels: WritePixels
+    def _process_photo(
+        self, item: Item, faces: list[Detection], write_pixels: WritePixels
     ) -> Rows | Dropped:
-        """The one face of a picture that its source has aligned already: the whole picture is the quad."""
+        """Align every detected face of a photograph."""
+        if not faces:
+            return Dropped("no_face", threshold=self.min_score)
+
+        photo: Photo = item.picture
+        detector_hash = fingerprint(detector=self._detector_settings())
+        rows = {}
+        # Start with the lowest face: a JPEG is decoded down to it, and that serves the others.
+        for index in sorted(range(len(faces)), key=lambda index: -faces[index].box_px[3]):
+            face = self._align(photo, faces[index])
+            box_px = np.rint(face.detection.box_px).astype(int).tolist()
+            face_id = f"{item.key}_{short_hash(f'{detector_hash} {box_px}')}"
+            rows[index] = self._row(face_id, photo, face, write_pixels)
+        return Rows([rows[index] for index in range(len(faces))])
+
+    def _align(self, photo: Photo, detection: Detection) -> _AlignedFace:
+        """Locate the landmarks of a detected face and cut out its crop."""
+        landmarks68_px = self._locate_landmarks(photo, detection)
+        landmarks_px = detection.landmarks5_px if landmarks68_px is None else landmarks68_px
+        quad = ffhq_quad(*alignment_points(landmarks_px))
+        crop = align_photo(photo, quad, self.size_px)
+        return _AlignedFace(detection, landmarks68_px, self.landmarks_name, quad, crop)
+
+    def _locate_landmarks(self, photo: Photo, detection: Detection) -> np.ndarray | None:
+        """Locate the 68 landmarks, in pixels of the photograph.
+
+        The region and the scale are those that the crop will need, so they are decoded only once.
+        """
+        quad = ffhq_quad(*alignment_points(detection.landmarks5_px))
+        square = predictor_square(detection.landmarks5_px)
+        margin = 0.2 * (square[2] - square[0])
+        low = np.floor(square[:2] - margin)
+        high = np.ceil(square[2:] + margin)
+        box_px = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+
+        region = photo.region(box_px, decode_shrink(quad, self.size_px))
+        landmarks5 = region.from_photo(detection.landmarks5_px)
+        landmarks68 = self.landmarker.locate(region.pixels, landmarks5)
+        return None if landmarks68 is None else region.to_photo(landmarks68)
+
+    def _process_aligned(
+        self, item: Item, faces: list[Detection], write_pixels: WritePixels
+    ) -> Rows | Dropped:
+        """Take a picture that its source has aligned as the crop of its one face."""
         photo: Photo = item.picture
         picture = photo.pixels()
         height, width = picture.shape[:2]
@@ -131,100 +197,108 @@ class FacesStage:
             return Dropped(
                 f"not_square: {width} x {height}, and its source is one of aligned faces"
             )
-        given = item.row.get("landmarks68_px")
-        sixty_eight: np.ndarray | None
-        if given is not None:
-            points = np.array([list(point) for point in given], float)
-            features = eyes_and_mouth(points)
-            if np.linalg.norm(features[1] - features[0]) < 0.02 * width or not np.all(
-                np.abs(points) < 2 * width
-            ):
+
+        landmarks68_px: np.ndarray | None
+        if _has_source_landmarks(item.row):
+            landmarks68_px = np.array([list(point) for point in item.row["landmarks68_px"]], float)
+            if not _are_plausible(landmarks68_px, width):
                 return Dropped("landmarks_of_source: the source's 68 points are no face's")
-            face = Detection(
-                np.concatenate([points.min(0), points.max(0)]), float("nan"), five_of(points)
+            detection = Detection(
+                box_px=np.concatenate([landmarks68_px.min(0), landmarks68_px.max(0)]),
+                score=float("nan"),
+                landmarks5_px=to_five_points(landmarks68_px),
             )
-            sixty_eight, backend = points, "source"
+            backend = "source"
         else:
-            if not found:
+            if not faces:
                 return Dropped("no_face", threshold=self.min_score)
-            face = max(found, key=lambda one: float(np.prod(one.box_px[2:] - one.box_px[:2])))
-            sixty_eight, backend = (
-                self.landmarker.locate(picture, face.landmarks5_px),
-                self.landmarks_name,
-            )
-        low, high = -0.5, width - 0.5
-        quad = Quad(np.array([[low, low], [low, high], [high, high], [high, low]]), float(width))
+            detection = max(faces, key=lambda face: area(face.box_px))
+            landmarks68_px = self.landmarker.locate(picture, detection.landmarks5_px)
+            backend = self.landmarks_name
+
+        quad = _whole_picture_quad(width)
+        crop = self._resize_aligned(picture)
+        face = _AlignedFace(detection, landmarks68_px, backend, quad, crop)
+        return Rows([self._row(aligned_face_id(item.key), photo, face, write_pixels)])
+
+    def _resize_aligned(self, picture: np.ndarray) -> Crop:
+        """Resize an aligned square picture to the size of the crops."""
+        width = picture.shape[1]
         pixels = picture
         if width != self.size_px:
-            pixels = np.asarray(
-                Image.fromarray(picture).resize((self.size_px,) * 2, Image.Resampling.LANCZOS)
-            )
-        crop = Crop(pixels, 0.0, width < self.size_px)
-        face_id = aligned_face_id(item.key)
-        return Rows(
-            [self._row(face_id, photo, face, sixty_eight, backend, quad, crop, write_pixels)]
-        )
+            size_px = (self.size_px, self.size_px)
+            pixels = np.asarray(Image.fromarray(picture).resize(size_px, Image.Resampling.LANCZOS))
+        return Crop(pixels=pixels, pad_fraction=0.0, upscaled=width < self.size_px)
 
     def _row(
-        self,
-        face_id: str,
-        photo: Photo,
-        face: Detection,
-        sixty_eight: np.ndarray | None,
-        backend: str,
-        quad: Quad,
-        crop: Crop,
-        write_pixels: WritePixels,
-    ) -> dict[str, Any]:
-        landmarks = face.landmarks5_px if sixty_eight is None else sixty_eight
-        features = eyes_and_mouth(landmarks)
-        pose = head_pose(landmarks, face.landmarks5_px)
-        landmarks_crop = to_crop(landmarks, quad, self.size_px)
-        boxes = regions(landmarks_crop, self.size_px)
-        seen = visible(crop.pixels, boxes, quad, photo.size_px, pose.yaw_deg)
-        data = lossless(crop.pixels, self.crop_format)
+        self, face_id: str, photo: Photo, face: _AlignedFace, write_pixels: WritePixels
+    ) -> dict[str, object]:
+        """Measure a face, write its crop and return its row of `faces`."""
+        left_eye, right_eye, *_ = alignment_points(face.landmarks_px)
+        pose = head_pose(face.landmarks_px, face.detection.landmarks5_px)
+        landmarks_crop_px = photo_to_crop(face.landmarks_px, face.quad, self.size_px)
+        boxes = region_boxes(landmarks_crop_px, self.size_px)
+        visibility = region_visibility(
+            face.crop.pixels, boxes, quad=face.quad, photo_px=photo.size_px, yaw_deg=pose.yaw_deg
+        )
+
+        data = encode_lossless(face.crop.pixels, self.crop_format)
         sha256 = hashlib.sha256(data).hexdigest()
         path = Workspace.crop_path(face_id, sha256, f".{self.crop_format}")
         write_pixels(path, data)
-        row: dict[str, Any] = {
+
+        detection = face.detection
+        row: dict[str, object] = {
             "face_id": face_id,
             "photo_id": face_id.rsplit("_", 1)[0],
             "detector": self.detector_name,
-            "box_px": face.box_px.tolist(),
-            "score": face.score if np.isfinite(face.score) else None,
-            "landmarks5_px": face.landmarks5_px.tolist(),
-            "landmarks68_px": None if sixty_eight is None else sixty_eight.tolist(),
-            "landmark_backend": backend,
+            "box_px": detection.box_px.tolist(),
+            "score": detection.score if np.isfinite(detection.score) else None,
+            "landmarks5_px": detection.landmarks5_px.tolist(),
+            "landmarks68_px": None,
+            "landmark_backend": face.landmark_backend,
             "yaw_deg": pose.yaw_deg,
             "pitch_deg": pose.pitch_deg,
             "roll_deg": pose.roll_deg,
-            "interocular_px": float(np.linalg.norm(features[1] - features[0])),
-            "quad_px": quad.corners_px.tolist(),
-            "qsize_px": quad.size_px,
-            "upscaled": crop.upscaled,
-            "pad_fraction": crop.pad_fraction,
+            "interocular_px": float(np.linalg.norm(right_eye - left_eye)),
+            "quad_px": face.quad.corners_px.tolist(),
+            "qsize_px": face.quad.size_px,
+            "upscaled": face.crop.upscaled,
+            "pad_fraction": face.crop.pad_fraction,
             "crop_path": path,
             "crop_sha256": sha256,
-            "crop_phash": perceptual_hash(crop.pixels),
+            "crop_phash": perceptual_hash(face.crop.pixels),
             "crop_size_px": self.size_px,
-            "landmarks_crop_px": landmarks_crop.tolist(),
+            "landmarks_crop_px": landmarks_crop_px.tolist(),
         }
+        if face.landmarks68_px is not None:
+            row["landmarks68_px"] = face.landmarks68_px.tolist()
         for name, box in boxes.items():
             row[f"{name}_box_crop_px"] = box.tolist()
-            row[f"{name}_visible"] = seen[name]
+            row[f"{name}_visible"] = visibility[name]
         return row
 
 
+def _has_source_landmarks(row: Mapping[str, object]) -> bool:
+    """Whether the source has aligned the picture and provides its landmarks."""
+    return bool(row.get("aligned")) and row.get("landmarks68_px") is not None
+
+
+def _are_plausible(landmarks68_px: np.ndarray, side_px: int) -> bool:
+    """Whether landmarks lie near a picture, with eyes that are not in the same place."""
+    left_eye, right_eye, *_ = alignment_points(landmarks68_px)
+    are_near = bool(np.all(np.abs(landmarks68_px) < 2 * side_px))
+    return are_near and not np.linalg.norm(right_eye - left_eye) < 0.02 * side_px
+
+
+def _whole_picture_quad(side_px: int) -> Quad:
+    """Return the quad that covers a square picture."""
+    low = -0.5
+    high = side_px - 0.5
+    corners_px = np.array([[low, low], [low, high], [high, high], [high, low]])
+    return Quad(corners_px, float(side_px))
+
+
 def aligned_face_id(photo_id: str) -> str:
-    """The id of the one face of an aligned picture: no detector has a say in it, so it is known before one has looked."""
+    """Return the id of the one face of an aligned picture, which no detector influences."""
     return f"{photo_id}_{short_hash('aligned')}"
-
-
-def lossless(pixels: np.ndarray, crop_format: str) -> bytes:
-    """(H, W, 3) uint8 as a PNG or a lossless WebP, quick to write, with no metadata."""
-    out = io.BytesIO()
-    if crop_format == "webp":
-        Image.fromarray(pixels).save(out, "WEBP", lossless=True, quality=0, method=0)
-    else:
-        Image.fromarray(pixels).save(out, "PNG", compress_level=1)
-    return out.getvalue()

@@ -1,4 +1,7 @@
-"""What hides an eye or a mouth, painted onto real crops: (H, H, 3) uint8, boxes [x0, y0, x1, y1] in crop pixels."""
+"""Painting occlusions of eyes and mouth onto real crops.
+
+Crops are (size, size, 3) uint8 RGB; boxes are pixel edges left, top, right, bottom in the crop.
+"""
 
 from __future__ import annotations
 
@@ -7,91 +10,113 @@ import numpy as np
 
 
 def _blend(crop: np.ndarray, paint: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1.5)[..., None]
-    return np.clip(crop * (1 - soft) + paint * soft, 0, 255).astype(np.uint8)
+    """Blend paint into a crop where the mask is 1, with a soft edge."""
+    alpha = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1.5)[..., None]
+    return np.clip(crop * (1 - alpha) + paint * alpha, 0, 255).astype(np.uint8)
 
 
-def _centre(box) -> tuple[float, float]:
+def _centre(box: np.ndarray) -> tuple[float, float]:
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
-def sunglasses(crop, left_box, right_box, tint=(24, 22, 26), rng=None):
-    """Two dark lenses, a bridge, a reflection in each."""
-    size, paint, mask = (
-        len(crop),
-        crop.astype(np.float32).copy(),
-        np.zeros(crop.shape[:2], np.uint8),
-    )
-    (lx, ly), (rx, ry) = _centre(left_box), _centre(right_box)
-    angle = float(np.degrees(np.arctan2(ry - ly, rx - lx)))
-    axes = (round(0.44 * float(np.hypot(rx - lx, ry - ly))), round(0.085 * size))
-    for x, y in ((lx, ly), (rx, ry)):
+def paint_sunglasses(
+    crop: np.ndarray,
+    left_box: np.ndarray,
+    right_box: np.ndarray,
+    tint: tuple[int, int, int] = (24, 22, 26),
+) -> np.ndarray:
+    """Paint two dark lenses with a reflection in each, and a bridge.
+
+    Args:
+        crop: The crop.
+        left_box: Box of the left eye.
+        right_box: Box of the right eye.
+        tint: RGB of the lenses.
+
+    Returns:
+        The painted crop.
+    """
+    size = len(crop)
+    (left_x, left_y), (right_x, right_y) = _centre(left_box), _centre(right_box)
+    eye_centres = ((left_x, left_y), (right_x, right_y))
+    angle = float(np.degrees(np.arctan2(right_y - left_y, right_x - left_x)))
+    eye_distance = float(np.hypot(right_x - left_x, right_y - left_y))
+    axes = (round(0.44 * eye_distance), round(0.085 * size))
+
+    mask = np.zeros(crop.shape[:2], np.uint8)
+    for x, y in eye_centres:
         cv2.ellipse(mask, (round(x), round(y + 0.01 * size)), axes, angle, 0, 360, 1, -1)
-    cv2.line(
-        mask,
-        (round(lx), round(ly - 0.02 * size)),
-        (round(rx), round(ry - 0.02 * size)),
-        1,
-        max(round(0.015 * size), 1),
-    )
-    rows = np.linspace(0, 26, size)[:, None, None]
-    paint = np.array(tint, np.float32) + rows + 0.06 * crop
-    for x, y in ((lx, ly), (rx, ry)):
-        shine = np.zeros(crop.shape[:2], np.uint8)
+    bridge_start = (round(left_x), round(left_y - 0.02 * size))
+    bridge_end = (round(right_x), round(right_y - 0.02 * size))
+    cv2.line(mask, bridge_start, bridge_end, 1, max(round(0.015 * size), 1))
+
+    gradient = np.linspace(0, 26, size)[:, None, None]
+    paint = np.array(tint, np.float32) + gradient + 0.06 * crop
+    for x, y in eye_centres:
+        reflection = np.zeros(crop.shape[:2], np.uint8)
         spot = (round(x - 0.04 * size), round(y - 0.03 * size))
-        cv2.ellipse(shine, spot, (round(0.03 * size), round(0.012 * size)), -25, 0, 360, 1, -1)
-        paint = paint + 70 * cv2.GaussianBlur(shine.astype(np.float32), (0, 0), 3)[..., None]
+        spot_axes = (round(0.03 * size), round(0.012 * size))
+        cv2.ellipse(reflection, spot, spot_axes, -25, 0, 360, 1, -1)
+        paint = paint + 70 * cv2.GaussianBlur(reflection.astype(np.float32), (0, 0), 3)[..., None]
     return _blend(crop, paint, mask)
 
 
-def _fingers(crop, box, count=3):
-    """Fingers of the face's own colour, side by side over a box, each rounded by shading, with fine texture."""
+def paint_hand(crop: np.ndarray, box: np.ndarray, num_fingers: int = 3) -> np.ndarray:
+    """Paint fingers in the face's own colour, side by side over a box.
+
+    Args:
+        crop: The crop.
+        box: Box of an eye or the mouth.
+        num_fingers: Number of fingers; each is rounded by shading and has a fine texture.
+
+    Returns:
+        The painted crop.
+    """
     size = len(crop)
     x0, y0, x1, y1 = (round(value) for value in box)
-    grow = round(0.03 * size)
-    x0, y0, x1, y1 = (
-        max(x0 - grow, 0),
-        max(y0 - grow, 0),
-        min(x1 + grow, size),
-        min(y1 + grow, size),
-    )
-    cheek = crop[
-        round(0.58 * size) : round(0.64 * size), round(0.3 * size) : round(0.7 * size)
-    ].reshape(-1, 3)
-    colour = np.median(cheek, axis=0)
-    across = np.abs(np.sin(np.linspace(0, np.pi * count, y1 - y0)))[:, None, None]
-    shade = 0.78 + 0.27 * np.sqrt(across)
+    margin = round(0.03 * size)
+    x0, y0 = max(x0 - margin, 0), max(y0 - margin, 0)
+    x1, y1 = min(x1 + margin, size), min(y1 + margin, size)
+
+    cheek_rows = slice(round(0.58 * size), round(0.64 * size))
+    cheek_columns = slice(round(0.3 * size), round(0.7 * size))
+    colour = np.median(crop[cheek_rows, cheek_columns].reshape(-1, 3), axis=0)
+    roundness = np.abs(np.sin(np.linspace(0, np.pi * num_fingers, y1 - y0)))[:, None, None]
+    shade = 0.78 + 0.27 * np.sqrt(roundness)
     noise = np.random.default_rng(3).normal(0, 1, (y1 - y0, x1 - x0, 1)).astype(np.float32)
-    noise = 0.02 * cv2.GaussianBlur(noise, (0, 0), 1.2)[..., None]
-    paint, mask = crop.astype(np.float32).copy(), np.zeros(crop.shape[:2], np.uint8)
-    paint[y0:y1, x0:x1] = colour * (shade + noise)
+    texture = 0.02 * cv2.GaussianBlur(noise, (0, 0), 1.2)[..., None]
+
+    paint = crop.astype(np.float32).copy()
+    paint[y0:y1, x0:x1] = colour * (shade + texture)
+    mask = np.zeros(crop.shape[:2], np.uint8)
     mask[y0:y1, x0:x1] = 1
     return _blend(crop, paint, mask)
 
 
-def hand(crop, box):
-    """A hand over an eye or the mouth."""
-    return _fingers(crop, box)
+def paint_mask(
+    crop: np.ndarray, mouth_box: np.ndarray, colour: tuple[int, int, int] = (150, 190, 215)
+) -> np.ndarray:
+    """Paint a surgical mask with folds, from the nose to the chin.
 
+    Args:
+        crop: The crop.
+        mouth_box: Box of the mouth.
+        colour: RGB of the mask in the light of an average crop.
 
-def mask(crop, mouth_box, colour=(150, 190, 215)):
-    """A surgical mask from the nose to the chin, with folds."""
+    Returns:
+        The painted crop.
+    """
     size = len(crop)
     x, y = _centre(mouth_box)
-    shape = np.zeros(crop.shape[:2], np.uint8)
-    points = np.array(
+    outline = np.array(
         [(-0.25, -0.13), (0, -0.17), (0.25, -0.13), (0.22, 0.16), (0, 0.24), (-0.22, 0.16)]
-    ) * size + (x, y)
-    cv2.fillPoly(shape, [np.rint(points).astype(np.int32)], 1)
+    )
+    mask = np.zeros(crop.shape[:2], np.uint8)
+    cv2.fillPoly(mask, [np.rint(outline * size + (x, y)).astype(np.int32)], 1)
+
     folds = 1 - 0.08 * (np.sin(np.arange(size) * 2 * np.pi / (0.05 * size)) > 0.6)[:, None, None]
-    light = (
-        float(
-            crop[
-                round(0.5 * size) : round(0.6 * size), round(0.3 * size) : round(0.7 * size)
-            ].mean()
-        )
-        / 170
-    )
-    return _blend(
-        crop, np.array(colour, np.float32) * folds * light + np.zeros_like(crop, np.float32), shape
-    )
+    middle_rows = slice(round(0.5 * size), round(0.6 * size))
+    middle_columns = slice(round(0.3 * size), round(0.7 * size))
+    light = float(crop[middle_rows, middle_columns].mean()) / 170
+    paint = np.array(colour, np.float32) * folds * light + np.zeros_like(crop, np.float32)
+    return _blend(crop, paint, mask)

@@ -1,4 +1,4 @@
-"""Face detectors, by name: one file each, and one line here."""
+"""Face detectors by name. A detector is one module, and one entry in `DETECTORS`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ DETECTORS = {
     "retinaface": "authface_data.faces.detectors.retinaface:RetinaFaceResNet50",
     "retinaface-mobile": "authface_data.faces.detectors.retinaface_mobile:RetinaFaceMobile",
 }
+"""Name -> module and class of the detector, imported on use."""
 
 
 @dataclass(frozen=True)
 class Detection:
-    """box_px: (4,) float [x0, y0, x1, y1]; score: 0..1; landmarks5_px: (5, 2) float, left eye (as seen in the image), right
-    eye, nose, left and right mouth corner. All in pixels of the picture that was looked at."""
+    """A detected face, in pixels of the picture that was searched.
+
+    Attributes:
+        box_px: (4,) float64 pixel edges left, top, right, bottom.
+        score: Confidence, 0 to 1.
+        landmarks5_px: (5, 2) float64 pixel centres: left eye, right eye, nose, left and right mouth
+            corner. Left and right are as seen in the image.
+    """
 
     box_px: np.ndarray
     score: float
@@ -28,25 +35,50 @@ class Detection:
 
 
 class Detector(Protocol):
-    """revision: names the weights; uses_gpu: whether it takes one; batch_size: how many pictures it is best given at once.
+    """Detects faces in pictures.
 
-    `setup` raises MissingResourceError where the weights are not there.
+    Attributes:
+        revision: Identifies the weights; part of the fingerprint of the faces.
+        uses_gpu: Whether it runs on a CUDA device if one is available.
+        batch_size: Number of pictures that `detect` handles efficiently at once.
     """
 
     revision: str
     uses_gpu: bool
     batch_size: int
 
-    def setup(self, device: str, weights_dir: str | None) -> None: ...
+    def setup(self, device: str, weights_dir: str | None) -> None:
+        """Load the model.
+
+        Args:
+            device: A torch device, such as "cpu" or "cuda:0".
+            weights_dir: Folder of the setting `weights_dir`, if any.
+
+        Raises:
+            MissingResourceError: If the weights are missing.
+        """
+        ...
 
     def detect(self, pictures: Sequence[np.ndarray], min_score: float) -> list[list[Detection]]:
-        """Faces in each of some pictures, (H, W, 3) uint8 sRGB, best first; a picture's faces are its own affair."""
+        """Detect faces. The result of a picture does not depend on the other pictures.
+
+        Args:
+            pictures: (height, width, 3) uint8 sRGB each; their sizes may differ.
+            min_score: Lowest score of a face, 0 to 1.
+
+        Returns:
+            The faces of each picture, highest score first.
+        """
         ...
 
 
 def make_detector(name: str) -> Detector:
-    """The detector of that name, not yet set up. Raises UserError for an unknown one."""
+    """Create a detector by name. Call its `setup` before use.
+
+    Raises:
+        UserError: If the name is unknown.
+    """
     if name not in DETECTORS:
-        raise UserError(f"no detector {name!r}: there are {', '.join(DETECTORS)}")
-    module, kind = DETECTORS[name].split(":")
-    return getattr(import_module(module), kind)()
+        raise UserError(f"unknown detector {name!r}; choose from: {', '.join(DETECTORS)}")
+    module_name, class_name = DETECTORS[name].split(":")
+    return getattr(import_module(module_name), class_name)()

@@ -1,16 +1,17 @@
-"""FFHQ's alignment: golden quads, and the published recipe written out again, slowly."""
+"""FFHQ alignment, against golden quads and a literal version of the published recipe."""
 
 import io
 
 import numpy as np
 import pytest
-from ffhq_recipe import psnr, recipe
+from ffhq_recipe import align_by_recipe, psnr
 from PIL import Image
 
-from authface_data.faces.align import align, align_photo, ffhq_quad, shrink_of, to_crop
+from authface_data.faces.align import align, align_photo, decode_shrink, ffhq_quad, photo_to_crop
 from authface_data.images.open import Photo
 
-GOLDEN = [
+# Eye centres and mouth corners, the corners of their quad, and its side.
+GOLDEN_QUADS = [
     (
         [(400, 500), (600, 500), (430, 720), (570, 720)],
         [(100, 122), (100, 922), (900, 922), (900, 122)],
@@ -29,9 +30,9 @@ GOLDEN = [
 ]
 
 
-@pytest.mark.parametrize(("features", "corners", "size"), GOLDEN, ids="ABC")
-def test_golden_quads(features, corners, size):
-    quad = ffhq_quad(*np.array(features, float))
+@pytest.mark.parametrize(("points", "corners", "size"), GOLDEN_QUADS, ids="ABC")
+def test_quad_equals_golden_values(points, corners, size):
+    quad = ffhq_quad(*np.array(points, float))
     assert np.abs(quad.corners_px - corners).max() < 1e-3
     assert abs(quad.size_px - size) < 1e-3
 
@@ -46,96 +47,91 @@ def test_golden_quads(features, corners, size):
     ],
     ids=["inside", "shrunk", "padded"],
 )
-def test_the_picture_is_that_of_the_published_recipe(
-    photos, eye_left, eye_right, mouth_left, mouth_right
-):
+def test_crop_agrees_with_published_recipe(photos, eye_left, eye_right, mouth_left, mouth_right):
     data = photos["obama3.jpg"].read_bytes()
     picture = Photo(lambda: data).pixels()
     quad = ffhq_quad(*np.array([eye_left, eye_right, mouth_left, mouth_right], float))
-    ours = align(picture, quad, 512)
-    assert psnr(ours.pixels, recipe(Image.fromarray(picture), quad.corners_px, 512)) >= 40
+    crop = align(picture, quad, 512)
+    reference = align_by_recipe(Image.fromarray(picture), quad.corners_px, 512)
+    assert psnr(crop.pixels, reference) >= 40
 
 
-def enlarged(path, factor: int, grain: float, **options) -> bytes:
-    """A photograph made `factor` times larger, with a camera's grain, as a JPEG."""
+def enlarged_jpeg(path, factor: int, grain: float, **options) -> bytes:
+    """Enlarge a photograph by `factor`, add camera grain and encode it as a JPEG."""
     import cv2
 
     with Image.open(path) as opened:
-        image = opened.convert("RGB").resize(
-            (opened.width * factor, opened.height * factor), Image.Resampling.BICUBIC
-        )
-    noise = (
-        np.random.default_rng(0).normal(0, grain, (image.height, image.width, 1)).astype(np.float32)
-    )
+        size = (opened.width * factor, opened.height * factor)
+        image = opened.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, grain, (image.height, image.width, 1)).astype(np.float32)
     noise = cv2.GaussianBlur(noise, (0, 0), 0.7)[..., None]
-    out = io.BytesIO()
-    Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)).save(
-        out, "JPEG", quality=95, **options
-    )
-    return out.getvalue()
+    grainy = np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(grainy).save(buffer, "JPEG", quality=95, **options)
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
-def test_a_reduced_decode_gives_the_same_picture(photos, orientation):
-    """Half the scale for crops of 512 px, of files that lie on all sides."""
+def test_reduced_decode_agrees_with_published_recipe(photos, orientation):
+    """A JPEG of any EXIF orientation is decoded at half the scale for a crop of 512 px."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = enlarged(photos["obama2.jpg"], 3, 4.0, exif=exif)
+    data = enlarged_jpeg(photos["obama2.jpg"], 3, 4.0, exif=exif)
     photo = Photo(lambda: data)
     middle = np.array(photo.size_px) / 2
-    quad = ffhq_quad(*np.array([(-160, -100), (180, -70), (-130, 190), (120, 210)], float) + middle)
-    assert photo.region((0, 0, 64, 64), shrink_of(quad, 512)).shrink == 2
-    ours = align_photo(photo, quad, 512)
-    assert ours.pad_fraction == 0
-    assert (
-        psnr(
-            ours.pixels, recipe(Image.fromarray(Photo(lambda: data).pixels()), quad.corners_px, 512)
-        )
-        >= 40
-    )
+    points = np.array([(-160, -100), (180, -70), (-130, 190), (120, 210)], float) + middle
+    quad = ffhq_quad(*points)
+    assert photo.region((0, 0, 64, 64), decode_shrink(quad, 512)).shrink == 2
+
+    crop = align_photo(photo, quad, 512)
+
+    assert crop.pad_fraction == 0
+    whole = Image.fromarray(Photo(lambda: data).pixels())
+    assert psnr(crop.pixels, align_by_recipe(whole, quad.corners_px, 512)) >= 40
 
 
 @pytest.mark.slow
-def test_a_face_at_the_edge_of_a_reduced_decode(photos):
-    data = enlarged(photos["obama2.jpg"], 2, 4.0)
+def test_reduced_decode_at_photo_edge_agrees_with_published_recipe(photos):
+    data = enlarged_jpeg(photos["obama2.jpg"], 2, 4.0)
     photo = Photo(lambda: data)
     quad = ffhq_quad(*np.array([(100, 300), (430, 320), (140, 600), (400, 610)], float))
-    ours = align_photo(photo, quad, 512)
-    assert ours.pad_fraction > 0.1
-    assert (
-        psnr(
-            ours.pixels, recipe(Image.fromarray(Photo(lambda: data).pixels()), quad.corners_px, 512)
-        )
-        >= 40
-    )
+
+    crop = align_photo(photo, quad, 512)
+
+    assert crop.pad_fraction > 0.1
+    whole = Image.fromarray(Photo(lambda: data).pixels())
+    assert psnr(crop.pixels, align_by_recipe(whole, quad.corners_px, 512)) >= 40
 
 
-def test_landmarks_follow_the_pixels():
-    """A bright dot in the photograph is found where to_crop says it is."""
+def test_photo_to_crop_agrees_with_the_pixels():
+    """A bright dot of the photograph appears in the crop at the mapped position."""
     picture = np.zeros((900, 1000, 3), np.uint8)
     quad = ffhq_quad(*np.array([(400, 400), (560, 430), (410, 560), (530, 580)], float))
     point = np.array([470.0, 500.0])
     picture[498:503, 468:473] = 255
+
     crop = align(picture, quad, 1024).pixels[..., 0].astype(float)
+
     ys, xs = np.mgrid[: crop.shape[0], : crop.shape[1]]
     centre = np.array([(xs * crop).sum(), (ys * crop).sum()]) / crop.sum()
-    assert np.abs(centre - to_crop(point[None], quad, 1024)[0]).max() < 0.1
+    assert np.abs(centre - photo_to_crop(point[None], quad, 1024)[0]).max() < 0.1
 
 
-def test_padding_and_upscaling_are_measured():
+def test_crop_reports_padding_and_upscaling():
     picture = np.zeros((1000, 1000, 3), np.uint8)
-    centred = ffhq_quad(*np.array([(400, 400), (600, 400), (430, 620), (570, 620)], float))
+    points = np.array([(400, 400), (600, 400), (430, 620), (570, 620)], float)
+    centred = ffhq_quad(*points)
     crop = align(picture, centred, 512)
     assert crop.pad_fraction == 0
     assert not crop.upscaled
     assert align(picture, centred, 1024).upscaled
-    half = ffhq_quad(
-        *(np.array([(400, 400), (600, 400), (430, 620), (570, 620)], float) - [500.5, 0])
-    )
-    assert align(picture, half, 512).pad_fraction == pytest.approx(0.5, abs=0.002)
+
+    half_outside = ffhq_quad(*(points - [500.5, 0]))
+    assert align(picture, half_outside, 512).pad_fraction == pytest.approx(0.5, abs=0.002)
 
 
 @pytest.mark.parametrize("size", [512, 1024])
-def test_size_is_as_asked(size):
+def test_crop_has_requested_size(size):
     quad = ffhq_quad(*np.array([(20, 20), (40, 20), (23, 42), (37, 42)], float))
     assert align(np.zeros((60, 60, 3), np.uint8), quad, size).pixels.shape == (size, size, 3)

