@@ -1,7 +1,8 @@
-"""Scores of aligned crops: our own measures (one per file, and one line here) and IQA metrics by pyiqa.
+"""Scores of aligned crops: artefact measures (one module each) and IQA metrics of pyiqa.
 
-An artefact measure is a module with a `VERSION` and `score(crop) -> float`: (H, H, 3) uint8 sRGB to 0 worst .. 1 best. One that
-has `USES_QUAD` is given the quad as well.
+A measure is a module with a `VERSION`, which is stored with every score, and a function
+`score(crop) -> float`. The crop is (size, size, 3) uint8 sRGB. A module with `USES_QUAD` also takes
+the corners of the crop's quad.
 """
 
 ARTEFACTS = {
@@ -14,11 +15,13 @@ ARTEFACTS = {
     "exposure": "authface_data.quality.exposure",
     "detail": "authface_data.quality.detail",
 }
+"""Measures of image defects, by name. Their scores lie between 0 (worst) and 1 (best)."""
 
-# Not good or bad, but told over the set in the balance report: the same, in units of their own.
 ATTRIBUTES = {
     "skin_tone": "authface_data.quality.skin_tone",
     "light": "authface_data.quality.light",
     "lightness": "authface_data.quality.lightness",
 }
+"""Measures without good or bad values, which the balance report counts. Each has its unit."""
+
 MEASURES = ARTEFACTS | ATTRIBUTES

@@ -1,42 +1,62 @@
-"""Banding: smooth shading in steps, from too few levels (heavy editing of 8 bit, a poor screen or export).
+"""Banding: smooth shading in visible steps, because of too few levels.
 
-At face scale, smoothed by sigma 1 so that it matters little how the steps were resampled, in squares of 15 px whose brightness
-spans 5 to 30 levels: of a slope every difference between neighbours is alike, of stairs a few are large and the rest nothing. q
-= mean(d)^2 / mean(d^2) is 1 for a slope, about .64 for natural skin (differences as of a Gaussian: 2 / pi), and falls with the
-share of steps for stairs. The median of the squares, both directions averaged. score is .5 at q = .61.
+Heavy editing at 8 bits and poor exports cause it.
 
-Fails on: drawings and flat make-up; stairs that noise or resampling has blurred away (not visible either); faces with no smooth
-part at all, which get 1.
+The luma at face scale is smoothed (sigma 1), so that it matters little how the steps were
+resampled. It is split into blocks of 15 px, and blocks whose luma spans 5 to 30 levels are used.
+On a smooth slope all differences d between neighbours are similar; on stairs a few are large and
+the others zero. The evenness q = mean(d)^2 / mean(d^2) of a block is 1 for a slope, about 0.64 for
+natural skin (2/pi, as for Gaussian differences), and falls with the share of steps for stairs. The
+median over the blocks is averaged over both directions. The score is a logistic function of q, 0.5
+at q = 0.61.
+
+Fails on: drawings and flat make-up (score low), stairs that noise or resampling has blurred away
+(score high, but are not visible either), and faces without a smooth block, which score 1.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from authface_data.quality.face_scale import at_face_scale, blocks, rising
-from authface_data.quality.luma import luma
+from authface_data.images.colour import luma
+from authface_data.quality.face_scale import resize_to_face_scale, sigmoid, split_into_blocks
 
 VERSION = "1"
-SIDE, LEAST, MOST, SMOOTH, MIDDLE, WIDTH = 15, 5, 30, 1.0, 0.61, 0.015
+BLOCK_SIDE_PX = 15
+MIN_SPAN = 5
+MAX_SPAN = 30
+SMOOTHING_SIGMA_PX = 1.0
+MIDPOINT = 0.61
+WIDTH = 0.015
 
 
 def score(crop: np.ndarray) -> float:
-    """0 (stairs) to 1 (slopes), of (H, H, 3) uint8."""
+    """Measure banding.
+
+    Args:
+        crop: (size, size, 3) uint8 sRGB.
+
+    Returns:
+        0 (stairs) to 1 (smooth slopes).
+    """
     import cv2
 
-    brightness = cv2.GaussianBlur(luma(at_face_scale(crop)), (0, 0), SMOOTH)
-    squares = blocks(brightness[:-1, :-1], SIDE)
-    span = np.ptp(squares, axis=(1, 2))
-    smooth = (span >= LEAST) & (span < MOST)
-    if not smooth.any():
+    luma_plane = luma(resize_to_face_scale(crop))
+    smoothed = cv2.GaussianBlur(luma_plane, (0, 0), SMOOTHING_SIGMA_PX)
+    blocks = split_into_blocks(smoothed[:-1, :-1], BLOCK_SIDE_PX)
+    span = np.ptp(blocks, axis=(1, 2))
+    is_slope = (span >= MIN_SPAN) & (span < MAX_SPAN)
+    if not is_slope.any():
         return 1.0
-    evenness = []
-    for steps in (
-        np.abs(np.diff(brightness, axis=0))[:, :-1],
-        np.abs(np.diff(brightness, axis=1))[:-1],
-    ):
-        of_square = blocks(steps, SIDE)[smooth]
-        evenness.append(
-            np.median(of_square.mean((1, 2)) ** 2 / np.maximum((of_square**2).mean((1, 2)), 1e-6))
-        )
-    return rising(float(np.mean(evenness)), MIDDLE, WIDTH)
+
+    vertical = np.abs(np.diff(smoothed, axis=0))[:, :-1]
+    horizontal = np.abs(np.diff(smoothed, axis=1))[:-1]
+    evenness = [_median_evenness(steps, is_slope) for steps in (vertical, horizontal)]
+    return sigmoid(float(np.mean(evenness)), MIDPOINT, WIDTH)
+
+
+def _median_evenness(steps: np.ndarray, is_slope: np.ndarray) -> np.floating:
+    """Return the median of mean(d)^2 / mean(d^2) over the selected blocks."""
+    blocks = split_into_blocks(steps, BLOCK_SIDE_PX)[is_slope]
+    mean_of_squares = np.maximum((blocks**2).mean((1, 2)), 1e-6)
+    return np.median(blocks.mean((1, 2)) ** 2 / mean_of_squares)

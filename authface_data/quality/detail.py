@@ -1,33 +1,50 @@
-"""Upscaled sources: high frequencies that the crop has room for and does not hold.
+"""Detail: whether the crop holds the high frequencies that its pixels allow, or was enlarged.
 
-On the crop's own pixels, in its middle 60 %, windowed: the power spectrum P of the brightness. The upper octave (.25 to .5
-cycles per pixel), as a geometric mean so that gaps count, over the power at .03 to .09, which enlarging leaves alone; rounding
-to 8 bit gives both a floor. r is the decimal logarithm of that. score is .5 at r = -4.8, and goes to 0 below it and 1 above.
+It uses the crop's own pixels: the middle 60 % of the luma, windowed, and its power spectrum. The
+power of the upper octave (0.25 to 0.5 cycles per pixel), as a geometric mean so that gaps count,
+is divided by the power at 0.03 to 0.09 cycles per pixel, which enlarging preserves. The rounding
+noise of 8 bits is a floor of both. The score is a logistic function of the ratio's decimal
+logarithm r, 0.5 at r = -4.8.
 
-Fails on: noise, grain or sharpening added after enlarging (counts as detail). Blur and heavy smoothing look alike to it.
-Enlarged by less than twice, a source is not told from a soft photograph; `upscaled` and `qsize_px` tell how far the crop itself
-was enlarged.
+Fails on: noise, grain or sharpening added after enlarging (counts as detail). Blur and heavy
+smoothing look like enlarging. A source enlarged by less than a factor of 2 looks like a soft
+photograph; the columns `upscaled` and `qsize_px` say how far the crop itself was enlarged.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from authface_data.quality.face_scale import rising
-from authface_data.quality.luma import luma
+from authface_data.images.colour import luma
+from authface_data.quality.face_scale import sigmoid
 
 VERSION = "1"
-MARGIN, ROUNDING, MIDDLE, WIDTH = 0.2, 1 / 12, -4.8, 0.12
+MARGIN_SHARE = 0.2
+ROUNDING_VARIANCE = 1 / 12
+MIDPOINT = -4.8
+WIDTH = 0.12
 
 
 def score(crop: np.ndarray) -> float:
-    """0 (enlarged four times) to 1 (detail to the last pixel), of (H, H, 3) uint8."""
-    margin = int(len(crop) * MARGIN)
-    brightness = luma(crop)[margin:-margin, margin:-margin]
-    window = np.outer(np.hanning(len(brightness)), np.hanning(len(brightness)))
-    power = np.abs(np.fft.fft2((brightness - brightness.mean()) * window)) ** 2 / (window**2).sum()
-    axis = np.fft.fftfreq(len(brightness))
+    """Measure detail.
+
+    Args:
+        crop: (size, size, 3) uint8 sRGB.
+
+    Returns:
+        0 (enlarged four times) to 1 (detail down to the last pixel).
+    """
+    margin = int(len(crop) * MARGIN_SHARE)
+    luma_plane = luma(crop)[margin:-margin, margin:-margin]
+    size = len(luma_plane)
+    window = np.outer(np.hanning(size), np.hanning(size))
+    spectrum = np.fft.fft2((luma_plane - luma_plane.mean()) * window)
+    power = np.abs(spectrum) ** 2 / (window**2).sum()
+
+    axis = np.fft.fftfreq(size)
     frequency = np.hypot(axis[:, None], axis[None])
     low = power[(frequency > 0.03) & (frequency < 0.09)].mean()
-    high = np.exp(np.log(power[(frequency > 0.25) & (frequency < 0.5)] + 0.1 * ROUNDING).mean())
-    return rising(float(np.log10(high / (low + ROUNDING))), MIDDLE, WIDTH)
+    upper_octave = power[(frequency > 0.25) & (frequency < 0.5)]
+    high = np.exp(np.log(upper_octave + 0.1 * ROUNDING_VARIANCE).mean())
+    ratio = float(np.log10(high / (low + ROUNDING_VARIANCE)))
+    return sigmoid(ratio, MIDPOINT, WIDTH)

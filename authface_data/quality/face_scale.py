@@ -1,47 +1,95 @@
-"""The size that artefacts are measured at: a face of 512 px, whatever the crop's own size.
+"""The common scale of the artefact measures: a crop of 512 px, whatever the size of the crop.
 
-A measure in pixels would call the same face noisy at 2048 and clean at 512, or a sharp large one blurred. Only `detail`, which
-is about the crop's own pixels, and `jpeg`, which knows where a block is, look at the crop as it is.
+Without it, a measure in pixels would call the same face noisy at 2048 px and clean at 512 px, or
+call a sharp large face blurred. Only `detail`, which measures the original pixels of the crop, and
+`jpeg`, which locates the blocks by the quad, do not resize the crop.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-SIZE_PX = 512
-# Where FFHQ's alignment puts things, in parts of the side: (x, y) of patches of bare skin, on cheeks and forehead.
-SKIN = (
-    (0.34, 0.60), (0.66, 0.60), (0.50, 0.27), (0.42, 0.27), (0.58, 0.27), (0.30, 0.55), (0.70, 0.55), (0.38, 0.66), (0.62, 0.66)
-)  # fmt: skip
+FACE_SCALE_PX = 512
+
+SKIN_POINTS = (
+    (0.34, 0.60),  # cheeks
+    (0.66, 0.60),
+    (0.50, 0.27),  # forehead
+    (0.42, 0.27),
+    (0.58, 0.27),
+    (0.30, 0.55),  # cheeks
+    (0.70, 0.55),
+    (0.38, 0.66),
+    (0.62, 0.66),
+)
+"""Where FFHQ alignment places bare skin: (x, y) as shares of the crop's side."""
+
 PATCH_HALF_PX = 20
 
 
-def at_face_scale(crop: np.ndarray) -> np.ndarray:
-    """(H, H, 3) uint8 to (512, 512, 3): averaged down, or up by bicubic interpolation."""
+def resize_to_face_scale(crop: np.ndarray) -> np.ndarray:
+    """Resize a crop to 512 px: by averaging if it is larger, bicubically if it is smaller.
+
+    Args:
+        crop: (size, size, 3) uint8.
+
+    Returns:
+        (512, 512, 3) uint8.
+    """
     import cv2
 
-    if len(crop) == SIZE_PX:
+    if len(crop) == FACE_SCALE_PX:
         return crop
-    way = cv2.INTER_AREA if len(crop) > SIZE_PX else cv2.INTER_CUBIC
-    return cv2.resize(crop, (SIZE_PX, SIZE_PX), interpolation=way)
+    interpolation = cv2.INTER_AREA if len(crop) > FACE_SCALE_PX else cv2.INTER_CUBIC
+    return cv2.resize(crop, (FACE_SCALE_PX, FACE_SCALE_PX), interpolation=interpolation)
 
 
 def skin_patches(plane: np.ndarray) -> list[np.ndarray]:
-    """The patches (41, 41, …) of bare skin of a plane (512, 512, …) at face scale."""
-    half, patches = PATCH_HALF_PX, []
-    for x, y in SKIN:
-        column, row = round(x * SIZE_PX), round(y * SIZE_PX)
-        patches.append(plane[row - half : row + half + 1, column - half : column + half + 1])
+    """Cut out patches of bare skin on the cheeks and the forehead.
+
+    Args:
+        plane: (512, 512, ...) array at face scale.
+
+    Returns:
+        (41, 41, ...) arrays, in the order of `SKIN_POINTS`.
+    """
+    patches = []
+    for x, y in SKIN_POINTS:
+        column = round(x * FACE_SCALE_PX)
+        row = round(y * FACE_SCALE_PX)
+        rows = slice(row - PATCH_HALF_PX, row + PATCH_HALF_PX + 1)
+        columns = slice(column - PATCH_HALF_PX, column + PATCH_HALF_PX + 1)
+        patches.append(plane[rows, columns])
     return patches
 
 
-def blocks(plane: np.ndarray, side: int) -> np.ndarray:
-    """(n, side, side): a plane (H, W) in squares, what is left over at the right and the bottom dropped."""
-    height, width = plane.shape[0] // side * side, plane.shape[1] // side * side
+def split_into_blocks(plane: np.ndarray, side: int) -> np.ndarray:
+    """Split a plane into square blocks. Remainders at the right and bottom edge are dropped.
+
+    Args:
+        plane: (height, width) array.
+        side: Side of the blocks in pixels.
+
+    Returns:
+        (n, side, side) blocks, row by row.
+    """
+    height = plane.shape[0] // side * side
+    width = plane.shape[1] // side * side
     cells = plane[:height, :width].reshape(height // side, side, width // side, side)
     return cells.swapaxes(1, 2).reshape(-1, side, side)
 
 
-def rising(value: float, middle: float, width: float) -> float:
-    """0 for values far below the middle, 1 far above it, .5 at it: never quite flat, so that worse is always lower."""
-    return float(1 / (1 + np.exp(np.clip((middle - value) / width, -50, 50))))
+def sigmoid(value: float, midpoint: float, width: float) -> float:
+    """Map a measured value to a score with the logistic function.
+
+    The function is strictly monotonic over a wide range, so worse values have lower scores.
+
+    Args:
+        value: The measured value.
+        midpoint: Value at which the score is 0.5.
+        width: Scale of the function; the score is 0.73 at `midpoint + width`.
+
+    Returns:
+        The score, between 0 and 1.
+    """
+    return float(1 / (1 + np.exp(np.clip((midpoint - value) / width, -50, 50))))

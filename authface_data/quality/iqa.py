@@ -1,4 +1,4 @@
-"""No-reference IQA metrics, by pyiqa's names, so that a score depends on the face alone."""
+"""No-reference IQA metrics of pyiqa, computed so that a score depends on the crop alone."""
 
 from __future__ import annotations
 
@@ -9,93 +9,134 @@ import re
 import tempfile
 import urllib.error
 import warnings
+from collections.abc import Sequence
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from authface_data import weights
+from authface_data.weights import NIQE, find_weights
 from manifests.support.errors import MissingResourceError, UserError
 
+if TYPE_CHECKING:
+    import torch
+
 SEED = 0
+"""Seed of the random crops that some metrics draw."""
 
 
-def revision() -> str:
-    """Part of every IQA score's fingerprint."""
+def pyiqa_revision() -> str:
+    """Return the name and version of pyiqa, the metric version of every IQA score."""
     return f"pyiqa {metadata.version('pyiqa')}"
 
 
-def _niqe_mat(weights_dir: str | None, folder: str) -> str:
-    """NIQE's parameters in the .mat layout that pyiqa reads, as a file in a folder."""
-    import scipy.io
+def check_metric_names(metrics: Sequence[str]) -> None:
+    """Check metric names before anything is measured.
 
-    params = np.load(weights.find(weights.NIQE, weights_dir))
-    path = f"{folder}/niqe.mat"
-    mu, cov = params["mu_pris_param"].reshape(1, -1), params["cov_pris_param"]
-    scipy.io.savemat(path, {"mu_prisparam": mu, "cov_prisparam": cov})
-    return path
-
-
-def check(metrics: list[str]) -> None:
-    """Raises UserError for a name that pyiqa has no metric by, before anything is measured."""
+    Raises:
+        UserError: If pyiqa has no no-reference metric of a name.
+    """
     import pyiqa
 
     for metric in metrics:
         if metric not in pyiqa.list_models(metric_mode="NR"):
             raise UserError(
-                f"no metric {metric!r}: it takes pyiqa's no-reference metrics (musiq, niqe, piqe, …)"
+                f"unknown metric {metric!r}; choose one of pyiqa's no-reference metrics, such as "
+                "musiq, niqe or piqe"
             )
 
 
-def create(metric: str, device: str, weights_dir: str | None) -> Any:
-    """pyiqa's metric of that name. Raises MissingResourceError where its weights cannot be had, saying what to get and where to put it."""
+def create_metric(metric: str, device: str, weights_dir: str | None) -> torch.nn.Module:
+    """Create a metric of pyiqa.
+
+    Args:
+        metric: Its name in pyiqa.
+        device: A torch device, such as "cpu" or "cuda:0".
+        weights_dir: Folder of the setting `weights_dir`, if any.
+
+    Returns:
+        The metric. It takes (batch, 3, height, width) float32 pictures in [0, 1].
+
+    Raises:
+        MissingResourceError: If its weights are missing and cannot be downloaded.
+    """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     import pyiqa
     import torch
 
-    said = io.StringIO()
+    output = io.StringIO()
     try:
         with (
-            contextlib.redirect_stdout(said),
+            contextlib.redirect_stdout(output),
             tempfile.TemporaryDirectory() as folder,
             warnings.catch_warnings(),
         ):
-            warnings.simplefilter(
-                "ignore"
-            )  # pyiqa's way of asking torchvision for a network is an old one
-            options = (
-                {"pretrained_model_path": _niqe_mat(weights_dir, folder)}
-                if metric == "niqe"
-                else {}
-            )
+            # pyiqa creates torchvision networks with deprecated arguments.
+            warnings.simplefilter("ignore")
+            options = {}
+            if metric == "niqe":
+                options["pretrained_model_path"] = _save_niqe_parameters(weights_dir, folder)
             return pyiqa.create_metric(metric, device=torch.device(device), **options)
     except (OSError, urllib.error.URLError) as error:
-        asked = re.search(r'Downloading: "([^"]+)" to (\S+)', said.getvalue())
-        what = (
-            f"get {asked[1]} and put it at {asked[2]}"
-            if asked
-            else f"pyiqa says: {str(error).splitlines()[0]}"
-        )
         raise MissingResourceError(
-            f"the weights of {metric} are not here and could not be fetched: {what}"
+            f"the weights of {metric} are missing and could not be downloaded; "
+            f"{_instructions(output.getvalue(), error)}"
         ) from error
 
 
-class Iqa:
-    """One metric. Raises UserError for a name pyiqa does not have, MissingResourceError where its weights cannot be had."""
+def _save_niqe_parameters(weights_dir: str | None, folder: str) -> str:
+    """Save the parameters of NIQE in the .mat layout that pyiqa reads; return the path."""
+    import scipy.io
 
-    def __init__(self, metric: str, device: str, weights_dir: str | None):
-        import torch
+    parameters = np.load(find_weights(NIQE, weights_dir))
+    path = f"{folder}/niqe.mat"
+    mean = parameters["mu_pris_param"].reshape(1, -1)
+    covariance = parameters["cov_pris_param"]
+    scipy.io.savemat(path, {"mu_prisparam": mean, "cov_prisparam": covariance})
+    return path
 
-        check([metric])
-        self._metric = create(metric, device, weights_dir)
-        self._torch, self._device = torch, device
+
+def _instructions(output: str, error: Exception) -> str:
+    """Say which file to get and where to put it, from what pyiqa printed before a download."""
+    download = re.search(r'Downloading: "([^"]+)" to (\S+)', output)
+    if download:
+        return f"download {download[1]} and put it at {download[2]}"
+    return f"the error of pyiqa is: {str(error).splitlines()[0]}"
+
+
+class IqaMetric:
+    """A no-reference metric of pyiqa.
+
+    Args:
+        metric: Its name in pyiqa.
+        device: A torch device, such as "cpu" or "cuda:0".
+        weights_dir: Folder of the setting `weights_dir`, if any.
+
+    Raises:
+        UserError: If the name is unknown.
+        MissingResourceError: If its weights are missing and cannot be downloaded.
+    """
+
+    def __init__(self, metric: str, device: str, weights_dir: str | None) -> None:
+        check_metric_names([metric])
+        self._metric = create_metric(metric, device, weights_dir)
+        self._device = device
 
     def score(self, crop: np.ndarray) -> float:
-        """The metric of one (H, W, 3) uint8 crop, alone in its batch, random crops (if it takes any) from a fixed seed."""
-        torch = self._torch
+        """Compute the metric of one crop.
+
+        The crop is alone in its batch, and metrics that draw random crops get a fixed seed.
+
+        Args:
+            crop: (height, width, 3) uint8 sRGB.
+
+        Returns:
+            The value, in the range of the metric.
+        """
+        import torch
+
         batch = torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float() / 255
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(SEED)
-            np.random.seed(SEED)  # some metrics draw their crops from numpy
+            np.random.seed(SEED)  # some metrics draw their crops with NumPy
             return float(self._metric(batch.to(self._device)))

@@ -1,69 +1,98 @@
-"""JPEG blocking: differences between neighbours that come back every eight pixels of the photograph.
+"""JPEG blocking: luma differences that repeat every eight pixels of the photograph.
 
-The photograph's grid of 8 x 8 blocks lies in the crop turned and scaled as the quad tells; without a quad it is the crop's own.
-For both directions of the grid, the differences of brightness along it (at most 12, so that edges do not count, and less their
-local mean) are compared with waves of the grid's frequency and its next two multiples, at whatever phase: a, the amplitude
-above twice that at frequencies nearby, over the mean difference. score = exp(-a / 0.2).
+Alignment rotates and scales the photograph's grid of 8 x 8 blocks, and the quad specifies how.
+Without a quad, the grid is that of the crop. Along both directions of the grid, luma differences
+between neighbours are clipped at 12, so that edges do not dominate, and their local mean is
+removed. Their Fourier amplitude is measured at the frequency of the grid and at twice and three
+times that frequency. Let a be the amplitude above twice that of nearby frequencies, divided by the
+mean difference. The score is exp(-a / 0.2).
 
-Fails on: pictures that were shrunk after they were compressed, and whose quad says nothing of it; a grid finer than 2.5 px of
-the crop (not visible either); woven cloth or a screen of just that period.
+Fails on: pictures that were reduced after compression if the quad does not reflect that, grids
+finer than 2.5 px of the crop (not visible either), and woven cloth or screens with the period of
+the grid.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from authface_data.quality.luma import luma
+from authface_data.images.colour import luma
 
 VERSION = "1"
 USES_QUAD = True
-MOST_PX = 1024  # of a larger crop the middle will do
-BLOCK_PX, MOST, FINEST, SCALE = 8.0, 12.0, 0.4, 0.2
-NEARBY = (-10, -8, -7, -6, -5, 5, 6, 7, 8, 10)  # in cycles per crop
+MAX_SIDE_PX = 1024
+"""Only the middle of a larger crop is used."""
+BLOCK_PX = 8.0
+MAX_DIFFERENCE = 12.0
+MAX_FREQUENCY = 0.4
+"""Highest frequency that is measured, in cycles per pixel."""
+HARMONICS = (1, 2, 3)
+NEARBY_OFFSETS = (-10, -8, -7, -6, -5, 5, 6, 7, 8, 10)
+"""Distance of the nearby frequencies, in cycles per crop."""
+LOCAL_MEAN_PX = 33
+AMPLITUDE_SCALE = 0.2
 
 
 def score(crop: np.ndarray, quad_px: np.ndarray | None = None) -> float:
-    """0 (blocks and little else) to 1 (no blocks), of (H, H, 3) uint8; quad_px (4, 2): where it lay in the photograph."""
-    size, rest = len(crop), max(len(crop) - MOST_PX, 0) // 2
-    brightness = luma(crop[rest : size - rest, rest : size - rest])
+    """Measure JPEG blocking.
+
+    Args:
+        crop: (size, size, 3) uint8 sRGB.
+        quad_px: (4, 2) corners of the crop's quad in the photograph, see `Quad.corners_px`. None if
+            the crop is the photograph itself.
+
+    Returns:
+        0 (strong blocks) to 1 (no blocks).
+    """
+    size = len(crop)
+    margin = max(size - MAX_SIDE_PX, 0) // 2
+    luma_plane = luma(crop[margin : size - margin, margin : size - margin])
+    # Rows: photograph pixels per crop pixel, along the x and the y axis of the photograph.
     if quad_px is None:
         axes = np.eye(2)
     else:
         north_west, south_west, _, north_east = quad_px
-        axes = (
-            np.stack([north_east - north_west, south_west - north_west], axis=1) / size
-        )  # photo px per crop px
-    return float(
-        np.exp(-np.mean([_amplitude(brightness, axis / BLOCK_PX) for axis in axes]) / SCALE)
-    )
+        axes = np.stack([north_east - north_west, south_west - north_west], axis=1) / size
+    amplitudes = [_grid_amplitude(luma_plane, axis / BLOCK_PX) for axis in axes]
+    return float(np.exp(-np.mean(amplitudes) / AMPLITUDE_SCALE))
 
 
-def _amplitude(brightness: np.ndarray, wave: np.ndarray) -> float:
-    """How much of the differences goes with waves of that frequency, (x, y) in cycles per pixel, and its multiples."""
+def _grid_amplitude(luma_plane: np.ndarray, wave: np.ndarray) -> float:
+    """Measure how strongly the luma differences repeat with the grid.
+
+    Args:
+        luma_plane: (size, size) float32.
+        wave: (2,) frequency of the grid along x and y, in cycles per pixel.
+
+    Returns:
+        The amplitude above that of nearby frequencies, relative to the mean difference.
+    """
     import cv2
     from scipy import fft
 
     axis = 1 if abs(wave[0]) > abs(wave[1]) else 0
-    steps = np.minimum(np.abs(np.diff(brightness, axis=axis)), MOST)
-    rows, columns = steps.shape
-    window = np.outer(np.hanning(rows), np.hanning(columns)).astype(np.float32)
-    # Twice as long as the picture, so that no wave falls between two of the transform's.
-    length = fft.next_fast_len(2 * len(brightness))
-    waves = fft.rfft2((steps - cv2.blur(steps, (33, 33))) * window, (length, length))
-    frequency = float(np.hypot(*wave))
-    direction = (
-        wave / frequency * (1 if wave[0] >= 0 else -1)
-    )  # a real picture's waves are the same both ways
+    differences = np.minimum(np.abs(np.diff(luma_plane, axis=axis)), MAX_DIFFERENCE)
+    num_rows, num_columns = differences.shape
+    window = np.outer(np.hanning(num_rows), np.hanning(num_columns)).astype(np.float32)
+    # At twice the size of the picture, no wave falls between two frequencies of the transform.
+    length = fft.next_fast_len(2 * len(luma_plane))
+    local_mean = cv2.blur(differences, (LOCAL_MEAN_PX, LOCAL_MEAN_PX))
+    spectrum = fft.rfft2((differences - local_mean) * window, (length, length))
 
-    def at(cycles_per_px: float) -> float:
-        x, y = np.rint(direction * cycles_per_px * length).astype(int)
-        return abs(complex(waves[y % length, x])) * 2 / float(window.sum())
+    grid_frequency = float(np.hypot(*wave))
+    # The spectrum of a real picture is symmetric, and rfft2 returns the half with x >= 0.
+    sign = 1 if wave[0] >= 0 else -1
+    direction = wave / grid_frequency * sign
 
-    above = 0.0
-    for multiple in (1, 2, 3):
-        if multiple * frequency <= FINEST:
-            nearby = float(
-                np.mean([at(multiple * frequency + off / len(brightness)) for off in NEARBY])
-            )
-            above += max(at(multiple * frequency) - 2 * nearby, 0)
-    return above / (float((steps * window).sum() / window.sum()) + 0.3)
+    def amplitude(frequency: float) -> float:
+        x, y = np.rint(direction * frequency * length).astype(int)
+        return abs(complex(spectrum[y % length, x])) * 2 / float(window.sum())
+
+    excess = 0.0
+    for harmonic in HARMONICS:
+        frequency = harmonic * grid_frequency
+        if frequency <= MAX_FREQUENCY:
+            nearby = [amplitude(frequency + offset / len(luma_plane)) for offset in NEARBY_OFFSETS]
+            excess += max(amplitude(frequency) - 2 * float(np.mean(nearby)), 0)
+    mean_difference = float((differences * window).sum() / window.sum())
+    return excess / (mean_difference + 0.3)

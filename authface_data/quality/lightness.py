@@ -1,4 +1,4 @@
-"""How light or dark the face is in the picture: the median brightness of its skin patches at face scale, 0 to 1.
+"""Lightness of the face in the picture: the median luma of its skin patches at face scale.
 
 It depends on the light and on the skin alike.
 """
@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from authface_data.quality.face_scale import at_face_scale, skin_patches
-from authface_data.quality.luma import luma
+from authface_data.images.colour import luma
+from authface_data.quality.face_scale import resize_to_face_scale, skin_patches
 
 VERSION = "1"
 
 
 def score(crop: np.ndarray) -> float:
-    """0 black to 1 white, of (H, H, 3) uint8."""
-    return (
-        float(np.median([np.median(patch) for patch in skin_patches(luma(at_face_scale(crop)))]))
-        / 255
-    )
+    """Measure the lightness of the face.
+
+    Args:
+        crop: (size, size, 3) uint8 sRGB.
+
+    Returns:
+        0 (black) to 1 (white).
+    """
+    patches = skin_patches(luma(resize_to_face_scale(crop)))
+    return float(np.median([np.median(patch) for patch in patches])) / 255

@@ -1,37 +1,53 @@
-"""Over-smoothed skin: retouched, beautified or heavily denoised, so that pores are gone and only shading is left.
+"""Over-smoothed skin: retouched, beautified or denoised until only the shading remains.
 
-At face scale, on patches of cheeks and forehead: the fine texture F is the brightness between Gaussians of sigma .7 and 1.4 px,
-the coarse one C between 3 and 6 px, both as the median of absolute values. Smoothing takes the fine one away first, whatever
-the light and however fine the skin, so their ratio tells: r = ln((F + .05) / (C + .3)), the median of the patches. score is .5
-at r = -2.05, and goes to 0 below it and 1 above.
+Measured on patches of cheeks and forehead at face scale. The fine texture F is the luma between
+Gaussians of sigma 0.7 and 1.4 px, the coarse texture C between 3 and 6 px, both as the median of
+absolute values. Smoothing removes the fine texture first, in any light and on any skin, so their
+ratio is used: r = ln((F + 0.05) / (C + 0.3)), the median over the patches. The score is a logistic
+function of r, 0.5 at r = -2.05.
 
-Fails on: defocus, which takes fine texture away as well (`sharpness` tells the two apart); noise added after retouching (counts
-as texture); beards, fringes and glasses over most patches (counts as texture).
+Fails on: defocus, which also removes fine texture (compare `sharpness`); noise added after
+retouching, and beards, fringes and glasses over most patches (count as texture).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from authface_data.quality.face_scale import at_face_scale, rising, skin_patches
-from authface_data.quality.luma import luma
+from authface_data.images.colour import luma
+from authface_data.quality.face_scale import resize_to_face_scale, sigmoid, skin_patches
 
 VERSION = "1"
-MIDDLE, WIDTH = -2.05, 0.12
+FINE_SIGMAS_PX = (0.7, 1.4)
+COARSE_SIGMAS_PX = (3, 6)
+MIDPOINT = -2.05
+WIDTH = 0.12
 
 
 def score(crop: np.ndarray) -> float:
-    """0 (as if painted) to 1 (pores and fine hair), of (H, H, 3) uint8."""
+    """Measure the texture of the skin.
+
+    Args:
+        crop: (size, size, 3) uint8 sRGB.
+
+    Returns:
+        0 (as if painted) to 1 (pores and fine hair).
+    """
+    luma_plane = luma(resize_to_face_scale(crop))
+    fine_patches = skin_patches(_band_magnitude(luma_plane, *FINE_SIGMAS_PX))
+    coarse_patches = skin_patches(_band_magnitude(luma_plane, *COARSE_SIGMAS_PX))
+    ratios = []
+    for fine, coarse in zip(fine_patches, coarse_patches, strict=True):
+        ratios.append((np.median(fine) + 0.05) / (np.median(coarse) + 0.3))
+    return sigmoid(float(np.log(np.median(ratios))), MIDPOINT, WIDTH)
+
+
+def _band_magnitude(
+    luma_plane: np.ndarray, small_sigma_px: float, large_sigma_px: float
+) -> np.ndarray:
+    """Return the absolute difference of two Gaussian blurs."""
     import cv2
 
-    brightness = luma(at_face_scale(crop))
-
-    def between(fine: float, coarse: float) -> np.ndarray:
-        return np.abs(
-            cv2.GaussianBlur(brightness, (0, 0), fine)
-            - cv2.GaussianBlur(brightness, (0, 0), coarse)
-        )
-
-    patches = zip(skin_patches(between(0.7, 1.4)), skin_patches(between(3, 6)), strict=True)
-    ratios = [(np.median(fine) + 0.05) / (np.median(coarse) + 0.3) for fine, coarse in patches]
-    return rising(float(np.log(np.median(ratios))), MIDDLE, WIDTH)
+    small = cv2.GaussianBlur(luma_plane, (0, 0), small_sigma_px)
+    large = cv2.GaussianBlur(luma_plane, (0, 0), large_sigma_px)
+    return np.abs(small - large)

@@ -1,141 +1,150 @@
-"""The artefact measures on real faces, of photographs that they were not tuned on."""
+"""The artefact measures on real faces, from photographs that they were not tuned on."""
 
+import io
 import itertools
 from importlib import import_module
 
 import cv2
 import numpy as np
 import pytest
-from degradations import SPOILS, at_night, in_soft_light, reduced, separation
+from degradations import DEGRADATIONS, auc, darken, downscale, flatten_light
+from PIL import Image
 from public_faces import crops, held_out_crops, photographs
 
+from authface_data.faces.align import align_photo, ffhq_quad
+from authface_data.images.open import Photo
 from authface_data.quality import ARTEFACTS, jpeg
+from manifests.settings import load_settings, preset_text
 
-# One film grain, one half hidden by a hand in front of white: what they are low in is really there.
-GRAINY, CASES = (
-    "tongue.jpg:0",
-    [(name, spoil, degrees) for name, kinds in SPOILS.items() for spoil, degrees in kinds],
-)
+# This photograph has film grain, so it has reason to score low.
+GRAINY = "tongue.jpg:0"
+CASES = [
+    (name, degrade, strengths)
+    for name, degradations in DEGRADATIONS.items()
+    for degrade, strengths in degradations
+]
 
 
-def measure(name):
+def score_function(name):
     return import_module(ARTEFACTS[name]).score
 
 
 @pytest.fixture(scope="module")
 def held_out(photos, weights):
-    found = held_out_crops()
-    assert len(found) == 19
-    return found
+    crops = held_out_crops()
+    assert len(crops) == 19
+    return crops
 
 
 @pytest.fixture(scope="module")
-def of(held_out):
-    """The crops that a measure is judged on: `detail` needs pictures with detail to the last pixel, so smaller ones."""
-    small = [reduced(crop, 256) for crop in held_out.values()]
+def clean_crops(held_out):
+    """Return the clean crops for a measure.
+
+    `detail` needs crops with detail down to the last pixel, so it gets smaller ones.
+    """
+    small = [downscale(crop, 256) for crop in held_out.values()]
     return lambda name: small if name == "detail" else list(held_out.values())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "spoil", "degrees"),
+    ("name", "degrade", "strengths"),
     CASES,
-    ids=[f"{name}-{spoil.__name__}" for name, spoil, _ in CASES],
+    ids=[f"{name}-{degrade.__name__}" for name, degrade, _ in CASES],
 )
-def test_worse_is_lower_and_told_from_clean(of, name, spoil, degrees):
-    """On average, and on almost every face, each degree is lower than the one before; all are told from clean and hard ones."""
-    score, clean = measure(name), of(name)
-    scores = [
-        [score(crop) for crop in clean],
-        *([score(spoil(crop, degree)) for crop in clean] for degree in degrees),
+def test_score_falls_with_strength_and_separates_from_clean(clean_crops, name, degrade, strengths):
+    """The score falls on average and for almost every face, and separates from hard negatives."""
+    score = score_function(name)
+    clean = clean_crops(name)
+    scores = [[score(crop) for crop in clean]]
+    for strength in strengths:
+        scores.append([score(degrade(crop, strength)) for crop in clean])
+
+    falls = [
+        all(weaker > stronger for weaker, stronger in itertools.pairwise(face_scores))
+        for face_scores in zip(*scores, strict=True)
     ]
-    falling = [
-        all(worse < better for better, worse in itertools.pairwise(series))
-        for series in zip(*scores, strict=True)
-    ]
-    assert np.mean(falling) >= 0.85
+    assert np.mean(falls) >= 0.85
     assert (np.diff(np.mean(scores, axis=1)) < 0).all()
-    hard = [score(kind(crop)) for crop in clean for kind in (at_night, in_soft_light)]
-    for spoilt in scores[1:]:
-        assert min(spoilt) >= 0
-        assert separation(spoilt, [*scores[0], *hard]) >= 0.95
-    assert separation(scores[-1], scores[0]) >= 0.97
+
+    hard = [score(change(crop)) for crop in clean for change in (darken, flatten_light)]
+    for degraded in scores[1:]:
+        assert min(degraded) >= 0
+        assert auc(degraded, [*scores[0], *hard]) >= 0.95
+    assert auc(scores[-1], scores[0]) >= 0.97
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ARTEFACTS)
-def test_clean_faces_pass_the_presets_gates(held_out, of, name, tmp_path):
-    from manifests.settings import load_settings, preset_text
+def test_clean_faces_pass_the_gates_of_the_preset(held_out, clean_crops, name):
+    settings = load_settings(preset_text("paper").encode(), "paper")
+    gate = next(gate for gate in settings.gates if gate.metric == name)
+    score = score_function(name)
 
-    gate = next(
-        g for g in load_settings(preset_text("paper").encode(), "paper").gates if g.metric == name
-    )
-    scores = np.array([measure(name)(crop) for crop in of(name)])
-    grainy = list(held_out).index(GRAINY)
-    assert (np.delete(scores, grainy) >= gate.threshold).mean() >= 0.85
-    hard = [measure(name)(kind(crop)) for crop in of(name) for kind in (at_night, in_soft_light)]
+    scores = np.array([score(crop) for crop in clean_crops(name)])
+    without_grainy = np.delete(scores, list(held_out).index(GRAINY))
+    assert (without_grainy >= gate.threshold).mean() >= 0.85
+
+    hard = [score(change(crop)) for crop in clean_crops(name) for change in (darken, flatten_light)]
     assert (np.array(hard) >= gate.threshold).mean() >= 0.9
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in ARTEFACTS if name != "detail"])
-def test_the_size_of_the_crop_does_not_matter(held_out, name):
-    """The same face at 256, 512, 1024 and 2048 px, clean and spoilt: the same score, to .1 on average."""
-    spoil, degrees = SPOILS[name][0]
-    moves = []
+def test_score_does_not_depend_on_the_size_of_the_crop(held_out, name):
+    """A face enlarged from 512 to 1024 and 2048 px keeps its score, clean and degraded."""
+    degrade, strengths = DEGRADATIONS[name][0]
+    score = score_function(name)
+    # Both crops cover the same part of the photograph.
+    quad_px = np.array([[0, 0], [0, 512], [512, 512], [512, 0]]) - 0.5
+    arguments = [quad_px] if name == "jpeg" else []
+
+    differences = []
     for crop in list(held_out.values())[::4]:
-        for picture in (crop, spoil(crop, degrees[1])):
+        for picture in (crop, degrade(crop, strengths[1])):
             for size in (1024, 2048):
                 larger = cv2.resize(picture, (size, size), interpolation=cv2.INTER_CUBIC)
-                quad = (
-                    np.array([[0, 0], [0, 512], [512, 512], [512, 0]]) - 0.5
-                )  # where both lay in the photograph
-                more = [quad] if name == "jpeg" else []
-                moves.append(abs(measure(name)(larger, *more) - measure(name)(picture, *more)))
-    assert np.mean(moves) < 0.1
-    assert max(moves) < 0.3
+                differences.append(abs(score(larger, *arguments) - score(picture, *arguments)))
+    assert np.mean(differences) < 0.1
+    assert max(differences) < 0.3
 
 
 @pytest.mark.slow
-def test_detail_is_about_the_crops_own_pixels(held_out):
-    """A face with detail to the last pixel has it at 256 and at 512; enlarged, it has not."""
+def test_detail_measures_the_pixels_of_the_crop_itself(held_out):
+    """A face with detail to the last pixel scores high at 256 and 512 px, and low when enlarged."""
+    score = score_function("detail")
     sharp = crops({"tongue.jpg": photographs()["tongue.jpg"]}, 512)["tongue.jpg:0"]
-    assert measure("detail")(sharp) > 0.9
-    assert measure("detail")(reduced(sharp, 256)) > 0.9
-    assert measure("detail")(cv2.resize(sharp, (2048, 2048), interpolation=cv2.INTER_CUBIC)) < 0.2
+    assert score(sharp) > 0.9
+    assert score(downscale(sharp, 256)) > 0.9
+    assert score(cv2.resize(sharp, (2048, 2048), interpolation=cv2.INTER_CUBIC)) < 0.2
 
 
-def test_blocks_are_found_through_alignment(photos):
-    """The photograph was compressed, then turned and scaled into the crop: the quad says how the grid lies."""
-    import io
-
-    from PIL import Image
-
-    from authface_data.faces.align import align_photo, ffhq_quad
-    from authface_data.images.open import Photo
-
+def test_jpeg_finds_blocks_that_alignment_has_rotated(photos):
+    """The photograph was compressed before alignment; the quad locates the grid in the crop."""
     with Image.open(photographs()["sample6.jpg"]) as opened:
         picture = opened.convert("RGB")
     quad = ffhq_quad(*np.array([(640, 470), (790, 460), (680, 640), (780, 630)], float))
     scores = {}
     for quality in (95, 25, 15):
-        out = io.BytesIO()
-        picture.save(out, "JPEG", quality=quality)
-        crop = align_photo(Photo(out.getvalue), quad, 512).pixels
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=quality)
+        crop = align_photo(Photo(buffer.getvalue), quad, 512).pixels
         scores[quality] = jpeg.score(crop, quad.corners_px)
+
     assert scores[95] > 0.85
     assert scores[15] < scores[25] < 0.55
-    assert jpeg.score(crop) > scores[15] + 0.3  # looked for where it is not, the grid is missed
+    # Without the quad the grid is searched in the wrong place and missed.
+    assert jpeg.score(crop) > scores[15] + 0.3
 
 
-def test_every_artefact_has_a_version_and_says_where_it_fails():
-    for name in ARTEFACTS.values():
-        module = import_module(name)
+def test_every_measure_has_a_version_and_documents_its_failures():
+    for module_name in ARTEFACTS.values():
+        module = import_module(module_name)
         assert module.VERSION
         assert "Fails on" in module.__doc__
 
 
 @pytest.mark.parametrize("name", ARTEFACTS)
-@pytest.mark.parametrize("flat", [0, 128, 255])
-def test_a_flat_picture_is_no_error(name, flat):
-    assert 0 <= measure(name)(np.full((512, 512, 3), flat, np.uint8)) <= 1
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_flat_picture_has_a_valid_score(name, level):
+    assert 0 <= score_function(name)(np.full((512, 512, 3), level, np.uint8)) <= 1
