@@ -1,6 +1,7 @@
-"""Places blanked in files of every kind: no pixel, no length and no other tag changes."""
+"""Stripping of locations: no pixel, no length and no other tag changes."""
 
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -9,26 +10,28 @@ from PIL import Image
 from authface_data.images.metadata import read_gps
 from authface_data.images.strip_location import strip_location
 
-CAMERA, GPS = (
-    0x010F,
-    {1: "S", 2: (33.0, 51.0, 25.2), 3: "E", 4: (151.0, 12.0, 40.0), 29: "2024:01:01"},
-)
+CAMERA_MAKE = 0x010F
+GPS_IFD = 0x8825
+GPS = {1: "S", 2: (33.0, 51.0, 25.2), 3: "E", 4: (151.0, 12.0, 40.0), 29: "2024:01:01"}
+GPS_DEGREES = (-33.857, 151.2111111)
 XMP = (
-    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description exif:GPSLatitude="33,51.42S" photoshop:City="Sydney" '
-    b'xmp:Rating="5"><exif:GPSLongitude>151,12E</exif:GPSLongitude><Iptc4xmpCore:Location>Sydney</Iptc4xmpCore:Location>'
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    b'<rdf:Description exif:GPSLatitude="33,51.42S" photoshop:City="Sydney" xmp:Rating="5">'
+    b"<exif:GPSLongitude>151,12E</exif:GPSLongitude>"
+    b"<Iptc4xmpCore:Location>Sydney</Iptc4xmpCore:Location>"
     b"</rdf:Description></x:xmpmeta>"
 )
 
 
-def encoded(kind: str, endian: str = "<", **options) -> bytes:
+def encode_with_gps(image_format: str, endian: str = "<", **options) -> bytes:
     exif = Image.Exif()
     exif.endian = endian
-    exif[CAMERA] = "Canon"
-    exif[0x8825] = GPS
+    exif[CAMERA_MAKE] = "Canon"
+    exif[GPS_IFD] = GPS
     pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, kind, exif=exif.tobytes(), **options)
-    return out.getvalue()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, image_format, exif=exif.tobytes(), **options)
+    return buffer.getvalue()
 
 
 def pixels_of(data: bytes) -> np.ndarray:
@@ -37,47 +40,49 @@ def pixels_of(data: bytes) -> np.ndarray:
 
 
 @pytest.mark.parametrize("endian", ["<", ">"])
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_gps_goes_and_nothing_else(kind, endian):
-    data = encoded(kind, endian)
-    assert read_gps(data) == pytest.approx((-33.857, 151.2111111))
-    blank = strip_location(data)
-    assert read_gps(blank) == (None, None)
-    assert len(blank) == len(data)
-    assert np.array_equal(pixels_of(blank), pixels_of(data))
-    with Image.open(io.BytesIO(blank)) as image:
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_gps_is_removed_and_everything_else_kept(image_format, endian):
+    data = encode_with_gps(image_format, endian)
+    assert read_gps(data) == pytest.approx(GPS_DEGREES)
+
+    stripped = strip_location(data)
+
+    assert read_gps(stripped) == (None, None)
+    assert len(stripped) == len(data)
+    assert np.array_equal(pixels_of(stripped), pixels_of(data))
+    with Image.open(io.BytesIO(stripped)) as image:
         image.load()
-        assert image.getexif()[CAMERA] == "Canon"
-        assert not image.getexif().get_ifd(0x8825)
-    assert strip_location(blank) is blank
+        assert image.getexif()[CAMERA_MAKE] == "Canon"
+        assert not image.getexif().get_ifd(GPS_IFD)
+    assert strip_location(stripped) is stripped
 
 
-def test_heic():
+def test_gps_of_heic_is_removed():
     pillow_heif = pytest.importorskip("pillow_heif")
     pillow_heif.register_heif_opener()
-    data = encoded("HEIF")
-    assert read_gps(data) == pytest.approx((-33.857, 151.2111111))
-    blank = strip_location(data)
-    assert read_gps(blank) == (None, None)
-    assert np.array_equal(pixels_of(blank), pixels_of(data))
+    data = encode_with_gps("HEIF")
+    assert read_gps(data) == pytest.approx(GPS_DEGREES)
+    stripped = strip_location(data)
+    assert read_gps(stripped) == (None, None)
+    assert np.array_equal(pixels_of(stripped), pixels_of(data))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
-def test_xmp(kind):
-    blank = strip_location(encoded(kind, xmp=XMP))
-    for word in (b"33,51.42S", b"Sydney", b"151,12E"):
-        assert word not in blank
-    assert b'xmp:Rating="5"' in blank
+@pytest.mark.parametrize("image_format", ["JPEG", "WEBP"])
+def test_location_in_xmp_is_removed(image_format):
+    stripped = strip_location(encode_with_gps(image_format, xmp=XMP))
+    for value in (b"33,51.42S", b"Sydney", b"151,12E"):
+        assert value not in stripped
+    assert b'xmp:Rating="5"' in stripped
 
 
-def test_iptc():
+def test_location_in_iptc_is_removed():
     city = b"\x1c\x02\x5a\x00\x06Sydney"
     block = b"Photoshop 3.0\x008BIM\x04\x04\x00\x00" + len(city).to_bytes(4, "big") + city
-    jpeg = encoded("JPEG")
+    jpeg = encode_with_gps("JPEG")
     data = jpeg[:2] + b"\xff\xed" + (len(block) + 2).to_bytes(2, "big") + block + jpeg[2:]
-    blank = strip_location(data)
-    assert b"Sydney" not in blank
-    assert np.array_equal(pixels_of(blank), pixels_of(data))
+    stripped = strip_location(data)
+    assert b"Sydney" not in stripped
+    assert np.array_equal(pixels_of(stripped), pixels_of(data))
 
 
 @pytest.mark.parametrize(
@@ -90,70 +95,70 @@ def test_iptc():
         b"MM\0*\0\0\0\x08\0\x01\x88\x25",
     ],
 )
-def test_what_is_no_picture_is_left_as_it_is(data):
+def test_malformed_file_is_unchanged(data):
     assert strip_location(data) == data
 
 
-def test_truncated_anywhere_it_never_raises():
-    data = encoded("JPEG", xmp=XMP)
+def test_file_truncated_anywhere_keeps_its_length():
+    data = encode_with_gps("JPEG", xmp=XMP)
     for length in range(0, len(data), 7):
         assert len(strip_location(data[:length])) == length
 
 
-def test_the_second_picture_of_a_phones_file():
-    """MPO: a JPEG after the JPEG, with EXIF of its own."""
-    data = encoded("JPEG") + encoded("JPEG")
-    blank = strip_location(data)
+def test_both_pictures_of_an_mpo_file_are_stripped():
+    """Phones write MPO: two JPEG files in a row, each with its EXIF metadata."""
+    data = encode_with_gps("JPEG") + encode_with_gps("JPEG")
+    stripped = strip_location(data)
     half = len(data) // 2
-    assert read_gps(blank[:half]) == read_gps(blank[half:]) == (None, None)
-    assert np.array_equal(pixels_of(blank[half:]), pixels_of(data[half:]))
+    assert read_gps(stripped[:half]) == read_gps(stripped[half:]) == (None, None)
+    assert np.array_equal(pixels_of(stripped[half:]), pixels_of(data[half:]))
 
 
-def png_with(kind: bytes, body: bytes) -> bytes:
-    import zlib
-
-    out = io.BytesIO()
-    Image.new("RGB", (8, 8), (1, 2, 3)).save(out, "PNG")
-    data = out.getvalue()
-    chunk = len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+def png_with_chunk(chunk_type: bytes, body: bytes) -> bytes:
+    """Insert a chunk after the header of a small PNG."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(buffer, "PNG")
+    data = buffer.getvalue()
+    checksum = zlib.crc32(chunk_type + body).to_bytes(4, "big")
+    chunk = len(body).to_bytes(4, "big") + chunk_type + body + checksum
     return data[:33] + chunk + data[33:]
 
 
-@pytest.mark.parametrize("form", ["raw profile", "compressed xmp", "compressed text"])
-def test_metadata_hidden_in_chunks_of_a_png(form):
-    import zlib
+@pytest.mark.parametrize(
+    ("chunk_type", "body"),
+    [
+        (b"tEXt", b"Raw profile type exif\0\nexif\n  12\n" + b"47505320".hex().encode()),
+        (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(XMP)),
+        (b"zTXt", b"Comment\0\0" + zlib.compress(b"GPS 52.5")),
+    ],
+    ids=["raw profile", "compressed xmp", "compressed text"],
+)
+def test_png_chunk_with_hidden_location_is_removed(chunk_type, body):
+    data = png_with_chunk(chunk_type, body)
+    stripped = strip_location(data)
+    assert body not in stripped
+    assert np.array_equal(pixels_of(stripped), pixels_of(data))
 
-    kind, body = {
-        "raw profile": (
-            b"tEXt",
-            b"Raw profile type exif\0\nexif\n  12\n" + b"47505320".hex().encode(),
-        ),
-        "compressed xmp": (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(XMP)),
-        "compressed text": (b"zTXt", b"Comment\0\0" + zlib.compress(b"GPS 52.5")),
-    }[form]
-    data = png_with(kind, body)
-    blank = strip_location(data)
-    assert body not in blank
-    assert np.array_equal(pixels_of(blank), pixels_of(data))
-    harmless = png_with(b"zTXt", b"Comment\0\0" + zlib.compress(b"a nice day"))
-    assert strip_location(harmless) is harmless
+
+def test_png_chunk_without_location_is_kept():
+    data = png_with_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"a nice day"))
+    assert strip_location(data) is data
 
 
 @pytest.mark.parametrize(
     "name", [b"drone-dji:GpsLatitude", b"Iptc4xmpExt:LocationName", b"exif:GPSAltitude"]
 )
-def test_other_names_of_place(name):
+def test_other_location_properties_of_xmp_are_removed(name):
     xmp = XMP.replace(b"photoshop:City", name)
-    assert b"Sydney" not in strip_location(encoded("JPEG", xmp=xmp))
+    assert b"Sydney" not in strip_location(encode_with_gps("JPEG", xmp=xmp))
 
 
-def test_a_pointer_to_something_else_empties_nothing():
-    """A GPS pointer that leads to the picture's own directory: blanking it would ruin the file."""
-    out = io.BytesIO()
-    Image.new("RGB", (8, 8), (9, 9, 9)).save(out, "TIFF", tiffinfo={0x8825: 8})
-    data = out.getvalue()
-    first = int.from_bytes(data[4:8], "little")
-    data = (
-        data.replace((8).to_bytes(4, "little"), first.to_bytes(4, "little")) if first != 8 else data
-    )
+def test_gps_pointer_to_the_main_directory_changes_nothing():
+    """Clearing the picture's main directory would ruin the file."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(buffer, "TIFF", tiffinfo={GPS_IFD: 8})
+    data = buffer.getvalue()
+    main_directory = int.from_bytes(data[4:8], "little")
+    if main_directory != 8:
+        data = data.replace((8).to_bytes(4, "little"), main_directory.to_bytes(4, "little"))
     assert np.array_equal(pixels_of(strip_location(data)), pixels_of(data))
