@@ -1,9 +1,10 @@
-"""Alignment of one face of a 45-megapixel JPEG, against FFHQ's published recipe: how much faster, and how alike.
+"""Speed and accuracy of aligning a face of a 45-megapixel JPEG, against FFHQ's published recipe.
 
     python benchmarks/align.py [--size 1024] [--repeat 5]
 
-The photograph is one of the demo's (`authface demo --fetch`), enlarged to 5,464 x 8,192 px with a camera's grain. Both ways
-begin with the file's bytes and end with the crop's pixels; both run in this process, its memory kept as a worker keeps it.
+The photograph is one of the demo's (`authface demo --fetch`), enlarged to 5,464 x 8,192 px with
+camera grain. Both methods start from the content of the file and end with the pixels of the crop.
+Both run in this process, with the memory settings of a worker.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 
 import cv2
 import numpy as np
-from ffhq_recipe import psnr, recipe
+from ffhq_recipe import align_by_recipe, psnr
 from PIL import Image
 
 from authface_data.engine.worker import keep_memory
@@ -23,54 +24,70 @@ from authface_data.faces.align import Quad, align_photo
 from authface_data.images.open import Photo
 from authface_data.weights import cache_dir
 
-WIDTH, HEIGHT, GRAIN = 5464, 8192, 4.0
-FACE = (0.5, 0.4)  # where the face is, in parts of the photograph
-ROLL = 0.1  # radians
-QUADS_PX = (1200, 2400, 3600)
+WIDTH = 5464
+HEIGHT = 8192
+GRAIN = 4.0
+FACE_CENTRE = (0.5, 0.4)
+"""Centre of the face, as shares of the photograph's width and height."""
+ROLL_RAD = 0.1
+QUAD_SIZES_PX = (1200, 2400, 3600)
 
 
-def big_jpeg() -> bytes:
-    """Obama's portrait, its head in the middle, at 45 megapixels."""
+def make_large_jpeg() -> bytes:
+    """Enlarge the head of a portrait to 45 megapixels and return it as a JPEG file."""
     with Image.open(cache_dir() / "photos" / "us-government-likely" / "obama3.jpg") as opened:
-        part = opened.convert("RGB").crop((247, 0, 1247, 1500))
-    pixels = np.asarray(part.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)).astype(np.float32)
+        head = opened.convert("RGB").crop((247, 0, 1247, 1500))
+    enlarged = head.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    pixels = np.asarray(enlarged).astype(np.float32)
     grain = np.random.default_rng(0).normal(0, GRAIN, (HEIGHT, WIDTH)).astype(np.float32)
     pixels += cv2.GaussianBlur(grain, (0, 0), 0.7)[..., None]
-    out = io.BytesIO()
-    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(out, "JPEG", quality=92)
-    return out.getvalue()
+    buffer = io.BytesIO()
+    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=92)
+    return buffer.getvalue()
 
 
-def quad_of(side_px: float) -> Quad:
+def make_quad(side_px: float) -> Quad:
+    """Return a quad of the given side around the face of the enlarged photograph."""
     half = side_px / 2
-    turn = np.array([[np.cos(ROLL), -np.sin(ROLL)], [np.sin(ROLL), np.cos(ROLL)]])
-    corners = np.array([[-half, -half], [-half, half], [half, half], [half, -half]]) @ turn.T
-    return Quad(corners + np.array(FACE) * (WIDTH, HEIGHT), side_px)
+    rotation = np.array(
+        [[np.cos(ROLL_RAD), -np.sin(ROLL_RAD)], [np.sin(ROLL_RAD), np.cos(ROLL_RAD)]]
+    )
+    corners = np.array([[-half, -half], [-half, half], [half, half], [half, -half]]) @ rotation.T
+    return Quad(corners + np.array(FACE_CENTRE) * (WIDTH, HEIGHT), side_px)
 
 
 def main() -> None:
+    """Time both methods for quads of several sizes and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--repeat", type=int, default=5)
     options = parser.parse_args()
     keep_memory()
-    data = big_jpeg()
+    data = make_large_jpeg()
     print(
-        f"{WIDTH} x {HEIGHT} px, {len(data) / 1e6:.1f} MB, crops of {options.size}, {os.cpu_count()} cores"
+        f"{WIDTH} x {HEIGHT} px, {len(data) / 1e6:.1f} MB, crops of {options.size} px, "
+        f"{os.cpu_count()} cores"
     )
-    for side in QUADS_PX:
-        quad, ours, theirs = quad_of(side), [], []
+
+    for side_px in QUAD_SIZES_PX:
+        quad = make_quad(side_px)
+        recipe_seconds = []
+        authface_seconds = []
         for _ in range(options.repeat):
             started = time.perf_counter()
-            reference = recipe(Image.open(io.BytesIO(data)), quad.corners_px, options.size)
-            theirs.append(time.perf_counter() - started)
+            image = Image.open(io.BytesIO(data))
+            reference = align_by_recipe(image, quad.corners_px, options.size)
+            recipe_seconds.append(time.perf_counter() - started)
+
             started = time.perf_counter()
             crop = align_photo(Photo(lambda: data), quad, options.size)
-            ours.append(time.perf_counter() - started)
-        alike = psnr(crop.pixels, reference)
-        fast, slow = np.median(ours), np.median(theirs)
+            authface_seconds.append(time.perf_counter() - started)
+
+        slow = np.median(recipe_seconds)
+        fast = np.median(authface_seconds)
         print(
-            f"quad {side} px: recipe {slow:.3f} s, authface {fast:.3f} s, {slow / fast:.1f} times faster, {alike:.1f} dB"
+            f"quad {side_px} px: recipe {slow:.3f} s, authface {fast:.3f} s, "
+            f"{slow / fast:.1f} times faster, PSNR {psnr(crop.pixels, reference):.1f} dB"
         )
 
 

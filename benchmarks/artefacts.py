@@ -1,9 +1,11 @@
-"""How well each artefact measure tells spoilt faces from clean ones, on photographs that none was tuned on.
+"""How well each artefact measure separates degraded faces from clean ones.
 
     python benchmarks/artefacts.py
 
-The faces and degradations are those of tests/authface_data/quality/test_artefacts.py. For every degree: the median score, and
-the AUC against the same faces clean, two stops darker, and in flat light (.5 is a guess, 1.0 tells all apart).
+The faces and degradations are those of tests/authface_data/quality/test_artefacts.py; no measure
+was tuned on them. For every strength of a degradation it prints the median score, and the AUC
+against the same faces clean, two stops darker and in flat light (0.5 is chance, 1.0 perfect
+separation).
 """
 
 from __future__ import annotations
@@ -23,33 +25,36 @@ from authface_data.weights import cache_dir  # noqa: E402
 
 os.environ["AUTHFACE_CACHE"] = str(cache_dir())
 
-from degradations import SPOILS, at_night, in_soft_light, reduced, separation  # noqa: E402
+from degradations import DEGRADATIONS, auc, darken, downscale, flatten_light  # noqa: E402
 from public_faces import held_out_crops  # noqa: E402
 
 from authface_data.quality import ARTEFACTS  # noqa: E402
 
 
 def main() -> None:
+    """Print the scores and the AUC of every measure."""
     crops = list(held_out_crops().values())
     print(f"{len(crops)} faces; {os.cpu_count()} cores")
-    for name, kinds in SPOILS.items():
+    for name, degradations in DEGRADATIONS.items():
         score = import_module(ARTEFACTS[name]).score
-        faces = [reduced(crop, 256) for crop in crops] if name == "detail" else crops
+        faces = [downscale(crop, 256) for crop in crops] if name == "detail" else crops
+
         started = time.perf_counter()
         clean = [score(crop) for crop in faces]
-        each = (time.perf_counter() - started) / len(faces)
-        hard = [score(kind(crop)) for crop in faces for kind in (at_night, in_soft_light)]
+        seconds_per_face = (time.perf_counter() - started) / len(faces)
+        hard = [score(change(crop)) for crop in faces for change in (darken, flatten_light)]
         print(
-            f"{name}: clean {np.median(clean):.2f}, lowest {min(clean):.2f}; {1000 * each:.1f} ms a face"
+            f"{name}: clean {np.median(clean):.2f}, lowest {min(clean):.2f}; "
+            f"{1000 * seconds_per_face:.1f} ms a face"
         )
-        for spoil, degrees in kinds:
-            told = []
-            for degree in degrees:
-                spoilt = [score(spoil(crop, degree)) for crop in faces]
-                told.append(
-                    f"{degree:g}: {np.median(spoilt):.2f}, AUC {separation(spoilt, [*clean, *hard]):.3f}"
-                )
-            print(f"  {spoil.__name__} " + "; ".join(told))
+
+        for degrade, strengths in degradations:
+            results = []
+            for strength in strengths:
+                degraded = [score(degrade(crop, strength)) for crop in faces]
+                separation = auc(degraded, [*clean, *hard])
+                results.append(f"{strength:g}: {np.median(degraded):.2f}, AUC {separation:.3f}")
+            print(f"  {degrade.__name__} " + "; ".join(results))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Which faces are found, by their share of the frame.
+"""Detection rate by the share of the frame that a face fills.
 
     python benchmarks/detection.py
 
-Every face that the detector is sure of in the tests' public photographs is put into a square frame of 1,600 px, so that the
-longer side of its box is a given share of the frame: cut out of its photograph where that is large enough, else on grey.
+Every face of the tests' public photographs with a high detector score is placed in a square frame
+of 1,600 px, so that the longer side of its box is a given share of the frame. The frame is cut out
+of the photograph where that is large enough and is grey elsewhere.
 """
 
 from __future__ import annotations
@@ -26,54 +27,68 @@ os.environ["AUTHFACE_CACHE"] = str(cache_dir())
 
 from public_faces import photographs  # noqa: E402
 
-from authface_data.faces.detect import detect  # noqa: E402
-from authface_data.faces.detectors import make_detector  # noqa: E402
+from authface_data.faces.boxes import longer_side  # noqa: E402
+from authface_data.faces.detect import detect_faces  # noqa: E402
+from authface_data.faces.detectors import Detection, make_detector  # noqa: E402
 from authface_data.images.open import Photo  # noqa: E402
 
-SHARES, FRAME_PX = (0.03, 0.04, 0.06, 0.1, 0.3, 0.6, 0.8, 1.0, 1.1), 1600
+SHARES = (0.03, 0.04, 0.06, 0.1, 0.3, 0.6, 0.8, 1.0, 1.1)
+FRAME_PX = 1600
+LONG_SIDE_PX = 1920
 
 
-def in_frame(picture: np.ndarray, box: np.ndarray, share: float) -> Photo:
-    scale = FRAME_PX * share / float((box[2:] - box[:2]).max())
+def _place_in_frame(picture: np.ndarray, box: np.ndarray, share: float) -> Photo:
+    """Place a face in the middle of a frame.
+
+    Args:
+        picture: (height, width, 3) uint8 sRGB.
+        box: (4,) pixel edges of the face.
+        share: Longer side of the box, as a share of the frame.
+
+    Returns:
+        The frame as a JPEG photograph.
+    """
+    scale = FRAME_PX * share / longer_side(box)
     centre = (box[:2] + box[2:]) / 2
     if scale < 1:
-        picture, centre = (
-            cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA),
-            centre * scale,
-        )
+        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        centre = centre * scale
         scale = 1.0
     shift = FRAME_PX / 2 - centre * scale
     matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-    out = io.BytesIO()
     frame = cv2.warpAffine(picture, matrix, (FRAME_PX, FRAME_PX), borderValue=(90, 110, 120))
-    Image.fromarray(frame).save(out, "JPEG", quality=95)
-    return Photo(out.getvalue)
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "JPEG", quality=95)
+    return Photo(buffer.getvalue)
+
+
+def _is_placed_face(detection: Detection, share: float) -> bool:
+    """Whether a detection in a frame is the face that fills `share` of it."""
+    centre = (detection.box_px[:2] + detection.box_px[2:]) / 2
+    offset_px = np.abs(centre - FRAME_PX / 2).max()
+    relative_size = longer_side(detection.box_px) / (share * FRAME_PX)
+    return bool(offset_px < 0.35 * share * FRAME_PX) and 0.6 < relative_size < 1.6
 
 
 def main() -> None:
+    """Print how many faces are found at every share of the frame."""
     detector = make_detector("retinaface-mobile")
     detector.setup("cpu", None)
     faces = []
     for path in photographs().values():
         if path.suffix in (".jpg", ".png", ".ppm"):
             photo = Photo(path.read_bytes)
-            faces += [
-                (photo.pixels(), face.box_px) for face in detect(detector, [photo], 1920, 0.9)[0]
-            ]
-    print(f"{len(faces)} faces, retinaface-mobile, long side 1920 px and a third of that")
+            detections = detect_faces(detector, [photo], LONG_SIDE_PX, 0.9)[0]
+            faces += [(photo.pixels(), detection.box_px) for detection in detections]
+    print(f"{len(faces)} faces, retinaface-mobile, long side {LONG_SIDE_PX} px and a third of that")
+
     for share in SHARES:
-        found = 0
+        num_found = 0
         for picture, box in faces:
-            for one in detect(detector, [in_frame(picture, box, share)], 1920, 0.7)[0]:
-                centre, side = (
-                    (one.box_px[:2] + one.box_px[2:]) / 2,
-                    float((one.box_px[2:] - one.box_px[:2]).max()),
-                )
-                near = np.abs(centre - FRAME_PX / 2).max() < 0.35 * share * FRAME_PX
-                if near and 0.6 < side / (share * FRAME_PX) < 1.6:
-                    found += 1
-                    break
-        print(f"{100 * share:.0f} % of the frame: {found} of {len(faces)}")
+            frame = _place_in_frame(picture, box, share)
+            detections = detect_faces(detector, [frame], LONG_SIDE_PX, 0.7)[0]
+            num_found += any(_is_placed_face(detection, share) for detection in detections)
+        print(f"{100 * share:.0f} % of the frame: {num_found} of {len(faces)}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""The pictures in docs/filter.md, docs/review.md and docs/captions.md, by the commands and measures themselves.
+"""Makes docs/captions.jpg, docs/what-if.jpg and docs/review.jpg with the commands themselves.
 
     python benchmarks/pictures.py [--keep DIR]
 
-One photograph, NASA's portrait of Eileen Collins, which is in the public domain, spoilt in every way that is measured;
-`authface filter` looks at them, `--what-if` and `review sheet` show what came of it. Needs Chromium for the page's picture.
+The photograph is NASA's portrait of Eileen Collins, which is in the public domain. It is degraded
+in every way that the artefact measures detect. `authface filter` processes the results, and
+`--what-if` and `review sheet` show them. The picture of the review sheet needs Chromium.
 """
 
 from __future__ import annotations
@@ -13,148 +14,190 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 os.environ.setdefault("AUTHFACE_CACHE", str(ROOT / ".assets"))
 
-import degradations as spoil  # noqa: E402
+import degradations  # noqa: E402
 from browser import browser  # noqa: E402
+from public_faces import found_faces  # noqa: E402
 
+from authface_data.captions.measured.stage import measure_face  # noqa: E402
 from authface_data.weights import cache_dir  # noqa: E402
 
-LARGER = 3.0  # its face is only 174 px wide: spoilt at that size, it would be enlarged with what spoils it
-SPOILT: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "as it is": lambda photo: photo,
-    "noise": lambda photo: spoil.noisy(photo, 25),
-    "pepper": lambda photo: spoil.peppered(photo, 0.01),
-    "defocus": lambda photo: spoil.defocused(photo, 7),
-    "slight blur": lambda photo: spoil.blurred(photo, 1.2),
-    "motion": lambda photo: spoil.moved(photo, 21),
-    "JPEG 12": lambda photo: spoil.compressed(photo, 12),
-    "banding": lambda photo: spoil.posterised(photo, 14),
-    "overexposed": lambda photo: spoil.overexposed(photo, 1.7),
-    "beautified": lambda photo: spoil.beautified(photo, 3),
-    "at night": lambda photo: spoil.at_night(photo),
-    "soft light": lambda photo: spoil.in_soft_light(photo),
+Change = Callable[[np.ndarray], np.ndarray]
+
+PORTRAIT = "astronaut-nasa.png"
+PORTRAIT_FACE_PX = (224, 130)
+"""(x, y) of the face in the portrait."""
+SCENE_PX = 1536
+SCENE_FACE_PX = (768, 620)
+"""(x, y) of the face in the degraded photographs."""
+ENLARGEMENT = 3.0
+"""The face is only 174 px wide; degraded at that size, alignment would enlarge the artefacts."""
+
+
+def _unchanged(picture: np.ndarray) -> np.ndarray:
+    """Return the picture itself."""
+    return picture
+
+
+DEGRADED: dict[str, Change] = {
+    "as it is": _unchanged,
+    "noise": lambda photo: degradations.add_gaussian_noise(photo, 25),
+    "pepper": lambda photo: degradations.add_pepper_noise(photo, 0.01),
+    "defocus": lambda photo: degradations.blur_defocus(photo, 7),
+    "slight blur": lambda photo: degradations.blur_gaussian(photo, 1.2),
+    "motion": lambda photo: degradations.blur_motion(photo, 21),
+    "JPEG 12": lambda photo: degradations.compress_jpeg(photo, 12),
+    "banding": lambda photo: degradations.posterise(photo, 14),
+    "overexposed": lambda photo: degradations.overexpose(photo, 1.7),
+    "beautified": lambda photo: degradations.smooth_skin(photo, 3),
+    "at night": degradations.darken,
+    "soft light": degradations.flatten_light,
 }
 
 
-def _lit(crop: np.ndarray, left: float, right: float) -> np.ndarray:
-    return np.clip(crop * np.linspace(left, right, crop.shape[1])[None, :, None], 0, 255).astype(
-        np.uint8
-    )
+def _to_uint8(picture: np.ndarray) -> np.ndarray:
+    """Clip to 0..255 and truncate to uint8."""
+    return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-CHANGED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "as it is": lambda crop: crop,
-    "grey": lambda crop: np.repeat(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2),
-    "lit from the left": lambda crop: _lit(crop, 1.5, 0.0),
-    "lit from the right": lambda crop: _lit(crop, 0.0, 1.5),
-    "by candlelight": lambda crop: np.clip(crop * np.array([0.5, 0.32, 0.12]), 0, 255).astype(
-        np.uint8
-    ),
-    "in the shade": lambda crop: np.clip(crop * np.array([0.75, 0.9, 1.2]), 0, 255).astype(
-        np.uint8
-    ),
-    "more colour": lambda crop: np.clip(
-        crop.mean(2, keepdims=True) + 2.4 * (crop - crop.mean(2, keepdims=True)), 0, 255
-    ).astype(np.uint8),
-    "out of focus": lambda crop: spoil.defocused(crop, 7),
+def _light_from_side(crop: np.ndarray, left: float, right: float) -> np.ndarray:
+    """Multiply a crop by a gradient from `left` to `right`."""
+    return _to_uint8(crop * np.linspace(left, right, crop.shape[1])[None, :, None])
+
+
+def _to_grey(crop: np.ndarray) -> np.ndarray:
+    """Remove the colour of a crop."""
+    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _tint(crop: np.ndarray, gains: tuple[float, float, float]) -> np.ndarray:
+    """Multiply the channels of a crop by their gains."""
+    return _to_uint8(crop * np.array(gains))
+
+
+def _saturate(crop: np.ndarray, factor: float) -> np.ndarray:
+    """Multiply the distance of every colour from grey."""
+    grey = crop.mean(2, keepdims=True)
+    return _to_uint8(grey + factor * (crop - grey))
+
+
+CHANGED: dict[str, Change] = {
+    "as it is": _unchanged,
+    "grey": _to_grey,
+    "lit from the left": partial(_light_from_side, left=1.5, right=0.0),
+    "lit from the right": partial(_light_from_side, left=0.0, right=1.5),
+    "by candlelight": partial(_tint, gains=(0.5, 0.32, 0.12)),
+    "in the shade": partial(_tint, gains=(0.75, 0.9, 1.2)),
+    "more colour": partial(_saturate, factor=2.4),
+    "out of focus": lambda crop: degradations.blur_defocus(crop, 7),
 }
 
 
-def measured_tags(docs: Path) -> None:
-    """docs/captions.jpg: the portrait, changed, each with its measured tags."""
-    import textwrap
-
-    from PIL import ImageDraw, ImageFont
-    from public_faces import found_faces
-
-    from authface_data.captions.measured.stage import measure_face
-
-    (face,) = (one for one in found_faces() if one.photo == "astronaut-nasa.png")
-    side, text, columns, font = 300, 110, 4, ImageFont.load_default(size=15)
-    sheet = Image.new("RGB", (columns * (side + 8), 2 * (side + text)), "#16181c")
-    pen = ImageDraw.Draw(sheet)
-    for number, (name, change) in enumerate(CHANGED.items()):
+def _make_captions_picture(path: Path) -> None:
+    """Save a sheet of the portrait, changed in several ways, each with its measured tags."""
+    cell_px, text_px, num_columns = 300, 110, 4
+    gap_px = 8
+    font = ImageFont.load_default(size=15)
+    (face,) = (face for face in found_faces() if face.photo == PORTRAIT)
+    sheet = Image.new("RGB", (num_columns * (cell_px + gap_px), 2 * (cell_px + text_px)), "#16181c")
+    draw = ImageDraw.Draw(sheet)
+    for index, (name, change) in enumerate(CHANGED.items()):
         crop = change(face.crop)
-        x, y = number % columns * (side + 8), number // columns * (side + text)
-        sheet.paste(Image.fromarray(crop).resize((side, side), Image.Resampling.LANCZOS), (x, y))
-        tags = ", ".join(
-            fact.tag for fact in measure_face(face.row, crop) if fact.tag != "colour photograph"
+        x = index % num_columns * (cell_px + gap_px)
+        y = index // num_columns * (cell_px + text_px)
+        thumbnail = Image.fromarray(crop).resize((cell_px, cell_px), Image.Resampling.LANCZOS)
+        sheet.paste(thumbnail, (x, y))
+
+        measured = [measurement.tag for measurement in measure_face(face.row, crop)]
+        tags = ", ".join(tag for tag in measured if tag != "colour photograph")
+        draw.text((x + 4, y + cell_px + 4), name, fill="#9a978f", font=font)
+        wrapped = "\n".join(textwrap.wrap(tags, 42))
+        draw.multiline_text((x + 4, y + cell_px + 24), wrapped, fill="#e8e6e3", font=font)
+    sheet.save(path, quality=90)
+
+
+def _save_degraded_photographs(folder: Path) -> None:
+    """Save the portrait once per degradation, enlarged."""
+    folder.mkdir(parents=True)
+    with Image.open(cache_dir() / "photos" / "public-domain" / PORTRAIT) as opened:
+        portrait = np.asarray(opened.convert("RGB"))
+    for index, (name, degrade) in enumerate(DEGRADED.items()):
+        # Each is rotated by another angle, so that they are not near-duplicates.
+        matrix = cv2.getRotationMatrix2D(PORTRAIT_FACE_PX, 4.0 * index - 22, ENLARGEMENT)
+        matrix[:, 2] += np.subtract(SCENE_FACE_PX, PORTRAIT_FACE_PX)
+        scene = cv2.warpAffine(
+            portrait,
+            matrix,
+            (SCENE_PX, SCENE_PX),
+            flags=cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_REFLECT,
         )
-        pen.text((x + 4, y + side + 4), name, fill="#9a978f", font=font)
-        pen.multiline_text(
-            (x + 4, y + side + 24), "\n".join(textwrap.wrap(tags, 42)), fill="#e8e6e3", font=font
-        )
-    sheet.save(docs / "captions.jpg", quality=90)
+        Image.fromarray(degrade(scene)).save(folder / f"{name}.png")
+
+
+def _run_authface(*arguments: object) -> None:
+    """Run a command and stop if it fails."""
+    print("$ authface", *arguments)
+    subprocess.run([sys.executable, "-P", "-m", "cli", *map(str, arguments)], check=True)
+
+
+def _fill_workspace(root: Path, photos: Path) -> None:
+    """Collect, filter and caption the photographs, without the search for near-duplicates."""
+    _run_authface("init", root, "--preset", "embedded")
+    settings = root / "authface.toml"
+    text = settings.read_text()
+    settings.write_text(text.replace("[filter]", "[filter]\nduplicate_radius = 0"))
+    source = ["--source", "folder", "--path", photos, "--licence-basis", "public-domain"]
+    _run_authface("collect", "-w", root, *source)
+    _run_authface("filter", "-w", root)
+    _run_authface("caption", "-w", root)
+
+
+def _make_review_picture(root: Path, path: Path, temporary: Path) -> None:
+    """Save a screenshot of the review sheet with a few decisions."""
+    _run_authface("review", "sheet", "-w", root)
+    with browser(temporary) as chromium:
+        chromium.open(root / "reports" / "review.html")
+        chromium.click("#reviewer")
+        chromium.write("Anna")
+        chromium.press("Escape", "x", "x", "4", "p", "u", "x")
+        time.sleep(1)
+        chromium.screenshot(temporary / "page.png")
+    Image.open(temporary / "page.png").convert("RGB").save(path, quality=88)
 
 
 def main() -> None:
+    """Make the three pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--keep", type=Path, help="a directory for the workspace, else a temporary one"
+        "--keep", type=Path, metavar="DIR", help="Folder for the workspace. Default: temporary."
     )
     options = parser.parse_args()
     docs = ROOT / "docs"
-    measured_tags(docs)
-    with tempfile.TemporaryDirectory() as temp:
-        root = (options.keep or Path(temp)) / "ws"
-        photos = root.parent / "photos"
-        photos.mkdir(parents=True)
-        with Image.open(cache_dir() / "photos" / "public-domain" / "astronaut-nasa.png") as opened:
-            portrait = np.asarray(opened.convert("RGB"))
-        for number, (name, change) in enumerate(SPOILT.items()):
-            # Turned a little, each by another angle: else they would be found to be duplicates.
-            turn = cv2.getRotationMatrix2D((224, 130), 4.0 * number - 22, LARGER)
-            turn[:, 2] += (768 - 224, 620 - 130)
-            turned = cv2.warpAffine(
-                portrait, turn, (1536, 1536), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
-            )
-            Image.fromarray(change(turned)).save(photos / f"{name}.png")
-        authface("init", root, "--preset", "embedded")
-        settings = (root / "authface.toml").read_text()
-        (root / "authface.toml").write_text(
-            settings.replace("[filter]", "[filter]\nduplicate_radius = 0")
-        )
-        authface(
-            "collect",
-            "-w",
-            root,
-            "--source",
-            "folder",
-            "--path",
-            photos,
-            "--licence-basis",
-            "public-domain",
-        )
-        authface("filter", "-w", root)
-        authface("caption", "-w", root)
-        authface("filter", "-w", root, "--what-if", "detail>=0.3")
+    _make_captions_picture(docs / "captions.jpg")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        root = folder / "ws"
+        _save_degraded_photographs(folder / "photos")
+        _fill_workspace(root, folder / "photos")
+        _run_authface("filter", "-w", root, "--what-if", "detail>=0.3")
         (docs / "what-if.jpg").write_bytes((root / "reports" / "what-if.jpg").read_bytes())
-        authface("review", "sheet", "-w", root)
-        with browser(Path(temp)) as chromium:
-            chromium.open(root / "reports" / "review.html")
-            chromium.click("#reviewer")
-            chromium.write("Anna")
-            chromium.press("Escape", "x", "x", "4", "p", "u", "x")
-            time.sleep(1)
-            chromium.screenshot(Path(temp) / "page.png")
-        Image.open(Path(temp) / "page.png").convert("RGB").save(docs / "review.jpg", quality=88)
-    print(f"docs/captions.jpg, what-if.jpg and review.jpg are made anew in {docs}")
-
-
-def authface(*words: object) -> None:
-    print("$ authface", *words)
-    subprocess.run([sys.executable, "-P", "-m", "cli", *map(str, words)], check=True)
+        _make_review_picture(root, docs / "review.jpg", Path(temporary))
+    print(f"captions.jpg, what-if.jpg and review.jpg are in {docs}")
 
 
 if __name__ == "__main__":
