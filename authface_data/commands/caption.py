@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from authface_data.commands.outcome import finish
+from authface_data.commands.outcome import finish_stages
 from manifests.support.console import (
     RetryOption,
     WorkersOption,
@@ -103,7 +103,7 @@ def caption(
                 f"{recomposed_count} captions changed with the present settings and vocabulary"
             )
         _print_contradictions(ws, name)
-        finish(outcomes, NEXT_COMMANDS)
+        finish_stages(outcomes, NEXT_COMMANDS)
 
 
 def _run_stage(

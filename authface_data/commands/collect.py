@@ -1,15 +1,15 @@
-"""`authface collect`: photographs come in."""
+"""`authface collect`: bring photographs into the workspace."""
 
 from __future__ import annotations
 
-import math
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
 
-from authface_data.commands.outcome import finish
+from authface_data.commands.outcome import print_next
 from manifests.support.console import (
     JsonOption,
     RetryOption,
@@ -24,74 +24,71 @@ from manifests.support.console import (
 from manifests.support.errors import PartialFailureError, UserError
 
 if TYPE_CHECKING:
-    from authface_data.sources.unsplash import api_source as unsplash
-    from authface_data.sources.unsplash import dataset as unsplash_dataset
+    from authface_data.sources.protocol import CollectReport, Plan, RefreshReport
     from manifests.workspace import Workspace
 
-Source = Literal["folder", "unsplash", "unsplash-dataset", "authface-hq", "ffhq"]
-FILES, API, DATASET = "Sources of files", "Source unsplash", "Source unsplash-dataset"
-WEB = "Sources of the web"
+SourceName = Literal["folder", "unsplash", "unsplash-dataset", "authface-hq", "ffhq"]
 
-# Options that mean something only for some sources.
-OF_SOURCES = {
-    "path": ("folder", "unsplash-dataset", "authface-hq", "ffhq"),
-    "files": ("folder", "authface-hq", "ffhq"),
-    "licence_basis": ("folder", "unsplash-dataset", "authface-hq", "ffhq"),
-    **dict.fromkeys(
-        ("query", "topic", "collection", "user", "orientation", "content_filter"), ("unsplash",)
-    ),
-    **dict.fromkeys(("order_by", "details", "no_wait", "i_have_permission"), ("unsplash",)),
-    **dict.fromkeys(
-        ("max_photos", "min_megapixels", "min_long_side", "face_gate", "plan"),
-        ("unsplash", "unsplash-dataset"),
-    ),
-    **dict.fromkeys(("keyword", "camera", "min_aspect", "max_aspect"), ("unsplash-dataset",)),
-}
+# Help panels: each names the sources that accept its options.
+NOT_API = "Sources folder, ffhq, authface-hq and unsplash-dataset"
+FILES = "Sources folder, ffhq and authface-hq"
+API = "Source unsplash"
+DATASET = "Source unsplash-dataset"
+WEB = "Sources unsplash and unsplash-dataset"
+
+GENERAL_OPTIONS = ("source", "refresh", "workspace", "retry", "workers", "yes", "as_json")
+MAX_LISTED_IDS = 20
 
 
 def collect(
     context: typer.Context,
-    source: Annotated[Source, typer.Option(help="Where from.")],
+    source: Annotated[SourceName, typer.Option(help="Where the photographs come from.")],
     path: Annotated[
         Path | None,
-        typer.Option(help="The folder that holds the photographs; the data set or its zip."),
+        typer.Option(
+            help="Folder that holds the photographs; for unsplash-dataset, the data set or its zip.",
+            rich_help_panel=NOT_API,
+        ),
     ] = None,
     licence_basis: Annotated[
         str | None,
         typer.Option(
-            help="On what ground they may be used for training: own, public-domain, other:TEXT."
+            help="Why the photographs may be used for training: own, public-domain, other:TEXT.",
+            rich_help_panel=NOT_API,
         ),
     ] = None,
     files: Annotated[
         Literal["copy", "hardlink", "reference"] | None,
         typer.Option(
-            help="How pictures are kept: copied (default), or linked where they lie.",
+            help="How the workspace keeps the files: as a copy (default) or as a link.",
             rich_help_panel=FILES,
         ),
     ] = None,
     query: Annotated[
-        list[str] | None, typer.Option(help="What to search for. Repeatable.", rich_help_panel=API)
+        list[str] | None, typer.Option(help="Search text. Repeatable.", rich_help_panel=API)
     ] = None,
     topic: Annotated[
-        list[str] | None, typer.Option(help="A topic's name. Repeatable.", rich_help_panel=API)
+        list[str] | None, typer.Option(help="Name of a topic. Repeatable.", rich_help_panel=API)
     ] = None,
     collection: Annotated[
-        list[str] | None, typer.Option(help="A collection's id. Repeatable.", rich_help_panel=API)
+        list[str] | None, typer.Option(help="Id of a collection. Repeatable.", rich_help_panel=API)
     ] = None,
     user: Annotated[
         list[str] | None,
-        typer.Option(help="A photographer's name. Repeatable.", rich_help_panel=API),
+        typer.Option(help="Username of a photographer. Repeatable.", rich_help_panel=API),
     ] = None,
     orientation: Annotated[
-        Literal["landscape", "portrait", "squarish"] | None, typer.Option(rich_help_panel=API)
+        Literal["landscape", "portrait", "squarish"] | None,
+        typer.Option(help="Only photographs of this orientation.", rich_help_panel=API),
     ] = None,
     content_filter: Annotated[
-        Literal["low", "high"] | None, typer.Option(rich_help_panel=API)
+        Literal["low", "high"] | None,
+        typer.Option(help="Unsplash's filter of unsafe content.", rich_help_panel=API),
     ] = None,
     order_by: Annotated[
         str | None,
         typer.Option(
-            help="relevant | latest | editorial; of topics and users also others.",
+            help="relevant, latest or editorial; topics and users accept other values too.",
             rich_help_panel=API,
         ),
     ] = None,
@@ -99,7 +96,7 @@ def collect(
         bool,
         typer.Option(
             "--details",
-            help="Ask for EXIF and tags too: one more request each, last.",
+            help="Fetch camera data and tags too, with one more request for each photograph.",
             rich_help_panel=API,
         ),
     ] = False,
@@ -107,7 +104,7 @@ def collect(
         str | None,
         typer.Option(
             metavar="TEXT",
-            help="What permission, from whom. Asked for once, kept on every row.",
+            help="What permission you have, and from whom. Needed once; recorded for each photograph.",
             rich_help_panel=API,
         ),
     ] = None,
@@ -115,52 +112,70 @@ def collect(
         bool,
         typer.Option(
             "--no-wait",
-            help="Stop (4) when the hour's requests are spent, all kept.",
+            help="Stop with exit code 4 when the hour's requests are spent, instead of waiting.",
             rich_help_panel=API,
         ),
     ] = False,
     keyword: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only photographs with one of these. Repeatable.", rich_help_panel=DATASET
+            help="Only photographs with one of these keywords. Repeatable.",
+            rich_help_panel=DATASET,
         ),
     ] = None,
     camera: Annotated[
         str | None,
-        typer.Option(help="Part of the maker's or model's name.", rich_help_panel=DATASET),
+        typer.Option(
+            help="Only photographs whose camera maker or model contains this text.",
+            rich_help_panel=DATASET,
+        ),
     ] = None,
     min_aspect: Annotated[
-        float | None, typer.Option(min=0, help="Width / height.", rich_help_panel=DATASET)
+        float | None, typer.Option(min=0, help="Smallest width / height.", rich_help_panel=DATASET)
     ] = None,
     max_aspect: Annotated[
-        float | None, typer.Option(min=0, help="Width / height.", rich_help_panel=DATASET)
+        float | None, typer.Option(min=0, help="Largest width / height.", rich_help_panel=DATASET)
     ] = None,
     max_photos: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Until so many of them are in the workspace.", rich_help_panel=WEB
+            min=1,
+            help="Stop when this many of the offered photographs are in the workspace.",
+            rich_help_panel=WEB,
         ),
     ] = None,
     min_megapixels: Annotated[
-        float | None, typer.Option(min=0, help="Smaller ones stay there.", rich_help_panel=WEB)
+        float | None,
+        typer.Option(min=0, help="Skip smaller photographs.", rich_help_panel=WEB),
     ] = None,
     min_long_side: Annotated[
-        int | None, typer.Option(min=0, help="Likewise, px.", rich_help_panel=WEB)
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="PX",
+            help="Skip photographs whose longer side is shorter than this.",
+            rich_help_panel=WEB,
+        ),
     ] = None,
     face_gate: Annotated[
         bool | None,
         typer.Option(
-            help="Look for a face on the preview before downloading.", rich_help_panel=WEB
+            help="Download a photograph only if its preview shows a face.", rich_help_panel=WEB
         ),
     ] = None,
     plan: Annotated[
         bool,
         typer.Option(
-            "--plan", help="Say what it would take: requests, hours, bytes.", rich_help_panel=WEB
+            "--plan",
+            help="Estimate downloads, requests and time; download nothing.",
+            rich_help_panel=WEB,
         ),
     ] = False,
     refresh: Annotated[
-        bool, typer.Option("--refresh", help="Ask the source again: what has vanished there?")
+        bool,
+        typer.Option(
+            "--refresh", help="Look up which collected photographs the source no longer has."
+        ),
     ] = False,
     workspace: WorkspaceOption = None,
     retry: RetryOption = None,
@@ -168,187 +183,94 @@ def collect(
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Collect photographs into the workspace, with licence and origin on every row."""
-    again = parse_retry(retry)
-    _check_options(context, source, path, refresh)
+    """Collect photographs into the workspace, with the licence and the origin of each."""
+    retry_failed = parse_retry(retry)
+    from authface_data.sources.protocol import PlannedSource, RunOptions
+    from authface_data.sources.registry import check_options, create_source, source_class
     from manifests.workspace import Workspace
 
+    # The options of the sources reach their options models by name, see `given_options`.
+    given = given_options(context)
+    check_options(source, given)
+    if refresh:
+        _check_refresh_options(given)
+
     ws = Workspace.find(workspace)
-    if licence_basis is not None and not licence_basis.strip():
-        raise UserError(
-            "--licence-basis is empty: say on what ground these photographs may be used (own, …)"
-        )
-    basis = licence_basis.strip() if licence_basis else None
-    settings = ws.settings.collect
-    long_side = settings.min_long_side_px if min_long_side is None else min_long_side
-    megapixels = settings.min_megapixels if min_megapixels is None else min_megapixels
-    gate = settings.face_gate if face_gate is None else face_gate
     with ws.lock("collect"):
         if refresh:
-            _refresh(ws, source, not no_wait)
-        elif source == "unsplash":
-            from authface_data.sources.unsplash import api_source as unsplash
-            from authface_data.sources.unsplash.client import Listing
-            from authface_data.sources.unsplash.listings import SizeFilter
-            from manifests.support.text import to_utf8
-
-            asked: dict[str, list[str]] = {
-                "query": query or [],
-                "topic": topic or [],
-                "collection": collection or [],
-                "user": user or [],
-            }
-            listings = [
-                Listing(kind, to_utf8(name), orientation, content_filter, order_by)  # type: ignore[arg-type]
-                for kind, names in asked.items()
-                for name in dict.fromkeys(names)
-            ]
-            if not listings or any(listing.name in ("", ".", "..") for listing in listings):
-                raise UserError(
-                    "say what to collect: --query TEXT, --topic NAME, --collection ID or --user NAME"
-                )
-            request = unsplash.Request(
-                listings, SizeFilter(megapixels, long_side), max_photos, gate, details, not no_wait
-            )
-            if plan:
-                _say_plan(unsplash.plan(ws, request), as_json)
-                return
-            tally = unsplash.collect(
-                ws, request, unsplash.licence_basis(ws, i_have_permission), again, workers
-            )
-            _finish(tally.failed)
-        elif source == "unsplash-dataset":
-            from authface_data.sources.unsplash import dataset as unsplash_dataset
-            from authface_data.sources.unsplash.listings import SizeFilter
-
-            assert path is not None
-            dataset = unsplash_dataset.Dataset(path)
-            sieve = unsplash_dataset.RowFilter(
-                SizeFilter(megapixels, long_side),
-                frozenset(word.strip().lower() for word in keyword or []),
-                camera.strip().lower() if camera else None,
-                (min_aspect or 0.0, math.inf if max_aspect is None else max_aspect),
-            )
-            if plan:
-                _say_plan(unsplash_dataset.plan(ws, dataset, sieve, max_photos), as_json)
-                return
-            _finish(
-                unsplash_dataset.collect(
-                    ws, dataset, sieve, basis, max_photos, gate, again, workers
-                ).failed
-            )
-        else:
-            assert path is not None
-            _files(ws, source, path, basis, files or "copy", again, workers, yes)
+            _print_refresh(source_class(source).refresh(ws, wait=not no_wait))
+            return
+        photo_source = create_source(source, ws, given)
+        if plan:
+            assert isinstance(photo_source, PlannedSource)
+            _print_plan(photo_source.plan(), as_json)
+            return
+        report = photo_source.collect(RunOptions(retry_failed, workers, redo=yes))
+    _print_report(ws, report)
+    print_next("authface filter")
 
 
-def _check_options(context: typer.Context, source: str, path: Path | None, refresh: bool) -> None:
-    """Raises UserError for an option that means nothing to the source, and for a path that is missing."""
-    for name, sources in OF_SOURCES.items():
-        given = context.params.get(name)
-        if source not in sources and given not in (None, False, [], ()):
-            raise UserError(
-                f"--{name.replace('_', '-')} means nothing to --source {source}: it is of {', '.join(sources)}"
-            )
-        if refresh and given not in (None, False, [], ()) and name != "no_wait":
-            raise UserError(
-                f"--refresh asks again for what is there: it takes no --{name.replace('_', '-')}"
-            )
-    if source in OF_SOURCES["path"] and path is None and not refresh:
-        raise UserError(f"--source {source} takes --path: where the photographs lie")
+def given_options(context: typer.Context) -> dict[str, object]:
+    """The options of sources that were given on the command line, by parameter name."""
+    given: dict[str, object] = {}
+    for name, value in context.params.items():
+        origin = context.get_parameter_source(name)
+        is_given = origin is not None and origin.name == "COMMANDLINE"
+        if is_given and name not in GENERAL_OPTIONS:
+            given[name] = value
+    return given
 
 
-def _files(
-    ws: Workspace,
-    source: str,
-    path: Path,
-    basis: str | None,
-    keep: str,
-    again: bool,
-    workers: int | None,
-    yes: bool,
-) -> None:
-    """Photographs that lie in a folder."""
-    from importlib import import_module
-
-    from authface_data.engine import local
-    from authface_data.engine.stage import Chain
-    from authface_data.sources.stage import CollectStage, open_file
-    from manifests.schema import PHOTOS
-    from manifests.store import Store
-    from manifests.tombstones import Tombstones
-
-    finder = import_module(f"authface_data.sources.{source.replace('-', '_')}")
-    tombstones = Tombstones(ws)
-    passed_over: list[str] = []
-    found = list(finder.find_photos(path, passed_over))
-    photos = [(key, row) for key, row in found if not tombstones.holds(key)]
-    for words in passed_over:
-        console.print(f"[yellow]Passed over:[/] {escape(words)}")
-    unknown = [row["name"] for _, row in photos if not (row.get("licence_basis") or basis)]
-    if unknown and source == "folder":
-        raise UserError(
-            f"--licence-basis is missing: on what ground may these photographs be used (own, public-domain, other:TEXT)? "
-            f"{len(unknown)} of {len(photos)} have no licence_basis of their own beside them (first: {unknown[0]})"
-        )
-    stage = CollectStage(source, basis, keep, ws.settings.collect.store_place, tombstones)  # type: ignore[arg-type]
-    chain = Chain([stage], open_file)
-    outcomes = local.run(
-        ws, chain, photos, title="collect", workers=workers, retry_failed=again, redo=yes
-    )
-    ws.remove_all_but("photos", set(Store(ws, PHOTOS).read(["path"])["path"].to_pylist()))
-    if keep == "reference":
-        from authface_data.sources import refresh
-
-        refresh.suggest(ws, *refresh.vanished_files(ws))
-    if source == "authface-hq":
-        from authface_data.captions.qwen import import_captions
-
-        console.print(f"{import_captions(ws)} captions by qwen")
-    made, dropped = outcomes.made[stage.name], outcomes.dropped[stage.name]
-    forgotten = len(found) - len(photos)
-    console.print(
-        f"{made} photographs collected, {dropped} could not be used, "
-        + (f"{forgotten} not taken since they were forgotten, " if forgotten else "")
-        + f"{len(photos) - made - dropped - outcomes.failed[stage.name]} were there already, in {quote_path(ws.root)}/photos"
-    )
-    if unknown:
-        console.print(
-            f"[yellow]{len(unknown)} have no licence basis:[/] training refuses them; collect again with --licence-basis"
-        )
-    finish(outcomes, "authface filter")
+def _check_refresh_options(given: dict[str, object]) -> None:
+    for name in given:
+        if name != "no_wait":
+            raise UserError(f"--refresh cannot be combined with --{name.replace('_', '-')}")
 
 
-def _finish(failed: int) -> None:
-    if failed:
-        raise PartialFailureError(
-            f"{failed} photographs did not come: `authface status` says why; try them again with --retry failed"
-        )
-    console.print("Next: [bold]authface filter[/]")
-
-
-def _say_plan(plan: unsplash.Plan | unsplash_dataset.Plan, as_json: bool) -> None:
+def _print_plan(plan: Plan, as_json: bool) -> None:
     if as_json:
         print_json(plan)
-    else:
-        plan.say()
+        return
+    for line in plan.lines():
+        console.print(escape(line))
 
 
-def _refresh(ws: Workspace, source: str, wait: bool) -> None:
-    """Ask a source again. What it has no more becomes a suggestion to forget."""
-    from authface_data.sources import refresh
+def _print_report(ws: Workspace, report: CollectReport) -> None:
+    """Print what was collected. Raises the error that ended the collection, if any."""
+    _print_vanished(report.vanished)
+    console.print(f"{report.summary()} (in {quote_path(ws.root)}/photos)")
+    for note in report.notes:
+        console.print(escape(note))
+    if report.without_licence_basis:
+        console.print(
+            f"[yellow]{report.without_licence_basis} photographs have no licence basis:[/] training "
+            "refuses them; collect them again with --licence-basis"
+        )
 
-    if source == "unsplash":
-        from authface_data.sources.unsplash import api_source as unsplash
+    if report.error is not None:
+        raise report.error
+    if report.failed:
+        raise PartialFailureError(
+            f"{report.failed} photographs could not be collected; `authface status` lists the "
+            "reasons. Try them again with --retry failed"
+        )
 
-        asked, gone = unsplash.refresh(ws, wait)
-    else:
-        if source == "unsplash-dataset":
-            from authface_data.sources.unsplash.listings import hosts_of
 
-            ids, everyone = refresh.vanished_urls(ws, source, hosts_of(ws))
-        else:
-            ids, everyone = refresh.vanished_files(ws)
-        refresh.suggest(ws, ids, everyone)
-        asked, gone = len(everyone), len(ids)
-    console.print(f"{asked} photographs asked for again, {gone} have vanished")
+def _print_refresh(report: RefreshReport) -> None:
+    _print_vanished(report.vanished)
+    if report.error is not None:
+        raise report.error
+    console.print(f"{report.checked} photographs looked up, {len(report.vanished)} have vanished")
+
+
+def _print_vanished(photo_ids: list[str]) -> None:
+    """Print how to remove photographs that vanished at their source."""
+    if not photo_ids:
+        return
+    listed = " ".join(shlex.quote(photo_id) for photo_id in photo_ids[:MAX_LISTED_IDS])
+    num_more = len(photo_ids) - MAX_LISTED_IDS
+    more = f" (and {num_more} more, see authface status)" if num_more > 0 else ""
+    console.print(
+        f"{len(photo_ids)} photographs have vanished at their source. To remove them here too:"
+    )
+    console.print(f"  [bold]authface forget -- {escape(listed)}[/]{more}")

@@ -1,4 +1,4 @@
-"""How a command that ran stages ends: rates, failures, the next command."""
+"""How a command that ran stages ends: with the next command, or with an error if rows failed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,22 @@ if TYPE_CHECKING:
     from authface_data.engine.local import Outcomes
 
 
-def finish(outcomes: Outcomes, next_command: str) -> None:
-    """Print what comes next. Raises PartialFailureError where rows failed."""
+def finish_stages(outcomes: Outcomes, next_command: str) -> None:
+    """Print which command comes next.
+
+    Raises:
+        PartialFailureError: If rows failed.
+    """
     failed = sum(outcomes.failed.values())
     if failed:
-        which = ", ".join(f"{count} in {name}" for name, count in outcomes.failed.items() if count)
+        counts = [f"{count} in {name}" for name, count in outcomes.failed.items() if count]
         raise PartialFailureError(
-            f"{failed} rows failed ({which}): the reasons stand in `authface status`; try them again with --retry failed"
+            f"{failed} rows failed ({', '.join(counts)}); `authface status` lists the reasons. "
+            "Try them again with --retry failed"
         )
-    console.print(f"Next: [bold]{next_command}[/]")
+    print_next(next_command)
+
+
+def print_next(command: str) -> None:
+    """Print the command that comes next."""
+    console.print(f"Next: [bold]{command}[/]")

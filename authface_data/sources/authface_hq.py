@@ -1,7 +1,7 @@
-"""AuthFace-HQ as its authors released it: `woman/woman_11010.png` with `woman/woman_11010_qwen.json`, no provenance.
+"""AuthFace-HQ as its authors released it: aligned faces with captions, without provenance.
 
-The pictures are aligned faces. Their captions come in as those of a captioner named `qwen`, once `authface filter` has made
-faces of them.
+A picture `woman/woman_11010.png` has its caption in `woman/woman_11010_qwen.json`. The captions become
+those of a captioner named `qwen`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-from authface_data.images.open import IMAGE_SUFFIXES
-from authface_data.sources.folder import walk
-from manifests.support.errors import UserError
+from authface_data.captions.qwen import import_captions
+from authface_data.sources.aligned import AlignedSource
+from authface_data.sources.file_source import ImageFile
+from authface_data.sources.protocol import CollectReport, PhotoInput, RunOptions
 from manifests.support.fingerprint import fingerprint, short_hash
 from manifests.support.text import to_utf8
 
@@ -32,64 +33,77 @@ CAPTION_KEYS = (
 )
 
 
-def find_photos(folder: Path, passed_over: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(photo_id, input row) of every picture below a folder, its caption under `source_tags`.
+class AuthfaceHqSource(AlignedSource):
+    """Aligned pictures with one caption file each."""
 
-    The id is `afhq_` and the picture's path within the folder without its suffix, with a hash where letters had to go. A
-    caption that is missing or unreadable is named in `passed_over`. Raises UserError where no picture is.
-    """
-    seen: set[str] = set()
-    for path, within in walk(folder, passed_over):
-        stem = within.rsplit(".", 1)[0]
+    name: ClassVar[str] = "authface-hq"
+
+    def collect(self, run: RunOptions) -> CollectReport:
+        """Bring the pictures into the workspace and import their captions."""
+        report = super().collect(run)
+        report.notes.append(f"{import_captions(self.workspace)} captions by qwen")
+        return report
+
+    def photo_id(self, image_file: ImageFile) -> str:
+        """`afhq_` and the picture's path within the folder, without its suffix.
+
+        A hash is added where characters had to be replaced: other paths may give the same letters.
+        """
+        stem = image_file.relative_path.rsplit(".", 1)[0]
         name = re.sub(r"[^A-Za-z0-9_-]", "_", stem)
         if name != stem.replace("/", "_"):
-            name += f"-{short_hash(stem)}"  # other names may come to the same letters
-        if name in seen:
-            passed_over.append(f"{path}: there is another picture of that name")
-            continue
-        seen.add(name)
-        tags = _tags(path.with_name(f"{path.stem}_qwen.json"), passed_over)
+            name += f"-{short_hash(stem)}"
+        return PREFIX + name
+
+    def describe(self, image_file: ImageFile, photo_id: str) -> PhotoInput:
+        """Describe one picture, with its caption as `source_tags`."""
+        path = image_file.path
+        tags = _read_tags(path.with_name(f"{path.stem}_qwen.json"), self.skipped)
         stat = path.stat()
-        mark = fingerprint(size=stat.st_size, time=stat.st_mtime_ns, tags=tags)
-        yield (
-            PREFIX + name,
-            {"file": str(path), "name": within, "mark": mark, "aligned": True, "source_tags": tags},
+        return PhotoInput(
+            photo_id=photo_id,
+            name=image_file.relative_path,
+            file=str(path),
+            fingerprint=fingerprint(size=stat.st_size, time=stat.st_mtime_ns, tags=tags),
+            columns={"aligned": True, "source_tags": tags},
         )
-    if not seen:
-        raise UserError(f"no pictures in {folder} (looked for {', '.join(IMAGE_SUFFIXES)})")
 
 
-def _tags(path: Path, passed_over: list[str]) -> list[str] | None:
+def _read_tags(path: Path, skipped: list[str]) -> list[str] | None:
+    """The tags of a caption file, or None and a message in `skipped`."""
     try:
-        said = json.loads(path.read_text("utf-8-sig"))
+        caption = json.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError:
-        passed_over.append(f"{path} is not there: its picture has no caption")
+        skipped.append(f"{path} does not exist; its picture has no caption")
         return None
     except (ValueError, RecursionError, OSError) as error:
-        passed_over.append(f"{path} cannot be read as JSON ({error}): its picture has no caption")
+        skipped.append(f"{path} cannot be read as JSON ({error}); its picture has no caption")
         return None
-    tags = list(dict.fromkeys(tag for text in _texts(said) for tag in _split(text)))
+
+    tags: dict[str, None] = {}  # keeps the order of first appearance
+    for text in _caption_texts(caption):
+        tags |= dict.fromkeys(_split_tags(text))
     if not tags:
-        passed_over.append(f"{path} holds no caption")
-    return tags or None
+        skipped.append(f"{path} holds no caption")
+        return None
+    return list(tags)
 
 
-def _texts(said: Any) -> Iterator[str]:
-    """The caption's texts: of the keys that name one where there are such, else all that is written."""
-    if isinstance(said, str):
-        yield said
-    elif isinstance(said, list):
-        for item in said:
-            yield from _texts(item)
-    elif isinstance(said, dict):
-        named = [value for key, value in said.items() if key.lower() in CAPTION_KEYS]
-        for value in named or said.values():
-            yield from _texts(value)
+def _caption_texts(value: object) -> Iterator[str]:
+    """The texts of a JSON value: those under the keys of CAPTION_KEYS if it has any, else all."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _caption_texts(item)
+    elif isinstance(value, dict):
+        captions = [item for key, item in value.items() if key.lower() in CAPTION_KEYS]
+        for item in captions or value.values():
+            yield from _caption_texts(item)
 
 
-def _split(text: str) -> list[str]:
-    return [
-        tag
-        for piece in re.split(r"[,;\n]", text)
-        if (tag := " ".join(to_utf8(piece).split()).strip(" .").lower())
-    ]
+def _split_tags(text: str) -> list[str]:
+    """The tags of a text, separated by commas, semicolons or line breaks, in lower case."""
+    pieces = (" ".join(to_utf8(piece).split()) for piece in re.split(r"[,;\n]", text))
+    tags = (piece.strip(" .").lower() for piece in pieces)
+    return [tag for tag in tags if tag]

@@ -1,97 +1,145 @@
-"""FFHQ and sets laid out like it: aligned faces of 1024 px, and a JSON with landmarks and a licence per picture."""
+"""FFHQ, and sets with its layout: aligned faces of 1024 px, landmarks and licences in one JSON file.
+
+Source: https://github.com/NVlabs/ffhq-dataset
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from authface_data.images.open import IMAGE_SUFFIXES
-from authface_data.sources.folder import walk
+from authface_data.sources.aligned import AlignedSource
+from authface_data.sources.file_source import FileOptions, ImageFile
+from authface_data.sources.protocol import PhotoInput
 from manifests.support.errors import UserError
 from manifests.support.fingerprint import fingerprint
 from manifests.support.text import to_utf8
+from manifests.workspace import Workspace
 
 PREFIX = "ffhq_"
 JSON_NAMES = ("ffhq-dataset-v2.json", "ffhq-dataset-v1.json")
+LANDMARKS = 68
+DEFAULT_SIDE_PX = 1024
+SIDE_KEY = "landmarks_side_px"
 
 
-def find_photos(folder: Path, passed_over: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(photo_id, input row) of every aligned picture below a folder.
+class FfhqSource(AlignedSource):
+    """Pictures named by number, with an optional JSON file in the folder or in its parent.
 
-    The id is `ffhq_` and the picture's name without its suffix (`ffhq_00042`); a name that is there twice counts once. The
-    JSON is looked for in the folder and beside it. Raises UserError for one that cannot be read, and where no picture is.
+    Args:
+        workspace: The workspace to fill.
+        options: Where the pictures are, and how they are kept.
     """
-    said = _read_json(folder, passed_over)
-    seen: set[str] = set()
-    for path, within in walk(folder, passed_over):
-        stem = path.stem
-        photo_id = PREFIX + re.sub(r"[^A-Za-z0-9_-]", "_", stem)
-        if photo_id in seen:
-            passed_over.append(f"{path}: there is another picture of that name")
-            continue
-        seen.add(photo_id)
-        told = said.get(str(int(stem)), {}) if stem.isascii() and stem.isdecimal() else {}
-        stat = path.stat()
-        mark = fingerprint(size=stat.st_size, time=stat.st_mtime_ns, said=told)
-        yield photo_id, {"file": str(path), "name": within, "mark": mark, "aligned": True, **told}
-    if not seen:
-        raise UserError(f"no pictures in {folder} (looked for {', '.join(IMAGE_SUFFIXES)})")
 
+    name: ClassVar[str] = "ffhq"
 
-def _read_json(folder: Path, passed_over: list[str]) -> dict[str, dict[str, Any]]:
-    """Number of the picture -> columns of `photos`; nothing where there is no JSON."""
-    for path in (place / name for name in JSON_NAMES for place in (folder, folder.parent)):
-        if not path.is_file():
-            continue
-        try:
-            entries = json.loads(path.read_text("utf-8-sig"))
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path} cannot be read as JSON: {error}") from error
-        if not isinstance(entries, dict):
-            raise UserError(f"{path} should map the pictures' numbers to what is known of them")
-        return {
-            number: _columns(number, entry, path, passed_over) for number, entry in entries.items()
-        }
-    return {}
+    def __init__(self, workspace: Workspace, options: FileOptions) -> None:
+        super().__init__(workspace, options)
+        self._metadata: Mapping[str, Mapping[str, object]] = {}
 
+    def read_metadata(self) -> None:
+        """Read the JSON file of the set, if it has one."""
+        self._metadata = _read_json(self.options.path, self.skipped)
 
-def _columns(number: str, entry: Any, path: Path, passed_over: list[str]) -> dict[str, Any]:
-    try:
-        about, image = entry["metadata"], entry["image"]
-        licence = _text(about.get("license"))
-        row: dict[str, Any] = {
-            "photographer_name": _text(about.get("author")),
-            "source_url": _text(about.get("photo_url")),
-            "licence": licence,
-            "licence_basis": licence_basis(licence) if licence else None,
-            "description": _text(about.get("photo_title")),
-        }
-        points = image.get("face_landmarks")
-        if points is not None:
-            row["landmarks68_px"] = [[float(x), float(y)] for x, y in points]
-            row["landmarks_side_px"] = float((image.get("pixel_size") or [1024])[0])
-            if len(points) != 68 or not all(
-                math.isfinite(value) for point in row["landmarks68_px"] for value in point
-            ):
-                raise ValueError("not 68 points")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        passed_over.append(
-            f"{path}: entry {number} is not as it should be ({error}): nothing is taken from it"
+    def photo_id(self, image_file: ImageFile) -> str:
+        """`ffhq_` and the picture's name without its suffix, such as `ffhq_00042`."""
+        return PREFIX + re.sub(r"[^A-Za-z0-9_-]", "_", image_file.path.stem)
+
+    def describe(self, image_file: ImageFile, photo_id: str) -> PhotoInput:
+        """Describe one picture by its entry in the JSON file."""
+        stem = image_file.path.stem
+        metadata: Mapping[str, object] = {}
+        if stem.isascii() and stem.isdecimal():
+            metadata = self._metadata.get(str(int(stem)), {})
+
+        columns = dict(metadata)
+        side_px = columns.pop(SIDE_KEY, None)
+        stat = image_file.path.stat()
+        return PhotoInput(
+            photo_id=photo_id,
+            name=image_file.relative_path,
+            file=str(image_file.path),
+            # The keyword `said` is part of the hash and must stay.
+            fingerprint=fingerprint(size=stat.st_size, time=stat.st_mtime_ns, said=metadata),
+            columns={"aligned": True, **columns},
+            landmarks_side_px=side_px if isinstance(side_px, float) else None,
         )
-        return {}
-    return row
-
-
-def _text(value: Any) -> str | None:
-    return to_utf8(str(value)) or None if value is not None else None
 
 
 def licence_basis(licence: str) -> str:
-    """A picture's own licence as a ground for training: public domain marks, else the licence by its name."""
+    """The licence basis of a picture: `public-domain`, or `other:` and the name of its licence."""
     if re.search(r"public domain|cc0", licence, re.IGNORECASE):
         return "public-domain"
     return f"other:{licence}"
+
+
+def _read_json(folder: Path, skipped: list[str]) -> dict[str, dict[str, object]]:
+    """Columns by the number of the picture; empty without a JSON file. Bad entries go to `skipped`.
+
+    Raises UserError if the file cannot be read.
+    """
+    path = _find_json(folder)
+    if path is None:
+        return {}
+    try:
+        entries = json.loads(path.read_text("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(entries, dict):
+        raise UserError(f"{path} must be a JSON object that maps picture numbers to metadata")
+
+    metadata: dict[str, dict[str, object]] = {}
+    for number, entry in entries.items():
+        try:
+            metadata[number] = _columns(entry)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            skipped.append(
+                f"{path}: entry {number} is malformed ({error}); its metadata is ignored"
+            )
+            metadata[number] = {}
+    return metadata
+
+
+def _find_json(folder: Path) -> Path | None:
+    for name in JSON_NAMES:
+        for parent in (folder, folder.parent):
+            if (parent / name).is_file():
+                return parent / name
+    return None
+
+
+def _columns(entry: Any) -> dict[str, object]:
+    """Columns of the photos manifest from one entry, and the side that its landmarks refer to.
+
+    Raises KeyError, TypeError, ValueError or AttributeError if the entry is malformed.
+    """
+    metadata = entry["metadata"]
+    image = entry["image"]
+    licence = _text(metadata.get("license"))
+    columns: dict[str, object] = {
+        "photographer_name": _text(metadata.get("author")),
+        "source_url": _text(metadata.get("photo_url")),
+        "licence": licence,
+        "licence_basis": licence_basis(licence) if licence else None,
+        "description": _text(metadata.get("photo_title")),
+    }
+
+    points = image.get("face_landmarks")
+    if points is not None:
+        landmarks = [[float(x), float(y)] for x, y in points]
+        is_finite = all(math.isfinite(x) and math.isfinite(y) for x, y in landmarks)
+        if len(landmarks) != LANDMARKS or not is_finite:
+            raise ValueError(f"not {LANDMARKS} points")
+        columns["landmarks68_px"] = landmarks
+        columns[SIDE_KEY] = float((image.get("pixel_size") or [DEFAULT_SIDE_PX])[0])
+    return columns
+
+
+def _text(value: object) -> str | None:
+    if value is None:
+        return None
+    return to_utf8(str(value)) or None

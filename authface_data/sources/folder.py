@@ -1,89 +1,58 @@
-"""A folder of photographs: studio portraits, one's own pictures."""
+"""A folder of photographs, such as studio portraits, with optional sidecar files."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-from authface_data.images.open import IMAGE_SUFFIXES
+from authface_data.sources.file_source import FileSource, ImageFile, find_image_files
+from authface_data.sources.protocol import PhotoInput
 from authface_data.sources.sidecars import Sidecars
-from manifests.settings import SETTINGS_FILE
-from manifests.support.errors import UserError
 from manifests.support.fingerprint import fingerprint
 
 PREFIX = "fs_"
-LOOK_BYTES = 65536
+HASHED_BYTES = 65536
+"""How many bytes of each end of a file go into its id."""
 
 
-def find_photos(folder: Path, passed_over: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(photo_id, input row) of every picture file below a folder, in order of path; links are followed, none twice.
+class FolderSource(FileSource):
+    """Every image file below a folder, described by the sidecar files beside it."""
 
-    The id is `fs_` and 16 hex digits over the path within the folder, the size and both ends of the file: it stays the same
-    when the folder moves, and needs no full read. `mark` changes with the file's size, its time or what sidecars say of it.
-    Hidden files, and folders that are workspaces, are passed over; folders that cannot be read are too, and named in
-    `passed_over`, as are rows of sidecars that name no picture. Raises UserError where there is no folder or no picture.
+    name: ClassVar[str] = "folder"
+    requires_licence_basis: ClassVar[bool] = True
+
+    def describe_photos(self) -> Iterator[PhotoInput]:
+        """Describe each image file; rows of sidecar tables without an image go to `skipped`."""
+        sidecars = Sidecars()
+        for image_file in find_image_files(self.options.path, self.skipped, sidecars):
+            yield _describe(image_file, sidecars.columns_for(image_file.path))
+        self.skipped.extend(sidecars.unmatched_rows())
+
+
+def _describe(image_file: ImageFile, sidecar: dict[str, str]) -> PhotoInput:
+    """Describe one file.
+
+    The id hashes the path within the folder, the size and both ends of the file: it survives moving
+    the folder and needs no full read. A file that cannot be read gets an id too, so that its failure
+    can be recorded.
     """
-    found, sidecars = False, Sidecars()
-    for path, within in walk(folder, passed_over, sidecars):
-        found = True
-        yield _input(path, within, sidecars.of(path))
-    passed_over.extend(sidecars.unused())
-    if not found:
-        raise UserError(f"no pictures in {folder} (looked for {', '.join(IMAGE_SUFFIXES)})")
-
-
-def walk(
-    folder: Path, passed_over: list[str], sidecars: Sidecars | None = None
-) -> Iterator[tuple[Path, str]]:
-    """(path, path within the folder) of every picture file below a folder. Raises UserError where there is no folder."""
-    if not folder.is_dir():
-        raise UserError(
-            f"{folder} is no folder: --path takes the folder that holds the photographs"
-        )
-    seen: set[str] = set()
-    linked: set[Path] = set()
-    top = Path(os.path.realpath(folder))
-    for parent, folders, names in os.walk(
-        folder, followlinks=True, onerror=lambda error: passed_over.append(str(error))
-    ):
-        real = os.path.realpath(parent)
-        if real in seen or SETTINGS_FILE in names:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if sidecars is not None:
-            sidecars.read_tables(Path(parent), names)
-        for name in sorted(names):
-            path = Path(parent, name)
-            if (
-                name.startswith(".")
-                or path.suffix.lower() not in IMAGE_SUFFIXES
-                or not path.is_file()
-            ):
-                continue
-            if path.is_symlink():
-                original = Path(os.path.realpath(path))
-                if original in linked or original.is_relative_to(top):
-                    continue  # it comes by itself
-                linked.add(original)
-            yield path, path.relative_to(folder).as_posix()
-
-
-def _input(path: Path, within: str, said: dict[str, str]) -> tuple[str, dict[str, Any]]:
-    """The id and the input row of one file. A file that cannot be read gets an id all the same, to be recorded under."""
-    stat, name = path.stat(), os.fsencode(within)  # a name need not be valid text
-    digest = hashlib.sha256(name + f"\0{stat.st_size}\0".encode())
+    stat = image_file.path.stat()
+    raw_name = os.fsencode(image_file.relative_path)  # a file name may be invalid UTF-8
+    digest = hashlib.sha256(raw_name + f"\0{stat.st_size}\0".encode())
     try:
-        with path.open("rb") as file:
-            digest.update(file.read(LOOK_BYTES))
-            file.seek(max(stat.st_size - LOOK_BYTES, 0))
-            digest.update(file.read(LOOK_BYTES))
+        with image_file.path.open("rb") as file:
+            digest.update(file.read(HASHED_BYTES))
+            file.seek(max(stat.st_size - HASHED_BYTES, 0))
+            digest.update(file.read(HASHED_BYTES))
     except OSError:
         digest.update(b"\0unreadable")
-    mark = fingerprint(size=stat.st_size, time=stat.st_mtime_ns, sidecar=said)
-    row = {"file": str(path), "name": name.decode("utf-8", "replace"), "mark": mark, **said}
-    return PREFIX + digest.hexdigest()[:16], row
+
+    return PhotoInput(
+        photo_id=PREFIX + digest.hexdigest()[:16],
+        name=raw_name.decode("utf-8", "replace"),
+        file=str(image_file.path),
+        fingerprint=fingerprint(size=stat.st_size, time=stat.st_mtime_ns, sidecar=sidecar),
+        columns=sidecar,
+    )

@@ -1,283 +1,376 @@
-"""Photographs behind URLs: the disk is looked at, previews are judged, files come in and go through the collecting stage."""
+"""Collection of photographs behind URLs: gates, disk space, download and the collect stage."""
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from authface_data.engine import local
 from authface_data.engine.stage import Chain
 from authface_data.engine.worker import Task
-from authface_data.http.download import Downloaded, Downloader, DownloadJob, DownloadRefused
+from authface_data.http.download import (
+    Downloaded,
+    Downloader,
+    DownloadJob,
+    DownloadRefused,
+    DownloadResult,
+)
 from authface_data.http.hosts import AllowedHosts
-from authface_data.sources.refusals import METADATA, PREVIEW, Refusals
+from authface_data.sources.protocol import (
+    CollectReport,
+    Flush,
+    Offer,
+    PhotoInput,
+    RejectedPhoto,
+    RunOptions,
+    SourceOptions,
+)
+from authface_data.sources.rejections import METADATA_GATE, PREVIEW_GATE, RejectionLog
 from authface_data.sources.stage import CollectStage, open_file
-from authface_data.sources.unsplash.preview import PreviewGate
 from manifests.schema import PHOTOS, VERDICTS
+from manifests.settings import Collect
 from manifests.store import Store
-from manifests.support.console import console
 from manifests.support.errors import UserError
 from manifests.support.fingerprint import fingerprint, short_hash
 from manifests.tombstones import Tombstones
 from manifests.workspace import Workspace
 
-DOWNLOADS = "cache/downloads"
-CHUNK = 1000
-# An original JPEG of a camera; replaced by what this workspace's own photographs of the source take.
-USUAL_BYTES_PER_PX = 0.45
-# Refusals that other settings would lift.
-BY_SETTINGS = ("too_large", "host_not_allowed", "not_https", "private_address")
+logger = logging.getLogger(__name__)
+
+DOWNLOADS_FOLDER = "cache/downloads"
+CHUNK_PHOTOS = 1000
+DEFAULT_BYTES_PER_PX = 0.45
+"""Size of a camera's JPEG. Replaced by the workspace's own average once it has enough photographs."""
+MIN_PHOTOS_FOR_AVERAGE = 20
+
+SETTINGS_DEPENDENT_REASONS = ("too_large", "host_not_allowed", "not_https", "private_address")
+"""Beginnings of reasons that other settings would lift: these photographs are tried again."""
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A photograph that may be downloaded. columns: of `photos`, as its source tells them, `licence_basis` among them."""
+class SizeFilter:
+    """The smallest photographs worth a download."""
 
-    photo_id: str
-    url: str
-    width: int
-    height: int
-    columns: dict[str, Any]
+    min_megapixels: float
+    min_long_side_px: int
 
 
-@dataclass(frozen=True)
-class Rejected:
-    """A photograph that its source's own words rule out, with the reason."""
+class RemoteOptions(SourceOptions):
+    """Options of the sources on the web. None takes the value of `authface.toml`."""
 
-    photo_id: str
-    reason: str
-    value: float | None = None
-    threshold: float | None = None
+    max_photos: int | None = None
+    """Stop when this many of the photographs that the source offers are in the workspace."""
+    min_megapixels: float | None = None
+    min_long_side: int | None = None
+    """Shortest longer side, px."""
+    face_gate: bool | None = None
+    """Download a photograph only if its preview shows a face."""
+    plan: bool = False
+    """Estimate the collection instead."""
 
+    def size_filter(self, settings: Collect) -> SizeFilter:
+        """The size filter of these options, completed by the workspace's settings.
 
-class Flush:
-    """The source is about to wait: what was gathered can be downloaded meanwhile."""
-
-
-Offer = Candidate | Rejected | Flush
-
-
-@dataclass
-class Tally:
-    """What became of the photographs that a source offered."""
-
-    collected: int = 0
-    already: int = 0
-    refused: int = 0
-    failed: int = 0
-    forgotten: int = 0
-    bytes: int = 0
-    seconds: float = 0.0
-
-    def words(self) -> str:
-        refused = f"{self.refused} refused (see authface status), " if self.refused else ""
-        forgotten = (
-            f"{self.forgotten} not taken since they were forgotten, " if self.forgotten else ""
+        Args:
+            settings: Section `collect` of the settings.
+        """
+        megapixels = self.min_megapixels
+        long_side_px = self.min_long_side
+        return SizeFilter(
+            settings.min_megapixels if megapixels is None else megapixels,
+            settings.min_long_side_px if long_side_px is None else long_side_px,
         )
-        speed = (
-            f" ({self.bytes / 1e6:.1f} MB, {self.collected / self.seconds:.1f}/s)"
-            if self.seconds and self.collected
-            else ""
-        )
-        return f"{self.collected} photographs collected{speed}, {refused}{forgotten}{self.already} were there already"
+
+    def uses_face_gate(self, settings: Collect) -> bool:
+        """Whether previews are checked for faces.
+
+        Args:
+            settings: Section `collect` of the settings.
+        """
+        return settings.face_gate if self.face_gate is None else self.face_gate
+
+
+class PhotoGate(Protocol):
+    """Rejects photographs by a preview, before the full file is downloaded."""
+
+    threshold: float
+    """Recorded with each rejection; a rejection with another threshold is not final."""
+
+    def rejections(self, photos: Sequence[PhotoInput]) -> Iterator[RejectedPhoto]:
+        """Yield the photographs that do not pass."""
+        ...
 
 
 class RemoteCollector:
-    """Takes a source's offers into the workspace, in chunks, each committed before the next is begun."""
+    """Brings the photographs that a source offers into the workspace, in chunks.
+
+    Each chunk is committed before the next one starts.
+
+    Args:
+        workspace: The workspace to fill.
+        source: Name of the source.
+        hosts: The hosts that files may come from.
+        run: Workers and retries.
+        max_photos: Stop when this many of the offered photographs are in the workspace.
+        preview_gate: Checks photographs before their download, if given.
+    """
 
     def __init__(
         self,
         workspace: Workspace,
         source: str,
         hosts: AllowedHosts,
+        run: RunOptions,
         *,
         max_photos: int | None = None,
-        face_gate: bool = False,
-        retry_failed: bool = False,
-        workers: int | None = None,
-    ):
-        self.ws, self.source, self.hosts = workspace, source, hosts
+        preview_gate: PhotoGate | None = None,
+    ) -> None:
+        self.workspace = workspace
+        self.source = source
+        self.hosts = hosts
+        self.run = run
+        self.preview_gate = preview_gate
         self.settings = workspace.settings.collect
-        self.workers, self.retry_failed = workers, retry_failed
-        self.left = max_photos
-        self.tally = Tally()
-        self._counted: set[str] = set()
-        self.refusals = Refusals(workspace)
-        self.preview = PreviewGate(workspace, hosts, self.refusals) if face_gate else None
-        self.tombstones = Tombstones(workspace)
-        self.folder = workspace.local(DOWNLOADS)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        photos = (
-            Store(workspace, PHOTOS)
-            .read(["photo_id", "source", "bytes", "width", "height"])
-            .to_pandas()
-        )
-        self.have: set[str] = set(photos["photo_id"])
-        own = photos[photos["source"] == source]
-        pixels = float((own["width"] * own["height"]).sum())
-        self.bytes_per_px = (
-            float(own["bytes"].sum()) / pixels if len(own) >= 20 else USUAL_BYTES_PER_PX
-        )
-        self.settled = self._judged()
+        self.report = CollectReport()
 
-    def _judged(self) -> set[str]:
-        """Photographs that were downloaded and refused before, or failed, or whose preview was refused: not asked for again."""
-        told = Store(self.ws, VERDICTS).read_pandas(
+        self._remaining = max_photos
+        self._counted: set[str] = set()
+        self._rejections = RejectionLog(workspace)
+        self._tombstones = Tombstones(workspace)
+        self._download_folder = workspace.local(DOWNLOADS_FOLDER)
+        self._download_folder.mkdir(parents=True, exist_ok=True)
+
+        photos = Store(workspace, PHOTOS).read_pandas(
+            ["photo_id", "source", "bytes", "width", "height"]
+        )
+        self._present: set[str] = set(photos["photo_id"])
+        self._decided = self._load_decided()
+        self._bytes_per_px = DEFAULT_BYTES_PER_PX
+        from_source = photos[photos["source"] == source]
+        if len(from_source) >= MIN_PHOTOS_FOR_AVERAGE:
+            pixels = float((from_source["width"] * from_source["height"]).sum())
+            self._bytes_per_px = float(from_source["bytes"].sum()) / pixels
+
+    def _load_decided(self) -> set[str]:
+        """Ids of photographs that were rejected or failed before and are not downloaded again."""
+        verdicts = Store(self.workspace, VERDICTS).read_pandas(
             ["id", "gate", "verdict", "threshold", "reason"]
         )
-        own = told[
-            (told["gate"] == CollectStage.name)
-            & ~told["reason"].str.startswith(BY_SETTINGS, na=False)
-        ]
-        settled = set(own["id"] if not self.retry_failed else own[own["verdict"] != "failed"]["id"])
-        if self.preview:
-            seen = told[(told["gate"] == PREVIEW) & (told["threshold"] == self.preview.least_score)]
-            settled |= set(seen["id"])
-        return settled
+        of_stage = verdicts[verdicts["gate"] == CollectStage.name]
+        depends_on_settings = of_stage["reason"].str.startswith(
+            SETTINGS_DEPENDENT_REASONS, na=False
+        )
+        final = of_stage[~depends_on_settings]
+        if self.run.retry_failed:
+            final = final[final["verdict"] != "failed"]
+        decided = set(final["id"])
 
-    def take(self, offers: Iterable[Offer], after_chunk=lambda: None) -> Tally:
-        """Collect what is offered, until it ends or `max_photos` of the offered are in the workspace.
+        if self.preview_gate is not None:
+            is_same_gate = (verdicts["gate"] == PREVIEW_GATE) & (
+                verdicts["threshold"] == self.preview_gate.threshold
+            )
+            decided |= set(verdicts[is_same_gate]["id"])
+        return decided
 
-        after_chunk: called when a chunk is committed. Raises UserError where the disk is too small.
+    def collect(
+        self, offers: Iterable[Offer], after_chunk: Callable[[], None] = lambda: None
+    ) -> CollectReport:
+        """Collect until the offers end or `max_photos` of them are in the workspace.
+
+        Args:
+            offers: The photographs that the source offers and the ones that it rejects.
+            after_chunk: Called after each committed chunk.
+
+        Returns:
+            What became of the photographs.
+
+        Raises:
+            UserError: If there is not enough disk space.
         """
-        batch: dict[str, Candidate] = {}
+        chunk: dict[str, PhotoInput] = {}
 
-        def chunk() -> None:
-            if batch:
-                self._collect(list(batch.values()))
-                batch.clear()
+        def collect_chunk() -> None:
+            if chunk:
+                self._collect_chunk(list(chunk.values()))
+                chunk.clear()
                 after_chunk()
 
         try:
             for offer in offers:
                 if isinstance(offer, Flush):
-                    chunk()
+                    collect_chunk()
                     continue
-                if self.tombstones.holds(offer.photo_id):
-                    self.tally.forgotten += 1
+                if self._tombstones.holds(offer.photo_id):
+                    self.report.forgotten += 1
                     continue
-                if offer.photo_id in self.have:
-                    self._have(offer)
-                elif isinstance(offer, Rejected):
-                    self.refusals.refuse(
-                        offer.photo_id, METADATA, offer.reason, offer.value, offer.threshold
-                    )
-                elif offer.photo_id not in self.settled:
-                    batch[offer.photo_id] = offer
-                if len(batch) >= (CHUNK if self.left is None else min(CHUNK, max(self.left, 1))):
-                    chunk()
-                if self.left is not None and self.left <= 0:
+                self._accept(offer, chunk)
+                if len(chunk) >= self._chunk_size():
+                    collect_chunk()
+                if self._remaining is not None and self._remaining <= 0:
                     break
-            chunk()
+            collect_chunk()
         finally:
-            self.refusals.settle()
-            self.tally.refused += self.refusals.count[METADATA] + self.refusals.count[PREVIEW]
-        for name in self.ws.list(DOWNLOADS):
-            if not name.endswith((".part", ".json")):
-                self.ws.remove(f"{DOWNLOADS}/{name}")
-        self.ws.remove_unlisted(
-            "photos", set(Store(self.ws, PHOTOS).read(["path"])["path"].to_pylist())
-        )
-        return self.tally
+            self._rejections.finish()
+            self.report.rejected += self._rejections.counts.total()
+        self._remove_leftovers()
+        return self.report
 
-    def _have(self, offer: Candidate | Rejected) -> None:
-        """Count a photograph that is in the workspace, once; one that would be turned away today stays, uncounted."""
-        if isinstance(offer, Candidate) and offer.photo_id not in self._counted:
+    def _accept(self, offer: PhotoInput | RejectedPhoto, chunk: dict[str, PhotoInput]) -> None:
+        """Count, record or queue one offer."""
+        if offer.photo_id in self._present:
+            self._count_existing(offer)
+        elif isinstance(offer, RejectedPhoto):
+            self._rejections.add(METADATA_GATE, offer)
+        elif offer.photo_id not in self._decided:
+            chunk[offer.photo_id] = offer
+
+    def _count_existing(self, offer: PhotoInput | RejectedPhoto) -> None:
+        """Count a photograph that is in the workspace, once.
+
+        A photograph that would be rejected today stays in the workspace, but is not counted.
+        """
+        if isinstance(offer, PhotoInput) and offer.photo_id not in self._counted:
             self._counted.add(offer.photo_id)
-            self.tally.already += 1
-            self.left = None if self.left is None else self.left - 1
+            self.report.already_present += 1
+            if self._remaining is not None:
+                self._remaining -= 1
 
-    def _collect(self, candidates: list[Candidate]) -> None:
-        for candidate in candidates:
-            self.refusals.passed(candidate.photo_id, METADATA)
-        if self.preview:
-            candidates = self.preview.kept(candidates)
-            self.refusals.commit()
-        for candidate in candidates:
-            self.refusals.passed(candidate.photo_id, PREVIEW)
-        if not candidates:
+    def _chunk_size(self) -> int:
+        if self._remaining is None:
+            return CHUNK_PHOTOS
+        return min(CHUNK_PHOTOS, max(self._remaining, 1))
+
+    def _collect_chunk(self, photos: list[PhotoInput]) -> None:
+        for photo in photos:
+            self._rejections.mark_passed(METADATA_GATE, photo.photo_id)
+        photos = self._pass_preview_gate(photos)
+        if not photos:
             return
-        self._check_disk(candidates)
+        self._check_disk_space(photos)
+
         stage = CollectStage(
-            self.source, store_place=self.settings.store_place, tombstones=self.tombstones
+            self.source, store_place=self.settings.store_place, tombstones=self._tombstones
         )
-        inputs = [(candidate.photo_id, self._row(candidate)) for candidate in candidates]
+        prepared = [self._prepare(photo) for photo in photos]
         outcomes = local.run_chain(
-            self.ws,
+            self.workspace,
             Chain([stage], open_file),
-            inputs,
+            [(photo.photo_id, photo.as_row()) for photo in prepared],
             title="download",
-            workers=self.workers,
-            retry_failed=self.retry_failed,
+            workers=self.run.workers,
+            retry_failed=self.run.retry_failed,
             redo=True,
-            fetch=self._arrive,
+            fetch=self._fetch,
         )
-        ids = {candidate.photo_id for candidate in candidates}
-        made = set(Store(self.ws, PHOTOS).read(["photo_id"])["photo_id"].to_pylist()) & ids
-        self.have |= made
-        self.settled |= ids - made
-        self._counted |= made
-        self.tally.collected += outcomes.processed[stage.name]
-        self.tally.refused += outcomes.dropped[stage.name]
-        self.tally.failed += outcomes.failed[stage.name]
-        self.tally.seconds += outcomes.seconds
-        if self.left is not None:
-            self.left -= outcomes.processed[stage.name]
-        for key, row in inputs:
-            (self.folder / download_name(key, row["url"])).unlink(missing_ok=True)
 
-    def _row(self, candidate: Candidate) -> dict[str, Any]:
-        parts = urlsplit(candidate.url)
-        name = PurePosixPath(parts.path).name or candidate.photo_id
-        settings = [
-            self.settings.max_megabytes,
-            sorted(self.settings.allowed_hosts),
-        ]  # what a refusal may rest on
-        mark = fingerprint(file=f"{parts.hostname}{parts.path}", settings=settings)
-        return {"name": name, "mark": mark, "url": candidate.url, "ours": True, **candidate.columns}
+        ids = {photo.photo_id for photo in photos}
+        stored_ids = Store(self.workspace, PHOTOS).read(["photo_id"])["photo_id"].to_pylist()
+        collected = ids & set(stored_ids)
+        self._present |= collected
+        self._counted |= collected
+        self._decided |= ids - collected
 
-    def _arrive(self, tasks: list[Task]) -> Iterator[Task | None]:
-        by_key = {key: (row, wanted) for key, row, wanted in tasks}
-        jobs = [
-            DownloadJob(key, row["url"], self.folder / download_name(key, row["url"]))
-            for key, row, _ in tasks
-        ]
+        processed = outcomes.processed[stage.name]
+        self.report.collected += processed
+        self.report.rejected += outcomes.dropped[stage.name]
+        self.report.failed += outcomes.failed[stage.name]
+        self.report.seconds += outcomes.seconds
+        if self._remaining is not None:
+            self._remaining -= processed
+        for photo in photos:
+            self._download_job(photo).target.unlink(missing_ok=True)
+
+    def _pass_preview_gate(self, photos: list[PhotoInput]) -> list[PhotoInput]:
+        """The photographs that pass the gate; the rejections of the others are committed."""
+        rejected_ids: set[str] = set()
+        if self.preview_gate is not None:
+            for rejected in self.preview_gate.rejections(photos):
+                self._rejections.add(PREVIEW_GATE, rejected)
+                rejected_ids.add(rejected.photo_id)
+            self._rejections.commit()
+
+        passed = [photo for photo in photos if photo.photo_id not in rejected_ids]
+        for photo in passed:
+            self._rejections.mark_passed(PREVIEW_GATE, photo.photo_id)
+        return passed
+
+    def _prepare(self, photo: PhotoInput) -> PhotoInput:
+        """Add name and fingerprint, which includes the settings that may reject the download."""
+        parts = urlsplit(photo.url or "")
+        settings = [self.settings.max_megabytes, sorted(self.settings.allowed_hosts)]
+        return replace(
+            photo,
+            name=PurePosixPath(parts.path).name or photo.photo_id,
+            fingerprint=fingerprint(file=f"{parts.hostname}{parts.path}", settings=settings),
+            is_temporary=True,
+        )
+
+    def _fetch(self, tasks: list[Task]) -> Iterator[Task | None]:
+        """Download the photographs of the tasks; yields each task when its download has ended."""
+        tasks_by_id = {task.key: task for task in tasks}
+        jobs = [self._download_job(task.row["photo"]) for task in tasks]
         with Downloader(self.settings, self.hosts) as downloader:
             for result in downloader.fetch_all(jobs, yield_while_waiting=True):
                 if result is None:
                     yield None
                     continue
-                row, wanted = by_key[result.job.key]
-                if isinstance(result, Downloaded):
-                    self.tally.bytes += result.bytes
-                    came = {"file": str(result.job.target)}
-                elif isinstance(result, DownloadRefused):
-                    came = {"refused": result.reason}
-                else:
-                    came = {"failed": result.message}
-                yield result.job.key, {**row, **came}, wanted
+                task = tasks_by_id[result.job.key]
+                photo = self._with_result(task.row["photo"], result)
+                yield task._replace(row=photo.as_row())
 
-    def _check_disk(self, candidates: list[Candidate]) -> None:
-        expected = (
-            sum(candidate.width * candidate.height for candidate in candidates) * self.bytes_per_px
+    def _with_result(self, photo: PhotoInput, result: DownloadResult) -> PhotoInput:
+        if isinstance(result, Downloaded):
+            self.report.downloaded_bytes += result.bytes
+            return replace(photo, file=str(result.job.target))
+        if isinstance(result, DownloadRefused):
+            return replace(photo, rejection=result.reason)
+        return replace(photo, failure=result.message)
+
+    def _download_job(self, photo: PhotoInput) -> DownloadJob:
+        url = photo.url or ""
+        target = self._download_folder / download_name(photo.photo_id, url)
+        return DownloadJob(photo.photo_id, url, target)
+
+    def _check_disk_space(self, photos: list[PhotoInput]) -> None:
+        pixels = sum(photo.width * photo.height for photo in photos)
+        expected_bytes = pixels * self._bytes_per_px
+        free_bytes = shutil.disk_usage(self._download_folder).free
+        logger.info(
+            "%d photographs to download, about %.2f GB; %.0f GB of disk are free",
+            len(photos),
+            expected_bytes / 1e9,
+            free_bytes / 1e9,
         )
-        free = shutil.disk_usage(self.folder).free
-        console.print(
-            f"{len(candidates)} to download, about {expected / 1e9:.2f} GB; {free / 1e9:.0f} GB of disk are free"
-        )
-        reserve = self.settings.keep_free_gb * 1e9
-        if expected + reserve > free:
+        reserve_gb = self.settings.keep_free_gb
+        if expected_bytes + reserve_gb * 1e9 > free_bytes:
             raise UserError(
-                f"not enough disk: about {expected / 1e9:.1f} GB would come, {free / 1e9:.1f} GB are free and "
-                f"{self.settings.keep_free_gb:g} GB of them are to stay so (collect.keep_free_gb): make room or take fewer "
-                "with --max-photos"
+                f"not enough disk space: the download needs about {expected_bytes / 1e9:.1f} GB "
+                f"and {reserve_gb:g} GB must stay free (collect.keep_free_gb), but only "
+                f"{free_bytes / 1e9:.1f} GB are free; free some space or use a smaller --max-photos"
             )
+
+    def _remove_leftovers(self) -> None:
+        """Remove finished downloads and photographs that belong to no row."""
+        for name in self.workspace.list(DOWNLOADS_FOLDER):
+            if not name.endswith((".part", ".json")):
+                self.workspace.remove(f"{DOWNLOADS_FOLDER}/{name}")
+        stored_paths = Store(self.workspace, PHOTOS).read(["path"])["path"].to_pylist()
+        self.workspace.remove_unlisted("photos", set(stored_paths))
 
 
 def download_name(photo_id: str, url: str) -> str:
-    """The name of a file on its way. The hash also tells ids apart that differ only by case."""
+    """The name of a file during its download.
+
+    Args:
+        photo_id: The photograph.
+        url: Its URL.
+
+    Returns:
+        The id and a hash, which keeps ids apart that differ only by case.
+    """
     return f"{photo_id}-{short_hash(photo_id + url)}"

@@ -1,7 +1,8 @@
-"""Credit, licence and consent that a folder's owner wrote beside the pictures.
+"""Credit, licence and consent from sidecar files beside the photographs of a folder.
 
-`portrait.jpg.json` or `portrait.json` speaks of one picture; any CSV with a column `file` (or `filename`, `file_name`, `path`)
-speaks of the pictures that it names, by their path from where it lies. Nearer stands over farther, JSON over CSV.
+`portrait.jpg.json` or `portrait.json` describes one picture. Any CSV file with a column `file` (or
+`filename`, `file_name`, `path`) describes the pictures that it lists by their path from its folder.
+Values of a nearer CSV file override those of one in a parent folder, and JSON overrides CSV.
 """
 
 from __future__ import annotations
@@ -9,15 +10,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from manifests.support.errors import UserError
 from manifests.support.text import to_utf8
 
-# What a sidecar may say -> the column of `photos`.
-FIELDS = {
+COLUMN_OF_FIELD = {
     "photographer": "photographer_name",
     "photographer_url": "photographer_url",
     "source_url": "source_url",
@@ -29,124 +29,155 @@ FIELDS = {
     "note": "note",
     "description": "description",
 }
-KNOWN = ", ".join(name for name in FIELDS if name != "license")
+"""Field of a sidecar file -> column of the photos manifest."""
+
+FIELD_NAMES = ", ".join(name for name in COLUMN_OF_FIELD if name != "license")
 FILE_COLUMNS = ("file", "filename", "file_name", "path")
 
 
 @dataclass
-class Table:
-    """One CSV. said: path from the CSV's folder -> columns of `photos`. used: the paths that were asked for and found."""
+class SidecarTable:
+    """One CSV file that describes pictures."""
 
     path: Path
-    said: dict[str, dict[str, str]]
-    used: set[str] = field(default_factory=set)
+    rows: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Path of a picture from the folder of the CSV file -> columns of the photos manifest."""
+    matched: set[str] = field(default_factory=set)
+    """Paths of the rows that describe an existing picture."""
 
 
 class Sidecars:
-    """What lies beside the pictures below one folder, read as the folders are walked."""
+    """The sidecar files below one folder, read while its subfolders are visited from the top."""
 
     def __init__(self) -> None:
-        self.tables: list[Table] = []
-        self._read: set[Path] = set()
+        self.tables: list[SidecarTable] = []
 
-    def of(self, picture: Path) -> dict[str, str]:
-        """Columns of `photos` for one picture. Raises UserError for a sidecar that cannot be used."""
-        said: dict[str, str] = {}
-        for table in self.tables:  # outermost first: folders are walked from the top
+    def columns_for(self, picture: Path) -> dict[str, str]:
+        """Columns of the photos manifest for one picture.
+
+        Raises:
+            UserError: If a sidecar file of the picture is malformed.
+        """
+        columns: dict[str, str] = {}
+        for table in self.tables:  # tables of parent folders come first
             try:
-                within = PurePosixPath(picture.relative_to(table.path.parent)).as_posix()
+                relative_path = PurePosixPath(picture.relative_to(table.path.parent)).as_posix()
             except ValueError:
                 continue
-            if within in table.said:
-                table.used.add(within)
-                said.update(table.said[within])
-        for beside in (picture.with_suffix(".json"), picture.with_name(f"{picture.name}.json")):
-            if beside.is_file() and beside != picture:
-                said.update(_from_json(beside, named_for_it=beside.name == f"{picture.name}.json"))
-        return said
+            if relative_path in table.rows:
+                table.matched.add(relative_path)
+                columns.update(table.rows[relative_path])
+
+        same_stem = picture.with_suffix(".json")
+        full_name = picture.with_name(f"{picture.name}.json")
+        for path in (same_stem, full_name):
+            if path.is_file() and path != picture:
+                columns.update(_read_json(path, is_full_name=path == full_name))
+        return columns
 
     def read_tables(self, folder: Path, names: list[str]) -> None:
-        """Take in the CSVs of a folder that is being walked."""
+        """Read the CSV files of a folder.
+
+        Args:
+            folder: The folder.
+            names: Names of all its files.
+        """
         for name in sorted(names):
-            if (
-                name.lower().endswith(".csv")
-                and not name.startswith(".")
-                and (folder / name).is_file()
-            ):
-                table = _from_csv(folder / name)
+            is_csv = name.lower().endswith(".csv") and not name.startswith(".")
+            if is_csv and (folder / name).is_file():
+                table = _read_csv(folder / name)
                 if table is not None:
                     self.tables.append(table)
 
-    def unused(self) -> list[str]:
-        """In words: the rows of CSVs that name no picture."""
-        words = []
+    def unmatched_rows(self) -> list[str]:
+        """One message for each CSV file with rows that match no picture."""
+        messages = []
         for table in self.tables:
-            left = sorted(set(table.said) - table.used)
-            if left:
-                words.append(
-                    f"{table.path}: {len(left)} rows name no picture here (first: {left[0]})"
+            unmatched = sorted(set(table.rows) - table.matched)
+            if unmatched:
+                messages.append(
+                    f"{table.path}: {len(unmatched)} rows match no picture (first: {unmatched[0]})"
                 )
-        return words
+        return messages
 
 
-def _from_json(beside: Path, named_for_it: bool) -> dict[str, str]:
-    """A JSON file that is named for its picture must be one of ours; one that only shares its stem may be something else's."""
+def _read_json(path: Path, is_full_name: bool) -> dict[str, str]:
+    """Columns of the photos manifest from a JSON file beside a picture.
+
+    `portrait.jpg.json` must be a sidecar file. `portrait.json` may belong to another program and is
+    ignored if it has none of the known fields.
+    """
     try:
-        said = json.loads(beside.read_text("utf-8-sig"))
+        content = json.loads(path.read_text("utf-8-sig"))
     except (ValueError, RecursionError, OSError) as error:
-        if not named_for_it:
+        if not is_full_name:
             return {}
-        raise UserError(f"{beside} cannot be read as JSON: {error}") from error
-    if not named_for_it and not (isinstance(said, dict) and set(said) & set(FIELDS)):
+        raise UserError(f"{path} cannot be read as JSON: {error}") from error
+
+    is_sidecar = isinstance(content, dict) and bool(set(content) & set(COLUMN_OF_FIELD))
+    if not is_full_name and not is_sidecar:
         return {}
-    if not isinstance(said, dict):
-        raise UserError(f"{beside} should be a JSON object, with any of {KNOWN}")
-    for name, value in said.items():
-        if name not in FIELDS or not isinstance(value, str | None):
-            raise UserError(f"{beside}: {name}: it may say {KNOWN}, each a text")
-    return _columns(said)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must be a JSON object with some of the fields {FIELD_NAMES}")
+    for name, value in content.items():
+        if name not in COLUMN_OF_FIELD:
+            raise UserError(f"{path}: unknown field {name!r}; known fields: {FIELD_NAMES}")
+        if not isinstance(value, str | None):
+            raise UserError(f"{path}: {name} must be a text")
+    return _to_columns(content)
 
 
-def _from_csv(path: Path) -> Table | None:
-    """None for a CSV that is not about pictures. Raises UserError for one that cannot be read."""
-    data = path.read_bytes()
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError:
-        text = data.decode("cp1252", "replace")  # what Excel writes where it is not told otherwise
-    head, _, rest = text.partition("\n")
-    if head.strip().lower().startswith("sep=") and rest:  # Excel's own first line
-        text, head = rest, rest.partition("\n")[0]
-    separator = max(",;\t", key=head.count)
+def _read_csv(path: Path) -> SidecarTable | None:
+    """Read a CSV file; None if it does not describe pictures. Raises UserError if it is malformed."""
+    text = _decode_csv(path.read_bytes())
+    header, _, rest = text.partition("\n")
+    if header.strip().lower().startswith("sep=") and rest:  # written by Excel
+        text = rest
+        header = rest.partition("\n")[0]
+
+    separator = max(",;\t", key=header.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
     try:
-        reader.fieldnames  # noqa: B018  reads the header
+        header_names = reader.fieldnames or []
     except csv.Error:
         return None
-    names = {name.strip().lower(): name for name in reader.fieldnames or [] if name}
-    file_column = next((names[name] for name in FILE_COLUMNS if name in names), None)
-    if file_column is None or not set(names) & set(FIELDS):
+    column_names = {name.strip().lower(): name for name in header_names if name}
+    file_column = next((column_names[name] for name in FILE_COLUMNS if name in column_names), None)
+    if file_column is None or not set(column_names) & set(COLUMN_OF_FIELD):
         return None
-    table = Table(path, {})
+
+    table = SidecarTable(path)
+    field_columns = {
+        name: column for name, column in column_names.items() if name in COLUMN_OF_FIELD
+    }
     try:
         for row in reader:
             file = (row.get(file_column) or "").strip().replace("\\", "/").removeprefix("./")
-            if file:
-                said = table.said.setdefault(
-                    file, {}
-                )  # of two rows the later stands over, where it says something
-                said |= _columns(
-                    {short: row.get(name) for short, name in names.items() if short in FIELDS}
-                )
+            if not file:
+                continue
+            # Of two rows about one picture, the non-empty values of the later one win.
+            columns = table.rows.setdefault(file, {})
+            columns |= _to_columns(
+                {name: row.get(column) for name, column in field_columns.items()}
+            )
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: {error}") from error
     return table
 
 
-def _columns(said: dict[str, Any]) -> dict[str, str]:
-    return {
-        FIELDS[name]: to_utf8(value)
-        for name, value in said.items()
-        if isinstance(value, str) and to_utf8(value)
-    }
+def _decode_csv(data: bytes) -> str:
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError:
+        return data.decode("cp1252", "replace")  # the default of Excel in western locales
+
+
+def _to_columns(fields: Mapping[str, object]) -> dict[str, str]:
+    """Rename fields to columns; empty and missing values are left out."""
+    columns = {}
+    for name, value in fields.items():
+        text = to_utf8(value) if isinstance(value, str) else ""
+        if text:
+            columns[COLUMN_OF_FIELD[name]] = text
+    return columns

@@ -1,4 +1,4 @@
-"""The collecting stage: checks a photograph, keeps it, and writes its row."""
+"""The collect stage: decodes a photograph, keeps its file in the workspace and writes its row."""
 
 from __future__ import annotations
 
@@ -14,43 +14,69 @@ from authface_data.images.hashes import hash_pixels, perceptual_hash
 from authface_data.images.metadata import camera_metadata, read_gps
 from authface_data.images.open import DECODE_ERRORS, IMAGE_SUFFIXES, Photo
 from authface_data.images.strip_location import strip_location
+from authface_data.sources.protocol import PhotoInput
 from manifests.schema import PHOTOS
 from manifests.tombstones import Tombstones
 from manifests.verdicts import Subject
 from manifests.workspace import Workspace
 
-FROM_SOURCE = (
-    "source_url", "photographer_name", "photographer_url", "licence", "terms_date", "consent_ref", "person", "note",
-    "source_tags", "download_location", "aligned", "landmarks68_px",
-)  # fmt: skip
-PLACE = ("place", "latitude", "longitude")
-Keep = Literal["copy", "hardlink", "reference"]
+SOURCE_COLUMNS = (
+    "source_url",
+    "photographer_name",
+    "photographer_url",
+    "licence",
+    "terms_date",
+    "consent_ref",
+    "person",
+    "note",
+    "source_tags",
+    "download_location",
+    "aligned",
+    "landmarks68_px",
+)
+"""Columns that are taken from the source as they are."""
+
+PLACE_COLUMNS = ("place", "latitude", "longitude")
+MAX_REASON_LENGTH = 500
+
+FileMode = Literal["copy", "hardlink", "reference"]
+"""How the workspace keeps a file: a copy, a hard link, or a symbolic link to the original."""
 
 
 def open_file(row: Mapping[str, Any]) -> Photo:
-    """The photograph in the file that an input row names."""
-    return Photo(lambda: Path(row["file"]).read_bytes())
+    """The photograph of an input row, decoded on first use."""
+    photo: PhotoInput = row["photo"]
+
+    def read() -> bytes:
+        assert photo.file is not None
+        return Path(photo.file).read_bytes()
+
+    return Photo(read)
 
 
 class DownloadError(Exception):
-    """A photograph that did not come; another try may bring it."""
+    """A photograph could not be downloaded; another attempt may succeed."""
 
 
 class CollectStage:
-    """Decodes a photograph once in full, keeps the file in `photos/`, and records what it is.
+    """Decodes each photograph in full, keeps its file in `photos/` and describes it in a row.
 
-    An input row names a `file`, its `name`, and what the source says of it, as columns of `photos`; or, instead of a file, why
-    there is none (`refused`, `failed`). A file that cannot be decoded is dropped with the decoder's words, one whose bytes or
-    pixels were forgotten is dropped as that.
+    A file that cannot be decoded is dropped with the decoder's message. A photograph whose file or
+    pixels were removed with `authface forget` is dropped too.
 
-    licence_basis: of photographs whose row names none. keep: copy the file, or have a hard or symbolic link to it.
+    Args:
+        source: Name of the source, for the column `source`.
+        licence_basis: Licence basis of photographs for which the source has none.
+        file_mode: How the workspace keeps the files.
+        store_place: Store the place, and keep it in the files; otherwise it is blanked in both.
+        tombstones: What was removed with `authface forget`.
     """
 
     name = "collect"
     version = 2  # 2: a hash of the pixels; GPS blanked
     subject: Subject = "photo"
     manifest = PHOTOS
-    input_hash_column = "mark"
+    input_hash_column = "fingerprint"
     uses_gpu = False
     batch_size = 1
 
@@ -58,97 +84,132 @@ class CollectStage:
         self,
         source: str,
         licence_basis: str | None = None,
-        keep: Keep = "copy",
+        *,
+        file_mode: FileMode = "copy",
         store_place: bool = False,
         tombstones: Tombstones | None = None,
-    ):
-        self.source, self.licence_basis, self.keep, self.store_place = (
-            source,
-            licence_basis,
-            keep,
-            store_place,
-        )
+    ) -> None:
+        self.source = source
+        self.licence_basis = licence_basis
+        self.file_mode = file_mode
+        self.store_place = store_place
         self.tombstones = tombstones
 
-    def settings(self) -> dict[str, Any]:
-        settings: dict[str, Any] = {"source": self.source, "licence_basis": self.licence_basis}
-        if self.keep != "copy":
-            settings["keep"] = self.keep
+    def settings(self) -> dict[str, object]:
+        """Source and licence basis, and the file mode if files are linked."""
+        settings: dict[str, object] = {
+            "source": self.source,
+            "licence_basis": self.licence_basis,
+        }
+        if self.file_mode != "copy":
+            settings["keep"] = self.file_mode
         return settings
 
     def setup(self, device: str) -> None:
+        """Nothing to load."""
         return
 
     def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
-        return [self._one(item, write_pixels) for item in batch]
+        """Collect each photograph."""
+        return [self._collect(item, write_pixels) for item in batch]
 
-    def _one(self, item: Item, write_pixels: WritePixels) -> Rows | Dropped:
-        said = item.row
-        if said.get("failed"):
-            raise DownloadError(said["failed"])
-        if said.get("refused"):
-            return Dropped(said["refused"])
+    def _collect(self, item: Item, write_pixels: WritePixels) -> Rows | Dropped:
+        source_photo: PhotoInput = item.row["photo"]
+        if source_photo.failure is not None:
+            raise DownloadError(source_photo.failure)
+        if source_photo.rejection is not None:
+            return Dropped(source_photo.rejection)
+
         photo: Photo = item.picture
-        name = said["name"]
         try:
             pixels = photo.pixels()
-            facts = camera_metadata(photo.exif)
+            camera = camera_metadata(photo.exif)
         except DECODE_ERRORS as error:
-            words = re.sub(
-                r" <_io\S* object at \w+>", "", str(error)
-            )  # an address would differ from run to run
-            return Dropped(f"undecodable: {name}: {words}"[:500])
-        pixel_hash = hash_pixels(pixels)
-        data = photo.data if self.store_place or self.keep != "copy" else strip_location(photo.data)
+            # Pillow's message may contain a memory address, which would differ from run to run.
+            message = re.sub(r" <_io\S* object at \w+>", "", str(error))
+            return Dropped(f"undecodable: {source_photo.name}: {message}"[:MAX_REASON_LENGTH])
+
+        keeps_original = self.store_place or self.file_mode != "copy"
+        data = photo.data if keeps_original else strip_location(photo.data)
         sha256 = hashlib.sha256(data).hexdigest()
-        if self.tombstones and (self.tombstones.holds(sha256) or self.tombstones.holds(pixel_hash)):
+        pixel_hash = hash_pixels(pixels)
+        if self.tombstones and (
+            self.tombstones.contains(sha256) or self.tombstones.contains(pixel_hash)
+        ):
             return Dropped("forgotten: this photograph was taken out before")
-        path = Workspace.photo_path(item.key, sha256, suffix_of(photo, name))
-        as_it_is = FileLink(said["file"], hard=self.keep != "reference")
-        write_pixels(
-            path,
-            as_it_is if self.keep != "copy" or (said.get("ours") and data is photo.data) else data,
-        )
+
+        path = Workspace.photo_path(item.key, sha256, file_suffix(photo, source_photo.name))
+        write_pixels(path, self._file_content(source_photo, photo, data))
+
         width, height = photo.size_px
-        told = {column: said.get(column) for column in FROM_SOURCE}
-        if told["landmarks68_px"] is not None and said.get("landmarks_side_px"):
-            scale = width / said["landmarks_side_px"]
-            told["landmarks68_px"] = [
-                [(x + 0.5) * scale - 0.5, (y + 0.5) * scale - 0.5]
-                for x, y in told["landmarks68_px"]
-            ]
-        if self.store_place:
-            latitude, longitude = read_gps(photo.data)
-            told |= {"latitude": latitude, "longitude": longitude}
-            told |= {column: said[column] for column in PLACE if said.get(column) is not None}
+        columns = source_photo.columns
         row = {
             "photo_id": item.key,
             "source": self.source,
-            **told,
-            "licence_basis": said.get("licence_basis") or self.licence_basis,
+            **{column: columns.get(column) for column in SOURCE_COLUMNS},
+            "licence_basis": columns.get("licence_basis") or self.licence_basis,
             "path": path,
             "sha256": sha256,
             "bytes": len(data),
             "width": width,
             "height": height,
             "format": photo.format,
-            "description": said.get("description") or name,
+            "description": columns.get("description") or source_photo.name,
             "phash": perceptual_hash(pixels),
             "pixel_hash": pixel_hash,
             "collected_at": datetime.now(UTC),
-            **{
-                column: said.get(column) if value is None else value
-                for column, value in facts.items()
-            },
         }
+        if source_photo.landmarks_side_px:
+            row["landmarks68_px"] = _rescale_landmarks(
+                row["landmarks68_px"], width / source_photo.landmarks_side_px
+            )
+        for column, value in camera.items():
+            row[column] = columns.get(column) if value is None else value
+        if self.store_place:
+            row |= _place_columns(photo, columns)
         return Rows([row])
 
+    def _file_content(
+        self, source_photo: PhotoInput, photo: Photo, data: bytes
+    ) -> bytes | FileLink:
+        """What to write: a link where the file mode or an unchanged download allows it."""
+        is_unchanged_download = source_photo.is_temporary and data is photo.data
+        if self.file_mode == "copy" and not is_unchanged_download:
+            return data
+        assert source_photo.file is not None
+        return FileLink(source_photo.file, hard=self.file_mode != "reference")
 
-def suffix_of(photo: Photo, name: str) -> str:
-    """The file's own suffix where it is one of a picture's, else that of its format."""
-    own = Path(name).suffix.lower()
-    return (
-        own
-        if own in IMAGE_SUFFIXES
-        else {"JPEG": ".jpg", "MPO": ".jpg"}.get(photo.format, f".{photo.format.lower()}")
-    )
+
+def _rescale_landmarks(landmarks: Any, scale: float) -> list[list[float]] | None:
+    """Scale pixel-centre coordinates with the size of the image."""
+    if landmarks is None:
+        return None
+    return [[(x + 0.5) * scale - 0.5, (y + 0.5) * scale - 0.5] for x, y in landmarks]
+
+
+def _place_columns(photo: Photo, columns: Mapping[str, object]) -> dict[str, object]:
+    """The place from the file's GPS data; what the source says takes precedence."""
+    latitude, longitude = read_gps(photo.data)
+    place: dict[str, object] = {"latitude": latitude, "longitude": longitude}
+    for column in PLACE_COLUMNS:
+        if columns.get(column) is not None:
+            place[column] = columns[column]
+    return place
+
+
+def file_suffix(photo: Photo, name: str) -> str:
+    """The suffix under which a photograph is kept.
+
+    Args:
+        photo: The photograph, for its format.
+        name: Its file name at the source.
+
+    Returns:
+        The suffix of `name` if it is an image suffix, otherwise one for the format, with the dot.
+    """
+    suffix = Path(name).suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return suffix
+    if photo.format in ("JPEG", "MPO"):
+        return ".jpg"
+    return f".{photo.format.lower()}"

@@ -1,6 +1,7 @@
-"""A typed client of the Unsplash API: what is asked, what of the answers is used, and what its refusals mean.
+"""A typed client of the Unsplash API.
 
-Answers are read leniently: fields that are not known are ignored, and one photograph that cannot be read spoils no page.
+Responses are parsed leniently: unknown fields are ignored, and a photograph that cannot be parsed
+does not affect the others of its page.
 """
 
 from __future__ import annotations
@@ -21,99 +22,113 @@ from manifests.settings import Collect
 from manifests.support.errors import MissingResourceError, PartialFailureError, UserError
 
 KEY_VARIABLE = "UNSPLASH_ACCESS_KEY"
-OFFICIAL = "https://api.unsplash.com"
-PER_PAGE = 30
+OFFICIAL_HOST = "api.unsplash.com"
+PHOTOS_PER_PAGE = 30
+CONNECTIONS = 2
+GONE_STATUS_CODES = (404, 410)
+
+ListingKind = Literal["query", "topic", "collection", "user"]
+LISTING_FOLDERS = {"topic": "topics", "collection": "collections", "user": "users"}
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Photographs that are asked for page by page: what a search finds, or what a topic, collection or user has."""
+    """A paginated list of photographs: a search, a topic, a collection or a photographer's work."""
 
-    kind: Literal["query", "topic", "collection", "user"]
+    kind: ListingKind
     name: str
+    """Search text, topic slug, collection id or username."""
     orientation: str | None = None
     content_filter: str | None = None
     order_by: str | None = None
 
-    def request(self, page: int) -> tuple[str, dict[str, Any]]:
-        """Path and parameters of a page."""
-        params: dict[str, Any] = {"page": page, "per_page": PER_PAGE}
+    def request(self, page: int) -> tuple[str, dict[str, str | int]]:
+        """Path and query parameters of a page; pages count from 1."""
+        params: dict[str, str | int] = {"page": page, "per_page": PHOTOS_PER_PAGE}
         if self.orientation:
             params["orientation"] = self.orientation
         if self.order_by and self.kind != "collection":
             params["order_by"] = self.order_by
+
         if self.kind == "query":
             params["query"] = self.name
             if self.content_filter:
                 params["content_filter"] = self.content_filter
             return "/search/photos", params
-        folder = {"topic": "topics", "collection": "collections", "user": "users"}[self.kind]
-        return f"/{folder}/{quote(self.name.removeprefix('@'), safe='')}/photos", params
+        name = quote(self.name.removeprefix("@"), safe="")
+        return f"/{LISTING_FOLDERS[self.kind]}/{name}/photos", params
 
 
 @dataclass(frozen=True)
 class Page:
-    """photos: of those that could be read. unread: what of an item is known, where it could not be read. total: as it says."""
+    """One page of a listing."""
 
     photos: list[Photo]
-    unread: list[str]
+    unparsed_ids: list[str]
+    """Ids of the photographs that could not be parsed, "" if even the id is unknown."""
     total: int | None
+    """Number of photographs in the listing, if the API reports it."""
     has_next: bool
 
 
 class ListingRefused(Exception):
-    """The API will not give this listing (a query flagged as spam, a topic that is not there); others may go."""
-
-
-class _LostAnswer(Exception):
-    pass
+    """The API refuses this listing, for example a query flagged as spam; others may work."""
 
 
 class LimitReached(Exception):
-    """This hour's requests are spent: this one was not counted."""
+    """The API refused a request because of its limit, and did not count it."""
 
 
 class NotReportable(Exception):
-    """A download cannot be reported: its location is none of the API's, or the API will not have it."""
+    """A download cannot be reported: its location is not at the API, or the API rejects it."""
+
+
+class _ResponseLost(Exception):
+    """The request was sent, but its response did not arrive."""
 
 
 class UnsplashApi:
-    """Asks within the budget, again where the server was busy, and explains what it refuses. Use as a context manager.
+    """Client of the API, within its rate limit. Use as a context manager.
 
-    The key comes from the environment and goes into a header, to the API's own host alone. Raises MissingResourceError where it is not set.
+    The access key comes from the environment. It is sent as a header, and only to the API's host.
+
+    Args:
+        settings: Section `collect` of the workspace's settings.
+        rate_limiter: Is asked before each request.
+
+    Raises:
+        MissingResourceError: If the environment has no access key.
+        UserError: If the access key or the base URL is malformed, or the host is not allowed.
     """
 
-    def __init__(self, settings: Collect, budget: RateLimiter):
-        key = os.environ.get(KEY_VARIABLE, "").strip()
-        if not key:
-            raise MissingResourceError(
-                f"{KEY_VARIABLE} is not set: make an application at https://unsplash.com/developers and put its key there"
-            )
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise UserError(f"{KEY_VARIABLE} holds no access key: it has signs that none has")
-        self.settings, self.budget = settings, budget
+    def __init__(self, settings: Collect, rate_limiter: RateLimiter) -> None:
+        self.settings = settings
+        self.rate_limiter = rate_limiter
+        access_key = _read_access_key()
         self.base_url = settings.unsplash.base_url.rstrip("/")
         try:
-            self.base = httpx.URL(self.base_url)
+            self._base = httpx.URL(self.base_url)
         except httpx.InvalidURL as error:
             raise UserError(f"collect.unsplash.base_url is no URL: {self.base_url}") from error
-        hosts = AllowedHosts({self.base.host}, settings.allowed_hosts)
-        try:
-            hosts.check(str(self.base))
-        except HostRefused as refusal:
-            raise UserError(
-                f"collect.unsplash.base_url is {self.base} ({refusal}): name its host in collect.allowed_hosts"
-            ) from refusal
+
         self._headers = {
-            "Authorization": f"Client-ID {key}",
+            "Authorization": f"Client-ID {access_key}",
             "Accept-Version": "v1",
             "Accept": "application/json",
         }
+        hosts = AllowedHosts({self._base.host}, settings.allowed_hosts)
+        try:
+            hosts.check(str(self._base))
+        except HostRefused as refusal:
+            raise UserError(
+                f"collect.unsplash.base_url {self._base} is refused ({refusal}); to use it, add its "
+                "host to collect.allowed_hosts"
+            ) from refusal
         self._client = guarded_client(
             hosts,
             connect_timeout_s=settings.connect_timeout_s,
             read_timeout_s=settings.read_timeout_s,
-            connections=2,
+            connections=CONNECTIONS,
         )
 
     def __enter__(self) -> UnsplashApi:
@@ -122,172 +137,227 @@ class UnsplashApi:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def page(self, listing: Listing, number: int) -> Page:
-        """One page of a listing. Raises ListingRefused."""
+    def fetch_page(self, listing: Listing, number: int) -> Page:
+        """Fetch one page of a listing.
+
+        Args:
+            listing: The listing.
+            number: Number of the page, from 1.
+
+        Returns:
+            The page; an empty one follows the last.
+
+        Raises:
+            ListingRefused: If the API refuses the listing.
+        """
         path, params = listing.request(number)
-        answer = self._get(httpx.URL(f"{self.base_url}{path}", params=params))
-        if answer.status_code in (404, 410):
-            why = "flagged as spam" if answer.status_code == 410 else "not there"
-            raise ListingRefused(f"the {listing.kind} {listing.name!r} is {why}: {_errors(answer)}")
-        self._explain(answer)
-        said = _json(answer)
-        items = said.get("results") if isinstance(said, dict) else said
+        response = self._get(httpx.URL(f"{self.base_url}{path}", params=params))
+        if response.status_code in GONE_STATUS_CODES:
+            reason = "flagged as spam" if response.status_code == 410 else "not found"
+            raise ListingRefused(
+                f"{listing.kind} {listing.name!r} is {reason}: {_error_text(response)}"
+            )
+        _raise_for_refusal(response)
+
+        body = _json(response)
+        items = body.get("results") if isinstance(body, dict) else body
         if not isinstance(items, list):
             raise PartialFailureError(
-                f"Unsplash answered {path} in a form that is not understood; what was collected is kept"
+                f"the response of Unsplash to {path} has an unknown form; everything collected is "
+                "kept"
             )
-        photos, unread = [], []
+
+        photos: list[Photo] = []
+        unparsed_ids: list[str] = []
         for item in items:
             try:
                 photos.append(Photo.model_validate(item))
             except ValidationError:
-                unread.append(str(item.get("id")) if isinstance(item, dict) else "")
-        header = answer.headers.get("x-total", "")
-        total = (
-            said.get("total")
-            if isinstance(said, dict)
-            else int(header)
-            if header.isascii() and header.isdecimal()
-            else None
-        )
-        total = total if isinstance(total, int) else None
-        # Pages shift while they are read: an empty one is the end, and so is one that says that no other follows.
-        if "link" in answer.headers:
-            has_next = 'rel="next"' in answer.headers["link"]
-        else:
-            has_next = total is None or number * PER_PAGE < total
-        has_next = has_next and bool(items)
-        return Page(photos, unread, total, has_next)
+                unparsed_ids.append(str(item.get("id")) if isinstance(item, dict) else "")
+        total = _total(body, response)
+        has_next = bool(items) and _has_next_page(response, number, total)
+        return Page(photos, unparsed_ids, total, has_next)
 
-    def details(self, unsplash_id: str) -> Details | None:
-        """A photograph's own page; None where it is gone."""
-        answer = self._photo(unsplash_id)
-        if answer is None:
+    def fetch_details(self, unsplash_id: str) -> Details | None:
+        """The details of a photograph, or None if it no longer exists.
+
+        Raises:
+            ValueError: If they cannot be parsed.
+        """
+        response = self._get_photo(unsplash_id)
+        if response is None:
             return None
         try:
-            return Details.model_validate(_json(answer))
+            return Details.model_validate(_json(response))
         except ValidationError as error:
-            raise ValueError(
-                f"the details of {unsplash_id} cannot be read: {error.errors()[0]['msg']}"
-            ) from error
+            reason = error.errors()[0]["msg"]
+            raise ValueError(f"the details of {unsplash_id} cannot be parsed: {reason}") from error
 
-    def has(self, unsplash_id: str) -> bool:
-        """Whether the photograph is still there."""
-        return self._photo(unsplash_id) is not None
+    def exists(self, unsplash_id: str) -> bool:
+        """Whether the photograph still exists."""
+        return self._get_photo(unsplash_id) is not None
 
-    def _photo(self, unsplash_id: str) -> httpx.Response | None:
-        answer = self._get(httpx.URL(f"{self.base_url}/photos/{quote(unsplash_id, safe='')}"))
-        if answer.status_code in (404, 410):
+    def _get_photo(self, unsplash_id: str) -> httpx.Response | None:
+        response = self._get(httpx.URL(f"{self.base_url}/photos/{quote(unsplash_id, safe='')}"))
+        if response.status_code in GONE_STATUS_CODES:
             return None
-        self._explain(answer)
-        return answer
+        _raise_for_refusal(response)
+        return response
 
     def report_download(self, location: str) -> None:
-        """Tell Unsplash of a download, its `download_location` with the query intact. A photograph that is gone needs none.
+        """Report a download, as the API's guidelines require.
 
-        Returning means that it was told, or that it was asked and its answer was lost: it must not be told again. Raises
-        LimitReached where it was not counted, NotReportable for a location that is not the API's: the key goes nowhere else.
+        Returns if the download was reported, if the photograph no longer exists, or if the request
+        was sent and its response was lost; it must not be reported again in any of these cases.
+
+        Args:
+            location: The photograph's `download_location`, with its query.
+
+        Raises:
+            LimitReached: If the API did not count the request.
+            NotReportable: If the location is not at the API, which must not receive the key, or if
+                the API rejects the report.
         """
+        url = self._report_url(location)
+        try:
+            response = self._request(
+                url, retry_on=(RetryableError, httpx.ConnectError, httpx.ConnectTimeout)
+            )
+        except _ResponseLost:
+            return
+        if response.status_code in (401, 403):
+            _raise_for_refusal(response)
+        if response.status_code not in (200, *GONE_STATUS_CODES):
+            raise NotReportable(f"HTTP {response.status_code} ({_error_text(response)})")
+
+    def _report_url(self, location: str) -> httpx.URL:
         try:
             url = httpx.URL(location)
         except httpx.InvalidURL:
-            raise NotReportable("its location is no URL") from None
-        if url.host == httpx.URL(OFFICIAL).host != self.base.host:  # behind a proxy of the user's
-            raw = self.base.raw_path.rstrip(b"/") + url.raw_path
+            raise NotReportable("its download location is no URL") from None
+
+        is_behind_proxy = url.host == OFFICIAL_HOST != self._base.host
+        if is_behind_proxy:
             url = url.copy_with(
-                scheme=self.base.scheme, host=self.base.host, port=self.base.port, raw_path=raw
+                scheme=self._base.scheme,
+                host=self._base.host,
+                port=self._base.port,
+                raw_path=self._base.raw_path.rstrip(b"/") + url.raw_path,
             )
-        if (url.scheme, url.host, url.port) != (
-            self.base.scheme,
-            self.base.host,
-            self.base.port,
-        ) or url.userinfo:
-            raise NotReportable(
-                f"the download is to be reported to {url.host}, which is not the API"
-            )
-        try:
-            answer = self._tried(url, (RetryableError, httpx.ConnectError, httpx.ConnectTimeout))
-        except _LostAnswer:
-            return
-        if answer.status_code in (401, 403):
-            self._explain(answer)
-        if answer.status_code not in (200, 404, 410):
-            raise NotReportable(f"HTTP {answer.status_code} ({_errors(answer)})")
+        origin = (url.scheme, url.host, url.port)
+        base_origin = (self._base.scheme, self._base.host, self._base.port)
+        if origin != base_origin or url.userinfo:
+            raise NotReportable(f"its download location is at {url.host}, which is not the API")
+        return url
 
     def _get(self, url: httpx.URL) -> httpx.Response:
         while True:
             try:
-                return self._tried(url, (RetryableError, httpx.RequestError))
+                return self._request(url, retry_on=(RetryableError, httpx.RequestError))
             except LimitReached:
-                continue  # the budget waits, or says that it will not
+                continue  # the rate limiter waits before the next request, or raises
 
-    def _tried(self, url: httpx.URL, again: tuple[type[Exception], ...]) -> httpx.Response:
-        """Ask, and ask again after errors of the types `again`. Raises _LostAnswer for another error of the connection."""
+    def _request(self, url: httpx.URL, *, retry_on: tuple[type[Exception], ...]) -> httpx.Response:
+        """Send a request, with retries. Other connection errors than `retry_on` are _ResponseLost."""
         try:
             return call_with_retries(
-                lambda: self._once(url), attempts=self.settings.attempts, retry_on=again
+                lambda: self._attempt(url), attempts=self.settings.attempts, retry_on=retry_on
             )
-        except again as error:
+        except retry_on as error:
             raise PartialFailureError(
-                f"Unsplash does not answer ({type(error).__name__.lstrip('_')}: {error}); what was collected is kept: "
-                "run the same again later"
+                f"Unsplash does not answer ({str(error) or type(error).__name__}); everything "
+                "collected is kept. Run the command again later"
             ) from error
         except httpx.RequestError as error:
-            raise _LostAnswer from error
+            raise _ResponseLost from error
         except HostRefused as refusal:
             raise UserError(
-                f"{self.base.host}: {refusal}: name it in collect.allowed_hosts if it is yours"
+                f"{self._base.host} is refused ({refusal}); if it is yours, add it to "
+                "collect.allowed_hosts"
             ) from refusal
 
-    def _once(self, url: httpx.URL) -> httpx.Response:
-        self.budget.before_request()
-        answer = self._client.get(url, headers=self._headers)
-        if answer.status_code == 429 or (answer.status_code == 403 and not _is_json(answer)):
-            self.budget.refused()
+    def _attempt(self, url: httpx.URL) -> httpx.Response:
+        self.rate_limiter.before_request()
+        response = self._client.get(url, headers=self._headers)
+        is_limit = response.status_code == 403 and not _is_json_object(response)
+        if response.status_code == 429 or is_limit:
+            self.rate_limiter.mark_exhausted()
             raise LimitReached
-        self.budget.after_request(
-            answer.headers.get("x-ratelimit-limit"), answer.headers.get("x-ratelimit-remaining")
+
+        self.rate_limiter.after_request(
+            response.headers.get("x-ratelimit-limit"),
+            response.headers.get("x-ratelimit-remaining"),
         )
-        if answer.status_code >= 500 or answer.status_code == 408:
-            raise RetryableError(f"HTTP {answer.status_code}")
-        return answer
-
-    def _explain(self, answer: httpx.Response) -> None:
-        """Raises UserError for what asking again would not change."""
-        if answer.status_code == 401:
-            raise UserError(
-                f"Unsplash does not know the key in {KEY_VARIABLE} ({_errors(answer)}): check it; nothing was asked again"
-            )
-        if answer.status_code == 403:
-            raise UserError(
-                f"Unsplash does not permit this application to do that ({_errors(answer)}): see its page at Unsplash"
-            )
-        if answer.status_code != 200:
-            raise UserError(
-                f"Unsplash refused {answer.url.path} with HTTP {answer.status_code} ({_errors(answer)})"
-            )
+        if response.status_code >= 500 or response.status_code == 408:
+            raise RetryableError(f"HTTP {response.status_code}")
+        return response
 
 
-def _is_json(answer: httpx.Response) -> bool:
-    """Whether a refusal is one of permission, in JSON; that of the limit is plain text."""
+def _read_access_key() -> str:
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not key:
+        raise MissingResourceError(
+            f"{KEY_VARIABLE} is not set; create an application at https://unsplash.com/developers "
+            "and set the variable to its access key"
+        )
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise UserError(f"{KEY_VARIABLE} holds no access key: it has characters that no key has")
+    return key
+
+
+def _total(body: object, response: httpx.Response) -> int | None:
+    """The number of photographs of a listing: in the body of a search, else in a header."""
+    if isinstance(body, dict):
+        total = body.get("total")
+        return total if isinstance(total, int) else None
+    header = response.headers.get("x-total", "")
+    return int(header) if header.isascii() and header.isdecimal() else None
+
+
+def _has_next_page(response: httpx.Response, number: int, total: int | None) -> bool:
+    """Whether another page follows, by the Link header or else by the total."""
+    if "link" in response.headers:
+        return 'rel="next"' in response.headers["link"]
+    return total is None or number * PHOTOS_PER_PAGE < total
+
+
+def _raise_for_refusal(response: httpx.Response) -> None:
+    """Raise UserError for a response that a retry would not change."""
+    status = response.status_code
+    if status == 200:
+        return
+    reason = _error_text(response)
+    if status == 401:
+        raise UserError(f"Unsplash does not know the key in {KEY_VARIABLE} ({reason}); check it")
+    if status == 403:
+        raise UserError(
+            f"Unsplash does not permit this request to your application ({reason}); check the "
+            "application's page at https://unsplash.com/oauth/applications"
+        )
+    raise UserError(f"Unsplash refused {response.url.path} with HTTP {status} ({reason})")
+
+
+def _is_json_object(response: httpx.Response) -> bool:
+    """Whether the body is a JSON object. A 403 of the rate limit is plain text, others are JSON."""
     try:
-        return isinstance(answer.json(), dict)
+        return isinstance(response.json(), dict)
     except ValueError:
         return False
 
 
-def _json(answer: httpx.Response) -> Any:
+def _json(response: httpx.Response) -> Any:
     try:
-        return answer.json()
+        return response.json()
     except ValueError as error:
         raise PartialFailureError(
-            "Unsplash answered with something that is not JSON; what was collected is kept: run again"
+            "the response of Unsplash is not JSON; everything collected is kept. Run the command "
+            "again later"
         ) from error
 
 
-def _errors(answer: httpx.Response) -> str:
-    """The API's own words."""
+def _error_text(response: httpx.Response) -> str:
+    """The error messages in the body."""
     try:
-        return "; ".join(map(str, answer.json()["errors"]))[:300]
+        return "; ".join(map(str, response.json()["errors"]))[:300]
     except (ValueError, KeyError, TypeError):
-        return " ".join(answer.text.split())[:100] or "no words"
+        return " ".join(response.text.split())[:100] or "no message"

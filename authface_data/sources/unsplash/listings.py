@@ -1,115 +1,131 @@
-"""Pages of Unsplash's listings, each kept when it was read, so that a killed collection asks for none of them twice.
+"""Listings of the Unsplash API, read page by page and cached.
 
-A kept page holds what is used of it and no place. When a collection has come to its end its pages go; the next one asks anew.
+A killed collection requests no page twice. A cached page holds only what is used, and no place. The
+pages are removed when a collection has finished; the next one reads the listings anew.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.markup import escape
-
-from authface_data.http.hosts import AllowedHosts, HostRefused
-from authface_data.sources.remote import Candidate, Flush, Offer, Rejected
-from authface_data.sources.unsplash.client import Listing, ListingRefused, Photo, UnsplashApi
-from manifests.support.console import console
+from authface_data.http.hosts import AllowedHosts
+from authface_data.sources.protocol import Flush, Offer, PhotoInput, RejectedPhoto
+from authface_data.sources.remote import SizeFilter
+from authface_data.sources.unsplash.client import Listing, ListingRefused, UnsplashApi
+from authface_data.sources.unsplash.metadata_gate import (
+    PHOTO_ID_PREFIX,
+    UNSPLASH_ID,
+    reject_by_metadata,
+)
+from authface_data.sources.unsplash.responses import Photo
 from manifests.support.fingerprint import fingerprint
 from manifests.support.text import to_utf8
 from manifests.workspace import Workspace
 
-FOLDER = "cache/unsplash/listings"
-PLUS = ("https://plus.unsplash.com/", "http://plus.unsplash.com/")
-IMAGE_HOST = "images.unsplash.com"
-ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-PREFIX = "us_"
-MOST_SIDE_PX = 200_000
+logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class SizeFilter:
-    """What of a photograph its metadata must show."""
-
-    min_megapixels: float
-    min_long_side_px: int
+LISTINGS_FOLDER = "cache/unsplash/listings"
 
 
 class ListingReader:
-    """Reads listings, several in turn, page by page: what was kept from the disk, the rest from the API."""
+    """Reads several listings in turns, page by page, from the cache or from the API.
+
+    Args:
+        workspace: Holds the cached pages.
+        api: Is asked for pages that are not cached.
+        licence_basis: Licence basis of the photographs.
+        size_filter: The smallest photographs to accept.
+        hosts: The hosts that files may come from.
+    """
 
     def __init__(
         self,
         workspace: Workspace,
         api: UnsplashApi,
+        *,
         licence_basis: str,
-        wanted: SizeFilter,
-        allowed: Callable[[str], None],
-    ):
-        self.ws, self.api, self.basis, self.wanted, self.allowed = (
-            workspace,
-            api,
-            licence_basis,
-            wanted,
-            allowed,
-        )
+        size_filter: SizeFilter,
+        hosts: AllowedHosts,
+    ) -> None:
+        self.workspace = workspace
+        self.api = api
+        self.licence_basis = licence_basis
+        self.size_filter = size_filter
+        self.hosts = hosts
         self.refused: list[str] = []
+        """Messages about listings that the API refused."""
 
     def offers(self, listings: list[Listing]) -> Iterator[Offer]:
-        """Every photograph of the listings, one page of each in turn."""
-        open_, number = list(listings), 1
+        """Yield the photographs of all listings, one page of each listing in turn."""
+        unfinished = list(listings)
         seen: dict[Listing, set[str]] = {listing: set() for listing in listings}
-        while open_:
-            for listing in list(open_):
+        number = 1
+        while unfinished:
+            for listing in list(unfinished):
                 path = f"{_folder(listing)}/{number:05d}.json"
-                if not self.ws.exists(path):
-                    if self.api.budget.is_spent:
+                if not self.workspace.exists(path):
+                    if self.api.rate_limiter.is_exhausted:
                         yield Flush()
-                    if not self._fetch(listing, number, path):
-                        open_.remove(listing)
+                    if not self._fetch_page(listing, number, path):
+                        unfinished.remove(listing)
                         continue
-                page = json.loads(self.ws.read_bytes(path))
-                yield from map(self._offer, page["photos"])
+
+                page = json.loads(self.workspace.read_bytes(path))
+                for row in page["photos"]:
+                    yield self._offer(row)
                 ids = {row["id"] for row in page["photos"]}
-                if (
-                    not page["has_next"] or ids <= seen[listing]
-                ):  # the end, or a server that repeats itself
-                    open_.remove(listing)
+                repeats_itself = ids <= seen[listing]
+                if not page["has_next"] or repeats_itself:
+                    unfinished.remove(listing)
                 seen[listing] |= ids
             number += 1
 
-    def _fetch(self, listing: Listing, number: int, path: str) -> bool:
-        """Ask for a page and keep it. False where the listing is refused."""
+    def _fetch_page(self, listing: Listing, number: int, path: str) -> bool:
+        """Fetch a page and cache it. Returns False if the API refuses the listing."""
         try:
-            page = self.api.page(listing, number)
+            page = self.api.fetch_page(listing, number)
         except ListingRefused as refusal:
             self.refused.append(str(refusal))
-            console.print(f"[yellow]Passed over:[/] {escape(str(refusal))}")
+            logger.warning("skipped: %s", refusal)
             return False
-        rows: list[dict[str, Any]] = [_kept(photo) for photo in page.photos]
-        rows += [{"id": unsplash_id} for unsplash_id in page.unread if ID.fullmatch(unsplash_id)]
-        self.ws.write_bytes(path, json.dumps({"photos": rows, "has_next": page.has_next}).encode())
+
+        rows = [_cached_row(photo) for photo in page.photos]
+        rows += [
+            {"id": photo_id} for photo_id in page.unparsed_ids if UNSPLASH_ID.fullmatch(photo_id)
+        ]
+        content = {"photos": rows, "has_next": page.has_next}
+        self.workspace.write_bytes(path, json.dumps(content).encode())
         return True
 
-    def forget_pages(self, listings: list[Listing]) -> None:
-        """Remove what was kept of listings."""
+    def remove_cached_pages(self, listings: list[Listing]) -> None:
+        """Remove the cached pages of listings."""
         for listing in listings:
-            for name in self.ws.list(_folder(listing)):
-                self.ws.remove(f"{_folder(listing)}/{name}")
+            for name in self.workspace.list(_folder(listing)):
+                self.workspace.remove(f"{_folder(listing)}/{name}")
 
     def _offer(self, row: dict[str, Any]) -> Offer:
-        photo_id = PREFIX + row["id"]
+        """The photograph of a cached row, or its rejection."""
+        photo_id = PHOTO_ID_PREFIX + row["id"]
         if "url" not in row:
-            return Rejected(photo_id, "unreadable: the answer lacks what every photograph has")
-        why = turned(row["url"], row["width"], row["height"], self.wanted, self.allowed)
-        if why is not None:
-            return dataclasses.replace(why, photo_id=photo_id)
+            return RejectedPhoto(photo_id, "unreadable: the answer lacks what every photograph has")
+        rejected = reject_by_metadata(
+            photo_id,
+            url=row["url"],
+            width=row["width"],
+            height=row["height"],
+            size_filter=self.size_filter,
+            hosts=self.hosts,
+        )
+        if rejected is not None:
+            return rejected
         columns = {
-            "licence_basis": self.basis,
+            "licence_basis": self.licence_basis,
             "licence": "Unsplash License",
             "terms_date": f"{datetime.now(UTC):%Y-%m-%d}",
             "source_url": row["page"],
@@ -118,46 +134,27 @@ class ListingReader:
             "description": row["description"],
             "download_location": row["download_location"],
         }
-        return Candidate(photo_id, row["url"], row["width"], row["height"], columns)
-
-
-def turned(
-    url: str, width: int, height: int, wanted: SizeFilter, allowed: Callable[[str], None]
-) -> Rejected | None:
-    """Why a photograph is not to be downloaded, by its URL and size; None where it may. `allowed` raises for a host."""
-    if not url.isprintable() or " " in url:
-        return Rejected("", "malformed_url")
-    if url.lower().startswith(PLUS):
-        return Rejected("", "unsplash_plus: watermarked, and its terms forbid training")
-    try:
-        allowed(url)
-    except HostRefused as refusal:
-        return Rejected("", str(refusal))
-    if not 1 <= width <= MOST_SIDE_PX or not 1 <= height <= MOST_SIDE_PX:
-        return Rejected("", "size: none that a photograph has")
-    if max(width, height) < wanted.min_long_side_px:
-        return Rejected(
-            "", "long_side_px < min_long_side_px", max(width, height), wanted.min_long_side_px
+        return PhotoInput(
+            photo_id=photo_id,
+            url=row["url"],
+            width=row["width"],
+            height=row["height"],
+            columns=columns,
         )
-    if width * height / 1e6 < wanted.min_megapixels:
-        return Rejected(
-            "", "megapixels < min_megapixels", width * height / 1e6, wanted.min_megapixels
-        )
-    return None
-
-
-def hosts_of(ws: Workspace) -> AllowedHosts:
-    """Where photographs may come from."""
-    return AllowedHosts({IMAGE_HOST}, ws.settings.collect.allowed_hosts)
 
 
 def _folder(listing: Listing) -> str:
-    return f"{FOLDER}/{fingerprint(**dataclasses.asdict(listing))}"
+    return f"{LISTINGS_FOLDER}/{fingerprint(**dataclasses.asdict(listing))}"
 
 
-def _kept(photo: Photo) -> dict[str, Any]:
-    if not ID.fullmatch(photo.id):
+def _cached_row(photo: Photo) -> dict[str, object]:
+    """What is cached of a photograph; only an id if the id is malformed."""
+    if not UNSPLASH_ID.fullmatch(photo.id):
         return {"id": re.sub(r"[^A-Za-z0-9_-]", "_", photo.id)[:64] or "_"}
+
+    photographer_url = f"https://unsplash.com/@{photo.user.username}"
+    if photo.user.links:
+        photographer_url = to_utf8(photo.user.links.html)
     return {
         "id": photo.id,
         "width": photo.width,
@@ -166,8 +163,6 @@ def _kept(photo: Photo) -> dict[str, Any]:
         "page": to_utf8(photo.links.html),
         "download_location": to_utf8(photo.links.download_location),
         "photographer": to_utf8(photo.user.full_name),
-        "photographer_url": to_utf8(photo.user.links.html)
-        if photo.user.links
-        else f"https://unsplash.com/@{photo.user.username}",
+        "photographer_url": photographer_url,
         "description": to_utf8(photo.description or photo.alt_description or "") or None,
     }

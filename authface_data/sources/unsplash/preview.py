@@ -1,49 +1,47 @@
-"""The face gate on previews: a photograph is downloaded only if its small version shows a face."""
+"""The preview gate: a photograph is downloaded only if its small version shows a face."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import httpx
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from authface_data.faces.detect import detect_faces
 from authface_data.faces.detectors import make_detector
 from authface_data.http.download import Downloaded, Downloader, DownloadJob, DownloadRefused
 from authface_data.http.hosts import AllowedHosts
 from authface_data.images.open import DECODE_ERRORS, Photo
-from authface_data.sources.refusals import PREVIEW, Refusals
+from authface_data.sources.protocol import PhotoInput, RejectedPhoto
 from manifests.support.fingerprint import short_hash
+from manifests.support.progress import track
 from manifests.workspace import Workspace
 
-if TYPE_CHECKING:
-    from authface_data.sources.remote import Candidate
-
-PREVIEWS = "cache/previews"
+PREVIEWS_FOLDER = "cache/previews"
 
 
 def preview_url(url: str) -> str:
-    """The same photograph 1080 px wide, as Unsplash's image server makes it, every parameter of its URL kept."""
-    return str(
-        httpx.URL(url).copy_merge_params({"w": "1080", "fm": "jpg", "q": "80", "fit": "max"})
-    )
+    """The URL of the same photograph 1080 px wide; other parameters of the URL are kept."""
+    size = {"w": "1080", "fm": "jpg", "q": "80", "fit": "max"}
+    return str(httpx.URL(url).copy_merge_params(size))
 
 
 class PreviewGate:
-    """Looks at previews with the detector of the filter stage, at its least score."""
+    """Looks for faces in previews, with the detector and the minimum score of `authface filter`.
 
-    def __init__(self, workspace: Workspace, hosts: AllowedHosts, refusals: Refusals):
-        self.ws, self.hosts, self.refusals = workspace, hosts, refusals
-        self.settings, self.filter = workspace.settings.collect, workspace.settings.filter
-        self.least_score = self.filter.min_detector_score
-        self.detector = make_detector(self.filter.detector)
+    Args:
+        workspace: The workspace, for its settings and weights.
+        hosts: The hosts that previews may come from.
+    """
+
+    def __init__(self, workspace: Workspace, hosts: AllowedHosts) -> None:
+        self.workspace = workspace
+        self.hosts = hosts
+        self.settings = workspace.settings.collect
+        self.threshold = workspace.settings.filter.min_detector_score
+        self.detect_long_side_px = workspace.settings.filter.detect_long_side_px
+        self.detector = make_detector(workspace.settings.filter.detector)
+
         device = "cpu"
         if self.detector.uses_gpu:
             import torch
@@ -51,51 +49,41 @@ class PreviewGate:
             device = "cuda:0" if torch.cuda.is_available() else "cpu"
         self.detector.setup(device, workspace.weights_dir)
 
-    def kept(self, candidates: list[Candidate]) -> list[Candidate]:
-        """The candidates whose preview shows a face, in their order; the others are refused with the reason.
+    def rejections(self, photos: Sequence[PhotoInput]) -> Iterator[RejectedPhoto]:
+        """Yield the photographs whose preview was refused by the server or shows no face.
 
-        One whose preview fails to come is kept: its download will tell.
+        A photograph whose preview cannot be downloaded or decoded passes: its full download decides.
         """
-        folder = self.ws.local(PREVIEWS)
+        folder = self.workspace.local(PREVIEWS_FOLDER)
         folder.mkdir(parents=True, exist_ok=True)
         jobs = [
             DownloadJob(
-                c.photo_id, preview_url(c.url), folder / f"{c.photo_id}-{short_hash(c.photo_id)}"
+                photo.photo_id,
+                preview_url(photo.url or ""),
+                folder / f"{photo.photo_id}-{short_hash(photo.photo_id)}",
             )
-            for c in candidates
+            for photo in photos
         ]
-        out: set[str] = set()
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Downloader(self.settings, self.hosts) as downloader, Progress(*columns) as progress:
-            for result in progress.track(
-                downloader.fetch_all(jobs), total=len(jobs), description="previews"
-            ):
-                assert result is not None
-                key = result.job.key
+        with Downloader(self.settings, self.hosts) as downloader:
+            results = downloader.fetch_all(jobs)
+            for result in track(results, "previews", total=len(jobs)):
                 if isinstance(result, DownloadRefused):
-                    out.add(key)
-                    self.refusals.refuse(key, PREVIEW, result.reason, None, self.least_score)
+                    yield self._reject(result.job.key, result.reason)
                 elif isinstance(result, Downloaded):
-                    self._judge(result.job, out)
+                    shows_face = self._shows_face(result.job.target)
                     result.job.target.unlink(missing_ok=True)
-        return [candidate for candidate in candidates if candidate.photo_id not in out]
+                    if not shows_face:
+                        yield self._reject(result.job.key, "no_face in the preview")
 
-    def _judge(self, job: DownloadJob, out: set[str]) -> None:
+    def _reject(self, photo_id: str, reason: str) -> RejectedPhoto:
+        return RejectedPhoto(photo_id, reason, threshold=self.threshold)
+
+    def _shows_face(self, path: Path) -> bool:
+        """Whether a preview shows a face; True if it cannot be decoded."""
         try:
-            found = detect_faces(
-                self.detector,
-                [Photo(job.target.read_bytes)],
-                self.filter.detect_long_side_px,
-                self.least_score,
+            faces = detect_faces(
+                self.detector, [Photo(path.read_bytes)], self.detect_long_side_px, self.threshold
             )
         except DECODE_ERRORS:
-            return
-        if not found[0]:
-            out.add(job.key)
-            self.refusals.refuse(job.key, PREVIEW, "no_face in the preview", None, self.least_score)
+            return True
+        return bool(faces[0])

@@ -1,111 +1,152 @@
-"""The hour's requests: how many are left, kept across restarts, and what happens when none is."""
+"""The API's limit of requests per hour: how many are left, and waiting for the next hour."""
 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from datetime import UTC, datetime
 
-from manifests.support.console import console
 from manifests.support.errors import PartialFailureError
+from manifests.support.progress import format_duration
 from manifests.workspace import Workspace
 
-FILE = "cache/unsplash/budget.json"
-AFTER_THE_TURN_S = 2.0
-LOOK_EVERY_S, SAY_EVERY_S = 0.5, 300
+logger = logging.getLogger(__name__)
+
+STATE_FILE = "cache/unsplash/budget.json"
+MARGIN_S = 2.0
+"""Waiting ends this long after the window has ended, since clocks differ."""
+POLL_INTERVAL_S = 0.5
+MESSAGE_INTERVAL_S = 300.0
 
 
 class RateLimitReached(PartialFailureError):
-    """No request is left in this hour, and the user will not wait."""
+    """No request is left in this window, and the user does not want to wait."""
 
 
 class RateLimiter:
-    """What the API said last of its limit. The API tells no time of reset: the hour is taken to turn with the clock.
+    """Counts the requests that the API still allows, across restarts.
 
-    window_s: how long the API's limit runs. wait: whether to wait for the next one or raise BudgetSpent.
+    The API does not tell when its limit is reset; windows are assumed to start at multiples of their
+    length since the epoch.
+
+    Args:
+        workspace: Keeps the state between runs.
+        window_s: Length of the API's window, in seconds.
+        wait: Sleep until the next window when no request is left, instead of raising
+            `RateLimitReached`.
     """
 
-    def __init__(self, workspace: Workspace, window_s: float, wait: bool):
-        self.ws, self.window_s, self.wait = workspace, window_s, wait
+    def __init__(self, workspace: Workspace, window_s: float, wait: bool) -> None:
+        self.workspace = workspace
+        self.window_s = window_s
+        self.wait = wait
         self.limit: int | None = None
+        """Requests per window, if known."""
         self.remaining: int | None = None
-        self.window = self._asked_in = self._window()
+        """Requests left in this window, if known."""
         self.requests = 0
-        if workspace.exists(FILE):
+        """Requests made by this object."""
+        self._window = self._current_window()
+        self._request_window = self._window
+        if workspace.exists(STATE_FILE):
             self._load()
 
     def _load(self) -> None:
         try:
-            said = json.loads(self.ws.read_bytes(FILE))
-            self.limit = said["limit"]
-            if said["window"] == self.window and said["window_s"] == self.window_s:
-                self.remaining = said["remaining"]
+            state = json.loads(self.workspace.read_bytes(STATE_FILE))
+            self.limit = state["limit"]
+            if state["window"] == self._window and state["window_s"] == self.window_s:
+                self.remaining = state["remaining"]
         except (ValueError, KeyError, TypeError):
             return
 
-    def _window(self) -> int:
+    def _current_window(self) -> int:
         return int(time.time() // self.window_s)
 
     @property
-    def is_spent(self) -> bool:
-        """Whether the next request would have to wait."""
-        return self.remaining is not None and self.remaining <= 0 and self._window() == self.window
+    def is_exhausted(self) -> bool:
+        """Whether the next request must wait."""
+        is_same_window = self._current_window() == self._window
+        return self.remaining is not None and self.remaining <= 0 and is_same_window
 
     def before_request(self) -> None:
-        """Returns when a request may be made. Raises BudgetSpent where that is not now and waiting was not wanted."""
-        if self._window() != self.window:
-            self.window, self.remaining = self._window(), None
-        if self.is_spent:
-            self._until_it_turns()
-        self._asked_in = self._window()
+        """Return when a request may be made.
+
+        Raises:
+            RateLimitReached: If no request is left and `wait` is false.
+        """
+        if self._current_window() != self._window:
+            self._start_window()
+        if self.is_exhausted:
+            self.sleep_until_reset()
+        self._request_window = self._current_window()
 
     def after_request(self, limit: str | None, remaining: str | None) -> None:
-        """Take in what the answer's headers say."""
+        """Record a request that the API has counted.
+
+        Args:
+            limit: Header X-Ratelimit-Limit of the response.
+            remaining: Header X-Ratelimit-Remaining of the response.
+        """
         self.requests += 1
         if limit and limit.isascii() and limit.isdecimal():
             self.limit = int(limit)
         if remaining and remaining.isascii() and remaining.isdecimal():
-            self.remaining, self.window = (
-                int(remaining),
-                self._asked_in,
-            )  # the answer is about the hour of the request
+            self.remaining = int(remaining)
+            self._window = self._request_window  # the response refers to the request's window
         elif self.remaining is not None:
             self.remaining -= 1
         self._save()
 
-    def refused(self) -> None:
-        """The API said that the limit is reached."""
-        self.remaining, self.window = 0, self._asked_in
+    def mark_exhausted(self) -> None:
+        """Record that the API refused a request because of its limit."""
+        self.remaining = 0
+        self._window = self._request_window
         self._save()
 
+    def sleep_until_reset(self) -> None:
+        """Sleep until the next window starts.
+
+        Raises:
+            RateLimitReached: If `wait` is false.
+        """
+        reset_s = self.reset_time_s()
+        clock = f"{datetime.fromtimestamp(reset_s, UTC):%H:%M:%S} UTC"
+        limit = "" if self.limit is None else f" ({self.limit})"
+        reached = f"the hourly limit of requests to Unsplash{limit} is reached"
+        if not self.wait:
+            raise RateLimitReached(
+                f"{reached}; everything collected is kept. Run the command again after {clock}"
+            )
+
+        last_message_s = float("inf")
+        while (left_s := reset_s - time.time()) > 0:
+            if last_message_s - left_s > MESSAGE_INTERVAL_S:
+                last_message_s = left_s
+                logger.info(
+                    "%s; waiting until %s (%s left, Ctrl-C is safe)",
+                    reached,
+                    clock,
+                    format_duration(left_s),
+                )
+            time.sleep(min(POLL_INTERVAL_S, left_s))
+        self._start_window()
+
+    def reset_time_s(self) -> float:
+        """When the next window starts, with a margin, in seconds since the epoch."""
+        margin_s = min(MARGIN_S, self.window_s / 10)
+        return (self._current_window() + 1) * self.window_s + margin_s
+
+    def _start_window(self) -> None:
+        self._window = self._current_window()
+        self.remaining = None
+
     def _save(self) -> None:
-        said = {
-            "window": self.window,
+        state = {
+            "window": self._window,
             "window_s": self.window_s,
             "limit": self.limit,
             "remaining": self.remaining,
         }
-        self.ws.write_bytes(FILE, json.dumps(said).encode())
-
-    def turns_at(self) -> float:
-        """When the present hour ends, seconds since the epoch."""
-        return (self._window() + 1) * self.window_s + min(AFTER_THE_TURN_S, self.window_s / 10)
-
-    def _until_it_turns(self) -> None:
-        until = self.turns_at()
-        clock = f"{datetime.fromtimestamp(until, UTC):%H:%M:%S} UTC"
-        limit = "the hour's requests" if self.limit is None else f"the hour's {self.limit} requests"
-        if not self.wait:
-            raise RateLimitReached(
-                f"{limit} to Unsplash are spent; what was collected is kept: run the same again after {clock}"
-            )
-        said = float("inf")
-        while (left := until - time.time()) > 0:
-            if said - left > SAY_EVERY_S:
-                said = left
-                words = f"{left / 60:.0f} minutes" if left > 120 else f"{left:.0f} s"
-                console.print(
-                    f"{limit.capitalize()} to Unsplash are spent: waiting until {clock}, {words} more (Ctrl-C keeps all)"
-                )
-            time.sleep(min(LOOK_EVERY_S, left))
-        self.window, self.remaining = self._window(), None
+        self.workspace.write_bytes(STATE_FILE, json.dumps(state).encode())

@@ -1,190 +1,220 @@
-"""What is owed to Unsplash after a download, and what more it tells: reports, details, and what has vanished there."""
+"""What follows the downloads: reports to Unsplash, details of photographs, and vanished ones."""
 
 from __future__ import annotations
 
 import json
+import logging
 import time
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow.compute as pc
-from rich.markup import escape
-from rich.progress import track
 
-from authface_data.sources.refresh import suggest
+from authface_data.sources.protocol import RefreshReport
+from authface_data.sources.refresh import record_vanished
 from authface_data.sources.unsplash.client import LimitReached, NotReportable, UnsplashApi
-from authface_data.sources.unsplash.listings import PREFIX
-from authface_data.sources.unsplash.responses import Details, Exif, Location, Position
+from authface_data.sources.unsplash.metadata_gate import PHOTO_ID_PREFIX
+from authface_data.sources.unsplash.responses import Details, Exif, Location, Position, parse_number
 from manifests.schema import PHOTOS
 from manifests.store import Store
-from manifests.support.console import console
 from manifests.support.errors import AuthfaceError
+from manifests.support.progress import track
 from manifests.support.text import to_utf8
 from manifests.workspace import Workspace
 
+logger = logging.getLogger(__name__)
+
 SOURCE = "unsplash"
-REPORTED, ASKED = "cache/unsplash/reported", "cache/unsplash/refreshed.json"
-COMMIT_ROWS, COMMIT_SECONDS = 64, 5.0
+REPORTS_FOLDER = "cache/unsplash/reported"
+REFRESHED_FILE = "cache/unsplash/refreshed.json"
+COMMIT_ROWS = 64
+COMMIT_INTERVAL_S = 5.0
+
+PhotoRow = dict[str, Any]
 
 
-class _Updates:
-    """Changed rows of `photos`, committed a few at a time; the later supersedes the earlier."""
+class _RowUpdates:
+    """Commits changed rows of the photos manifest a few at a time. Use as a context manager."""
 
-    def __init__(self, workspace: Workspace):
+    def __init__(self, workspace: Workspace) -> None:
         self.store = Store(workspace, PHOTOS)
-        self.rows: list[dict[str, Any]] = []
-        self.last = time.monotonic()
+        self._rows: list[PhotoRow] = []
+        self._last_commit_s = time.monotonic()
 
-    def __enter__(self) -> _Updates:
+    def __enter__(self) -> _RowUpdates:
         return self
-
-    def add(self, row: dict[str, Any]) -> None:
-        row.pop("created_at", None)
-        self.rows.append(row)
-        if len(self.rows) >= COMMIT_ROWS or time.monotonic() - self.last > COMMIT_SECONDS:
-            self.commit()
-
-    def commit(self) -> None:
-        rows, self.rows = self.rows, []
-        self.store.append(rows)
-        self.last = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
         self.commit()
         self.store.compact()
 
+    def add(self, row: PhotoRow) -> None:
+        row.pop("created_at", None)
+        self._rows.append(row)
+        is_due = time.monotonic() - self._last_commit_s > COMMIT_INTERVAL_S
+        if len(self._rows) >= COMMIT_ROWS or is_due:
+            self.commit()
 
-def report_downloads(ws: Workspace, api: UnsplashApi) -> int:
-    """Report every download that was not reported yet, each once. Returns how many.
+    def commit(self) -> None:
+        rows = self._rows
+        self._rows = []
+        self.store.append(rows)
+        self._last_commit_s = time.monotonic()
 
-    A mark is made on the disk at the last moment before the request, and taken back only where Unsplash surely did not count
-    it: killed in between, a download is not reported a second time.
+
+def report_downloads(workspace: Workspace, api: UnsplashApi) -> int:
+    """Report every download that was not reported yet, each once.
+
+    A marker file is written at the last moment before each request, and removed only if Unsplash
+    certainly did not count it. A download is therefore not reported twice, even after a kill.
+
+    Args:
+        workspace: The workspace.
+        api: The API.
+
+    Returns:
+        The number of downloads reported by this call.
+
+    Raises:
+        RateLimitReached: If no request is left and the user does not want to wait.
     """
-    ws.local(REPORTED).mkdir(parents=True, exist_ok=True)
-    made = 0
-    with _Updates(ws) as updates:
-        for row in _own(ws, lacking="download_reported_at"):
+    workspace.local(REPORTS_FOLDER).mkdir(parents=True, exist_ok=True)
+    num_reported = 0
+    with _RowUpdates(workspace) as updates:
+        for row in _read_photos(workspace, missing="download_reported_at"):
             if not row["download_location"]:
                 continue
-            mark = f"{REPORTED}/{row['photo_id']}-{row['sha256'][:8]}"
-            if not ws.exists(mark):
-                if not _report(ws, api, row, mark):
-                    updates.add(
-                        {
-                            **row,
-                            "download_location": None,
-                            "note": "its download could not be reported",
-                        }
-                    )
+            marker = f"{REPORTS_FOLDER}/{row['photo_id']}-{row['sha256'][:8]}"
+            if not workspace.exists(marker):
+                if not _report(workspace, api, row, marker):
+                    note = "its download could not be reported"
+                    updates.add({**row, "download_location": None, "note": note})
                     continue
-                made += 1
-            updates.add(
-                {
-                    **row,
-                    "download_reported_at": datetime.fromisoformat(ws.read_bytes(mark).decode()),
-                }
-            )
-    for name in ws.list(REPORTED):
-        ws.remove(f"{REPORTED}/{name}")
-    return made
+                num_reported += 1
+            reported_at = datetime.fromisoformat(workspace.read_bytes(marker).decode())
+            updates.add({**row, "download_reported_at": reported_at})
+
+    for name in workspace.list(REPORTS_FOLDER):
+        workspace.remove(f"{REPORTS_FOLDER}/{name}")
+    return num_reported
 
 
-def _report(ws: Workspace, api: UnsplashApi, row: dict[str, Any], mark: str) -> bool:
-    """Report one download under its mark. False where its location is none of the API's."""
+def _report(workspace: Workspace, api: UnsplashApi, row: PhotoRow, marker: str) -> bool:
+    """Report one download. Returns False if it cannot be reported."""
     while True:
-        api.budget.before_request()
-        ws.create_exclusive(mark, datetime.now(UTC).isoformat().encode())
+        api.rate_limiter.before_request()
+        workspace.create_exclusive(marker, datetime.now(UTC).isoformat().encode())
         try:
             api.report_download(row["download_location"])
             return True
         except LimitReached:
-            ws.remove(mark)
+            workspace.remove(marker)
         except NotReportable as error:
-            ws.remove(mark)
-            console.print(f"[yellow]{row['photo_id']}:[/] {escape(str(error))}")
+            workspace.remove(marker)
+            logger.warning("%s: its download cannot be reported: %s", row["photo_id"], error)
             return False
         except AuthfaceError:
-            ws.remove(mark)
+            workspace.remove(marker)
             raise
 
 
-def fetch_details(ws: Workspace, api: UnsplashApi, store_place: bool) -> list[str]:
-    """Camera, tags and, where asked for, place of every photograph that lacks them. Returns the ids of those that are gone."""
-    gone = []
-    with _Updates(ws) as updates:
-        for row in _tracked(_own(ws, lacking="details_at"), "details"):
+def fetch_details(workspace: Workspace, api: UnsplashApi, store_place: bool) -> list[str]:
+    """Fetch camera data, tags and optionally the place of every photograph that lacks them.
+
+    Args:
+        workspace: The workspace.
+        api: The API.
+        store_place: Store the place too.
+
+    Returns:
+        Ids of the photographs that no longer exist.
+
+    Raises:
+        RateLimitReached: If no request is left and the user does not want to wait.
+    """
+    vanished = []
+    with _RowUpdates(workspace) as updates:
+        rows = _read_photos(workspace, missing="details_at")
+        for row in track(rows, "details"):
             try:
-                details = api.details(row["photo_id"].removeprefix(PREFIX))
+                details = api.fetch_details(row["photo_id"].removeprefix(PHOTO_ID_PREFIX))
             except ValueError as error:
-                console.print(f"[yellow]{row['photo_id']}:[/] {escape(str(error))}")
+                logger.warning("%s: %s", row["photo_id"], error)
                 continue
             if details is None:
-                gone.append(row["photo_id"])
+                vanished.append(row["photo_id"])
             else:
-                updates.add(
-                    {**row, **_columns(row, details, store_place), "details_at": datetime.now(UTC)}
-                )
-    return gone
+                columns = _detail_columns(row, details, store_place)
+                updates.add({**row, **columns, "details_at": datetime.now(UTC)})
+    return vanished
 
 
-def ask_again(ws: Workspace, api: UnsplashApi) -> tuple[int, int]:
-    """Ask for every photograph again, and suggest to forget what is gone. Returns (how many were asked, how many are gone).
+def find_vanished(workspace: Workspace, api: UnsplashApi) -> RefreshReport:
+    """Look up every photograph again and record those that no longer exist.
 
-    Who was asked is remembered until all were, so that an hour without requests, or Ctrl-C, costs no work.
+    The ids that were looked up are kept until all are done, so that a run that ends early loses
+    nothing.
+
+    Args:
+        workspace: The workspace.
+        api: The API.
+
+    Returns:
+        Which photographs vanished, and why the lookup ended early, if it did.
     """
-    before: set[str] = set(json.loads(ws.read_bytes(ASKED))) if ws.exists(ASKED) else set()
-    asked: set[str] = set()
-    gone: list[str] = []
-    ids = sorted(row["photo_id"] for row in _own(ws))
+    done_before: set[str] = set()
+    if workspace.exists(REFRESHED_FILE):
+        done_before = set(json.loads(workspace.read_bytes(REFRESHED_FILE)))
+    photo_ids = sorted(row["photo_id"] for row in _read_photos(workspace))
+    pending = [photo_id for photo_id in photo_ids if photo_id not in done_before]
+
+    checked: set[str] = set()
+    vanished: list[str] = []
+    error: AuthfaceError | None = None
     try:
-        for photo_id in _tracked([one for one in ids if one not in before], "refresh"):
-            if not api.has(photo_id.removeprefix(PREFIX)):
-                gone.append(photo_id)
-            asked.add(photo_id)
+        for photo_id in track(pending, "refresh"):
+            if not api.exists(photo_id.removeprefix(PHOTO_ID_PREFIX)):
+                vanished.append(photo_id)
+            checked.add(photo_id)
+    except AuthfaceError as exception:
+        error = exception
     finally:
-        suggest(ws, gone, asked)
-        ws.write_bytes(ASKED, json.dumps(sorted(before | asked)).encode())
-    ws.remove(ASKED)
-    return len(asked), len(gone)
+        record_vanished(workspace, vanished, checked)
+        done = sorted(done_before | checked)
+        workspace.write_bytes(REFRESHED_FILE, json.dumps(done).encode())
+    if error is None:
+        workspace.remove(REFRESHED_FILE)
+    return RefreshReport(len(checked), vanished, error)
 
 
-def _own(ws: Workspace, lacking: str | None = None) -> list[dict[str, Any]]:
-    """Rows of this source; of those, the ones where a column is null."""
-    table = Store(ws, PHOTOS).read()
+def _read_photos(workspace: Workspace, missing: str | None = None) -> list[PhotoRow]:
+    """Rows of this source; with `missing`, only those whose column of that name is null."""
+    table = Store(workspace, PHOTOS).read()
     table = table.filter(pc.equal(table["source"], SOURCE))
-    return (table if lacking is None else table.filter(pc.is_null(table[lacking]))).to_pylist()
+    if missing is not None:
+        table = table.filter(pc.is_null(table[missing]))
+    return table.to_pylist()
 
 
-def _tracked(rows: list[Any], words: str) -> Iterable[Any]:
-    return track(rows, description=words, console=console) if rows else rows
-
-
-def _columns(row: dict[str, Any], details: Details, store_place: bool) -> dict[str, Any]:
-    """The file's own EXIF stands over what Unsplash says of it."""
-
-    def number(value: Any) -> float | None:
-        try:
-            top, _, bottom = str(value).partition("/")  # exposure times are fractions
-            made = float(top) / float(bottom or 1)
-        except (ValueError, ZeroDivisionError):
-            return None
-        return made if abs(made) < 1e9 else None
-
-    exif, place = details.exif or Exif(), details.location or Location()
-    position = place.position or Position()
-    iso = number(exif.iso)
-    said: dict[str, Any] = {
+def _detail_columns(row: PhotoRow, details: Details, store_place: bool) -> PhotoRow:
+    """Columns from the details. Camera data of the file itself take precedence."""
+    exif = details.exif or Exif()
+    location = details.location or Location()
+    position = location.position or Position()
+    iso = parse_number(exif.iso)
+    camera = {
         "camera_make": to_utf8(exif.make) if exif.make else None,
         "camera_model": to_utf8(exif.model) if exif.model else None,
-        "exposure_s": number(exif.exposure_time),
-        "aperture": number(exif.aperture),
-        "focal_length_mm": number(exif.focal_length),
+        "exposure_s": parse_number(exif.exposure_time),
+        "aperture": parse_number(exif.aperture),
+        "focal_length_mm": parse_number(exif.focal_length),
         "iso": None if iso is None else int(iso),
     }
-    columns = {name: value for name, value in said.items() if row[name] is None}
+
+    columns: PhotoRow = {name: value for name, value in camera.items() if row[name] is None}
     columns["source_tags"] = [to_utf8(tag.title) for tag in details.tags or [] if tag.title]
     if store_place:
-        name = to_utf8(place.name) if place.name else None
-        columns |= {"place": name, "latitude": position.latitude, "longitude": position.longitude}
+        columns["place"] = to_utf8(location.name) if location.name else None
+        columns["latitude"] = position.latitude
+        columns["longitude"] = position.longitude
     return columns

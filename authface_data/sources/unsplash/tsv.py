@@ -1,4 +1,4 @@
-"""Tab-separated files read as a stream, row by row, whatever single rows look like."""
+"""Tab-separated files read as a stream, tolerant of malformed rows."""
 
 from __future__ import annotations
 
@@ -8,77 +8,90 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import IO
 
-MOST_LINES_OF_A_ROW = 64
+MAX_LINES_PER_ROW = 64
 
 Row = dict[str, str]
+BadRowHandler = Callable[[int, str], None]
+"""Called with the line number and the reason."""
 
 
-def read_rows(stream: IO[str], bad: Callable[[int, str], None]) -> Iterator[Row]:
-    """Rows of one tab-separated file with a header. bad(line, why).
+def read_rows(stream: IO[str], on_bad_row: BadRowHandler) -> Iterator[Row]:
+    """Read the rows of a tab-separated file with a header.
 
-    A quoted field may hold tabs and line breaks. A quote that is never closed spoils its own line and no other.
+    A quoted field may contain tabs and line breaks. A quote that is never closed makes its own line
+    bad and no other.
+
+    Args:
+        stream: The file.
+        on_bad_row: Called for each row that cannot be parsed.
+
+    Yields:
+        The values of a row by column name.
     """
-    lines = _Lines(stream)
-    first = lines.next()
-    if first is None:
+    lines = _LineReader(stream)
+    header_line = lines.next_line()
+    if header_line is None:
         return
-    header = [name.strip() for name in first.split("\t")]
-    while (line := lines.next()) is not None:
-        number = lines.number
+    header = [name.strip() for name in header_line.split("\t")]
+
+    while (line := lines.next_line()) is not None:
+        line_number = lines.number
         if not line:
             continue
-        values = line.split("\t") if '"' not in line else _quoted(line, lines, len(header))
-        if values is None or len(values) != len(header):
-            bad(
-                number,
-                "its quotes do not close"
-                if values is None
-                else f"{len(values)} columns instead of {len(header)}",
-            )
-            continue
-        yield dict(zip(header, values, strict=True))
+        values: list[str] | None = line.split("\t")
+        if '"' in line:
+            values = _parse_quoted(line, lines, len(header))
+        if values is None:
+            on_bad_row(line_number, "its quotes do not close")
+        elif len(values) != len(header):
+            on_bad_row(line_number, f"{len(values)} columns instead of {len(header)}")
+        else:
+            yield dict(zip(header, values, strict=True))
 
 
-class _Lines:
-    """Lines one by one, with a way to put some back."""
+class _LineReader:
+    """Reads lines one by one and can put lines back."""
 
-    def __init__(self, stream: IO[str]):
-        self._stream, self._back = stream, deque[str]()
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._returned: deque[str] = deque()
         self.number = 0
 
-    def next(self) -> str | None:
-        line = self._back.popleft() if self._back else self._stream.readline()
+    def next_line(self) -> str | None:
+        line = self._returned.popleft() if self._returned else self._stream.readline()
         if not line:
             return None
         self.number += 1
         return line.rstrip("\r\n")
 
     def put_back(self, lines: list[str]) -> None:
-        self._back.extendleft(f"{line}\n" for line in reversed(lines))
+        self._returned.extendleft(f"{line}\n" for line in reversed(lines))
         self.number -= len(lines)
 
 
-def _quoted(line: str, lines: _Lines, columns: int) -> list[str] | None:
-    """The values of a row with quotes, which may go on over the next lines. None where they never close."""
-
-    def parsed(text: str) -> list[str]:
-        try:
-            return next(csv.reader(io.StringIO(text, newline=""), delimiter="\t"), [])
-        except csv.Error:  # a field longer than any
-            return []
-
+def _parse_quoted(line: str, lines: _LineReader, num_columns: int) -> list[str] | None:
+    """The values of a row with quotes, which may continue on the next lines; None if they never close."""
     if line.count('"') % 2 == 0:
-        return parsed(line)
-    plain = line.split("\t")
-    is_whole = len(plain) == columns
-    if is_whole and not plain[-1].startswith('"'):
-        return plain  # a quote that encloses nothing, an inch mark, say: taken as it stands
-    taken: list[str] = []
-    while len(taken) < MOST_LINES_OF_A_ROW and (more := lines.next()) is not None:
-        taken.append(more)
-        if more.count('"') % 2:
-            values = parsed("\n".join([line, *taken]))
-            if len(values) == columns:
+        return _parse_row(line)
+
+    unquoted = line.split("\t")
+    has_all_columns = len(unquoted) == num_columns
+    if has_all_columns and not unquoted[-1].startswith('"'):
+        return unquoted  # a quote that encloses nothing, such as an inch mark
+
+    continuation: list[str] = []
+    while len(continuation) < MAX_LINES_PER_ROW and (following := lines.next_line()) is not None:
+        continuation.append(following)
+        if following.count('"') % 2:
+            values = _parse_row("\n".join([line, *continuation]))
+            if len(values) == num_columns:
                 return values
-    lines.put_back(taken)
-    return plain if is_whole else None
+    lines.put_back(continuation)
+    return unquoted if has_all_columns else None
+
+
+def _parse_row(text: str) -> list[str]:
+    try:
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter="\t"), [])
+    except csv.Error:  # a field longer than the limit of csv
+        return []
