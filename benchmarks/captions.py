@@ -1,12 +1,15 @@
-"""How often measured tags are true: of 47 public faces labelled by looking, half of them kept aside while tuning.
+"""Accuracy of measured tags on 47 labelled public faces, half of them held out from tuning.
 
-    python benchmarks/captions.py                  the figures of docs/captions.md
-    python benchmarks/captions.py --table          every face with its tags as Markdown, those that are wrong struck out
-    python benchmarks/captions.py --sheet FILE     also a picture: each crop beside its tags (for yourself: whether the people
-                                                   in it agreed to be shown is not known)
+    python benchmarks/captions.py                the figures of docs/captions.md
+    python benchmarks/captions.py --table        each face with its tags as Markdown, wrong ones
+                                                 struck out
+    python benchmarks/captions.py --sheet FILE   also a contact sheet of the crops and their tags
 
-A label is what a person sees in the crop, several where any of them would do, empty where none would: a tag is right if it is
-one of them. What a measure does not say costs nothing here: the second figure is how often it says anything.
+Do not publish the contact sheet: it is unknown whether the people agreed to be shown.
+
+A label contains what a person sees in the crop. It has several values if each of them is
+acceptable and none if no tag is. A tag is correct if the label contains it. Missing tags do not
+count as errors; the number of faces with a tag shows how often a measure gives one.
 """
 
 from __future__ import annotations
@@ -15,8 +18,7 @@ import argparse
 import csv
 import os
 import sys
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +26,10 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "support")]
 os.environ.setdefault("AUTHFACE_CACHE", str(ROOT / ".assets"))
 LABELS = ROOT / "tests" / "authface_data" / "captions" / "labels.csv"
+HALVES = ("tuned", "kept aside")
 
-# What of a label's column a tag claims.
-CLAIMS = {
+# Column of labels.csv -> measured tag -> the value of the label that makes the tag correct.
+LABEL_OF_TAG = {
     "framing": {"close-up": "close-up", "head and shoulders": "head and shoulders"},
     "view": {
         "front view": "front",
@@ -48,104 +51,136 @@ CLAIMS = {
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One tag of one face. half: tuned or kept aside; sure: confident enough to contradict a model; right: as labelled."""
+class LabelledTag:
+    """A measured tag, compared with the label of its face.
+
+    Attributes:
+        photo: File name of the photograph.
+        place: Index of the face in the photograph, from the left.
+        half: "tuned" or "kept aside".
+        column: Column of the label.
+        tag: The measured tag.
+        is_confident: Whether the confidence suffices to overrule a model.
+        is_correct: Whether the label contains the tag.
+    """
 
     photo: str
     place: int
     half: str
     column: str
     tag: str
-    sure: bool
-    right: bool
+    is_confident: bool
+    is_correct: bool
 
 
-def judged() -> Iterator[Judged]:
-    """Every measured tag of every labelled face, held against its label."""
+def read_labels() -> list[dict[str, str]]:
+    """Read labels.csv: one row per face."""
+    with LABELS.open() as file:
+        return list(csv.DictReader(file))
+
+
+def compare_with_labels() -> Iterator[LabelledTag]:
+    """Measure every labelled face and compare its tags with the label."""
     from public_faces import found_faces
 
     from authface_data.captions.measured.measurement import HIGH_CONFIDENCE
     from authface_data.captions.measured.stage import measure_face
 
-    column_of = {tag: column for column, claims in CLAIMS.items() for tag in claims}
+    column_of = {tag: column for column, labels in LABEL_OF_TAG.items() for tag in labels}
     faces = {(face.photo, face.place): face for face in found_faces()}
-    with LABELS.open() as file:
-        for row in csv.DictReader(file):
-            face = faces[row["photo"], int(row["face"])]
-            for fact in measure_face(face.row, face.crop):
-                if column := column_of.get(fact.tag):
-                    right = CLAIMS[column][fact.tag] in row[column].split("/")
-                    yield Judged(
-                        face.photo,
-                        face.place,
-                        row["half"],
-                        column,
-                        fact.tag,
-                        fact.confidence >= HIGH_CONFIDENCE,
-                        right,
-                    )
+    for row in read_labels():
+        face = faces[row["photo"], int(row["face"])]
+        for measurement in measure_face(face.row, face.crop):
+            column = column_of.get(measurement.tag)
+            if column is None:
+                continue
+            yield LabelledTag(
+                photo=face.photo,
+                place=face.place,
+                half=row["half"],
+                column=column,
+                tag=measurement.tag,
+                is_confident=measurement.confidence >= HIGH_CONFIDENCE,
+                is_correct=LABEL_OF_TAG[column][measurement.tag] in row[column].split("/"),
+            )
 
 
 def main() -> None:
+    """Parse the command line and print the accuracy."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--sheet", type=Path, help="the picture to write")
-    parser.add_argument(
-        "--table", action="store_true", help="every face with its tags, as Markdown"
-    )
-    parser.add_argument("--half", choices=["tuned", "kept aside"], help="only one half")
-    asked = parser.parse_args()
-    if asked.table:
-        _table()
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="also draw a contact sheet")
+    parser.add_argument("--table", action="store_true", help="print a Markdown table of all faces")
+    parser.add_argument("--half", choices=HALVES, help="evaluate one half only")
+    options = parser.parse_args()
+    if options.table:
+        print_table()
         return
-    told = [one for one in judged() if asked.half in (None, one.half)]
-    halves = ("tuned", "kept aside") if asked.half is None else (asked.half,)
-    with LABELS.open() as file:
-        count = {
-            half: sum(row["half"] == half for row in csv.DictReader(file))
-            for half in halves
-            if not file.seek(0)
-        }
-    for half in halves:
-        print(f"{half}: {count[half]} faces")
-        rows: dict[str, list[Judged]] = defaultdict(list)
-        for one in told:
-            if one.half == half:
-                rows[one.column].append(one)
-        every = [one for of_column in rows.values() for one in of_column]
-        for name, own in [*((column, rows[column]) for column in CLAIMS), ("all", every)]:
-            right, sure = [one for one in own if one.right], [one for one in own if one.sure]
-            faces = len({(one.photo, one.place) for one in own})
-            print(
-                f"  {name:11} {len(right):3} of {len(own):3} right, sure ones {sum(one.sure for one in right):3} "
-                f"of {len(sure):3}; says something of {faces}"
-            )
-        for one in every:
-            if not one.right:
-                print(f"  wrong: {one.photo} #{one.place} {one.tag}{' (sure)' if one.sure else ''}")
-    if asked.sheet:
-        _draw(asked.sheet)
+
+    results = list(compare_with_labels())
+    labels = read_labels()
+    for half in HALVES if options.half is None else (options.half,):
+        face_count = sum(row["half"] == half for row in labels)
+        print(f"{half}: {face_count} faces")
+        print_accuracy([result for result in results if result.half == half])
+    if options.sheet:
+        draw_sheet(options.sheet)
 
 
-def _table() -> None:
+def print_accuracy(results: Sequence[LabelledTag]) -> None:
+    """Print the accuracy of each label column and of all tags, then the wrong tags."""
+    for column in LABEL_OF_TAG:
+        print_accuracy_line(column, [result for result in results if result.column == column])
+    print_accuracy_line("all", results)
+    for result in results:
+        if not result.is_correct:
+            suffix = " (confident)" if result.is_confident else ""
+            print(f"  wrong: {result.photo} #{result.place} {result.tag}{suffix}")
+
+
+def print_accuracy_line(name: str, results: Sequence[LabelledTag]) -> None:
+    """Print the number of correct tags, of confident correct tags, and of faces with a tag.
+
+    Args:
+        name: Name of the line.
+        results: The compared tags.
+    """
+    confident = [result for result in results if result.is_confident]
+    correct = sum(result.is_correct for result in results)
+    confident_correct = sum(result.is_correct for result in confident)
+    faces = {(result.photo, result.place) for result in results}
+    print(
+        f"  {name:11} {correct:3} of {len(results):3} correct, "
+        f"confident ones {confident_correct:3} of {len(confident):3}; "
+        f"{len(faces)} faces have a tag"
+    )
+
+
+def print_table() -> None:
+    """Print each face with its tags as a Markdown table; wrong tags are struck out."""
     from public_faces import found_faces
 
     from authface_data.captions.measured.stage import measure_face
 
-    wrong = {(one.photo, one.place, one.tag) for one in judged() if not one.right}
-    with LABELS.open() as file:
-        halves = {(row["photo"], int(row["face"])): row["half"] for row in csv.DictReader(file)}
+    wrong = {
+        (result.photo, result.place, result.tag)
+        for result in compare_with_labels()
+        if not result.is_correct
+    }
+    half_of = {(row["photo"], int(row["face"])): row["half"] for row in read_labels()}
     print("| photograph | face | half | tags |\n|---|---|---|---|")
     for face in found_faces():
-        tags = [
-            fact.tag for fact in measure_face(face.row, face.crop) if fact.tag != "colour photograph"
-        ]
-        shown = [f"~~{tag}~~" if (face.photo, face.place, tag) in wrong else tag for tag in tags]
-        print(
-            f"| {face.photo} | {face.place + 1} | {halves[face.photo, face.place]} | {', '.join(shown)} |"
-        )
+        cells = []
+        for measurement in measure_face(face.row, face.crop):
+            tag = measurement.tag
+            if tag == "colour photograph":  # never part of a caption
+                continue
+            cells.append(f"~~{tag}~~" if (face.photo, face.place, tag) in wrong else tag)
+        half = half_of[face.photo, face.place]
+        print(f"| {face.photo} | {face.place + 1} | {half} | {', '.join(cells)} |")
 
 
-def _draw(path: Path) -> None:
+def draw_sheet(path: Path) -> None:
+    """Draw each crop above its tags and their confidences."""
     import textwrap
 
     from PIL import Image, ImageDraw, ImageFont
@@ -153,21 +188,23 @@ def _draw(path: Path) -> None:
 
     from authface_data.captions.measured.stage import measure_face
 
-    side, columns, text = 256, 4, 190
-    faces, font = found_faces(), ImageFont.load_default(size=15)
-    sheet = Image.new(
-        "RGB", (columns * (side + 8), -(-len(faces) // columns) * (side + text)), "#16181c"
-    )
-    pen = ImageDraw.Draw(sheet)
+    side, columns, text_height = 256, 4, 190
+    faces = found_faces()
+    row_count = -(-len(faces) // columns)
+    size = (columns * (side + 8), row_count * (side + text_height))
+    sheet = Image.new("RGB", size, "#16181c")
+    font = ImageFont.load_default(size=15)
+    draw = ImageDraw.Draw(sheet)
     for number, face in enumerate(faces):
-        x, y = number % columns * (side + 8), number // columns * (side + text)
+        x = number % columns * (side + 8)
+        y = number // columns * (side + text_height)
         sheet.paste(Image.fromarray(face.crop).resize((side, side)), (x, y))
         tags = ", ".join(
-            f"{fact.tag} .{round(100 * fact.confidence):02d}"
-            for fact in measure_face(face.row, face.crop)
+            f"{measurement.tag} {measurement.confidence:.2f}"
+            for measurement in measure_face(face.row, face.crop)
         )
-        lines = textwrap.wrap(f"{face.photo} #{face.place}: {tags}".replace(".100", "1"), 36)
-        pen.multiline_text((x, y + side + 2), "\n".join(lines), fill="#e8e6e3", font=font)
+        lines = textwrap.wrap(f"{face.photo} #{face.place}: {tags}", 36)
+        draw.multiline_text((x, y + side + 2), "\n".join(lines), fill="#e8e6e3", font=font)
     sheet.save(path)
 
 

@@ -1,11 +1,15 @@
-"""A caption from what was said and measured: ordered, true, short enough."""
+"""Composition of captions: order, contradictions, sensitive attributes and length."""
 
 import itertools
 
 import pytest
 
-from authface_data.captions import tokens
-from authface_data.captions.compose import compose_caption, caption_from_answers
+from authface_data.captions.compose import (
+    caption_from_answers,
+    compose_caption,
+    count_tokens,
+    sdxl_tokenizers,
+)
 from authface_data.captions.measured.measurement import Measurement
 from authface_data.captions.vocabulary import load_vocabulary
 from manifests.settings import Captions
@@ -13,11 +17,11 @@ from manifests.settings import Captions
 SETTINGS = Captions()
 
 
-def fact(tag, confidence=0.95, facet="view"):
+def measurement(tag, confidence=0.95, facet="view"):
     return Measurement(facet, tag, 1.0, confidence)
 
 
-def test_families_facets_and_order():
+def test_tags_are_ordered_by_family_and_facet():
     caption = caption_from_answers(
         "blurred background, red dress, smile, woman, zebra",
         "soft light, black hair, giraffe, direct gaze",
@@ -37,65 +41,67 @@ def test_families_facets_and_order():
 
 
 @pytest.mark.parametrize(
-    ("said", "left"),
+    ("answer", "expected"),
     [
         ("woman, asian woman", ["asian woman"]),
         ("black hair, long black hair, hair", ["long black hair"]),
         ("earring, earrings", ["earrings"]),
         ("red roses, red rose", ["red roses"]),
         ("broad-smile, broad smile, smile", ["broad-smile"]),
-        (
-            "hard light, soft light",
-            ["hard light"],
-        ),  # which of the two is true is not known: the first that was said
+        # Nothing shows which of two exclusive tags is true: the first is kept.
+        ("hard light, soft light", ["hard light"]),
     ],
 )
-def test_near_duplicates_are_one(said, left):
-    caption = caption_from_answers(said, "", [], SETTINGS)
-    tags = [*caption.semantic, *caption.photographic]
-    assert tags == left
+def test_near_duplicates_are_dropped(answer, expected):
+    caption = caption_from_answers(answer, "", [], SETTINGS)
+    assert [*caption.semantic, *caption.photographic] == expected
 
 
-def test_what_contradicts_a_sure_measurement_is_flagged_and_left_out():
-    measured = [
-        fact("front view"),
-        fact("colour photograph", facet="colour"),
-        fact("sharp background", facet="focus"),
+def test_tags_contradicting_a_confident_measurement_are_recorded_and_left_out():
+    measurements = [
+        measurement("front view"),
+        measurement("colour photograph", facet="colour"),
+        measurement("sharp background", facet="focus"),
     ]
-    said = "profile view, black and white, bokeh, low-key"
-    caption = caption_from_answers("woman", said, measured, SETTINGS)
+    answer = "profile view, black and white, bokeh, low-key"
+    caption = caption_from_answers("woman", answer, measurements, SETTINGS)
     assert caption.photographic == ["low-key"]
-    assert {(one.tag, one.against) for one in caption.contradictions} == {
-        ("profile view", "front view"), ("black and white", "colour photograph"), ("blurred background", "sharp background"),
-    }  # fmt: skip
-    kept = caption_from_answers("woman", said, measured, Captions(contradictions="keep"))
-    assert set(kept.photographic) == {
+    assert {(item.tag, item.against) for item in caption.contradictions} == {
+        ("profile view", "front view"),
+        ("black and white", "colour photograph"),
+        ("blurred background", "sharp background"),
+    }
+
+    caption = caption_from_answers("woman", answer, measurements, Captions(contradictions="keep"))
+    assert set(caption.photographic) == {
         "profile view",
         "black and white",
         "blurred background",
         "low-key",
     }
-    assert len(kept.contradictions) == 3
+    assert len(caption.contradictions) == 3
 
 
-def test_what_is_measured_without_confidence_contradicts_nothing():
-    caption = caption_from_answers("woman", "profile view", [fact("front view", 0.79)], SETTINGS)
+def test_uncertain_measurement_contradicts_nothing():
+    measurements = [measurement("front view", 0.79)]
+    caption = caption_from_answers("woman", "profile view", measurements, SETTINGS)
     assert caption.photographic == ["profile view"]
     assert caption.contradictions == []
 
 
-def test_a_model_that_contradicts_itself():
-    caption = caption_from_answers("", "front view, profile view", [], SETTINGS)
+def test_contradictory_answer_keeps_the_measured_tag_or_the_first():
+    answer = "front view, profile view"
+    caption = caption_from_answers("", answer, [], SETTINGS)
     assert caption.photographic == ["front view"]
-    assert [(one.tag, one.against, one.confidence) for one in caption.contradictions] == [
+    assert [(item.tag, item.against, item.confidence) for item in caption.contradictions] == [
         ("profile view", "front view", None)
     ]
-    caption = caption_from_answers("", "front view, profile view", [fact("profile view")], SETTINGS)
-    assert caption.photographic == ["profile view"]  # what is measured decides
+    caption = caption_from_answers("", answer, [measurement("profile view")], SETTINGS)
+    assert caption.photographic == ["profile view"]
 
 
 @pytest.mark.parametrize(
-    ("allowed", "text"),
+    ("allowed", "expected"),
     [
         (["age", "ethnicity", "gender"], "asian woman, elderly, 60s, black hair, smile"),
         (["gender"], "woman, black hair, smile"),
@@ -104,61 +110,75 @@ def test_a_model_that_contradicts_itself():
         ([], "person, black hair, smile"),
     ],
 )
-def test_what_may_be_said_of_a_person_is_a_setting(allowed, text):
-    assert (
-        caption_from_answers("asian woman, elderly, black hair, 60s", "smile", [], Captions(sensitive=allowed)).text
-        == text
+def test_sensitive_attributes_are_removed_unless_allowed(allowed, expected):
+    caption = caption_from_answers(
+        "asian woman, elderly, black hair, 60s", "smile", [], Captions(sensitive=allowed)
     )
+    assert caption.text == expected
 
 
-def test_too_long_a_caption_loses_whole_tags_of_the_least_important_facets():
+def test_long_caption_loses_whole_tags_of_the_least_important_facets():
     accessories = [
-        f"{colour} {what}"
-        for colour, what in itertools.product(
+        f"{colour} {item}"
+        for colour, item in itertools.product(
             ("red", "blue", "green", "golden", "purple"), ("scarf", "hat", "necklace")
         )
     ]
     animals = ["grumpy wombat", "quick ocelot"]
-    said = {
+    tags = {
         "semantic": ["woman", "black hair", *accessories, *animals],
-        "photographic": ["smile", "soft light", "studio portrait", "shiny lens", "wide aperture", "pale blue tones",
-                         "front view", "green palette", "strange angle", "odd crop", "crisp bokeh", "faint stare"],
-    }  # fmt: skip
-    caption = compose_caption(said, [], SETTINGS)
-    assert tokens.count(caption.text) <= 77
-    assert {"woman", "black hair", "smile", "soft light"} <= {
-        *caption.semantic,
-        *caption.photographic,
+        "photographic": [
+            "smile",
+            "soft light",
+            "studio portrait",
+            "shiny lens",
+            "wide aperture",
+            "pale blue tones",
+            "front view",
+            "green palette",
+            "strange angle",
+            "odd crop",
+            "crisp bokeh",
+            "faint stare",
+        ],
     }
-    assert {*caption.cut, *caption.semantic, *caption.photographic} == {
-        *said["semantic"],
-        *said["photographic"],
-    }
-    words = load_vocabulary()
-    ranks = [(["unknown", *words.cut_first]).index(words.facet_name(tag)) for tag in caption.cut]
+    caption = compose_caption(tags, [], SETTINGS)
+    kept = [*caption.semantic, *caption.photographic]
+    assert count_tokens(caption.text) <= 77
+    assert {"woman", "black hair", "smile", "soft light"} <= set(kept)
+    assert {*caption.cut, *kept} == {*tags["semantic"], *tags["photographic"]}
+
+    vocabulary = load_vocabulary()
+    order = ["unknown", *vocabulary.cut_first]
+    ranks = [order.index(vocabulary.facet_name(tag)) for tag in caption.cut]
     assert ranks == sorted(ranks)
-    assert caption.cut[0] == "quick ocelot"  # of several, the last
+    assert caption.cut[0] == "quick ocelot"  # the last of several unknown tags
     assert len(set(ranks)) > 2
-    one_more = [*caption.semantic, *caption.photographic, caption.cut[-1]]
-    assert tokens.count(", ".join(one_more)) > 77  # no more was cut than had to be
+    # No more tags are cut than necessary.
+    assert count_tokens(", ".join([*kept, caption.cut[-1]])) > 77
 
 
-def test_columns():
-    row = caption_from_answers(
-        "woman, zebra", "black and white", [fact("colour photograph", facet="colour")], SETTINGS
-    ).columns()
-    assert row == {
-        "semantic_tags": ["woman", "zebra"], "photographic_tags": [], "unknown_tags": ["zebra"], "cut_tags": [],
-        "contradictions": [{"tag": "black and white", "against": "colour photograph", "confidence": 0.95}],
-        "caption": "woman, zebra", "token_count": 5,
-    }  # fmt: skip
+def test_columns_of_a_caption():
+    measurements = [measurement("colour photograph", facet="colour")]
+    caption = caption_from_answers("woman, zebra", "black and white", measurements, SETTINGS)
+    assert caption.columns() == {
+        "semantic_tags": ["woman", "zebra"],
+        "photographic_tags": [],
+        "unknown_tags": ["zebra"],
+        "cut_tags": [],
+        "contradictions": [
+            {"tag": "black and white", "against": "colour photograph", "confidence": 0.95}
+        ],
+        "caption": "woman, zebra",
+        "token_count": 5,
+    }
 
 
-def test_both_of_sdxls_tokenizers_count():
-    """Ids and counts of CLIP's own tokenizer: <start> a photo of a cat <end>."""
-    first, second = tokens.tokenizers()
+def test_tokens_are_counted_by_both_sdxl_tokenizers():
+    """The ids and counts are those of CLIP's own tokenizer: <start> a photo of a cat <end>."""
+    first, second = sdxl_tokenizers()
     for tokenizer in (first, second):
         assert tokenizer("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]
     assert (first.pad_token, second.pad_token) == ("<|endoftext|>", "!")
-    assert tokens.count("") == 2
-    assert tokens.count("word " * 100) == 102  # not truncated: the cut must never fall silently
+    assert count_tokens("") == 2
+    assert count_tokens("word " * 100) == 102  # counting must not truncate

@@ -1,4 +1,4 @@
-"""The llava captioner with the real classes: a tiny LLaVA-NeXT from configuration, saved as a checkpoint and loaded by name."""
+"""The captioner `llava` with a tiny random LLaVA-NeXT, saved as a checkpoint and loaded by name."""
 
 import functools
 
@@ -11,21 +11,23 @@ from authface_data.captions import prompts
 from authface_data.captions.compose import NoTags
 from authface_data.captions.llava import MAX_NEW_TOKENS, LlavaStage
 from authface_data.engine.stage import Item
-from authface_data.faces.stage import encode_lossless
+from authface_data.images.encode import encode_lossless
 from authface_data.images.open import Photo
 from manifests.settings import Captions
 from manifests.support.errors import MissingResourceError, UserError
 
 QUESTION = "What is shown in this image?"
-# The prompts as the checkpoints' authors give them (documentation of LLaVA-NeXT in transformers).
-GOLDEN = {
+# Prompts from the documentation of LLaVA-NeXT in transformers.
+EXPECTED_PROMPTS = {
     "mistral": f"[INST] <image>\n{QUESTION} [/INST]",
-    "vicuna": "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, "
-    f"and polite answers to the human's questions. USER: <image>\n{QUESTION} ASSISTANT:",
-    "34b": f"<|im_start|>system\nAnswer the questions.<|im_end|><|im_start|>user\n<image>\n{QUESTION}<|im_end|>"
-    "<|im_start|>assistant\n",
+    "vicuna": "A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions. "
+    f"USER: <image>\n{QUESTION} ASSISTANT:",
+    "34b": "<|im_start|>system\nAnswer the questions.<|im_end|><|im_start|>user\n"
+    f"<image>\n{QUESTION}<|im_end|><|im_start|>assistant\n",
 }
-# The tiling of all LLaVA-1.6 checkpoints: 336 px tiles, a square crop is cut into two by two and seen whole beside.
+# All LLaVA-1.6 checkpoints use tiles of 336 px. A square crop becomes two by two tiles, with a
+# newline token per row of patches, and a tile of the whole crop.
 GRID = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 IMAGE_TOKENS = 24 * 24 + 48 * (48 + 1)
 
@@ -35,159 +37,144 @@ def checkpoint(request, tmp_path_factory):
     return tiny_llava.save(tmp_path_factory.mktemp("llava"), request.param)
 
 
-def stage_of(checkpoint, **settings):
+def load_stage(checkpoint, **settings):
     stage = LlavaStage(Captions(model=str(checkpoint), **settings), None)
     stage.setup("cpu")
     return stage
 
 
-def crops(count):
+def random_crops(count):
     rng = np.random.default_rng(0)
     return [rng.integers(0, 255, (64, 64, 3), np.uint8) for _ in range(count)]
 
 
-def item(key, crop, **row):
+def make_item(key, crop, **row):
     data = encode_lossless(crop, "png")
     return Item(key, row, Photo(lambda: data))
 
 
-def test_a_batch_is_captioned_as_its_members_alone(checkpoint):
-    stage = stage_of(checkpoint)
-    together = stage.answers(crops(3))
-    assert together == [stage.answers([crop])[0] for crop in crops(3)]
-    assert len({tuple(said) for said in together}) > 1  # it does look at the pictures
-    assert all(len(said) == 2 and said[0] != said[1] for said in together)
+def make_config(family):
+    """A configuration with the language model of a family."""
+    hidden_size = prompts.HIDDEN_SIZE_34B if family == "34b" else 32
+    text_config = tiny_llava.text_config(family, hidden_size=hidden_size)
+    return type("Config", (), {"text_config": text_config})
 
 
-def test_both_questions_over_one_encoding_are_answered_as_each_by_itself(checkpoint):
-    """The plain way of transformers, one question with its image at a time, is the reference."""
+def test_answers_do_not_depend_on_the_batch(checkpoint):
+    stage = load_stage(checkpoint)
+    answers = stage.answer(random_crops(3))
+    assert answers == [stage.answer([crop])[0] for crop in random_crops(3)]
+    assert len({tuple(crop_answers) for crop_answers in answers}) > 1  # they depend on the image
+    assert all(len(crop_answers) == 2 for crop_answers in answers)
+    assert all(crop_answers[0] != crop_answers[1] for crop_answers in answers)
+
+
+def test_shared_encoding_gives_the_same_answers_as_separate_questions(checkpoint):
+    """The reference is the usual way: one question with its image at a time."""
     import torch
 
-    stage = stage_of(checkpoint)
-    seen = []
+    stage = load_stage(checkpoint)
+    calls = []
     original = stage._model.model.get_image_features
 
     @functools.wraps(original)
-    def counted(*args, **options):
-        seen.append(1)
+    def counting(*args, **options):
+        calls.append(1)
         return original(*args, **options)
 
-    stage._model.model.get_image_features = counted
-    (said,) = stage.answers(crops(1))
-    assert len(seen) == 1
-    for question, answer in zip(prompts.QUESTIONS, said, strict=True):
+    stage._model.model.get_image_features = counting
+    (answers,) = stage.answer(random_crops(1))
+    assert len(calls) == 1
+    image = Image.fromarray(random_crops(1)[0])
+    for question, answer in zip(prompts.QUESTIONS, answers, strict=True):
         text = prompts.build_prompt(stage._processor, stage._model.config, question)
-        inputs = stage._processor(
-            images=[Image.fromarray(crops(1)[0])], text=[text], return_tensors="pt"
-        )
+        inputs = stage._processor(images=[image], text=[text], return_tensors="pt")
         with torch.inference_mode():
-            made = stage._model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-        plain = stage._processor.batch_decode(
-            made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-        )
-        assert plain[0].strip() == answer
-        assert "ASSISTANT" not in answer  # only what is new is decoded
+            output = stage._model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+        new_tokens = output[:, inputs["input_ids"].shape[1] :]
+        expected = stage._processor.batch_decode(new_tokens, skip_special_tokens=True)
+        assert expected[0].strip() == answer
+        assert "ASSISTANT" not in answer  # the prompt is not part of the answer
 
 
-def test_a_row_holds_what_was_said_and_by_whom(checkpoint):
-    stage = stage_of(checkpoint)
-    stage.answers = lambda crops: [
-        ["Woman, Long black hair", "Black and white, smiling"] for _ in crops
-    ]
+def test_row_contains_answers_model_and_contradictions(checkpoint):
+    stage = load_stage(checkpoint)
+    answers = ["Woman, Long black hair", "Black and white, smiling"]
+    stage.answer = lambda crops: [answers for _ in crops]
     colour = {"facet": "colour", "tag": "colour photograph", "value": 40.0, "confidence": 0.99}
-    (result,) = stage.process([item("a", crops(1)[0], measurements=[colour])], lambda *_: None)
+    item = make_item("a", random_crops(1)[0], measurements=[colour])
+    (result,) = stage.process([item], lambda *_: None)
     (row,) = result.rows
-    assert (row["captioner"], row["model"], len(row["prompt_hash"])) == (
-        "llava",
-        str(checkpoint),
-        16,
-    )
-    assert row["raw_answers"] == ["Woman, Long black hair", "Black and white, smiling"]
+    assert row["captioner"] == "llava"
+    assert row["model"] == str(checkpoint)
+    assert len(row["prompt_hash"]) == 16
+    assert row["raw_answers"] == answers
     assert row["caption"] == "woman, long black hair, smile"
     assert row["contradictions"] == [
         {"tag": "black and white", "against": "colour photograph", "confidence": 0.99}
     ]
-    assert (
-        row["measured_tags"] == []
-    )  # that a picture has colour is measured, and said by no caption
+    assert row["measured_tags"] == []  # "colour photograph" is a hidden tag
 
 
-def test_an_answer_without_tags_is_a_failure(checkpoint):
-    stage = stage_of(checkpoint)
-    stage.answers = lambda crops: [[" , ", ""] for _ in crops]
+def test_answers_without_tags_raise(checkpoint):
+    stage = load_stage(checkpoint)
+    stage.answer = lambda crops: [[" , ", ""] for _ in crops]
     with pytest.raises(NoTags):
-        stage.process([item("a", crops(1)[0])], lambda *_: None)
+        stage.process([make_item("a", random_crops(1)[0])], lambda *_: None)
 
 
-def test_where_memory_is_short_fewer_are_asked_about_at_once(checkpoint):
+def test_out_of_memory_halves_the_batch(checkpoint):
     import torch
 
-    stage, sizes = stage_of(checkpoint), []
-    ask = stage._ask
+    stage = load_stage(checkpoint)
+    batch_sizes = []
+    original = stage._answer_batch
 
-    def short(pictures):
-        sizes.append(len(pictures))
-        if len(pictures) > 2:
+    def answer_at_most_two(images):
+        batch_sizes.append(len(images))
+        if len(images) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return ask(pictures)
+        return original(images)
 
-    stage._ask = short
-    assert stage.answers(crops(5)) == stage_of(checkpoint).answers(crops(5))
-    assert sizes == [5, 2, 2, 1]
-    stage._ask = lambda pictures: (_ for _ in ()).throw(
-        torch.OutOfMemoryError("CUDA out of memory")
-    )
+    def run_out_of_memory(images):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    stage._answer_batch = answer_at_most_two
+    assert stage.answer(random_crops(5)) == load_stage(checkpoint).answer(random_crops(5))
+    assert batch_sizes == [5, 2, 2, 1]
+    stage._answer_batch = run_out_of_memory
     with pytest.raises(torch.OutOfMemoryError):
-        stage.answers(crops(2))
+        stage.answer(random_crops(2))
 
 
-def test_as_many_at_once_as_their_keys_and_values_take(checkpoint, monkeypatch):
-    """Two layers, two heads of 8, fp32: 256 bytes a token, for prompt and answer."""
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_batch_size_follows_from_free_memory(checkpoint, monkeypatch, batch_size):
+    """Two layers, two heads of size 8 and fp32 take 256 bytes per token of prompt and answer."""
     import psutil
 
-    stage = stage_of(checkpoint)
-    for fits in (1, 5):
-        free = fits * 256 * (300 + 200) / 0.7 + 1
-        monkeypatch.setattr(
-            psutil, "virtual_memory", lambda free=free: type("Memory", (), {"available": free})
-        )
-        assert stage._fits(300) == fits
+    stage = load_stage(checkpoint)
+    free_bytes = batch_size * 256 * (300 + 200) / 0.7 + 1
+    memory = type("Memory", (), {"available": free_bytes})
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    assert stage._affordable_batch_size(300) == batch_size
 
 
 @pytest.mark.parametrize("family", ["mistral", "vicuna", "34b"])
-def test_the_prompt_is_the_one_that_the_checkpoint_was_trained_with(family):
-    config = type(
-        "Config",
-        (),
-        {
-            "text_config": tiny_llava.text_config(
-                family, hidden_size=7168 if family == "34b" else 32
-            )
-        },
-    )
+def test_prompt_follows_the_format_of_the_training(family):
+    config = make_config(family)
     assert prompts.model_family(config) == family
     processor = tiny_llava.processor()
-    assert prompts.build_prompt(processor, config, QUESTION) == GOLDEN[family]
-    processor.chat_template = "own: {{ messages[0]['content'][1]['text'] }}"
-    assert (
-        prompts.build_prompt(processor, config, QUESTION) == f"own: {QUESTION}"
-    )  # a checkpoint's own template goes first
+    assert prompts.build_prompt(processor, config, QUESTION) == EXPECTED_PROMPTS[family]
+    # The checkpoint's chat template has priority.
+    processor.chat_template = "template: {{ messages[0]['content'][1]['text'] }}"
+    assert prompts.build_prompt(processor, config, QUESTION) == f"template: {QUESTION}"
 
 
 @pytest.mark.parametrize("family", ["mistral", "vicuna", "34b"])
 @pytest.mark.parametrize("size", [512, 1024, 2048])
-def test_a_square_crop_is_2928_image_tokens_after_one_beginning(family, size):
+def test_square_crop_has_2928_image_tokens_and_one_start_token(family, size):
     processor = tiny_llava.processor(336, GRID)
-    config = type(
-        "Config",
-        (),
-        {
-            "text_config": tiny_llava.text_config(
-                family, hidden_size=7168 if family == "34b" else 32
-            )
-        },
-    )
-    text = prompts.build_prompt(processor, config, prompts.SEMANTIC)
+    text = prompts.build_prompt(processor, make_config(family), prompts.SEMANTIC_QUESTION)
     image = Image.new("RGB", (size, size), "grey")
     ids = processor(images=[image], text=[text], return_tensors="pt")["input_ids"][0].tolist()
     assert ids.count(processor.image_token_id) == IMAGE_TOKENS == 2928
@@ -195,34 +182,32 @@ def test_a_square_crop_is_2928_image_tokens_after_one_beginning(family, size):
     assert ids[0] == processor.tokenizer.bos_token_id
 
 
-def test_a_template_that_begins_the_text_twice_is_refused(tmp_path):
-    doubled = "<s>[INST] <image>\n{{ messages[0]['content'][1]['text'] }} [/INST]"
-    stage = stage_of(tiny_llava.save(tmp_path, template=doubled))
-    with pytest.raises(ValueError, match="2 beginnings"):
-        stage.answers(crops(1))
+def test_template_that_repeats_the_start_token_is_refused(tmp_path):
+    template = "<s>[INST] <image>\n{{ messages[0]['content'][1]['text'] }} [/INST]"
+    stage = load_stage(tiny_llava.save(tmp_path, template=template))
+    with pytest.raises(ValueError, match="2 start tokens"):
+        stage.answer(random_crops(1))
 
 
-def test_missing_weights_are_missing():
+def test_missing_weights_raise():
     with pytest.raises(
         MissingResourceError, match=r"llava-hf/llava-v1\.6-mistral-7b-hf.*Hugging Face hub"
     ):
         LlavaStage(Captions(), None).setup("cpu")
 
 
-def test_few_bits_need_a_gpu(checkpoint):
+def test_quantization_needs_a_gpu(checkpoint):
     with pytest.raises(UserError, match="4bit needs a GPU"):
-        stage_of(checkpoint, precision="4bit")
+        load_stage(checkpoint, precision="4bit")
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["bf16", "8bit", "4bit"])
-def test_on_a_gpu_a_batch_equals_its_members(checkpoint, precision):
+def test_answers_on_a_gpu_do_not_depend_on_the_batch(checkpoint, precision):
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("no CUDA card here")
     stage = LlavaStage(Captions(model=str(checkpoint), precision=precision), None)
     stage.setup("cuda:0")
-    together = stage.answers(crops(3))
-    assert [said[0][:8] for said in together] == [
-        stage.answers([crop])[0][0][:8] for crop in crops(3)
-    ]
+    beginnings = [answers[0][:8] for answers in stage.answer(random_crops(3))]
+    assert beginnings == [stage.answer([crop])[0][0][:8] for crop in random_crops(3)]

@@ -1,4 +1,4 @@
-"""The server captioner against a real local server: slow, refusing, broken, killed in the middle."""
+"""The captioner `server` against a real local server, with the faults of real servers."""
 
 import time
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from caption_server import KEY, CaptionServer
 
-from authface_data.captions import server as module
-from authface_data.captions.server import ANSWERS, ServerStage, forget_answers
+from authface_data.captions.server import ANSWERS_FOLDER, ServerStage, clear_answers
 from authface_data.engine import local
-from authface_data.engine.stage import Chain
+from authface_data.engine.stage import Chain, Item
+from authface_data.http import retry as http_retry
 from authface_data.images.encode import encode_lossless
 from authface_data.images.open import Photo
 from manifests.schema import CAPTIONS, VERDICTS
@@ -17,185 +17,184 @@ from manifests.settings import Captions, Server
 from manifests.store import Store
 from manifests.support.errors import PartialFailureError, UserError
 
+FULL_CAPTION = "woman, black hair, red dress, smile, soft light, blurred background"
+
 
 @pytest.fixture
-def served(monkeypatch):
+def short_waits(monkeypatch):
+    monkeypatch.setattr(http_retry, "backoff_s", lambda state: 0.01)
+
+
+@pytest.fixture
+def server(monkeypatch, short_waits):
     monkeypatch.delenv("AUTHFACE_API_KEY", raising=False)
-    monkeypatch.setattr("authface_data.http.retry.backoff_s", lambda state: 0.01)
-    with CaptionServer() as server:
-        yield server
+    with CaptionServer() as caption_server:
+        yield caption_server
 
 
-def inputs(count):
+def make_inputs(count):
     return [
-        (f"f{n}", {"face_id": f"f{n}", "crop_sha256": f"{n:064x}", "measurements": None})
-        for n in range(count)
+        (
+            f"f{number}",
+            {"face_id": f"f{number}", "crop_sha256": f"{number:064x}", "measurements": None},
+        )
+        for number in range(count)
     ]
 
 
-def opened(row):
+def open_crop(row):
+    """A crop whose grey level follows from its hash."""
     level = int(row["crop_sha256"], 16)
     data = encode_lossless(np.full((96, 96, 3), level, np.uint8), "png")
     return Photo(lambda: data)
 
 
-def stage_of(workspace, server, **settings):
-    own = {"base_url": server.url, "attempts": 4, "timeout_s": 5, **settings}
-    return ServerStage(Captions(server=Server(**own)), workspace)
+def make_stage(workspace, server, **settings):
+    settings = {"base_url": server.url, "attempts": 4, "timeout_s": 5, **settings}
+    return ServerStage(Captions(server=Server(**settings)), workspace)
 
 
-def caption(workspace, server, count=6, retry=False, **settings):
-    stage = stage_of(workspace, server, **settings)
+def caption(workspace, server, count=6, retry_failed=False, **settings):
+    """Caption faces with the engine; return its outcomes and the stored rows."""
     outcomes = local.run_chain(
         workspace,
-        Chain([stage], opened),
-        inputs(count),
+        Chain([make_stage(workspace, server, **settings)], open_crop),
+        make_inputs(count),
         title="caption",
         workers=1,
-        retry_failed=retry,
+        retry_failed=retry_failed,
     )
     return outcomes, Store(workspace, CAPTIONS).read().to_pylist()
 
 
-def test_faces_are_captioned_by_two_questions_each(workspace, served):
-    outcomes, rows = caption(workspace, served)
+def test_each_face_is_captioned_with_two_questions(workspace, server):
+    outcomes, rows = caption(workspace, server)
     assert outcomes.processed["server"] == len(rows) == 6
-    assert len(served.requests) == 12
+    assert len(server.requests) == 12
     row = rows[0]
-    assert row["caption"] == "woman, black hair, red dress, smile, soft light, blurred background"
+    assert row["caption"] == FULL_CAPTION
     assert (row["captioner"], row["model"], row["model_revision"]) == ("server", "tiny-vlm", "fp_1")
     assert row["raw_answers"][0].startswith('{"tags"')
-    body = served.requests[0]
+    body = server.requests[0]
     assert body["max_tokens"] == 160
     assert body["temperature"] == 0
     assert body["response_format"]["json_schema"]["strict"] is True
-    assert served.keys[0] == ""
+    assert server.keys[0] == ""
 
 
-def test_as_many_requests_at_once_as_the_setting_says(workspace, served):
-    served.delay_s = 0.1
+def test_number_of_concurrent_requests_is_limited(workspace, server):
+    server.delay_s = 0.1
     started = time.monotonic()
-    caption(workspace, served, count=8, concurrency=4)
-    assert 2 <= served.most_at_once <= 4
-    assert time.monotonic() - started < 16 * 0.1 * 0.8  # not one after the other
+    caption(workspace, server, count=8, concurrency=4)
+    assert 2 <= server.max_concurrent <= 4
+    assert time.monotonic() - started < 16 * 0.1 * 0.8  # less than one after another
 
 
 @pytest.mark.parametrize("fault", [429, 500, 503, "drop", "broken", "empty", "cut", "html", "slow"])
-def test_a_server_with_a_bad_moment_is_asked_again(workspace, served, fault):
-    served.faults = [fault, fault]
-    outcomes, rows = caption(workspace, served, count=3)
+def test_temporary_faults_are_retried(workspace, server, fault):
+    server.faults = [fault, fault]
+    outcomes, rows = caption(workspace, server, count=3)
     assert outcomes.failed["server"] == 0
     captions = {row["caption"] for row in rows}
     assert len(rows) == 3
-    whole = "woman, black hair, red dress, smile, soft light, blurred background"
-    assert whole in captions
-    if fault != "broken":  # JSON that was cut off is read as far as it goes
-        assert captions == {whole}
+    assert FULL_CAPTION in captions
+    if fault != "broken":  # broken JSON inside an answer is read as far as possible
+        assert captions == {FULL_CAPTION}
 
 
-def test_a_server_that_asks_to_be_left_alone_is(workspace, served, monkeypatch):
+def test_retry_after_is_respected(workspace, server, monkeypatch):
     monkeypatch.undo()
-    waits = []
-    monkeypatch.setattr("tenacity.nap.time.sleep", waits.append)
-    served.faults, served.retry_after = [429], "7"
-    caption(workspace, served, count=1)
-    assert max(waits) >= 7
+    waits_s = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", waits_s.append)
+    server.faults = [429]
+    server.retry_after = "7"
+    caption(workspace, server, count=1)
+    assert max(waits_s) >= 7
 
 
-def test_one_that_fails_fails_alone_and_can_be_retried(workspace, served):
-    served.faults = ["empty"] * 4  # all four tries of the first request
-    outcomes, rows = caption(workspace, served, count=4, concurrency=1)
+def test_failed_row_does_not_affect_others_and_can_be_retried(workspace, server):
+    server.faults = ["empty"] * 4  # all four attempts of the first request
+    outcomes, rows = caption(workspace, server, count=4, concurrency=1)
     assert (outcomes.processed["server"], outcomes.failed["server"]) == (3, 1)
-    failed = [
-        row for row in Store(workspace, VERDICTS).read().to_pylist() if row["verdict"] == "failed"
-    ]
-    assert [row["reason"] for row in failed] == ["ValueError: an empty answer"]
-    asked = len(served.requests)
-    outcomes, rows = caption(workspace, served, count=4, retry=True)
+    verdicts = Store(workspace, VERDICTS).read().to_pylist()
+    failures = [row for row in verdicts if row["verdict"] == "failed"]
+    assert [row["reason"] for row in failures] == ["ValueError: an empty answer"]
+
+    requests_before = len(server.requests)
+    outcomes, rows = caption(workspace, server, count=4, retry_failed=True)
     assert len(rows) == 4
-    assert len(served.requests) - asked <= 2  # what was answered is not asked again
+    assert len(server.requests) - requests_before <= 2  # stored answers are not requested again
 
 
-def test_an_answer_without_tags_is_asked_for_again_by_a_retry(workspace, served):
-    served.semantic = served.photographic = '{"tags": ["image", "none"]}'
-    outcomes, _ = caption(workspace, served, count=2)
+def test_retry_requests_answers_without_tags_again(workspace, server):
+    server.semantic = server.photographic = '{"tags": ["image", "none"]}'
+    outcomes, _ = caption(workspace, server, count=2)
     assert outcomes.failed["server"] == 2
-    served.semantic, served.photographic = '{"tags": ["woman"]}', '{"tags": ["smile"]}'
-    _, rows = caption(workspace, served, count=2, retry=True)
+    server.semantic = '{"tags": ["woman"]}'
+    server.photographic = '{"tags": ["smile"]}'
+    _, rows = caption(workspace, server, count=2, retry_failed=True)
     assert [row["caption"] for row in rows] == ["woman, smile"] * 2
 
 
-def test_a_restart_pays_for_nothing_twice(workspace, served):
-    stage = stage_of(workspace, served)
-    items = [
-        type("Item", (), {"key": key, "row": row, "picture": opened(row)}) for key, row in inputs(5)
-    ]
-    stage.process(
-        items[:3], workspace.write_bytes
-    )  # answered, and killed before any row was committed
-    assert len(workspace.list(ANSWERS)) == 6
-    asked = len(served.requests)
-    _, rows = caption(workspace, served, count=5)
+def test_restart_does_not_repeat_answered_requests(workspace, server):
+    stage = make_stage(workspace, server)
+    items = [Item(key, row, open_crop(row)) for key, row in make_inputs(3)]
+    # The process is killed after the answers, before any row is committed.
+    stage.process(items, workspace.write_bytes)
+    assert len(workspace.list_names(ANSWERS_FOLDER)) == 6
+    requests_before = len(server.requests)
+    _, rows = caption(workspace, server, count=5)
     assert len(rows) == 5
-    assert len(served.requests) - asked == 4
-    forget_answers(workspace)
-    assert workspace.list(ANSWERS) == []
+    assert len(server.requests) - requests_before == 4
+    clear_answers(workspace)
+    assert workspace.list_names(ANSWERS_FOLDER) == []
 
 
-def test_an_answer_is_named_by_the_crop_so_that_it_can_be_forgotten(workspace, served):
-    caption(workspace, served, count=1)
-    assert all(name.startswith(f"{0:064x}.") for name in workspace.list(ANSWERS))
+def test_stored_answers_are_named_by_crop_hash(workspace, server):
+    """`authface forget` finds them by it."""
+    caption(workspace, server, count=1)
+    assert all(name.startswith(f"{0:064x}.") for name in workspace.list_names(ANSWERS_FOLDER))
 
 
-def test_where_schemas_are_not_known_it_is_asked_in_words(workspace, served):
-    served.knows_schemas = False
-    _, rows = caption(workspace, served, count=5, concurrency=1)
-    assert {row["caption"] for row in rows} == {
-        "woman, black hair, red dress, smile, soft light, blurred background"
-    }
-    assert sum("response_format" in body for body in served.requests) == 1  # tried once
+def test_server_without_schema_support_gets_plain_questions(workspace, server):
+    server.supports_schemas = False
+    _, rows = caption(workspace, server, count=5, concurrency=1)
+    assert {row["caption"] for row in rows} == {FULL_CAPTION}
+    assert sum("response_format" in body for body in server.requests) == 1  # tried once
     assert rows[0]["raw_answers"][0] == "woman, black hair, red dress"
 
 
-def test_the_key_comes_from_the_environment_and_stays_out_of_everything(
-    workspace, served, monkeypatch
-):
-    served.needs_key = True
+def test_key_is_read_from_environment_and_not_stored(workspace, server, monkeypatch):
+    server.needs_key = True
     with pytest.raises(UserError, match="AUTHFACE_API_KEY"):
-        caption(workspace, served, count=1)
+        caption(workspace, server, count=1)
     monkeypatch.setenv("AUTHFACE_API_KEY", KEY)
-    _, rows = caption(workspace, served, count=1)
+    _, rows = caption(workspace, server, count=1)
     assert len(rows) == 1
-    kept = [
-        path
-        for path in workspace.local("").rglob("*")
-        if path.is_file() and KEY.encode() in path.read_bytes()
-    ]
-    assert kept == []
+    files = [path for path in workspace.local_path("").rglob("*") if path.is_file()]
+    assert [path for path in files if KEY.encode() in path.read_bytes()] == []
 
 
-def test_a_key_does_not_travel_in_the_clear(workspace, monkeypatch):
+def test_key_is_not_sent_unencrypted(workspace, monkeypatch):
     monkeypatch.setenv("AUTHFACE_API_KEY", KEY)
-    stage = ServerStage(
-        Captions(server=Server(base_url="http://captions.example.com/v1", model="m")), workspace
-    )
-    with pytest.raises(UserError, match="in the clear: use https"):
+    settings = Server(base_url="http://captions.example.com/v1", model="m")
+    stage = ServerStage(Captions(server=settings), workspace)
+    with pytest.raises(UserError, match="unencrypted; use an https address"):
         _ = stage._client
 
 
-def test_which_model(workspace, served):
-    assert stage_of(workspace, served).model == "tiny-vlm"
-    assert stage_of(workspace, served, model="other").model == "other"
-    served.models = ["a", "b"]
-    with pytest.raises(UserError, match="serves a, b: name one with --model"):
-        _ = stage_of(workspace, served).model
+def test_model_is_the_configured_or_the_only_one(workspace, server):
+    assert make_stage(workspace, server).model == "tiny-vlm"
+    assert make_stage(workspace, server, model="other").model == "other"
+    server.models = ["a", "b"]
+    with pytest.raises(UserError, match="serves a, b; choose a model with --model"):
+        _ = make_stage(workspace, server).model
     with pytest.raises(UserError, match="no such model"):
-        caption(workspace, served, count=1, model="c")
+        caption(workspace, server, count=1, model="c")
 
 
-def test_a_server_that_is_not_there_is_said_in_a_line(workspace, monkeypatch):
-    monkeypatch.setattr("authface_data.http.retry.backoff_s", lambda state: 0.01)
-    with CaptionServer() as gone:
+def test_unreachable_server_is_reported_in_one_line(workspace, short_waits):
+    with CaptionServer() as stopped_server:
         pass
-    with pytest.raises(PartialFailureError, match="does not answer"):
-        caption(workspace, gone, count=1, model="m")
+    with pytest.raises(PartialFailureError, match=r"cannot connect to 127\.0\.0\.1"):
+        caption(workspace, stopped_server, count=1, model="m")
