@@ -67,7 +67,12 @@ class RegionSource(Protocol):
         ...
 
     def region(self, box_px: tuple[int, int, int, int], shrink: int = 1) -> PhotoRegion:
-        """Return the part within a box of pixel edges; see `Photo.region`."""
+        """Return a part of the picture.
+
+        Args:
+            box_px: Pixel edges (left, top, right, bottom) within the picture.
+            shrink: Requested reduction: 1, 2, 4 or 8. The region says which one was applied.
+        """
         ...
 
 

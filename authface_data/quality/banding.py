@@ -1,6 +1,4 @@
-"""Banding: smooth shading in visible steps, because of too few levels.
-
-Heavy editing at 8 bits and poor exports cause it.
+"""Banding: smooth shading in visible steps, caused by heavy editing at 8 bits or a poor export.
 
 The luma at face scale is smoothed (sigma 1), so that it matters little how the steps were
 resampled. It is split into blocks of 15 px, and blocks whose luma spans 5 to 30 levels are used.

@@ -1,6 +1,6 @@
 """Over-smoothed skin: retouched, beautified or denoised until only the shading remains.
 
-Measured on patches of cheeks and forehead at face scale. The fine texture F is the luma between
+It uses patches of cheeks and forehead at face scale. The fine texture F is the luma between
 Gaussians of sigma 0.7 and 1.4 px, the coarse texture C between 3 and 6 px, both as the median of
 absolute values. Smoothing removes the fine texture first, in any light and on any skin, so their
 ratio is used: r = ln((F + 0.05) / (C + 0.3)), the median over the patches. The score is a logistic
