@@ -1,214 +1,232 @@
-"""Settings of the two trainers, each documented where it stands: docs/train-prior.md is made from here.
+"""Settings of the two trainers. docs/train-prior.md and docs/train-restore.md list them.
 
-`PAPER` marks what the paper states; everything else is our choice.
+Settings marked `PAPER` have the paper's value in the preset `paper`; all other values are ours.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 WeightKind = Literal["time-aware", "constant", "constant-matched", "off"]
-PAPER: dict[str, Any] = {"whose": "paper"}
+PAPER: dict[str, JsonValue] = {"chosen_by": "paper"}
 
 
 class Section(BaseModel):
+    """A group of settings. Unknown keys are errors; field docstrings become descriptions."""
+
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 class TrainSettings(Section):
-    """What both stages share."""
+    """Settings of both stages."""
 
     resolution_px: int = Field(ge=64, multiple_of=8, json_schema_extra=PAPER)
-    """Side of the square crops it trains at, pixels."""
+    """Side of the square training crops, in pixels."""
     steps: int = Field(ge=1, json_schema_extra=PAPER)
-    """Optimiser steps of the whole run."""
+    """Number of optimiser steps of the whole run."""
     batch: int = Field(ge=1, json_schema_extra=PAPER)
-    """Global batch: samples of one optimiser step, over all processes. Micro-batch and accumulation follow from it."""
+    """Global batch: samples per optimiser step over all processes. Gradient accumulation follows
+    from it and the micro-batch."""
     micro_batch: int | None = Field(None, ge=1)
-    """Samples per process and forward pass. Where it is not set, the most that the card's memory holds."""
+    """Samples per process and forward pass. Default: the largest that fits the GPU's memory."""
     learning_rate: float = Field(gt=0, json_schema_extra=PAPER)
-    """Of AdamW, after the warm-up."""
+    """AdamW learning rate after the warm-up."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """How the learning rate goes on after the warm-up; `cosine` falls to 0 at the last step."""
+    """Learning rate after the warm-up; `cosine` decays to 0 at the last step."""
     warmup_steps: int = Field(0, ge=0)
-    """Steps over which the learning rate rises from 0."""
+    """Steps over which the learning rate rises linearly from 0."""
     optimiser: Literal["adamw", "adamw-8bit", "adamw-8bit-bf16"] = Field(
         "adamw", json_schema_extra=PAPER
     )
-    """`adamw-8bit` (bitsandbytes) keeps the moments in 8 bits; `adamw-8bit-bf16` (torchao) the weights in bf16 too, and rounds
-    stochastically, since at 5e-7 plain rounding would lose every update."""
+    """AdamW variant. `adamw-8bit` (bitsandbytes) keeps the moments in 8 bits. `adamw-8bit-bf16`
+    (torchao) also keeps the weights in bf16 and rounds stochastically, because nearest rounding
+    loses updates as small as those of a learning rate of 5e-7."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
-    """Of AdamW."""
+    """AdamW betas (beta1, beta2)."""
     weight_decay: float = Field(0.01, ge=0)
-    """Of AdamW."""
+    """AdamW weight decay."""
     epsilon: float = Field(1e-8, gt=0)
-    """Of AdamW."""
+    """AdamW epsilon."""
     clip_norm: float = Field(1.0, ge=0)
-    """Gradients are scaled down to this norm over all parameters; 0 leaves them."""
+    """Maximum L2 norm of all gradients together; 0 disables clipping."""
     step_in_backward: bool = False
-    """Each parameter is stepped as soon as its gradient is there, which is then freed: saves the gradients' memory. For one
-    process, without accumulation, clipping and fp16."""
+    """Update each parameter during the backward pass and free its gradient at once, which saves the
+    memory of all gradients. Works with one process, without accumulation, clipping and fp16."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "bf16"
-    """Autocast. The weights stay fp32."""
+    """Autocast dtype. The weights stay in fp32."""
     sharding: Literal["none", "gradients", "full"] = "none"
-    """Over several processes: `full` divides weights, gradients and moments (FSDP2, as ZeRO-3), `gradients` gathers the weights
-    once a step (as ZeRO-2), `none` keeps a copy each (DDP)."""
+    """Distribution over several processes: `none` replicates the model (DDP), `gradients` gathers
+    the weights once per step (ZeRO-2), `full` shards weights, gradients and moments (FSDP2,
+    ZeRO-3)."""
     gradient_checkpointing: bool = True
-    """Activations are computed again in the backward pass: slower by about a third, a fraction of the memory."""
+    """Recompute activations in the backward pass: about a third slower, a fraction of the
+    memory."""
     compile: bool = False
-    """`torch.compile` of the trained model."""
+    """Compile the trained model with `torch.compile`."""
     ema_decay: float = Field(0.0, ge=0, lt=1)
-    """Of the moving average of the weights, which is then what is saved as the model; 0 keeps none."""
+    """Decay of the exponential moving average of the weights, which is then saved as the model; 0
+    disables it."""
     ema_device: Literal["cpu", "gpu"] = "cpu"
-    """Where the average is kept."""
+    """Device that holds the EMA weights. `cpu` saves GPU memory but adds a copy per update."""
     min_snr_gamma: float = Field(0.0, ge=0)
-    """Weights the noise loss by min(SNR, gamma) / SNR (Hang 2023, for noise prediction); 0 leaves it."""
+    """Weight the noise loss by min(SNR, gamma) / SNR (Min-SNR, Hang et al. 2023); 0 disables it."""
     seed: int = 0
-    """Of everything that is drawn."""
+    """Seed of all random numbers."""
     workers: int = Field(0, ge=0)
-    """Processes that prepare samples; 0 prepares them in the trainer's own."""
+    """Number of processes that prepare samples; 0 prepares them in the training process."""
     checkpoint_every: int = Field(1000, ge=1)
     """Steps between checkpoints."""
     keep_checkpoints: int = Field(2, ge=1)
-    """How many checkpoints stay."""
+    """Number of newest checkpoints to keep."""
     spike: float = Field(10.0, ge=0)
-    """A loss of so many times the median of the last 100 stops the run; 0 looks only for NaN."""
+    """Stop the run when a loss exceeds this many times the median of the last 100; 0 stops only for
+    losses that are not finite."""
     wandb: bool = False
-    """Log to Weights & Biases too, project `authface`."""
+    """Also log to Weights & Biases, project `authface`."""
     exact_resume: bool = True
-    """A resumed run is held to what gives the same bits. `false` lets micro_batch, sharding and the number of processes change:
-    the same training, summed in another order."""
+    """Require of a resumed run the settings that give bit-identical results. `false` lets
+    micro_batch, sharding, compile and the number of processes change, which only changes the order
+    of sums."""
 
     @model_validator(mode="after")
-    def _go_together(self) -> TrainSettings:
+    def _check_combinations(self) -> TrainSettings:
         if self.step_in_backward and (self.clip_norm or self.mixed_precision == "fp16"):
             raise ValueError(
-                "step_in_backward never has all gradients at once: it goes with clip_norm=0, and not with fp16"
+                "step_in_backward never holds all gradients at once; it needs clip_norm=0 and "
+                "mixed_precision=bf16 or no"
             )
         if self.optimiser == "adamw-8bit-bf16" and self.mixed_precision != "bf16":
             raise ValueError(
-                "optimiser adamw-8bit-bf16 keeps the weights in bf16: it goes with mixed_precision=bf16"
+                "optimiser=adamw-8bit-bf16 keeps the weights in bf16; it needs mixed_precision=bf16"
             )
         return self
 
 
 class DrawSettings(Section):
-    """Pictures that a run draws to be looked at."""
+    """Preview pictures of Stage I."""
 
     every: int = Field(1000, ge=0)
-    """Steps between grids; 0 draws none. The memorisation audit, at every checkpoint, draws its own."""
+    """Steps between preview grids; 0 disables them. The memorisation audit, made at every
+    checkpoint, generates its own pictures."""
     prompts: list[str] = []
-    """What to draw. Where empty: captions of held-out people, or of the training set where nobody is held out."""
+    """Prompts of the previews. Default: captions of held-out people, or of the training set if no
+    one is held out."""
     count: int = Field(4, ge=1)
-    """How many captions are taken where no prompts are given."""
+    """Number of captions to use if no prompts are given."""
     seeds: list[int] = [0, 1]
-    """Each prompt is drawn from each of these; always the same noise."""
+    """Seeds of the previews: each prompt is generated once per seed, with the same noise every
+    time."""
     steps: int = Field(25, ge=1)
-    """Denoising steps of a picture."""
+    """Denoising steps per preview."""
     guidance: float = Field(5.0, ge=1)
-    """Classifier-free guidance scale, against the encoded empty prompt; 1 is none."""
+    """Classifier-free guidance scale against the encoded empty prompt; 1 disables guidance."""
 
 
 class PriorSettings(TrainSettings):
-    """Stage I: the whole U-Net on captioned faces."""
+    """Stage I: fine-tunes the whole U-Net of SDXL on captioned faces."""
 
     base: str = Field(json_schema_extra=PAPER)
-    """SDXL to start from: hub id or folder; `tiny` builds a random one."""
+    """SDXL model to start from: hub id or folder; `tiny` builds a small random one."""
     tags: Literal["none", "semantic", "photographic", "both"] = Field(
         "both", json_schema_extra=PAPER
     )
-    """Which families of tags make the captions."""
+    """Families of tags that make the captions."""
     tag_order: Literal["fixed", "shuffled"] = "fixed"
-    """Whether a caption's tags are shuffled."""
+    """Whether the tags of a caption are shuffled."""
     tag_orders: int = Field(4, ge=1)
-    """Where shuffled: how many orders of a caption are encoded, an epoch each in turn."""
+    """Number of orders that are encoded per caption if tags are shuffled; the epochs take them in
+    turn."""
     caption_dropout: float = Field(0.0, ge=0, le=1)
-    """Share of samples that see the empty prompt instead of their caption."""
+    """Fraction of samples that get the empty prompt instead of their caption."""
     offset_noise: float = Field(0.0, ge=0)
-    """Strength of a constant per channel added to the noise."""
+    """Strength of the offset noise, a random constant per channel that is added to the noise."""
     lora_rank: int = Field(0, ge=0)
-    """Trains low-rank additions to the attention layers instead of the whole U-Net; 0 trains it all."""
+    """Rank of LoRA layers on the attention, trained instead of the whole U-Net; 0 trains the whole
+    U-Net."""
     draw: DrawSettings = DrawSettings()
     audit: bool = True
-    """At every checkpoint: the loss on held-out people beside that in training, and the nearest training face of what is
-    drawn."""
+    """Memorisation audit at every checkpoint: the loss on held-out people next to the training
+    loss, and the nearest training face of each generated face."""
 
     @property
     def orders(self) -> int:
-        """How many captions each face has."""
+        """Number of encoded captions per face."""
         return self.tag_orders if self.tag_order == "shuffled" else 1
 
 
 class FacialSettings(Section):
-    """The time-aware latent facial feature loss (paper Eq. 3 to 5); values are ours where the paper gives none."""
+    """The time-aware latent facial feature loss (paper Eq. 4); the time-aware weight is Eq. 3."""
 
     weight: WeightKind = Field("time-aware", json_schema_extra=PAPER)
-    """How the loss counts over time: Eq. 3, 1 everywhere, its mean everywhere, or no facial loss."""
+    """Weight of the facial loss over time: `time-aware` is Eq. 3, `constant` is 1,
+    `constant-matched` is the constant with the total pull of Eq. 3, `off` disables the loss."""
     m: float = Field(-0.5, json_schema_extra=PAPER)
-    """Of Eq. 3: the median's logit."""
+    """Location m of Eq. 3: logit of the median timestep."""
     s: float = Field(1.0, gt=0, json_schema_extra=PAPER)
-    """Of Eq. 3: the width in logits."""
+    """Scale s of Eq. 3, in logits."""
     lambda_d: float = Field(0.05, ge=0)
-    """Weight of the adversarial term."""
+    """Weight of the adversarial term (Eq. 4)."""
     lambda_s: float = Field(10.0, ge=0)
-    """Weight of the Gram term."""
+    """Weight of the Gram matrix term (Eq. 4)."""
     adversarial: Literal["non-saturating", "paper-literal"] = "non-saturating"
-    """The paper prints log(1 - D(fake)), which saturates."""
+    """Form of the adversarial term: -log D(fake), or log(1 - D(fake)) as the paper prints it, which
+    saturates."""
     eye_cells: int = Field(10, ge=2)
-    """Side of an eye patch, latent cells."""
+    """Side of an eye patch, in latent cells."""
     mouth_cells: int = Field(15, ge=2)
-    """Side of a mouth patch, latent cells."""
+    """Side of a mouth patch, in latent cells."""
     discriminator_width: int = Field(64, ge=4)
-    """Channels of the discriminators' first layer."""
+    """Channels of the first layer of the discriminators."""
     discriminator_learning_rate: float = Field(1e-4, gt=0)
-    """Of their Adam."""
+    """Adam learning rate of the discriminators."""
     discriminator_betas: tuple[Beta, Beta] = (0.5, 0.99)
-    """Of their Adam."""
+    """Adam betas (beta1, beta2) of the discriminators."""
     r1_gamma: float = Field(1.0, ge=0)
-    """Of the gradient penalty on real patches; 0 is none."""
+    """Weight of the R1 gradient penalty on real patches; 0 disables it."""
     r1_every: int = Field(16, ge=1)
     """Steps between gradient penalties."""
     start_step: int = Field(5000, ge=0)
-    """The discriminators start here."""
+    """Step at which the training of the discriminators starts."""
     discriminator_only_steps: int = Field(1000, ge=0)
-    """Steps before the loss reaches the ControlNet."""
+    """Steps after `start_step` in which only the discriminators learn from the loss."""
     ramp_steps: int = Field(2000, ge=0)
-    """Steps over which it grows to its full weight."""
+    """Steps over which the facial loss of the ControlNet then rises to its full weight."""
 
 
 class ValidationSettings(Section):
-    """Fixed degraded faces that are restored along the way, of held-out people where anybody is held out."""
+    """Periodic Stage II validation on fixed degraded faces, of held-out people if there are any."""
 
     every: int = Field(1000, ge=0)
-    """Steps between strips; 0 makes none."""
+    """Steps between validations; 0 disables them."""
     faces: int = Field(4, ge=1)
-    """How many faces."""
+    """Number of faces to restore."""
     steps: int = Field(25, ge=1)
-    """Denoising steps of each."""
+    """Denoising steps per face."""
 
 
 class RestorerSettings(TrainSettings):
-    """Stage II: a ControlNet on the frozen prior, null prompt, degradations on the fly."""
+    """Stage II: trains a ControlNet on the frozen prior, with degradations made on the fly."""
 
     steps: int = Field(ge=1)
-    """Optimiser steps of the whole run; the paper gives none."""
+    """Number of optimiser steps of the whole run; the paper states none for Stage II."""
     degradation: str = Field("gfpgan", json_schema_extra=PAPER)
-    """Preset of the degradations: gfpgan, bfrffusion, codeformer-large, codeformer-small or diffbir."""
-    source: Literal["workspace", "ffhq"] = Field("workspace", json_schema_extra=PAPER)
-    """Which kept faces it learns from: all of the workspace, or those collected with `--source ffhq`, as the paper's are."""
+    """Degradation preset: gfpgan, bfrffusion, codeformer-large, codeformer-small or diffbir."""
+    source: Literal["workspace", "ffhq"] = "workspace"
+    """Training faces: `ffhq` (the paper's choice for Stage II) or every kept face of the
+    workspace."""
     facial: FacialSettings = FacialSettings()
     validation: ValidationSettings = ValidationSettings()
     ledger_every: int = Field(1000, ge=0)
-    """Steps between entries of the gradient ledger; 0 keeps none."""
+    """Steps between entries of the gradient ledger; 0 disables it."""
 
     @model_validator(mode="after")
-    def _has_what_it_takes(self) -> RestorerSettings:
+    def _check_backward(self) -> RestorerSettings:
         if self.step_in_backward:
             raise ValueError(
-                "step_in_backward is for train-prior: the facial loss needs the whole gradient first"
+                "step_in_backward works with train-prior only; the facial loss needs all gradients"
             )
         return self
 
@@ -217,8 +235,21 @@ STAGES: dict[str, type[PriorSettings] | type[RestorerSettings]] = {
     "prior": PriorSettings,
     "restorer": RestorerSettings,
 }
-# Settings that may change between a run and its resumption: they do not change what is computed at a step.
-FREE_ON_RESUME = {"steps", "workers", "gradient_checkpointing", "checkpoint_every", "keep_checkpoints", "spike", "wandb",
-                  "ema_device", "exact_resume"}  # fmt: skip
-# Those change the order of sums only: free where exactness to the bit is not asked for.
-FREE_WHERE_INEXACT = {"micro_batch", "sharding", "compile", "processes"}
+
+FREE_ON_RESUME = frozenset(
+    {
+        "steps",
+        "workers",
+        "gradient_checkpointing",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "spike",
+        "wandb",
+        "ema_device",
+        "exact_resume",
+    }
+)
+"""Settings that a resumed run may change, because no step computes anything else with them."""
+
+FREE_WHERE_INEXACT = frozenset({"micro_batch", "sharding", "compile", "processes"})
+"""Settings that change only the order of sums; free with `exact_resume=false`."""

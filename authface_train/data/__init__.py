@@ -1,1 +1,1 @@
-"""What training reads: crops, latents, prompts, degradations; every draw from counters."""
+"""Training inputs: crops, latents, prompts and degradations, with counter-based randomness."""

@@ -1,14 +1,19 @@
-"""Tensors that are made once and looked up by key: parts of many records each, memory-mapped, never changed.
+"""Caches of encoded tensors: computed once, then looked up by key and memory-mapped.
 
-A part is one safetensors file whose metadata list its keys. It is committed whole, so that a killed run goes on with what is
-missing; processes write parts of their own. A key that stands in two parts (two runs at once) is the same record twice.
+A cache is a folder of immutable part files. A part is one safetensors file with up to
+`PART_RECORDS` records, whose metadata lists their keys. Parts are committed whole, so that an
+interrupted run continues with the records that are missing, and every process writes parts of its
+own. If two runs write at once, a key may be in two parts; both hold the same record.
+
+The existing formats each lack something that is needed here: `datasets` and WebDataset lookup by
+key, LMDB several processes that write without waiting for each other.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -20,101 +25,135 @@ from manifests.workspace import Workspace
 
 Record = dict[str, torch.Tensor]
 ProgressFunction = Callable[[int, int], None]
+"""Receives the number of records that are done and the number in all."""
+Item = TypeVar("Item")
 
 PART_RECORDS = 256
 
 
 class Cache:
-    """The records in a folder of the workspace, by key. Their tensors are read from the files: not to be written to."""
+    """Records in a folder of the workspace, by key.
 
-    def __init__(self, workspace: Workspace, folder: str):
-        self.workspace, self.folder = workspace, folder
-        self._where: dict[str, tuple[str, int]] = {}
-        self._open: dict[str, Any] = {}
-        self.look()
+    The tensors are mapped from the files and must not be written to.
 
-    def look(self) -> None:
-        """Take up parts that have come since."""
+    Args:
+        workspace: The workspace.
+        folder: Folder of the cache, relative to the workspace.
+    """
+
+    def __init__(self, workspace: Workspace, folder: str) -> None:
+        self.workspace = workspace
+        self.folder = folder
+        # Any: safetensors has no types for its open files.
+        self._parts: dict[str, Any] = {}
+        self._locations: dict[str, tuple[str, int]] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Open the parts that were written since the last call, by any process."""
         from safetensors import safe_open
 
-        for name in self.workspace.list(self.folder):
-            if name in self._open or not name.endswith(".safetensors"):
+        for name in self.workspace.list_names(self.folder):
+            if name in self._parts or not name.endswith(".safetensors"):
                 continue
-            part = safe_open(self.workspace.local(f"{self.folder}/{name}"), framework="pt")
-            self._open[name] = part
+            part = safe_open(self.workspace.local_path(f"{self.folder}/{name}"), framework="pt")
+            self._parts[name] = part
             for row, key in enumerate(json.loads(part.metadata()["keys"])):
-                self._where.setdefault(key, (name, row))
+                self._locations.setdefault(key, (name, row))
 
     def __contains__(self, key: str) -> bool:
-        return key in self._where
+        return key in self._locations
 
     def __getitem__(self, key: str) -> Record:
-        """A record's tensors by name."""
-        name, row = self._where[key]
-        part = self._open[name]
+        """The tensors of a record by name."""
+        name, row = self._locations[key]
+        part = self._parts[name]
         return {tensor: part.get_slice(tensor)[row] for tensor in part.offset_keys()}
 
     def missing(self, keys: Iterable[str]) -> list[str]:
-        """The different ones that are not there, in order."""
-        return [key for key in dict.fromkeys(keys) if key not in self._where]
+        """The distinct keys that have no record, in order of first appearance."""
+        return [key for key in dict.fromkeys(keys) if key not in self._locations]
 
-    def write(self, records: dict[str, Record]) -> None:
-        """Commit a part. records: the same tensors of the same shapes for each key."""
+    def write(self, records: Mapping[str, Record]) -> None:
+        """Commit a part.
+
+        Args:
+            records: Records by key, with the same tensor names and shapes in each.
+        """
         from safetensors.torch import save
 
         keys = list(records)
-        tensors = {
-            name: torch.stack([records[key][name] for key in keys]) for name in records[keys[0]]
-        }
-        data = save(tensors, metadata={"keys": json.dumps(keys)})
-        self.workspace.write_bytes(
-            f"{self.folder}/{short_hash(' '.join(keys), 16)}.safetensors", data
-        )
-        self.look()
+        tensor_names = records[keys[0]].keys()
+        tensors = {name: torch.stack([records[key][name] for key in keys]) for name in tensor_names}
+        content = save(tensors, metadata={"keys": json.dumps(keys)})
+        part_name = short_hash(" ".join(keys), 16)
+        self.workspace.write_bytes(f"{self.folder}/{part_name}.safetensors", content)
+        self.refresh()
 
 
-class CachedSequence(Sequence[Any]):
-    """Records in a row of keys, looked up as they are asked for: a subclass says what of them."""
+class CachedSequence(Sequence[Item]):
+    """A sequence whose items are read from a cache when they are used.
 
-    def __init__(self, cache: Any, keys: list[str]):
-        self.cache, self.keys = cache, keys
+    Subclasses define `__getitem__`, which turns a record into an item.
 
-    def part(self, first: int, end: int | None = None) -> Self:
-        """Those of some keys after one another."""
-        return type(self)(self.cache, self.keys[first:end])
+    Args:
+        cache: The cache.
+        keys: Key of each item.
+    """
+
+    def __init__(self, cache: Cache, keys: Sequence[str]) -> None:
+        self.cache = cache
+        self.keys = keys
+
+    def subset(self, start: int, end: int | None = None) -> Self:
+        """The items from `start` up to but not including `end`, as a sequence of the same class."""
+        return type(self)(self.cache, self.keys[start:end])
 
     def __len__(self) -> int:
         return len(self.keys)
 
 
-def fill(
+def fill_cache(
     cache: Cache,
     keys: Sequence[str],
-    make: Callable[[list[str]], Iterable[Record]],
+    compute: Callable[[list[str]], Iterable[Record]],
     accelerator: Accelerator,
     report: ProgressFunction,
 ) -> None:
-    """Make what is missing, each process its share, and wait for all. make: the records of keys, one after the other.
+    """Compute the missing records of a cache, divided among the processes.
 
-    What one process could not make stops them all: the first AuthfaceError is raised in each.
+    All processes must call it together; it returns when every record exists.
+
+    Args:
+        cache: The cache to fill.
+        keys: Keys that must be in the cache.
+        compute: Computes the records of keys, one record per key in their order.
+        accelerator: The run's accelerator.
+        report: Is called after every record.
+
+    Raises:
+        AuthfaceError: If any process raised one; every process raises the first of them.
     """
     missing = cache.missing(keys)
-    mine = missing[accelerator.process_index :: accelerator.num_processes]
-    refusal: list[AuthfaceError | None] = [None]
-    made: dict[str, Record] = {}
+    local_keys = missing[accelerator.process_index :: accelerator.num_processes]
+    local_error: list[AuthfaceError | None] = [None]
+    pending: dict[str, Record] = {}
     try:
-        for number, (key, record) in enumerate(zip(mine, make(mine), strict=True), 1):
-            made[key] = record
-            if len(made) == PART_RECORDS:
-                cache.write(made)
-                made = {}
-            report(min(number * accelerator.num_processes, len(missing)), len(missing))
+        records = zip(local_keys, compute(local_keys), strict=True)
+        for count, (key, record) in enumerate(records, start=1):
+            pending[key] = record
+            if len(pending) == PART_RECORDS:
+                cache.write(pending)
+                pending = {}
+            report(min(count * accelerator.num_processes, len(missing)), len(missing))
     except AuthfaceError as error:
-        refusal = [error]
-    finally:  # interrupted, it keeps what it has
-        if made:
-            cache.write(made)
-    for refused in gather_object(refusal):
-        if refused is not None:
-            raise refused
-    cache.look()
+        local_error = [error]
+    finally:
+        # An interrupted run keeps the records it has computed.
+        if pending:
+            cache.write(pending)
+
+    for error in gather_object(local_error):
+        if error is not None:
+            raise error
+    cache.refresh()

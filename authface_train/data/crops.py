@@ -1,4 +1,4 @@
-"""Aligned crops as tensors."""
+"""Reads the aligned face crops of a workspace."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ from manifests.workspace import Workspace
 
 
 def load_crop(workspace: Workspace, path: str, size_px: int) -> np.ndarray:
-    """A crop as (size, size, 3) uint8 sRGB, scaled by Lanczos where it is stored at another size."""
+    """Load a crop, resized with a Lanczos filter if it is stored at another size.
+
+    Args:
+        workspace: The workspace.
+        path: Path of the crop, relative to the workspace.
+        size_px: Side of the result.
+
+    Returns:
+        (size_px, size_px, 3) uint8, sRGB.
+    """
     with workspace.open(path) as file, Image.open(file) as image:
-        picture = image.convert("RGB")
-        if picture.size != (size_px, size_px):
-            picture = picture.resize((size_px, size_px), Image.Resampling.LANCZOS)
-        return np.asarray(picture)
+        crop = image.convert("RGB")
+        if crop.size != (size_px, size_px):
+            crop = crop.resize((size_px, size_px), Image.Resampling.LANCZOS)
+        return np.asarray(crop)

@@ -1,6 +1,8 @@
-"""Degradations on the fly, after GFPGAN (Wang 2021) and BFRffusion (Chen 2024): blur, downscale, noise, JPEG, colour.
+"""Synthetic degradations: blur, downscaling, noise, JPEG and colour changes, made on the fly.
 
-All on RGB in [0, 1]; the values assume a picture of 512 px.
+The order of the operations and the preset `gfpgan` follow GFPGAN (Wang et al. 2021); the other
+presets have the ranges of BFRffusion (Chen et al. 2024), CodeFormer and DiffBIR. All operations work
+on RGB in [0, 1].
 """
 
 from __future__ import annotations
@@ -12,155 +14,225 @@ import numpy as np
 from authface_train.data.blur import blur_and_resize, gaussian_kernel
 from manifests.support.errors import UserError
 
-REFERENCE_PX = 512  # the side that blur and noise are meant for: pictures are brought to it first
+REFERENCE_PX = 512
+"""Side of the pictures that the ranges of blur and noise are meant for."""
+MAX_SHIFT = 20 / 255
+"""Largest colour shift per channel."""
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+"""The operations of the colour jitter, as numbered in `DegradationParams.jitter_order`."""
 
 
 @dataclass(frozen=True)
-class Degradation:
-    """Ranges that are drawn from. sigma_px: blur; down: factor; noise: standard deviation of 255; jpeg: quality, whole numbers;
-    probabilities of a shift per channel, of colour jitter and of grey; rounded: whether the result is rounded to 8 bit."""
+class DegradationRanges:
+    """The ranges that degradation parameters are drawn from, (low, high) each."""
 
     sigma_px: tuple[float, float]
+    """Standard deviation of the blur, in pixels."""
     down: tuple[float, float]
+    """Downscaling factor; below 1 it enlarges."""
     noise: tuple[float, float]
+    """Standard deviation of the Gaussian noise, in grey levels of 255."""
     jpeg: tuple[int, int]
+    """JPEG quality, whole numbers including both ends."""
     p_shift: float = 0.0
+    """Probability of a colour shift per channel."""
     p_jitter: float = 0.0
+    """Probability of colour jitter."""
     p_grey: float = 0.0
+    """Probability of conversion to grey."""
     rounded: bool = True
+    """Whether the result is rounded to 8 bits."""
 
 
 PRESETS = {
-    "gfpgan": Degradation(
-        (0.1, 10), (0.8, 8), (0, 20), (60, 100), p_shift=0.3, p_jitter=0.3, p_grey=0.01
+    "gfpgan": DegradationRanges(
+        sigma_px=(0.1, 10),
+        down=(0.8, 8),
+        noise=(0, 20),
+        jpeg=(60, 100),
+        p_shift=0.3,
+        p_jitter=0.3,
+        p_grey=0.01,
     ),
-    "bfrffusion": Degradation((0.1, 10), (0.8, 8), (0, 20), (60, 100)),
-    "codeformer-large": Degradation((1, 15), (4, 30), (0, 20), (30, 80)),
-    "codeformer-small": Degradation((0.1, 10), (1, 12), (0, 15), (60, 100)),
-    "diffbir": Degradation((0.1, 12), (1, 12), (0, 15), (30, 100), rounded=False),
+    "bfrffusion": DegradationRanges(
+        sigma_px=(0.1, 10), down=(0.8, 8), noise=(0, 20), jpeg=(60, 100)
+    ),
+    "codeformer-large": DegradationRanges(
+        sigma_px=(1, 15), down=(4, 30), noise=(0, 20), jpeg=(30, 80)
+    ),
+    "codeformer-small": DegradationRanges(
+        sigma_px=(0.1, 10), down=(1, 12), noise=(0, 15), jpeg=(60, 100)
+    ),
+    "diffbir": DegradationRanges(
+        sigma_px=(0.1, 12), down=(1, 12), noise=(0, 15), jpeg=(30, 100), rounded=False
+    ),
 }
-SHIFT = 20 / 255
 
 
-def preset(name: str) -> Degradation:
-    """The preset of that name. Raises UserError for an unknown one."""
+def get_preset(name: str) -> DegradationRanges:
+    """Look up a preset.
+
+    Raises:
+        UserError: If there is no preset of that name.
+    """
     if name not in PRESETS:
-        raise UserError(f"no degradation {name!r}: there are {', '.join(PRESETS)}")
+        raise UserError(f'unknown degradation preset "{name}"; choose from: {", ".join(PRESETS)}')
     return PRESETS[name]
 
 
 @dataclass(frozen=True)
 class DegradationParams:
-    """What one picture gets. sigmas_px, turn_rad: the blur's axes; down: factor; noise: standard deviation of 255, its values
-    from noise_seed; jpeg: quality; shift: per channel, of 1; jitter: brightness, contrast, saturation, hue in turns, and the
-    order they are applied in (0 brightness, 1 contrast, 2 saturation, 3 hue)."""
+    """The drawn parameters of one degradation. `authface degrade` stores them as columns."""
 
     sigmas_px: tuple[float, float]
+    """Standard deviations of the blur along its two axes, in pixels."""
     turn_rad: float
+    """Rotation of the blur's axes, in radians."""
     down: float
+    """Downscaling factor."""
     noise: float
+    """Standard deviation of the noise, in grey levels of 255."""
     noise_seed: int
+    """Seed of the noise values."""
     jpeg: int
+    """JPEG quality."""
     shift: tuple[float, float, float] | None
+    """Colour shift of R, G and B in [-1, 1], or None."""
     grey: bool
+    """Whether the picture becomes grey."""
     jitter: tuple[float, float, float, float] | None
+    """Factors of brightness, contrast and saturation and shift of hue in turns, or None."""
     jitter_order: tuple[int, int, int, int]
+    """Order of the jitter's operations: 0 brightness, 1 contrast, 2 saturation, 3 hue."""
     rounded: bool
+    """Whether the result is rounded to 8 bits."""
 
 
-def draw(ranges: Degradation, rng: np.random.Generator) -> DegradationParams:
-    """Draw every parameter, always in the same order."""
-    one, two = rng.uniform(*ranges.sigma_px, 2)
-    turn, is_round = rng.uniform(-np.pi, np.pi), rng.uniform() < 0.5
-    down, noise = rng.uniform(*ranges.down), rng.uniform(*ranges.noise)
-    jpeg, noise_seed = (
-        int(rng.integers(ranges.jpeg[0], ranges.jpeg[1] + 1)),
-        int(rng.integers(2**62)),
-    )
-    shifts, is_shifted = rng.uniform(-SHIFT, SHIFT, 3), rng.uniform() < ranges.p_shift
-    grey, jitters = bool(rng.uniform() < ranges.p_grey), rng.uniform() < ranges.p_jitter
+def draw_params(ranges: DegradationRanges, rng: np.random.Generator) -> DegradationParams:
+    """Draw the parameters of one degradation.
+
+    Args:
+        ranges: The ranges to draw from.
+        rng: Source of random numbers. Every parameter is drawn in a fixed order, used or not.
+    """
+    sigma_x, sigma_y = rng.uniform(*ranges.sigma_px, 2)
+    turn_rad = rng.uniform(-np.pi, np.pi)
+    is_isotropic = rng.uniform() < 0.5
+    down = rng.uniform(*ranges.down)
+    noise = rng.uniform(*ranges.noise)
+    jpeg = int(rng.integers(ranges.jpeg[0], ranges.jpeg[1] + 1))
+    noise_seed = int(rng.integers(2**62))
+    red, green, blue = rng.uniform(-MAX_SHIFT, MAX_SHIFT, 3)
+    has_shift = rng.uniform() < ranges.p_shift
+    is_grey = bool(rng.uniform() < ranges.p_grey)
+    has_jitter = rng.uniform() < ranges.p_jitter
     brightness, contrast = rng.uniform(0.5, 1.5, 2)
-    saturation, hue = rng.uniform(0, 1.5), rng.uniform(-0.1, 0.1)
-    a, b, c, d = (int(index) for index in rng.permutation(4))
+    saturation = rng.uniform(0, 1.5)
+    hue = rng.uniform(-0.1, 0.1)
+    first, second, third, fourth = (int(operation) for operation in rng.permutation(4))
+
+    shift = (float(red), float(green), float(blue))
+    jitter = (float(brightness), float(contrast), float(saturation), float(hue))
     return DegradationParams(
-        sigmas_px=(float(one), float(one if is_round else two)),
-        turn_rad=0.0 if is_round else float(turn),
+        sigmas_px=(float(sigma_x), float(sigma_x if is_isotropic else sigma_y)),
+        turn_rad=0.0 if is_isotropic else float(turn_rad),
         down=float(down),
         noise=float(noise),
         noise_seed=noise_seed,
         jpeg=jpeg,
-        shift=(float(shifts[0]), float(shifts[1]), float(shifts[2])) if is_shifted else None,
-        grey=grey,
-        jitter=(float(brightness), float(contrast), float(saturation), float(hue))
-        if jitters
-        else None,
-        jitter_order=(a, b, c, d),
+        shift=shift if has_shift else None,
+        grey=is_grey,
+        jitter=jitter if has_jitter else None,
+        jitter_order=(first, second, third, fourth),
         rounded=ranges.rounded,
     )
 
 
-def degrade(picture: np.ndarray, drawn: DegradationParams) -> np.ndarray:
-    """A degraded picture, (H, W, 3) float32 in [0, 1], of one (H, W, 3) uint8."""
+def degrade(image: np.ndarray, params: DegradationParams) -> np.ndarray:
+    """Degrade a picture.
+
+    Args:
+        image: (height, width, 3) uint8 RGB, not changed. Blur and noise are meant for
+            `REFERENCE_PX`.
+        params: The degradation.
+
+    Returns:
+        (height, width, 3) float32 RGB in [0, 1].
+    """
     import cv2
 
-    height, width = picture.shape[:2]
-    image = np.multiply(picture, 1 / 255, dtype=np.float32)
-    small = max(int(width // drawn.down), 1), max(int(height // drawn.down), 1)
-    image = blur_and_resize(image, gaussian_kernel(drawn.sigmas_px, drawn.turn_rad), *small)
-    noise = np.random.default_rng(drawn.noise_seed).standard_normal(image.shape, np.float32)
-    noise *= drawn.noise / 255
-    image = _jpeg(np.clip(image + noise, 0, 1), drawn.jpeg)
-    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    if drawn.shift:
-        image += np.array(drawn.shift, np.float32)
-        np.clip(image, 0, 1, out=image)
-    if drawn.grey:
-        image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
-    if drawn.jitter:
-        image = _jittered(image, drawn.jitter, drawn.jitter_order)
-    image = np.clip(image, 0, 1, out=image)
-    if drawn.rounded:
-        image *= 255
-        np.rint(image, out=image)
-        image /= 255
-    return image
+    height, width = image.shape[:2]
+    low_width = max(int(width // params.down), 1)
+    low_height = max(int(height // params.down), 1)
+
+    degraded = np.multiply(image, 1 / 255, dtype=np.float32)
+    kernel = gaussian_kernel(params.sigmas_px, params.turn_rad)
+    degraded = blur_and_resize(degraded, kernel, low_width, low_height)
+    noise = np.random.default_rng(params.noise_seed).standard_normal(degraded.shape, np.float32)
+    noise *= params.noise / 255
+    degraded = _compress_jpeg(np.clip(degraded + noise, 0, 1), params.jpeg)
+    degraded = cv2.resize(degraded, (width, height), interpolation=cv2.INTER_LINEAR)
+
+    if params.shift:
+        degraded += np.array(params.shift, np.float32)
+        np.clip(degraded, 0, 1, out=degraded)
+    if params.grey:
+        grey = cv2.cvtColor(degraded, cv2.COLOR_RGB2GRAY)
+        degraded = np.repeat(grey[..., None], 3, axis=2)
+    if params.jitter:
+        degraded = _jitter_colours(degraded, params.jitter, params.jitter_order)
+    degraded = np.clip(degraded, 0, 1, out=degraded)
+    if params.rounded:
+        degraded *= 255
+        np.rint(degraded, out=degraded)
+        degraded /= 255
+    return degraded
 
 
-def at_size(image: np.ndarray, side_px: int) -> np.ndarray:
-    """A degraded (H, H, 3) float32 picture at another side: averaged down, or bilinear up."""
+def resize_degraded(image: np.ndarray, side_px: int) -> np.ndarray:
+    """Resize a degraded square picture.
+
+    Args:
+        image: (side, side, 3) float32.
+        side_px: Side of the result. Smaller pictures average areas, larger ones are bilinear.
+
+    Returns:
+        (side_px, side_px, 3) float32; the picture itself if it has that size.
+    """
     import cv2
 
     if len(image) == side_px:
         return image
-    how = cv2.INTER_AREA if side_px < len(image) else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (side_px, side_px), interpolation=how))
+    interpolation = cv2.INTER_AREA if side_px < len(image) else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (side_px, side_px), interpolation=interpolation))
 
 
-def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """Encoded and decoded."""
+def _compress_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    """Encode a picture as JPEG and decode it again."""
     import cv2
 
     bgr = np.rint(image[..., ::-1] * 255).astype(np.uint8)
-    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
+    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
     return np.ascontiguousarray(decoded[..., ::-1]).astype(np.float32) / 255
 
 
-def _jittered(
+def _jitter_colours(
     image: np.ndarray, amounts: tuple[float, float, float, float], order: tuple[int, ...]
 ) -> np.ndarray:
-    """Brightness, contrast, saturation and hue changed, in the order given. The picture given is overwritten."""
+    """Change brightness, contrast, saturation and hue in the given order; `image` is overwritten."""
     import cv2
 
     brightness, contrast, saturation, hue = amounts
     for operation in order:
-        if operation == 0:
+        if operation == BRIGHTNESS:
             image *= brightness
-        elif operation == 1:
+        elif operation == CONTRAST:
             mean = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).mean()
             image *= contrast
             image += (1 - contrast) * mean
-        elif operation == 2:
+        elif operation == SATURATION:
             grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
             grey *= 1 - saturation
             image *= saturation

@@ -1,4 +1,4 @@
-"""Pairs of a crop and its degraded self, with the regions of the facial loss, mirrored together."""
+"""Training pairs of Stage II: a crop, its degraded version and the regions of the facial loss."""
 
 from __future__ import annotations
 
@@ -12,76 +12,120 @@ from authface_train.data.crops import load_crop
 from authface_train.data.degradation import (
     REFERENCE_PX,
     DegradationParams,
-    at_size,
     degrade,
-    draw,
-    preset,
+    draw_params,
+    get_preset,
+    resize_degraded,
 )
 from authface_train.data.sample_keys import SampleKey, numpy_generator
-from authface_train.facial_loss.regions import COLUMNS, flip_boxes
+from authface_train.facial_loss.regions import REGIONS, flip_boxes
 from manifests.workspace import Workspace
+
+MAX_DECODED_CROPS = 256
+"""Decoded crops are kept in memory for training sets up to this size (200 MB)."""
 
 
 def region_boxes(view: pd.DataFrame, size_px: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(faces, 3, 4) box edges in pixels of a crop scaled to size_px, and (faces, 3) visibility: left eye, right eye, mouth."""
+    """Read the boxes of eyes and mouth from a training view.
+
+    Args:
+        view: Training view with box and visibility columns for each of `REGIONS`.
+        size_px: Side of the crops that the boxes are scaled to.
+
+    Returns:
+        (faces, 3, 4) float32 box edges x0, y0, x1, y1 in pixels, and (faces, 3) bool visibility;
+        the regions are left eye, right eye, mouth.
+    """
     scale = size_px / view["crop_size_px"].to_numpy(float)
-    boxes = np.stack([np.stack(view[f"{name}_box_crop_px"].tolist()) for name in COLUMNS], axis=1)
-    visible = view[[f"{name}_visible" for name in COLUMNS]].to_numpy(bool, copy=True)
+    boxes_by_region = [np.stack(view[f"{name}_box_crop_px"].tolist()) for name in REGIONS]
+    boxes = np.stack(boxes_by_region, axis=1)
+    visible = view[[f"{name}_visible" for name in REGIONS]].to_numpy(bool, copy=True)
     return torch.from_numpy(boxes * scale[:, None, None]).float(), torch.from_numpy(visible)
-
-
-KEPT = 256  # crops, 200 MB of them
 
 
 @dataclass(frozen=True)
 class DegradedPair:
-    """degraded: (3, size, size) in [0, 1]; boxes_px: (3, 4); visible: (3,)."""
+    """The degraded version of a crop and the regions of the facial loss."""
 
     degraded: torch.Tensor
+    """(3, size, size) float32 in [0, 1]."""
     boxes_px: torch.Tensor
+    """(3, 4) float32 box edges of left eye, right eye and mouth."""
     visible: torch.Tensor
+    """(3,) bool."""
 
 
 class DegradedPairs:
-    """Makes them on the fly: one degradation for each (seed, epoch, face), whoever asks. Raises UserError for its name."""
+    """Degrades training crops on the fly, one degradation per seed, epoch and face.
+
+    Args:
+        workspace: The workspace.
+        view: Training view.
+        size_px: Side of the crops.
+        degradation: Name of the degradation preset.
+        seed: Seed of the run.
+
+    Raises:
+        UserError: If the preset is unknown.
+    """
 
     def __init__(
         self, workspace: Workspace, view: pd.DataFrame, size_px: int, degradation: str, seed: int
-    ):
-        self.workspace, self.size_px, self.seed = workspace, size_px, seed
-        self.face_ids, self.paths = view["face_id"].tolist(), view["crop_path"].tolist()
-        self.ranges = preset(degradation)
+    ) -> None:
+        self.workspace = workspace
+        self.size_px = size_px
+        self.seed = seed
+        self.face_ids: list[str] = view["face_id"].tolist()
+        self.paths: list[str] = view["crop_path"].tolist()
+        self.ranges = get_preset(degradation)
         self.boxes_px, self.visible = region_boxes(view, size_px)
         self._decoded: dict[int, np.ndarray] = {}
 
-    def drawn(self, draw_: SampleKey) -> DegradationParams:
-        """What a sample's degradation is."""
-        return draw(
-            self.ranges,
-            numpy_generator(self.seed, draw_.epoch, self.face_ids[draw_.index], "degrade"),
-        )
+    def params(self, key: SampleKey) -> DegradationParams:
+        """The degradation of a sample."""
+        face_id = self.face_ids[key.index]
+        return draw_params(self.ranges, numpy_generator(self.seed, key.epoch, face_id, "degrade"))
 
-    def clean(self, draw_: SampleKey, flip: bool) -> np.ndarray:
-        """The crop, (size, size, 3) uint8."""
-        crop = load_crop(self.workspace, self.paths[draw_.index], self.size_px)
+    def clean_crop(self, key: SampleKey, flip: bool) -> np.ndarray:
+        """Load the crop of a sample.
+
+        Args:
+            key: The sample.
+            flip: Whether to mirror the crop.
+
+        Returns:
+            (size, size, 3) uint8.
+        """
+        crop = load_crop(self.workspace, self.paths[key.index], self.size_px)
         return np.ascontiguousarray(crop[:, ::-1]) if flip else crop
 
-    def _crop(self, index: int) -> np.ndarray:
-        """At REFERENCE_PX. Those of a small set stay decoded, which takes longer than degrading them."""
-        if len(self.paths) > KEPT:
+    def make_pair(self, key: SampleKey, flip: bool) -> DegradedPair:
+        """Degrade the crop of a sample.
+
+        Blur and noise are meant for `REFERENCE_PX`, so the crop is degraded at that size and then
+        resized.
+
+        Args:
+            key: The sample.
+            flip: Whether to mirror crop and boxes.
+        """
+        crop = self._reference_crop(key.index)
+        boxes_px = self.boxes_px[key.index]
+        visible = self.visible[key.index]
+        if flip:
+            crop = np.ascontiguousarray(crop[:, ::-1])
+            boxes_px, visible = flip_boxes(boxes_px, visible, self.size_px)
+        degraded = resize_degraded(degrade(crop, self.params(key)), self.size_px)
+        return DegradedPair(
+            degraded=torch.from_numpy(degraded).permute(2, 0, 1).contiguous(),
+            boxes_px=boxes_px,
+            visible=visible,
+        )
+
+    def _reference_crop(self, index: int) -> np.ndarray:
+        """A crop at `REFERENCE_PX`. Decoding takes longer than degrading, so small sets are kept."""
+        if len(self.paths) > MAX_DECODED_CROPS:
             return load_crop(self.workspace, self.paths[index], REFERENCE_PX)
         if index not in self._decoded:
             self._decoded[index] = load_crop(self.workspace, self.paths[index], REFERENCE_PX)
         return self._decoded[index]
-
-    def pair(self, draw_: SampleKey, flip: bool) -> DegradedPair:
-        """Blur and noise are meant for 512 px: the crop is degraded at that size and then brought to its own."""
-        crop = self._crop(draw_.index)
-        boxes, visible = self.boxes_px[draw_.index], self.visible[draw_.index]
-        if flip:
-            crop = np.ascontiguousarray(crop[:, ::-1])
-            boxes, visible = flip_boxes(boxes, visible, self.size_px)
-        degraded = at_size(degrade(crop, self.drawn(draw_)), self.size_px)
-        return DegradedPair(
-            torch.from_numpy(degraded).permute(2, 0, 1).contiguous(), boxes, visible
-        )

@@ -1,1 +1,1 @@
-"""The time-aware latent facial feature loss: weight over time, regions, discriminators, and the loss itself."""
+"""The time-aware latent facial feature loss of Stage II (AuthFace, Eq. 3 and 4)."""

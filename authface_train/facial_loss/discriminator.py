@@ -1,4 +1,4 @@
-"""A small patch discriminator on latents whose layers also serve as features (after GFPGAN's facial discriminators)."""
+"""Patch discriminators on latents, whose hidden layers also provide the features of the style term."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ from torch import nn
 
 
 class PatchDiscriminator(nn.Module):
-    """3x3 convolutions, one halving, LeakyReLU .2; features after the second and fourth level, logits averaged over the map.
+    """A small convolutional discriminator, adapted from GFPGAN's facial component discriminators.
 
-    Plain convolutions: GFPGAN's equalised ones go with a learning rate of 2e-3, these with 1e-4.
+    It has 3x3 convolutions with LeakyReLU 0.2 and halves the patch once, where GFPGAN halves twice:
+    a patch of latents is an eighth of the size. The convolutions are plain; GFPGAN's are equalised
+    and go with a higher learning rate (2e-3 instead of 1e-4).
+
+    Args:
+        channels: Channels of the latents.
+        width: Channels of the first layer.
     """
 
-    def __init__(self, channels: int, width: int):
+    def __init__(self, channels: int, width: int) -> None:
         super().__init__()
 
-        def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-            return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1), nn.LeakyReLU(0.2))
+        def block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
+            convolution = nn.Conv2d(in_channels, out_channels, 3, stride, 1)
+            return nn.Sequential(convolution, nn.LeakyReLU(0.2))
 
         self.first = nn.Sequential(
             block(channels, width), block(width, 2 * width, stride=2), block(2 * width, 2 * width)
@@ -25,7 +32,16 @@ class PatchDiscriminator(nn.Module):
         self.last = nn.Conv2d(4 * width, 1, 3, 1, 1)
 
     def forward(self, patches: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """(n,) logits and the two feature maps of patches (n, channels, h, w)."""
-        coarse = self.first(patches)
-        fine = self.second(coarse)
-        return self.last(fine).mean((1, 2, 3)), [coarse, fine]
+        """Classify patches as real or generated.
+
+        Args:
+            patches: (n, channels, height, width).
+
+        Returns:
+            (n,) logits, averaged over the map, positive for real; and the feature maps
+            (n, 2 * width, height / 2, width / 2) and (n, 4 * width, height / 2, width / 2).
+        """
+        early_features = self.first(patches)
+        late_features = self.second(early_features)
+        logits = self.last(late_features).mean((1, 2, 3))
+        return logits, [early_features, late_features]

@@ -1,34 +1,53 @@
-"""L_facial (paper Eq. 4 and 5): realism and style of eyes and mouth of the predicted clean latents, in fp32."""
+"""The latent facial feature loss: realism and style of eyes and mouth (AuthFace, Eq. 4), in fp32."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from authface_train.facial_loss.discriminator import PatchDiscriminator
-from authface_train.facial_loss.regions import Patches, cut
+from authface_train.facial_loss.regions import LEFT_EYE, MOUTH, RIGHT_EYE, Patches, cut_patches
 from authface_train.facial_loss.weight import weight_table
 from authface_train.settings import FacialSettings
 
-STYLE_LAYERS = (0.5, 1.0)
+STYLE_LAYER_WEIGHTS = (0.5, 1.0)
+"""Weights of the discriminator's two feature maps in the style term, as in GFPGAN."""
 
 
-def predicted_latents(
+def predict_clean_latents(
     noisy: torch.Tensor, noise_prediction: torch.Tensor, abar: torch.Tensor
 ) -> torch.Tensor:
-    """z0_pred = (z_t - sqrt(1 - abar_t) eps) / sqrt(abar_t), fp32 (paper Eq. 2, which prints prod beta for 1 - prod alpha).
+    """Predict the clean latents from a noise prediction (AuthFace, Eq. 2).
 
-    noisy, noise_prediction: (b, c, h, w); abar: (b,).
+    z0 = (z_t - sqrt(1 - abar_t) eps) / sqrt(abar_t). The paper prints the product of the betas for
+    1 - abar_t, where abar_t is the product of the alphas.
+
+    Args:
+        noisy: (batch, channels, height, width) noisy latents z_t.
+        noise_prediction: The predicted noise, in the same shape.
+        abar: (batch,) `alphas_cumprod` at each sample's timestep.
+
+    Returns:
+        (batch, channels, height, width) float32.
     """
     abar = abar.float().view(-1, 1, 1, 1)
     return (noisy.float() - torch.sqrt(1 - abar) * noise_prediction.float()) / torch.sqrt(abar)
 
 
-def gram(features: torch.Tensor) -> torch.Tensor:
-    """F F^T / (c h w), (n, c, c), of (n, c, h, w)."""
+def gram_matrix(features: torch.Tensor) -> torch.Tensor:
+    """Gram matrices F F^T / (channels * height * width).
+
+    Args:
+        features: (n, channels, height, width).
+
+    Returns:
+        (n, channels, channels).
+    """
     count, channels, height, width = features.shape
     flat = features.reshape(count, channels, height * width)
     return flat @ flat.transpose(1, 2) / (channels * height * width)
@@ -36,28 +55,55 @@ def gram(features: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class RegionPair:
-    """Patches of one kind of region, predicted and true, and the weight w(t) of each patch's sample, (n,)."""
+    """Patches of one kind of region in the predicted and in the true latents."""
 
     name: str
+    """Name of the region, "eyes" or "mouth"."""
     fake: torch.Tensor
+    """(n, channels, cells, cells) patches of the predicted latents."""
     real: torch.Tensor
+    """(n, channels, cells, cells) patches of the true latents."""
     weight: torch.Tensor
+    """(n,) time-aware weight of the sample that each patch comes from."""
 
 
 @dataclass(frozen=True)
-class Visible:
-    """How many patches of each region the whole global batch has, so that losses are means however it is divided."""
+class VisibleCounts:
+    """Number of visible patches in the global batch.
+
+    Losses are divided by it, so that they do not depend on how the batch is divided into processes
+    and micro-batches.
+    """
 
     regions: dict[str, int]
+    """Number of patches by region name."""
 
     @property
     def total(self) -> int:
-        """At least 1, to be divided by."""
+        """Number of all patches, at least 1."""
         return max(sum(self.regions.values()), 1)
 
 
+class FacialTerms(NamedTuple):
+    """The terms of the facial loss before lambda_d and lambda_s are applied, as scalars."""
+
+    adversarial: torch.Tensor
+    """The adversarial term of all regions."""
+    style: torch.Tensor
+    """The Gram matrix term of all regions."""
+    adversarial_by_region: dict[str, torch.Tensor]
+    """The adversarial term of each region, detached."""
+
+
 class FacialLoss(nn.Module):
-    """The two discriminators and what is computed with them."""
+    """The facial loss with its two discriminators, for eyes and for mouths.
+
+    Args:
+        settings: Settings of the loss.
+        channels: Channels of the latents.
+        vae_scale_factor: Side of a latent cell, in pixels.
+        alphas_cumprod: (num_timesteps,) of the noise schedule.
+    """
 
     weights: torch.Tensor
     abar: torch.Tensor
@@ -68,129 +114,198 @@ class FacialLoss(nn.Module):
         channels: int,
         vae_scale_factor: int,
         alphas_cumprod: torch.Tensor,
-    ):
+    ) -> None:
         super().__init__()
-        self.settings, self.vae_scale_factor = settings, vae_scale_factor
+        self.settings = settings
+        self.vae_scale_factor = vae_scale_factor
         self.eyes = PatchDiscriminator(channels, settings.discriminator_width)
         self.mouth = PatchDiscriminator(channels, settings.discriminator_width)
         table = weight_table(settings.weight, settings.m, settings.s, alphas_cumprod)
         self.register_buffer("weights", table, persistent=False)
         self.register_buffer("abar", alphas_cumprod.float().clone(), persistent=False)
 
-    def pairs(
+    def cut_pairs(
         self,
         noisy: torch.Tensor,
         noise_prediction: torch.Tensor,
+        *,
         clean: torch.Tensor,
-        t_step: torch.Tensor,
+        timesteps: torch.Tensor,
         boxes_px: torch.Tensor,
         visible: torch.Tensor,
     ) -> list[RegionPair]:
-        """Eyes and mouths under the boxes of the predicted latents and of the true ones; invisible regions are not there."""
-        fake = predicted_latents(noisy, noise_prediction, self.abar[t_step])
-        cells = (self.settings.eye_cells, self.settings.mouth_cells)
-        weight = self.weights[t_step]
-        cut_fake = cut(fake, boxes_px, visible, cells, self.vae_scale_factor)
-        cut_real = cut(clean.float(), boxes_px, visible, cells, self.vae_scale_factor)
+        """Cut eyes and mouths out of the predicted and the true latents.
 
-        def pair(name: str, made: Patches, true: Patches) -> RegionPair:
-            return RegionPair(name, made.pixels, true.pixels, weight[made.sample])
+        Args:
+            noisy: (batch, channels, height, width) noisy latents.
+            noise_prediction: The predicted noise, in the same shape.
+            clean: The true latents, in the same shape.
+            timesteps: (batch,) int64.
+            boxes_px: (batch, 3, 4) box edges in pixels.
+            visible: (batch, 3) bool; invisible regions give no patch.
 
-        return [pair("eyes", cut_fake[0], cut_real[0]), pair("mouth", cut_fake[1], cut_real[1])]
+        Returns:
+            The pair of the eyes and the pair of the mouths.
+        """
+        predicted = predict_clean_latents(noisy, noise_prediction, self.abar[timesteps])
+        weights = self.weights[timesteps]
+        fake_eyes, fake_mouths = self._cut(predicted, boxes_px, visible)
+        real_eyes, real_mouths = self._cut(clean.float(), boxes_px, visible)
+        return [
+            RegionPair(
+                "eyes", fake_eyes.latents, real_eyes.latents, weights[fake_eyes.sample_index]
+            ),
+            RegionPair(
+                "mouth", fake_mouths.latents, real_mouths.latents, weights[fake_mouths.sample_index]
+            ),
+        ]
 
-    def _judge(self, name: str) -> PatchDiscriminator:
-        return self.eyes if name == "eyes" else self.mouth
+    def count_visible(self, visible: torch.Tensor) -> VisibleCounts:
+        """Count the visible patches of a batch, visible: (batch, 3) bool."""
+        eyes = visible[:, [LEFT_EYE, RIGHT_EYE]]
+        return VisibleCounts({"eyes": int(eyes.sum()), "mouth": int(visible[:, MOUTH].sum())})
 
-    def count(self, visible: torch.Tensor) -> Visible:
-        """Of (n, 3) bool."""
-        return Visible({"eyes": int(visible[:, :2].sum()), "mouth": int(visible[:, 2].sum())})
+    def unweighted_terms(self, pairs: Sequence[RegionPair], visible: VisibleCounts) -> FacialTerms:
+        """The adversarial and the style term (Eq. 4 with lambda_d = lambda_s = 1).
 
-    def terms(
-        self,
-        pairs: list[RegionPair],
-        visible: Visible,
-        parts: dict[str, torch.Tensor] | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The adversarial and the style term: sums over patches of w(t) times each, over all visible ones.
+        Each term is the sum over patches of the time-aware weight times the patch's term, divided
+        by the number of visible patches. The discriminators are frozen: gradients reach the fake
+        patches only. Without visible patches the terms are 0.
 
-        The discriminators are frozen here: gradients go to the fakes alone. No visible patch gives 0. parts: takes up the
-        adversarial term of each region, detached.
+        Args:
+            pairs: The patches of a micro-batch.
+            visible: Counts of the global batch.
         """
         adversarial = style = pairs[0].fake.sum() * 0
+        by_region: dict[str, torch.Tensor] = {}
         for pair in pairs:
-            own = pair.fake.sum() * 0
+            # The product with 0 keeps the term in the graph if there is no patch.
+            region_adversarial = pair.fake.sum() * 0
             if len(pair.fake):
-                judge = self._judge(pair.name)
-                judge.requires_grad_(False)
-                logits, features = judge(pair.fake)
+                discriminator = self._discriminator_of(pair.name)
+                discriminator.requires_grad_(False)
+                logits, fake_features = discriminator(pair.fake)
                 with torch.no_grad():
-                    _, true_features = judge(pair.real)
-                judge.requires_grad_(True)
-                own = own + (pair.weight * self._adversarial(logits)).sum()
-                for share, made, true in zip(STYLE_LAYERS, features, true_features, strict=True):
-                    distance = (gram(made) - gram(true)).abs().mean((1, 2))
-                    style = style + (pair.weight * share * distance).sum()
-            adversarial = adversarial + own
-            if parts is not None:
-                parts[f"adversarial_{pair.name}"] = own.detach() / visible.total
-        return adversarial / visible.total, style / visible.total
+                    _, real_features = discriminator(pair.real)
+                discriminator.requires_grad_(True)
 
-    def generator(
-        self, pairs: list[RegionPair], visible: Visible
+                weighted = pair.weight * self._adversarial(logits)
+                region_adversarial = region_adversarial + weighted.sum()
+                for layer_weight, fake, real in zip(
+                    STYLE_LAYER_WEIGHTS, fake_features, real_features, strict=True
+                ):
+                    distance = (gram_matrix(fake) - gram_matrix(real)).abs().mean((1, 2))
+                    style = style + (pair.weight * layer_weight * distance).sum()
+            adversarial = adversarial + region_adversarial
+            by_region[pair.name] = region_adversarial.detach() / visible.total
+        return FacialTerms(adversarial / visible.total, style / visible.total, by_region)
+
+    def generator_loss(
+        self, pairs: Sequence[RegionPair], visible: VisibleCounts
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """lambda_d adversarial + lambda_s style, and its parts."""
-        parts: dict[str, torch.Tensor] = {}
-        adversarial, style = self.terms(pairs, visible, parts)
-        loss = self.settings.lambda_d * adversarial + self.settings.lambda_s * style
-        return loss, {"adversarial": adversarial.detach(), "style": style.detach(), **parts}
+        """The loss of the ControlNet (Eq. 4): lambda_d * adversarial + lambda_s * style.
 
-    def _adversarial(self, logits: torch.Tensor) -> torch.Tensor:
-        """Per patch: -log D, or what the paper prints, log(1 - D)."""
-        return (
-            F.softplus(-logits)
-            if self.settings.adversarial == "non-saturating"
-            else -F.softplus(logits)
-        )
+        Args:
+            pairs: The patches of a micro-batch.
+            visible: Counts of the global batch.
 
-    def discriminator(
-        self, pairs: list[RegionPair], visible: Visible
+        Returns:
+            The loss, and its terms as detached metrics.
+        """
+        terms = self.unweighted_terms(pairs, visible)
+        loss = self.settings.lambda_d * terms.adversarial + self.settings.lambda_s * terms.style
+        metrics = {"adversarial": terms.adversarial.detach(), "style": terms.style.detach()}
+        for region, value in terms.adversarial_by_region.items():
+            metrics[f"adversarial_{region}"] = value
+        return loss, metrics
+
+    def discriminator_loss(
+        self, pairs: Sequence[RegionPair], visible: VisibleCounts
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """w(t) times binary cross-entropy of true against predicted patches, fakes detached; and of each region its loss and
-        the share of patches that are told rightly."""
+        """The loss of the discriminators: weighted binary cross-entropy of real and fake patches.
+
+        It has the same time-aware weight as the generator's loss: predictions from noisy timesteps
+        are blurred, and a discriminator that learns from them has an easy task.
+
+        Args:
+            pairs: The patches of a micro-batch; no gradient reaches them.
+            visible: Counts of the global batch.
+
+        Returns:
+            The loss, and for each region its loss and the fraction of patches that are classified
+            correctly, as detached metrics.
+        """
         loss = torch.zeros((), device=self.abar.device)
-        parts = {
-            f"{kind}_{pair.name}": loss.clone()
-            for pair in pairs
-            for kind in ("discriminator", "accuracy")
-        }
+        metrics: dict[str, torch.Tensor] = {}
+        for pair in pairs:
+            metrics[f"discriminator_{pair.name}"] = loss.clone()
+            metrics[f"accuracy_{pair.name}"] = loss.clone()
+
         for pair in pairs:
             if not len(pair.fake):
                 continue
-            judge = self._judge(pair.name)
-            fake, _ = judge(pair.fake.detach())
-            real, _ = judge(pair.real.detach())
-            region = (pair.weight * (F.softplus(fake) + F.softplus(-real))).sum() / visible.total
-            loss = loss + region
-            parts[f"discriminator_{pair.name}"] = region.detach()
-            right = (fake.detach() < 0).sum() + (real.detach() > 0).sum()
-            parts[f"accuracy_{pair.name}"] = right / (2 * visible.regions[pair.name])
-        return loss, parts
+            discriminator = self._discriminator_of(pair.name)
+            fake_logits, _ = discriminator(pair.fake.detach())
+            real_logits, _ = discriminator(pair.real.detach())
+            cross_entropy = F.softplus(fake_logits) + F.softplus(-real_logits)
+            region_loss = (pair.weight * cross_entropy).sum() / visible.total
+            loss = loss + region_loss
 
-    def r1(self, pairs: list[RegionPair], visible: Visible) -> torch.Tensor:
-        """gamma / 2 times the squared gradient of the logits on true patches (Mescheder et al. 2018), for the steps between."""
+            num_correct = (fake_logits.detach() < 0).sum() + (real_logits.detach() > 0).sum()
+            metrics[f"discriminator_{pair.name}"] = region_loss.detach()
+            metrics[f"accuracy_{pair.name}"] = num_correct / (2 * visible.regions[pair.name])
+        return loss, metrics
+
+    def r1_penalty(self, pairs: Sequence[RegionPair], visible: VisibleCounts) -> torch.Tensor:
+        """The R1 gradient penalty on real patches (Mescheder et al. 2018).
+
+        gamma / 2 * |d logits / d patch|^2, averaged over patches and multiplied by `r1_every`,
+        since it is applied once in so many steps.
+
+        Args:
+            pairs: The patches of a micro-batch.
+            visible: Counts of the global batch.
+
+        Returns:
+            The penalty, a scalar.
+        """
         penalty = torch.zeros((), device=self.abar.device)
         for pair in pairs:
             if not len(pair.real):
                 continue
             real = pair.real.detach().requires_grad_(True)
-            logits, _ = self._judge(pair.name)(real)
-            (slope,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
-            penalty = penalty + slope.square().sum() / visible.total
+            logits, _ = self._discriminator_of(pair.name)(real)
+            (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
+            penalty = penalty + gradient.square().sum() / visible.total
         return self.settings.r1_gamma / 2 * self.settings.r1_every * penalty
 
-    def ramp(self, step: int) -> float:
-        """The share of the facial loss that reaches the ControlNet at a step: 0 during the discriminators' head start."""
-        since = step - self.settings.start_step - self.settings.discriminator_only_steps
-        if since < 0:
+    def ramp_weight(self, step: int) -> float:
+        """Factor of the facial loss of the ControlNet at a step.
+
+        It is 0 while only the discriminators are trained and then rises linearly to 1.
+        """
+        ramp_start = self.settings.start_step + self.settings.discriminator_only_steps
+        if step < ramp_start:
             return 0.0
-        return min((since + 1) / (self.settings.ramp_steps + 1), 1.0)
+        return min((step - ramp_start + 1) / (self.settings.ramp_steps + 1), 1.0)
+
+    def _cut(
+        self, latents: torch.Tensor, boxes_px: torch.Tensor, visible: torch.Tensor
+    ) -> tuple[Patches, Patches]:
+        return cut_patches(
+            latents,
+            boxes_px,
+            visible,
+            eye_cells=self.settings.eye_cells,
+            mouth_cells=self.settings.mouth_cells,
+            vae_scale_factor=self.vae_scale_factor,
+        )
+
+    def _discriminator_of(self, region: str) -> PatchDiscriminator:
+        return self.eyes if region == "eyes" else self.mouth
+
+    def _adversarial(self, logits: torch.Tensor) -> torch.Tensor:
+        """Adversarial term per patch: -log D, or log(1 - D) as the paper prints it."""
+        if self.settings.adversarial == "non-saturating":
+            return F.softplus(-logits)
+        return -F.softplus(logits)

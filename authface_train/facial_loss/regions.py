@@ -1,4 +1,4 @@
-"""Boxes of eyes and mouth on latents, and the patches under them."""
+"""Boxes of eyes and mouth on latents, and the patches inside them."""
 
 from __future__ import annotations
 
@@ -6,57 +6,85 @@ from dataclasses import dataclass
 
 import torch
 
-LEFT_EYE, RIGHT_EYE, MOUTH = 0, 1, 2
-COLUMNS = ("left_eye", "right_eye", "mouth")
-
-
-def flip_boxes(
-    boxes_px: torch.Tensor, visible: torch.Tensor, size_px: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Boxes (3, 4) as edges and visibility (3,) of the mirrored picture: x0' = W - x1, x1' = W - x0, the eyes change places."""
-    x0, y0, x1, y1 = boxes_px.unbind(-1)
-    mirrored = torch.stack([size_px - x1, y0, size_px - x0, y1], dim=-1)
-    order = [RIGHT_EYE, LEFT_EYE, MOUTH]
-    return mirrored[order], visible[order]
+REGIONS = ("left_eye", "right_eye", "mouth")
+"""The regions in the order of every box tensor; left and right as seen in the picture."""
+LEFT_EYE, RIGHT_EYE, MOUTH = range(3)
 
 
 @dataclass(frozen=True)
 class Patches:
-    """pixels: (n, channels, cells, cells); sample: (n,) which sample of the batch each comes from."""
+    """Patches of one kind of region, from all samples of a batch."""
 
-    pixels: torch.Tensor
-    sample: torch.Tensor
+    latents: torch.Tensor
+    """(n, channels, cells, cells)."""
+    sample_index: torch.Tensor
+    """(n,) int64: the sample of the batch that each patch comes from."""
 
 
-def cut(
+def flip_boxes(
+    boxes_px: torch.Tensor, visible: torch.Tensor, width_px: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mirror the boxes of a picture: x0' = width - x1, x1' = width - x0; the eyes change places.
+
+    Args:
+        boxes_px: (3, 4) box edges x0, y0, x1, y1 in pixels, see `REGIONS`.
+        visible: (3,) bool.
+        width_px: Width of the picture.
+
+    Returns:
+        The boxes and the visibility of the mirrored picture.
+    """
+    x0, y0, x1, y1 = boxes_px.unbind(-1)
+    mirrored = torch.stack([width_px - x1, y0, width_px - x0, y1], dim=-1)
+    order = [RIGHT_EYE, LEFT_EYE, MOUTH]
+    return mirrored[order], visible[order]
+
+
+def cut_patches(
     latents: torch.Tensor,
     boxes_px: torch.Tensor,
     visible: torch.Tensor,
-    cells: tuple[int, int],
+    *,
+    eye_cells: int,
+    mouth_cells: int,
     vae_scale_factor: int,
 ) -> tuple[Patches, Patches]:
-    """(eyes, mouths) of latents (b, c, h, w), given boxes (b, 3, 4) in pixel edges and visible (b, 3) bool.
+    """Cut the visible eyes and mouths out of latents.
 
-    Right eyes are mirrored, so that one discriminator sees one kind of eye. Left eyes come before right eyes.
+    Right eyes are mirrored, so that one discriminator sees one kind of eye.
+
+    Args:
+        latents: (batch, channels, height, width).
+        boxes_px: (batch, 3, 4) box edges in pixels, see `REGIONS`.
+        visible: (batch, 3) bool; invisible regions give no patch.
+        eye_cells: Side of an eye patch, in latent cells.
+        mouth_cells: Side of a mouth patch, in latent cells.
+        vae_scale_factor: Side of a latent cell, in pixels.
+
+    Returns:
+        The eyes, all left ones before all right ones, and the mouths.
     """
     from torchvision.ops import roi_align
 
-    def region(index: int, side: int) -> Patches:
-        sample = torch.nonzero(visible[:, index]).flatten()
-        rois = torch.cat(
-            [sample[:, None].to(latents.dtype), boxes_px[sample, index].to(latents.dtype)], dim=1
+    def cut_region(region: int, cells: int) -> Patches:
+        sample_index = torch.nonzero(visible[:, region]).flatten()
+        index_column = sample_index[:, None].to(latents.dtype)
+        boxes = boxes_px[sample_index, region].to(latents.dtype)
+        patches = roi_align(
+            latents,
+            torch.cat([index_column, boxes], dim=1),
+            cells,
+            spatial_scale=1 / vae_scale_factor,
+            sampling_ratio=2,
+            aligned=True,
         )
-        pixels = roi_align(
-            latents, rois, side, spatial_scale=1 / vae_scale_factor, sampling_ratio=2, aligned=True
-        )
-        return Patches(pixels, sample)
+        return Patches(patches, sample_index)
 
-    left, right, mouth = (
-        region(LEFT_EYE, cells[0]),
-        region(RIGHT_EYE, cells[0]),
-        region(MOUTH, cells[1]),
-    )
+    left_eyes = cut_region(LEFT_EYE, eye_cells)
+    right_eyes = cut_region(RIGHT_EYE, eye_cells)
+    mouths = cut_region(MOUTH, mouth_cells)
     eyes = Patches(
-        torch.cat([left.pixels, right.pixels.flip(-1)]), torch.cat([left.sample, right.sample])
+        latents=torch.cat([left_eyes.latents, right_eyes.latents.flip(-1)]),
+        sample_index=torch.cat([left_eyes.sample_index, right_eyes.sample_index]),
     )
-    return eyes, mouth
+    return eyes, mouths

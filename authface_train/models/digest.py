@@ -1,38 +1,49 @@
-"""What a model is, in a few digits: what caches made by it are keyed by, and what a resumed run is held to."""
+"""Digests of models and tokenizers, which key caches and protect resumed runs."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import xxhash
 
-OF_LOADING = {"architectures", "transformers_version", "dtype", "torch_dtype"}
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Configuration keys that record how a model was loaded, not what it computes.
+LOADING_KEYS = {"architectures", "transformers_version", "dtype", "torch_dtype"}
 
 
 def model_digest(model: torch.nn.Module) -> str:
-    """32 hex digits over a model's configuration and weights."""
-    digest = xxhash.xxh3_128(repr(sorted(_config(model).items())).encode())
+    """Hash the configuration and the weights of a model.
+
+    Returns:
+        32 hex digits.
+    """
+    digest = xxhash.xxh3_128(repr(sorted(_configuration(model).items())).encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(
-            memoryview(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-        )
+        content = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        digest.update(memoryview(content.numpy()))
     return digest.hexdigest()
 
 
-def _config(model: Any) -> dict[str, Any]:
-    """Without what says where it was loaded from and by what, not what it is."""
-    config = getattr(model, "config", {})
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash the vocabulary and the padding token of a tokenizer.
+
+    Returns:
+        32 hex digits.
+    """
+    vocabulary = sorted(tokenizer.get_vocab().items())
+    return xxhash.xxh3_128(repr((vocabulary, tokenizer.pad_token)).encode()).hexdigest()
+
+
+def _configuration(model: torch.nn.Module) -> dict[str, Any]:
+    """The configuration of a diffusers or transformers model without `LOADING_KEYS`."""
+    config: Any = getattr(model, "config", {})
     values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
     return {
         name: value
         for name, value in values.items()
-        if not name.startswith("_") and name not in OF_LOADING
+        if not name.startswith("_") and name not in LOADING_KEYS
     }
-
-
-def tokenizer_digest(tokenizer: object) -> str:
-    """32 hex digits over a tokenizer's vocabulary and padding."""
-    vocabulary = sorted(tokenizer.get_vocab().items())  # type: ignore[attr-defined]
-    return xxhash.xxh3_128(repr((vocabulary, tokenizer.pad_token)).encode()).hexdigest()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Latents that lose nothing: each cell's pixels side by side. It stands where a VAE stands, and is not one."""
+"""A lossless replacement for a VAE: each latent cell holds the pixels of a square of the picture."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 
-NO_SPREAD = -30.0  # logarithm of the variance: what a VAE would draw from is a point
+LOG_VARIANCE = -30.0
+"""Log variance of the posterior: small enough that every sample equals the mean."""
 
 
 class PixelUnshuffle(ModelMixin, ConfigMixin):
-    """Pictures (n, 3, h, w) to latents (n, 3 cell², h / cell, w / cell) and back: a rearrangement, so orthonormal and exact.
+    """Rearranges pictures (n, 3, h, w) to latents (n, 3 cell^2, h / cell, w / cell) and back.
 
-    Has what trainers and pipelines ask of an AutoencoderKL.
+    The rearrangement is orthonormal and exact. The class has the part of `AutoencoderKL`'s interface
+    that trainers and pipelines use.
+
+    Args:
+        latent_channels: Channels of the latents.
+        block_out_channels: Their number gives the side of a cell, as in a VAE that halves between
+            its blocks: 2^(blocks - 1), 4 px by default.
+        scaling_factor: Factor that trainers and pipelines apply to the latents.
     """
 
     @register_to_config
@@ -28,36 +36,48 @@ class PixelUnshuffle(ModelMixin, ConfigMixin):
         latent_channels: int = 48,
         block_out_channels: tuple[int, ...] = (1, 1, 1),
         scaling_factor: float = 1.0,
-    ):
-        """A VAE halves between its blocks: as many of them tell readers the same cell, here of 4 px."""
+    ) -> None:
         super().__init__()
         self.cell_px = 2 ** (len(block_out_channels) - 1)
-        self.nothing_learnt = torch.nn.Parameter(
-            torch.zeros(1), requires_grad=False
-        )  # devices and dtypes are asked of it
+        # Callers read the model's device and dtype from its parameters.
+        self.nothing_learnt = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
 
     @classmethod
-    def is_in(cls, folder: str) -> bool:
-        """Whether it is what a pipeline's folder has for a VAE."""
+    def is_vae_of(cls, folder: str) -> bool:
+        """Whether the VAE of a saved pipeline is of this class."""
         config = Path(folder, "vae", "config.json")
-        return (
-            config.is_file() and json.loads(config.read_text()).get("_class_name") == cls.__name__
-        )
+        if not config.is_file():
+            return False
+        return json.loads(config.read_text()).get("_class_name") == cls.__name__
 
-    def encode(self, pictures: torch.Tensor) -> AutoencoderKLOutput:
-        latents = F.pixel_unshuffle(pictures, self.cell_px)
-        return AutoencoderKLOutput(
-            latent_dist=DiagonalGaussianDistribution(
-                torch.cat([latents, torch.full_like(latents, NO_SPREAD)], dim=1)
-            )
-        )
+    def encode(self, images: torch.Tensor) -> AutoencoderKLOutput:
+        """Encode pictures.
+
+        Args:
+            images: (n, 3, height, width), usually in [-1, 1].
+
+        Returns:
+            A posterior over (n, 3 cell^2, height / cell, width / cell) with almost no variance.
+        """
+        latents = F.pixel_unshuffle(images, self.cell_px)
+        parameters = torch.cat([latents, torch.full_like(latents, LOG_VARIANCE)], dim=1)
+        return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(parameters))
 
     def decode(
         self, latents: torch.Tensor, return_dict: bool = True
     ) -> DecoderOutput | tuple[torch.Tensor]:
-        pictures = F.pixel_shuffle(latents, self.cell_px)
-        return DecoderOutput(sample=pictures) if return_dict else (pictures,)
+        """Decode latents.
+
+        Args:
+            latents: (n, 3 cell^2, h, w).
+            return_dict: Whether to return a `DecoderOutput`, else a tuple.
+
+        Returns:
+            Pictures (n, 3, h * cell, w * cell).
+        """
+        images = F.pixel_shuffle(latents, self.cell_px)
+        return DecoderOutput(sample=images) if return_dict else (images,)
 
 
-# model_index.json of models saved by authface 0.1 names the module by its former path.
+# The model_index.json of models saved by authface 0.1 names this module by its former path.
 sys.modules.setdefault("authface_train.unshuffle", sys.modules[__name__])

@@ -1,101 +1,132 @@
-"""SDXL to start from: the real one from a folder or the hub, or a tiny random one built from configuration."""
+"""Base models: SDXL from a folder or the hub, or a tiny random SDXL built from configuration."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from authface_train.models.pixel_unshuffle import (
-    PixelUnshuffle,  # diffusers loads a class that is no part of it only when it is there
-)
+# diffusers finds the class of a saved PixelUnshuffle only if its module is imported already.
+from authface_train.models.pixel_unshuffle import PixelUnshuffle
 from manifests.support import hub
 from manifests.support.clip_tokens import clip_vocabulary
 
+if TYPE_CHECKING:
+    from diffusers import (
+        AutoencoderKL,
+        SchedulerMixin,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
+
 TINY = "tiny"
+"""Name of the random model in the setting `base`."""
+
+PIPELINE_FILES = (
+    "model_index.json and the folders unet, vae, text_encoder, text_encoder_2, tokenizer, "
+    "tokenizer_2, scheduler"
+)
 
 
 @dataclass(frozen=True)
 class DiffusionCore:
-    """What is left of an SDXL when latents and prompts are cached. vae_scale_factor: side of a latent cell in pixels."""
+    """The parts of SDXL that training needs once latents and prompts are cached."""
 
-    unet: Any
-    scheduler: Any
+    unet: UNet2DConditionModel
+    scheduler: SchedulerMixin
     scaling_factor: float
+    """`vae.config.scaling_factor`."""
     vae_scale_factor: int
+    """Side of a latent cell, in pixels."""
 
 
-def vae_scale_factor(pipeline: Any) -> int:
-    """Side of a latent cell in pixels: 8 for SDXL."""
+def vae_scale_factor(pipeline: StableDiffusionXLPipeline) -> int:
+    """Side of a latent cell in pixels, 8 for SDXL."""
     return 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
 
 
 def hint_channels(cell_px: int) -> tuple[int, ...]:
-    """Of a ControlNet's hint network, which halves between them: diffusers' own for SDXL's cells of 8 px, fewer for smaller."""
+    """Channels of a ControlNet's hint network, which halves the picture between them.
+
+    Args:
+        cell_px: Side of a latent cell in pixels, a power of two up to 8.
+
+    Returns:
+        diffusers' default for SDXL's cells of 8 px, fewer for smaller cells.
+    """
     return (16, 32, 96, 256)[: cell_px.bit_length()]
 
 
-def detach_core(pipeline: Any) -> DiffusionCore:
-    """The core of a pipeline, which goes without the rest from now on: memory of VAE and text encoders is free again."""
+def detach_core(pipeline: StableDiffusionXLPipeline) -> DiffusionCore:
+    """Take the core out of a pipeline and free its VAE and text encoders.
+
+    Args:
+        pipeline: The pipeline; it cannot encode or decode afterwards.
+    """
     core = DiffusionCore(
-        pipeline.unet,
-        pipeline.scheduler,
-        float(pipeline.vae.config.scaling_factor),
-        vae_scale_factor(pipeline),
+        unet=pipeline.unet,
+        scheduler=pipeline.scheduler,
+        scaling_factor=float(pipeline.vae.config.scaling_factor),
+        vae_scale_factor=vae_scale_factor(pipeline),
     )
-    pipeline.vae = pipeline.text_encoder = pipeline.text_encoder_2 = None
+    pipeline.vae = None
+    pipeline.text_encoder = None
+    pipeline.text_encoder_2 = None
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return core
 
 
-def load_base(base: str, weights_dir: str | None, seed: int) -> Any:
-    """A StableDiffusionXLPipeline in fp32 on the CPU. Raises MissingResourceError where the weights cannot be had."""
+def load_base(base: str, weights_dir: str | None, seed: int) -> StableDiffusionXLPipeline:
+    """Load a base model in fp32 on the CPU.
+
+    Args:
+        base: Hub id or folder; `tiny` builds a random model.
+        weights_dir: Folder that is searched for models before the hub.
+        seed: Seed of the random model.
+
+    Raises:
+        MissingResourceError: If the weights are neither on disk nor downloadable.
+    """
     if base == TINY:
         return tiny_sdxl(seed)
     from diffusers import StableDiffusionXLPipeline
 
-    where = hub.locate(base, weights_dir)
+    model = hub.resolve_model(base, weights_dir)
     try:
         return StableDiffusionXLPipeline.from_pretrained(
-            where, dtype=torch.float32, use_safetensors=True
+            model, dtype=torch.float32, use_safetensors=True
         )
     except OSError as error:
-        files = "model_index.json and the folders unet, vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2, scheduler"
-        raise hub.missing(base, files, weights_dir, error) from error
+        raise hub.missing_model_error(base, PIPELINE_FILES, weights_dir, error) from error
 
 
-def load_vae(base: str, weights_dir: str | None, seed: int) -> Any:
-    """The VAE alone of what `load_base` gives."""
+def load_vae(base: str, weights_dir: str | None, seed: int) -> AutoencoderKL | PixelUnshuffle:
+    """Load the VAE of a base model in fp32 on the CPU.
+
+    Args:
+        base: Hub id or folder; `tiny` builds a random model.
+        weights_dir: Folder that is searched for models before the hub.
+        seed: Seed of the random model.
+    """
     if base == TINY:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return _tiny_vae()
     from diffusers import AutoencoderKL
 
-    where = hub.locate(base, weights_dir)
-    kind = PixelUnshuffle if PixelUnshuffle.is_in(where) else AutoencoderKL
-    return kind.from_pretrained(where, subfolder="vae", dtype=torch.float32)
+    model = hub.resolve_model(base, weights_dir)
+    vae_class = PixelUnshuffle if PixelUnshuffle.is_vae_of(model) else AutoencoderKL
+    return vae_class.from_pretrained(model, subfolder="vae", dtype=torch.float32)
 
 
-def _tiny_vae() -> Any:
-    """The first of the tiny models that is made, so that it is the same without the others."""
-    from diffusers import AutoencoderKL
+def tiny_sdxl(seed: int) -> StableDiffusionXLPipeline:
+    """Build SDXL's classes with a few hundred thousand random weights. Its pictures are noise.
 
-    return AutoencoderKL(
-        block_out_channels=(16, 16, 32, 32),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        norm_num_groups=8,
-        latent_channels=4,
-        sample_size=128,
-        scaling_factor=0.13025,
-    )
-
-
-def tiny_sdxl(seed: int) -> Any:
-    """The real classes with a few hundred thousand random weights. It has learnt nothing; it makes noise."""
+    Args:
+        seed: Seed of the weights; the global generator is restored.
+    """
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import (
         CLIPTextConfig,
@@ -104,7 +135,7 @@ def tiny_sdxl(seed: int) -> Any:
         CLIPTokenizer,
     )
 
-    text: dict[str, Any] = {
+    text_config: dict[str, Any] = {
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_attention_heads": 4,
@@ -114,16 +145,20 @@ def tiny_sdxl(seed: int) -> Any:
         "eos_token_id": 49407,
     }
     vocabulary, merges = clip_vocabulary()
+    tokenizer_config: dict[str, Any] = {
+        "vocab": vocabulary,
+        "merges": merges,
+        "model_max_length": 77,
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        # The VAE comes first, so that `load_vae` gives the same weights without the other models.
         return StableDiffusionXLPipeline(
             vae=_tiny_vae(),
-            text_encoder=CLIPTextModel(CLIPTextConfig(**text)),
-            text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**text)),
-            tokenizer=CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77),
-            tokenizer_2=CLIPTokenizer(
-                vocab=vocabulary, merges=merges, model_max_length=77, pad_token="!"
-            ),
+            text_encoder=CLIPTextModel(CLIPTextConfig(**text_config)),
+            text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**text_config)),
+            tokenizer=CLIPTokenizer(**tokenizer_config),
+            tokenizer_2=CLIPTokenizer(**tokenizer_config, pad_token="!"),
             unet=UNet2DConditionModel(
                 sample_size=16,
                 block_out_channels=(32, 64),
@@ -146,3 +181,17 @@ def tiny_sdxl(seed: int) -> Any:
                 timestep_spacing="leading",
             ),
         )
+
+
+def _tiny_vae() -> AutoencoderKL:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(16, 16, 32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=8,
+        latent_channels=4,
+        sample_size=128,
+        scaling_factor=0.13025,
+    )

@@ -1,4 +1,4 @@
-"""Presets and --set."""
+"""Presets, `--set` options and the derived accumulation."""
 
 import pytest
 
@@ -7,48 +7,58 @@ from authface_train.training.loop import accumulation_steps
 from manifests.support.errors import UserError
 
 
-def test_the_papers_numbers():
-    prior, restorer = load_preset("prior", "paper"), load_preset("restorer", "paper")
-    assert (prior.resolution_px, prior.steps, prior.batch, prior.learning_rate) == (
-        1024,
-        50_000,
-        96,
-        5e-7,
-    )
+def test_preset_paper_has_the_numbers_of_the_paper():
+    prior = load_preset("prior", "paper")
     assert prior.base == "stabilityai/stable-diffusion-xl-base-1.0"
-    assert (restorer.resolution_px, restorer.batch, restorer.learning_rate) == (512, 48, 2e-5)
-    assert (restorer.facial.weight, restorer.facial.m, restorer.facial.s) == (
-        "time-aware",
-        -0.5,
-        1.0,
-    )
-    assert (
-        restorer.facial.start_step,
-        restorer.facial.discriminator_only_steps,
-        restorer.facial.ramp_steps,
-    ) == (
-        5000,
-        1000,
-        2000,
-    )
+    assert prior.resolution_px == 1024
+    assert prior.steps == 50_000
+    assert prior.batch == 96
+    assert prior.learning_rate == 5e-7
+
+    restorer = load_preset("restorer", "paper")
+    assert restorer.resolution_px == 512
+    assert restorer.batch == 48
+    assert restorer.learning_rate == 2e-5
+    assert restorer.facial.weight == "time-aware"
+    assert (restorer.facial.m, restorer.facial.s) == (-0.5, 1.0)
 
 
-def test_set_reaches_nested_settings():
-    made = load_preset(
-        "restorer",
-        "tiny",
-        {"facial.weight": 'off', "steps": 3, "betas": [0.8, 0.9], "learning_rate": 0.001},
-    )
-    assert (made.facial.weight, made.steps, made.betas, made.learning_rate) == (
-        "off",
-        3,
-        (0.8, 0.9),
-        1e-3,
-    )
+def test_facial_loss_starts_at_the_documented_steps():
+    facial = load_preset("restorer", "paper").facial
+    assert facial.start_step == 5000
+    assert facial.discriminator_only_steps == 1000
+    assert facial.ramp_steps == 2000
+
+
+def test_set_options_reach_nested_settings():
+    options = ["facial.weight=off", "steps=3", "betas=[0.8, 0.9]", "learning_rate=1e-3"]
+    settings = load_preset("restorer", "tiny", dict(map(parse_set_option, options)))
+    assert settings.facial.weight == "off"
+    assert settings.steps == 3
+    assert settings.betas == (0.8, 0.9)
+    assert settings.learning_rate == 1e-3
+
+
+def test_overrides_keep_their_type():
+    assert load_preset("prior", "tiny", {"base": "2026"}).base == "2026"
 
 
 @pytest.mark.parametrize(
-    ("stage", "changes", "words"),
+    ("option", "expected"),
+    [
+        ("steps=3", ("steps", 3)),
+        ("audit = false", ("audit", False)),
+        ("base=some/model", ("base", "some/model")),
+        ("base='2026'", ("base", "2026")),
+        ("draw.prompts=['a=b']", ("draw.prompts", ["a=b"])),
+    ],
+)
+def test_set_option_is_a_toml_value_or_a_string(option, expected):
+    assert parse_set_option(option) == expected
+
+
+@pytest.mark.parametrize(
+    ("stage", "options", "message"),
     [
         ("prior", ["stpes=3"], "stpes"),
         ("prior", ["steps"], "key=value"),
@@ -58,25 +68,24 @@ def test_set_reaches_nested_settings():
         ("prior", ["betas=[2, 3]"], "betas"),
     ],
 )
-def test_mistakes_name_the_setting(stage, changes, words):
-    with pytest.raises(UserError, match=words):
-        load_preset(stage, "tiny", dict(map(parse_set_option, changes)))
+def test_invalid_option_is_refused_by_name(stage, options, message):
+    with pytest.raises(UserError, match=message):
+        load_preset(stage, "tiny", dict(map(parse_set_option, options)))
 
 
-def test_an_unknown_preset_lists_the_known():
-    with pytest.raises(UserError, match="paper, tiny"):
+def test_unknown_preset_lists_the_presets():
+    with pytest.raises(UserError, match='unknown preset "papper"; choose from: .*paper, tiny'):
         load_preset("prior", "papper")
 
 
 @pytest.mark.parametrize(
-    ("world", "micro", "pieces"), [(1, 8, 12), (4, 8, 3), (8, 12, 1), (1, 500, 1)]
+    ("num_processes", "micro_batch", "expected"), [(1, 8, 12), (4, 8, 3), (8, 12, 1), (1, 500, 1)]
 )
-def test_accumulation_follows_from_the_global_batch(world, micro, pieces):
-    assert (
-        accumulation_steps(load_preset("prior", "paper", {"micro_batch": micro}), world) == pieces
-    )
+def test_accumulation_follows_from_the_global_batch(num_processes, micro_batch, expected):
+    settings = load_preset("prior", "paper", {"micro_batch": micro_batch})
+    assert accumulation_steps(settings, num_processes) == expected
 
 
-def test_a_batch_that_does_not_divide_is_refused():
+def test_micro_batch_that_does_not_divide_the_batch_is_refused():
     with pytest.raises(UserError, match="micro_batch"):
         accumulation_steps(load_preset("prior", "paper", {"micro_batch": 7}), 1)

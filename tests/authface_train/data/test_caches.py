@@ -1,30 +1,32 @@
-"""Latents and prompts are made once: keyed, memory-mapped, resumable, shared by processes."""
+"""Latents and prompts are computed once: keyed, memory-mapped, resumable, shared by processes."""
 
 import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from accelerate import Accelerator
 from safetensors import safe_open
 
 from authface_train.data import cache as cache_module
-from authface_train.data.cache import Cache, fill
-from authface_train.data.captions import captions_of
+from authface_train.data.cache import Cache, fill_cache
+from authface_train.data.captions import captions_of_view
 from authface_train.data.latents import cached_latents, sample_latent
-from authface_train.data.prompts import TOGETHER, cached_prompts, encode
+from authface_train.data.prompts import BATCH_SIZE, cached_prompts, encode_prompts
 from authface_train.models.sdxl import load_vae, tiny_sdxl
+from manifests.captions import caption_text
 from manifests.support.errors import UserError
 from manifests.training_view import training_view
 from manifests.workspace import Workspace
 
 
-def quiet(*_):
-    return None
+def ignore_progress(done, total):
+    pass
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def accelerator():
     return Accelerator(cpu=True)
 
@@ -34,228 +36,258 @@ def pipeline():
     return tiny_sdxl(0)
 
 
-class Stop(BaseException):
-    """Stands for a kill: nothing catches it."""
+class Kill(BaseException):
+    """Represents a kill: no handler catches it."""
 
 
-def records(keys, made=None):
+def make_records(keys, computed=None):
     for key in keys:
-        if made is not None:
-            made.append(key)
+        if computed is not None:
+            computed.append(key)
         yield {"x": torch.full((2, 3), float(int(key, 16))), "y": torch.tensor([int(key, 16)])}
 
 
-def test_what_is_there_is_not_made_again_and_parts_are_plain_files(
-    workspace, accelerator, monkeypatch
-):
-    monkeypatch.setattr(cache_module, "PART_RECORDS", 2)
-    made = []
-    fill(
-        Cache(workspace, "cache/x"),
-        ["1", "2", "3", "2"],
-        lambda keys: records(keys, made),
-        accelerator,
-        quiet,
+def fill(workspace, keys, accelerator, computed=None):
+    cache = Cache(workspace, "cache/x")
+    fill_cache(
+        cache, keys, lambda missing: make_records(missing, computed), accelerator, ignore_progress
     )
-    assert made == ["1", "2", "3"]
-    again = Cache(workspace, "cache/x")
-    fill(again, ["3", "4", "1"], lambda keys: records(keys, made), accelerator, quiet)
-    assert made == ["1", "2", "3", "4"]
-    assert all(torch.equal(again[key]["x"], torch.full((2, 3), float(key))) for key in "1234")
-    parts = workspace.list("cache/x")
+    return cache
+
+
+def test_cached_records_are_not_computed_again(workspace, accelerator, monkeypatch):
+    monkeypatch.setattr(cache_module, "PART_RECORDS", 2)
+    computed = []
+    fill(workspace, ["1", "2", "3", "2"], accelerator, computed)
+    assert computed == ["1", "2", "3"]
+    cache = fill(workspace, ["3", "4", "1"], accelerator, computed)
+    assert computed == ["1", "2", "3", "4"]
+    assert all(torch.equal(cache[key]["x"], torch.full((2, 3), float(key))) for key in "1234")
+    with pytest.raises(KeyError):
+        cache["5"]
+
+
+def test_parts_are_plain_safetensors_files(workspace, accelerator, monkeypatch):
+    monkeypatch.setattr(cache_module, "PART_RECORDS", 2)
+    fill(workspace, ["1", "2", "3"], accelerator)
+    fill(workspace, ["4"], accelerator)
+    parts = workspace.list_names("cache/x")
     assert len(parts) == 3
-    with safe_open(workspace.local(f"cache/x/{parts[0]}"), framework="pt") as part:
+    with safe_open(workspace.local_path(f"cache/x/{parts[0]}"), framework="pt") as part:
         keys = json.loads(part.metadata()["keys"])
         assert part.get_tensor("x").shape == (len(keys), 2, 3)
-    with pytest.raises(KeyError):
-        again["5"]
 
 
-def test_stopped_in_the_middle_it_keeps_what_it_has_and_goes_on(
-    workspace, accelerator, monkeypatch
-):
+def test_interrupted_cache_keeps_records_and_continues(workspace, accelerator, monkeypatch):
     monkeypatch.setattr(cache_module, "PART_RECORDS", 2)
 
-    def until_five(keys):
-        for key, record in zip(keys, records(keys), strict=True):
+    def kill_at_five(keys):
+        for key, record in zip(keys, make_records(keys), strict=True):
             if key == "5":
-                raise Stop
+                raise Kill
             yield record
 
-    with pytest.raises(Stop):
-        fill(Cache(workspace, "cache/x"), list("12345678"), until_five, accelerator, quiet)
-    made = []
-    fill(
-        Cache(workspace, "cache/x"),
-        list("12345678"),
-        lambda keys: records(keys, made),
-        accelerator,
-        quiet,
-    )
-    assert made == list("5678")
+    cache = Cache(workspace, "cache/x")
+    with pytest.raises(Kill):
+        fill_cache(cache, list("12345678"), kill_at_five, accelerator, ignore_progress)
+    computed = []
+    fill(workspace, list("12345678"), accelerator, computed)
+    assert computed == list("5678")
 
 
-def test_each_process_makes_its_share(workspace, monkeypatch):
-    class Two:
+def test_processes_divide_the_missing_records(workspace, monkeypatch):
+    class TwoProcesses:
         num_processes = 2
 
         def __init__(self, index):
             self.process_index = index
 
-    monkeypatch.setattr(cache_module, "gather_object", lambda refusals: refusals)
-    made = [[], []]
+    monkeypatch.setattr(cache_module, "gather_object", lambda errors: errors)
+    computed = {0: [], 1: []}
     for rank in (0, 1):
         cache = Cache(workspace, "cache/x")
-        monkeypatch.setattr(
-            cache, "missing", lambda keys: list(keys)
-        )  # both look before either has made any
-        fill(
+        # Both processes list the missing records before either has written one.
+        monkeypatch.setattr(cache, "missing", lambda keys: list(keys))
+        fill_cache(
             cache,
             list("12345"),
-            lambda keys, rank=rank: records(keys, made[rank]),
-            Two(rank),
-            quiet,
+            lambda keys, rank=rank: make_records(keys, computed[rank]),
+            TwoProcesses(rank),
+            ignore_progress,
         )
-    assert made == [list("135"), list("24")]
+    assert computed == {0: list("135"), 1: list("24")}
     assert Cache(workspace, "cache/x").missing("12345") == []
 
 
 @pytest.fixture
-def mine(filled, tmp_path):
+def copied_workspace(filled, tmp_path):
     shutil.copytree(filled, tmp_path / "ws", symlinks=True)
     return Workspace(tmp_path / "ws")
 
 
-def test_latents_are_cached_per_crop_and_both_flips(mine, pipeline, accelerator, monkeypatch):
-    view = training_view(mine)
-    made = cached_latents(mine, pipeline.vae, view[1:], 128, accelerator, quiet)
-    assert (len(made), made[0].shape) == (len(view) - 1, (2, 2, 4, 16, 16))
+def test_latents_are_cached_per_crop_with_their_mirror_image(
+    copied_workspace, pipeline, accelerator, monkeypatch
+):
+    view = training_view(copied_workspace)
+    first = cached_latents(
+        copied_workspace, pipeline.vae, view[1:], 128, accelerator, ignore_progress
+    )
+    assert len(first) == len(view) - 1
+    assert first[0].shape == (2, 2, 4, 16, 16)
+
     encoded = []
-    encode_ = pipeline.vae.encode
-    monkeypatch.setattr(pipeline.vae, "encode", lambda x: encoded.append(x) or encode_(x))
-    again = cached_latents(mine, pipeline.vae, view, 128, accelerator, quiet)  # one face has come
-    assert len(encoded) == 1
+    original_encode = pipeline.vae.encode
+
+    def record_encode(images):
+        encoded.append(images)
+        return original_encode(images)
+
+    monkeypatch.setattr(pipeline.vae, "encode", record_encode)
+    second = cached_latents(copied_workspace, pipeline.vae, view, 128, accelerator, ignore_progress)
+    assert len(encoded) == 1  # the view has one more face
     assert encoded[0].shape == (2, 3, 128, 128)
     assert torch.equal(encoded[0][0].flip(-1), encoded[0][1])
     assert encoded[0].min() >= -1
-    assert all(torch.equal(again[place + 1], made[place]) for place in range(len(made)))
-    posterior = encode_(encoded[0]).latent_dist
-    assert torch.allclose(again[0], torch.stack([posterior.mean, posterior.std], 1))
+    assert all(torch.equal(second[index + 1], first[index]) for index in range(len(first)))
+    posterior = original_encode(encoded[0]).latent_dist
+    assert torch.allclose(second[0], torch.stack([posterior.mean, posterior.std], 1))
 
 
-def test_another_vae_or_size_has_latents_of_its_own(mine, pipeline, accelerator):
-    view = training_view(mine)[:1]
-    small = cached_latents(mine, pipeline.vae, view, 64, accelerator, quiet)
-    other = cached_latents(mine, load_vae("tiny", None, 1), view, 64, accelerator, quiet)
+def test_another_vae_or_size_has_separate_latents(copied_workspace, pipeline, accelerator):
+    view = training_view(copied_workspace)[:1]
+
+    def encode(vae, size_px):
+        return cached_latents(copied_workspace, vae, view, size_px, accelerator, ignore_progress)
+
+    small = encode(pipeline.vae, 64)
+    other = encode(load_vae("tiny", None, 1), 64)
     assert small[0].shape == other[0].shape == (2, 2, 4, 8, 8)
     assert not torch.allclose(small[0], other[0])
-    cached_latents(mine, pipeline.vae, view, 128, accelerator, quiet)
-    assert len(mine.list("cache/latents")) == 3
-    assert torch.equal(
-        load_vae("tiny", None, 0).encoder.conv_in.weight, pipeline.vae.encoder.conv_in.weight
-    )
+    encode(pipeline.vae, 128)
+    assert len(copied_workspace.list_names("cache/latents")) == 3
 
 
-def test_a_vae_that_gives_nan_is_refused(mine, pipeline, accelerator, monkeypatch):
-    encode_ = pipeline.vae.encode
-    monkeypatch.setattr(pipeline.vae, "encode", lambda x: encode_(x * float("nan")))
+def test_load_vae_gives_the_vae_of_the_whole_pipeline(pipeline):
+    alone = load_vae("tiny", None, 0).encoder.conv_in.weight
+    assert torch.equal(alone, pipeline.vae.encoder.conv_in.weight)
+
+
+def test_vae_that_returns_nan_is_refused(copied_workspace, pipeline, accelerator, monkeypatch):
+    original_encode = pipeline.vae.encode
+    monkeypatch.setattr(pipeline.vae, "encode", lambda x: original_encode(x * float("nan")))
+    view = training_view(copied_workspace)
     with pytest.raises(UserError, match="NaN"):
-        cached_latents(mine, pipeline.vae, training_view(mine), 128, accelerator, quiet)
+        cached_latents(copied_workspace, pipeline.vae, view, 128, accelerator, ignore_progress)
 
 
-def test_a_sample_is_scale_times_mean_plus_std_times_noise():
-    cached = torch.randn(2, 2, 4, 8, 8)
+def test_sampled_latent_is_scaled_mean_plus_std_times_noise():
+    posterior = torch.randn(2, 2, 4, 8, 8)
     noise = torch.randn((4, 8, 8), generator=torch.Generator().manual_seed(3))
-    made = sample_latent(cached, True, torch.Generator().manual_seed(3), 0.13025)
-    assert torch.allclose(made, 0.13025 * (cached[1, 0] + cached[1, 1] * noise))
+    latent = sample_latent(posterior, True, torch.Generator().manual_seed(3), 0.13025)
+    assert torch.allclose(latent, 0.13025 * (posterior[1, 0] + posterior[1, 1] * noise))
 
 
-def test_prompts_are_both_encoders_second_last_states_and_the_empty_one_is_encoded(
-    workspace, pipeline, accelerator
-):
-    made = cached_prompts(workspace, pipeline, ["a face", "", "a face"], accelerator, quiet)
-    assert len(made) == 3
-    assert made[0].embeds.shape == (77, 64)
-    assert made[0].pooled.shape == (32,)
-    assert torch.equal(made[0].embeds, made[2].embeds)
+def test_prompts_join_both_encoders_and_encode_the_empty_caption(workspace, pipeline, accelerator):
+    captions = ["a face", "", "a face"]
+    prompts = cached_prompts(workspace, pipeline, captions, accelerator, ignore_progress)
+    assert len(prompts) == 3
+    assert prompts[0].embeds.shape == (77, 64)
+    assert prompts[0].pooled.shape == (32,)
+    assert torch.equal(prompts[0].embeds, prompts[2].embeds)
+
     states = []
     for tokenizer, encoder in (
-        (pipeline.tokenizer, pipeline.text_encoder), (pipeline.tokenizer_2, pipeline.text_encoder_2),
-    ):  # fmt: skip
-        ids = tokenizer(
-            ["a face"], padding="max_length", max_length=77, return_tensors="pt"
-        ).input_ids
-        out = encoder(ids, output_hidden_states=True)
-        states.append(out.hidden_states[-2])
-    assert torch.allclose(made[0].embeds, torch.cat(states, -1)[0], atol=1e-6)
-    assert torch.allclose(made[0].pooled, out.text_embeds[0], atol=1e-6)
-    assert float(made[1].embeds.abs().sum()) > 0  # encoded, not zeros
+        (pipeline.tokenizer, pipeline.text_encoder),
+        (pipeline.tokenizer_2, pipeline.text_encoder_2),
+    ):
+        tokens = tokenizer(["a face"], padding="max_length", max_length=77, return_tensors="pt")
+        output = encoder(tokens.input_ids, output_hidden_states=True)
+        states.append(output.hidden_states[-2])
+    assert torch.allclose(prompts[0].embeds, torch.cat(states, -1)[0], atol=1e-6)
+    assert torch.allclose(prompts[0].pooled, output.text_embeds[0], atol=1e-6)
+    assert float(prompts[1].embeds.abs().sum()) > 0  # encoded, not zeros
 
 
-def test_a_changed_caption_alone_is_encoded_again(workspace, pipeline, accelerator, monkeypatch):
-    asked = []
-    encode_ = pipeline.encode_prompt
-    monkeypatch.setattr(
-        pipeline,
-        "encode_prompt",
-        lambda prompt, **given: asked.append(prompt) or encode_(prompt, **given),
-    )
-    cached_prompts(workspace, pipeline, ["a man", "a woman", ""], accelerator, quiet)
-    cached_prompts(workspace, pipeline, ["a man", "a girl", ""], accelerator, quiet)
-    assert [[text for text in batch if text] for batch in asked] == [
-        ["a man", "a woman"],
-        ["a girl"],
-    ]
-    assert all(len(batch) == TOGETHER for batch in asked)
+def test_only_new_captions_are_encoded(workspace, pipeline, accelerator, monkeypatch):
+    batches = []
+    original_encode = pipeline.encode_prompt
+
+    def record_encode(prompt, **options):
+        batches.append(prompt)
+        return original_encode(prompt, **options)
+
+    monkeypatch.setattr(pipeline, "encode_prompt", record_encode)
+    for captions in (["a man", "a woman", ""], ["a man", "a girl", ""]):
+        cached_prompts(workspace, pipeline, captions, accelerator, ignore_progress)
+    nonempty = [[caption for caption in batch if caption] for batch in batches]
+    assert nonempty == [["a man", "a woman"], ["a girl"]]
+    assert all(len(batch) == BATCH_SIZE for batch in batches)
 
 
-def test_a_captions_embedding_does_not_depend_on_its_company(pipeline):
+def test_embedding_does_not_depend_on_the_other_captions_of_a_batch(pipeline):
     device = torch.device("cpu")
-    alone = encode(pipeline, ["black hair, soft light"], device)[0]
-    company = [f"person {number}" for number in range(TOGETHER - 1)]
-    for place in (1, 7, TOGETHER - 1):
-        among = encode(
-            pipeline, [*company[:place], "black hair, soft light", *company[place:]], device
-        )[place]
-        assert torch.equal(among["embeds"], alone["embeds"])
-        assert torch.equal(among["pooled"], alone["pooled"])
+    caption = "black hair, soft light"
+    alone = encode_prompts(pipeline, [caption], device)[0]
+    others = [f"person {number}" for number in range(BATCH_SIZE - 1)]
+    for index in (1, 7, BATCH_SIZE - 1):
+        batch = [*others[:index], caption, *others[index:]]
+        in_batch = encode_prompts(pipeline, batch, device)[index]
+        assert torch.equal(in_batch["embeds"], alone["embeds"])
+        assert torch.equal(in_batch["pooled"], alone["pooled"])
 
 
-def test_captions_keep_their_order_or_have_several(pipeline):
-    tags = [["woman", "black hair", "smile", "soft light", "close-up"], ["man", "beard"], []]
-    captions, cut = captions_of(pipeline, tags, ["a", "b", "c"], 1, 0)
+def make_view(face_ids, tags):
+    captions = [caption_text(face_tags) for face_tags in tags]
+    return pd.DataFrame({"face_id": face_ids, "tags": tags, "caption": captions})
+
+
+FACE_IDS = ["a", "b", "c"]
+TAGS = [["woman", "black hair", "smile", "soft light", "close-up"], ["man", "beard"], []]
+
+
+def test_captions_in_fixed_order_are_those_of_the_view(pipeline):
+    captions, num_cut = captions_of_view(pipeline, make_view(FACE_IDS, TAGS), 1, 0)
     assert captions == ["woman, black hair, smile, soft light, close-up", "man, beard", ""]
-    assert cut == 0
-    shuffled, _ = captions_of(pipeline, tags, ["a", "b", "c"], 4, 0)
+    assert num_cut == 0
+
+
+def test_face_without_a_caption_has_the_empty_caption(pipeline):
+    view = pd.DataFrame({"face_id": ["a"], "tags": [None], "caption": [None]})
+    assert captions_of_view(pipeline, view, 1, 0) == ([""], 0)
+
+
+def test_shuffled_captions_depend_on_seed_and_face_only(pipeline):
+    view = make_view(FACE_IDS, TAGS)
+    shuffled, _ = captions_of_view(pipeline, view, 4, 0)
     assert len(shuffled) == 12
     assert len(set(shuffled[:4])) > 1
-    assert all(sorted(one.split(", ")) == sorted(tags[0]) for one in shuffled[:4])
-    assert captions_of(pipeline, tags, ["a", "b", "c"], 4, 0)[0] == shuffled
-    assert captions_of(pipeline, tags, ["a", "b", "c"], 4, 1)[0] != shuffled
-    assert (
-        captions_of(pipeline, tags[::-1], ["c", "b", "a"], 4, 0)[0][8:] == shuffled[:4]
-    )  # a face's orders are its own
+    assert all(sorted(caption.split(", ")) == sorted(TAGS[0]) for caption in shuffled[:4])
+    assert captions_of_view(pipeline, view, 4, 0)[0] == shuffled
+    assert captions_of_view(pipeline, view, 4, 1)[0] != shuffled
+    reversed_captions, _ = captions_of_view(pipeline, view[::-1], 4, 0)
+    assert reversed_captions[8:] == shuffled[:4]
 
 
-def test_what_the_encoders_would_not_see_is_left_out_in_whole_tags(pipeline):
+def test_long_caption_loses_whole_tags(pipeline):
     tags = [f"remarkable tag number {number}" for number in range(30)]
-    (caption,), cut = captions_of(pipeline, [tags], ["a"], 1, 0)
-    assert cut == 1
+    (caption,), num_cut = captions_of_view(pipeline, make_view(["a"], [tags]), 1, 0)
+    assert num_cut == 1
     kept = caption.split(", ")
     assert kept == tags[: len(kept)]
+    one_tag_more = f"{caption}, {tags[len(kept)]}"
     lengths = [
         len(pipeline.tokenizer(text, truncation=False).input_ids)
-        for text in (caption, f"{caption}, {tags[len(kept)]}")
+        for text in (caption, one_tag_more)
     ]
     assert lengths[0] <= 77 < lengths[1]
 
 
-def test_the_tiny_model_is_the_same_for_the_same_seed_and_leaves_the_global_generator():
+def test_tiny_model_depends_on_its_seed_and_restores_the_global_generator():
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    a, b, c = tiny_sdxl(0), tiny_sdxl(0), tiny_sdxl(1)
+    first, repeated, other = tiny_sdxl(0), tiny_sdxl(0), tiny_sdxl(1)
     assert torch.equal(before, torch.get_rng_state())
-    assert torch.equal(a.unet.conv_in.weight, b.unet.conv_in.weight)
-    assert not torch.equal(a.unet.conv_in.weight, c.unet.conv_in.weight)
-    assert a.tokenizer_2.pad_token == "!"
-    assert np.isfinite(a.unet.conv_in.weight.detach().numpy()).all()
+    assert torch.equal(first.unet.conv_in.weight, repeated.unet.conv_in.weight)
+    assert not torch.equal(first.unet.conv_in.weight, other.unet.conv_in.weight)
+    assert first.tokenizer_2.pad_token == "!"
+    assert np.isfinite(first.unet.conv_in.weight.detach().numpy()).all()

@@ -1,51 +1,50 @@
-"""What launchers ask for, and what does not go with several processes. The division itself: tests/e2e/test_processes.py."""
+"""Launcher configuration and refused settings. tests/e2e/test_processes.py tests the sharding."""
 
 import pytest
 import torch
 
-from authface_train.presets import load_preset, parse_set_option
+from authface_train.presets import load_preset
 from authface_train.training.sharding import distribute_model, sharding_from_launcher
 from manifests.support.errors import UserError
 
+FSDP = {"ACCELERATE_USE_FSDP": "true"}
+DEEPSPEED = {"ACCELERATE_USE_DEEPSPEED": "true"}
+
 
 @pytest.mark.parametrize(
-    ("environment", "asked"),
+    ("environment", "expected"),
     [
         ({}, None),
-        ({"ACCELERATE_USE_FSDP": "true"}, "full"),
-        ({"ACCELERATE_USE_FSDP": "true", "FSDP_RESHARD_AFTER_FORWARD": "false"}, "gradients"),
-        (
-            {"ACCELERATE_USE_FSDP": "true", "FSDP_RESHARD_AFTER_FORWARD": "SHARD_GRAD_OP"},
-            "gradients",
-        ),
-        ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"}, "gradients"),
-        ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}, "gradients"),
-        ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "full"),
+        (FSDP, "full"),
+        ({**FSDP, "FSDP_RESHARD_AFTER_FORWARD": "false"}, "gradients"),
+        ({**FSDP, "FSDP_RESHARD_AFTER_FORWARD": "SHARD_GRAD_OP"}, "gradients"),
+        ({**DEEPSPEED, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"}, "gradients"),
+        ({**DEEPSPEED, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}, "gradients"),
+        ({**DEEPSPEED, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "full"),
     ],
 )
-def test_a_launchers_wish_is_taken_out_of_its_hands(monkeypatch, environment, asked):
+def test_launcher_configuration_is_read_once(monkeypatch, environment, expected):
     for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert sharding_from_launcher() == asked
+    assert sharding_from_launcher() == expected
     assert sharding_from_launcher() is None
 
 
-class Several:
+class TwoProcesses:
     num_processes = 2
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("overrides", "message"),
     [
-        (["step_in_backward=true", "clip_norm=0"], "works with one process only"),
-        (["sharding=full", "optimiser=adamw-8bit"], "optimiser=adamw"),
-        (["sharding=gradients", "mixed_precision=fp16"], "bf16 or no"),
+        ({"step_in_backward": True, "clip_norm": 0}, "works with one process only"),
+        ({"sharding": "full", "optimiser": "adamw-8bit"}, "optimiser=adamw"),
+        ({"sharding": "gradients", "mixed_precision": "fp16"}, "bf16 or no"),
     ],
 )
-def test_what_does_not_go_with_several_is_refused(changes, words):
-    with pytest.raises(UserError, match=words):
-        distribute_model(
-            torch.nn.Linear(2, 2), None, load_preset("prior", "tiny", dict(map(parse_set_option, changes))), Several()
-        )
+def test_settings_that_need_one_process_are_refused(overrides, message):
+    settings = load_preset("prior", "tiny", overrides)
+    with pytest.raises(UserError, match=message):
+        distribute_model(torch.nn.Linear(2, 2), None, settings, TwoProcesses())
