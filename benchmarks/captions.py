@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "support")]
 os.environ.setdefault("AUTHFACE_CACHE", str(ROOT / ".assets"))
 LABELS = ROOT / "tests" / "authface_data" / "captions" / "labels.csv"
-HALVES = ("tuned", "kept aside")
+HALVES = ("tuned", "held out")
 
 # Column of labels.csv -> measured tag -> the value of the label that makes the tag correct.
 LABEL_OF_TAG = {
@@ -57,7 +57,7 @@ class LabelledTag:
     Attributes:
         photo: File name of the photograph.
         place: Index of the face in the photograph, from the left.
-        half: "tuned" or "kept aside".
+        half: "tuned" or "held out".
         column: Column of the label.
         tag: The measured tag.
         is_confident: Whether the confidence suffices to overrule a model.

@@ -247,10 +247,10 @@ def test_accuracy_on_labelled_faces(photos, weights):
     """47 faces of public packages; docs/captions.md states the accuracy of the held-out 25."""
     with LABELS.open() as file:
         faces_by_half = Counter(row["half"] for row in csv.DictReader(file))
-    assert faces_by_half == {"tuned": 22, "kept aside": 25}
+    assert faces_by_half == {"tuned": 22, "held out": 25}
 
     results = list(compare_with_labels())
-    held_out = [result for result in results if result.half == "kept aside"]
+    held_out = [result for result in results if result.half == "held out"]
     tuned = [result for result in results if result.half == "tuned"]
     assert len(held_out) >= 130
     assert share_correct(held_out) >= 0.9
