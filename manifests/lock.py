@@ -1,4 +1,4 @@
-"""One writer at a time: a lock file that names its holder."""
+"""One writer at a time: a lock file in the workspace that names its holder."""
 
 from __future__ import annotations
 
@@ -13,64 +13,82 @@ import psutil
 from manifests.support.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from manifests.workspace import Workspace
 
 LOCK = ".lock"
 
-
-def _started(pid: int) -> float | None:
-    """When the process began (seconds since the epoch), or None where no such process runs."""
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.Error:
-        return None
-
-
-def _is_stale(holder: dict) -> bool:
-    """Whether the holder ran on this host and is gone. A process id given to another process since does not count."""
-    if holder.get("host") != socket.gethostname():
-        return False
-    started = _started(int(holder["pid"]))
-    return started is None or abs(started - float(holder["started"])) > 1
+MAX_START_DIFFERENCE_S = 1.0
 
 
 @contextmanager
 def writer_lock(workspace: Workspace, command: str) -> Iterator[None]:
     """Hold the workspace for writing.
 
-    A lock left by a dead process of this host is taken over. Raises UserError, naming host, process and command,
-    where a live process (or one of another host) holds it.
+    A lock left behind by a dead process of this host is taken over.
+
+    Args:
+        workspace: The workspace to lock.
+        command: The authface command, for the message to another writer.
+
+    Raises:
+        UserError: If a living process, or one of another host, holds the lock.
     """
     pid = os.getpid()
-    holder = {
-        "host": socket.gethostname(),
-        "pid": pid,
-        "started": _started(pid),
-        "command": command,
-    }
-    mine = json.dumps(holder).encode()
-    while not workspace.create_exclusive(LOCK, mine):
-        try:
-            theirs = workspace.read_bytes(LOCK)
-        except FileNotFoundError:
-            continue  # released between the two looks
-        try:
-            holder = json.loads(theirs)
-        except ValueError:
-            raise UserError(
-                f"{workspace.root}/{LOCK} cannot be read: remove it if nothing is writing there"
-            ) from None
-        if not _is_stale(holder):
-            raise UserError(
-                f"{workspace.root} is being written by `authface {holder['command']}` (process {holder['pid']} on "
-                f"{holder['host']}): wait for it, or remove {LOCK} there if that machine is gone"
-            )
-        workspace.remove_if_same(LOCK, theirs)
+    own_lock = json.dumps(
+        {
+            "host": socket.gethostname(),
+            "pid": pid,
+            "started": _start_time(pid),
+            "command": command,
+        }
+    ).encode()
+    while not workspace.create_exclusive(LOCK, own_lock):
+        _remove_stale_lock(workspace)
     try:
         workspace.empty_temp()
         yield
     finally:
-        workspace.remove_if_same(LOCK, mine)
+        workspace.remove_if_same(LOCK, own_lock)
+
+
+def _remove_stale_lock(workspace: Workspace) -> None:
+    """Remove the present lock, or raise if its holder may be alive."""
+    try:
+        lock = workspace.read_bytes(LOCK)
+    except FileNotFoundError:
+        return  # The holder has released it in the meantime.
+    try:
+        holder = json.loads(lock)
+    except ValueError:
+        raise UserError(
+            f"{workspace.root}/{LOCK} cannot be read; remove it if no command is writing there"
+        ) from None
+    if not _is_stale(holder):
+        raise UserError(
+            f"{workspace.root} is being written by `authface {holder['command']}` "
+            f"(process {holder['pid']} on {holder['host']}); wait for it, or remove {LOCK} there "
+            "if that machine no longer runs"
+        )
+    workspace.remove_if_same(LOCK, lock)
+
+
+def _is_stale(holder: Mapping) -> bool:
+    """Whether the holder ran on this host and has ended.
+
+    The start time tells the holder from a later process with the same id.
+    """
+    if holder.get("host") != socket.gethostname():
+        return False
+    started = _start_time(int(holder["pid"]))
+    return started is None or abs(started - float(holder["started"])) > MAX_START_DIFFERENCE_S
+
+
+def _start_time(pid: int) -> float | None:
+    """Start time of a process in seconds since the epoch, or None if it does not run."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
+        return None

@@ -64,7 +64,9 @@ def read_notes(folder: Path) -> dict[str, Any]:
 
 def list_runs(workspace: Workspace) -> list[str]:
     """Names of the workspace's runs, sorted."""
-    return [name for name in workspace.list(RUNS) if workspace.exists(f"{RUNS}/{name}/{RUN_FILE}")]
+    return [
+        name for name in workspace.list_names(RUNS) if workspace.exists(f"{RUNS}/{name}/{RUN_FILE}")
+    ]
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

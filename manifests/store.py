@@ -1,9 +1,12 @@
-"""One manifest on disk: append, read, compact.
+"""One manifest on disk: append, read and compact.
 
-Parts are plain Parquet files, `part-<number>-<random>.parquet`; later parts supersede earlier ones row by row. A part is
-committed by one rename. A compaction replaces several parts: its last new part names, in its Parquet metadata, the
-parts that it replaces and the sibling parts still to be renamed into place, so that its own rename commits them all; opening
-the manifest finishes what a crash left undone.
+A manifest is a folder of plain Parquet files, its parts, named `part-<number>-<random>.parquet`.
+Rows of later parts supersede earlier rows. A part is committed by one rename.
+
+A compaction replaces several parts. All new parts but the last are written under a pending name. The
+Parquet metadata of the last one lists the parts that it replaces and its pending siblings, so that
+renaming the last one commits them all. Opening the manifest completes a compaction that was
+interrupted after that commit.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -27,183 +30,232 @@ from manifests.workspace import Workspace
 if TYPE_CHECKING:
     import pandas as pd
 
-PART = re.compile(r"part-(\d{8})-[0-9a-f]{8}\.parquet")
-PENDING = ".pending-"
+PART_NAME = re.compile(r"part-(\d{8})-[0-9a-f]{8}\.parquet")
+PENDING_PREFIX = ".pending-"
 ROWS_PER_PART = 100_000
-REPLACES, SIBLINGS = b"authface.replaces", b"authface.siblings"
+MAX_READ_ATTEMPTS = 5
 
-Drop = Callable[[pa.Table], pa.Array | pa.ChunkedArray]
+# Keys in the Parquet metadata of the last part of a compaction; the values are JSON lists of names.
+REPLACES = b"authface.replaces"
+SIBLINGS = b"authface.siblings"
+
+RowMask = Callable[[pa.Table], pa.Array | pa.ChunkedArray]
+"""Maps a part to a boolean mask of its rows; a null counts as false."""
 
 
 class Store:
-    """The parts of one manifest in one workspace. Opening it completes an interrupted compaction."""
+    """The parts of one manifest in one workspace.
 
-    def __init__(self, workspace: Workspace, manifest: Manifest):
-        self.workspace, self.manifest = workspace, manifest
+    Opening it completes an interrupted compaction.
+
+    Args:
+        workspace: The workspace.
+        manifest: The definition of the manifest.
+    """
+
+    def __init__(self, workspace: Workspace, manifest: Manifest) -> None:
+        self.workspace = workspace
+        self.manifest = manifest
         self.folder = workspace.manifest_folder(manifest.name)
         self._complete_compaction()
 
     def parts(self) -> list[str]:
-        """Paths of the committed parts, oldest first."""
-        return [
-            f"{self.folder}/{name}"
-            for name in self.workspace.list(self.folder)
-            if PART.fullmatch(name)
-        ]
+        """Paths of the committed parts in the workspace, oldest first."""
+        names = self.workspace.list_names(self.folder)
+        return [f"{self.folder}/{name}" for name in names if PART_NAME.fullmatch(name)]
 
-    # Writing
+    def append(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Commit rows as one new part.
 
-    def append(self, rows: Iterable[dict]) -> None:
-        """Commit rows as one new part. Columns not given are null; an unknown column is a ValueError."""
+        Args:
+            rows: The rows; missing columns become null. No part is written for no rows.
+
+        Raises:
+            ValueError: If a row has an unknown column.
+        """
         rows = list(rows)
         if rows:
-            self._commit(self._next_name(), self.table(rows))
+            self._commit(self._next_part_name(), self.table(rows))
 
-    def table(self, rows: Iterable[dict]) -> pa.Table:
-        """Rows as a table of this manifest's schema, `created_at` set to now."""
-        names, now = set(self.manifest.schema.names), datetime.now(UTC)
-        stamped = []
+    def table(self, rows: Iterable[Mapping[str, object]]) -> pa.Table:
+        """Convert rows to a table of this manifest's schema, with `created_at` set to now.
+
+        Raises:
+            ValueError: If a row has an unknown column.
+        """
+        columns = set(self.manifest.schema.names)
+        now = datetime.now(UTC)
+        stamped_rows = []
         for row in rows:
-            if unknown := set(row) - names:
+            unknown = set(row) - columns
+            if unknown:
                 raise ValueError(f"{self.manifest.name} has no column {', '.join(sorted(unknown))}")
-            stamped.append({**row, "created_at": now})
-        return pa.Table.from_pylist(stamped, schema=self.manifest.schema)
+            stamped_rows.append({**row, "created_at": now})
+        return pa.Table.from_pylist(stamped_rows, schema=self.manifest.schema)
 
     def compact(
-        self, drop: Drop | None = None, add: pa.Table | None = None, drops_whole_keys: bool = False
+        self,
+        drop: RowMask | None = None,
+        add: pa.Table | None = None,
+        drops_whole_keys: bool = False,
     ) -> int:
-        """Merge small parts into parts of about 100,000 rows, without superseded rows. Returns how many rows went.
+        """Merge small parts and remove superseded rows, in one atomic commit.
 
-        drop: given a part, a mask of the rows to remove. add: rows that come in with the same commit. drops_whole_keys: that
-        what is removed never leaves an older row of its key behind, which saves comparing what goes anyway.
-        Parts that are large and lose no row stay as they are.
+        Parts that are large and lose no row are not rewritten. Nothing is written if there is
+        nothing to merge, remove or add.
+
+        Args:
+            drop: Mask of rows to remove.
+            add: Rows to add with the same commit.
+            drops_whole_keys: Promise that `drop` selects every row of a key or none. It saves
+                comparing the dropped rows.
+
+        Returns:
+            Number of removed rows, superseded ones included.
         """
-        for name in self.workspace.list(self.folder):
-            if name.startswith(
-                PENDING
-            ):  # no committed part names it, or opening would have renamed it
-                self.workspace.remove(f"{self.folder}/{name}")
-        last = self._last_of_each_key(drop if drops_whole_keys else None)
-        rewritten, tables, gone = [], [], 0
-        row = 0
+        self._remove_uncommitted()
+        is_last = self._last_of_each_key(drop if drops_whole_keys else None)
+        rewritten_parts = []
+        tables = []
+        num_removed = 0
+        first_row = 0
         for path in self.parts():
             part = self._read_part(path)
-            keep = pa.array(last[row : row + part.num_rows])
-            row += part.num_rows
+            keep = pa.array(is_last[first_row : first_row + part.num_rows])
+            first_row += part.num_rows
             if drop is not None:
                 keep = pc.and_(keep, pc.invert(pc.fill_null(drop(part), False)))
             kept = part.filter(keep)
-            if kept.num_rows < part.num_rows or part.num_rows < ROWS_PER_PART // 2:
-                rewritten.append(path)
+            is_small = part.num_rows < ROWS_PER_PART // 2
+            if kept.num_rows < part.num_rows or is_small:
+                rewritten_parts.append(path)
                 tables.append(kept)
-                gone += part.num_rows - kept.num_rows
+                num_removed += part.num_rows - kept.num_rows
+
         if add is not None:
             tables.append(add)
-        elif len(rewritten) < 2 and not gone:
+        elif len(rewritten_parts) < 2 and not num_removed:
             return 0
-        self._replace(rewritten, pa.concat_tables([self.manifest.schema.empty_table(), *tables]))
-        return gone
+        table = pa.concat_tables([self.manifest.schema.empty_table(), *tables])
+        self._replace(rewritten_parts, table)
+        return num_removed
 
-    def _replace(self, old: list[str], table: pa.Table) -> None:
-        """Commit a table in place of old parts, all or nothing."""
-        slices = [
-            table.slice(at, ROWS_PER_PART) for at in range(0, max(table.num_rows, 1), ROWS_PER_PART)
-        ]
-        names = [self._next_name(ahead) for ahead in range(len(slices))]
-        for name, piece in zip(names[:-1], slices[:-1], strict=True):
-            self._commit(PENDING + name, piece)
-        extra = {
-            REPLACES: json.dumps([path.rsplit("/", 1)[-1] for path in old]).encode(),
-            SIBLINGS: json.dumps(names[:-1]).encode(),
-        }
-        self._commit(names[-1], slices[-1], extra)
-        self._complete_compaction()
+    def read(self, columns: list[str] | None = None, only: RowMask | None = None) -> pa.Table:
+        """Read all rows that are not superseded, in the order they were written.
 
-    def _complete_compaction(self) -> None:
-        """Rename the siblings and remove the replaced parts of every committed compaction. Safe to repeat or race."""
-        present = set(self.workspace.list(self.folder))
-        for path in self.parts():
-            metadata = self._metadata(path)
-            for name in json.loads(metadata.get(SIBLINGS, b"[]")):
-                if PENDING + name in present:
-                    self.workspace.rename(f"{self.folder}/{PENDING}{name}", f"{self.folder}/{name}")
-            for name in json.loads(metadata.get(REPLACES, b"[]")):
-                if name in present:
-                    self.workspace.remove(f"{self.folder}/{name}")
+        Args:
+            columns: Columns to read. Default: all.
+            only: Mask of the rows to read. It must depend on key columns only.
 
-    def _next_name(self, ahead: int = 0) -> str:
-        numbers = [
-            int(match[1])
-            for name in self.workspace.list(self.folder)
-            if (match := PART.fullmatch(name))
-        ]
-        return f"part-{max(numbers, default=0) + 1 + ahead:08d}-{uuid.uuid4().hex[:8]}.parquet"
-
-    def _commit(self, name: str, table: pa.Table, extra: dict[bytes, bytes] | None = None) -> None:
-        metadata = {**(self.manifest.schema.metadata or {}), **(extra or {})}
-        sink = pa.BufferOutputStream()
-        with pq.ParquetWriter(
-            sink, self.manifest.schema.with_metadata(metadata), compression="zstd"
-        ) as writer:
-            if table.num_rows:  # an empty row group trips `datasets`
-                writer.write_table(table)
-        self.workspace.write_bytes(f"{self.folder}/{name}", sink.getvalue().to_pybytes())
-
-    # Reading
-
-    def read(self, columns: list[str] | None = None, only: Drop | None = None) -> pa.Table:
-        """All rows, superseded ones left out, in the order they were written. Columns: all, or those named.
-
-        only: given a part, a mask of the rows that are wanted, by the columns of the key alone.
+        Returns:
+            A table of the columns, in the given order.
         """
-        for _ in range(5):
-            try:
-                paths = self.parts()
-                wanted = (
-                    None
-                    if columns is None
-                    else list(dict.fromkeys([*columns, *_identity(self.manifest)]))
-                )
-                tables = [self._read_part(path, wanted) for path in paths]
-                if only is not None:
-                    tables = [table.filter(only(table)) for table in tables]
-                break
-            except FileNotFoundError:  # a writer compacted between listing and reading
-                continue
-        else:
-            raise OSError(f"{self.folder} kept changing while it was read")
-        schema = self.manifest.schema.remove_metadata()
-        empty = schema.empty_table() if wanted is None else schema.empty_table().select(wanted)
+        part_columns = None
+        if columns is not None:
+            part_columns = list(dict.fromkeys([*columns, *_identity_columns(self.manifest)]))
+        tables = self._read_parts(part_columns, only)
+
+        empty = self.manifest.schema.remove_metadata().empty_table()
+        if part_columns is not None:
+            empty = empty.select(part_columns)
         table = pa.concat_tables([empty, *tables])
-        if len(paths) > 1:
+        if len(tables) > 1:
             table = table.filter(pa.array(_is_last(table, self.manifest)))
         return table if columns is None else table.select(list(dict.fromkeys(columns)))
 
     def read_pandas(self, columns: list[str] | None = None) -> pd.DataFrame:
-        """The same as a pandas frame."""
+        """Read all rows that are not superseded as a pandas frame; `columns` as for `read`."""
         return self.read(columns).to_pandas()
 
     def distinct(self, column: str) -> set:
-        """The values that a column has, of superseded rows as well."""
-        return {
-            value
-            for path in self.parts()
-            for value in self._read_part(path, [column])[column].unique().to_pylist()
-        }
+        """The distinct values of a column, superseded rows included."""
+        values = set()
+        for path in self.parts():
+            values.update(self._read_part(path, [column])[column].unique().to_pylist())
+        return values
 
-    def _last_of_each_key(self, without: Drop | None = None) -> np.ndarray:
-        """For every row of every part, in order: whether no later row supersedes it. without: rows not worth comparing."""
-        columns = _identity(self.manifest)
+    # Compaction
+
+    def _remove_uncommitted(self) -> None:
+        """Remove pending parts. No committed part lists them, or opening would have renamed them."""
+        for name in self.workspace.list_names(self.folder):
+            if name.startswith(PENDING_PREFIX):
+                self.workspace.remove(f"{self.folder}/{name}")
+
+    def _replace(self, old_parts: list[str], table: pa.Table) -> None:
+        """Commit a table in place of old parts, all or nothing."""
+        starts = range(0, max(table.num_rows, 1), ROWS_PER_PART)
+        pieces = [table.slice(start, ROWS_PER_PART) for start in starts]
+        names = [self._next_part_name(offset) for offset in range(len(pieces))]
+        for name, piece in zip(names[:-1], pieces[:-1], strict=True):
+            self._commit(PENDING_PREFIX + name, piece)
+        replaced_names = [path.rsplit("/", 1)[-1] for path in old_parts]
+        metadata = {
+            REPLACES: json.dumps(replaced_names).encode(),
+            SIBLINGS: json.dumps(names[:-1]).encode(),
+        }
+        self._commit(names[-1], pieces[-1], metadata)
+        self._complete_compaction()
+
+    def _complete_compaction(self) -> None:
+        """Rename the siblings and remove the replaced parts of every committed compaction.
+
+        It is safe to repeat, and to run in several processes at once.
+        """
+        present = set(self.workspace.list_names(self.folder))
+        for path in self.parts():
+            metadata = self._metadata(path)
+            for name in json.loads(metadata.get(SIBLINGS, b"[]")):
+                pending_name = PENDING_PREFIX + name
+                if pending_name in present:
+                    self.workspace.rename(f"{self.folder}/{pending_name}", f"{self.folder}/{name}")
+            for name in json.loads(metadata.get(REPLACES, b"[]")):
+                if name in present:
+                    self.workspace.remove(f"{self.folder}/{name}")
+
+    def _last_of_each_key(self, exclude: RowMask | None = None) -> np.ndarray:
+        """For every row of all parts in order, whether no later row supersedes it.
+
+        Args:
+            exclude: Mask of rows that are not compared; they count as not superseded.
+
+        Returns:
+            (num_rows,) bool.
+        """
+        columns = _identity_columns(self.manifest)
         tables = [self._read_part(path, columns) for path in self.parts()]
-        table = pa.concat_tables(
-            [self.manifest.schema.remove_metadata().empty_table().select(columns), *tables]
-        )
-        if without is None:
+        empty = self.manifest.schema.remove_metadata().empty_table().select(columns)
+        table = pa.concat_tables([empty, *tables])
+        if exclude is None:
             return _is_last(table, self.manifest)
-        compared = pc.invert(pc.fill_null(without(table), False)).to_numpy()
-        last = np.ones(table.num_rows, bool)
-        last[compared] = _is_last(table.filter(pa.array(compared)), self.manifest)
-        return last
+
+        is_compared = pc.invert(pc.fill_null(exclude(table), False)).to_numpy()
+        is_last = np.ones(table.num_rows, bool)
+        is_last[is_compared] = _is_last(table.filter(pa.array(is_compared)), self.manifest)
+        return is_last
+
+    # Files
+
+    def _next_part_name(self, offset: int = 0) -> str:
+        numbers = []
+        for name in self.workspace.list_names(self.folder):
+            match = PART_NAME.fullmatch(name)
+            if match:
+                numbers.append(int(match[1]))
+        number = max(numbers, default=0) + 1 + offset
+        return f"part-{number:08d}-{uuid.uuid4().hex[:8]}.parquet"
+
+    def _commit(
+        self, name: str, table: pa.Table, extra_metadata: dict[bytes, bytes] | None = None
+    ) -> None:
+        schema = self.manifest.schema
+        metadata = {**(schema.metadata or {}), **(extra_metadata or {})}
+        sink = pa.BufferOutputStream()
+        with pq.ParquetWriter(sink, schema.with_metadata(metadata), compression="zstd") as writer:
+            # `datasets` cannot read an empty row group.
+            if table.num_rows:
+                writer.write_table(table)
+        self.workspace.write_bytes(f"{self.folder}/{name}", sink.getvalue().to_pybytes())
 
     def _metadata(self, path: str) -> dict[bytes, bytes]:
         try:
@@ -212,70 +264,99 @@ class Store:
         except FileNotFoundError:
             return {}
         except pa.ArrowInvalid as error:
-            raise UserError(_damaged(f"{self.workspace.root}/{path}", error)) from error
+            raise _damaged_part(f"{self.workspace.root}/{path}", error) from error
+
+    def _read_parts(self, columns: list[str] | None, only: RowMask | None) -> list[pa.Table]:
+        """Read all parts; start again if another process compacts the manifest meanwhile."""
+        for _ in range(MAX_READ_ATTEMPTS):
+            try:
+                tables = [self._read_part(path, columns) for path in self.parts()]
+            except FileNotFoundError:
+                continue
+            if only is not None:
+                tables = [table.filter(only(table)) for table in tables]
+            return tables
+        raise OSError(f"{self.folder} kept changing while it was read")
 
     def _read_part(self, path: str, columns: list[str] | None = None) -> pa.Table:
-        where = f"{self.workspace.root}/{path}"
+        full_path = f"{self.workspace.root}/{path}"
         try:
             with self.workspace.open(path) as file:
                 part = pq.ParquetFile(file)
-                check_version(self.manifest, part.schema_arrow.metadata or {}, where)
+                check_version(self.manifest, part.schema_arrow.metadata or {}, full_path)
                 table = part.read(columns)
         except pa.ArrowInvalid as error:
-            raise UserError(_damaged(where, error)) from error
+            raise _damaged_part(full_path, error) from error
         table = table.replace_schema_metadata(None)
         return table if columns is None else table.select(columns)
 
 
-def _damaged(where: str, error: Exception) -> str:
-    return f"{where} is damaged ({str(error).splitlines()[0][:80]}): put back a copy, or remove it and make its rows again"
+def _damaged_part(path: str, error: Exception) -> UserError:
+    detail = str(error).splitlines()[0][:80]
+    return UserError(
+        f"{path} is damaged ({detail}); restore a copy, or remove the file and make its rows again"
+    )
 
 
-def part_version(metadata: dict[bytes, bytes]) -> int:
-    """The schema version that a part was written with."""
+def schema_version(metadata: Mapping[bytes, bytes]) -> int:
+    """The schema version in the Parquet metadata of a part."""
     return int(metadata.get(b"authface.version", b"0"))
 
 
-def check_version(manifest: Manifest, metadata: dict[bytes, bytes], where: str) -> None:
-    """Raises UserError for a part that this version of authface cannot read as it is."""
-    version = part_version(metadata)
+def check_version(manifest: Manifest, metadata: Mapping[bytes, bytes], path: str) -> None:
+    """Check that this version of authface can read a part.
+
+    Args:
+        manifest: The definition of the manifest.
+        metadata: The Parquet metadata of the part.
+        path: Path of the part, for the message.
+
+    Raises:
+        UserError: If the part has an older or newer schema.
+    """
+    version = schema_version(metadata)
     if version > manifest.version:
         raise UserError(
-            f"{where} has schema {manifest.name} v{version}, newer than this authface knows (v{manifest.version}): upgrade"
+            f"{path} has schema {manifest.name} v{version}, newer than this authface supports "
+            f"(v{manifest.version}); upgrade authface"
         )
     if version < manifest.version:
         raise UserError(
-            f"{where} has schema {manifest.name} v{version}, now v{manifest.version}: `authface migrate`"
+            f"{path} has schema {manifest.name} v{version}, and this authface needs "
+            f"v{manifest.version}; run `authface migrate`"
         )
 
 
-def _identity(manifest: Manifest) -> list[str]:
-    """The columns that tell which rows supersede which."""
+def _identity_columns(manifest: Manifest) -> list[str]:
+    """The columns that decide which rows supersede which."""
     return list(dict.fromkeys([*manifest.key, manifest.input_column, "fingerprint"]))
 
 
 def _is_last(table: pa.Table, manifest: Manifest) -> np.ndarray:
-    """Shape (rows,) bool: True where no later row supersedes the row.
+    """Find the rows that no later row supersedes.
 
-    A later row with the same key does. Where an input gives several rows (a photo its faces), they are made together: a
-    later row of the input with another fingerprint supersedes all of its earlier ones.
+    A later row with the same key supersedes a row. Where an input gives several rows, such as the
+    faces of a photo, they are made together: a later row of the same input with another fingerprint
+    supersedes all its earlier rows.
+
+    Returns:
+        (num_rows,) bool.
     """
-    last = np.zeros(table.num_rows, bool)
-    last[_last_rows(table, list(manifest.key))] = True
-    if manifest.input_column not in manifest.key and table.num_rows:
-        newest = _last_rows(table, [manifest.input_column])
-        marks = (
-            table.take(pa.array(newest))
-            .select([manifest.input_column, "fingerprint"])
-            .to_pandas()
-            .set_index(manifest.input_column)
-        )
-        current = table[manifest.input_column].to_pandas().map(marks["fingerprint"])
-        last &= (current == table["fingerprint"].to_pandas()).to_numpy(bool)
-    return last
+    is_last = np.zeros(table.num_rows, bool)
+    is_last[_last_rows(table, list(manifest.key))] = True
+    if manifest.input_column in manifest.key or not table.num_rows:
+        return is_last
+
+    newest_rows = table.take(pa.array(_last_rows(table, [manifest.input_column])))
+    newest = newest_rows.select([manifest.input_column, "fingerprint"]).to_pandas()
+    newest_fingerprint = newest.set_index(manifest.input_column)["fingerprint"]
+    expected = table[manifest.input_column].to_pandas().map(newest_fingerprint)
+    is_last &= (expected == table["fingerprint"].to_pandas()).to_numpy(bool)
+    return is_last
 
 
 def _last_rows(table: pa.Table, columns: list[str]) -> np.ndarray:
-    """The number of the last row of every different value of the columns."""
-    indexed = table.select(columns).append_column("row", pa.array(np.arange(table.num_rows)))
+    """Row number of the last row of every distinct value of the columns."""
+    row_numbers = pa.array(np.arange(table.num_rows))
+    indexed = table.select(columns).append_column("row", row_numbers)
     return indexed.group_by(columns).aggregate([("row", "max")])["row_max"].to_numpy()

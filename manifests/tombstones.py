@@ -1,7 +1,8 @@
-"""Tombstones: that something was forgotten, without saying what.
+"""Tombstones: records that a photograph was forgotten, without revealing which one.
 
-A tombstone is a hash, under a key of the workspace, of a photograph's id, of its file's hash or of its pixels' hash. Whoever
-has the photograph can ask whether it was forgotten; whoever has only the tombstones learns nothing.
+A tombstone is a keyed hash (HMAC-SHA256 under a key of the workspace) of a photograph's id, of the
+hash of its file or of the hash of its pixels. Somebody who has the photograph can check whether it
+was forgotten; the tombstones alone reveal nothing.
 """
 
 from __future__ import annotations
@@ -20,44 +21,58 @@ KEY_FILE = "manifests/.tombstone-key"
 
 
 class Tombstones:
-    """What a workspace has forgotten, as it stands when this is made. Picklable: workers ask it too."""
+    """The tombstones of a workspace at the time of construction. Picklable, for worker processes.
 
-    def __init__(self, workspace: Workspace):
-        self._key = workspace.read_bytes(KEY_FILE) if workspace.exists(KEY_FILE) else b""
-        self._hashes = (
-            set(Store(workspace, TOMBSTONES).read(["keyed_hash"])["keyed_hash"].to_pylist())
-            if self._key
-            else set()
-        )
+    Args:
+        workspace: The workspace to read.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._key = b""
+        self._hashes: set[str] = set()
+        if workspace.exists(KEY_FILE):
+            self._key = workspace.read_bytes(KEY_FILE)
+            keyed_hashes = Store(workspace, TOMBSTONES).read(["keyed_hash"])["keyed_hash"]
+            self._hashes = set(keyed_hashes.to_pylist())
 
     def __bool__(self) -> bool:
         return bool(self._hashes)
 
-    def holds(self, secret: str) -> bool:
-        """Whether an id, or a hash of a file or of pixels, was forgotten."""
+    def contains(self, secret: str) -> bool:
+        """Whether an id, or the hash of a file or of pixels, was forgotten."""
         return bool(self._hashes) and self.keyed_hash(secret) in self._hashes
 
     def keyed_hash(self, secret: str) -> str:
-        """32 hex digits, HMAC-SHA256 under the workspace's key."""
+        """32 hexadecimal digits: HMAC-SHA256 under the key of the workspace."""
         return hmac.new(self._key, secret.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def add_tombstones(
     workspace: Workspace, secrets_by_kind: Iterable[tuple[str, str]], why: str | None
 ) -> Tombstones:
-    """Write tombstones for (kind, secret): kind is id, file or pixels. Returns all there are now."""
+    """Write tombstones; existing ones are not written again.
+
+    Args:
+        workspace: The workspace to write.
+        secrets_by_kind: Pairs of kind ("id", "file" or "pixels") and the id or hash.
+        why: The reason for forgetting.
+
+    Returns:
+        All tombstones of the workspace.
+    """
     workspace.create_exclusive(KEY_FILE, secrets.token_hex(32).encode())
-    before, now = Tombstones(workspace), datetime.now(UTC)
+    present = Tombstones(workspace)
+    now = datetime.now(UTC)
     rows = [
         {
-            "keyed_hash": before.keyed_hash(secret),
+            "keyed_hash": present.keyed_hash(secret),
             "kind": kind,
             "why": why,
             "forgotten_at": now,
             "fingerprint": "",
         }
         for kind, secret in secrets_by_kind
-        if not before.holds(secret)
+        if not present.contains(secret)
     ]
     Store(workspace, TOMBSTONES).append(rows)
     return Tombstones(workspace)

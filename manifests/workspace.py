@@ -1,7 +1,8 @@
-"""The workspace: one directory that holds one data set. Every path in it is made, read and committed here.
+"""The workspace: a directory that holds one data set. All its paths are made and committed here.
 
-Paths handed around are relative, with forward slashes, as they stand in the manifests. fsspec lies underneath, so that
-a shared or object store can hold a workspace; what needs a real file (a trainer's run) asks for `local`.
+Paths are relative to the workspace and have forward slashes, as they are stored in the manifests.
+Files are accessed through fsspec, so that a shared or object store can hold a workspace. Code that
+needs real files, such as a training run, uses `Workspace.local_path`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import BinaryIO
 
 import fsspec
 import psutil
@@ -26,41 +27,69 @@ from manifests.support.errors import UserError
 from manifests.support.fingerprint import short_hash
 
 TEMP = ".tmp"
+"""Folder of files that are being written."""
 FORGETTING = ".forgetting.json"
+"""Plan of a `forget` that is in progress or was interrupted."""
 FOLDERS = ("photos", "faces", "manifests", "cache", "runs", "reports")
 
 
 class Workspace:
-    """A directory with `authface.toml` in it. Raises UserError where there is none."""
+    """A directory with an `authface.toml`.
 
-    def __init__(self, root: str | Path):
+    Args:
+        root: Path or fsspec URL of the directory.
+
+    Raises:
+        UserError: If the directory has no `authface.toml`.
+    """
+
+    def __init__(self, root: str | Path) -> None:
         self.fs, self.root = fsspec.core.url_to_fs(str(root))
         if not self.exists(SETTINGS_FILE):
             raise UserError(
-                f"{root} is no workspace (no {SETTINGS_FILE}): make one with `authface init {root}`"
+                f"{root} is not a workspace: it has no {SETTINGS_FILE}; create one with "
+                f"`authface init {root}`"
             )
 
     @classmethod
     def find(cls, option: str | Path | None) -> Workspace:
-        """The workspace named by `--workspace`, else by AUTHFACE_WORKSPACE, else the nearest parent folder that is one."""
-        named = option or os.environ.get("AUTHFACE_WORKSPACE")
-        if named:
-            return cls(named)
-        here = Path.cwd()
-        for folder in (here, *here.parents):
+        """Find the workspace of a command.
+
+        Args:
+            option: The value of `--workspace`. Default: the environment variable
+                AUTHFACE_WORKSPACE, else the nearest parent folder with an `authface.toml`.
+
+        Raises:
+            UserError: If there is none.
+        """
+        root = option or os.environ.get("AUTHFACE_WORKSPACE")
+        if root:
+            return cls(root)
+        current = Path.cwd()
+        for folder in (current, *current.parents):
             if (folder / SETTINGS_FILE).is_file():
                 return cls(folder)
         raise UserError(
-            "no workspace here: name one with -w DIR or AUTHFACE_WORKSPACE, or make one with `authface init DIR`"
+            "no workspace in this folder or above it; pass -w DIR, set AUTHFACE_WORKSPACE, or "
+            "create one with `authface init DIR`"
         )
 
     @classmethod
     def create(cls, root: str | Path, settings_toml: str) -> Workspace:
-        """Make the folders and write the settings. Raises UserError where a workspace is already."""
+        """Create the folders and write the settings.
+
+        Args:
+            root: Path or fsspec URL of the directory.
+            settings_toml: Content of `authface.toml`.
+
+        Raises:
+            UserError: If the directory is a workspace already.
+        """
         fs, path = fsspec.core.url_to_fs(str(root))
         if fs.exists(f"{path}/{SETTINGS_FILE}"):
             raise UserError(
-                f"{root} is a workspace already: edit {SETTINGS_FILE} there, or choose another directory"
+                f"{root} is a workspace already; edit its {SETTINGS_FILE}, or choose another "
+                "directory"
             )
         for folder in FOLDERS:
             fs.makedirs(f"{path}/{folder}", exist_ok=True)
@@ -69,146 +98,223 @@ class Workspace:
 
     @cached_property
     def settings(self) -> Settings:
+        """The settings in `authface.toml`."""
         return load_settings(self.read_bytes(SETTINGS_FILE), f"{self.root}/{SETTINGS_FILE}")
 
     @property
     def weights_dir(self) -> str | None:
-        """The setting of that name; a relative one begins at the workspace."""
-        named = self.settings.weights_dir
-        return None if named is None else str(Path(self.root, Path(named).expanduser()))
+        """The setting `weights_dir`; a relative path starts at the workspace."""
+        setting = self.settings.weights_dir
+        return None if setting is None else str(Path(self.root, Path(setting).expanduser()))
 
-    # What lies where
+    # Paths
 
     @staticmethod
     def photo_path(photo_id: str, sha256: str, suffix: str) -> str:
-        """Where a photograph is kept, named by its content, so that a file that is there never changes.
+        """Path of a photograph's file.
 
-        The hash also tells ids apart that differ only by case.
+        The name depends on the content, so an existing file never changes. Its hash also separates
+        ids that differ only by case.
+
+        Args:
+            photo_id: Id of the photograph.
+            sha256: Hash of the file.
+            suffix: File name suffix with the dot.
         """
         return f"photos/{photo_id}-{short_hash(photo_id + sha256)}{suffix}"
 
     @staticmethod
     def crop_path(face_id: str, sha256: str, suffix: str = ".png") -> str:
-        """Where an aligned crop is kept, likewise."""
+        """Path of an aligned crop; the name depends on the content, as in `photo_path`.
+
+        Args:
+            face_id: Id of the face.
+            sha256: Hash of the file.
+            suffix: File name suffix with the dot.
+        """
         return f"faces/{face_id}-{short_hash(face_id + sha256)}{suffix}"
 
     @staticmethod
     def manifest_folder(name: str) -> str:
+        """Folder of a manifest's parts."""
         return f"manifests/{name}"
-
-    # Files
 
     @property
     def is_local(self) -> bool:
+        """Whether the workspace is on a local file system."""
         return isinstance(self.fs, LocalFileSystem)
 
-    def local(self, path: str) -> Path:
-        """The real file behind a path. Raises UserError where the workspace is not on a file system."""
+    def local_path(self, path: str) -> Path:
+        """Convert a path of the workspace to a path of the file system.
+
+        Raises:
+            UserError: If the workspace is not on a local file system.
+        """
         if not self.is_local:
             raise UserError(
-                f"{self.root} is not on a local file system, and this step needs real files"
+                f"{self.root} is not on a local file system, but this step needs real files; copy "
+                "the workspace to a local disk"
             )
         return Path(self.root) / path
 
-    def _full(self, path: str) -> str:
+    def _full_path(self, path: str) -> str:
         return f"{self.root}/{path}"
 
-    def exists(self, path: str) -> bool:
-        return self.fs.exists(self._full(path))
+    # Reading
 
-    def open(self, path: str) -> IO[Any]:
-        """Open for reading bytes."""
-        return self.fs.open(self._full(path), "rb")
+    def exists(self, path: str) -> bool:
+        """Whether a file or folder exists."""
+        return self.fs.exists(self._full_path(path))
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file for reading bytes."""
+        return self.fs.open(self._full_path(path), "rb")
 
     def read_bytes(self, path: str) -> bytes:
-        return self.fs.cat_file(self._full(path))
+        """Read a whole file."""
+        return self.fs.cat_file(self._full_path(path))
 
-    def list(self, folder: str) -> list[str]:
-        """The names in a folder, sorted; empty where there is no such folder."""
+    def list_names(self, folder: str) -> list[str]:
+        """List the names in a folder, sorted; a missing folder gives an empty list."""
         try:
-            found = self.fs.ls(self._full(folder), detail=False, refresh=True)
+            paths = self.fs.ls(self._full_path(folder), detail=False, refresh=True)
         except FileNotFoundError:
             return []
-        return sorted(str(name).rsplit("/", 1)[-1] for name in found)
+        return sorted(str(path).rsplit("/", 1)[-1] for path in paths)
 
-    def remove(self, path: str) -> None:
-        """Remove a file; not there is fine."""
-        try:
-            self.fs.rm_file(self._full(path))
-        except FileNotFoundError:
-            return
-
-    def remove_unlisted(self, folder: str, paths: set[str]) -> None:
-        """Remove the files of a folder that no row names any more."""
-        for name in self.list(folder):
-            if f"{folder}/{name}" not in paths:
-                self.remove(f"{folder}/{name}")
-
-    def rename(self, old: str, new: str) -> None:
-        """Rename a file within the workspace, over whatever is there; a lost race (old is gone) is fine."""
-        try:
-            if self.is_local:
-                os.replace(self._full(old), self._full(new))
-                self._sync_folder(new)
-            else:
-                self.fs.mv(self._full(old), self._full(new))
-        except FileNotFoundError:
-            return
+    # Writing
 
     def write_bytes(self, path: str, data: bytes) -> None:
-        """Commit a whole file: afterwards it is there in full and on the disk, or, after a crash, not at all."""
-        if not self.is_local:
-            self.fs.pipe_file(self._full(path), data)
-            return
-        temp = self._write_temp(data)
-        target = Path(self._full(path))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(temp, target)
-        self._sync_folder(path)
+        """Commit a whole file.
 
-    def link(self, path: str, original: str, hard: bool) -> None:
-        """Commit a name for a file that is there already: a hard link, or a symbolic link that leaves it where it is.
+        When the call returns the file is on the disk. After a crash it is complete or absent.
 
-        Raises OSError where the file system cannot (a hard link across two), UserError where the workspace is on none.
+        Args:
+            path: The file to write.
+            data: Its content.
         """
-        target, temp = self.local(path), self._temp()
-        if hard:
-            os.link(os.path.realpath(original), temp)
-        else:
-            temp.symlink_to(os.path.abspath(original))
+        if not self.is_local:
+            self.fs.pipe_file(self._full_path(path), data)
+            return
+        temporary = self._write_temp(data)
+        target = Path(self._full_path(path))
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(temp, target)
-        temp.unlink(missing_ok=True)  # renaming onto another name of the same file leaves both
+        os.replace(temporary, target)
         self._sync_folder(path)
 
     def create_exclusive(self, path: str, data: bytes) -> bool:
-        """Write a file only if there is none: True if this call made it."""
+        """Write a file unless it exists.
+
+        Args:
+            path: The file to write.
+            data: Its content.
+
+        Returns:
+            Whether this call wrote the file.
+        """
         try:
             if self.is_local:
-                temp = self._write_temp(data)
+                temporary = self._write_temp(data)
                 try:
-                    os.link(temp, self._full(path))
+                    os.link(temporary, self._full_path(path))
                 finally:
-                    temp.unlink(missing_ok=True)
+                    temporary.unlink(missing_ok=True)
             else:
-                with self.fs.open(self._full(path), "xb") as file:
+                with self.fs.open(self._full_path(path), "xb") as file:
                     file.write(data)
         except FileExistsError:
             return False
         return True
 
+    def link(self, path: str, original: str, hard: bool) -> None:
+        """Commit a link to an existing file.
+
+        Args:
+            path: The link to make.
+            original: The existing file, a path of the file system.
+            hard: Make a hard link; otherwise make a symbolic link.
+
+        Raises:
+            OSError: If the file system cannot make the link, such as a hard link to another one.
+            UserError: If the workspace is not on a local file system.
+        """
+        target = self.local_path(path)
+        temporary = self._temp_path()
+        if hard:
+            os.link(os.path.realpath(original), temporary)
+        else:
+            temporary.symlink_to(os.path.abspath(original))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(temporary, target)
+        # os.replace does nothing if both names are hard links to the same file.
+        temporary.unlink(missing_ok=True)
+        self._sync_folder(path)
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename a file and overwrite an existing one.
+
+        A missing `old` is ignored: another process has renamed it.
+
+        Args:
+            old: The present path.
+            new: The new path.
+        """
+        try:
+            if self.is_local:
+                os.replace(self._full_path(old), self._full_path(new))
+                self._sync_folder(new)
+            else:
+                self.fs.mv(self._full_path(old), self._full_path(new))
+        except FileNotFoundError:
+            return
+
+    def remove(self, path: str) -> None:
+        """Remove a file; a missing file is ignored."""
+        try:
+            self.fs.rm_file(self._full_path(path))
+        except FileNotFoundError:
+            return
+
     def remove_if_same(self, path: str, data: bytes) -> None:
-        """Remove a file whose content is still `data`; one process at a time looks and removes."""
-        with self._alone():
+        """Remove a file if its content is `data`. Processes of this host do so one at a time.
+
+        Args:
+            path: The file to remove.
+            data: The expected content.
+        """
+        with self._exclusive_access():
             try:
                 if self.read_bytes(path) == data:
                     self.remove(path)
             except FileNotFoundError:
                 return
 
+    def remove_unlisted(self, folder: str, keep: set[str]) -> None:
+        """Remove the files of a folder that no manifest row refers to.
+
+        Args:
+            folder: The folder to clean.
+            keep: Paths of the files to keep.
+        """
+        for name in self.list_names(folder):
+            if f"{folder}/{name}" not in keep:
+                self.remove(f"{folder}/{name}")
+
+    def empty_temp(self) -> None:
+        """Remove unfinished files of this host's dead processes.
+
+        Files of living processes are kept: a training run writes without holding the lock.
+        """
+        if not self.is_local:
+            return
+        for name in self.list_names(TEMP):
+            host, _, pid = name.rpartition(".")[0].rpartition(".")
+            if host == socket.gethostname() and pid.isdigit() and not psutil.pid_exists(int(pid)):
+                self.remove(f"{TEMP}/{name}")
+
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the directory itself locked against other processes of this host, for a moment."""
+    def _exclusive_access(self) -> Iterator[None]:
+        """Lock the directory against other processes of this host, for a moment."""
         if not self.is_local:
             yield
             return
@@ -219,47 +325,46 @@ class Workspace:
         finally:
             os.close(handle)
 
-    def _temp(self) -> Path:
-        """A new name in the folder of half-written files."""
-        folder = Path(self._full(TEMP))
+    def _temp_path(self) -> Path:
+        folder = Path(self._full_path(TEMP))
         folder.mkdir(exist_ok=True)
         return folder / f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex}"
 
     def _write_temp(self, data: bytes) -> Path:
-        temp = self._temp()
-        with temp.open("wb") as file:
+        temporary = self._temp_path()
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        return temp
+        return temporary
 
     def _sync_folder(self, path: str) -> None:
-        handle = os.open(Path(self._full(path)).parent, os.O_RDONLY)
+        """Flush the folder of a file to the disk, so that a rename survives a crash."""
+        handle = os.open(Path(self._full_path(path)).parent, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
 
-    def empty_temp(self) -> None:
-        """Throw away half-written files of this host's killed processes. Trainers, which hold no lock, may be writing."""
-        if not self.is_local:
-            return
-        for name in self.list(TEMP):
-            host, _, rest = name.rpartition(".")[0].rpartition(".")
-            if host == socket.gethostname() and rest.isdigit() and not psutil.pid_exists(int(rest)):
-                self.remove(f"{TEMP}/{name}")
-
-    # Writing
+    # Locking
 
     def lock(self, command: str) -> AbstractContextManager[None]:
-        """Hold the workspace for writing; see lock.py. Raises UserError while something is half forgotten."""
+        """Hold the workspace for writing, see `manifests.lock.writer_lock`.
+
+        Raises:
+            UserError: If another process writes, or a `forget` was interrupted.
+        """
         if command != "forget":
             self.check_no_interrupted_forget()
         return writer_lock(self, command)
 
     def check_no_interrupted_forget(self) -> None:
-        """Raises UserError where a `forget` was interrupted: nothing may build on what is on its way out."""
+        """Refuse to work on a workspace from which photographs are partly removed.
+
+        Raises:
+            UserError: If a `forget` was interrupted.
+        """
         if self.exists(FORGETTING):
             raise UserError(
-                f"a forget was interrupted in {self.root}: finish it with `authface forget --yes`"
+                f"a forget was interrupted in {self.root}; finish it with `authface forget --yes`"
             )

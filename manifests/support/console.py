@@ -8,7 +8,6 @@ import json
 import logging
 import shlex
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -59,6 +58,8 @@ def run_command(
     Raises:
         AuthfaceError: If the command fails; it carries the command's exit code.
     """
+    import subprocess
+
     line = [str(argument) for argument in arguments]
     console.print(f"\n[bold cyan]$ authface {escape(shlex.join(line))}[/]")
     completed = subprocess.run([*launcher, *line])

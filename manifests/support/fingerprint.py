@@ -1,4 +1,4 @@
-"""Fingerprints: short names for "made with exactly these settings"."""
+"""Fingerprints: short hashes that identify the settings and inputs of a result."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ import json
 
 
 def fingerprint(**parts: object) -> str:
-    """16 hex digits over the named parts (JSON values; order of names does not matter).
+    """Compute the fingerprint of a set of named values.
 
-    A row is done when its key is there with the fingerprint that the present settings give; another fingerprint
-    makes it stale.
+    A stored result is up to date if its fingerprint equals the one of the present settings;
+    otherwise it is stale.
+
+    Args:
+        **parts: JSON values. Their order does not matter.
+
+    Returns:
+        16 hexadecimal digits.
     """
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return short_hash(text, digits=16)
 
 
 def short_hash(text: str, digits: int = 8) -> str:
-    """The first hex digits of the SHA-256 of a text, for file names and ids."""
+    """The first hexadecimal digits of the SHA-256 of a text, for file names and ids."""
     return hashlib.sha256(text.encode()).hexdigest()[:digits]

@@ -84,11 +84,11 @@ def test_half_written_files_of_dead_processes_go_and_of_living_ones_stay(workspa
     dead = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
     ).stdout.strip()
-    folder = workspace.local(".tmp")
+    folder = workspace.local_path(".tmp")
     folder.mkdir()
     (folder / f"{socket.gethostname()}.{dead}.aa").write_bytes(b"")
     (folder / f"{socket.gethostname()}.{os.getpid()}.bb").write_bytes(b"")
     (folder / ".DS_Store").write_bytes(b"")
     with workspace.lock("filter"):
         pass
-    assert workspace.list(".tmp") == [".DS_Store", f"{socket.gethostname()}.{os.getpid()}.bb"]
+    assert workspace.list_names(".tmp") == [".DS_Store", f"{socket.gethostname()}.{os.getpid()}.bb"]

@@ -20,7 +20,7 @@ def write_old(workspace, version: int) -> None:
         }
     )
     metadata = {"authface.manifest": "scores", "authface.version": str(version)}
-    folder = workspace.local("manifests/scores")
+    folder = workspace.local_path("manifests/scores")
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(
         table.replace_schema_metadata(metadata), folder / "part-00000001-0123abcd.parquet"
@@ -38,7 +38,7 @@ def test_migrate_copies_upgrades_and_is_idempotent(workspace, monkeypatch, authf
     assert table["value"].to_pylist() == [3.0, 4.0]
     assert table["crop_policy"].to_pylist() == [None, None]
     assert table.schema.names == SCORES.schema.names
-    old = pd.read_parquet(workspace.local(copies) / "scores")
+    old = pd.read_parquet(workspace.local_path(copies) / "scores")
     assert old["score"].tolist() == [3, 4]
     assert migrate.count_outdated_parts(workspace) == {}
 

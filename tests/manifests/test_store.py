@@ -28,7 +28,7 @@ def values(store: Store) -> dict[str, float]:
 
 
 def parts_on_disk(workspace, name="scores") -> list[str]:
-    return list(workspace.list(f"manifests/{name}"))
+    return list(workspace.list_names(f"manifests/{name}"))
 
 
 def test_every_manifest_round_trips_as_plain_parquet(workspace):
@@ -40,7 +40,7 @@ def test_every_manifest_round_trips_as_plain_parquet(workspace):
     Store(workspace, CAPTIONS).append(
         [{"face_id": "x", "captioner": "llava", "semantic_tags": ["a", "b"], "fingerprint": "f"}]
     )
-    read = pd.read_parquet(workspace.local("manifests/faces"))
+    read = pd.read_parquet(workspace.local_path("manifests/faces"))
     assert list(read.columns) == FACES.schema.names
     assert read.loc[0, "box_px"].tolist() == face["box_px"]
     assert [list(point) for point in read.loc[0, "landmarks5_px"]] == face["landmarks5_px"]
@@ -72,7 +72,7 @@ def test_later_rows_supersede_before_and_after_compaction(workspace):
         "b": 2,
     }
     assert store.compact() == 1
-    plain = pd.read_parquet(workspace.local("manifests/scores"))
+    plain = pd.read_parquet(workspace.local_path("manifests/scores"))
     assert len(plain) == 3
     assert not plain.duplicated(["face_id", "metric"]).any()
     assert len(parts_on_disk(workspace)) == 1
@@ -114,7 +114,7 @@ def test_drop_and_add_come_in_one_commit(workspace):
 def test_a_newer_schema_is_refused_and_an_older_one_names_migrate(workspace):
     store = Store(workspace, SCORES)
     store.append([score("a", 1)])
-    path = workspace.local("manifests/scores") / parts_on_disk(workspace)[0]
+    path = workspace.local_path("manifests/scores") / parts_on_disk(workspace)[0]
     for version, words in (
         (SCORES.version + 1, "newer than this authface"),
         (SCORES.version - 1, "authface migrate"),
@@ -185,7 +185,7 @@ def test_a_compaction_killed_at_any_step_is_completed_or_never_was(workspace, tm
         assert done.returncode == -signal.SIGKILL, done.stderr
         found = values(Store(workspace, SCORES))  # opening completes
         assert found in (before, after), f"killed at {stop}"
-        plain = pd.read_parquet(workspace.local("manifests/scores"))
+        plain = pd.read_parquet(workspace.local_path("manifests/scores"))
         if found == after:
             assert dict(zip(plain["face_id"], plain["value"], strict=True)) == after
             assert len(plain) == len(after)
@@ -226,13 +226,13 @@ def test_the_faces_of_a_photo_are_superseded_together(workspace):
     assert sorted(store.read()["face_id"].to_pylist()) == ["p_c", "q_a"]
     assert store.read(["score"]).num_rows == 2
     store.compact()
-    assert sorted(pd.read_parquet(workspace.local("manifests/faces"))["face_id"]) == ["p_c", "q_a"]
+    assert sorted(pd.read_parquet(workspace.local_path("manifests/faces"))["face_id"]) == ["p_c", "q_a"]
 
 
 def test_a_damaged_part_is_named(workspace):
     store = Store(workspace, SCORES)
     store.append([score("a", 1)])
-    path = workspace.local(store.parts()[0])
+    path = workspace.local_path(store.parts()[0])
     path.write_bytes(path.read_bytes()[:50])
     for use in (store.read, lambda: Store(workspace, SCORES)):
         with pytest.raises(UserError, match=f"{path.name} is damaged"):
@@ -245,7 +245,7 @@ def test_parts_are_named_in_the_replacing_part(workspace):
     store.append([{"photo_id": "us_2", "fingerprint": "f"}])
     old = {path.rsplit("/", 1)[-1] for path in store.parts()}
     store.compact()
-    metadata = pq.read_schema(workspace.local(store.parts()[0])).metadata
+    metadata = pq.read_schema(workspace.local_path(store.parts()[0])).metadata
     assert set(json.loads(metadata[b"authface.replaces"])) == old
     assert pa.types.is_timestamp(store.read().schema.field("created_at").type)
     assert os.path.basename(store.parts()[0]).startswith("part-00000003-")
