@@ -126,6 +126,7 @@ def _measurement_hash(row: dict[str, Any]) -> str:
     pose = [row["yaw_deg"], row["pitch_deg"], row["qsize_px"]]
     if row["box_px"] is not None:
         pose += list(row["box_px"])
+    # The names of the arguments are part of stored fingerprints: do not rename them.
     return fingerprint(
         crop=row["crop_sha256"],
         pose=[float(value) for value in pose],

@@ -183,7 +183,7 @@ def _write_simpletuner(output: Path, crops: Sequence[ExportedCrop], size_px: int
 def _write_imagefolder(output: Path, crops: Sequence[ExportedCrop], size_px: int) -> None:
     rows_of_split: dict[str, list[dict[str, object]]] = {}
     for crop in crops:
-        row = {"file_name": Path(crop.path).name, "text": crop.caption}
+        row: dict[str, object] = {"file_name": Path(crop.path).name, "text": crop.caption}
         rows_of_split.setdefault(crop.split, []).append(row)
     for split, rows in rows_of_split.items():
         _write_json_lines(output / split / "metadata.jsonl", rows)

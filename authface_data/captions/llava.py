@@ -101,7 +101,7 @@ class LlavaStage:
         self._model = model.eval()
         self._device = device
         self._revision = getattr(model.config, "_commit_hash", None)
-        # transformers 5.2 renames the argument.
+        # transformers 5.2x names the argument `cache`, earlier versions `past_key_values`.
         parameters = inspect.signature(model.forward).parameters
         self._cache_argument = "cache" if "cache" in parameters else "past_key_values"
         self._max_batch_size = self.batch_size
@@ -140,11 +140,12 @@ class LlavaStage:
             batch = crops[len(answers) : len(answers) + self._max_batch_size]
             try:
                 answers += self._answer_batch([Image.fromarray(crop) for crop in batch])
-                continue
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
                     raise
                 self._max_batch_size = len(batch) // 2
+            else:
+                continue
             # Outside the handler, because the exception keeps the tensors alive.
             torch.cuda.empty_cache()
         return answers

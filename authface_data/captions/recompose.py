@@ -39,6 +39,7 @@ def recompose(workspace: Workspace) -> int:
     changed_count = 0
     for row in rows:
         measurements = measurements_of.get(row["face_id"], [])
+        # The names of the arguments are part of stored fingerprints: do not rename them.
         composition = fingerprint(rules=rules, said=row["raw_answers"], measured=measurements)
         if row["composition"] == composition:
             continue
@@ -68,6 +69,6 @@ def _compose_row(
         caption = compose_caption({"semantic": [], "photographic": tags}, [], settings)
     else:
         # Imported captions have a single answer, or none.
-        semantic, photographic, *_ = [*(row["raw_answers"] or []), "", ""]
-        caption = caption_from_answers(semantic, photographic, measurements, settings)
+        answers = [*(row["raw_answers"] or []), "", ""]
+        caption = caption_from_answers(answers[0], answers[1], measurements, settings)
     return {"measured_tags": visible_tags(measurements), **caption.columns()}
