@@ -70,10 +70,10 @@ def call_with_retries(
         Exception: The exception of the last attempt, if none succeeds.
     """
     stop: tenacity.stop.stop_base = tenacity.stop_after_attempt(attempts)
-    sleep: Callable[[float], object] = tenacity.nap.sleep
+    sleep: Callable[[float], None] = tenacity.nap.sleep
     if stop_event is not None:
         stop = tenacity.stop_any(stop, tenacity.stop_when_event_set(stop_event))
-        sleep = stop_event.wait
+        sleep = tenacity.nap.sleep_using_event(stop_event)
 
     retrying = tenacity.Retrying(
         stop=stop,

@@ -117,14 +117,14 @@ def find_vanished_files(workspace: Workspace) -> tuple[set[str], list[str]]:
         Ids of the photographs that are links, and of those whose original is missing or has changed.
     """
     rows = Store(workspace, PHOTOS).read(["photo_id", "path", "bytes", "sha256"]).to_pylist()
-    links = [row for row in rows if workspace.local(row["path"]).is_symlink()]
+    links = [row for row in rows if workspace.local_path(row["path"]).is_symlink()]
     checked = {row["photo_id"] for row in links}
     vanished = [row["photo_id"] for row in links if _has_changed(workspace, row)]
     return checked, vanished
 
 
 def _has_changed(workspace: Workspace, row: dict[str, Any]) -> bool:
-    path = workspace.local(row["path"])
+    path = workspace.local_path(row["path"])
     if not path.exists() or path.stat().st_size != row["bytes"]:
         return True
     return hashlib.sha256(path.read_bytes()).hexdigest() != row["sha256"]

@@ -142,7 +142,7 @@ class RemoteCollector:
         self._counted: set[str] = set()
         self._rejections = RejectionLog(workspace)
         self._tombstones = Tombstones(workspace)
-        self._download_folder = workspace.local(DOWNLOADS_FOLDER)
+        self._download_folder = workspace.local_path(DOWNLOADS_FOLDER)
         self._download_folder.mkdir(parents=True, exist_ok=True)
 
         photos = Store(workspace, PHOTOS).read_pandas(
@@ -205,7 +205,7 @@ class RemoteCollector:
                 if isinstance(offer, Flush):
                     collect_chunk()
                     continue
-                if self._tombstones.holds(offer.photo_id):
+                if self._tombstones.contains(offer.photo_id):
                     self.report.forgotten += 1
                     continue
                 self._accept(offer, chunk)
@@ -356,7 +356,7 @@ class RemoteCollector:
 
     def _remove_leftovers(self) -> None:
         """Remove finished downloads and photographs that belong to no row."""
-        for name in self.workspace.list(DOWNLOADS_FOLDER):
+        for name in self.workspace.list_names(DOWNLOADS_FOLDER):
             if not name.endswith((".part", ".json")):
                 self.workspace.remove(f"{DOWNLOADS_FOLDER}/{name}")
         stored_paths = Store(self.workspace, PHOTOS).read(["path"])["path"].to_pylist()

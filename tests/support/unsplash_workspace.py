@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from unsplash_server import KEY, NO_TURN_S, UnsplashServer
+from unsplash_server import ENDLESS_WINDOW_S, KEY, UnsplashServer
 
 ENV = {"UNSPLASH_ACCESS_KEY": KEY}
 SETTINGS = """
@@ -24,27 +26,38 @@ window_s = {window_s}
 
 
 def make_workspace(
-    root: Path, authface, server: UnsplashServer, more: str = "", window_s: float = NO_TURN_S
+    root: Path,
+    authface: Callable[..., subprocess.CompletedProcess],
+    server: UnsplashServer,
+    more: str = "",
+    window_s: float = ENDLESS_WINDOW_S,
 ) -> Path:
+    """Create a workspace whose section `collect` points to the server.
+
+    Args:
+        root: Its directory.
+        authface: Fixture that runs the command.
+        server: The server.
+        more: Further lines of the section.
+        window_s: Length of the API's window, in seconds.
+
+    Returns:
+        `root`.
+    """
     assert authface("init", root, "--preset", "embedded").returncode == 0
-    file = root / "authface.toml"
-    text = SETTINGS.format(url=server.url, more=more, window_s=window_s) + file.read_text().split(
-        "[filter]"
-    )[1].join(["[filter]", ""])
-    file.write_text(text)
+    settings = root / "authface.toml"
+    _, filter_section = settings.read_text().split("[filter]")
+    collect_section = SETTINGS.format(url=server.url, more=more, window_s=window_s)
+    settings.write_text(f"{collect_section}[filter]{filter_section}")
     return root
 
 
-def manifest(root: Path, name: str) -> pd.DataFrame:
+def read_manifest(root: Path, name: str) -> pd.DataFrame:
     return pd.read_parquet(root / "manifests" / name)
 
 
-def reasons(root: Path) -> dict[str, str]:
-    verdicts = manifest(root, "verdicts")
-    return dict(
-        zip(
-            verdicts["id"],
-            verdicts["gate"] + "|" + verdicts["verdict"] + "|" + verdicts["reason"],
-            strict=True,
-        )
-    )
+def verdicts_by_id(root: Path) -> dict[str, str]:
+    """`gate|verdict|reason` by the id of the photograph."""
+    verdicts = read_manifest(root, "verdicts")
+    texts = verdicts["gate"] + "|" + verdicts["verdict"] + "|" + verdicts["reason"]
+    return dict(zip(verdicts["id"], texts, strict=True))

@@ -106,7 +106,7 @@ class ListingReader:
     def remove_cached_pages(self, listings: list[Listing]) -> None:
         """Remove the cached pages of listings."""
         for listing in listings:
-            for name in self.workspace.list(_folder(listing)):
+            for name in self.workspace.list_names(_folder(listing)):
                 self.workspace.remove(f"{_folder(listing)}/{name}")
 
     def _offer(self, row: dict[str, Any]) -> Offer:

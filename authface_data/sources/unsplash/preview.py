@@ -54,7 +54,7 @@ class PreviewGate:
 
         A photograph whose preview cannot be downloaded or decoded passes: its full download decides.
         """
-        folder = self.workspace.local(PREVIEWS_FOLDER)
+        folder = self.workspace.local_path(PREVIEWS_FOLDER)
         folder.mkdir(parents=True, exist_ok=True)
         jobs = [
             DownloadJob(

@@ -78,7 +78,7 @@ def report_downloads(workspace: Workspace, api: UnsplashApi) -> int:
     Raises:
         RateLimitReached: If no request is left and the user does not want to wait.
     """
-    workspace.local(REPORTS_FOLDER).mkdir(parents=True, exist_ok=True)
+    workspace.local_path(REPORTS_FOLDER).mkdir(parents=True, exist_ok=True)
     num_reported = 0
     with _RowUpdates(workspace) as updates:
         for row in _read_photos(workspace, missing="download_reported_at"):
@@ -94,7 +94,7 @@ def report_downloads(workspace: Workspace, api: UnsplashApi) -> int:
             reported_at = datetime.fromisoformat(workspace.read_bytes(marker).decode())
             updates.add({**row, "download_reported_at": reported_at})
 
-    for name in workspace.list(REPORTS_FOLDER):
+    for name in workspace.list_names(REPORTS_FOLDER):
         workspace.remove(f"{REPORTS_FOLDER}/{name}")
     return num_reported
 

@@ -1,11 +1,11 @@
-"""Which hosts may be asked, and at what addresses."""
+"""Which hosts may be contacted, at which addresses, and how often."""
 
 import socket
 import time
 
 import httpx
 import pytest
-from unsplash_server import Photo, UnsplashServer, picture
+from unsplash_server import Photo, UnsplashServer, make_jpeg
 
 from authface_data.http.hosts import (
     AllowedHosts,
@@ -15,10 +15,10 @@ from authface_data.http.hosts import (
     is_public,
 )
 
-CLIENT_OPTIONS = {"connect_timeout_s": 5, "read_timeout_s": 5, "connections": 2}
 HOSTS = AllowedHosts(
     {"images.unsplash.com"}, ["127.0.0.1", "localhost:8080", "[::1]:99", "Proxy.Lan"]
 )
+CLIENT_OPTIONS = {"connect_timeout_s": 5, "read_timeout_s": 5, "connections": 2}
 
 
 @pytest.mark.parametrize(
@@ -32,12 +32,12 @@ HOSTS = AllowedHosts(
         "https://proxy.lan/x",
     ],
 )
-def test_allowed(url):
+def test_url_of_an_allowed_host_passes(url):
     HOSTS.check(url)
 
 
 @pytest.mark.parametrize(
-    ("url", "why"),
+    ("url", "reason"),
     [
         ("http://images.unsplash.com/photo-1", "not_https"),
         ("https://images.unsplash.com:8443/photo-1", "not_https"),
@@ -53,13 +53,13 @@ def test_allowed(url):
         ("http://2130706433/x", "host_not_allowed"),
     ],
 )
-def test_refused(url, why):
-    with pytest.raises(HostRefused, match=why):
+def test_other_urls_are_refused_with_a_reason(url, reason):
+    with pytest.raises(HostRefused, match=reason):
         HOSTS.check(url)
 
 
 @pytest.mark.parametrize(
-    ("address", "public"),
+    ("address", "expected"),
     [
         ("151.101.1.181", True),
         ("2a04:4e42::347", True),
@@ -78,22 +78,21 @@ def test_refused(url, why):
         ("2002:0a00:0001::", False),
     ],
 )
-def test_addresses(address, public):
-    assert is_public(address) == public
+def test_private_addresses_are_recognised(address, expected):
+    assert is_public(address) == expected
 
 
-def test_a_name_that_means_a_private_address_is_not_connected_to(monkeypatch):
-    """The address is judged where it is connected to: a name cannot be public when looked at and private when used."""
-    with UnsplashServer([Photo("a", picture(1), 1, 1)]) as server:
+def test_allowed_name_that_resolves_to_a_private_address_is_refused(monkeypatch):
+    """The address is checked when connecting: a name cannot resolve differently in between."""
+    with UnsplashServer([Photo("a", make_jpeg(1), 1, 1)]) as server:
         port = int(server.url.rsplit(":", 1)[1])
-        real = socket.getaddrinfo
+        real_getaddrinfo = socket.getaddrinfo
 
-        def lying(host, *args, **options):
-            return real(
-                "127.0.0.1" if host == "images.unsplash.com" else host, port, *args[1:], **options
-            )
+        def spoofed_getaddrinfo(host, *args, **options):
+            resolved_host = "127.0.0.1" if host == "images.unsplash.com" else host
+            return real_getaddrinfo(resolved_host, port, *args[1:], **options)
 
-        monkeypatch.setattr(socket, "getaddrinfo", lying)
+        monkeypatch.setattr(socket, "getaddrinfo", spoofed_getaddrinfo)
         with (
             guarded_client(AllowedHosts({"images.unsplash.com"}, []), **CLIENT_OPTIONS) as client,
             pytest.raises(HostRefused, match="private"),
@@ -103,23 +102,22 @@ def test_a_name_that_means_a_private_address_is_not_connected_to(monkeypatch):
             assert client.get(f"{server.url}/img/photo-a").status_code == 200
 
 
-def test_no_redirect_is_followed_unseen():
-    photo = Photo("a", picture(1), 1, 1, moved="http://10.0.0.1/x")
+def test_client_does_not_follow_redirects():
+    photo = Photo("a", make_jpeg(1), 1, 1, redirect_to="http://10.0.0.1/x")
     with (
         UnsplashServer([photo]) as server,
         guarded_client(AllowedHosts(set(), ["127.0.0.1"]), **CLIENT_OPTIONS) as client,
     ):
-        answer = client.get(f"{server.url}/img/photo-a")
-        assert isinstance(answer, httpx.Response)
-        assert answer.status_code == 302
+        response = client.get(f"{server.url}/img/photo-a")
+        assert isinstance(response, httpx.Response)
+        assert response.status_code == 302
 
 
-def test_pace_spreads_requests(monkeypatch):
-    """At 50 a second, each waits a fiftieth longer than the one before; another host waits for none of them."""
-    waits = []
-    monkeypatch.setattr(time, "sleep", waits.append)
+def test_pacer_spreads_the_requests_to_each_host(monkeypatch):
+    waits_s = []
+    monkeypatch.setattr(time, "sleep", waits_s.append)
     monkeypatch.setattr(time, "monotonic", lambda: 100.0)
-    pace = RequestPacer(50)
+    pacer = RequestPacer(50)
     for host in ("a", "a", "a", "b"):
-        pace.wait(host)
-    assert waits == pytest.approx([0, 1 / 50, 2 / 50, 0])
+        pacer.wait(host)
+    assert waits_s == pytest.approx([0, 1 / 50, 2 / 50, 0])

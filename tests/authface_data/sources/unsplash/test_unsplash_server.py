@@ -1,4 +1,7 @@
-"""The tests' own server against Unsplash's official description, by plain requests: the client under test has no part in it."""
+"""The tests' own server against Unsplash's official description, by plain requests.
+
+The client of the package takes no part: these tests show that the server is a fair stand-in.
+"""
 
 import json
 import re
@@ -10,54 +13,56 @@ import jsonschema
 import pytest
 import referencing
 import referencing.jsonschema
-from unsplash_server import KEY, Photo, UnsplashServer, picture
+from unsplash_server import KEY, Photo, UnsplashServer, make_jpeg
 
 DESCRIPTION = json.loads(
     (Path(__file__).parents[3] / "support" / "unsplash_openapi.json").read_text()
 )
-# One slip of the description: a tag is "one of" two kinds, and every tag with a title is both.
-TAG = DESCRIPTION["components"]["schemas"]["SmartTag"]
-TAG["anyOf"] = TAG.pop("oneOf")
+# An error in the description: a tag is "one of" two kinds, but every tag with a title is both.
+TAG_SCHEMA = DESCRIPTION["components"]["schemas"]["SmartTag"]
+TAG_SCHEMA["anyOf"] = TAG_SCHEMA.pop("oneOf")
 REGISTRY = referencing.Registry().with_resource(
     "api:",
     referencing.Resource(contents=DESCRIPTION, specification=referencing.jsonschema.DRAFT202012),
 )
 
 
-def resolved(node):
-    """A description's node, a reference followed."""
+def resolve(node):
+    """A node of the description, with its references followed."""
     while "$ref" in node:
-        found = DESCRIPTION
+        target = DESCRIPTION
         for part in node["$ref"].removeprefix("#/").split("/"):
-            found = found[part]
-        node = found
+            target = target[part]
+        node = target
     return node
 
 
-def pointed(schema):
-    """A schema whose references begin at the description."""
-    if isinstance(schema, dict):
-        return {
-            key: f"api:{value}" if key == "$ref" else pointed(value)
-            for key, value in schema.items()
-        }
-    return [pointed(item) for item in schema] if isinstance(schema, list) else schema
+def absolute_references(schema):
+    """A schema whose references are resolved from the root of the description."""
+    if isinstance(schema, list):
+        return [absolute_references(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: f"api:{value}" if key == "$ref" else absolute_references(value)
+        for key, value in schema.items()
+    }
 
 
-def check(path: str, status: int, body: object, headers) -> None:
-    """An answer against what the description says of that path and status."""
+def check_response(path: str, status: int, body: object, headers) -> None:
+    """Check a response against the description of that path and status."""
     responses = DESCRIPTION["paths"][path]["get"]["responses"]
-    said = resolved(responses.get(str(status), responses["default"]))
-    schema = pointed(said["content"]["application/json"]["schema"])
-    checker = jsonschema.FormatChecker()
-    jsonschema.Draft202012Validator(schema, registry=REGISTRY, format_checker=checker).validate(
-        body
+    description = resolve(responses.get(str(status), responses["default"]))
+    schema = absolute_references(description["content"]["application/json"]["schema"])
+    validator = jsonschema.Draft202012Validator(
+        schema, registry=REGISTRY, format_checker=jsonschema.FormatChecker()
     )
-    for name, header in said.get("headers", {}).items():
-        rule = resolved(header)["schema"]
+    validator.validate(body)
+    for name, header in description.get("headers", {}).items():
+        rule = resolve(header)["schema"]
         value = headers.get(name)
         if name == "Link" and value is None:
-            continue  # a single page has none
+            continue  # a single page has no links
         assert value is not None, name
         if rule["type"] == "integer":
             assert int(value) >= rule["minimum"]
@@ -65,28 +70,28 @@ def check(path: str, status: int, body: object, headers) -> None:
             assert re.fullmatch(rule["format"], value)
 
 
-def ask(url: str, key: str = KEY):
-    request = urllib.request.Request(
-        url, headers={"Authorization": f"Client-ID {key}"} if key else {}
-    )
+def get(url: str, key: str = KEY):
+    """Status, body and headers of a request."""
+    headers = {"Authorization": f"Client-ID {key}"} if key else {}
+    request = urllib.request.Request(url, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return answer.status, answer.read(), answer.headers
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return response.status, response.read(), response.headers
     except urllib.error.HTTPError as error:
         return error.code, error.read(), error.headers
 
 
 @pytest.fixture
 def server():
-    photos = [Photo(f"ph_{n:03d}", picture(n), 6000, 4000) for n in range(65)]
-    photos[3].plus = True
+    photos = [Photo(f"ph_{n:03d}", make_jpeg(n), 6000, 4000) for n in range(65)]
+    photos[3].is_plus = True
     photos[4].last_name = None
     with UnsplashServer(photos) as running:
         yield running
 
 
 @pytest.mark.parametrize(
-    ("path", "asked"),
+    ("path", "request_path"),
     [
         ("/search/photos", "/search/photos?query=portrait&per_page=30&page=2"),
         ("/topics/{topicSlug}/photos", "/topics/people/photos?per_page=30"),
@@ -97,56 +102,54 @@ def server():
         ("/photos/{id}/download", "/photos/ph_007/download?ixid=M3w"),
     ],
 )
-def test_answers_are_as_described(server, path, asked):
-    status, body, headers = ask(server.url + asked)
-    assert status == (404 if "gone" in asked else 200)
-    check(path, status, json.loads(body), headers)
+def test_responses_match_the_description(server, path, request_path):
+    status, body, headers = get(server.url + request_path)
+    assert status == (404 if "gone" in request_path else 200)
+    check_response(path, status, json.loads(body), headers)
 
 
-def test_a_description_that_is_broken_is_noticed(server):
-    """The check itself: an answer that lacks what the description requires does not pass."""
-    _, body, headers = ask(f"{server.url}/photos/ph_007")
-    spoiled = json.loads(body)
-    del spoiled["links"]["download_location"]
+def test_check_notices_a_response_without_a_required_field(server):
+    _, body, headers = get(f"{server.url}/photos/ph_007")
+    incomplete = json.loads(body)
+    del incomplete["links"]["download_location"]
     with pytest.raises(jsonschema.ValidationError):
-        check("/photos/{assetSlug}", 200, spoiled, headers)
+        check_response("/photos/{assetSlug}", 200, incomplete, headers)
 
 
-def test_refusals(server):
+def test_refusals_match_the_description(server):
     server.spam = {"buy now"}
-    status, body, headers = ask(f"{server.url}/search/photos?query=buy%20now")
+    status, body, headers = get(f"{server.url}/search/photos?query=buy%20now")
     assert status == 410
-    check("/search/photos", 410, json.loads(body), headers)
-    status, body, headers = ask(f"{server.url}/photos/ph_001", key="")
+    check_response("/search/photos", 410, json.loads(body), headers)
+    status, body, headers = get(f"{server.url}/photos/ph_001", key="")
     assert status == 401
-    check("/photos/{assetSlug}", 401, json.loads(body), headers)
+    check_response("/photos/{assetSlug}", 401, json.loads(body), headers)
 
 
-def test_the_limit_is_plain_text_and_images_are_not_counted(server):
+def test_rate_limit_is_plain_text_and_images_do_not_count(server):
     server.limit = 2
-    for left in ("1", "0"):
-        status, _, headers = ask(f"{server.url}/photos/ph_001")
-        assert (status, headers["X-Ratelimit-Remaining"]) == (200, left)
-    status, body, headers = ask(f"{server.url}/photos/ph_001")
+    for remaining in ("1", "0"):
+        status, _, headers = get(f"{server.url}/photos/ph_001")
+        assert (status, headers["X-Ratelimit-Remaining"]) == (200, remaining)
+    status, body, headers = get(f"{server.url}/photos/ph_001")
     assert (status, body, headers["X-Ratelimit-Remaining"]) == (403, b"Rate Limit Exceeded", "0")
     assert "Retry-After" not in headers
-    assert ask(f"{server.url}/img/photo-ph_001?ixid=1", key="")[0] == 200
+    assert get(f"{server.url}/img/photo-ph_001?ixid=1", key="")[0] == 200
 
 
-def test_pages_shift_and_end(server):
-    server.shift = [Photo("fresh", picture(999), 6000, 4000)]
-    first = json.loads(ask(f"{server.url}/topics/people/photos?order_by=latest&per_page=30")[1])
-    second = json.loads(
-        ask(f"{server.url}/topics/people/photos?order_by=latest&per_page=30&page=2")[1]
-    )
-    assert first[-1]["id"] == second[0]["id"]  # the one that was pushed down is seen twice
-    assert json.loads(ask(f"{server.url}/topics/people/photos?per_page=30&page=9")[1]) == []
+def test_pages_shift_when_photographs_are_added(server):
+    server.new_photos = [Photo("fresh", make_jpeg(999), 6000, 4000)]
+    url = f"{server.url}/topics/people/photos?per_page=30"
+    first_page = json.loads(get(f"{url}&order_by=latest")[1])
+    second_page = json.loads(get(f"{url}&order_by=latest&page=2")[1])
+    assert first_page[-1]["id"] == second_page[0]["id"]
+    assert json.loads(get(f"{url}&page=9")[1]) == []
 
 
-def test_ranges(server):
+def test_ranges_are_served(server):
     request = urllib.request.Request(
         f"{server.url}/img/photo-ph_001?ixid=1", headers={"Range": "bytes=10-"}
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        assert answer.status == 206
-        assert answer.read() == server.by_id("ph_001").data[10:]
+    with urllib.request.urlopen(request, timeout=10) as response:
+        assert response.status == 206
+        assert response.read() == server.by_id("ph_001").data[10:]
