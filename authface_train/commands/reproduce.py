@@ -1,234 +1,498 @@
-"""`authface reproduce`: the paper's tables and figures again."""
+"""`authface reproduce`: the paper's tables and figures."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from authface_train.commands.reproduce_options import (
-    ReproduceOptions,
-    run_paper,
-    with_options,
-    write_table,
-)
 from authface_train.commands.silence_libraries import silence_libraries
-from manifests.support.console import WorkspaceOption, console, quote_path
-from manifests.support.errors import UserError
+from manifests.support.console import (
+    JsonOption,
+    WorkspaceOption,
+    console,
+    print_json,
+    quote_path,
+)
+from manifests.support.errors import PartialFailureError, UserError
 
 if TYPE_CHECKING:
+    from authface_train.reproduce.paper_runs import PaperRequest, PlannedCommand
     from authface_train.reproduce.small_runs import Experiment
 
-app = typer.Typer(
-    no_args_is_help=True, help="The paper's tables and figures again.", rich_markup_mode="markdown"
-)
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 SEEDS = (0, 1, 2)
+SMALL, PAPER, DRAW = "Small scale", "Paper scale", "draw"
+
+Target = Literal["table1", "table2", "table3", "table4", "table5", "timestep", "figure14", "draw"]
 
 
-@app.command()
-@with_options
-def table1(asked: ReproduceOptions) -> None:
-    """The restorer on test sets (Table 1)."""
-    if asked.scale == "paper":
-        run_paper("table1", asked)
-        return
-    from authface_train.reproduce import small_tables
+@dataclass(frozen=True)
+class ReproduceOptions:
+    """Options of `authface reproduce`; see its help."""
 
-    small_tables.table1(_experiment(asked))
+    scale: Literal["small", "paper"]
+    output: Path
+    photos: list[Path]
+    rows: list[str]
+    seeds: list[int]
+    grid: bool
+    tune: bool
+    latent: Literal["unshuffle", "vae"]
+    answers: list[Path]
+    detector: str
+    degraded: Path | None
+    reference: Path | None
+    fid_reference: Path | None
+    test_set: str | None
+    base: str
+    preset: str
+    steps: int | None
+    changes: list[str]
+    allow_unknown_licence: bool
+    dry_run: bool
+    as_json: bool
+    workspace: Path | None
 
 
-@app.command()
-@with_options
-def table2(
-    asked: ReproduceOptions,
-    row: Annotated[
-        list[str] | None, typer.Option(help="Small: a, b, c, c' or d. Repeatable; default d.")
+def reproduce(
+    target: Annotated[
+        Target,
+        typer.Argument(
+            help="table1 to table5, timestep (when a detector sees a face), figure14 (the weight "
+            "over time), or draw (images of a prior, as table3 measures them)."
+        ),
+    ],
+    scale: Annotated[
+        Literal["small", "paper"],
+        typer.Option(help="What a laptop can do (faces of 64 px, models of 2 M), or the paper's."),
+    ] = "small",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the results, reused by later calls. Default: reproduction; "
+            "for figure14 the picture, figure14.png."
+        ),
     ] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Small: repeatable; default 0.")] = None,
+    row: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="table2: a, b, c, c' or d. Repeatable. Default: d.", rich_help_panel=SMALL
+        ),
+    ] = None,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(help="table2: repeatable. Default: 0.", rich_help_panel=SMALL),
+    ] = None,
     grid: Annotated[
-        bool, typer.Option("--grid", help="Small: all rows over three seeds: some hours.")
+        bool,
+        typer.Option(
+            "--grid", help="table2: all rows with three seeds; takes hours.", rich_help_panel=SMALL
+        ),
     ] = False,
     tune: Annotated[
         bool,
-        typer.Option("--tune", help="Small: only try weights of that loss on validation people."),
+        typer.Option(
+            "--tune",
+            help="table2: only try weights of the facial loss on the tuning people.",
+            rich_help_panel=SMALL,
+        ),
     ] = False,
     latent: Annotated[
         Literal["unshuffle", "vae"],
-        typer.Option(help="Small: pixels side by side, or a VAE trained here."),
+        typer.Option(
+            help="table2: lossless pixel-unshuffle, or a VAE trained here.", rich_help_panel=SMALL
+        ),
     ] = "unshuffle",
     show: Annotated[
-        Path | None, typer.Option(help="Only print the table of a folder of results.")
+        Path | None,
+        typer.Option(
+            help="table2: only print the table of a folder of results.", rich_help_panel=SMALL
+        ),
     ] = None,
-) -> None:
-    """Ablation of the facial loss (Table 2), each row and seed a run with a result file of its own."""
-    from authface_train.reproduce import ablation
-    from authface_train.reproduce.rows import ROWS
-
-    if show is not None:
-        return print(ablation.report(show))
-    if asked.scale == "paper":
-        run_paper("table2", asked)
-        return
-    if unknown := [name for name in row or [] if name not in ROWS]:
-        raise UserError(f"no row {unknown[0]!r} in Table 2: there are {', '.join(ROWS)}")
-    experiment = _experiment(asked, latent)
-    if tune:
-        experiment.tune()
-    else:
-        _rows(
-            experiment,
-            "table2",
-            list(ROWS) if grid else (row or ["d"]),
-            list(SEEDS) if grid else (seed or [0]),
-        )
-    if not grid:
-        console.print(
-            f"Next: [bold]authface reproduce table2 --output {quote_path(asked.output)} --grid[/] fills in the rest"
-        )
-
-
-@app.command()
-@with_options
-def table3(asked: ReproduceOptions) -> None:
-    """What the captions of Stage I are good for (Table 3)."""
-    if asked.scale == "paper":
-        run_paper("table3", asked)
-        return
-    from authface_train.reproduce import small_tables
-
-    write_table(small_tables.table3(_experiment(asked)), asked.output / "table3.md")
-
-
-@app.command()
-@with_options
-def table4(asked: ReproduceOptions) -> None:
-    """Settings of the weight over time (Table 4)."""
-    if asked.scale == "paper":
-        run_paper("table4", asked)
-        return
-    from authface_train.reproduce.rows import TABLE4
-
-    _rows(_experiment(asked), "table4", list(TABLE4), [0])
-
-
-@app.command()
-@with_options
-def table5(
-    asked: ReproduceOptions,
+    photos: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder of additional photographs. Repeatable.", rich_help_panel=SMALL),
+    ] = None,
     answers: Annotated[
-        list[Path] | None, typer.Option(help="CSVs that raters have saved. Repeatable.")
+        list[Path] | None,
+        typer.Option(help="table5: a CSV saved by a rater. Repeatable."),
     ] = None,
-) -> None:
-    """The user study (Table 5): its page first; then, with --answers, what people said."""
-    if answers:
-        from authface_train.study.tally import read, report, tally
-
-        return write_table(report(tally(read(answers))), asked.output / "table5.md")
-    if asked.scale == "paper":
-        run_paper("table5", asked)
-        return
-    from authface_train.reproduce import small_tables
-
-    small_tables.table5(_experiment(asked))
-
-
-@app.command()
-@with_options
-def timestep(
-    asked: ReproduceOptions,
     detector: Annotated[
-        str, typer.Option(help="retinaface-mobile | retinaface.")
+        str, typer.Option(help="timestep: retinaface-mobile | retinaface.")
     ] = "retinaface-mobile",
+    degraded: Annotated[
+        Path | None,
+        typer.Option(help="Degraded faces of the test set.", rich_help_panel=PAPER),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Clean faces of the test set.", rich_help_panel=PAPER)
+    ] = None,
+    fid_reference: Annotated[
+        Path | None,
+        typer.Option(help="Reference set of FID. Default: --reference.", rich_help_panel=PAPER),
+    ] = None,
+    test_set: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the test set, as for `evaluate --set`. Default for tables 1, 2 and 4 "
+            "with --reference: celeba-test.",
+            rich_help_panel=PAPER,
+        ),
+    ] = None,
+    base: Annotated[
+        str, typer.Option(help="SDXL, hub id or folder.", rich_help_panel=PAPER)
+    ] = SDXL,
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="Preset of the trainers for your GPUs: paper, 1x24gb, 1x80gb, …",
+            rich_help_panel=PAPER,
+        ),
+    ] = "paper",
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Steps of each training run, to try the procedure.",
+            rich_help_panel=PAPER,
+        ),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A setting of the trainers. Repeatable.",
+            rich_help_panel=PAPER,
+        ),
+    ] = None,
+    allow_unknown_licence: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unknown-licence",
+            help="Train on faces without a licence basis, such as FFHQ without its JSON.",
+            rich_help_panel=PAPER,
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print the commands with time, memory and disk; run none.",
+            rich_help_panel=PAPER,
+        ),
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A prior: a run of train-prior, or any SDXL.", rich_help_panel=DRAW),
+    ] = None,
+    count: Annotated[
+        int, typer.Option(min=1, help="Number of images.", rich_help_panel=DRAW)
+    ] = 1000,
+    as_json: JsonOption = False,
+    workspace: WorkspaceOption = None,
 ) -> None:
-    """When a detector sees a face in the predicted picture (the appendix, from which the paper chose m)."""
-    degraded, reference = asked.degraded, asked.reference
-    if asked.scale == "paper":
-        root = run_paper("timestep", asked)
+    """Reproduce the paper's tables and figures."""
+    only_table2 = {
+        "--row": row,
+        "--seed": seed,
+        "--grid": grid,
+        "--tune": tune,
+        "--latent": latent != "unshuffle",
+        "--show": show,
+    }
+    for option, value in only_table2.items():
+        if value and target != "table2":
+            raise UserError(f"{option} is only valid with table2")
+
+    if target == "figure14":
+        _figure14(output or Path("figure14.png"))
+        return
+    if target == "draw":
+        _draw(model, output, count, workspace)
+        return
+    if show is not None:
+        from authface_train.reproduce.ablation import report
+
+        print(report(show))
+        return
+
+    options = ReproduceOptions(
+        scale=scale,
+        output=output or Path("reproduction"),
+        photos=photos or [],
+        rows=row or [],
+        seeds=seed or [],
+        grid=grid,
+        tune=tune,
+        latent=latent,
+        answers=answers or [],
+        detector=detector,
+        degraded=degraded,
+        reference=reference,
+        fid_reference=fid_reference,
+        test_set=test_set,
+        base=base,
+        preset=preset,
+        steps=steps,
+        changes=changes or [],
+        allow_unknown_licence=allow_unknown_licence,
+        dry_run=dry_run,
+        as_json=as_json,
+        workspace=workspace,
+    )
+    if target == "table5" and options.answers:
+        _tally(options)
+    elif target == "timestep":
+        _timestep(options)
+    elif scale == "paper":
+        _run_paper(target, options)
+    else:
+        _run_small(target, options)
+
+
+def _figure14(output: Path) -> None:
+    from authface_train.facial_loss.plot import plot_weights
+
+    plot_weights().save(output)
+    console.print(f"The weights over time are plotted in {quote_path(output)}")
+
+
+def _draw(model: str | None, output: Path | None, count: int, workspace: Path | None) -> None:
+    if model is None or output is None:
+        raise UserError("draw needs --model and --output")
+    silence_libraries()
+    from authface_train.reproduce.prior_samples import draw_samples
+    from manifests.workspace import Workspace
+
+    draw_samples(Workspace.find(workspace), model, output, count)
+    console.print(f"{count} images are in {quote_path(output)}, their captions in captions.csv")
+
+
+def _tally(options: ReproduceOptions) -> None:
+    """Table 5 from the raters' answers."""
+    from authface_train.study.tally import format_report, read_answers, tally_answers
+
+    answers = read_answers(options.answers)
+    _save_table(format_report(tally_answers(answers)), options.output / "table5.md")
+
+
+def _timestep(options: ReproduceOptions) -> None:
+    """Confidence of a detector on the predicted image by timestep."""
+    if options.scale == "paper":
+        root = _run_paper("timestep", options)
         if root is None:
             return
         model = root / "models" / "restorer-d"
+        degraded = options.degraded
+        clean = options.reference
     else:
-        from authface_train.reproduce.rows import ROWS
+        from authface_train.reproduce.rows import TABLE2_ROWS
 
-        experiment = _experiment(asked)
-        experiment.row(ROWS["d"], 0)
+        experiment = _small_experiment(options)
+        experiment.run_row(TABLE2_ROWS["d"], 0)
         model = experiment.folder / "runs" / "d-0"
-        degraded, reference = (
-            experiment.folder / "pictures" / "LQ",
-            experiment.folder / "pictures" / "clean",
-        )
+        degraded = experiment.folder / "pictures" / "LQ"
+        clean = experiment.folder / "pictures" / "clean"
+
     silence_libraries()
-    from authface_train.reproduce import timestep as measuring
+    from authface_train.reproduce import timestep
     from authface_train.restore.pipeline import Restorer
-    from authface_train.restore.runner import weights_dir
+    from authface_train.restore.runner import find_weights_dir
     from authface_train.restore.sampling import Sampling
 
     assert degraded is not None
-    assert reference is not None
-    weights = weights_dir(asked.workspace)
-    table = measuring.measure(
-        Restorer(str(model), Sampling(), weights), degraded, reference, detector, weights
-    )
-    table.to_csv(asked.output / "timestep.csv", index=False)
-    measuring.draw(table).save(asked.output / "timestep.png")
-    write_table(measuring.report(table), asked.output / "timestep.md")
+    assert clean is not None
+    weights_dir = find_weights_dir(options.workspace)
+    restorer = Restorer(str(model), Sampling(), weights_dir)
+    table = timestep.measure_confidence(restorer, degraded, clean, options.detector, weights_dir)
+    table.to_csv(options.output / "timestep.csv", index=False)
+    timestep.plot_confidence(table).save(options.output / "timestep.png")
+    _save_table(timestep.format_report(table), options.output / "timestep.md")
 
 
-@app.command()
-def figure14(
-    output: Annotated[Path, typer.Option(help="The picture, PNG.")] = Path("figure14.png"),
-    scale: Annotated[
-        Literal["small", "paper"], typer.Option(help="A formula: the same at both.")
-    ] = "small",
-) -> None:
-    """The weight of the facial loss over time for the paper's four settings (Figure 14)."""
-    from authface_train.facial_loss.plot import plot
+def _run_small(target: Target, options: ReproduceOptions) -> None:
+    """A table at small scale."""
+    from authface_train.reproduce import small_tables
+    from authface_train.reproduce.rows import TABLE2_ROWS, TABLE4_ROWS
 
-    plot().save(output)
-    console.print(f"The weights over time are in {quote_path(output)}")
+    unknown = [name for name in options.rows if name not in TABLE2_ROWS]
+    if unknown:
+        raise UserError(f'unknown row "{unknown[0]}"; choose from: {", ".join(TABLE2_ROWS)}')
+
+    experiment = _small_experiment(options)
+    if target == "table1":
+        small_tables.run_table1(experiment)
+    elif target == "table3":
+        _save_table(small_tables.run_table3(experiment), options.output / "table3.md")
+    elif target == "table5":
+        folder = small_tables.create_table5_study(experiment)
+        _print_study_hint(folder)
+    elif target == "table4":
+        _run_ablation(experiment, "table4", list(TABLE4_ROWS), [0])
+    elif options.tune:
+        experiment.tune()
+    else:
+        rows = list(TABLE2_ROWS) if options.grid else (options.rows or ["d"])
+        seeds = list(SEEDS) if options.grid else (options.seeds or [0])
+        _run_ablation(experiment, "table2", rows, seeds)
+    if target == "table2" and not options.grid:
+        command = f"authface reproduce table2 --output {quote_path(options.output)} --grid"
+        console.print(f"Next: [bold]{command}[/] adds the other rows and seeds")
 
 
-@app.command()
-def draw(
-    model: Annotated[str, typer.Option(help="A prior: a run of train-prior, or any SDXL.")],
-    output: Annotated[Path, typer.Option(help="Where the pictures go.")],
-    count: Annotated[int, typer.Option(min=1, help="How many.")] = 1000,
-    workspace: WorkspaceOption = None,
-) -> None:
-    """Draw held-out people's captions by a prior: what Table 3 measures."""
-    silence_libraries()
-    from authface_train.reproduce.prior_samples import draw_pictures
-    from manifests.workspace import Workspace
-
-    draw_pictures(Workspace.find(workspace), model, output, count)
-    console.print(f"{count} pictures are in {quote_path(output)}, their captions in captions.csv")
-
-
-def _experiment(
-    asked: ReproduceOptions, latent: Literal["unshuffle", "vae"] = "unshuffle"
-) -> Experiment:
-    """The small experiment, its models trained."""
-    for folder in asked.photos or []:
+def _small_experiment(options: ReproduceOptions) -> Experiment:
+    """The small experiment with its models and baselines."""
+    for folder in options.photos:
         if not folder.is_dir():
-            raise UserError(f"--photos {folder} is no folder")
+            raise UserError(f"--photos {folder} is not a folder")
     silence_libraries()
     from authface_train.reproduce.small_runs import Experiment
     from authface_train.reproduce.small_settings import Scale
 
-    experiment = Experiment(asked.output, asked.photos or [], latent, Scale())
-    experiment.models()
-    experiment.baselines()
+    experiment = Experiment(options.output, options.photos, options.latent, Scale())
+    experiment.train_models()
+    experiment.score_baselines()
     return experiment
 
 
-def _rows(experiment: Experiment, which: str, names: list[str], seeds: list[int]) -> None:
-    from authface_train.reproduce import ablation
+def _run_ablation(experiment: Experiment, name: str, rows: list[str], seeds: list[int]) -> None:
+    from authface_train.reproduce.ablation import report
     from authface_train.reproduce.rows import ABLATIONS
 
     for seed in seeds:
-        experiment.regression_row(seed)
-        for name in names:
-            experiment.row(ABLATIONS[which].rows[name], seed)
-    write_table(ablation.report(experiment.results, which), experiment.folder / f"{which}.md")
-    console.print(f"Results are in {quote_path(experiment.results)}")
+        experiment.run_regression(seed)
+        for row in rows:
+            experiment.run_row(ABLATIONS[name].rows[row], seed)
+    _save_table(report(experiment.results, name), experiment.folder / f"{name}.md")
+    console.print(f"The results of each run are in {quote_path(experiment.results)}")
+
+
+def _run_paper(target: Target, options: ReproduceOptions) -> Path | None:
+    """Print the plan of a table at the paper's scale, then run it.
+
+    Returns:
+        The folder with all results, or None if only the plan was requested.
+
+    Raises:
+        UserError: If the test set is missing.
+        PartialFailureError: If a training run does not fit on this machine.
+    """
+    from authface_train.reproduce import paper_runs
+
+    request = _paper_request(target, options)
+    commands = paper_runs.plan_commands(target, request)
+    plans = paper_runs.dry_runs(commands, request)
+    fits = all(plan["fits"] for plan in plans if plan is not None)
+    if options.as_json:
+        print_json(
+            [
+                {"command": command.arguments, "done": command.is_done, "plan": plan}
+                for command, plan in zip(commands, plans, strict=True)
+            ]
+        )
+    else:
+        _print_plan(commands, plans)
+    if options.dry_run or options.as_json:
+        return None
+    if not fits:
+        raise PartialFailureError(
+            "a training run does not fit here; use another --preset or a larger GPU"
+        )
+
+    paper_runs.run_commands(commands, request)
+    table = paper_runs.report(target, request)
+    if table:
+        _save_table(table, request.test_folder / f"{target}.md")
+    if target == "table5":
+        _print_study_hint(request.test_folder / target)
+    return request.root
+
+
+def _paper_request(target: Target, options: ReproduceOptions) -> PaperRequest:
+    from authface_train.reproduce.paper_runs import PaperRequest
+    from manifests.workspace import Workspace
+
+    required = {"degraded": options.degraded}
+    if target == "table3":
+        required = {"reference": options.reference}
+    elif target == "timestep":
+        required["reference"] = options.reference
+    for option, folder in required.items():
+        if folder is None:
+            raise UserError(f"{target} at the paper's scale needs a test set: --{option} DIR")
+    for folder in (options.degraded, options.reference, options.fid_reference):
+        if folder is not None and not folder.is_dir():
+            raise UserError(f"{folder} is not a folder")
+
+    test_set = options.test_set
+    if test_set is None and options.reference and target in ("table1", "table2", "table4"):
+        test_set = "celeba-test"  # the set of the paper's ablations
+    degraded = options.degraded or options.reference
+    assert degraded is not None
+    trainer_options = [argument for change in options.changes for argument in ("--set", change)]
+    if options.allow_unknown_licence:
+        trainer_options.append("--allow-unknown-licence")
+    clean = options.reference
+    fid_reference = options.fid_reference
+    return PaperRequest(
+        workspace=Path(Workspace.find(options.workspace).root),
+        base=options.base,
+        preset=options.preset,
+        output=options.output.absolute(),
+        degraded=degraded.absolute(),
+        clean=clean.absolute() if clean else None,
+        fid_reference=fid_reference.absolute() if fid_reference else None,
+        test_set=test_set,
+        steps=options.steps,
+        trainer_options=tuple(trainer_options),
+    )
+
+
+def _print_plan(commands: list[PlannedCommand], plans: list[dict[str, Any] | None]) -> None:
+    """Print the commands with what each training run takes."""
+    from rich.table import Table
+
+    table = Table("command", "hours", "GB per GPU", "disk GB", "fits")
+    total_hours = 0.0
+    total_disk_gb = 0.0
+    for command, plan in zip(commands, plans, strict=True):
+        if plan is None:
+            table.add_row(command.label, "", "", "", "done" if command.is_done else "")
+            continue
+        hours = plan["hours"]
+        total_hours += hours or 0
+        total_disk_gb += plan["disk_gb"] or 0
+        table.add_row(
+            command.label,
+            "?" if hours is None else f"{hours:.1f}",
+            f"{plan['memory_total_gb']:.1f} of {plan['memory_there_gb']:.1f}",
+            f"{plan['disk_gb']:.1f}",
+            "yes" if plan["fits"] else "no",
+        )
+    console.print(table)
+    console.print(
+        f"Training takes {total_hours:.1f} hours and {total_disk_gb:.1f} GB in total, without "
+        "restoring and scoring"
+    )
+
+
+def _print_study_hint(folder: Path) -> None:
+    from authface_train.study.create import PAGE_FILE
+
+    console.print(
+        f"Next: let raters open {quote_path(folder / PAGE_FILE)}, then run "
+        "[bold]authface reproduce table5 --answers FILE.csv[/] with the file of each"
+    )
+
+
+def _save_table(markdown: str, path: Path) -> None:
+    """Print a table and write it to a file."""
+    from manifests.support.files import write_atomic
+
+    write_atomic(path, f"{markdown}\n")
+    print(markdown)
+    console.print(f"The table is in {quote_path(path)}")

@@ -1,4 +1,4 @@
-"""Tables 2 and 4 at small scale, from the result files of its runs: means, paired differences, and what can be said of them."""
+"""Tables 2 and 4 at small scale, from result files: means, paired differences and what they show."""
 
 from __future__ import annotations
 
@@ -6,60 +6,95 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from authface_train.evaluation.intervals import bootstrap
+from authface_train.evaluation.intervals import bootstrap_interval
 from authface_train.reproduce.rows import ABLATIONS, METRICS, REGRESSION, Ablation
 from manifests.support.errors import UserError
+
+BASELINES = {
+    "LQ": "degraded",
+    "VAE(LQ)": "degraded, through the VAE",
+    REGRESSION: "plain regression U-Net",
+}
+"""Rows that every table has, with their descriptions."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One less the other, paired by picture. low, high: bootstrap over people; seeds: the difference of each seed alone."""
+    """A metric of one row minus that of another, paired by picture.
+
+    Attributes:
+        metric: Name of the metric.
+        mean: Mean difference over people.
+        low: Lower end of its 95 % interval, a bootstrap over people.
+        high: Upper end.
+        seeds: Mean difference of each seed.
+        num_people: Number of people.
+    """
 
     metric: str
     mean: float
     low: float
     high: float
     seeds: tuple[float, ...]
-    people: int
+    num_people: int
 
     @property
-    def better(self) -> bool | None:
-        """Whether the interval says that the first is better; None where it holds 0: no difference resolved."""
+    def is_better(self) -> bool | None:
+        """Whether the first row is better; None if the interval contains 0."""
         if self.low <= 0 <= self.high:
             return None
-        return (self.mean > 0) == METRICS[self.metric][1]
+        return (self.mean > 0) == METRICS[self.metric].higher_is_better
 
 
-def read(folder: Path) -> pd.DataFrame:
-    """One row per restored picture of the test people: row, seed, file, person, drawn and the metrics."""
+def read_results(folder: Path) -> pd.DataFrame:
+    """Read the scores of the test people.
+
+    Args:
+        folder: Folder of result files.
+
+    Returns:
+        One row per restored picture: `row`, `seed`, `file`, `person`, `drawn` and the metrics.
+
+    Raises:
+        UserError: If there are no results.
+    """
     frames = []
     for path in sorted(folder.glob("*.json")):
-        record: dict[str, Any] = json.loads(path.read_text())
+        record = json.loads(path.read_text())
         if record["split"] == "test":
-            frames.append(
-                pd.DataFrame(record["images"]).assign(row=record["row"], seed=record["seed"])
-            )
+            images = pd.DataFrame(record["images"])
+            frames.append(images.assign(row=record["row"], seed=record["seed"]))
     if not frames:
         raise UserError(
-            f"no results in {folder}: `authface reproduce table2 --scale small` makes them"
+            f"no results in {folder}; make them with `authface reproduce table2 --scale small`"
         )
     return pd.concat(frames, ignore_index=True)
 
 
-def means(images: pd.DataFrame) -> pd.DataFrame:
-    """Mean of each metric by row, over pictures and seeds; and the number of seeds."""
-    table = images.groupby("row")[list(METRICS)].mean()
-    return table.assign(seeds=images.groupby("row")["seed"].nunique().clip(lower=1))
+def mean_scores(images: pd.DataFrame) -> pd.DataFrame:
+    """Mean of each metric by row over pictures and seeds, and the number of seeds."""
+    means = images.groupby("row")[list(METRICS)].mean()
+    return means.assign(seeds=images.groupby("row")["seed"].nunique().clip(lower=1))
 
 
-def difference(images: pd.DataFrame, one: str, other: str, metric: str) -> Difference | None:
-    """Paired by picture and, where both have seeds, by seed; None where the two share no picture that has the metric."""
+def compare_rows(images: pd.DataFrame, row: str, other_row: str, metric: str) -> Difference | None:
+    """Compare two rows, paired by picture and, if both have seeds, by seed.
+
+    Args:
+        images: Scores, see `read_results`.
+        row: Name of a row.
+        other_row: Name of the row it is compared with.
+        metric: Name of the metric.
+
+    Returns:
+        The difference, or None if the rows have no picture in common with a value of the metric.
+    """
     keys = ["file", "person", "drawn"]
-    first, second = (images[images["row"] == name].dropna(subset=[metric]) for name in (one, other))
+    first = images[images["row"] == row].dropna(subset=[metric])
+    second = images[images["row"] == other_row].dropna(subset=[metric])
     if first["seed"].notna().all() and second["seed"].notna().all():
         keys = [*keys, "seed"]
     elif second["seed"].isna().all():
@@ -67,132 +102,124 @@ def difference(images: pd.DataFrame, one: str, other: str, metric: str) -> Diffe
     pairs = first.merge(second, on=keys, suffixes=("", "_other"))
     if pairs.empty:
         return None
-    gain = pairs[metric] - pairs[f"{metric}_other"]
-    by_person = gain.groupby(pairs["person"]).mean()
-    low, high = bootstrap(by_person.to_numpy())
-    seeds = (
-        tuple(float(value) for value in gain.groupby(pairs["seed"]).mean())
-        if "seed" in pairs
-        else ()
-    )
+
+    difference = pairs[metric] - pairs[f"{metric}_other"]
+    by_person = difference.groupby(pairs["person"]).mean()
+    low, high = bootstrap_interval(by_person.to_numpy())
+    seeds: tuple[float, ...] = ()
+    if "seed" in pairs:
+        seeds = tuple(float(value) for value in difference.groupby(pairs["seed"]).mean())
     return Difference(metric, float(by_person.mean()), low, high, seeds, len(by_person))
 
 
-def report(folder: Path, which: str = "table2") -> str:
-    """Markdown: the table, the differences, whether restoring helps, and what it was made with. which: of ABLATIONS."""
-    of = ABLATIONS[which]
-    images = read(folder)
-    table = means(images)
-    names = [name for name in ("LQ", "VAE(LQ)", REGRESSION, *of.rows) if name in table.index]
-    return "\n\n".join(
-        part
-        for part in (
-            _about(folder, images),
-            _table(table, names, of),
-            _differences(images, names, of),
-            _beats(images, names, of),
-            _tuning(folder),
-            f"{of.printed}. Other data, size and metrics: only the directions can be compared.",
-        )
-        if part
-    )
+def report(folder: Path, name: str = "table2") -> str:
+    """Format a table in Markdown: means, differences, comparison with the degraded faces, tuning.
+
+    Args:
+        folder: Folder of result files.
+        name: "table2" or "table4".
+    """
+    ablation = ABLATIONS[name]
+    images = read_results(folder)
+    means = mean_scores(images)
+    rows = [row for row in (*BASELINES, *ablation.rows) if row in means.index]
+    sections = [
+        _describe_experiment(folder, images),
+        _means_table(means, rows, ablation),
+        _differences_table(images, rows, ablation),
+        _beats_degraded_table(images, rows, ablation),
+        _tuning_table(folder),
+        f"{ablation.paper_note}. Other data, size and metrics: only the directions can be compared.",
+    ]
+    return "\n\n".join(section for section in sections if section)
 
 
-def _about(folder: Path, images: pd.DataFrame) -> str:
+def _describe_experiment(folder: Path, images: pd.DataFrame) -> str:
     records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    record = next(one for one in records if one["split"] == "test")
-    machines, scale, gate = (
-        sorted({one["machine"] for one in records}),
-        record["scale"],
-        record["gate"],
-    )
-    kind = (
-        "latents of pixels side by side (lossless; not a VAE)"
-        if record["latent"] == "unshuffle"
-        else "a small AutoencoderKL"
-    )
-    reconstructed = gate["reconstruction_db"]
-    told = "without loss" if reconstructed == float("inf") else f"to {reconstructed:.1f} dB"
-    people, pictures = (
-        images["person"].nunique(),
-        images.groupby(["file", "person", "drawn"]).ngroups,
-    )
+    record = next(record for record in records if record["split"] == "test")
+    machines = sorted({record["machine"] for record in records})
+    scale = record["scale"]
+    check = record["gate"]
+    latents = "a small AutoencoderKL"
+    if record["latent"] == "unshuffle":
+        latents = "latents of pixels side by side (lossless; not a VAE)"
+    reconstruction = f"to {check['reconstruction_db']:.1f} dB"
+    if check["reconstruction_db"] == float("inf"):
+        reconstruction = "without loss"
+    num_people = images["person"].nunique()
+    num_pictures = images.groupby(["file", "person", "drawn"]).ngroups
     return (
-        f"{pictures} degraded faces ({scale['degradation']}, {scale['drawn_per_face']} draws each) of {people} people who are "
-        f"not in the training set, 64 px; {kind}, faces reconstructed {told}, degraded {gate['degraded_db']:.1f} dB; "
+        f"{num_pictures} degraded faces ({scale['degradation']}, {scale['drawn_per_face']} draws "
+        f"each) of {num_people} people who are not in the training set, 64 px; {latents}, faces "
+        f"reconstructed {reconstruction}, degraded {check['degraded_db']:.1f} dB; "
         f"{scale['restorer']} steps a restorer; {'; '.join(machines)}."
     )
 
 
-def _table(table: pd.DataFrame, names: Sequence[str], of: Ablation) -> str:
+def _metric_headings() -> str:
+    return " | ".join(metric.heading for metric in METRICS.values())
+
+
+def _means_table(means: pd.DataFrame, rows: Sequence[str], ablation: Ablation) -> str:
     lines = [
-        "| row | what | seeds | " + " | ".join(heading for heading, _ in METRICS.values()) + " |"
+        f"| row | what | seeds | {_metric_headings()} |",
+        "|" + "---|" * (3 + len(METRICS)),
     ]
-    lines.append("|" + "---|" * (3 + len(METRICS)))
-    words = {
-        "LQ": "degraded",
-        "VAE(LQ)": "degraded, through the VAE",
-        REGRESSION: "plain regression U-Net",
-    }
-    for name in names:
-        what = of.rows[name].words if name in of.rows else words[name]
-        values = " | ".join(f"{table.loc[name, metric]:.3f}" for metric in METRICS)
-        lines.append(f"| {name} | {what} | {table.loc[name, 'seeds']} | {values} |")
+    for row in rows:
+        description = BASELINES.get(row) or ablation.rows[row].description
+        values = " | ".join(f"{means.loc[row, metric]:.3f}" for metric in METRICS)
+        lines.append(f"| {row} | {description} | {means.loc[row, 'seeds']} | {values} |")
     return "\n".join(lines)
 
 
-def _differences(images: pd.DataFrame, names: Sequence[str], of: Ablation) -> str:
+def _differences_table(images: pd.DataFrame, rows: Sequence[str], ablation: Ablation) -> str:
     lines = [
-        "| difference | metric | mean | 95 % over people | each seed | said |",
+        "| difference | metric | mean | 95 % over people | each seed | result |",
         "|---|---|---|---|---|---|",
     ]
-    for one, other in of.compared:
-        if one in names and other in names:
-            for metric in METRICS:
-                if (found := difference(images, one, other, metric)) is None:
-                    continue
-                said = {True: "better", False: "worse", None: "no difference resolved"}[
-                    found.better
-                ]
-                lines.append(
-                    f"| {one} - {other} | {METRICS[metric][0]} | {_numbers(found)} | {said} |"
-                )
+    results = {True: "better", False: "worse", None: "no difference resolved"}
+    for row, other_row in ablation.compared:
+        if row not in rows or other_row not in rows:
+            continue
+        for metric, info in METRICS.items():
+            difference = compare_rows(images, row, other_row, metric)
+            if difference is not None:
+                result = results[difference.is_better]
+                numbers = _format_numbers(difference)
+                lines.append(f"| {row} - {other_row} | {info.heading} | {numbers} | {result} |")
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
-def _beats(images: pd.DataFrame, names: Sequence[str], of: Ablation) -> str:
+def _beats_degraded_table(images: pd.DataFrame, rows: Sequence[str], ablation: Ablation) -> str:
     lines = [
-        "| restored beats LQ | metric | mean | 95 % over people | each seed | said |",
+        "| restored beats LQ | metric | mean | 95 % over people | each seed | result |",
         "|---|---|---|---|---|---|",
     ]
-    for one in (REGRESSION, *of.rows):
-        if one in names and "LQ" in names:
-            for metric in METRICS:
-                if (found := difference(images, one, "LQ", metric)) is None:
-                    continue
-                said = "PASS" if found.better else "FAIL"
-                lines.append(f"| {one} - LQ | {METRICS[metric][0]} | {_numbers(found)} | {said} |")
+    for row in (REGRESSION, *ablation.rows):
+        if row not in rows or "LQ" not in rows:
+            continue
+        for metric, info in METRICS.items():
+            difference = compare_rows(images, row, "LQ", metric)
+            if difference is not None:
+                result = "PASS" if difference.is_better else "FAIL"
+                numbers = _format_numbers(difference)
+                lines.append(f"| {row} - LQ | {info.heading} | {numbers} | {result} |")
     return "\n".join(lines)
 
 
-def _numbers(found: Difference) -> str:
-    seeds = ", ".join(f"{value:+.3f}" for value in found.seeds)
-    return f"{found.mean:+.3f} | {found.low:+.3f} to {found.high:+.3f} | {seeds}"
+def _format_numbers(difference: Difference) -> str:
+    seeds = ", ".join(f"{value:+.3f}" for value in difference.seeds)
+    return f"{difference.mean:+.3f} | {difference.low:+.3f} to {difference.high:+.3f} | {seeds}"
 
 
-def _tuning(folder: Path) -> str:
+def _tuning_table(folder: Path) -> str:
     lines = [
-        "| times the default lambdas (row c', validation people) | "
-        + " | ".join(heading for heading, _ in METRICS.values())
-        + " |",
+        f"| times the default lambdas (row c', validation people) | {_metric_headings()} |",
         "|" + "---|" * (1 + len(METRICS)),
     ]
     for path in sorted(folder.glob("tuning-*.json")):
         record = json.loads(path.read_text())
-        values = pd.DataFrame(record["images"])[list(METRICS)].mean()
-        lines.append(
-            f"| {record['row'].removeprefix('tuning-')} | "
-            + " | ".join(f"{value:.3f}" for value in values)
-            + " |"
-        )
+        means = pd.DataFrame(record["images"])[list(METRICS)].mean()
+        values = " | ".join(f"{value:.3f}" for value in means)
+        lines.append(f"| {record['row'].removeprefix('tuning-')} | {values} |")
     return "\n".join(lines) if len(lines) > 2 else ""

@@ -1,4 +1,4 @@
-"""What the small experiments measure of a restored face against the clean one."""
+"""Scores of a restored face against the clean one in the small experiments."""
 
 from __future__ import annotations
 
@@ -6,35 +6,44 @@ import numpy as np
 
 from authface_train.evaluation.metrics import ImageMetrics
 
+LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114])
 
-class PictureScores:
-    """PSNR and SSIM, MS-SSIM and VSI by pyiqa; of the regions PSNR and detail; and the distance of 128-d descriptors."""
+
+class ImageScores:
+    """PSNR, SSIM, MS-SSIM, VSI and descriptor distance; PSNR and detail of eyes and mouth."""
 
     def __init__(self) -> None:
-        self._measures = ImageMetrics(["psnr", "ssim", "ms_ssim", "vsi", "identity"], None, "cpu")
+        self._metrics = ImageMetrics(["psnr", "ssim", "ms_ssim", "vsi", "identity"], None, "cpu")
 
-    def of(
-        self, made: np.ndarray, clean: np.ndarray, boxes_px: np.ndarray
+    def measure(
+        self, restored: np.ndarray, clean: np.ndarray, boxes_px: np.ndarray
     ) -> dict[str, float | None]:
-        """Value by name. made, clean: (H, W, 3) uint8; boxes_px: (n, 4) edges of eyes and mouth, n may be 0.
+        """Compare a restored face with the clean one.
 
-        detail_error: |log2| of the mean gradient of luma under the boxes over that of the clean face: 0 is as much detail, 1 is
-        half or twice. descriptor: None where the detector sees no face in one of them.
+        Args:
+            restored: (height, width, 3) uint8.
+            clean: (height, width, 3) uint8.
+            boxes_px: (n, 4) edges of the visible eyes and mouth; n may be 0.
+
+        Returns:
+            Values by name. `detail_error` is |log2| of the mean luma gradient in the boxes relative
+            to the clean face: 0 for equal detail, 1 for half or twice as much. `descriptor` is None
+            if the detector finds no face in one of the images.
         """
-        inside = np.zeros(made.shape[:2], bool)
+        in_regions = np.zeros(restored.shape[:2], bool)
         for x0, y0, x1, y1 in boxes_px.round().astype(int):
-            inside[max(y0, 0) : y1, max(x0, 0) : x1] = True
-        values = self._measures.of(made, clean)
+            in_regions[max(y0, 0) : y1, max(x0, 0) : x1] = True
+
+        values = self._metrics.measure(restored, clean)
         values["descriptor"] = values.pop("identity")
-        if inside.any():
-            error = np.square(made[inside].astype(float) - clean[inside]).mean()
+        if in_regions.any():
+            error = np.square(restored[in_regions].astype(float) - clean[in_regions]).mean()
             values["psnr_regions"] = float(10 * np.log10(255**2 / max(error, 1e-9)))
-            values["detail_error"] = float(
-                abs(np.log2(_detail(made, inside) / _detail(clean, inside)))
-            )
+            ratio = _mean_gradient(restored, in_regions) / _mean_gradient(clean, in_regions)
+            values["detail_error"] = float(abs(np.log2(ratio)))
         return values
 
 
-def _detail(picture: np.ndarray, inside: np.ndarray) -> float:
-    down, right = np.gradient(picture @ np.array([0.299, 0.587, 0.114]))
-    return float(np.hypot(down, right)[inside].mean()) + 1e-3
+def _mean_gradient(image: np.ndarray, mask: np.ndarray) -> float:
+    down, right = np.gradient(image @ LUMA_WEIGHTS)
+    return float(np.hypot(down, right)[mask].mean()) + 1e-3

@@ -1,4 +1,4 @@
-"""The paper's tables at the paper's scale: commands in order, what they will take, and their running."""
+"""The paper's tables at the paper's scale: a sequence of commands, their cost, and running them."""
 
 from __future__ import annotations
 
@@ -9,29 +9,49 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from rich.table import Table
+from typing import Any
 
 from authface_train.presets import card_of
-from authface_train.reproduce.rows import ABLATIONS, Row
-from manifests.support.console import console, print_json, run_command
+from authface_train.reproduce.rows import ABLATIONS, TABLE2_ROWS, TABLE4_ROWS, Row
+from manifests.run_folder import is_finished, read_run
+from manifests.support.console import run_command
 from manifests.support.errors import AuthfaceError
+from manifests.support.files import write_atomic
 from manifests.support.fingerprint import short_hash
 
-Which = Literal["table1", "table2", "table3", "table4", "table5", "timestep"]
-DRAWN, STUDIED = 1000, 20  # pictures of a prior for Table 3, pairs of Table 5
-PAPER3 = (
-    "The paper's, of drawn samples (FID / HPSv2): no prompts, pretrained 95.13 / .2637; semantic tags 62.90 / .2712; "
-    "semantic and photographic tags 51.09 / .2903"
+NUM_SAMPLES = 1000
+"""Images that a prior generates for Table 3."""
+NUM_STUDY_PAIRS = 20
+"""Pairs of Table 5."""
+ROWS_OF_TABLE = {
+    "table1": ("d",),
+    "table2": ("a", "b", "c", "d"),
+    "table4": tuple(TABLE4_ROWS),
+    "table5": ("d", "b"),
+    "timestep": ("d",),
+}
+TABLE3_TAGS = ("none", "semantic", "both")
+PAPER_TABLE3 = (
+    "The paper's, of drawn samples (FID / HPSv2): no prompts, pretrained 95.13 / .2637; "
+    "semantic tags 62.90 / .2712; semantic and photographic tags 51.09 / .2903"
 )
 
 
-@dataclass(frozen=True)
-class Given:
-    """What the runs need: a workspace with the training faces, SDXL, and a test set (clean, fid may be None).
+@dataclass(frozen=True, kw_only=True)
+class PaperRequest:
+    """What the runs of the paper's tables need.
 
-    output: everything lies there under paper/, apart by preset and test set. more: words for the trainers.
+    Attributes:
+        workspace: Workspace with the training faces.
+        base: SDXL, hub id or folder.
+        preset: Preset of the trainers.
+        output: Folder of all results; runs are kept apart by preset and test set.
+        degraded: Degraded faces of the test set.
+        clean: Clean faces of the test set, or None.
+        fid_reference: Reference set of FID, or None.
+        test_set: Name of the test set, or None.
+        steps: Steps of each training run instead of the preset's, to try the procedure.
+        trainer_options: Further options of the trainers.
     """
 
     workspace: Path
@@ -40,304 +60,274 @@ class Given:
     output: Path
     degraded: Path
     clean: Path | None
-    fid: Path | None
+    fid_reference: Path | None
     test_set: str | None
     steps: int | None
-    more: tuple[str, ...]
+    trainer_options: tuple[str, ...]
 
     @property
     def root(self) -> Path:
-        return (
-            self.output
-            / "paper"
-            / (self.preset if self.steps is None else f"{self.preset}-{self.steps}-steps")
-        )
+        """Folder of the models and of everything made with them."""
+        name = self.preset if self.steps is None else f"{self.preset}-{self.steps}-steps"
+        return self.output / "paper" / name
 
     @property
-    def tested(self) -> Path:
-        """Of this test set: what is restored and scored of two is not mixed."""
+    def test_folder(self) -> Path:
+        """Folder of the results on this test set."""
         return self.root / f"{self.test_set or 'test'}-{short_hash(str(self.degraded))}"
+
+    def model(self, name: str) -> Path:
+        """Folder of a trained model."""
+        return self.root / "models" / name
+
+    def restored(self, row: str) -> Path:
+        """Folder of the faces that a row has restored."""
+        return self.test_folder / "restored" / row
 
 
 @dataclass(frozen=True)
-class Step:
-    """One command, the folder that it makes, and the file that says that just this command has ended well."""
+class PlannedCommand:
+    """One command of a plan.
 
-    words: tuple[str, ...]
-    makes: Path
-    mark: Path
+    Attributes:
+        arguments: The command line without `authface`.
+        folder: The folder that the command makes.
+        done_file: A file that exists once exactly this command has succeeded.
+    """
+
+    arguments: tuple[str, ...]
+    folder: Path
+    done_file: Path
 
     @property
     def trains(self) -> bool:
-        return self.words[0] in ("train-prior", "train-restore")
+        """Whether the command trains a model."""
+        return self.arguments[0] in ("train-prior", "train-restore")
 
     @property
-    def done(self) -> bool:
-        return self.mark.is_file()
+    def is_done(self) -> bool:
+        """Whether the command has succeeded before."""
+        return self.done_file.is_file()
+
+    @property
+    def label(self) -> str:
+        """The command and what it makes, for people."""
+        return f"{self.arguments[0]} → {'/'.join(self.folder.parts[-2:])}"
 
 
-def steps(which: Which, given: Given) -> list[Step]:
-    """The commands of a table, in order; those of one that another table has made already will be skipped."""
-    if which == "table3":
-        return [step for tags in ("none", "semantic", "both") for step in _table3(given, tags)]
-    rows = {
-        "table1": ("d",), "timestep": ("d",), "table5": ("d", "b"), "table2": ("a", "b", "c", "d"),
-        "table4": tuple(ABLATIONS["table4"].rows),
-    }[which]  # fmt: skip
-    known = ABLATIONS["table4"].rows if which == "table4" else ABLATIONS["table2"].rows
-    made = [_prior(given, "both")]
+# Planning
+
+
+def plan_commands(table: str, request: PaperRequest) -> list[PlannedCommand]:
+    """List the commands of a table in order; tables share the commands they have in common.
+
+    Args:
+        table: "table1" to "table5" or "timestep".
+        request: What the runs need.
+    """
+    if table == "table3":
+        return [command for tags in TABLE3_TAGS for command in _table3_commands(request, tags)]
+
+    known_rows = TABLE4_ROWS if table == "table4" else TABLE2_ROWS
+    rows = ROWS_OF_TABLE[table]
+    commands = [_train_prior(request, "both")]
     for name in rows:
-        made += [_restorer(given, known[name]), _restore(given, name)]
-    if which in ("table1", "table2", "table4"):
-        made.append(_evaluate(given, which, rows))
-    if which == "table5":
-        words = [
-            "study",
-            "create",
-            "--a",
-            f"time-aware={_results(given, 'd')}",
-            "--b",
-            f"none={_results(given, 'b')}",
-        ]
-        folder = given.tested / "table5"
-        made.append(
-            _step(
-                given,
-                [*words, "--degraded", given.degraded, "--count", STUDIED, "--output", folder],
-                folder,
-            )
-        )
-    return made
+        commands += [_train_restorer(request, known_rows[name]), _restore(request, name)]
+    if table in ("table1", "table2", "table4"):
+        commands.append(_evaluate(request, table, rows))
+    if table == "table5":
+        commands.append(_create_study(request))
+    return commands
 
 
-def _table3(given: Given, tags: str) -> list[Step]:
-    folder = given.root / "drawn" / tags
-    prior = [] if tags == "none" else [_prior(given, tags)]
-    model = given.base if tags == "none" else _model(given, f"prior-{tags}")
-    count = DRAWN if given.steps is None else 2
-    drawing = [
-        "reproduce",
-        "draw",
-        "--model",
-        model,
-        "--count",
-        count,
-        "--output",
-        folder,
-        "-w",
-        given.workspace,
-    ]
-    scores = given.tested / "table3" / tags
-    fid = [
-        "evaluate",
-        "--restored",
-        f"{tags}={folder}",
-        "--fid-reference",
-        given.degraded,
-        "--metrics",
-        "fid,niqe",
-    ]
-    scoring = _step(
-        given, [*fid, "--allow-missing", "-w", given.workspace, "--output", scores], scores
-    )
-    return [*prior, _step(given, drawing, folder), scoring]
+def _planned(request: PaperRequest, arguments: Iterable[object], folder: Path) -> PlannedCommand:
+    text = tuple(map(str, arguments))
+    done_file = request.root / "done" / short_hash(json.dumps(text))
+    return PlannedCommand(text, folder, done_file)
 
 
-def _prior(given: Given, tags: str) -> Step:
-    folder = _model(given, f"prior-{tags}")
-    return _step(
-        given,
-        [
-            *_training("train-prior", given),
-            "--base",
-            given.base,
-            "--tags",
-            tags,
-            "--output",
-            folder,
-        ],
-        folder,
-    )
+def _trainer_arguments(command: str, request: PaperRequest) -> list[object]:
+    arguments: list[object] = [command, "-w", request.workspace, "--preset", request.preset]
+    if request.steps is not None:
+        arguments += ["--steps", request.steps]
+    return [*arguments, *request.trainer_options]
 
 
-def _restorer(given: Given, row: Row) -> Step:
-    folder = _model(given, f"restorer-{row.name}")
-    on = (
-        ["--base", given.base]
-        if row.base == "generic"
-        else ["--prior", _model(given, "prior-both")]
-    )
-    of_row = [
-        "--facial-weight",
-        row.weight,
-        "--set",
-        f"facial.m={row.m}",
-        "--set",
-        f"facial.s={row.s}",
-    ]
-    return _step(
-        given, [*_training("train-restore", given), *on, *of_row, "--output", folder], folder
-    )
+def _train_prior(request: PaperRequest, tags: str) -> PlannedCommand:
+    folder = request.model(f"prior-{tags}")
+    arguments = _trainer_arguments("train-prior", request)
+    arguments += ["--base", request.base, "--tags", tags, "--output", folder]
+    return _planned(request, arguments, folder)
 
 
-def _training(command: str, given: Given) -> list[object]:
-    words: list[object] = [command, "-w", given.workspace, "--preset", given.preset]
-    if given.steps is not None:
-        words += ["--steps", given.steps]
-    return [*words, *given.more]
+def _train_restorer(request: PaperRequest, row: Row) -> PlannedCommand:
+    folder = request.model(f"restorer-{row.name}")
+    arguments = _trainer_arguments("train-restore", request)
+    if row.base == "generic":
+        arguments += ["--base", request.base]
+    else:
+        arguments += ["--prior", request.model("prior-both")]
+    arguments += ["--facial-weight", row.weight]
+    arguments += ["--set", f"facial.m={row.m}", "--set", f"facial.s={row.s}"]
+    return _planned(request, [*arguments, "--output", folder], folder)
 
 
-def _restore(given: Given, name: str) -> Step:
-    folder = _results(given, name)
-    words = [
-        "restore",
-        "--model",
-        _model(given, f"restorer-{name}"),
-        "--input",
-        given.degraded,
-        "--output",
-        folder,
-    ]
-    few = ["--steps", 2] if given.steps is not None else []
-    return _step(given, [*words, *few, "-w", given.workspace], folder)
+def _restore(request: PaperRequest, row: str) -> PlannedCommand:
+    folder = request.restored(row)
+    arguments: list[object] = ["restore", "--model", request.model(f"restorer-{row}")]
+    arguments += ["--input", request.degraded, "--output", folder]
+    if request.steps is not None:
+        arguments += ["--steps", 2]
+    return _planned(request, [*arguments, "-w", request.workspace], folder)
 
 
-def _evaluate(given: Given, which: str, rows: Iterable[str]) -> Step:
-    folder = given.tested / which
-    words: list[object] = [
-        "evaluate",
-        "--degraded",
-        given.degraded,
-        "--allow-missing",
-        "-w",
-        given.workspace,
-    ]
-    for name in rows:
-        words += ["--restored", f"row {name}={_results(given, name)}"]
+def _evaluate(request: PaperRequest, table: str, rows: Iterable[str]) -> PlannedCommand:
+    folder = request.test_folder / table
+    arguments: list[object] = ["evaluate", "--degraded", request.degraded, "--allow-missing"]
+    arguments += ["-w", request.workspace]
+    for row in rows:
+        arguments += ["--restored", f"row {row}={request.restored(row)}"]
     for option, value in (
-        ("--reference", given.clean),
-        ("--fid-reference", given.fid),
-        ("--set", given.test_set),
+        ("--reference", request.clean),
+        ("--fid-reference", request.fid_reference),
+        ("--set", request.test_set),
     ):
         if value is not None:
-            words += [option, value]
-    return _step(given, [*words, "--output", folder], folder)
+            arguments += [option, value]
+    return _planned(request, [*arguments, "--output", folder], folder)
 
 
-def _model(given: Given, name: str) -> Path:
-    return given.root / "models" / name
+def _create_study(request: PaperRequest) -> PlannedCommand:
+    folder = request.test_folder / "table5"
+    arguments: list[object] = ["study", "create"]
+    arguments += ["--a", f"time-aware={request.restored('d')}"]
+    arguments += ["--b", f"none={request.restored('b')}"]
+    arguments += ["--degraded", request.degraded, "--count", NUM_STUDY_PAIRS]
+    return _planned(request, [*arguments, "--output", folder], folder)
 
 
-def _results(given: Given, name: str) -> Path:
-    return given.tested / "restored" / name
+def _table3_commands(request: PaperRequest, tags: str) -> list[PlannedCommand]:
+    """Train a prior (none for "none", which is SDXL itself), generate images and score them."""
+    commands = []
+    model: str | Path = request.base
+    if tags != "none":
+        commands.append(_train_prior(request, tags))
+        model = request.model(f"prior-{tags}")
+
+    samples = request.root / "drawn" / tags
+    count = NUM_SAMPLES if request.steps is None else 2
+    draw: list[object] = ["reproduce", "draw", "--model", model, "--count", count]
+    draw += ["--output", samples, "-w", request.workspace]
+    commands.append(_planned(request, draw, samples))
+
+    scores = request.test_folder / "table3" / tags
+    evaluate: list[object] = ["evaluate", "--restored", f"{tags}={samples}"]
+    evaluate += ["--fid-reference", request.degraded, "--metrics", "fid,niqe", "--allow-missing"]
+    evaluate += ["-w", request.workspace, "--output", scores]
+    commands.append(_planned(request, evaluate, scores))
+    return commands
 
 
-def _step(given: Given, words: Iterable[object], makes: Path) -> Step:
-    text = tuple(map(str, words))
-    return Step(text, makes, given.root / "done" / short_hash(json.dumps(text)))
+# Cost
 
 
-def show(plan: list[Step], given: Given, as_json: bool) -> bool:
-    """Print the commands with what each training run takes, from its dry run. Returns whether all fit here."""
-    found = [_dry_run(step, given) if step.trains and not step.done else None for step in plan]
-    if as_json:
-        told = [
-            {"command": step.words, "done": step.done, "plan": of}
-            for step, of in zip(plan, found, strict=True)
-        ]
-        print_json(told)
-        return all(of["fits"] for of in found if of)
-    table = Table("command", "hours", "GB a card", "disk GB", "fits")
-    for step, of in zip(plan, found, strict=True):
-        row = ["", "", "", "is done" if step.done else ""]
-        if of:
-            hours = "?" if of["hours"] is None else f"{of['hours']:.1f}"
-            memory = f"{of['memory_total_gb']:.1f} of {of['memory_there_gb']:.1f}"
-            row = [hours, memory, f"{of['disk_gb']:.1f}", "yes" if of["fits"] else "no"]
-        table.add_row(_short(step), *row)
-    console.print(table)
-    all_hours, all_disk = (
-        sum(of[name] or 0 for of in found if of) for name in ("hours", "disk_gb")
-    )
-    console.print(
-        f"Training: {all_hours:.1f} hours and {all_disk:.1f} GB in all; restoring and scoring come on top"
-    )
-    return all(of["fits"] for of in found if of)
+def dry_runs(
+    commands: Iterable[PlannedCommand], request: PaperRequest
+) -> list[dict[str, Any] | None]:
+    """Run the dry run of each training command that is not done.
 
+    Args:
+        commands: The plan.
+        request: What the runs need.
 
-def _dry_run(step: Step, given: Given) -> dict[str, Any]:
-    """A restorer's prior may not be there yet: SDXL's own U-Net, which is as large, stands for it."""
-    words = list(step.words)
-    if (
-        "--prior" in words
-        and not Path(words[words.index("--prior") + 1], "model_index.json").exists()
-    ):
-        place = words.index("--prior")
-        words[place : place + 2] = ["--base", given.base]
-    done = subprocess.run(
-        [*launcher(given), *words, "--dry-run", "--json"], stdout=subprocess.PIPE, text=True
-    )
-    if done.returncode not in (0, 4):
-        failure = AuthfaceError(
-            f"the dry run of `authface {_short(step)}` ended with code {done.returncode}: see above"
-        )
-        failure.exit_code = done.returncode
-        raise failure
-    return json.loads(done.stdout)
-
-
-def launcher(given: Given) -> list[str]:
-    """What starts a trainer: a process for each card of the preset."""
-    card = card_of(given.preset)
-    if card is None or card.count == 1:
-        return [sys.executable, "-P", "-m", "cli"]
+    Returns:
+        For each command the JSON of its dry run, or None if it trains nothing or is done.
+    """
     return [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        str(card.count),
-        "-m",
-        "cli",
+        _dry_run(command, request) if command.trains and not command.is_done else None
+        for command in commands
     ]
 
 
-def _short(step: Step) -> str:
-    """The command and what it makes."""
-    return f"{step.words[0]} → {'/'.join(step.makes.parts[-2:])}"
+def _dry_run(command: PlannedCommand, request: PaperRequest) -> dict[str, Any]:
+    arguments = list(command.arguments)
+    if "--prior" in arguments:
+        index = arguments.index("--prior")
+        if not is_finished(Path(arguments[index + 1])):
+            # The prior is not trained yet. SDXL's own U-Net, which has the same size, replaces it.
+            arguments[index : index + 2] = ["--base", request.base]
+    completed = subprocess.run(
+        [*trainer_launcher(request.preset), *arguments, "--dry-run", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if completed.returncode not in (0, 4):
+        error = AuthfaceError(
+            f"the dry run of `authface {command.label}` ended with exit code "
+            f"{completed.returncode}; see its output above"
+        )
+        error.exit_code = completed.returncode
+        raise error
+    plan: dict[str, Any] = json.loads(completed.stdout)
+    return plan
 
 
-def run(plan: list[Step], given: Given) -> None:
-    """Each command that is not done; a training run that was begun goes on."""
-    for step in plan:
-        if step.done:
+def trainer_launcher(preset: str) -> list[str]:
+    """The command that starts a trainer with one process per GPU of the preset."""
+    card = card_of(preset)
+    if card is None or card.count == 1:
+        return [sys.executable, "-P", "-m", "cli"]
+    launcher = [sys.executable, "-m", "torch.distributed.run"]
+    return [*launcher, "--nproc_per_node", str(card.count), "-m", "cli"]
+
+
+# Running
+
+
+def run_commands(commands: Iterable[PlannedCommand], request: PaperRequest) -> None:
+    """Run each command that is not done; a training run that was started is resumed.
+
+    Args:
+        commands: The plan.
+        request: What the runs need.
+    """
+    for command in commands:
+        if command.is_done:
             continue
-        if step.trains:
-            resume = ["--resume"] if (step.makes / "run.json").is_file() else []
-            run_command(*step.words, *resume, launcher=launcher(given))
+        if command.trains:
+            resume = [] if read_run(command.folder) is None else ["--resume"]
+            run_command(*command.arguments, *resume, launcher=trainer_launcher(request.preset))
         else:
-            run_command(*step.words)
-        step.mark.parent.mkdir(parents=True, exist_ok=True)
-        step.mark.write_text(shlex.join(step.words))
+            run_command(*command.arguments)
+        write_atomic(command.done_file, shlex.join(command.arguments))
 
 
-def report(which: Which, given: Given) -> str:
-    """Ours from the evaluations' summaries, beside what the paper prints. Empty where nothing was scored."""
-    if which == "table3":
-        lines = ["| captions | FID | NIQE |", "|---|---|---|"]
-        for tags in ("none", "semantic", "both"):
-            of = _means(given.tested / "table3" / tags)[tags]
-            lines.append(f"| {tags} | {_number(of, 'fid')} | {_number(of, 'niqe')} |")
-        return "\n".join([*lines, "", f"{PAPER3}."])
-    if which not in ("table1", "table2", "table4"):
+def report(table: str, request: PaperRequest) -> str:
+    """Format our results beside the paper's in Markdown, from the evaluations' summaries.
+
+    Args:
+        table: "table1" to "table5" or "timestep".
+        request: What the runs needed.
+
+    Returns:
+        The table, or "" for targets without scores.
+    """
+    if table == "table3":
+        return _table3_report(request)
+    if table not in ("table1", "table2", "table4"):
         return ""
-    table = (given.tested / which / "table.md").read_text()
-    return f"{table}\n{ABLATIONS[which].printed}." if which in ABLATIONS else table
+    markdown = (request.test_folder / table / "table.md").read_text()
+    return f"{markdown}\n{ABLATIONS[table].paper_note}." if table in ABLATIONS else markdown
 
 
-def _means(folder: Path) -> dict[str, dict[str, float]]:
-    return json.loads((folder / "summary.json").read_text())["methods"]
+def _table3_report(request: PaperRequest) -> str:
+    lines = ["| captions | FID | NIQE |", "|---|---|---|"]
+    for tags in TABLE3_TAGS:
+        summary = request.test_folder / "table3" / tags / "summary.json"
+        means = json.loads(summary.read_text())["methods"][tags]
+        lines.append(f"| {tags} | {_format_mean(means, 'fid')} | {_format_mean(means, 'niqe')} |")
+    return "\n".join([*lines, "", f"{PAPER_TABLE3}."])
 
 
-def _number(of: dict[str, float], name: str) -> str:
-    return f"{of[name]:.2f}" if name in of else "-"
+def _format_mean(means: dict[str, float], metric: str) -> str:
+    return f"{means[metric]:.2f}" if metric in means else "-"

@@ -1,9 +1,9 @@
-"""The plain baseline: a U-Net of the restorer's size that goes from the degraded face to the clean one in one step."""
+"""The regression baseline: a U-Net of the restorer's size maps the degraded face to the clean one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,95 +15,137 @@ from authface_train.data.pairs import DegradedPairs
 from authface_train.data.prompts import Embedding, time_ids
 from authface_train.data.sample_keys import SampleKey
 from authface_train.settings import RestorerSettings
-from authface_train.stages.prior import trained_part
-from authface_train.training.loop import TIMESTEP_BINS, Losses, Sample
-from authface_train.training.metrics_logger import MetricsLogger
+from authface_train.training.loop import TIMESTEP_BINS, Sample, StepLosses
 from authface_train.training.noise import NoiseSampler
 from authface_train.training.sharding import clip_gradients
+from authface_train.training.trainable_model import TrainableModel, prepare_for_training
 from manifests.workspace import Workspace
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
 
 
 class RegressionTrainer:
-    """parts: the U-Net, on pixels side by side (3 cell² channels). The same faces, mirrorings and degradations as a restorer's
-    of the same settings; squared error on pixels."""
+    """Trains a U-Net with the squared error of pixels.
+
+    It sees the same faces, mirror images and degradations as a restorer with the same settings.
+
+    Args:
+        settings: Settings of a restorer.
+        unet: Works on pixel-unshuffled images, 3 * cell_px**2 channels in and out.
+        cell_px: Side of a cell of the pixel-unshuffle.
+        workspace: Holds the crops.
+        view: The training faces, one row each.
+        noise_sampler: Decides which samples are mirrored.
+        null_prompt: Embedding of the empty prompt, which the U-Net needs as an input.
+        accelerator: Knows the device and the processes.
+
+    Attributes:
+        models: The trained models by name, here `unet`.
+        num_faces: Number of training faces.
+    """
 
     def __init__(
         self,
+        *,
         settings: RestorerSettings,
-        unet: Any,
+        unet: UNet2DConditionModel,
         cell_px: int,
         workspace: Workspace,
         view: pd.DataFrame,
-        draws: NoiseSampler,
+        noise_sampler: NoiseSampler,
         null_prompt: Embedding,
         accelerator: Accelerator,
-    ):
-        self.settings, self.cell_px, self.draws, self.accelerator = (
-            settings,
-            cell_px,
-            draws,
-            accelerator,
-        )
-        self.faces, self.null_prompt = len(view), null_prompt
+    ) -> None:
+        self.settings = settings
+        self.cell_px = cell_px
+        self.noise_sampler = noise_sampler
+        self.null_prompt = null_prompt
+        self.accelerator = accelerator
+        self.num_faces = len(view)
         self.pairs = DegradedPairs(
             workspace, view, settings.resolution_px, settings.degradation, settings.seed
         )
-        self.parts = {
-            "unet": trained_part(unet.train().requires_grad_(True), settings, accelerator)
+        trainable = unet.train().requires_grad_(True)
+        self.models: dict[str, TrainableModel] = {
+            "unet": prepare_for_training(trainable, settings, accelerator)
         }
 
-    def sample(self, draw: SampleKey) -> Sample:
-        _, flip = self.draws.draw(draw)
-        clean = torch.from_numpy(self.pairs.clean(draw, flip).copy()).permute(2, 0, 1).float() / 255
-        return {"degraded": self.pairs.pair(draw, flip).degraded, "clean": clean}
+    def sample(self, key: SampleKey) -> Sample:
+        """The degraded and the clean face, each (3, size, size) in [0, 1]."""
+        _, flip = self.noise_sampler.sample(key)
+        clean = torch.from_numpy(self.pairs.clean_crop(key, flip).copy()).permute(2, 0, 1)
+        return {
+            "degraded": self.pairs.make_pair(key, flip).degraded,
+            "clean": clean.float() / 255,
+        }
 
-    def step(self, step: int, draws: list[SampleKey], micros: Iterator[Sample]) -> Losses:
-        part, share = self.parts["unet"], self.settings.batch // self.accelerator.num_processes
+    def step(self, step: int, keys: list[SampleKey], micro_batches: Iterator[Sample]) -> StepLosses:
+        """Train on one global batch."""
+        model = self.models["unet"]
+        share = self.settings.batch // self.accelerator.num_processes
         total = torch.zeros((), device=self.accelerator.device)
-        for batch in micros:
-            made = restored(part.module, batch["degraded"], self.cell_px, self.null_prompt)
-            loss = F.mse_loss(made, batch["clean"]) * len(made) / share
+        for batch in micro_batches:
+            prediction = predict_clean(
+                model.module, batch["degraded"], self.cell_px, self.null_prompt
+            )
+            loss = F.mse_loss(prediction, batch["clean"]) * len(prediction) / share
             self.accelerator.backward(loss)
             total += loss.detach()
-        norm = clip_gradients(self.accelerator, part.module, self.settings.clip_norm)
-        part.optimiser.step()
-        part.optimiser.zero_grad(set_to_none=True)
-        if part.ema is not None:
-            part.ema.update()
-        return Losses(
-            {"loss": total, "gradient_norm": norm},
-            torch.zeros(2, TIMESTEP_BINS, device=total.device),
-        )
 
-    def look(self, step: int, watch: MetricsLogger | None) -> None:
-        return None
+        norm = clip_gradients(self.accelerator, model.module, self.settings.clip_norm)
+        model.optimizer.step()
+        model.optimizer.zero_grad(set_to_none=True)
+        if model.ema is not None:
+            model.ema.update()
+        no_timesteps = torch.zeros(2, TIMESTEP_BINS, device=total.device)
+        return StepLosses({"loss": total, "gradient_norm": norm}, no_timesteps)
 
 
-def restored(
-    unet: Any, degraded: torch.Tensor, cell_px: int, null_prompt: Embedding
+def predict_clean(
+    unet: torch.nn.Module, degraded: torch.Tensor, cell_px: int, null_prompt: Embedding
 ) -> torch.Tensor:
-    """(b, 3, h, w) in about [0, 1] of degraded ones: themselves, and what the U-Net adds."""
+    """Add the U-Net's correction to degraded faces.
+
+    Args:
+        unet: The regression U-Net.
+        degraded: (batch, 3, size, size) in [0, 1].
+        cell_px: Side of a cell of the pixel-unshuffle.
+        null_prompt: Embedding of the empty prompt.
+
+    Returns:
+        (batch, 3, size, size), approximately in [0, 1].
+    """
     count = len(degraded)
-    added = {
+    conditions = {
         "text_embeds": null_prompt.pooled[None].expand(count, -1),
         "time_ids": torch.tensor(time_ids(degraded.shape[-1])).expand(count, -1),
     }
     cells = F.pixel_unshuffle(2 * degraded - 1, cell_px)
-    still = torch.zeros(count, dtype=torch.long)
-    change = unet(
-        cells, still, null_prompt.embeds[None].expand(count, -1, -1), added_cond_kwargs=added
-    ).sample
-    return degraded + F.pixel_shuffle(change, cell_px)
+    timesteps = torch.zeros(count, dtype=torch.long)
+    embeds = null_prompt.embeds[None].expand(count, -1, -1)
+    correction = unet(cells, timesteps, embeds, added_cond_kwargs=conditions).sample
+    return degraded + F.pixel_shuffle(correction, cell_px)
 
 
 @torch.no_grad()
-def restore(
-    unet: Any, pictures: list[np.ndarray], cell_px: int, null_prompt: Embedding
+def restore_images(
+    unet: torch.nn.Module, images: list[np.ndarray], cell_px: int, null_prompt: Embedding
 ) -> list[np.ndarray]:
-    """Pictures (H, W, 3) uint8, a few at a time."""
-    made = []
-    for picture in pictures:
-        degraded = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
-        pixels = restored(unet, degraded, cell_px, null_prompt)[0].clamp(0, 1)
-        made.append((pixels * 255).round().byte().permute(1, 2, 0).numpy())
-    return made
+    """Restore images with the regression U-Net, one at a time.
+
+    Args:
+        unet: The regression U-Net.
+        images: Degraded faces, (size, size, 3) uint8 each.
+        cell_px: Side of a cell of the pixel-unshuffle.
+        null_prompt: Embedding of the empty prompt.
+
+    Returns:
+        Restored faces, (size, size, 3) uint8 each.
+    """
+    restored = []
+    for image in images:
+        degraded = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
+        pixels = predict_clean(unet, degraded, cell_px, null_prompt)[0].clamp(0, 1)
+        restored.append((pixels * 255).round().byte().permute(1, 2, 0).numpy())
+    return restored

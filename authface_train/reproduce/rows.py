@@ -1,4 +1,4 @@
-"""The rows of Table 2 at small scale, and what is measured of them."""
+"""The rows of Tables 2 and 4 at small scale, and the metrics of their restored faces."""
 
 from __future__ import annotations
 
@@ -8,68 +8,96 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Row:
-    """A restorer of Table 2 or 4. base: what it stands on; weight: of the facial loss over time, by Eq. 3's m and s."""
+    """A restorer of Table 2 or 4.
+
+    Attributes:
+        name: Name of the row, as in the paper; rows with an apostrophe are ours.
+        base: The model it is trained on: the generic prior in place of SDXL, or the face prior.
+        weight: Weight of the facial loss over time.
+        description: What it is, for the table.
+        m: Parameter m of Eq. 3.
+        s: Parameter s of Eq. 3.
+    """
 
     name: str
     base: Literal["generic", "prior"]
     weight: Literal["off", "constant", "constant-matched", "time-aware"]
-    words: str
+    description: str
     m: float = -0.5
     s: float = 1.0
 
 
-ROWS = {
-    row.name: row
-    for row in (
-        Row("a", "generic", "off", "generic prior, no facial loss"),
-        Row("b", "prior", "off", "face prior, no facial loss"),
-        Row("c", "prior", "constant", "face prior, constant weight"),
-        Row("c'", "prior", "constant-matched", "face prior, constant weight of the same pull"),
-        Row("d", "prior", "time-aware", "face prior, time-aware weight"),
-    )
-}
-TABLE4 = {
-    row.name: row
-    for row in (
-        ROWS["d"],
-        Row("m=0", "prior", "time-aware", "m = 0, s = 1", m=0.0),
-        Row("m=0.5", "prior", "time-aware", "m = 0.5, s = 1", m=0.5),
-        Row("s=0.5", "prior", "time-aware", "m = -0.5, s = 0.5", s=0.5),
-    )
-}
+def _by_name(*rows: Row) -> dict[str, Row]:
+    return {row.name: row for row in rows}
+
+
+TABLE2_ROWS = _by_name(
+    Row("a", "generic", "off", "generic prior, no facial loss"),
+    Row("b", "prior", "off", "face prior, no facial loss"),
+    Row("c", "prior", "constant", "face prior, constant weight"),
+    Row("c'", "prior", "constant-matched", "face prior, constant weight of the same pull"),
+    Row("d", "prior", "time-aware", "face prior, time-aware weight"),
+)
+TABLE4_ROWS = _by_name(
+    TABLE2_ROWS["d"],
+    Row("m=0", "prior", "time-aware", "m = 0, s = 1", m=0.0),
+    Row("m=0.5", "prior", "time-aware", "m = 0.5, s = 1", m=0.5),
+    Row("s=0.5", "prior", "time-aware", "m = -0.5, s = 0.5", s=0.5),
+)
 REGRESSION = "regression"
+"""Name of the plain regression baseline."""
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """A table of restorers. compared: pairs of rows whose differences are told; printed: the paper's figures, in words."""
+    """A table of restorers.
+
+    Attributes:
+        rows: The rows by name.
+        compared: Pairs of rows whose difference is reported, (row, compared with).
+        paper_note: The paper's figures or finding, as a sentence without its full stop.
+    """
 
     rows: dict[str, Row]
     compared: tuple[tuple[str, str], ...]
-    printed: str
+    paper_note: str
 
 
 ABLATIONS = {
     "table2": Ablation(
-        ROWS,
-        (("b", "a"), ("c", "b"), ("c'", "b"), ("d", "b"), ("d", "c'"), ("d", "c")),  # c' is ours
-        "The paper's rows, on CelebA-Test (PSNR / MANIQA / MUSIQ / CLIPIQA): a 24.39 / .5781 / 69.25 / .6465; "
-        "b 25.59 / .5057 / 74.42 / .7088; c 23.95 / .6449 / 73.66 / .6821; d 25.57 / .6624 / 75.76 / .7065",
+        TABLE2_ROWS,
+        (("b", "a"), ("c", "b"), ("c'", "b"), ("d", "b"), ("d", "c'"), ("d", "c")),
+        "The paper's rows, on CelebA-Test (PSNR / MANIQA / MUSIQ / CLIPIQA): "
+        "a 24.39 / .5781 / 69.25 / .6465; b 25.59 / .5057 / 74.42 / .7088; "
+        "c 23.95 / .6449 / 73.66 / .6821; d 25.57 / .6624 / 75.76 / .7065",
     ),
     "table4": Ablation(
-        TABLE4,
+        TABLE4_ROWS,
         (("m=0", "d"), ("m=0.5", "d"), ("s=0.5", "d")),
         "The paper chooses m = -0.5, s = 1",
     ),
 }
 
-# name -> (heading, whether more is better)
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """How a metric of the small experiments is shown and compared.
+
+    Attributes:
+        heading: Heading of its column.
+        higher_is_better: Whether a larger value is better.
+    """
+
+    heading: str
+    higher_is_better: bool
+
+
 METRICS = {
-    "psnr": ("PSNR dB", True),
-    "ssim": ("SSIM", True),
-    "ms_ssim": ("MS-SSIM", True),
-    "vsi": ("VSI", True),
-    "psnr_regions": ("PSNR dB, eyes and mouth", True),
-    "detail_error": ("detail error, eyes and mouth", False),
-    "descriptor": ("descriptor distance", False),
+    "psnr": MetricInfo("PSNR dB", True),
+    "ssim": MetricInfo("SSIM", True),
+    "ms_ssim": MetricInfo("MS-SSIM", True),
+    "vsi": MetricInfo("VSI", True),
+    "psnr_regions": MetricInfo("PSNR dB, eyes and mouth", True),
+    "detail_error": MetricInfo("detail error, eyes and mouth", False),
+    "descriptor": MetricInfo("descriptor distance", False),
 }

@@ -1,14 +1,13 @@
-"""Real faces for the small experiments: collected, found, aligned, and divided so that no person stands on two sides.
+"""Real faces for the small experiments: collected, detected, aligned and split by person.
 
-Photographs that share a person form one group, and a group goes to one side whole. Who is who in the packages' photographs
-stands in `small_split.csv`, by the 128-d descriptor and looked at pair by pair: it takes some strangers for one person. The
-photographs that a user adds join whoever the descriptor takes them for, or are divided by the hash of their name. Nearly equal
-pixels keep photographs together as everywhere (`splits`).
+Photographs that show the same person form a group, and a group belongs to one split. For the
+photographs of the packages `small_split.csv` records who is who, found by the 128-d descriptor and
+checked pair by pair by eye: the descriptor takes some strangers for the same person. Photographs
+that a user adds join the person that the descriptor takes them for, or are split by a hash.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -18,16 +17,20 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from authface_data.faces.descriptor import SAME_PERSON, Descriptor
+from authface_data.faces.descriptor import SAME_PERSON_DISTANCE, FaceDescriptor
 from manifests.schema import PHOTOS
+from manifests.splits import hash_share
 from manifests.store import Store
+from manifests.support.components import connected_labels
 from manifests.support.console import run_command
+from manifests.support.files import write_json
 from manifests.verdicts import kept_faces
 from manifests.workspace import Workspace
 
-SPLIT = Path(__file__).with_name("small_split.csv")
-PICTURES = (".jpg", ".jpeg", ".png", ".ppm", ".webp")
-BASIS = "other:an experiment on one machine; consent unknown"
+SPLIT_FILE = Path(__file__).with_name("small_split.csv")
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".webp")
+"""Suffixes of the packages' photographs; collecting converts nothing, so .ppm is included."""
+LICENCE_BASIS = "other:an experiment on one machine; consent unknown"
 SETTINGS = """
 [filter]
 detector = "retinaface-mobile"
@@ -50,124 +53,149 @@ SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}
 
 @dataclass(frozen=True)
 class Faces:
-    """Rows of the kept faces with `file`, `person`, `group` and `split`: a person is one face's, a group one photograph's."""
+    """The faces of an experiment.
+
+    Attributes:
+        workspace: The workspace that holds them.
+        rows: Rows of the kept faces with `file`, `person`, `group` (of the photograph) and `split`.
+    """
 
     workspace: Workspace
     rows: pd.DataFrame
 
-    def of(self, split: str) -> pd.DataFrame:
+    def of_split(self, split: str) -> pd.DataFrame:
+        """Rows of one split."""
         return self.rows[self.rows["split"] == split].reset_index(drop=True)
 
 
-def prepare(folder: Path, photographs: list[Path]) -> Faces:
-    """A workspace in `folder` of the packages' photographs and all in the folders `photographs`; once, then as it is."""
-    root, photos, split = folder / "ws", folder / "photographs", folder / "split.csv"
-    if not split.is_file():
-        for begun in (root, photos):
-            shutil.rmtree(begun, ignore_errors=True)
-        run_command("demo", "--public-faces", photos)
-        for own in photographs:
-            for file in sorted(own.rglob("*")):
-                if file.suffix.lower() in PICTURES:
-                    shutil.copy(file, photos / file.name)
-        run_command("init", root, "--preset", "embedded")
-        (root / "authface.toml").write_text(SETTINGS)
-        collect = [
-            "collect",
-            "-w",
-            root,
-            "--source",
-            "folder",
-            "--path",
-            photos,
-            "--licence-basis",
-            BASIS,
-        ]
-        run_command(*collect)
-        run_command("filter", "-w", root)
-        rows = _rows(root)
-        pinned = _pin(rows)
-        for file, group in dict(zip(rows["file"], rows["group"], strict=True)).items():
-            sidecar = photos / f"{file}.json"
-            said = json.loads(sidecar.read_text()) if sidecar.is_file() else {}
-            sidecar.write_text(json.dumps({**said, "person": group}))
-        pins = "\n".join(f'"{group}" = "{where}"' for group, where in pinned.items())
-        (root / "authface.toml").write_text(
-            f"{SETTINGS}\n[splits]\nval = 0.0\n\n[splits.people]\n{pins}\n"
-        )
-        run_command(*collect, "--yes")
-        run_command("caption", "-w", root)
-        rows["split"] = rows["group"].map(pinned)
-        rows[["file", "face_id", "person", "group", "split"]].to_csv(split, index=False)
+def prepare_faces(folder: Path, extra_photos: list[Path]) -> Faces:
+    """Collect, filter, split and caption the faces of an experiment; later calls reuse them.
+
+    Args:
+        folder: Folder of the experiment.
+        extra_photos: Folders of photographs beside those of the packages.
+    """
+    split_table = folder / "split.csv"
+    root = folder / "ws"
+    if not split_table.is_file():
+        _build_workspace(root, folder / "photographs", split_table, extra_photos)
+
     workspace = Workspace(root)
-    table = pd.read_csv(split, dtype=str)[["face_id", "file", "person", "group", "split"]]
+    columns = ["face_id", "file", "person", "group", "split"]
+    table = pd.read_csv(split_table, dtype=str)[columns]
     rows = kept_faces(workspace).merge(table, on="face_id", validate="one_to_one")
     return Faces(workspace, rows.sort_values("face_id").reset_index(drop=True))
 
 
-def _rows(root: Path) -> pd.DataFrame:
-    """Kept faces with their photograph's file, who they show, the group of the photograph, and the split it is known for."""
+def _build_workspace(root: Path, photos: Path, split_table: Path, extra_photos: list[Path]) -> None:
+    for incomplete in (root, photos):
+        shutil.rmtree(incomplete, ignore_errors=True)
+    run_command("demo", "--public-faces", photos)
+    for source in extra_photos:
+        for file in sorted(source.rglob("*")):
+            if file.suffix.lower() in PHOTO_SUFFIXES:
+                shutil.copy(file, photos / file.name)
+
+    run_command("init", root, "--preset", "embedded")
+    settings_file = root / "authface.toml"
+    settings_file.write_text(SETTINGS)
+    collect = ["collect", "-w", root, "--source", "folder", "--path", photos]
+    collect += ["--licence-basis", LICENCE_BASIS]
+    run_command(*collect)
+    run_command("filter", "-w", root)
+
+    rows = _identify_faces(root)
+    split_of_group = _assign_groups(rows)
+    for file, group in zip(rows["file"], rows["group"], strict=True):
+        sidecar = photos / f"{file}.json"
+        content = json.loads(sidecar.read_text()) if sidecar.is_file() else {}
+        write_json(sidecar, {**content, "person": group})
+    pins = "\n".join(f'"{group}" = "{split}"' for group, split in split_of_group.items())
+    settings_file.write_text(f"{SETTINGS}\n[splits]\nval = 0.0\n\n[splits.people]\n{pins}\n")
+    run_command(*collect, "--yes")
+    run_command("caption", "-w", root)
+
+    rows["split"] = rows["group"].map(split_of_group)
+    rows[["file", "face_id", "person", "group", "split"]].to_csv(split_table, index=False)
+
+
+def _identify_faces(root: Path) -> pd.DataFrame:
+    """Kept faces with file, person and group, and the split that `small_split.csv` records."""
     workspace = Workspace(root)
     rows = kept_faces(workspace)
-    names = (
-        Store(workspace, PHOTOS)
-        .read_pandas(["photo_id", "description"])
-        .set_index("photo_id")["description"]
-    )
-    rows["file"] = names.reindex(rows["photo_id"]).to_numpy()
+    photos = Store(workspace, PHOTOS).read_pandas(["photo_id", "description"])
+    file_names = photos.set_index("photo_id")["description"]
+    rows["file"] = file_names.reindex(rows["photo_id"]).to_numpy()
     rows["left_px"] = [box[0] for box in rows["box_px"]]
     rows = rows.sort_values(["file", "left_px"]).reset_index(drop=True)
     rows["place"] = rows.groupby("file").cumcount()
-    rows = rows.merge(pd.read_csv(SPLIT), on=["file", "place"], how="left", validate="one_to_one")
-    describe = Descriptor()
-    describe.setup(None)
-    descriptors = [
-        describe.describe(np.asarray(Image.open(root / path).convert("RGB")))
-        for path in rows["crop_path"]
-    ]
-    known = rows["person"].notna()
+    known_people = pd.read_csv(SPLIT_FILE)
+    rows = rows.merge(known_people, on=["file", "place"], how="left", validate="one_to_one")
 
-    def same(one: int, other: int) -> bool:
-        if known[one] and known[other]:
-            return bool(rows["person"][one] == rows["person"][other])
-        a, b = descriptors[one], descriptors[other]
-        return a is not None and b is not None and bool(np.linalg.norm(a - b) < SAME_PERSON)
-
-    pairs = [(one, other) for one in range(len(rows)) for other in range(one)]
-    near = [pair for pair in pairs if same(*pair)]
-    beside = [(one, other) for one, other in pairs if rows["file"][one] == rows["file"][other]]
-    labels = [
-        str(rows["person"][place]) if known[place] else f"{rows['file'][place]}-{place}"
-        for place in rows.index
+    same_person = _same_person_pairs(root, rows)
+    same_photo = [
+        (first, second)
+        for first in range(len(rows))
+        for second in range(first)
+        if rows["file"][first] == rows["file"][second]
     ]
-    rows["person"] = [labels[place] for place in _joined(len(rows), near)]
-    rows["group"] = [str(rows["file"][place]) for place in _joined(len(rows), [*near, *beside])]
+    is_known = rows["person"].notna()
+    names = [
+        str(rows["person"][index]) if is_known[index] else f"{rows['file'][index]}-{index}"
+        for index in rows.index
+    ]
+    person_labels = connected_labels(len(rows), same_person)
+    group_labels = connected_labels(len(rows), [*same_person, *same_photo])
+    rows["person"] = [names[label] for label in person_labels]
+    rows["group"] = [str(rows["file"][label]) for label in group_labels]
     return rows
 
 
-def _joined(count: int, pairs: list[tuple[int, int]]) -> list[int]:
-    """For each of `count` things the first of those it is joined to."""
-    first = list(range(count))
-    for one, other in pairs:
-        low, high = sorted((first[one], first[other]))
-        first = [low if of == high else of for of in first]
-    return first
+def _same_person_pairs(root: Path, rows: pd.DataFrame) -> list[tuple[int, int]]:
+    """Pairs of rows that show the same person, as recorded or, for other faces, by descriptor."""
+    face_descriptor = FaceDescriptor()
+    face_descriptor.setup(None)
+    descriptors = [
+        face_descriptor.describe(np.asarray(Image.open(root / path).convert("RGB")))
+        for path in rows["crop_path"]
+    ]
+    is_known = rows["person"].notna()
+
+    def is_same(first: int, second: int) -> bool:
+        if is_known[first] and is_known[second]:
+            return bool(rows["person"][first] == rows["person"][second])
+        a = descriptors[first]
+        b = descriptors[second]
+        if a is None or b is None:
+            return False
+        return bool(np.linalg.norm(a - b) < SAME_PERSON_DISTANCE)
+
+    return [
+        (first, second)
+        for first in range(len(rows))
+        for second in range(first)
+        if is_same(first, second)
+    ]
 
 
-def _pin(rows: pd.DataFrame) -> dict[str, str]:
-    """The side of each group: that of the photographs in `small_split.csv` that it holds, else by its hash."""
-    sides = {}
-    for group, own in rows.groupby("group"):
-        named = set(own["split"].dropna())
-        # A user's photograph may join groups that stood apart: then all are kept from where they could teach.
-        sides[str(group)] = next(
-            (side for side in ("test", "val", "train") if side in named), None
-        ) or _by_hash(str(group))
-    return sides
+def _assign_groups(rows: pd.DataFrame) -> dict[str, str]:
+    """The split of each group: as recorded for its photographs, else by a hash of its name."""
+    splits = {}
+    for group, group_rows in rows.groupby("group"):
+        recorded = set(group_rows["split"].dropna())
+        # A user's photograph may join groups of different splits. Then all of them leave the
+        # training set.
+        for split in ("test", "val", "train"):
+            if split in recorded:
+                splits[str(group)] = split
+                break
+        else:
+            splits[str(group)] = _split_by_hash(str(group))
+    return splits
 
 
-def _by_hash(group: str) -> str:
-    share = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
+def _split_by_hash(group: str) -> str:
+    share = hash_share(group)
     if share < SHARES["test"]:
         return "test"
     return "val" if share < SHARES["test"] + SHARES["val"] else "train"

@@ -1,196 +1,285 @@
-"""The small experiments' SDXL: a VAE trained here, its classes in small, and a generic prior in the place of SDXL's own."""
+"""Models of the small experiments: a VAE, a small SDXL, and a generic prior in place of SDXL's weights."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from rich.progress import Progress, TimeRemainingColumn
 
 from authface_train.data.crops import load_crop
 from authface_train.data.pairs import DegradedPairs
 from authface_train.data.sample_keys import SampleKey
-from authface_train.reproduce.small_data import PICTURES, Faces
+from authface_train.reproduce.small_data import PHOTO_SUFFIXES, Faces
 from authface_train.reproduce.small_settings import CELL_PX, SIZE_PX
+from manifests.run_folder import read_run
 from manifests.schema import PHOTOS
-from manifests.settings import preset_text
+from manifests.settings import SETTINGS_FILE, preset_text
 from manifests.store import Store
-from manifests.support.console import console
 from manifests.support.errors import UserError
+from manifests.support.progress import ProgressBar
 from manifests.workspace import Workspace
 
-GATE_DB = 6.0
-NOT_GENERIC = ("astronaut", "camera")  # people are in them
-LONG_SIDE_PX = 512
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    from authface_train.models.pixel_unshuffle import PixelUnshuffle
+
+logger = logging.getLogger(__name__)
+
+MIN_VAE_MARGIN_DB = 6.0
+"""A VAE must reconstruct faces this much better than the degraded faces are."""
+PHOTOS_WITH_PEOPLE = ("astronaut", "camera")
+"""Photographs of scikit-image that the generic prior must not see."""
+MAX_SIDE_PX = 512
+NUM_GENERIC_PIECES = 800
 
 
-def generic_pictures() -> list[np.ndarray]:
-    """Photographs and textures without people inside scikit-image and scikit-learn, (H, W, 3) uint8, 512 px at most."""
-    found = []
+def generic_images() -> list[np.ndarray]:
+    """Photographs and textures without people, from scikit-image and scikit-learn.
+
+    Returns:
+        Images of at most 512 px, (height, width, 3) uint8 each.
+
+    Raises:
+        UserError: If neither package is installed.
+    """
+    images = []
     for package, folder in (("skimage", "data"), ("sklearn", "datasets/images")):
         spec = importlib.util.find_spec(package)
-        files = (
-            sorted((Path(str(spec.origin)).parent / folder).iterdir())
-            if spec and spec.origin
-            else []
-        )
-        for file in files:
-            if file.suffix in PICTURES and file.stem not in NOT_GENERIC:
-                picture = _small(file)
-                if min(picture.shape[:2]) >= SIZE_PX:
-                    found.append(picture)
-    if not found:
+        if spec is None or spec.origin is None:
+            continue
+        for file in sorted((Path(spec.origin).parent / folder).iterdir()):
+            if file.suffix in PHOTO_SUFFIXES and file.stem not in PHOTOS_WITH_PEOPLE:
+                image = _read_reduced(file)
+                if min(image.shape[:2]) >= SIZE_PX:
+                    images.append(image)
+    if not images:
         raise UserError(
-            "the generic prior learns from scikit-image's photographs: pip install 'authface[data]'"
+            "the generic prior is trained on scikit-image's photographs; install them with "
+            "`pip install 'authface[data]'`"
         )
-    return found
+    return images
 
 
-def _small(file: Path) -> np.ndarray:
+def _read_reduced(file: Path) -> np.ndarray:
     with Image.open(file) as image:
-        picture = image.convert("RGB")
-        picture.thumbnail((LONG_SIDE_PX, LONG_SIDE_PX), Image.Resampling.LANCZOS)
-        return np.asarray(picture)
+        rgb = image.convert("RGB")
+        rgb.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
+        return np.asarray(rgb)
 
 
-def photographs(faces: Faces, split: str) -> list[np.ndarray]:
-    """The whole photographs of a split, and its crops."""
-    rows, root = faces.of(split), Path(faces.workspace.root)
-    paths = (
-        Store(faces.workspace, PHOTOS)
-        .read_pandas(["photo_id", "path"])
-        .set_index("photo_id")["path"]
-    )
+def face_photographs(faces: Faces, split: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The photographs and the crops of a split.
+
+    Args:
+        faces: The faces of the experiment.
+        split: "train", "val" or "test".
+
+    Returns:
+        Whole photographs of at most 512 px and crops of 256 px, (height, width, 3) uint8 each.
+    """
+    rows = faces.of_split(split)
+    photos = Store(faces.workspace, PHOTOS).read_pandas(["photo_id", "path"])
+    path_of_photo = photos.set_index("photo_id")["path"]
+    root = Path(faces.workspace.root)
     crops = [load_crop(faces.workspace, path, 256) for path in rows["crop_path"]]
-    return [_small(root / str(paths[photo])) for photo in rows["photo_id"].unique()] + crops
+    photographs = [
+        _read_reduced(root / str(path_of_photo[photo_id])) for photo_id in rows["photo_id"].unique()
+    ]
+    return photographs, crops
 
 
-def piece(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(SIZE_PX, SIZE_PX, 3): a square of a picture, of that size or up to four times as large."""
-    side = int(rng.integers(SIZE_PX, max(min(*picture.shape[:2], 4 * SIZE_PX), SIZE_PX) + 1))
-    top, left = (int(rng.integers(0, max(extent - side, 0) + 1)) for extent in picture.shape[:2])
-    cut = Image.fromarray(picture[top : top + side, left : left + side])
-    small = np.asarray(cut.resize((SIZE_PX, SIZE_PX), Image.Resampling.BOX))
-    return small[:, :: rng.choice([-1, 1])].copy()
+def random_piece(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Cut a random square out of an image and resize it to SIZE_PX; mirrored at random.
+
+    Args:
+        image: (height, width, 3) uint8.
+        rng: Draws the side (SIZE_PX to four times that), the position and the mirroring.
+
+    Returns:
+        (SIZE_PX, SIZE_PX, 3) uint8.
+    """
+    max_side = max(min(*image.shape[:2], 4 * SIZE_PX), SIZE_PX)
+    side = int(rng.integers(SIZE_PX, max_side + 1))
+    top, left = (int(rng.integers(0, max(extent - side, 0) + 1)) for extent in image.shape[:2])
+    square = Image.fromarray(image[top : top + side, left : left + side])
+    resized = np.asarray(square.resize((SIZE_PX, SIZE_PX), Image.Resampling.BOX))
+    return resized[:, :: rng.choice([-1, 1])].copy()
 
 
-def as_tensor(pictures: list[np.ndarray]) -> torch.Tensor:
-    """(n, 3, h, w) in [-1, 1]."""
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+def to_tensor(images: list[np.ndarray]) -> torch.Tensor:
+    """Stack images of one size.
+
+    Returns:
+        (n, 3, height, width) float32 in [-1, 1].
+    """
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def psnr(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """(n,) dB between pictures in [-1, 1]."""
-    return 10 * torch.log10(4 / (one.clamp(-1, 1) - other).square().mean((1, 2, 3)))
+def psnr(images: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+    """PSNR of images in [-1, 1].
+
+    Args:
+        images: (n, 3, height, width), clamped to [-1, 1].
+        references: (n, 3, height, width) in [-1, 1].
+
+    Returns:
+        (n,) in dB.
+    """
+    error = (images.clamp(-1, 1) - references).square().mean((1, 2, 3))
+    return 10 * torch.log10(4 / error)
 
 
 def train_vae(
-    pictures: list[np.ndarray], channels: int, steps: int, learning_rate: float = 2e-3
-) -> Any:
-    """An AutoencoderKL of CELL_PX pixels a cell, on pieces of pictures."""
+    images: list[np.ndarray], channels: int, steps: int, learning_rate: float = 2e-3
+) -> AutoencoderKL:
+    """Train a small AutoencoderKL with cells of CELL_PX pixels on random pieces of images.
+
+    Args:
+        images: (height, width, 3) uint8 each.
+        channels: Latent channels.
+        steps: Training steps of batch 8.
+        learning_rate: Peak learning rate of AdamW; it falls linearly to 3 %.
+    """
     from diffusers import AutoencoderKL
+
+    rng = np.random.default_rng(0)
+
+    def random_batch(size: int) -> torch.Tensor:
+        return to_tensor(
+            [random_piece(images[rng.integers(len(images))], rng) for _ in range(size)]
+        )
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         vae = AutoencoderKL(
-            block_out_channels=(16, 32, 64), down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3, norm_num_groups=8, latent_channels=channels, sample_size=SIZE_PX,
-            layers_per_block=1, mid_block_add_attention=False,
-        )  # fmt: skip
-        optimiser = torch.optim.AdamW(vae.parameters(), lr=learning_rate, fused=True)
-        rng = np.random.default_rng(0)
-        with Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn()) as progress:
-            bar = progress.add_task("VAE", total=steps)
+            block_out_channels=(16, 32, 64),
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            norm_num_groups=8,
+            latent_channels=channels,
+            sample_size=SIZE_PX,
+            layers_per_block=1,
+            mid_block_add_attention=False,
+        )
+        optimizer = torch.optim.AdamW(vae.parameters(), lr=learning_rate, fused=True)
+        with ProgressBar("VAE", steps, unit="steps") as bar:
             for step in range(steps):
-                rate = learning_rate * min(1, (step + 1) / 100) * (1 - 0.97 * step / steps)
-                for group in optimiser.param_groups:
-                    group["lr"] = rate
-                batch = as_tensor(
-                    [piece(pictures[rng.integers(len(pictures))], rng) for _ in range(8)]
-                )
+                warmup = min(1, (step + 1) / 100)
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate * warmup * (1 - 0.97 * step / steps)
+                batch = random_batch(8)
                 posterior = vae.encode(batch).latent_dist
-                made = vae.decode(posterior.sample()).sample
-                loss = F.mse_loss(made, batch) + 1e-6 * posterior.kl().mean() / channels
-                optimiser.zero_grad()
+                reconstruction = vae.decode(posterior.sample()).sample
+                loss = F.mse_loss(reconstruction, batch) + 1e-6 * posterior.kl().mean() / channels
+                optimizer.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-                optimiser.step()
-                progress.advance(bar)
+                optimizer.step()
+                bar.advance()
     with torch.no_grad():
-        seen = as_tensor([piece(pictures[rng.integers(len(pictures))], rng) for _ in range(64)])
-        vae.register_to_config(scaling_factor=1 / float(vae.encode(seen).latent_dist.mean.std()))
+        latents = vae.encode(random_batch(64)).latent_dist.mean
+        vae.register_to_config(scaling_factor=1 / float(latents.std()))
     return vae.eval()
 
 
 @torch.no_grad()
-def gate(vae: Any, faces: Faces, degradation: str) -> dict[str, float]:
-    """dB of held-out faces through the VAE, and of their degraded selves. Raises UserError where the VAE is too poor.
+def check_vae(
+    vae: AutoencoderKL | PixelUnshuffle, faces: Faces, degradation: str
+) -> dict[str, float]:
+    """Check that a VAE reconstructs held-out faces well enough: what it loses cannot be restored.
 
-    What it loses cannot be restored: it must stand at least GATE_DB above what is to be restored.
+    Args:
+        vae: The VAE.
+        faces: The faces of the experiment; those of "val" and "test" are used.
+        degradation: Degradation preset of the experiment.
+
+    Returns:
+        `reconstruction_db` and `degraded_db`: mean PSNR of reconstructed and of degraded faces.
+
+    Raises:
+        UserError: If the reconstructions are less than MIN_VAE_MARGIN_DB better.
     """
-    held_out = pd.concat([faces.of("val"), faces.of("test")], ignore_index=True)
+    held_out = pd.concat([faces.of_split("val"), faces.of_split("test")], ignore_index=True)
     pairs = DegradedPairs(faces.workspace, held_out, SIZE_PX, degradation, seed=0)
-    clean = as_tensor([pairs.clean(SampleKey(0, index), False) for index in range(len(held_out))])
-    draws = [SampleKey(epoch, index) for epoch in range(4) for index in range(len(held_out))]
-    degraded = torch.stack([pairs.pair(draw, False).degraded for draw in draws]) * 2 - 1
-    found = {
-        "reconstruction_db": float(
-            psnr(vae.decode(vae.encode(clean).latent_dist.mean).sample, clean).mean()
-        ),
-        "degraded_db": float(psnr(degraded, clean.repeat(4, 1, 1, 1)).mean()),
-    }
-    console.print(
-        f"VAE: {found['reconstruction_db']:.1f} dB on {len(held_out)} held-out faces; their degraded selves have "
-        f"{found['degraded_db']:.1f} dB"
+    num_faces = len(held_out)
+    clean = to_tensor([pairs.clean_crop(SampleKey(0, index), False) for index in range(num_faces)])
+    keys = [SampleKey(epoch, index) for epoch in range(4) for index in range(num_faces)]
+    degraded = torch.stack([pairs.make_pair(key, False).degraded for key in keys]) * 2 - 1
+    (reconstructed,) = vae.decode(vae.encode(clean).latent_dist.mean, return_dict=False)
+    reconstruction_db = float(psnr(reconstructed, clean).mean())
+    degraded_db = float(psnr(degraded, clean.repeat(4, 1, 1, 1)).mean())
+    logger.info(
+        "VAE: %.1f dB on %d held-out faces; degraded faces have %.1f dB",
+        reconstruction_db,
+        num_faces,
+        degraded_db,
     )
-    if found["reconstruction_db"] < found["degraded_db"] + GATE_DB:
+    if reconstruction_db < degraded_db + MIN_VAE_MARGIN_DB:
         raise UserError(
-            f"the VAE reaches {found['reconstruction_db']:.1f} dB on held-out faces, less than {GATE_DB:.0f} above the "
-            f"degraded ones' {found['degraded_db']:.1f}: nothing could be told by it; give more --photos"
+            f"the VAE reaches {reconstruction_db:.1f} dB on held-out faces, less than "
+            f"{MIN_VAE_MARGIN_DB:.0f} dB above degraded faces ({degraded_db:.1f} dB); add --photos, "
+            "or use --latent unshuffle"
         )
-    return found
+    return {"reconstruction_db": reconstruction_db, "degraded_db": degraded_db}
 
 
-def make_base(folder: Path, vae: Any) -> None:
-    """A small SDXL with that VAE and nothing learnt in its U-Net (about 2 M parameters), for --base."""
+def make_base(folder: Path, vae: AutoencoderKL | PixelUnshuffle) -> None:
+    """Save a small SDXL with an untrained U-Net of about 2 M parameters.
+
+    Args:
+        folder: Where to save it.
+        vae: Its VAE, which decides the latent channels.
+    """
     from diffusers import UNet2DConditionModel
 
     from authface_train.models.sdxl import tiny_sdxl
 
     pipeline = tiny_sdxl(0)
     pipeline.vae = vae
-    own = {name: value for name, value in pipeline.unet.config.items() if not name.startswith("_")}
     channels = vae.config.latent_channels
-    own |= {"in_channels": channels, "out_channels": channels, "sample_size": SIZE_PX // CELL_PX}
-    own["block_out_channels"] = (2 * channels, 64)
+    config = {
+        name: value for name, value in pipeline.unet.config.items() if not name.startswith("_")
+    }
+    config["in_channels"] = channels
+    config["out_channels"] = channels
+    config["sample_size"] = SIZE_PX // CELL_PX
+    config["block_out_channels"] = (2 * channels, 64)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        pipeline.unet = passing_through(UNet2DConditionModel(**own))
+        pipeline.unet = make_identity(UNet2DConditionModel(**config))
     pipeline.save_pretrained(folder)
 
 
 @torch.no_grad()
-def passing_through(unet: Any) -> Any:
-    """A U-Net that begins by predicting the noise to be what it is given, which is nearly right where there is much of it.
+def make_identity(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """Initialise a U-Net so that it predicts its input as the noise, in place.
 
-    So small a model would spend its training on learning to let the noise of every channel through. Its first level, twice as
-    wide as the latents, holds x and -x, and SiLU(x) - SiLU(-x) = x; the last residual branch begins at 0.
+    At high noise levels this is nearly right, and such a small model would spend its training on
+    learning it. The first level, twice as wide as the latents, holds x and -x, and
+    SiLU(x) - SiLU(-x) = x; the last residual branch starts at 0.
+
+    Args:
+        unet: A U-Net whose first level has twice as many channels as its input.
     """
-    channels, width = unet.config.in_channels, unet.config.block_out_channels[0]
-    eye = torch.eye(channels)
-    both = torch.cat([eye, -eye])
+    channels = unet.config.in_channels
+    width = unet.config.block_out_channels[0]
+    identity = torch.eye(channels)
+    both_signs = torch.cat([identity, -identity])
     for layer in (unet.conv_in, unet.conv_out, unet.up_blocks[-1].resnets[-1].conv2):
         layer.weight.zero_()
         layer.bias.zero_()
-    unet.conv_in.weight[..., 1, 1] = both
-    unet.conv_out.weight[..., 1, 1] = both.T
+    unet.conv_in.weight[..., 1, 1] = both_signs
+    unet.conv_out.weight[..., 1, 1] = both_signs.T
     shortcut = unet.up_blocks[-1].resnets[-1].conv_shortcut
     shortcut.weight.zero_()
     shortcut.bias.zero_()
@@ -198,59 +287,77 @@ def passing_through(unet: Any) -> Any:
     return unet
 
 
-GENERIC_PIECES = 800
-
-
 def generic_view(folder: Path) -> tuple[Workspace, pd.DataFrame]:
-    """A workspace of GENERIC_PIECES pieces of generic pictures, and rows of them as a trainer reads them."""
-    workspace = (
-        Workspace(folder)
-        if (folder / "authface.toml").is_file()
-        else Workspace.create(folder, preset_text("embedded"))
-    )
-    pictures, rng, rows = generic_pictures(), np.random.default_rng(1), []
-    for number in range(GENERIC_PIECES):
-        path = workspace.local(f"faces/piece-{number:04d}.png")
+    """Make a workspace of NUM_GENERIC_PIECES pieces of generic images.
+
+    Args:
+        folder: Folder of the workspace; an existing one is reused.
+
+    Returns:
+        The workspace, and the pieces as rows of a training view.
+    """
+    if (folder / SETTINGS_FILE).is_file():
+        workspace = Workspace(folder)
+    else:
+        workspace = Workspace.create(folder, preset_text("embedded"))
+    images = generic_images()
+    rng = np.random.default_rng(1)
+    rows: list[dict[str, object]] = []
+    for number in range(NUM_GENERIC_PIECES):
+        face_id = f"piece-{number:04d}"
+        crop_path = f"faces/{face_id}.png"
+        path = workspace.local_path(crop_path)
         path.parent.mkdir(exist_ok=True)
-        made = Image.fromarray(piece(pictures[number % len(pictures)], rng))
-        made.save(path)
+        piece = Image.fromarray(random_piece(images[number % len(images)], rng))
+        piece.save(path)
         rows.append(
-            {"face_id": f"piece-{number:04d}", "crop_path": f"faces/{path.name}", 
-             "photo_id": f"generic-{number % len(pictures)}",
-             "crop_sha256": hashlib.sha256(made.tobytes()).hexdigest(), "sha256": "", "photographer_name": None,
-             "photographer_url": None, "source_url": None, "licence": None, "caption": "",
-             "licence_basis": "other:inside scikit-image and scikit-learn"}
-        )  # fmt: skip
+            {
+                "face_id": face_id,
+                "crop_path": crop_path,
+                "photo_id": f"generic-{number % len(images)}",
+                "crop_sha256": hashlib.sha256(piece.tobytes()).hexdigest(),
+                "sha256": "",
+                "photographer_name": None,
+                "photographer_url": None,
+                "source_url": None,
+                "licence": None,
+                "tags": [],
+                "caption": "",
+                "licence_basis": "other:inside scikit-image and scikit-learn",
+            }
+        )
     return workspace, pd.DataFrame(rows)
 
 
-def train_generic(
-    view: pd.DataFrame, workspace: Workspace, base: Path, folder: Path, changes: list[str]
+def train_generic_prior(
+    workspace: Workspace,
+    view: pd.DataFrame,
+    base: Path,
+    folder: Path,
+    overrides: Mapping[str, object],
 ) -> None:
-    """What SDXL is in the paper: a prior of the world at large, by Stage I's own trainer on generic pieces."""
-    from authface_train.data.latents import cached_latents
-    from authface_train.data.prompts import cached_prompts
-    from authface_train.models.sdxl import detach_core, load_base
-    from authface_train.presets import load_preset
-    from authface_train.runs import saving
-    from authface_train.runs.run_folder import RunFolder
-    from authface_train.settings import PriorSettings
-    from authface_train.stages.prior import PriorTrainer
-    from authface_train.training import loop
-    from authface_train.training import setup as start
+    """Train the model that takes SDXL's place, a prior of generic images, with Stage I's trainer.
 
-    asked = load_preset("prior", "tiny", changes)
-    assert isinstance(asked, PriorSettings)
-    accelerator, settings = start.processes(asked)
-    pipeline = load_base(str(base), None, 0)
-    run = RunFolder(folder, "prior")
-    resume = run.record() is not None
-    start.begin(run, accelerator, settings, view, resume, str(base), pipeline.unet, 0.0)
-    latents = cached_latents(workspace, pipeline.vae, view, SIZE_PX, accelerator, lambda *_: None)
-    null = cached_prompts(workspace, pipeline, [""], accelerator, lambda *_: None)[0]
-    trainer = PriorTrainer(
-        settings, detach_core(pipeline), view, latents, [null] * len(view), null, accelerator
+    Args:
+        workspace: Workspace of the pieces.
+        view: The pieces, see `generic_view`.
+        base: The untrained small SDXL.
+        folder: Folder of the run; a run that it holds is resumed.
+        overrides: Settings over the preset `tiny`.
+    """
+    from authface_train.presets import load_preset
+    from authface_train.settings import PriorSettings
+    from authface_train.training.jobs import JobRequest, build_job, run_job
+    from authface_train.training.setup import TrainingRows
+
+    settings = load_preset("prior", "tiny", overrides)
+    assert isinstance(settings, PriorSettings)
+    request = JobRequest(
+        workspace=workspace,
+        settings=settings,
+        base=str(base),
+        folder=folder,
+        resume=read_run(folder) is not None,
+        rows=TrainingRows(training=view, held_out=view.iloc[:0]),
     )
-    loop.train(trainer, settings, run, accelerator)
-    state = saving.final_state(trainer.parts["unet"], accelerator)
-    saving.save_prior(run, settings, state, lambda: load_base(str(base), None, 0), str(base))
+    run_job(build_job(request))

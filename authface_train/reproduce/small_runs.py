@@ -1,4 +1,4 @@
-"""The small experiment's runs: models once, then a restorer for each row and seed, each with a result file of its own."""
+"""Runs of the small experiment: its models once, then one restorer and result file per row and seed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,96 +18,172 @@ from PIL import Image
 from authface_train.data.pairs import DegradedPairs
 from authface_train.data.sample_keys import SampleKey
 from authface_train.models.pixel_unshuffle import PixelUnshuffle
-from authface_train.reproduce import regression, small_models
-from authface_train.reproduce.image_scores import PictureScores
-from authface_train.reproduce.rows import REGRESSION, ROWS, Row
-from authface_train.reproduce.small_data import Faces, prepare
+from authface_train.reproduce import small_models
+from authface_train.reproduce.image_scores import ImageScores
+from authface_train.reproduce.regression import RegressionTrainer, restore_images
+from authface_train.reproduce.rows import REGRESSION, TABLE2_ROWS, Row
+from authface_train.reproduce.small_data import Faces, prepare_faces
 from authface_train.reproduce.small_settings import (
     CELL_PX,
     LAMBDA_D,
     LAMBDA_S,
-    RESTORER,
+    NO_PICTURES,
+    RESTORER_SETTINGS,
     SIZE_PX,
-    TUNED,
+    TUNING_FACTORS,
     Latent,
     Scale,
-    as_changes,
-    no_pictures,
-    training,
+    training_settings,
 )
-from manifests.support.console import console, run_command
+from manifests.run_folder import is_finished, read_run
+from manifests.support.console import run_command
 from manifests.support.errors import UserError
+from manifests.support.files import write_json
+from manifests.training_view import training_view
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+    from authface_train.data.prompts import Embedding
+
+RestoreFunction = Callable[[list[np.ndarray]], list[np.ndarray]]
+"""Restores degraded faces, (size, size, 3) uint8 each."""
 
 
 class Experiment:
-    """folder: everything lies there, and what is there is not made again."""
+    """The small experiment in one folder. What the folder holds is not made again.
 
-    def __init__(self, folder: Path, photographs: list[Path], latent: Latent, scale: Scale):
-        self.folder, self.latent, self.scale = folder.absolute(), latent, scale
+    Args:
+        folder: The folder of everything.
+        extra_photos: Folders of photographs beside those of the packages.
+        latent: Kind of latents.
+        scale: Steps and other sizes.
+
+    Raises:
+        UserError: If the folder holds an experiment with other latents or sizes.
+    """
+
+    def __init__(
+        self, folder: Path, extra_photos: list[Path], latent: Latent, scale: Scale
+    ) -> None:
+        self.folder = folder.absolute()
+        self.latent = latent
+        self.scale = scale
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._be_of_one_kind()
-        self.faces: Faces = prepare(self.folder, photographs)
+        self._check_same_experiment()
+        self.faces: Faces = prepare_faces(self.folder, extra_photos)
         self.results = self.folder / "results"
         self.results.mkdir(exist_ok=True)
-        # A core is left to the worker that degrades: threads that share one spend their time waiting for each other.
-        os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) - 1, 1)))
+        # One core is left to the worker that degrades: threads that share a core with it wait for
+        # each other most of the time.
+        num_threads = max((os.cpu_count() or 1) - 1, 1)
+        os.environ.setdefault("OMP_NUM_THREADS", str(num_threads))
 
-    def _be_of_one_kind(self) -> None:
-        """Raises UserError where the folder holds an experiment of another latent or scale: their results do not mix."""
-        kind = json.dumps({"latent": self.latent, **vars(self.scale)}, indent=1)
+    def _check_same_experiment(self) -> None:
+        """Refuse to mix results of different latents or sizes."""
+        content = json.dumps({"latent": self.latent, **vars(self.scale)}, indent=1)
         file = self.folder / "experiment.json"
-        if file.is_file() and file.read_text() != kind:
+        if file.is_file() and file.read_text() != content:
             raise UserError(
-                f"{self.folder} holds an experiment of other latents or steps: name another --output"
+                f"{self.folder} holds an experiment with other latents or steps; use another "
+                "--output"
             )
-        file.write_text(kind)
+        file.write_text(content)
 
-    def models(self) -> None:
-        """Base, generic prior and face prior."""
-        base, generic, prior = (self.folder / name for name in ("base", "generic", "prior"))
-        if not _whole(base):
+    # Models
+
+    def train_models(self) -> None:
+        """Make the base, the generic prior and the face prior."""
+        base = self.folder / "base"
+        generic = self.folder / "generic"
+        prior = self.folder / "prior"
+        if not is_finished(base):
             self._make_base(base)
-        if not _whole(generic):
+        if not is_finished(generic):
             workspace, view = small_models.generic_view(self.folder / "generic-ws")
-            changes = as_changes(training(self.scale.generic) | no_pictures())
-            small_models.train_generic(view, workspace, base, generic, changes)
-        if not _whole(prior):
-            settings = training(self.scale.prior) | {"tags": "none"} | no_pictures()
+            overrides = training_settings(self.scale.generic) | NO_PICTURES
+            small_models.train_generic_prior(workspace, view, base, generic, overrides)
+        if not is_finished(prior):
+            settings = training_settings(self.scale.prior) | {"tags": "none"} | NO_PICTURES
             self.train("train-prior", prior, "--base", generic, settings)
 
     def _make_base(self, folder: Path) -> None:
+        photographs, crops = small_models.face_photographs(self.faces, "train")
+        vae: AutoencoderKL | PixelUnshuffle
         if self.latent == "vae":
-            pictures = small_models.generic_pictures() + small_models.photographs(
-                self.faces, "train"
-            )
-            vae = small_models.train_vae(pictures, channels=16, steps=self.scale.vae)
+            images = small_models.generic_images() + photographs + crops
+            vae = small_models.train_vae(images, channels=16, steps=self.scale.vae)
         else:
-            crops = small_models.as_tensor(
-                small_models.photographs(self.faces, "train")[-len(self.faces.of("train")) :]
-            )
-            vae = PixelUnshuffle(scaling_factor=1 / float(crops.std()))
-        gate = small_models.gate(vae, self.faces, self.scale.degradation)
+            vae = PixelUnshuffle(scaling_factor=1 / float(small_models.to_tensor(crops).std()))
+        check = small_models.check_vae(vae, self.faces, self.scale.degradation)
         small_models.make_base(folder, vae)
-        (folder / "gate.json").write_text(json.dumps(gate))
+        write_json(folder / "gate.json", check)
 
     def train(
-        self, command: str, folder: Path, on: str, base: Path, settings: dict[str, Any]
+        self,
+        command: str,
+        folder: Path,
+        base_option: str,
+        base: Path,
+        settings: Mapping[str, object],
     ) -> None:
-        words = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
-        resume = ["--resume"] if (folder / "run.json").is_file() else []
-        root = self.faces.workspace.root
-        run_command(
-            command, "-w", root, "--preset", "tiny", on, base, "--output", folder, *words, *resume
-        )
+        """Run a trainer's command, or continue it.
 
-    def restorer(self, row: Row, seed: int, steps: int, lambda_times: float, folder: Path) -> None:
-        """Train one. Rows of a seed share the ControlNet to begin with, batches, timesteps, noise and degradations."""
-        if _whole(folder):
+        Args:
+            command: "train-prior" or "train-restore".
+            folder: Folder of the run.
+            base_option: "--base" or "--prior".
+            base: The model to start from.
+            settings: Settings over the preset `tiny`.
+        """
+        arguments: list[object] = [command, "-w", self.faces.workspace.root, "--preset", "tiny"]
+        arguments += [base_option, base, "--output", folder]
+        for name, value in settings.items():
+            # JSON's numbers, booleans and lists are TOML too; strings need no quotes.
+            text = value if isinstance(value, str) else json.dumps(value)
+            arguments += ["--set", f"{name}={text}"]
+        if read_run(folder) is not None:
+            arguments.append("--resume")
+        run_command(*arguments)
+
+    # Restorers
+
+    def run_row(self, row: Row, seed: int) -> None:
+        """Train and score a restorer, unless its result exists.
+
+        Args:
+            row: The row of Table 2 or 4.
+            seed: Seed of the training.
+        """
+        if (self.results / f"{row.name}-{seed}.json").is_file():
             return
-        start = steps // 5
+        folder = self.folder / "runs" / f"{row.name}-{seed}"
+        self._train_restorer(row, seed, self.scale.restorer, self.scale.lambda_times, folder)
+        self._score(row.name, seed, "test", self._restore_function(folder))
+
+    def tune(self) -> None:
+        """Train short runs of row c' with different weights, scored on the tuning people."""
+        for factor in TUNING_FACTORS:
+            name = f"tuning-{factor}"
+            if (self.results / f"{name}-0.json").is_file():
+                continue
+            folder = self.folder / "runs" / name
+            self._train_restorer(TABLE2_ROWS["c'"], 0, self.scale.tuning, factor, folder)
+            self._score(name, 0, "val", self._restore_function(folder))
+
+    def _train_restorer(
+        self, row: Row, seed: int, steps: int, lambda_factor: float, folder: Path
+    ) -> None:
+        """Train a restorer.
+
+        Rows with one seed share the initial ControlNet, batches, timesteps, noise and degradations.
+        """
+        if is_finished(folder):
+            return
+        start_step = steps // 5
         settings = (
-            training(steps)
-            | RESTORER
+            training_settings(steps)
+            | RESTORER_SETTINGS
             | {
                 "seed": seed,
                 "workers": 1,
@@ -115,11 +191,11 @@ class Experiment:
                 "facial.weight": row.weight,
                 "facial.m": row.m,
                 "facial.s": row.s,
-                "facial.lambda_d": LAMBDA_D * lambda_times,
-                "facial.lambda_s": LAMBDA_S * lambda_times,
-                "facial.start_step": start,
-                "facial.discriminator_only_steps": start // 4,
-                "facial.ramp_steps": start // 2,
+                "facial.lambda_d": LAMBDA_D * lambda_factor,
+                "facial.lambda_s": LAMBDA_S * lambda_factor,
+                "facial.start_step": start_step,
+                "facial.discriminator_only_steps": start_step // 4,
+                "facial.ramp_steps": start_step // 2,
                 "facial.discriminator_width": 32,
                 "facial.eye_cells": 6,
                 "facial.mouth_cells": 8,
@@ -130,106 +206,161 @@ class Experiment:
         )
         self.train("train-restore", folder, "--prior", self.folder / row.base, settings)
 
-    def regression(self, seed: int) -> None:
-        """The plain baseline, of as many steps."""
-        folder = self.folder / "runs" / f"{REGRESSION}-{seed}"
-        if (folder / "unet" / "config.json").is_file():
+    def _restore_function(self, folder: Path) -> RestoreFunction:
+        from authface_train.restore.pipeline import Restorer
+        from authface_train.restore.sampling import Sampling
+
+        sampling = Sampling(steps=self.scale.sampling, start="degraded", colour_fix="wavelet")
+        restorer = Restorer(str(folder), sampling)
+
+        def restore(degraded: list[np.ndarray]) -> list[np.ndarray]:
+            restored: list[np.ndarray] = []
+            for first in range(0, len(degraded), 8):
+                restored += restorer.restore(degraded[first : first + 8], seed=first)
+            return restored
+
+        return restore
+
+    # Baselines
+
+    def score_baselines(self) -> None:
+        """Score the degraded faces, and with a VAE the degraded faces after encoding and decoding."""
+        from authface_train.models.sdxl import load_vae
+
+        if not (self.results / "LQ.json").is_file():
+            self._score("LQ", None, "test", lambda degraded: degraded)
+        if self.latent == "vae" and not (self.results / "VAE(LQ).json").is_file():
+            vae = load_vae(str(self.folder / "base"), None, 0)
+            self._score(
+                "VAE(LQ)",
+                None,
+                "test",
+                lambda degraded: [_reconstruct(vae, image) for image in degraded],
+            )
+
+    def run_regression(self, seed: int) -> None:
+        """Train and score the plain regression baseline, unless its result exists."""
+        if (self.results / f"{REGRESSION}-{seed}.json").is_file():
             return
+        folder = self.folder / "runs" / f"{REGRESSION}-{seed}" / "unet"
+        if not (folder / "config.json").is_file():
+            self._train_regression(seed, folder)
+
+        from diffusers import UNet2DConditionModel
+
+        unet = UNet2DConditionModel.from_pretrained(folder).eval()
+        null_prompt = self._null_prompt()
+        self._score(
+            REGRESSION,
+            seed,
+            "test",
+            lambda degraded: restore_images(unet, degraded, CELL_PX, null_prompt),
+        )
+
+    def _train_regression(self, seed: int, folder: Path) -> None:
         from accelerate import Accelerator
         from diffusers import UNet2DConditionModel
 
         from authface_train.models.sdxl import detach_core, load_base
         from authface_train.presets import load_preset
-        from authface_train.runs import saving
-        from authface_train.runs.run_folder import RunFolder
+        from authface_train.runs.saving import final_weights
+        from authface_train.runs.training_run import TrainingRun
         from authface_train.settings import RestorerSettings
-        from authface_train.training import loop
+        from authface_train.training.loop import train
         from authface_train.training.noise import NoiseSampler
 
-        changes = training(self.scale.restorer) | {
+        overrides = training_settings(self.scale.restorer) | {
             "seed": seed,
             "workers": 1,
             "degradation": self.scale.degradation,
         }
-        settings = load_preset("restorer", "tiny", as_changes(changes))
+        settings = load_preset("restorer", "tiny", overrides)
         assert isinstance(settings, RestorerSettings)
         accelerator = Accelerator(cpu=not torch.cuda.is_available())
         view = self._view("train")
-        null = self._null_prompt()
+        null_prompt = self._null_prompt()
         core = detach_core(load_base(str(self.folder / "base"), None, 0))
-        blank = torch.zeros(2, 2, 1, 1, 1)
+        config = {
+            name: value for name, value in core.unet.config.items() if not name.startswith("_")
+        }
+        config["in_channels"] = 3 * CELL_PX**2
+        config["out_channels"] = 3 * CELL_PX**2
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            config = {
-                name: value for name, value in core.unet.config.items() if not name.startswith("_")
-            }
-            unet = UNet2DConditionModel(
-                **{**config, "in_channels": 3 * CELL_PX**2, "out_channels": 3 * CELL_PX**2}
-            )
-        draws = NoiseSampler(settings, view, [blank] * len(view), core)
-        trainer = regression.RegressionTrainer(
-            settings, unet, CELL_PX, self.faces.workspace, view, draws, null, accelerator
-        )  # fmt: skip
-        run = RunFolder(folder, "restorer")
-        run.begin(settings, view, run.record() is not None, "none", "none", 1)
-        loop.train(trainer, settings, run, accelerator)
-        unet.load_state_dict(saving.final_state(trainer.parts["unet"], accelerator))
-        unet.save_pretrained(folder / "unet")
+            unet = UNet2DConditionModel(**config)
+
+        # The regression needs no latents; only the mirroring of the noise sampler is used.
+        latents = [torch.zeros(2, 2, 1, 1, 1)] * len(view)
+        trainer = RegressionTrainer(
+            settings=settings,
+            unet=unet,
+            cell_px=CELL_PX,
+            workspace=self.faces.workspace,
+            view=view,
+            noise_sampler=NoiseSampler(settings, view, latents, core),
+            null_prompt=null_prompt,
+            accelerator=accelerator,
+        )
+        run = TrainingRun(folder.parent, "restorer")
+        run.start(
+            settings,
+            view,
+            resume=run.read_record() is not None,
+            base="none",
+            base_digest="none",
+            processes=1,
+        )
+        train(trainer, [], settings, run, accelerator)
+        unet.load_state_dict(final_weights(trainer.models["unet"], accelerator))
+        unet.save_pretrained(folder)
+
+    # Scoring
 
     def _view(self, split: str) -> pd.DataFrame:
-        """The training view's rows of a split, with who is who."""
-        from manifests.training_view import training_view
-
+        """The training view of a split, with `file` and `person`."""
         view = training_view(self.faces.workspace, "none").drop(columns=["person", "split"])
-        return view.merge(
-            self.faces.rows[["face_id", "file", "person", "split"]], on="face_id"
-        ).query("split == @split")
+        people = self.faces.rows[["face_id", "file", "person", "split"]]
+        return view.merge(people, on="face_id").query("split == @split")
 
-    def _null_prompt(self) -> Any:
+    def _null_prompt(self) -> Embedding:
         from accelerate import Accelerator
 
         from authface_train.data.prompts import cached_prompts
         from authface_train.models.sdxl import load_base
 
         pipeline = load_base(str(self.folder / "base"), None, 0)
+        accelerator = Accelerator(cpu=True)
         return cached_prompts(
-            self.faces.workspace, pipeline, [""], Accelerator(cpu=True), lambda *_: None
+            self.faces.workspace, pipeline, [""], accelerator, lambda completed, total: None
         )[0]
 
-    def score(
-        self,
-        name: str,
-        seed: int | None,
-        split: str,
-        restore: Callable[[list[np.ndarray]], list[np.ndarray]],
-    ) -> None:
-        """Restore a split's degraded faces, always the same ones, and write `results/NAME-SEED.json`."""
-        began = time.monotonic()
+    def _score(self, name: str, seed: int | None, split: str, restore: RestoreFunction) -> None:
+        """Restore the degraded faces of a split, the same ones every time, and save their scores."""
+        started = time.monotonic()
         view = self._view(split).reset_index(drop=True)
         pairs = DegradedPairs(self.faces.workspace, view, SIZE_PX, self.scale.degradation, seed=0)
-        draws = [
-            SampleKey(epoch, face)
+        keys = [
+            SampleKey(epoch, index)
             for epoch in range(self.scale.drawn_per_face)
-            for face in range(len(view))
+            for index in range(len(view))
         ]
-        degraded = [pairs.pair(draw, False).degraded.permute(1, 2, 0).numpy() for draw in draws]
-        given = [np.rint(picture * 255).astype(np.uint8) for picture in degraded]
-        scores = PictureScores()
-        images = []
+        degraded = [_to_image(pairs.make_pair(key, False).degraded) for key in keys]
+
         suffix = "" if seed is None else f"-{seed}"
-        pictures = self.folder / "pictures" / f"{name}{suffix}"
-        for draw, made in zip(draws, restore(given), strict=True):
-            face = view.iloc[draw.index]
-            _save(made, pictures, face, draw)
+        pictures = self.folder / "pictures"
+        image_scores = ImageScores()
+        images = []
+        for key, restored in zip(keys, restore(degraded), strict=True):
+            face = view.iloc[key.index]
+            clean = pairs.clean_crop(key, False)
+            file_name = f"{face['face_id']}-{key.epoch}.png"
+            _save_image(restored, pictures / f"{name}{suffix}" / file_name)
             if name == "LQ":
-                _save(pairs.clean(draw, False), self.folder / "pictures" / "clean", face, draw)
-            values = scores.of(
-                made,
-                pairs.clean(draw, False),
-                pairs.boxes_px[draw.index][pairs.visible[draw.index]].numpy(),
-            )
+                _save_image(clean, pictures / "clean" / file_name)
+            visible_boxes_px = pairs.boxes_px[key.index][pairs.visible[key.index]].numpy()
+            scores = image_scores.measure(restored, clean, visible_boxes_px)
             images.append(
-                {"file": face["file"], "person": face["person"], "drawn": draw.epoch, **values}
+                {"file": face["file"], "person": face["person"], "drawn": key.epoch, **scores}
             )
         record = {
             "row": name,
@@ -239,85 +370,26 @@ class Experiment:
             "scale": vars(self.scale),
             "gate": json.loads((self.folder / "base" / "gate.json").read_text()),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-            "evaluation_s": round(time.monotonic() - began, 1),
+            "evaluation_s": round(time.monotonic() - started, 1),
             "images": images,
         }
-        temp = self.results / f".{name}{suffix}.json"
-        temp.write_text(json.dumps(record, indent=1))
-        temp.replace(self.results / f"{name}{suffix}.json")
-
-    def baselines(self) -> None:
-        """The degraded faces themselves, through the latent and back, and the clean ones through it."""
-        from authface_train.models.sdxl import load_vae
-
-        vae = load_vae(str(self.folder / "base"), None, 0) if self.latent == "vae" else None
-        if not (self.results / "LQ.json").is_file():
-            self.score("LQ", None, "test", lambda given: given)
-        if vae is not None and not (self.results / "VAE(LQ).json").is_file():
-            self.score(
-                "VAE(LQ)", None, "test", lambda given: [_through(vae, picture) for picture in given]
-            )
-
-    def row(self, row: Row, seed: int) -> None:
-        """A restorer and its result."""
-        if (self.results / f"{row.name}-{seed}.json").is_file():
-            return
-        folder = self.folder / "runs" / f"{row.name}-{seed}"
-        self.restorer(row, seed, self.scale.restorer, self.scale.lambda_times, folder)
-        self.score(row.name, seed, "test", self._restoring(folder))
-
-    def regression_row(self, seed: int) -> None:
-        if (self.results / f"{REGRESSION}-{seed}.json").is_file():
-            return
-        self.regression(seed)
-        from diffusers import UNet2DConditionModel
-
-        unet = UNet2DConditionModel.from_pretrained(
-            self.folder / "runs" / f"{REGRESSION}-{seed}" / "unet"
-        ).eval()
-        null = self._null_prompt()
-        self.score(
-            REGRESSION, seed, "test", lambda given: regression.restore(unet, given, CELL_PX, null)
-        )
-
-    def tune(self) -> None:
-        """Short runs of row c' on validation people, at each of TUNED times the default weights of the facial loss."""
-        for times in TUNED:
-            name = f"tuning-{times}"
-            if (self.results / f"{name}-0.json").is_file():
-                continue
-            folder = self.folder / "runs" / name
-            self.restorer(ROWS["c'"], 0, self.scale.tuning, times, folder)
-            self.score(name, 0, "val", self._restoring(folder))
-
-    def _restoring(self, folder: Path) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
-        from authface_train.restore.pipeline import Restorer
-        from authface_train.restore.sampling import Sampling
-
-        restorer = Restorer(
-            str(folder), Sampling(steps=self.scale.sampling, start="degraded", colour_fix="wavelet")
-        )
-
-        def restore(given: list[np.ndarray]) -> list[np.ndarray]:
-            made: list[np.ndarray] = []
-            for at in range(0, len(given), 8):
-                made += restorer.restore(given[at : at + 8], seed=at)
-            return made
-
-        console.print(f"Restoring with {folder.name}, {self.scale.sampling} steps a face")
-        return restore
+        write_json(self.results / f"{name}{suffix}.json", record)
 
 
-def _save(picture: np.ndarray, folder: Path, face: pd.Series, draw: SampleKey) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(folder / f"{face['face_id']}-{draw.epoch}.png")
+def _to_image(pixels: torch.Tensor) -> np.ndarray:
+    """(3, height, width) in [0, 1] to (height, width, 3) uint8."""
+    return np.rint(pixels.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+
+
+def _save_image(image: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
 
 
 @torch.no_grad()
-def _through(vae: Any, picture: np.ndarray) -> np.ndarray:
-    made = vae.decode(vae.encode(small_models.as_tensor([picture])).latent_dist.mean).sample[0]
-    return ((made.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-
-
-def _whole(folder: Path) -> bool:
-    return (folder / "model_index.json").is_file()
+def _reconstruct(vae: AutoencoderKL, image: np.ndarray) -> np.ndarray:
+    """Encode and decode one image, (height, width, 3) uint8."""
+    latents = vae.encode(small_models.to_tensor([image])).latent_dist.mean
+    decoded = vae.decode(latents).sample[0]
+    pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte()
+    return pixels.permute(1, 2, 0).numpy()

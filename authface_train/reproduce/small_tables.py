@@ -1,94 +1,87 @@
-"""The paper's tables 1, 3 and 5 and its measurement over time, with the small experiment's models."""
+"""Tables 1, 3 and 5 at small scale, with the models of the small experiment."""
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from authface_train.reproduce.paper_runs import PAPER3
-from authface_train.reproduce.rows import REGRESSION, ROWS
-from authface_train.reproduce.small_settings import COMMON
+from authface_train.reproduce.paper_runs import PAPER_TABLE3
+from authface_train.reproduce.rows import REGRESSION, TABLE2_ROWS
+from authface_train.reproduce.small_settings import COMMON_SETTINGS
+from manifests.run_folder import AUDIT, AUDIT_FILE, is_finished
 from manifests.support.console import run_command
+from manifests.support.csv_file import read_rows
 
 if TYPE_CHECKING:
     from authface_train.reproduce.small_runs import Experiment
 
-OF_TABLE1 = "psnr,ssim,lpips,maniqa,musiq,fid,clipiqa,identity,landmarks"
-STUDY = ("d", "b")
+TABLE1_METRICS = "psnr,ssim,lpips,maniqa,musiq,fid,clipiqa,identity,landmarks"
+STUDY_ROWS = ("d", "b")
+NUM_STUDY_PAIRS = 20
 
 
-def table1(experiment: Experiment) -> None:
-    """Row d of Table 2 and the plain regression, evaluated as any method is, beside what the paper prints."""
-    experiment.row(ROWS["d"], 0)
-    experiment.regression_row(0)
+def run_table1(experiment: Experiment) -> None:
+    """Evaluate row d of Table 2 and the plain regression with `authface evaluate`."""
+    experiment.run_row(TABLE2_ROWS["d"], 0)
+    experiment.run_regression(0)
     pictures = experiment.folder / "pictures"
-    methods = {"row d, small": "d-0", "plain regression": f"{REGRESSION}-0"}
-    words = [
-        word
-        for name, folder in methods.items()
-        for word in ("--restored", f"{name}={pictures / folder}")
-    ]
-    run_command(
-        "evaluate", *words, "--reference", pictures / "clean", "--degraded", pictures / "LQ", "--set", "celeba-test",
-        "--metrics", OF_TABLE1, "--allow-missing", "--output", experiment.folder / "table1",
-    )  # fmt: skip
+    arguments: list[object] = ["evaluate"]
+    for name, folder in (("row d, small", "d-0"), ("plain regression", f"{REGRESSION}-0")):
+        arguments += ["--restored", f"{name}={pictures / folder}"]
+    arguments += ["--reference", pictures / "clean", "--degraded", pictures / "LQ"]
+    arguments += ["--set", "celeba-test", "--metrics", TABLE1_METRICS, "--allow-missing"]
+    run_command(*arguments, "--output", experiment.folder / "table1")
 
 
-def table3(experiment: Experiment) -> str:
-    """Stage I with and without captions: the noise loss on people it has never seen, since no FID can be told of so few.
+def run_table3(experiment: Experiment) -> str:
+    """Compare Stage I with and without captions by the noise loss on held-out people.
 
-    The captions are the measured ones, which have photographic tags only; the text encoders are random.
+    There are too few faces for FID. The captions are the measured ones, which have photographic tags
+    only, and the text encoders are random.
+
+    Returns:
+        The table in Markdown.
     """
     steps = experiment.scale.prior
-    audited = {
-        "ema_decay": 0.998, "steps": steps, "checkpoint_every": max(steps // 5, 1), "keep_checkpoints": 1, "audit": "true",
-        "draw.every": steps, "draw.count": 1, "draw.seeds": "[0]", "draw.steps": 2,
-    }  # fmt: skip
+    settings = COMMON_SETTINGS | {
+        "ema_decay": 0.998,
+        "steps": steps,
+        "checkpoint_every": max(steps // 5, 1),
+        "keep_checkpoints": 1,
+        "audit": True,
+        "draw.every": steps,
+        "draw.count": 1,
+        "draw.seeds": [0],
+        "draw.steps": 2,
+    }
     lines = [
         "| Stage I | loss on unseen people at the start | lowest | at step |",
         "|---|---|---|---|",
     ]
-    for tags, words in (("none", "no prompts"), ("photographic", "photographic tags")):
+    for tags, description in (("none", "no prompts"), ("photographic", "photographic tags")):
         folder = experiment.folder / "runs" / f"prior-{tags}"
-        if not (folder / "model_index.json").is_file():
-            experiment.train(
-                "train-prior",
-                folder,
-                "--base",
-                experiment.folder / "generic",
-                COMMON | audited | {"tags": tags},
-            )
-        rows = _audits(folder)
-        best = min(rows, key=lambda row: float(row["held_out_loss"]))
-        losses = f"{float(rows[0]['held_out_loss']):.4f} | {float(best['held_out_loss']):.4f}"
-        lines.append(f"| {words} | {losses} | {best['step']} |")
-    return "\n".join([*lines, "", f"{PAPER3}."])
+        if not is_finished(folder):
+            generic = experiment.folder / "generic"
+            experiment.train("train-prior", folder, "--base", generic, settings | {"tags": tags})
+        audits = read_rows(folder / AUDIT / AUDIT_FILE)
+        best = min(audits, key=lambda row: float(row["held_out_loss"]))
+        first_loss = float(audits[0]["held_out_loss"])
+        best_loss = float(best["held_out_loss"])
+        lines.append(f"| {description} | {first_loss:.4f} | {best_loss:.4f} | {best['step']} |")
+    return "\n".join([*lines, "", f"{PAPER_TABLE3}."])
 
 
-def _audits(folder: Path) -> list[dict[str, str]]:
-    with (folder / "audit/audit.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+def create_table5_study(experiment: Experiment) -> Path:
+    """Create a study of rows d and b on the test people.
 
-
-def table5(experiment: Experiment) -> Path:
-    """A study of rows d and b on test people. Returns its folder."""
-    for name in STUDY:
-        experiment.row(ROWS[name], 0)
-    pictures, output = experiment.folder / "pictures", experiment.folder / "table5"
-    a, b = (f"{name}={pictures / f'{name}-0'}" for name in STUDY)
-    run_command(
-        "study",
-        "create",
-        "--a",
-        a,
-        "--b",
-        b,
-        "--degraded",
-        pictures / "LQ",
-        "--count",
-        20,
-        "--output",
-        output,
-    )
+    Returns:
+        The folder of the study.
+    """
+    for name in STUDY_ROWS:
+        experiment.run_row(TABLE2_ROWS[name], 0)
+    pictures = experiment.folder / "pictures"
+    output = experiment.folder / "table5"
+    first, second = (f"{name}={pictures / f'{name}-0'}" for name in STUDY_ROWS)
+    arguments = ["study", "create", "--a", first, "--b", second, "--degraded", pictures / "LQ"]
+    run_command(*arguments, "--count", NUM_STUDY_PAIRS, "--output", output)
     return output

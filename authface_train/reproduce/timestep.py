@@ -1,7 +1,8 @@
-"""At which timestep a face can be seen: a detector's confidence on the predicted picture, the paper's appendix, which chose m.
+"""At which timestep a face becomes visible: a detector's confidence on the predicted image.
 
-z0_pred = (z_t - sqrt(1 - abar) eps) / sqrt(abar) of clean faces under noise, predicted with their degraded selves as the hint,
-decoded and looked at. Normalised time is (t + 0.5) / 1000.
+This is the measurement of the paper's appendix, from which it chose m. Clean faces get noise, the
+restorer predicts it from their degraded versions, and the detector looks at the decoded
+z0_pred = (z_t - sqrt(1 - abar) eps) / sqrt(abar). Normalised time is (timestep + 0.5) / 1000.
 """
 
 from __future__ import annotations
@@ -14,100 +15,136 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from rich.progress import track
 
 from authface_data.faces.detectors import make_detector
-from authface_train.evaluation.image_pairs import matched, pictures_by_name, read
+from authface_train.evaluation.image_pairs import find_pictures, match_pictures, read_picture
 from authface_train.restore.pipeline import Restorer
 from manifests.support.errors import UserError
+from manifests.support.progress import track
 
-PRINTED = 0.32  # where the paper's curve reaches 0.5
-T_STEPS = tuple(range(19, 1000, 60))
-LOOKED_AT_PX, LEAST_SCORE = 256, 0.02  # a face that is not seen at all counts as 0
+PAPER_CROSSING = 0.32
+"""Normalised time at which the paper's curve reaches 0.5."""
+TIMESTEPS = tuple(range(19, 1000, 60))
+MIN_DETECTION_PX = 256
+MIN_SCORE = 0.02
+"""Detections below this score count as no face, with confidence 0."""
 
 
 @torch.no_grad()
-def measure(
+def measure_confidence(
     restorer: Restorer, degraded: Path, clean: Path, detector: str, weights_dir: str | None
 ) -> pd.DataFrame:
-    """t_step, t, confidence (mean over faces), seen (share at 0.5 and more), faces. Raises UserError where no names match."""
-    pairs = matched(pictures_by_name(degraded), pictures_by_name(clean)).pairs
+    """Measure a detector's confidence on the predicted images.
+
+    Args:
+        restorer: The restorer.
+        degraded: Folder of degraded faces.
+        clean: Folder of clean faces; pictures are paired by name.
+        detector: Name of a face detector.
+        weights_dir: Folder in which weights are looked up first.
+
+    Returns:
+        One row per timestep: `t_step`, normalised time `t`, mean `confidence`, share `seen` of faces
+        with confidence 0.5 and more, number of `faces`.
+
+    Raises:
+        UserError: If no names match.
+    """
+    pairs = match_pictures(find_pictures(degraded), find_pictures(clean)).pairs
     if not pairs:
-        raise UserError(f"no picture of {degraded} has the name of one in {clean}")
-    looking = make_detector(detector)
-    looking.setup("cpu", weights_dir)
+        raise UserError(f"no picture in {degraded} has the name of a picture in {clean}")
+
+    face_detector = make_detector(detector)
+    face_detector.setup("cpu", weights_dir)
     generator = torch.Generator().manual_seed(0)
-    scores: dict[int, list[float]] = {t_step: [] for t_step in T_STEPS}
-    for given, wanted in track(list(pairs.values()), description="faces"):
-        for t_step, picture in zip(
-            T_STEPS, _predicted(restorer, read(given)[0], read(wanted)[0], generator), strict=True
-        ):
-            found = looking.detect([_large(picture)], LEAST_SCORE)[0]
-            scores[t_step].append(found[0].score if found else 0.0)
-    rows = [
-        (
-            t_step,
-            (t_step + 0.5) / 1000,
-            float(np.mean(of)),
-            float(np.mean(np.array(of) >= 0.5)),
-            len(of),
+    confidences: dict[int, list[float]] = {timestep: [] for timestep in TIMESTEPS}
+    for degraded_path, clean_path in track(list(pairs.values()), "faces", unit="faces"):
+        images = _predicted_images(
+            restorer, read_picture(degraded_path)[0], read_picture(clean_path)[0], generator
         )
-        for t_step, of in scores.items()
+        for timestep, image in zip(TIMESTEPS, images, strict=True):
+            detections = face_detector.detect([_enlarge(image)], MIN_SCORE)[0]
+            confidences[timestep].append(detections[0].score if detections else 0.0)
+
+    rows = [
+        {
+            "t_step": timestep,
+            "t": (timestep + 0.5) / 1000,
+            "confidence": float(np.mean(values)),
+            "seen": float(np.mean(np.array(values) >= 0.5)),
+            "faces": len(values),
+        }
+        for timestep, values in confidences.items()
     ]
-    return pd.DataFrame(rows, columns=["t_step", "t", "confidence", "seen", "faces"])
+    return pd.DataFrame(rows)
 
 
-def _predicted(
+def _predicted_images(
     restorer: Restorer, degraded: np.ndarray, clean: np.ndarray, generator: torch.Generator
 ) -> list[np.ndarray]:
-    """The predicted picture at each of T_STEPS, (size, size, 3) uint8."""
-    latents, abar = restorer.encode(clean), restorer.pipeline.scheduler.alphas_cumprod
+    """The predicted image at each of TIMESTEPS, (size, size, 3) uint8, from one noise."""
+    latents = restorer.encode(clean)
+    alphas_cumprod = restorer.pipeline.scheduler.alphas_cumprod
     noise = torch.randn(latents.shape, generator=generator).to(latents.device)
-    made = []
-    for t_step in T_STEPS:
-        signal, rest = abar[t_step].sqrt(), (1 - abar[t_step]).sqrt()
-        noisy = signal * latents + rest * noise
-        predicted = restorer.predict(noisy, t_step, degraded)
-        made.append(restorer.decode((noisy - rest * predicted) / signal)[0])
-    return made
+    images = []
+    for timestep in TIMESTEPS:
+        signal = alphas_cumprod[timestep].sqrt()
+        sigma = (1 - alphas_cumprod[timestep]).sqrt()
+        noisy = signal * latents + sigma * noise
+        prediction = restorer.predict_noise(noisy, timestep, degraded)
+        images.append(restorer.decode((noisy - sigma * prediction) / signal)[0])
+    return images
 
 
-def _large(picture: np.ndarray) -> np.ndarray:
-    if len(picture) >= LOOKED_AT_PX:
-        return picture
-    return np.asarray(
-        Image.fromarray(picture).resize((LOOKED_AT_PX, LOOKED_AT_PX), Image.Resampling.BICUBIC)
-    )
+def _enlarge(image: np.ndarray) -> np.ndarray:
+    """Enlarge a small image to MIN_DETECTION_PX, at which detectors work."""
+    if len(image) >= MIN_DETECTION_PX:
+        return image
+    size = (MIN_DETECTION_PX, MIN_DETECTION_PX)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
-def crossing(t: Sequence[float], confidence: Sequence[float]) -> float | None:
-    """The latest normalised time up to which the mean confidence is 0.5 or more, between two steps by a line; None if never."""
-    for place in range(len(t) - 1, -1, -1):
-        if confidence[place] >= 0.5:
-            if place == len(t) - 1:
-                return float(t[place])
-            share = (confidence[place] - 0.5) / (confidence[place] - confidence[place + 1])
-            return float(t[place] + share * (t[place + 1] - t[place]))
+def find_crossing(times: Sequence[float], confidence: Sequence[float]) -> float | None:
+    """Find the latest time up to which the mean confidence is at least 0.5.
+
+    Args:
+        times: Normalised times, ascending.
+        confidence: Mean confidence at each time.
+
+    Returns:
+        The time, linearly interpolated between two measurements; None if 0.5 is never reached.
+    """
+    for index in range(len(times) - 1, -1, -1):
+        if confidence[index] < 0.5:
+            continue
+        if index == len(times) - 1:
+            return float(times[index])
+        share = (confidence[index] - 0.5) / (confidence[index] - confidence[index + 1])
+        return float(times[index] + share * (times[index + 1] - times[index]))
     return None
 
 
-def report(table: pd.DataFrame) -> str:
-    at = crossing(table["t"].tolist(), table["confidence"].tolist())
-    ours = "never reaches 0.5" if at is None else f"reaches 0.5 at t = {at:.2f}"
+def format_report(table: pd.DataFrame) -> str:
+    """The measurement as a Markdown table, with the time of the crossing beside the paper's."""
+    crossing = find_crossing(table["t"].tolist(), table["confidence"].tolist())
+    result = "never reaches 0.5" if crossing is None else f"reaches 0.5 at t = {crossing:.2f}"
     lines = ["| t | confidence | seen |", "|---|---|---|"]
+    for row in table.itertuples():
+        lines.append(f"| {row.t:.2f} | {row.confidence:.3f} | {row.seen:.0%} |")
+    num_faces = table["faces"].iloc[0]
     lines += [
-        f"| {row.t:.2f} | {row.confidence:.3f} | {row.seen:.0%} |" for row in table.itertuples()
+        "",
+        f"The mean over {num_faces} faces {result}; the paper's reaches it at t = {PAPER_CROSSING}.",
     ]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"The mean over {table['faces'].iloc[0]} faces {ours}; the paper's at t = {PRINTED}.",
-        ]
-    )
+    return "\n".join(lines)
 
 
-def draw(table: pd.DataFrame) -> Image.Image:
+def plot_confidence(table: pd.DataFrame) -> Image.Image:
+    """Plot mean confidence over normalised time.
+
+    Returns:
+        An RGB image.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -116,9 +153,9 @@ def draw(table: pd.DataFrame) -> Image.Image:
     figure, axes = plt.subplots(figsize=(6, 3.4), dpi=110, layout="constrained")
     axes.plot(table["t"], table["confidence"], marker="o", markersize=3)
     axes.axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
-    axes.axvline(PRINTED, color="grey", linewidth=0.8, linestyle=":")
+    axes.axvline(PAPER_CROSSING, color="grey", linewidth=0.8, linestyle=":")
     axes.set_xlabel("normalised time (dotted: where the paper's curve reaches 0.5)")
-    axes.set_ylabel("detector's confidence")
+    axes.set_ylabel("detector confidence")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     plt.close(figure)
