@@ -126,7 +126,9 @@ def filter(
 
         summary = summarise(ws, apply_gates(ws, ws.settings.gates))
         _print_summary(summary)
-        finish_stages(measured.outcomes, "authface caption" if summary.kept_faces else "authface report")
+        finish_stages(
+            measured.outcomes, "authface caption" if summary.kept_faces else "authface report"
+        )
 
 
 def _split(names: str | None) -> list[str] | None:

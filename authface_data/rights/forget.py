@@ -21,6 +21,7 @@ from authface_data.gates import apply_gates
 from authface_data.images.hashes import hash_pixels
 from authface_data.images.open import DECODE_ERRORS, Photo
 from authface_data.rights.workspace_sweep import REPLACEMENT, Traces, WorkspaceSweep
+from authface_data.sources.unsplash.metadata_gate import PHOTO_ID_PREFIX as UNSPLASH_PREFIX
 from manifests.schema import (
     CAPTIONS,
     DECISIONS,
@@ -48,8 +49,6 @@ ID_COLUMNS: dict[str, str] = {
 }
 """Manifest -> its column that names the photograph or the face."""
 URL_COLUMNS = ("source_url", "download_location")
-UNSPLASH_PREFIX = "us_"
-"""Prefix of the photo_ids of Unsplash; the rest is Unsplash's id."""
 
 
 @dataclass

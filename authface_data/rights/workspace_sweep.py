@@ -20,16 +20,17 @@ import pyarrow.parquet as pq
 
 from authface_data.images.hashes import hash_pixels
 from authface_data.images.open import DECODE_ERRORS, IMAGE_SUFFIXES, Photo
+from authface_data.sources.unsplash.listings import LISTINGS_FOLDER
+from authface_data.sources.unsplash.metadata_gate import PHOTO_ID_PREFIX as UNSPLASH_PREFIX
 from manifests.lock import LOCK
 from manifests.run_folder import LINEAGE_FILE
 from manifests.schema import MANIFESTS
-from manifests.store import PART
+from manifests.store import PART_NAME
 from manifests.workspace import FOLDERS, FORGETTING, TEMP, Workspace
 
 COMPOSITE_FILES = ("strip.jpg", "anatomy.jpg")
 """Pictures in `reports/` that show many faces. The command that made them makes them again."""
 LINE_SUFFIXES = (".md", ".csv", ".txt", ".log", ".jsonl", ".tsv")
-LISTINGS_PREFIX = "cache/unsplash/listings/"
 IMAGE_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff")
 REPLACEMENT = "forgotten"
 """Takes the place of an id, hash or URL in text that stays."""
@@ -126,7 +127,7 @@ class WorkspaceSweep:
         self.workspace = workspace
         self.traces = traces
         self.replacements = replacements
-        self.root = workspace.local("")
+        self.root = workspace.local_path("")
         self.runs: list[str] = []
         self.uncleaned: list[str] = []
         self._sizes: set[int] = set()
@@ -168,7 +169,7 @@ class WorkspaceSweep:
             return False
         folder, manifest, name = parts
         is_manifest = folder == "manifests" and manifest in MANIFESTS
-        return is_manifest and PART.fullmatch(name) is not None
+        return is_manifest and PART_NAME.fullmatch(name) is not None
 
     def _is_in_lineage(self, path: Path) -> bool:
         try:
@@ -198,7 +199,7 @@ class WorkspaceSweep:
         table = _read_table(path) if suffix == ".parquet" else None
         if table is not None:
             return self._table_action(path, relative, table)
-        if relative.startswith(LISTINGS_PREFIX):
+        if relative.startswith(f"{LISTINGS_FOLDER}/"):
             return self._listing_action(path, relative)
         return self._text_action(path, relative)
 
@@ -284,7 +285,11 @@ class WorkspaceSweep:
         """Remove photographs from a stored page of search results; a damaged page is removed."""
         try:
             page = json.loads(path.read_text())
-            kept = [row for row in page["photos"] if f"us_{row['id']}" not in self.traces.ids]
+            kept = [
+                row
+                for row in page["photos"]
+                if f"{UNSPLASH_PREFIX}{row['id']}" not in self.traces.ids
+            ]
         except (ValueError, KeyError, TypeError):
             return self._removal(relative)
         if len(kept) == len(page["photos"]):

@@ -215,7 +215,7 @@ def test_forgotten_id_is_skipped_when_its_source_is_collected_again(
     photo_id = read_manifest(root, "photos")["photo_id"].iloc[0]
     assert authface_here("forget", "-w", root, photo_id, "--yes").returncode == 0
     again = authface_here(*collect)
-    assert "1 not taken since they were forgotten" in again.stdout
+    assert "1 skipped because they were forgotten" in again.stdout
     assert read_manifest(root, "photos").empty
     assert not list((root / "photos").iterdir())
 
