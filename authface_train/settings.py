@@ -109,8 +109,8 @@ class DrawSettings(Section):
     """Preview pictures of Stage I."""
 
     every: int = Field(1000, ge=0)
-    """Steps between preview grids; 0 disables them. The memorisation audit, made at every
-    checkpoint, generates its own pictures."""
+    """Steps between preview grids; 0 disables them. The memorisation audit at every checkpoint
+    does not use these pictures."""
     prompts: list[str] = []
     """Prompts of the previews. Default: captions of held-out people, or of the training set if no
     one is held out."""

@@ -3,8 +3,8 @@
     python benchmarks/degrade.py        takes about a minute
 
 The plain version follows BasicSR's FFHQ degradation for GFPGAN: the full 41 x 41 filter, then the
-resize, float64 noise, JPEG, resize back, and jitter by torchvision on tensors. Both versions get the
-same parameters and the same 512 px photograph (NASA's astronaut), and the PSNR between their
+resize, float64 noise, JPEG, resize back, and jitter by torchvision on tensors. Both versions get
+the same parameters and the same 512 px photograph (NASA's astronaut), and the PSNR between their
 results is printed. BasicSR's own functions are timed too if BasicSR can be imported (its version
 1.4.2 does not work with present versions of torchvision).
 """
@@ -49,7 +49,15 @@ JITTER_FUNCTIONS = (
 
 
 def plain_blur_and_resize(image: np.ndarray, params: DegradationParams) -> np.ndarray:
-    """Blur and downscale a picture in two steps."""
+    """Blur and downscale a picture in two steps.
+
+    Args:
+        image: (height, width, 3) float32.
+        params: The degradation.
+
+    Returns:
+        (height // down, width // down, 3) float32.
+    """
     kernel = gaussian_kernel(params.sigmas_px, params.turn_rad)
     blurred = cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
     height, width = image.shape[:2]
@@ -58,7 +66,15 @@ def plain_blur_and_resize(image: np.ndarray, params: DegradationParams) -> np.nd
 
 
 def plain_degrade(image: np.ndarray, params: DegradationParams) -> np.ndarray:
-    """Degrade an uint8 picture step by step; the result is float32 in [0, 1]."""
+    """Degrade a picture step by step.
+
+    Args:
+        image: (height, width, 3) uint8.
+        params: The degradation.
+
+    Returns:
+        (height, width, 3) float32 in [0, 1].
+    """
     degraded = plain_blur_and_resize(image.astype(np.float32) / 255, params)
     generator = np.random.default_rng(params.noise_seed)
     noise = generator.standard_normal(degraded.shape, np.float32).astype(np.float64)

@@ -106,7 +106,15 @@ class CachedSequence(Sequence[Item]):
         self.keys = keys
 
     def subset(self, start: int, end: int | None = None) -> Self:
-        """The items from `start` up to but not including `end`, as a sequence of the same class."""
+        """Select consecutive items.
+
+        Args:
+            start: Index of the first item.
+            end: Index after the last item; negative values count from the end. Default: all.
+
+        Returns:
+            A sequence of the same class.
+        """
         return type(self)(self.cache, self.keys[start:end])
 
     def __len__(self) -> int:
@@ -153,7 +161,7 @@ def fill_cache(
         if pending:
             cache.write(pending)
 
-    for error in gather_object(local_error):
-        if error is not None:
-            raise error
+    for any_error in gather_object(local_error):
+        if any_error is not None:
+            raise any_error
     cache.refresh()

@@ -1,8 +1,8 @@
 """Synthetic degradations: blur, downscaling, noise, JPEG and colour changes, made on the fly.
 
 The order of the operations and the preset `gfpgan` follow GFPGAN (Wang et al. 2021); the other
-presets have the ranges of BFRffusion (Chen et al. 2024), CodeFormer and DiffBIR. All operations work
-on RGB in [0, 1].
+presets have the ranges of BFRffusion (Chen et al. 2024), CodeFormer and DiffBIR. All operations
+work on RGB in [0, 1].
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def get_preset(name: str) -> DegradationRanges:
     """Look up a preset.
 
     Raises:
-        UserError: If there is no preset of that name.
+        UserError: If the preset is unknown.
     """
     if name not in PRESETS:
         raise UserError(f'unknown degradation preset "{name}"; choose from: {", ".join(PRESETS)}')
@@ -221,7 +221,7 @@ def _compress_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 def _jitter_colours(
     image: np.ndarray, amounts: tuple[float, float, float, float], order: tuple[int, ...]
 ) -> np.ndarray:
-    """Change brightness, contrast, saturation and hue in the given order; `image` is overwritten."""
+    """Change brightness, contrast, saturation and hue in `order`; `image` is overwritten."""
     import cv2
 
     brightness, contrast, saturation, hue = amounts

@@ -123,7 +123,7 @@ class DegradedPairs:
         )
 
     def _reference_crop(self, index: int) -> np.ndarray:
-        """A crop at `REFERENCE_PX`. Decoding takes longer than degrading, so small sets are kept."""
+        """A crop at `REFERENCE_PX`. Small sets stay decoded: decoding is slower than degrading."""
         if len(self.paths) > MAX_DECODED_CROPS:
             return load_crop(self.workspace, self.paths[index], REFERENCE_PX)
         if index not in self._decoded:

@@ -1,4 +1,4 @@
-"""Patch discriminators on latents, whose hidden layers also provide the features of the style term."""
+"""Patch discriminators on latents; their hidden layers are the features of the style term."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The latent facial feature loss: realism and style of eyes and mouth (AuthFace, Eq. 4), in fp32."""
+"""The latent facial feature loss on eyes and mouth (AuthFace, Eq. 4), computed in fp32."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ class FacialLoss(nn.Module):
         adversarial = style = pairs[0].fake.sum() * 0
         by_region: dict[str, torch.Tensor] = {}
         for pair in pairs:
-            # The product with 0 keeps the term in the graph if there is no patch.
+            # The product with 0 keeps the term in the graph even without patches.
             region_adversarial = pair.fake.sum() * 0
             if len(pair.fake):
                 discriminator = self._discriminator_of(pair.name)
@@ -260,7 +260,7 @@ class FacialLoss(nn.Module):
         """The R1 gradient penalty on real patches (Mescheder et al. 2018).
 
         gamma / 2 * |d logits / d patch|^2, averaged over patches and multiplied by `r1_every`,
-        since it is applied once in so many steps.
+        since it is applied only once per `r1_every` steps.
 
         Args:
             pairs: The patches of a micro-batch.

@@ -1,4 +1,4 @@
-"""A lossless replacement for a VAE: each latent cell holds the pixels of a square of the picture."""
+"""A lossless replacement for a VAE: a latent cell holds the pixels of a square of the picture."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ LOG_VARIANCE = -30.0
 class PixelUnshuffle(ModelMixin, ConfigMixin):
     """Rearranges pictures (n, 3, h, w) to latents (n, 3 cell^2, h / cell, w / cell) and back.
 
-    The rearrangement is orthonormal and exact. The class has the part of `AutoencoderKL`'s interface
-    that trainers and pipelines use.
+    The rearrangement is orthonormal and exact. The class has the part of the interface of
+    `AutoencoderKL` that trainers and pipelines use.
 
     Args:
         latent_channels: Channels of the latents.

@@ -91,7 +91,7 @@ def load_latest(
         accelerator: The run's accelerator.
 
     Returns:
-        Number of steps that are done; 0 if there is no checkpoint.
+        Number of steps that are done; 0 without a checkpoint.
     """
     from safetensors.torch import load_file
 

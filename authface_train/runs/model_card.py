@@ -1,4 +1,4 @@
-"""The model card of a run: how the model was trained, on which photographs, and with which settings."""
+"""The model card of a run: the base, the photographs and the settings of a model."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def final_weights(model: TrainableModel, accelerator: Accelerator) -> dict[str, 
         return model_state(model.module, accelerator)
     with model.ema_weights():
         state = model_state(model.module, accelerator)
-        # On the CPU the state shares memory with the module, which gets its own weights back.
+        # On the CPU the state shares memory with the module, whose weights are restored below.
         return {name: value.clone() for name, value in state.items()}
 
 
@@ -54,7 +54,7 @@ def save_prior(
 ) -> None:
     """Save the model of Stage I: the base model with the trained U-Net.
 
-    With `lora_rank` the LoRA layers are saved twice: on their own under `lora/`, and merged into
+    With `lora_rank` the LoRA layers are saved twice: as LoRA weights under `lora/`, and merged into
     the weights of the U-Net.
 
     Args:

@@ -103,7 +103,7 @@ class TrainingRun:
         return names.read_run(self.folder)
 
     def read_metrics(self) -> list[dict[str, str]]:
-        """The complete rows of the run's metrics, in order of steps; empty if there are none."""
+        """The complete rows of the run's metrics, in order of steps."""
         rows = csv_file.read_rows(self._metrics_path)
         return [row for row in rows if row["step"].isdigit()]
 
@@ -149,8 +149,8 @@ class TrainingRun:
 
     def _check_unused(self) -> None:
         """Raise UserError if the folder holds more than an interrupted start leaves behind."""
-        found = {item.name for item in self.folder.iterdir()} - {names.LINEAGE_FILE}
-        if any(not name.startswith(TEMPORARY_PREFIX) for name in found):
+        file_names = {item.name for item in self.folder.iterdir()} - {names.LINEAGE_FILE}
+        if any(not name.startswith(TEMPORARY_PREFIX) for name in file_names):
             raise UserError(
                 f"{self.folder} is not empty and holds no run; use an empty or new --output"
             )

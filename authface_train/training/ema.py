@@ -22,12 +22,12 @@ class EMA:
     After n updates the decay is at most (1 + n) / (10 + n), so that the average follows the first
     steps closely.
 
-    `diffusers.training_utils.EMAModel` is not used: it keeps the average in the dtype of the weights
-    (in bf16 most updates would round to nothing) and on their device, and it cannot gather the
-    shards of an FSDP2 model into one state.
+    `diffusers.training_utils.EMAModel` is not used: it needs the average in the dtype of the
+    weights (in bf16 most updates would round to nothing) and on their device, and it cannot gather
+    the shards of an FSDP2 model into one state.
 
     Args:
-        module: The module. Each process averages its own shards of a sharded module.
+        module: The module. If it is sharded, each process averages the shards that it holds.
         decay: Weight of the average in an update, in [0, 1).
         device: Device that holds the average.
     """

@@ -38,7 +38,7 @@ def sharding_from_launcher() -> str | None:
     model a second time.
 
     Returns:
-        "gradients" or "full", or None if the launcher asks for no sharding.
+        "gradients" or "full", or None if the launcher does not shard.
     """
     use_fsdp = os.environ.pop("ACCELERATE_USE_FSDP", "false").lower() == "true"
     use_deepspeed = os.environ.pop("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
@@ -264,7 +264,11 @@ def _shard_moment(value: torch.Tensor, parameter: nn.Parameter) -> torch.Tensor:
 
 
 def local_shard(tensor: torch.Tensor) -> torch.Tensor:
-    """The part of a tensor that this process holds; all of it unless the tensor is sharded."""
+    """The part of a tensor that this process holds.
+
+    Returns:
+        The local shard of a DTensor; any other tensor itself.
+    """
     return cast("DTensor", tensor).to_local() if _is_dtensor(tensor) else tensor
 
 

@@ -228,9 +228,9 @@ def test_embedding_does_not_depend_on_the_other_captions_of_a_batch(pipeline):
     device = torch.device("cpu")
     caption = "black hair, soft light"
     alone = encode_prompts(pipeline, [caption], device)[0]
-    others = [f"person {number}" for number in range(BATCH_SIZE - 1)]
+    other_captions = [f"person {number}" for number in range(BATCH_SIZE - 1)]
     for index in (1, 7, BATCH_SIZE - 1):
-        batch = [*others[:index], caption, *others[index:]]
+        batch = [*other_captions[:index], caption, *other_captions[index:]]
         in_batch = encode_prompts(pipeline, batch, device)[index]
         assert torch.equal(in_batch["embeds"], alone["embeds"])
         assert torch.equal(in_batch["pooled"], alone["pooled"])

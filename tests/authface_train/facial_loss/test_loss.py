@@ -74,8 +74,8 @@ def test_clean_latents_are_recovered_from_the_true_noise():
 
 
 def test_half_precision_inputs_are_computed_in_fp32():
-    ones = torch.ones(1, 4, 2, 2).half()
-    predicted = predict_clean_latents(ones, ones, torch.tensor([0.005]).double())
+    latents = torch.ones(1, 4, 2, 2).half()
+    predicted = predict_clean_latents(latents, latents, torch.tensor([0.005]).double())
     assert predicted.dtype == torch.float32
     expected = (1 - math.sqrt(0.995)) / math.sqrt(0.005)
     assert float(predicted[0, 0, 0, 0]) == pytest.approx(expected, rel=1e-4)
@@ -102,15 +102,15 @@ def test_flipping_boxes_twice_is_the_identity():
     assert torch.equal(twice_visible, visible)
 
 
-def cut_at_8px(latents, boxes, visible):
+def cut_with_8px_cells(latents, boxes, visible):
     return cut_patches(latents, boxes, visible, eye_cells=10, mouth_cells=15, vae_scale_factor=8)
 
 
 def test_patches_are_cut_at_the_boxes():
-    """On a linear ramp, a patch's mean is the value at the box's centre: cell n is at 8 n + 4 px."""
+    """On a linear ramp, a patch's mean is the value at the box's centre; cell n is at 8n + 4 px."""
     ramp = torch.arange(64.0).expand(1, 1, 64, 64).clone()
     boxes = torch.tensor([[[80.0, 100, 160, 180], [240, 100, 320, 180], [120, 300, 280, 460]]])
-    eyes, mouths = cut_at_8px(ramp, boxes, torch.ones(1, 3, dtype=torch.bool))
+    eyes, mouths = cut_with_8px_cells(ramp, boxes, torch.ones(1, 3, dtype=torch.bool))
     assert eyes.latents.shape == (2, 1, 10, 10)
     assert mouths.latents.shape == (1, 1, 15, 15)
     assert float(eyes.latents[0].mean()) == pytest.approx(120 / 8 - 0.5, abs=1e-4)
@@ -124,9 +124,11 @@ def test_mirrored_latents_and_boxes_give_the_same_eyes():
     latents = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(0))
     boxes = torch.tensor([[80.0, 100, 160, 180], [300, 100, 390, 190], [120, 300, 280, 460]])
     visible = torch.ones(3, dtype=torch.bool)
-    eyes, mouths = cut_at_8px(latents, boxes[None], visible[None])
+    eyes, mouths = cut_with_8px_cells(latents, boxes[None], visible[None])
     flipped_boxes, _ = flip_boxes(boxes, visible, 512)
-    flipped_eyes, flipped_mouths = cut_at_8px(latents.flip(-1), flipped_boxes[None], visible[None])
+    flipped_eyes, flipped_mouths = cut_with_8px_cells(
+        latents.flip(-1), flipped_boxes[None], visible[None]
+    )
     assert torch.allclose(eyes.latents, flipped_eyes.latents[[1, 0]], atol=1e-5)
     assert torch.allclose(mouths.latents, flipped_mouths.latents.flip(-1), atol=1e-5)
 
@@ -188,7 +190,7 @@ def test_generator_loss_is_the_weighted_sum_over_visible_patches():
         for n in range(len(pair.fake)):
             logit, fake_features = discriminator(pair.fake[n : n + 1])
             _, real_features = discriminator(pair.real[n : n + 1])
-            adversarial = math.log1p(math.exp(-float(logit)))
+            adversarial = math.log1p(math.exp(-float(logit.detach())))
             style = style_distance(fake_features, real_features)
             expected += float(pair.weight[n]) * (0.3 * adversarial + 7.0 * style)
     assert float(total) == pytest.approx(expected / 5, rel=1e-5)
