@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from authface_data.images.open import Photo
-from authface_data.images.strip_location import without_place
+from authface_data.images.strip_location import strip_location
 from manifests.schema import MANIFESTS
 from manifests.training_view import training_view
 from manifests.workspace import Workspace
@@ -87,7 +87,7 @@ def test_photos_are_kept_as_they_came(filled, photos):
         row = frame.loc[name]
         kept = (filled / row["path"]).read_bytes()
         assert hashlib.sha256(kept).hexdigest() == row["sha256"]
-        assert kept == without_place(path.read_bytes())  # byte for byte, but for where it was taken
+        assert kept == strip_location(path.read_bytes())  # byte for byte, but for where it was taken
         assert np.array_equal(
             Photo(lambda kept=kept: kept).pixels(), Photo(path.read_bytes).pixels()
         )
@@ -125,7 +125,7 @@ def test_regate_decides_again_without_a_model(filled, tmp_path, authface_here):
     sizes = verdicts[verdicts["gate"] == "face_size"]
     assert (sizes["reason"] == "qsize_px < 500").sum() == 5
     assert (
-        "takes no other option"
+        "remove --detector"
         in authface_here("filter", "--regate", "--size", 512, "-w", root).stderr
     )
 
@@ -180,7 +180,14 @@ def test_killed_in_the_middle_of_a_redo_and_set_back(filled, tmp_path, authface_
     root = tmp_path / "ws"
     shutil.copytree(filled, root)
     ws = Workspace(root)
-    stage = FacesStage("retinaface-mobile", "dlib", 512, 0.6, 1280, None)
+    stage = FacesStage(
+        detector="retinaface-mobile",
+        landmarks="dlib",
+        size_px=512,
+        min_detector_score=0.6,
+        detect_long_side_px=1280,
+        weights_dir=None,
+    )
     stage.setup("cpu")
     chain = Chain([stage], PictureReader(ws, "path"))
     for row in manifest(root, "photos").to_dict("records")[:2]:
@@ -311,19 +318,19 @@ def test_a_sidecar_credits_the_photographer(tmp_path, authface_here, photos):
 def test_a_mistake_gets_one_line_and_code_2(workspace, authface_here, words, code, say):
     words = (*words, *(() if words[0] in ("init", "nonsense") else ("-w", workspace.root)))
     if words[:2] == ("filter", "--detector"):
-        workspace.local("in").mkdir()
-        Image.new("RGB", (8, 8)).save(workspace.local("in/x.png"))
+        workspace.local_path("in").mkdir()
+        Image.new("RGB", (8, 8)).save(workspace.local_path("in/x.png"))
         collect = (
             "collect",
             "--source",
             "folder",
             "--path",
-            workspace.local("in"),
+            workspace.local_path("in"),
             "--licence-basis",
             "own",
         )
         assert authface_here(*collect, "-w", workspace.root).returncode == 0
-    done = authface_here(*words, cwd=workspace.local("."))
+    done = authface_here(*words, cwd=workspace.local_path("."))
     assert done.returncode == code, done.stderr
     assert say in done.stderr
     assert done.stderr.count("\n") == 1

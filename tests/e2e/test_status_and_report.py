@@ -44,10 +44,10 @@ def test_what_if_shows_and_changes_nothing(root, authface_here):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--what-if", "sharp"], "say a measurement, a comparison and a number"),
-        (["--what-if", "sharpnes>=0.5"], "which is not measured"),
-        (["--what-if", "sharpness>=0.5", "--regate"], "takes no other option"),
-        (["--json"], "--json goes with --what-if"),
+        (["--what-if", "sharp"], "use a measurement, a comparison and a number"),
+        (["--what-if", "sharpnes>=0.5"], "unknown measurement"),
+        (["--what-if", "sharpness>=0.5", "--regate"], "can only be combined with --json"),
+        (["--json"], "--json is only valid with --what-if"),
     ],
 )
 def test_what_if_that_cannot_be(filled, authface_here, words, said):
