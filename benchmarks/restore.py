@@ -92,7 +92,12 @@ def compare_speed(folder: Path) -> None:
 
 
 def load_plain_pipeline(model: Path, restorer: Restorer) -> StableDiffusionXLControlNetPipeline:
-    """Load diffusers' pipeline with the scheduler, device and data types of the restorer."""
+    """Load diffusers' pipeline with the scheduler, device and data types of the restorer.
+
+    Args:
+        model: Folder of the model.
+        restorer: The restorer to compare with.
+    """
     pipeline = StableDiffusionXLControlNetPipeline.from_pretrained(model)
     pipeline.scheduler = DDPMScheduler.from_config(
         pipeline.scheduler.config, clip_sample=False, thresholding=False

@@ -47,7 +47,7 @@ def data_uri(
 
 
 def lossless_data_uri(pixels: np.ndarray) -> str:
-    """Encode a picture as a data URI with lossless WebP.
+    """Encode a picture as a data URI with lossless WebP, at a moderate size.
 
     Args:
         pixels: (height, width, 3) uint8 RGB.
@@ -55,7 +55,9 @@ def lossless_data_uri(pixels: np.ndarray) -> str:
     Returns:
         The URI, with the file in Base64.
     """
-    return _to_uri(encode_lossless(pixels, "webp"), "WEBP")
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, method=2)
+    return _to_uri(buffer.getvalue(), "WEBP")
 
 
 def encode_lossless(pixels: np.ndarray, crop_format: Literal["png", "webp"]) -> bytes:

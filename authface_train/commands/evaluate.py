@@ -94,7 +94,9 @@ def evaluate(
         has_reference=reference is not None,
         has_fid_reference=fid_folder is not None,
     )
-    measures_fid = "fid" in names and fid_folder is not None
+    fid_set = None
+    if "fid" in names and fid_folder is not None:
+        fid_set = fid.describe_reference_set(fid_folder)
 
     weights_dir = find_weights_dir(workspace)
     degradations = None
@@ -103,7 +105,7 @@ def evaluate(
     evaluation = run_evaluation(
         methods,
         reference=reference,
-        fid_reference=fid.describe_reference_set(fid_folder) if measures_fid else None,
+        fid_reference=fid_set,
         metrics=names,
         weights_dir=weights_dir,
         device="cuda" if torch.cuda.is_available() else "cpu",
@@ -118,7 +120,7 @@ def evaluate(
         print_json(summary.as_json(evaluation, table, test_set))
     else:
         _print_evaluation(evaluation, table, output)
-        if metrics is None and not measures_fid:
+        if metrics is None and fid_set is None:
             console.print("FID was left out; add --fid-reference DIR to measure it")
     _raise_if_incomplete(evaluation, allow_missing)
 

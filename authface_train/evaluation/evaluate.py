@@ -186,7 +186,8 @@ def _measure_picture(
 ) -> dict[str, object] | None:
     """The score row of a picture, or None if it cannot be decoded."""
     label = f"{picture.method}: {picture.name}"
-    reference_pixels, reference_conversions = None, []
+    reference_pixels: np.ndarray | None = None
+    reference_conversions: list[str] = []
     try:
         pixels, conversions = read_picture(picture.path)
         if picture.reference is not None:

@@ -86,11 +86,7 @@ def compare_groups(evaluation: Evaluation) -> list[Group]:
             continue
         method_rows = rows[rows["method"] == method]
         for quantity, values in _quantities(method_rows, degraded, gain_metric).items():
-            for attribute, bounds in (("skin", SKIN_TONES), ("pose", POSES)):
-                for name, _ in bounds:
-                    in_group = values[method_rows[attribute] == name].dropna().to_numpy(float)
-                    if len(in_group):
-                        groups.append(_summarise(method, attribute, name, quantity, in_group))
+            groups += _summarise_groups(method, method_rows, quantity, values)
     return groups
 
 
@@ -109,18 +105,37 @@ def format_markdown(groups: Sequence[Group]) -> str:
     return "\n".join(lines)
 
 
-def _summarise(method: str, attribute: str, name: str, quantity: str, values: np.ndarray) -> Group:
-    low, high = bootstrap_interval(values)
-    return Group(
-        method=method,
-        attribute=attribute,
-        group=name,
-        quantity=quantity,
-        faces=len(values),
-        mean=float(values.mean()),
-        low=low,
-        high=high,
-    )
+def _summarise_groups(
+    method: str, method_rows: pd.DataFrame, quantity: str, values: pd.Series
+) -> list[Group]:
+    """Average one quantity of a method over each group that has faces.
+
+    Args:
+        method: Name of the method.
+        method_rows: Its scores with the columns `skin` and `pose`.
+        quantity: Name of the quantity.
+        values: Values of the quantity, one per row.
+    """
+    groups = []
+    for attribute, bounds in (("skin", SKIN_TONES), ("pose", POSES)):
+        for name, _ in bounds:
+            in_group = values[method_rows[attribute] == name].dropna().to_numpy(float)
+            if not len(in_group):
+                continue
+            low, high = bootstrap_interval(in_group)
+            groups.append(
+                Group(
+                    method=method,
+                    attribute=attribute,
+                    group=name,
+                    quantity=quantity,
+                    faces=len(in_group),
+                    mean=float(in_group.mean()),
+                    low=low,
+                    high=high,
+                )
+            )
+    return groups
 
 
 def _quantities(

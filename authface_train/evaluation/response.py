@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,15 +46,23 @@ def response_curves(evaluation: Evaluation, degradations: pd.DataFrame) -> pd.Da
     for method, method_rows in rows.groupby("method", sort=False):
         for degradation in DEGRADATIONS:
             for rows_in_bin in _bins(method_rows.sort_values(degradation)):
-                strength = rows_in_bin[degradation].mean()
-                for metric in metrics:
-                    values = rows_in_bin[metric].dropna().to_numpy(float)
-                    if not len(values):
-                        continue
-                    low, high = bootstrap_interval(values)
-                    point = [method, metric, degradation, strength]
-                    points.append([*point, values.mean(), low, high, len(values)])
+                points += _average_bin(str(method), degradation, rows_in_bin, metrics)
     return pd.DataFrame(points, columns=COLUMNS)
+
+
+def _average_bin(
+    method: str, degradation: str, rows_in_bin: pd.DataFrame, metrics: Sequence[str]
+) -> list[list[object]]:
+    """One point per metric that has values in a bin, with the cells of `COLUMNS`."""
+    strength = rows_in_bin[degradation].mean()
+    points: list[list[object]] = []
+    for metric in metrics:
+        values = rows_in_bin[metric].dropna().to_numpy(float)
+        if len(values):
+            low, high = bootstrap_interval(values)
+            point = [method, metric, degradation, strength]
+            points.append([*point, values.mean(), low, high, len(values)])
+    return points
 
 
 def _bins(ordered: pd.DataFrame) -> list[pd.DataFrame]:

@@ -120,7 +120,7 @@ def test_existing_results_are_skipped_unless_overwritten(restore, filled, tmp_pa
     folder.mkdir()
     for path in sorted((filled / "faces").iterdir())[:3]:
         shutil.copy(path, folder)
-    first, *others = sorted(path.name for path in folder.iterdir())
+    first, *remaining = sorted(path.name for path in folder.iterdir())
     assert restore(folder / first, out).returncode == 0
     before = (out / first).read_bytes()
 
@@ -128,9 +128,9 @@ def test_existing_results_are_skipped_unless_overwritten(restore, filled, tmp_pa
     assert completed.returncode == 0, completed.stderr
     assert "1 of 3 results exist" in completed.stdout
     rows = pd.read_parquet(out / "restored.parquet").set_index("output")
-    assert rows["seed"].to_dict() == {first: 123, **dict.fromkeys(others, 5)}
+    assert rows["seed"].to_dict() == {first: 123, **dict.fromkeys(remaining, 5)}
     assert (out / first).read_bytes() == before
-    with Image.open(out / others[0]) as image:
+    with Image.open(out / remaining[0]) as image:
         assert image.size == (SIZE_PX, SIZE_PX)
 
     assert restore(folder, out, "--seed", 5, "--overwrite").returncode == 0

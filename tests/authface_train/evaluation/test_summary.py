@@ -90,8 +90,8 @@ def test_groups_show_whom_a_method_serves_less():
     assert dark.mean == pytest.approx(0)
     frontal = by_key["good", "pose", "frontal", "gain, PSNR"]
     assert frontal.mean == pytest.approx(2)
-    turned = by_key["good", "pose", "turned by 45° and more", "identity loss (distance)"]
-    assert turned.mean == pytest.approx(0.6)
+    profile = by_key["good", "pose", "turned by 45° and more", "identity loss (distance)"]
+    assert profile.mean == pytest.approx(0.6)
 
     # `bad` has no identity, and the degraded pictures are not a method to compare.
     assert ("bad", "skin", "dark", "identity loss (distance)") not in by_key
