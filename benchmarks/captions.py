@@ -81,13 +81,13 @@ def read_labels() -> list[dict[str, str]]:
 
 def compare_with_labels() -> Iterator[LabelledTag]:
     """Measure every labelled face and compare its tags with the label."""
-    from public_faces import found_faces
+    from public_faces import detected_faces
 
     from authface_data.captions.measured.measurement import HIGH_CONFIDENCE
     from authface_data.captions.measured.stage import measure_face
 
     column_of = {tag: column for column, labels in LABEL_OF_TAG.items() for tag in labels}
-    faces = {(face.photo, face.place): face for face in found_faces()}
+    faces = {(face.photo, face.index): face for face in detected_faces()}
     for row in read_labels():
         face = faces[row["photo"], int(row["face"])]
         for measurement in measure_face(face.row, face.crop):
@@ -96,7 +96,7 @@ def compare_with_labels() -> Iterator[LabelledTag]:
                 continue
             yield LabelledTag(
                 photo=face.photo,
-                place=face.place,
+                place=face.index,
                 half=row["half"],
                 column=column,
                 tag=measurement.tag,
@@ -157,7 +157,7 @@ def print_accuracy_line(name: str, results: Sequence[LabelledTag]) -> None:
 
 def print_table() -> None:
     """Print each face with its tags as a Markdown table; wrong tags are struck out."""
-    from public_faces import found_faces
+    from public_faces import detected_faces
 
     from authface_data.captions.measured.stage import measure_face
 
@@ -168,15 +168,15 @@ def print_table() -> None:
     }
     half_of = {(row["photo"], int(row["face"])): row["half"] for row in read_labels()}
     print("| photograph | face | half | tags |\n|---|---|---|---|")
-    for face in found_faces():
+    for face in detected_faces():
         cells = []
         for measurement in measure_face(face.row, face.crop):
             tag = measurement.tag
             if tag == "colour photograph":  # never part of a caption
                 continue
-            cells.append(f"~~{tag}~~" if (face.photo, face.place, tag) in wrong else tag)
-        half = half_of[face.photo, face.place]
-        print(f"| {face.photo} | {face.place + 1} | {half} | {', '.join(cells)} |")
+            cells.append(f"~~{tag}~~" if (face.photo, face.index, tag) in wrong else tag)
+        half = half_of[face.photo, face.index]
+        print(f"| {face.photo} | {face.index + 1} | {half} | {', '.join(cells)} |")
 
 
 def draw_sheet(path: Path) -> None:
@@ -184,12 +184,12 @@ def draw_sheet(path: Path) -> None:
     import textwrap
 
     from PIL import Image, ImageDraw, ImageFont
-    from public_faces import found_faces
+    from public_faces import detected_faces
 
     from authface_data.captions.measured.stage import measure_face
 
     side, columns, text_height = 256, 4, 190
-    faces = found_faces()
+    faces = detected_faces()
     row_count = -(-len(faces) // columns)
     size = (columns * (side + 8), row_count * (side + text_height))
     sheet = Image.new("RGB", size, "#16181c")
@@ -203,7 +203,7 @@ def draw_sheet(path: Path) -> None:
             f"{measurement.tag} {measurement.confidence:.2f}"
             for measurement in measure_face(face.row, face.crop)
         )
-        lines = textwrap.wrap(f"{face.photo} #{face.place}: {tags}", 36)
+        lines = textwrap.wrap(f"{face.photo} #{face.index}: {tags}", 36)
         draw.multiline_text((x, y + side + 2), "\n".join(lines), fill="#e8e6e3", font=font)
     sheet.save(path)
 

@@ -1,11 +1,12 @@
-"""Images per second of `authface collect` against img2dataset, from the same server on this machine.
+"""Images per second of `authface collect` and of img2dataset, from the same server on this machine.
 
     python benchmarks/download.py [--images 1000] [--rounds 3]
 
-img2dataset is installed from the package registry into an environment of its own under benchmarks/.img2dataset. Both fetch the
-same JPEGs, decode each in full, hash it with SHA-256 and keep the file as it came; both have 2 processes and 16 connections.
-What differs: AuthFace also computes a perceptual hash and a hash of the pixels, syncs every file to the disk, and commits rows
-so that it can be killed at any moment. Whole commands are timed, start-up included. Prints the ratio.
+img2dataset is installed from the package registry into benchmarks/.img2dataset. Both programs fetch
+the same JPEGs, decode each in full, hash it with SHA-256 and keep the original file; both use 2
+processes and 16 connections. AuthFace additionally computes a perceptual hash and a hash of the
+pixels, syncs every file to the disk, and commits rows so that it can be killed at any moment. Whole
+commands are timed, start-up included.
 """
 
 from __future__ import annotations
@@ -27,66 +28,93 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-PROCESSES, CONNECTIONS = 2, 16
-HERE = Path(__file__).parent
+PROCESSES = 2
+CONNECTIONS = 16
+SIZE_PX = (1920, 1280)
+AUTHFACE = (sys.executable, "-P", "-m", "cli")
+ENVIRONMENT = Path(__file__).parent / ".img2dataset"
 
 
-class Quiet(SimpleHTTPRequestHandler):
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files without a log."""
+
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
+        """Log nothing."""
         return
 
 
-class Server(ThreadingHTTPServer):
+class FileServer(ThreadingHTTPServer):
+    """A server with a queue for many connections at once."""
+
     request_queue_size = 128
 
 
-def serve(folder: Path, port: multiprocessing.Queue[int]) -> None:
-    server = Server(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+def serve_folder(folder: Path, port: multiprocessing.Queue[int]) -> None:
+    """Serve the files of a folder for ever.
+
+    Args:
+        folder: The folder.
+        port: Receives the port of the server.
+    """
+    server = FileServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(folder)))
     port.put(server.server_address[1])
     server.serve_forever()
 
 
 def make_images(folder: Path, count: int) -> int:
-    """JPEGs of 1920 x 1280 with the detail of a photograph. Returns their bytes in all."""
+    """Write JPEGs with about the detail of photographs.
+
+    Args:
+        folder: Where to write them.
+        count: How many.
+
+    Returns:
+        Their size in bytes, in all.
+    """
     rng = np.random.default_rng(0)
-    total = 0
+    total_bytes = 0
     for number in range(count):
-        small = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
-        image = np.asarray(
-            Image.fromarray(small).resize((1920, 1280), Image.Resampling.BICUBIC), np.int16
-        )
-        image = np.clip(image + rng.normal(0, 6, image.shape[:2])[..., None], 0, 255).astype(
-            np.uint8
-        )
-        out = io.BytesIO()
-        Image.fromarray(image).save(out, "JPEG", quality=85)
-        (folder / f"{number:05d}.jpg").write_bytes(out.getvalue())
-        total += len(out.getvalue())
-    return total
+        coarse = Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize(SIZE_PX, Image.Resampling.BICUBIC), np.int16)
+        noise = rng.normal(0, 6, smooth.shape[:2])[..., None]
+        image = np.clip(smooth + noise, 0, 255).astype(np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=85)
+        (folder / f"{number:05d}.jpg").write_bytes(buffer.getvalue())
+        total_bytes += len(buffer.getvalue())
+    return total_bytes
 
 
-def img2dataset() -> Path:
-    """The peer's command, installed once."""
-    environment = HERE / ".img2dataset"
-    command = environment / "bin" / "img2dataset"
+def install_img2dataset() -> Path:
+    """The path of the command img2dataset, installed if necessary."""
+    command = ENVIRONMENT / "bin" / "img2dataset"
     if not command.exists():
-        subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-        subprocess.run(
-            [environment / "bin" / "pip", "install", "--quiet", "img2dataset"], check=True
-        )
+        subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True)
+        pip = ENVIRONMENT / "bin" / "pip"
+        subprocess.run([pip, "install", "--quiet", "img2dataset"], check=True)
     return command
 
 
-def run_theirs(base: str, count: int, work: Path) -> float:
+def time_img2dataset(base_url: str, count: int, work: Path) -> float:
+    """Download the images with img2dataset.
+
+    Args:
+        base_url: URL of the server.
+        count: Number of images.
+        work: Folder for temporary files.
+
+    Returns:
+        Images per second.
+    """
     urls = work / "urls.txt"
-    urls.write_text("".join(f"{base}/{number:05d}.jpg\n" for number in range(count)))
-    out = work / "theirs"
-    shutil.rmtree(out, ignore_errors=True)
-    words = {
+    urls.write_text("".join(f"{base_url}/{number:05d}.jpg\n" for number in range(count)))
+    output = work / "img2dataset"
+    shutil.rmtree(output, ignore_errors=True)
+    options = {
         "url_list": urls,
-        "output_folder": out,
+        "output_folder": output,
         "processes_count": PROCESSES,
         "thread_count": CONNECTIONS // PROCESSES,
         "number_sample_per_shard": -(-count // PROCESSES),
@@ -95,78 +123,86 @@ def run_theirs(base: str, count: int, work: Path) -> float:
         "compute_hash": "sha256",
         "output_format": "files",
     }
+    command = [install_img2dataset(), *(f"--{name}={value}" for name, value in options.items())]
     started = time.monotonic()
-    command = [img2dataset(), *(f"--{name}={value}" for name, value in words.items())]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     seconds = time.monotonic() - started
-    got = len(list(out.rglob("*.jpg")))
-    assert got == count, f"img2dataset brought {got} of {count}"
+    num_files = len(list(output.rglob("*.jpg")))
+    assert num_files == count, f"img2dataset downloaded {num_files} of {count} images"
     return count / seconds
 
 
-def run_ours(base: str, count: int, work: Path) -> float:
-    root, table = work / "ours", work / "dataset-lite"
-    shutil.rmtree(root, ignore_errors=True)
-    table.mkdir(exist_ok=True)
-    rows = ["photo_id\tphoto_image_url\tphoto_width\tphoto_height"]
-    rows += [f"img{number:08d}\t{base}/{number:05d}.jpg\t1920\t1280" for number in range(count)]
-    (table / "photos.tsv000").write_text("\n".join(rows) + "\n")
-    authface = [sys.executable, "-P", "-m", "cli"]
-    subprocess.run(
-        [*authface, "init", root, "--preset", "embedded"], check=True, stdout=subprocess.DEVNULL
-    )
-    settings = (root / "authface.toml").read_text()
-    ours = f'[collect]\nallowed_hosts = ["127.0.0.1"]\nper_host = {CONNECTIONS}\n\n'
-    (root / "authface.toml").write_text(settings.replace("[filter]", f"{ours}[filter]", 1))
+def time_authface(base_url: str, count: int, work: Path) -> float:
+    """Download the images with `authface collect`.
+
+    Args:
+        base_url: URL of the server.
+        count: Number of images.
+        work: Folder for temporary files.
+
+    Returns:
+        Images per second.
+    """
+    dataset = work / "dataset-lite"
+    dataset.mkdir(exist_ok=True)
+    header = "photo_id\tphoto_image_url\tphoto_width\tphoto_height"
+    size = "\t".join(map(str, SIZE_PX))
+    rows = [f"img{number:08d}\t{base_url}/{number:05d}.jpg\t{size}" for number in range(count)]
+    (dataset / "photos.tsv000").write_text("\n".join([header, *rows]) + "\n")
+
+    workspace = work / "authface"
+    shutil.rmtree(workspace, ignore_errors=True)
+    init = [*AUTHFACE, "init", str(workspace), "--preset", "embedded"]
+    subprocess.run(init, check=True, stdout=subprocess.DEVNULL)
+    settings = workspace / "authface.toml"
+    collect = f'[collect]\nallowed_hosts = ["127.0.0.1"]\nper_host = {CONNECTIONS}\n\n'
+    settings.write_text(settings.read_text().replace("[filter]", f"{collect}[filter]", 1))
+
+    command = [*AUTHFACE, "collect", "-w", str(workspace), "--source", "unsplash-dataset"]
+    command += ["--path", str(dataset), "--workers", str(PROCESSES)]
     started = time.monotonic()
-    words = [
-        "collect",
-        "-w",
-        root,
-        "--source",
-        "unsplash-dataset",
-        "--path",
-        table,
-        "--workers",
-        PROCESSES,
-    ]
-    subprocess.run([*authface, *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     seconds = time.monotonic() - started
-    got = len(list((root / "photos").iterdir()))
-    assert got == count, f"authface brought {got} of {count}"
+    num_files = len(list((workspace / "photos").iterdir()))
+    assert num_files == count, f"authface downloaded {num_files} of {count} images"
     return count / seconds
 
 
 def main() -> None:
+    """Time both programs in turns and print their rates and the ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temp:
-        work = Path(temp)
+    install_img2dataset()
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
         folder = work / "images"
         folder.mkdir()
-        total = make_images(folder, options.images)
-        img2dataset()
+        mean_kb = make_images(folder, options.images) / options.images / 1e3
         port: multiprocessing.Queue[int] = multiprocessing.Queue()
-        server = multiprocessing.Process(target=serve, args=(folder, port), daemon=True)
+        server = multiprocessing.Process(target=serve_folder, args=(folder, port), daemon=True)
         server.start()
-        base = f"http://127.0.0.1:{port.get()}"
-        print(
-            f"{options.images} JPEGs of 1920 x 1280, {total / options.images / 1e3:.0f} kB each; {os.cpu_count()} cores"
-        )
-        ours, theirs = [], []
-        for number in range(
-            options.rounds
-        ):  # in turn, so that whatever else the machine does falls on both
-            theirs.append(run_theirs(base, options.images, work))
-            ours.append(run_ours(base, options.images, work))
+        base_url = f"http://127.0.0.1:{port.get()}"
+        print(f"{options.images} JPEGs of {mean_kb:.0f} kB; {os.cpu_count()} cores")
+
+        authface_rates = []
+        img2dataset_rates = []
+        for number in range(options.rounds):  # in turns, so that other load affects both
+            img2dataset_rates.append(time_img2dataset(base_url, options.images, work))
+            authface_rates.append(time_authface(base_url, options.images, work))
             print(
-                f"round {number + 1}: authface {ours[-1]:.1f} images/s, img2dataset {theirs[-1]:.1f} images/s"
+                f"round {number + 1}: authface {authface_rates[-1]:.1f} images/s, "
+                f"img2dataset {img2dataset_rates[-1]:.1f} images/s"
             )
         server.terminate()
-    a, b = statistics.median(ours), statistics.median(theirs)
-    print(f"median: authface {a:.1f} images/s, img2dataset {b:.1f} images/s, ratio {a / b:.2f}")
+
+    authface_rate = statistics.median(authface_rates)
+    img2dataset_rate = statistics.median(img2dataset_rates)
+    print(
+        f"median: authface {authface_rate:.1f} images/s, img2dataset {img2dataset_rate:.1f} "
+        f"images/s, ratio {authface_rate / img2dataset_rate:.2f}"
+    )
 
 
 if __name__ == "__main__":

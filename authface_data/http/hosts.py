@@ -1,9 +1,9 @@
 """Which hosts may be contacted, at which addresses, and how often.
 
-A source names its public hosts. `collect.allowed_hosts` adds others, and only those may have private
-addresses, plain http or another port. The connection is made to the very address that was resolved
-and found to be public, so a host name cannot change its meaning between the check and the request
-(DNS rebinding).
+A source names its public hosts. `collect.allowed_hosts` adds others, and only those may have
+private addresses, plain http or another port. The connection is made to the very address that was
+resolved and checked, so a host name cannot point elsewhere between the check and the request (DNS
+rebinding).
 """
 
 from __future__ import annotations
@@ -134,8 +134,8 @@ def guarded_client(
 ) -> httpx.Client:
     """An httpx client that connects only to allowed hosts at public addresses.
 
-    Requests to other hosts raise HostRefused. Redirects are not followed. Proxies of the environment
-    are not used: behind a proxy, the address that is connected to would be unknown.
+    Requests to other hosts raise HostRefused. Redirects are not followed. Proxies of the
+    environment are not used: behind a proxy, the address of the server would be unknown.
 
     Args:
         hosts: The allowed hosts.

@@ -12,7 +12,7 @@ import tenacity
 T = TypeVar("T")
 
 RETRYABLE_STATUS_CODES = (408, 425, 429)
-"""Status codes below 500 that another attempt may not get: timeout, too early, too many requests."""
+"""Request Timeout, Too Early and Too Many Requests; statuses from 500 on are retryable too."""
 
 FIRST_WAIT_S = 0.5
 MAX_WAIT_S = 30.0
@@ -23,7 +23,7 @@ class RetryableError(Exception):
     """A request failed in a way that another attempt may not.
 
     Args:
-        message: What went wrong.
+        message: Description of the failure.
         retry_after_s: Wait at least this long before the next attempt, in seconds.
     """
 
@@ -91,7 +91,7 @@ _exponential_wait_s = tenacity.wait_exponential_jitter(
 
 
 def backoff_s(state: tenacity.RetryCallState) -> float:
-    """Seconds until the next attempt: exponential, or longer if the server asked for it."""
+    """Seconds until the next attempt: exponential, but at least the server's Retry-After."""
     error = state.outcome.exception() if state.outcome else None
     requested_s = error.retry_after_s if isinstance(error, RetryableError) else 0.0
     return max(requested_s, _exponential_wait_s(state))

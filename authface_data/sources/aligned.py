@@ -34,4 +34,9 @@ class AlignedSource(FileSource):
 
     @abstractmethod
     def describe(self, image_file: ImageFile, photo_id: str) -> PhotoInput:
-        """Describe one picture."""
+        """Describe one picture.
+
+        Args:
+            image_file: The picture.
+            photo_id: Its id.
+        """

@@ -1,7 +1,7 @@
 """AuthFace-HQ as its authors released it: aligned faces with captions, without provenance.
 
-A picture `woman/woman_11010.png` has its caption in `woman/woman_11010_qwen.json`. The captions become
-those of a captioner named `qwen`.
+A picture `woman/woman_11010.png` has its caption in `woman/woman_11010_qwen.json`. The captions
+are imported as those of a captioner named `qwen`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,12 @@ class AuthfaceHqSource(AlignedSource):
         return PREFIX + name
 
     def describe(self, image_file: ImageFile, photo_id: str) -> PhotoInput:
-        """Describe one picture, with its caption as `source_tags`."""
+        """Describe one picture, with its caption as `source_tags`.
+
+        Args:
+            image_file: The picture.
+            photo_id: Its id.
+        """
         path = image_file.path
         tags = _read_tags(path.with_name(f"{path.stem}_qwen.json"), self.skipped)
         stat = path.stat()

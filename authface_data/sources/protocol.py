@@ -1,7 +1,7 @@
 """The contract of photograph sources: their options, the photographs they offer and their reports.
 
-A source is a class that implements `Source`. To add one, write the class with its options model in a
-file of its own and name it in registry.py.
+A source is a class that implements `Source`. To add one, write the class and its options model in
+a new file and name it in registry.py.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from manifests.support.text import to_utf8
 from manifests.workspace import Workspace
 
 Text = Annotated[str, BeforeValidator(to_utf8)]
-"""A text from the command line, which may hold bytes that are no UTF-8."""
+"""A text from the command line, which may contain bytes that are not UTF-8."""
 
 
 class SourceOptions(BaseModel):
@@ -47,8 +47,8 @@ class LicensedOptions(SourceOptions):
 class PhotoInput:
     """One photograph as its source describes it: the input of the collect stage.
 
-    A source of files sets `file`. A source on the web sets `url`, `width` and `height`; the download
-    then sets `file`, or one of `rejection` and `failure`.
+    A source of files sets `file`. A source on the web sets `url`, `width` and `height`; the
+    download then sets `file`, or one of `rejection` and `failure`.
     """
 
     photo_id: str
@@ -57,7 +57,7 @@ class PhotoInput:
     name: str = ""
     """File name, for messages and as a description if the source has none."""
     fingerprint: str = ""
-    """Changes when the file or the source's metadata changes; the photograph is then processed again."""
+    """Changes with the file and the source's metadata; the photograph is then stale."""
     file: str | None = None
     """Path of the file on this machine."""
     is_temporary: bool = False

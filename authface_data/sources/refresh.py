@@ -64,7 +64,7 @@ def find_vanished_urls(
         hosts: The hosts that may be contacted.
 
     Returns:
-        Ids of the photographs that were looked up, and of those that vanished.
+        Ids of the photographs that were looked up, and ids of the vanished ones.
     """
     settings = workspace.settings.collect
     pacer = RequestPacer(settings.photos_per_second)
@@ -114,7 +114,8 @@ def find_vanished_files(workspace: Workspace) -> tuple[set[str], list[str]]:
         workspace: The workspace.
 
     Returns:
-        Ids of the photographs that are links, and of those whose original is missing or has changed.
+        Ids of the photographs that are links, and of the links whose original is missing or has
+        changed.
     """
     rows = Store(workspace, PHOTOS).read(["photo_id", "path", "bytes", "sha256"]).to_pylist()
     links = [row for row in rows if workspace.local_path(row["path"]).is_symlink()]

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 DOWNLOADS_FOLDER = "cache/downloads"
 CHUNK_PHOTOS = 1000
 DEFAULT_BYTES_PER_PX = 0.45
-"""Size of a camera's JPEG. Replaced by the workspace's own average once it has enough photographs."""
+"""Size of a camera's JPEG; a workspace with enough photographs uses its average instead."""
 MIN_PHOTOS_FOR_AVERAGE = 20
 
 SETTINGS_DEPENDENT_REASONS = ("too_large", "host_not_allowed", "not_https", "private_address")

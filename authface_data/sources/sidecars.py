@@ -105,7 +105,7 @@ def _read_json(path: Path, is_full_name: bool) -> dict[str, str]:
     """Columns of the photos manifest from a JSON file beside a picture.
 
     `portrait.jpg.json` must be a sidecar file. `portrait.json` may belong to another program and is
-    ignored if it has none of the known fields.
+    ignored unless it has a known field.
     """
     try:
         content = json.loads(path.read_text("utf-8-sig"))
@@ -128,7 +128,7 @@ def _read_json(path: Path, is_full_name: bool) -> dict[str, str]:
 
 
 def _read_csv(path: Path) -> SidecarTable | None:
-    """Read a CSV file; None if it does not describe pictures. Raises UserError if it is malformed."""
+    """Read a CSV file. Returns None if it does not describe pictures."""
     text = _decode_csv(path.read_bytes())
     header, _, rest = text.partition("\n")
     if header.strip().lower().startswith("sep=") and rest:  # written by Excel

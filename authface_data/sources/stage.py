@@ -188,7 +188,7 @@ def _rescale_landmarks(landmarks: Any, scale: float) -> list[list[float]] | None
 
 
 def _place_columns(photo: Photo, columns: Mapping[str, object]) -> dict[str, object]:
-    """The place from the file's GPS data; what the source says takes precedence."""
+    """The place from the file's GPS data; the source's value takes precedence."""
     latitude, longitude = read_gps(photo.data)
     place: dict[str, object] = {"latitude": latitude, "longitude": longitude}
     for column in PLACE_COLUMNS:

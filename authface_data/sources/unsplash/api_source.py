@@ -1,4 +1,4 @@
-"""Collection from the Unsplash API: permission, plan, collection and the reports that it requires."""
+"""Collection from the Unsplash API: permission, plan, collection and required reports."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class UnsplashOptions(RemoteOptions):
             raise ValueError("give at least one of --query, --topic, --collection and --user")
         for listing in listings:
             if listing.name in ("", ".", ".."):
-                raise ValueError(f"--{listing.kind} {listing.name!r} is no valid name")
+                raise ValueError(f"--{listing.kind} {listing.name!r} is not a valid name")
         return self
 
     def listings(self) -> list[Listing]:
@@ -162,8 +162,9 @@ class UnsplashSource:
         else:
             raise UserError(
                 "Unsplash restricts the use of its photographs with machine learning (see "
-                "docs/licences-and-consent.md); its data set permits it (--source unsplash-dataset). "
-                'If you have a permission, state it once with --i-have-permission "WHAT, FROM WHOM"'
+                "docs/licences-and-consent.md). Use its data set, which permits it (--source "
+                "unsplash-dataset), or state your permission once with "
+                '--i-have-permission "WHAT, FROM WHOM"'
             )
         return f"unsplash-api+permission:{permission}"
 
@@ -234,7 +235,7 @@ class UnsplashSource:
             self._limit_error = error
 
     def _report_within_limit(self) -> None:
-        """Report downloads; at the rate limit, images are still downloaded since they do not count."""
+        """Report downloads. The rate limit does not end the downloads, which do not count."""
         try:
             self._num_reported += report_downloads(self.workspace, self._api)
         except RateLimitReached as error:

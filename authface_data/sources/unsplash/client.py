@@ -94,7 +94,7 @@ class UnsplashApi:
 
     Args:
         settings: Section `collect` of the workspace's settings.
-        rate_limiter: Is asked before each request.
+        rate_limiter: Controls when each request may be sent.
 
     Raises:
         MissingResourceError: If the environment has no access key.
@@ -109,7 +109,7 @@ class UnsplashApi:
         try:
             self._base = httpx.URL(self.base_url)
         except httpx.InvalidURL as error:
-            raise UserError(f"collect.unsplash.base_url is no URL: {self.base_url}") from error
+            raise UserError(f"collect.unsplash.base_url is not a URL: {self.base_url}") from error
 
         self._headers = {
             "Authorization": f"Client-ID {access_key}",
@@ -121,8 +121,8 @@ class UnsplashApi:
             hosts.check(str(self._base))
         except HostRefused as refusal:
             raise UserError(
-                f"collect.unsplash.base_url {self._base} is refused ({refusal}); to use it, add its "
-                "host to collect.allowed_hosts"
+                f"collect.unsplash.base_url {self._base} is refused ({refusal}); to use it, add "
+                "its host to collect.allowed_hosts"
             ) from refusal
         self._client = guarded_client(
             hosts,
@@ -234,7 +234,7 @@ class UnsplashApi:
         try:
             url = httpx.URL(location)
         except httpx.InvalidURL:
-            raise NotReportable("its download location is no URL") from None
+            raise NotReportable("its download location is not a URL") from None
 
         is_behind_proxy = url.host == OFFICIAL_HOST != self._base.host
         if is_behind_proxy:
@@ -258,7 +258,7 @@ class UnsplashApi:
                 continue  # the rate limiter waits before the next request, or raises
 
     def _request(self, url: httpx.URL, *, retry_on: tuple[type[Exception], ...]) -> httpx.Response:
-        """Send a request, with retries. Other connection errors than `retry_on` are _ResponseLost."""
+        """Send a request, with retries. Raises _ResponseLost for other connection errors."""
         try:
             return call_with_retries(
                 lambda: self._attempt(url), attempts=self.settings.attempts, retry_on=retry_on

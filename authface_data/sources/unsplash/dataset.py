@@ -1,6 +1,6 @@
 """The tables of the Unsplash data set, Lite or Full, read as a stream.
 
-The tables may lie in a folder or in the zip as downloaded, each in one file or in shards such as
+The tables are in a folder or in the zip as downloaded, each in one file or in shards such as
 `photos.tsv000`. Source: https://github.com/unsplash/datasets
 """
 
@@ -46,12 +46,12 @@ class Dataset:
                 self._names = sorted(archive.namelist())
         else:
             raise UserError(
-                f"{path} is neither a folder nor a zip; --path takes the Unsplash data set, "
-                "unpacked or as a zip"
+                f"{path} is neither a folder nor a zip; --path takes the Unsplash data set or its "
+                "zip"
             )
         if not self.tables("photos"):
             raise UserError(
-                f"no photos.tsv… in {path}; --path takes the Unsplash data set, unpacked or as a zip"
+                f"no photos.tsv… in {path}; --path takes the Unsplash data set or its zip"
             )
 
     def tables(self, name: str) -> list[str]:
@@ -62,10 +62,10 @@ class Dataset:
     @property
     def licence_basis(self) -> str | None:
         """The data set's licence by the name of the folder or zip; None if the name has neither."""
-        words = re.split(r"[^a-z]+", self.path.resolve().name.lower())
-        if "full" in words:
+        name_parts = re.split(r"[^a-z]+", self.path.resolve().name.lower())
+        if "full" in name_parts:
             return FULL
-        return LITE if "lite" in words else None
+        return LITE if "lite" in name_parts else None
 
     def rows(self, name: str, on_bad_row: BadRowHandler) -> Iterator[Row]:
         """Read the rows of a table, all shards in turn.

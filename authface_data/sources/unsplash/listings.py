@@ -38,7 +38,7 @@ class ListingReader:
 
     Args:
         workspace: Holds the cached pages.
-        api: Is asked for pages that are not cached.
+        api: Fetches the pages that are not cached.
         licence_basis: Licence basis of the photographs.
         size_filter: The smallest photographs to accept.
         hosts: The hosts that files may come from.

@@ -52,7 +52,8 @@ class PreviewGate:
     def rejections(self, photos: Sequence[PhotoInput]) -> Iterator[RejectedPhoto]:
         """Yield the photographs whose preview was refused by the server or shows no face.
 
-        A photograph whose preview cannot be downloaded or decoded passes: its full download decides.
+        A photograph whose preview cannot be downloaded or decoded passes; its full download
+        decides.
         """
         folder = self.workspace.local_path(PREVIEWS_FOLDER)
         folder.mkdir(parents=True, exist_ok=True)

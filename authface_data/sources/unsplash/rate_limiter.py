@@ -27,8 +27,8 @@ class RateLimitReached(PartialFailureError):
 class RateLimiter:
     """Counts the requests that the API still allows, across restarts.
 
-    The API does not tell when its limit is reset; windows are assumed to start at multiples of their
-    length since the epoch.
+    The API does not report when its limit is reset. Windows are assumed to start at multiples of
+    their length since the epoch.
 
     Args:
         workspace: Keeps the state between runs.

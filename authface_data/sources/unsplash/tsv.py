@@ -18,8 +18,8 @@ BadRowHandler = Callable[[int, str], None]
 def read_rows(stream: IO[str], on_bad_row: BadRowHandler) -> Iterator[Row]:
     """Read the rows of a tab-separated file with a header.
 
-    A quoted field may contain tabs and line breaks. A quote that is never closed makes its own line
-    bad and no other.
+    A quoted field may contain tabs and line breaks. A quote that is never closed spoils one line
+    only.
 
     Args:
         stream: The file.
@@ -70,7 +70,7 @@ class _LineReader:
 
 
 def _parse_quoted(line: str, lines: _LineReader, num_columns: int) -> list[str] | None:
-    """The values of a row with quotes, which may continue on the next lines; None if they never close."""
+    """The values of a row with quotes, which may span lines; None if a quote is never closed."""
     if line.count('"') % 2 == 0:
         return _parse_row(line)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from occlusions import paint_hand, paint_mask, paint_sunglasses
-from public_faces import found_faces, photographs
+from public_faces import detected_faces, photographs
 
 from authface_data.faces.align import Quad
 from authface_data.faces.pose import head_pose
@@ -25,7 +25,7 @@ LABELS = Path(__file__).with_name("visibility_labels.csv")
 @pytest.fixture(scope="module")
 def faces(photos, weights):
     """(photo name, row of `faces`, crop, size of the photo) of every face, from the faces stage."""
-    return [(face.photo, face.row, face.crop, face.photo_px) for face in found_faces()]
+    return [(face.photo, face.row, face.crop, face.photo_px) for face in detected_faces()]
 
 
 def boxes_of(row):

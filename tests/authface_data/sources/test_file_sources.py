@@ -171,7 +171,7 @@ def test_authface_hq_captions_are_read_in_any_form(tmp_path, workspace, caption,
 def test_authface_hq_pictures_and_captions_reach_the_training_view(
     tmp_path, authface_here, filled, weights
 ):
-    """Pictures are used as crops, captions are those of qwen; a missing licence basis is refused."""
+    """Pictures are used as crops with the captions of qwen; a missing basis is refused."""
     faces = read_manifest(filled, "faces")
     pictures = tmp_path / "hq/woman"
     pictures.mkdir(parents=True)

@@ -1,11 +1,12 @@
 """The options of each source: which are accepted, and the messages about the others."""
 
+import inspect
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from authface_data.commands.collect import SourceName
+from authface_data.commands.collect import GENERAL_OPTIONS, SourceName, collect
 from authface_data.sources.registry import _LOADERS, create_source, source_class
 from authface_data.sources.unsplash.client import Listing
 from manifests.support.errors import UserError
@@ -15,6 +16,12 @@ def test_command_line_offers_every_source():
     assert set(get_args(SourceName)) == set(_LOADERS)
     for name in _LOADERS:
         assert source_class(name).name == name
+
+
+def test_command_line_has_the_options_of_all_sources():
+    fields = {field for name in _LOADERS for field in source_class(name).options_model.model_fields}
+    parameters = set(inspect.signature(collect).parameters)
+    assert parameters - {"context", *GENERAL_OPTIONS} == fields
 
 
 @pytest.mark.parametrize(
@@ -35,7 +42,7 @@ def test_command_line_offers_every_source():
         ("unsplash-dataset", {}, "--path is required for --source unsplash-dataset"),
         ("folder", {"path": Path("x"), "licence_basis": " "}, "--licence-basis is empty; give own"),
         ("unsplash", {}, "give at least one of --query, --topic, --collection and --user"),
-        ("unsplash", {"topic": [".."]}, "--topic '..' is no valid name"),
+        ("unsplash", {"topic": [".."]}, "--topic '..' is not a valid name"),
         ("flickr", {}, "unknown source 'flickr'; choose from: folder, unsplash"),
     ],
 )
