@@ -117,7 +117,7 @@ def test_tags_contradicting_the_picture_are_reported(root, authface_here):
     facets = {facet["facet"]: facet["faces"] for facet in report["coverage"]}
     assert (facets["person"], facets["expression"], facets["colour"]) == (4, 4, 0)
     page = (root / "reports/report.html").read_text()
-    assert "What the captions say" in page
+    assert "Tags in the captions" in page
     assert "server “black and white” against “colour photograph” 4" in page
 
 
