@@ -74,7 +74,7 @@ def test_invalid_option_is_refused_by_name(stage, options, message):
 
 
 def test_unknown_preset_lists_the_presets():
-    with pytest.raises(UserError, match='unknown preset "papper"; choose from: .*paper, tiny'):
+    with pytest.raises(UserError, match=r'unknown preset "papper"; choose from: .*paper, tiny'):
         load_preset("prior", "papper")
 
 
