@@ -17,9 +17,9 @@ class Callback(Protocol):
     def on_step_end(self, step: int, metrics_logger: MetricsLogger | None) -> None:
         """React to a finished step.
 
-        All processes call it together, because the model may be sharded over them. It is also called
-        once before the first step, with the number of steps that were done before, so that a resumed
-        run makes up for what an interruption left out.
+        All processes call it together, because the model may be sharded over them. It is also
+        called once before the first step, with the number of steps that were done before, so that
+        a resumed run makes up for what an interruption left out.
 
         Args:
             step: Number of finished steps.

@@ -130,14 +130,7 @@ class GradientLedger:
         noise_losses = noise_prediction_losses(
             eps, batch, trainer.noise_sampler.scheduler, settings.min_snr_gamma
         )
-        pairs = facial.cut_pairs(
-            noisy,
-            eps,
-            clean=batch["latent"],
-            timesteps=batch["timesteps"],
-            boxes_px=batch["boxes_px"],
-            visible=batch["visible"],
-        )
+        pairs = trainer.region_pairs(noisy, eps, batch)
         visible = facial.count_visible(batch["visible"])
         terms = facial.unweighted_terms(pairs, visible)
         losses = (

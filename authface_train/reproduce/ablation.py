@@ -1,4 +1,4 @@
-"""Tables 2 and 4 at small scale, from result files: means, paired differences and what they show."""
+"""Tables 2 and 4 at small scale, from result files: means, paired differences, conclusions."""
 
 from __future__ import annotations
 
@@ -129,7 +129,8 @@ def report(folder: Path, name: str = "table2") -> str:
         _differences_table(images, rows, ablation),
         _beats_degraded_table(images, rows, ablation),
         _tuning_table(folder),
-        f"{ablation.paper_note}. Other data, size and metrics: only the directions can be compared.",
+        f"{ablation.paper_note}. Other data, size and metrics: only the directions can be "
+        "compared.",
     ]
     return "\n\n".join(section for section in sections if section)
 

@@ -1,4 +1,4 @@
-"""The regression baseline: a U-Net of the restorer's size maps the degraded face to the clean one."""
+"""The regression baseline: a U-Net of the restorer's size that predicts the clean face directly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of the small experiments: a VAE, a small SDXL, and a generic prior in place of SDXL's weights."""
+"""Models of the small experiments: a VAE, a small SDXL, and a generic prior for SDXL's weights."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def check_vae(
     if reconstruction_db < degraded_db + MIN_VAE_MARGIN_DB:
         raise UserError(
             f"the VAE reaches {reconstruction_db:.1f} dB on held-out faces, less than "
-            f"{MIN_VAE_MARGIN_DB:.0f} dB above degraded faces ({degraded_db:.1f} dB); add --photos, "
+            f"{MIN_VAE_MARGIN_DB:.0f} dB above degraded faces ({degraded_db:.1f} dB); add --photos "
             "or use --latent unshuffle"
         )
     return {"reconstruction_db": reconstruction_db, "degraded_db": degraded_db}

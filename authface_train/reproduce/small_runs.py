@@ -1,4 +1,4 @@
-"""Runs of the small experiment: its models once, then one restorer and result file per row and seed."""
+"""Runs of the small experiment: models first, then one restorer and result per row and seed."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ class Experiment:
     # Baselines
 
     def score_baselines(self) -> None:
-        """Score the degraded faces, and with a VAE the degraded faces after encoding and decoding."""
+        """Score the degraded faces; with a VAE, also after encoding and decoding them."""
         from authface_train.models.sdxl import load_vae
 
         if not (self.results / "LQ.json").is_file():
@@ -335,7 +335,7 @@ class Experiment:
         )[0]
 
     def _score(self, name: str, seed: int | None, split: str, restore: RestoreFunction) -> None:
-        """Restore the degraded faces of a split, the same ones every time, and save their scores."""
+        """Restore a split's degraded faces, the same ones every time, and save their scores."""
         started = time.monotonic()
         view = self._view(split).reset_index(drop=True)
         pairs = DegradedPairs(self.faces.workspace, view, SIZE_PX, self.scale.degradation, seed=0)

@@ -1,4 +1,4 @@
-"""Settings of the small experiments: steps, learning rates, and the tuned weight of the facial loss."""
+"""Settings of the small experiments: steps, learning rates, tuned weight of the facial loss."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ def run_table1(experiment: Experiment) -> None:
 def run_table3(experiment: Experiment) -> str:
     """Compare Stage I with and without captions by the noise loss on held-out people.
 
-    There are too few faces for FID. The captions are the measured ones, which have photographic tags
-    only, and the text encoders are random.
+    There are too few faces for FID. The captions are the measured ones, which have photographic
+    tags only, and the text encoders are random.
 
     Returns:
         The table in Markdown.

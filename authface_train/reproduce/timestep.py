@@ -44,8 +44,8 @@ def measure_confidence(
         weights_dir: Folder in which weights are looked up first.
 
     Returns:
-        One row per timestep: `t_step`, normalised time `t`, mean `confidence`, share `seen` of faces
-        with confidence 0.5 and more, number of `faces`.
+        One row per timestep: `t_step`, normalised time `t`, mean `confidence`, share `seen` of
+        faces with confidence 0.5 and more, number of `faces`.
 
     Raises:
         UserError: If no names match.
@@ -134,7 +134,7 @@ def format_report(table: pd.DataFrame) -> str:
     num_faces = table["faces"].iloc[0]
     lines += [
         "",
-        f"The mean over {num_faces} faces {result}; the paper's reaches it at t = {PAPER_CROSSING}.",
+        f"The mean over {num_faces} faces {result}; the paper's does at t = {PAPER_CROSSING}.",
     ]
     return "\n".join(lines)
 

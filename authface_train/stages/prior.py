@@ -32,8 +32,8 @@ ATTENTION_LAYERS = ["to_k", "to_q", "to_v", "to_out.0"]
 def make_trainable(unet: UNet2DConditionModel, settings: PriorSettings) -> UNet2DConditionModel:
     """Prepare a U-Net for training, in place.
 
-    All of it is trained, or LoRA layers in its attention. The weights are bfloat16 with the optimizer
-    that rounds stochastically, else they keep their dtype.
+    All of it is trained, or LoRA layers in its attention. With the optimizer that rounds
+    stochastically the weights become bfloat16, else they keep their dtype.
 
     Args:
         unet: The base's U-Net.
@@ -73,8 +73,8 @@ def prior_losses(
 
     Args:
         unet: The U-Net.
-        batch: `latent` and `noise`, (batch, channels, height, width); `timesteps`, (batch,); `embeds`,
-            (batch, 77, width); `pooled`, (batch, width).
+        batch: `latent` and `noise`, (batch, channels, height, width); `timesteps`, (batch,);
+            `embeds`, (batch, 77, width); `pooled`, (batch, width).
         micro_conditioning: (6,) SDXL's time ids: original size, crop offset, target size in px.
         scheduler: The noise schedule.
         min_snr_gamma: Gamma of min-SNR weighting; 0 disables it.

@@ -176,7 +176,7 @@ class RestorerTrainer:
                 noise_loss = noise_losses.sum() / share
                 loss = noise_loss
                 if facial is not None and visible is not None:
-                    pairs = self._region_pairs(facial, noisy, prediction, batch)
+                    pairs = self.region_pairs(noisy, prediction, batch)
                     if ramp > 0:
                         facial_loss, terms = facial.generator_loss(pairs, visible)
                         loss = loss + ramp * num_processes * facial_loss
@@ -209,7 +209,7 @@ class RestorerTrainer:
         assert self.facial is not None
         with torch.no_grad():
             noisy, prediction = self.predict(self.models["controlnet"].module, batch)
-        pairs = self._region_pairs(self.facial, noisy, prediction, batch)
+        pairs = self.region_pairs(noisy, prediction, batch)
         self._discriminator_step(step, [pairs], self.facial.count_visible(batch["visible"]), {})
 
     def predict(
@@ -253,10 +253,18 @@ class RestorerTrainer:
             ).sample
         return noisy, prediction
 
-    def _region_pairs(
-        self, facial: FacialLoss, noisy: torch.Tensor, prediction: torch.Tensor, batch: Sample
+    def region_pairs(
+        self, noisy: torch.Tensor, prediction: torch.Tensor, batch: Sample
     ) -> list[RegionPair]:
-        return facial.cut_pairs(
+        """Cut the facial regions out of predicted and clean latents.
+
+        Args:
+            noisy: z_t, (batch, channels, height, width).
+            prediction: The noise prediction, of the same shape.
+            batch: The batch that they belong to.
+        """
+        assert self.facial is not None
+        return self.facial.cut_pairs(
             noisy,
             prediction,
             clean=batch["latent"],
@@ -293,7 +301,8 @@ class RestorerTrainer:
             if parameter.grad is None:
                 # This process has no visible patch, but other processes may have some.
                 parameter.grad = torch.zeros_like(parameter)
-            parameter.grad = self.accelerator.reduce(parameter.grad, "mean")  # type: ignore[assignment]
+            mean = self.accelerator.reduce(parameter.grad, "mean")
+            parameter.grad = mean  # type: ignore[assignment]
         model.optimizer.step()
         model.optimizer.zero_grad(set_to_none=True)
 

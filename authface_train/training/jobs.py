@@ -51,7 +51,7 @@ TRAINED_MODEL = {"prior": "unet", "restorer": "controlnet"}
 
 @dataclass(frozen=True)
 class JobRequest:
-    """What a run is asked to do.
+    """A requested run.
 
     Attributes:
         workspace: Workspace with the training faces and the caches.
@@ -109,7 +109,7 @@ class TrainingJob:
     """A run that is ready to be trained.
 
     Attributes:
-        request: What was asked for.
+        request: The requested run.
         settings: The settings with the launcher's sharding and a micro-batch.
         accelerator: Knows the device and the processes.
         rows: The training and held-out faces.
@@ -135,7 +135,7 @@ def build_job(request: JobRequest) -> TrainingJob:
     """Check a run, start its folder, encode its inputs and build its trainer and callbacks.
 
     Args:
-        request: What the run is asked to do.
+        request: The requested run.
 
     Raises:
         UserError: If the run cannot work as requested; nothing is written then.

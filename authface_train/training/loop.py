@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 Sample = dict[str, torch.Tensor]
 """Tensors by name: of one sample, or of a batch with a leading batch dimension."""
 
+NUM_TRAIN_TIMESTEPS = 1000
+"""Timesteps of SDXL's noise schedule."""
 TIMESTEP_BINS = 10
 """Bins of 100 timesteps in which the noise loss is recorded."""
 
@@ -41,8 +43,8 @@ class StepLosses:
     """Losses of one step on one process.
 
     Attributes:
-        means: By name, () float32: this process's share of the mean over the global batch, times the
-            number of processes, so that the mean over processes is the mean over the batch.
+        means: By name, () float32: this process's share of the mean over the global batch, times
+            the number of processes, so that the mean over processes is the mean over the batch.
         by_timestep: (2, TIMESTEP_BINS) float32: sums and counts of this process's noise losses.
     """
 
@@ -107,9 +109,7 @@ def train(
     if is_main:
         _log_start(trainer, settings, run, first_step, accumulation, accelerator.num_processes)
 
-    history = [
-        primary_loss(row) for row in run.read_metrics() if int(row["step"]) <= first_step
-    ]
+    history = [primary_loss(row) for row in run.read_metrics() if int(row["step"]) <= first_step]
     loss_guard = LossGuard(settings.spike, history)
     discriminator_monitor = DiscriminatorMonitor()
     with (
@@ -243,7 +243,12 @@ class _MicroBatchSampler(Sampler):
     """Yields the keys of every micro-batch of one process, from a step on."""
 
     def __init__(
-        self, settings: TrainSettings, num_faces: int, first_step: int, rank: int, num_processes: int
+        self,
+        settings: TrainSettings,
+        num_faces: int,
+        first_step: int,
+        rank: int,
+        num_processes: int,
     ) -> None:
         self.settings = settings
         self.num_faces = num_faces
@@ -262,7 +267,7 @@ class _MicroBatchSampler(Sampler):
 def _sample_loader(
     trainer: Trainer, settings: TrainSettings, first_step: int, accelerator: Accelerator
 ) -> Iterator[Iterator[Sample]]:
-    """Iterate over this process's micro-batches; worker processes have ended when the block ends."""
+    """Iterate over this process's micro-batches; its workers have ended when the block ends."""
     batch_sampler = _MicroBatchSampler(
         settings,
         trainer.num_faces,
@@ -344,7 +349,7 @@ def _reduce_step(
     sums = reduced[len(names) : len(names) + TIMESTEP_BINS]
     counts = reduced[len(names) + TIMESTEP_BINS : len(names) + 2 * TIMESTEP_BINS]
     for index, (total, count) in enumerate(zip(sums, counts, strict=True)):
-        first_timestep = index * 1000 // TIMESTEP_BINS
+        first_timestep = index * NUM_TRAIN_TIMESTEPS // TIMESTEP_BINS
         metrics[f"loss_t{first_timestep:03d}"] = total / count if count else None
 
     terminated, interrupted = reduced[-2:]

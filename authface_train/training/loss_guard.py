@@ -95,8 +95,8 @@ class DiscriminatorMonitor:
             elif region not in self._warned:
                 self._warned.add(region)
                 logger.warning(
-                    "step %d: the %s discriminator is right for %.0f %% of its patches; try a lower "
-                    "facial.discriminator_learning_rate or a higher facial.r1_gamma",
+                    "step %d: the %s discriminator is right for %.0f %% of its patches; try a "
+                    "lower facial.discriminator_learning_rate or a higher facial.r1_gamma",
                     step,
                     region,
                     100 * mean,

@@ -95,7 +95,7 @@ class MetricsLogger:
         self._progress.update(step, note=note)
 
     def resume_timer(self) -> None:
-        """Leave the time since the last step, spent on callbacks and checkpoints, out of the rate."""
+        """Exclude the time since the last step, spent on callbacks, from the rate."""
         self._timer_start = time.monotonic()
 
     def log_scalars(self, group: str, step: int, values: Mapping[str, float]) -> None:

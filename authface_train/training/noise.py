@@ -14,7 +14,7 @@ from authface_train.data.latents import sample_latent
 from authface_train.data.sample_keys import SampleKey, torch_generator
 from authface_train.models.sdxl import DiffusionCore
 from authface_train.settings import TrainSettings
-from authface_train.training.loop import TIMESTEP_BINS, Sample
+from authface_train.training.loop import NUM_TRAIN_TIMESTEPS, TIMESTEP_BINS, Sample
 from manifests.support.errors import UserError
 
 
@@ -67,9 +67,7 @@ class NoiseSampler:
         flip = bool(torch.rand((), generator=generator) < 0.5)
         latent = sample_latent(self.latents[key.index], flip, generator, self.scaling_factor)
         noise = torch.randn(latent.shape, generator=generator)
-        timestep = torch.randint(
-            self.scheduler.config.num_train_timesteps, (), generator=generator
-        )
+        timestep = torch.randint(self.scheduler.config.num_train_timesteps, (), generator=generator)
         return {"latent": latent, "noise": noise, "timesteps": timestep}, flip
 
 
@@ -125,8 +123,8 @@ def accumulate_by_timestep(
     Args:
         totals: (2, TIMESTEP_BINS) float32; row 0 sums the losses, row 1 counts the samples.
         losses: (batch,) float32.
-        timesteps: (batch,) int64 in [0, 1000).
+        timesteps: (batch,) int64 in [0, NUM_TRAIN_TIMESTEPS).
     """
-    bins = timesteps * TIMESTEP_BINS // 1000
+    bins = timesteps * TIMESTEP_BINS // NUM_TRAIN_TIMESTEPS
     totals[0].index_add_(0, bins, losses.detach())
     totals[1].index_add_(0, bins, torch.ones_like(losses))

@@ -267,7 +267,7 @@ def latest_prior(workspace: Workspace) -> str:
     """Folder of the newest finished Stage I run of a workspace.
 
     Raises:
-        MissingResourceError: If there is none.
+        MissingResourceError: If the workspace has none.
     """
     runs = workspace.local_path(RUNS)
     runs.mkdir(exist_ok=True)

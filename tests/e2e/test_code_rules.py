@@ -1,4 +1,4 @@
-"""Rules of the code: who may import whom, what starting a command may cost, and the style figures."""
+"""Rules of the code: who may import whom, what starting a command costs, and style figures."""
 
 import ast
 import graphlib

@@ -1,4 +1,4 @@
-"""Two processes over gloo: they train like one, replicated or sharded, and save and stop together."""
+"""Two processes over gloo train like one, replicated or sharded, and save and stop together."""
 
 import shutil
 import signal
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from commands import set_options
 from processes import finish, launch
 from safetensors.torch import load_file
 
@@ -16,11 +17,6 @@ from manifests.store import Store
 from manifests.workspace import Workspace
 
 pytestmark = pytest.mark.slow
-
-
-def set_options(*changes: str) -> list[str]:
-    return [argument for change in changes for argument in ("--set", change)]
-
 
 TRAIN_PRIOR = [
     "train-prior",

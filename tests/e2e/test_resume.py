@@ -1,4 +1,4 @@
-"""A resumed run equals an uninterrupted one, bit for bit; changes that would break that are refused."""
+"""A resumed run equals an uninterrupted one bit for bit; settings that break that are refused."""
 
 import json
 import shutil
@@ -6,14 +6,10 @@ from collections import namedtuple
 
 import pytest
 import torch
+from commands import set_options
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
-
-
-def set_options(*changes: str) -> list[str]:
-    return [argument for change in changes for argument in ("--set", change)]
-
 
 TRAIN_PRIOR = [
     "train-prior",

@@ -11,17 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from commands import set_options
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 pytestmark = pytest.mark.slow
 
 UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
-
-
-def set_options(*changes: str) -> list[str]:
-    return [argument for change in changes for argument in ("--set", change)]
-
 
 TRAIN_PRIOR = ["train-prior", "--preset", "tiny"]
 TRAIN_RESTORE = ["train-restore", "--preset", "tiny"]

@@ -76,14 +76,7 @@ def test_style_gradient_agrees_with_a_finite_difference_of_the_loss(trainer, led
     visible = facial.count_visible(batch["visible"])
 
     def style_loss(prediction):
-        pairs = facial.cut_pairs(
-            noisy,
-            prediction,
-            clean=batch["latent"],
-            timesteps=batch["timesteps"],
-            boxes_px=batch["boxes_px"],
-            visible=batch["visible"],
-        )
+        pairs = trainer.region_pairs(noisy, prediction, batch)
         terms = facial.unweighted_terms(pairs, visible)
         return trainer.settings.facial.lambda_s * terms.style
 

@@ -1,4 +1,4 @@
-"""One step of Stage II on the tiny SDXL: the ControlNet's start, and which weights each step moves."""
+"""One step of Stage II on the tiny SDXL: the ControlNet's start, and which weights a step moves."""
 
 import shutil
 
@@ -80,14 +80,7 @@ def changed(module: torch.nn.Module, before: dict[str, torch.Tensor]) -> list[st
 def predicted_pairs(trainer, batch):
     """The regions of predicted and clean latents that the facial loss compares."""
     noisy, prediction = trainer.predict(trainer.models["controlnet"].module, batch)
-    return trainer.facial.cut_pairs(
-        noisy,
-        prediction,
-        clean=batch["latent"],
-        timesteps=batch["timesteps"],
-        boxes_px=batch["boxes_px"],
-        visible=batch["visible"],
-    )
+    return trainer.region_pairs(noisy, prediction, batch)
 
 
 def test_controlnet_copies_the_unets_encoder_and_first_outputs_zero(trainer):
