@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-STRIP_FILE = "strip.jpg"
-"""The first faces of a run, degraded above restored."""
+from manifests.workspace import STRIP_FILE
+
 RECORD_FILE = "restored.parquet"
 """One row per restored face."""
 CERTAINTY_FOLDER = "certainty"
