@@ -19,7 +19,7 @@ import numpy as np
 from ffhq_recipe import align_by_recipe, psnr
 from PIL import Image
 
-from authface_data.engine.worker import keep_memory
+from authface_data.engine.worker import keep_freed_memory
 from authface_data.faces.align import Quad, align_photo
 from authface_data.images.open import Photo
 from authface_data.weights import cache_dir
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--repeat", type=int, default=5)
     options = parser.parse_args()
-    keep_memory()
+    keep_freed_memory()
     data = make_large_jpeg()
     print(
         f"{WIDTH} x {HEIGHT} px, {len(data) / 1e6:.1f} MB, crops of {options.size} px, "
