@@ -190,7 +190,7 @@ def test_a_face_is_seen_in_what_a_perfect_restorer_predicts(filled, tmp_path, we
     for name in ("clean", "degraded"):
         (tmp_path / name).mkdir()
         shutil.copy(min((filled / "faces").iterdir()), tmp_path / name / "a.png")
-    restorer = Restorer(str(tiny_restorer.save(tmp_path / "model", 256)), Sampling())
+    restorer = Restorer(str(tiny_restorer.save_tiny_restorer(tmp_path / "model", 256)), Sampling())
     restorer.pipeline.vae = PixelUnshuffle()
     with Image.open(tmp_path / "clean/a.png") as image:
         clean = restorer.encode(np.asarray(image.convert("RGB")))
@@ -200,7 +200,7 @@ def test_a_face_is_seen_in_what_a_perfect_restorer_predicts(filled, tmp_path, we
         known = clean if t_step < 500 else torch.zeros_like(clean)
         return (noisy - abar[t_step].sqrt() * known) / (1 - abar[t_step]).sqrt()
 
-    monkeypatch.setattr(restorer, "predict", oracle)
+    monkeypatch.setattr(restorer, "predict_noise", oracle)
     table = timestep.measure(
         restorer, tmp_path / "degraded", tmp_path / "clean", "retinaface-mobile", None
     )

@@ -362,7 +362,7 @@ def test_restore_records_unusable_files_and_continues(trained, filled, tmp_path,
     assert restore(tmp_path / "empty", tmp_path / "other").returncode == 2
     done = restore(faces, tmp_path / "other", run="prior-tiny")
     assert done.returncode == 2
-    assert "is no restorer" in done.stderr
+    assert "is not a restorer" in done.stderr
 
 
 def test_lora_layers_are_saved_apart_and_merged_into_the_model(trained, tmp_path, authface_here):
