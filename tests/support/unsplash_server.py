@@ -397,35 +397,22 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"ETag": etag, "Accept-Ranges": "bytes" if state.allows_ranges else "none"}
         requested = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         is_same_version = self.headers.get("If-Range", etag) == etag
-        if requested and state.allows_ranges and is_same_version:
-            last = int(requested[2]) if requested[2] else len(data) - 1
-            return self._send_part(photo, data, (int(requested[1]), last), headers)
-        return self._send(200, data, photo.content_type, headers, fault)
+        if requested is None or not state.allows_ranges or not is_same_version:
+            return self._send(200, data, photo.content_type, headers, fault)
 
-    def _send_part(
-        self, photo: Photo, data: bytes, byte_range: tuple[int, int], headers: dict[str, str]
-    ) -> None:
-        """Send a range of bytes, both ends included, with the next fault of `range_faults`."""
-        state = self.state
         with state.lock:
             state.range_requests[photo.id] += 1
-        start, last = byte_range
+        start = int(requested[1])
         if start >= len(data):
             content_range = {"Content-Range": f"bytes */{len(data)}"}
             return self._send(416, b"", "text/plain", content_range)
-
+        last = int(requested[2]) if requested[2] else len(data) - 1
         part = data[start : last + 1]
-        total = len(data)
-        fault = state.range_faults.pop(0) if state.range_faults else ""
-        if fault == "another total":
-            total += 99
-        headers["Content-Range"] = f"bytes {start}-{start + len(part) - 1}/{total}"
-        if fault == "another version":
-            headers["ETag"] = '"newer"'
-            part = b"x" * len(part)
-        elif fault == "incomplete part":
-            part = part[: len(part) // 2]
-        return self._send(206, part, photo.content_type, headers)
+        headers["Content-Range"] = f"bytes {start}-{start + len(part) - 1}/{len(data)}"
+        if state.range_faults:
+            range_fault = state.range_faults.pop(0)
+            part, headers = _spoil_part(part, headers, len(data), range_fault)
+        return self._send(206, part, photo.content_type, headers, fault)
 
     def _send(
         self,
@@ -462,3 +449,17 @@ def _resized_jpeg(data: bytes, width: int) -> bytes:
         buffer = io.BytesIO()
         image.convert("RGB").save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
+
+
+def _spoil_part(
+    part: bytes, headers: dict[str, str], total: int, fault: str
+) -> tuple[bytes, dict[str, str]]:
+    """Body and headers of a partial response with a fault."""
+    if fault == "another version":
+        return b"x" * len(part), {**headers, "ETag": '"newer"'}
+    if fault == "incomplete part":
+        return part[: len(part) // 2], headers
+    if fault == "another total":
+        content_range = headers["Content-Range"].replace(f"/{total}", f"/{total + 99}")
+        return part, {**headers, "Content-Range": content_range}
+    raise ValueError(f"unknown fault {fault!r}")
