@@ -30,6 +30,8 @@ TEMP = ".tmp"
 """Folder of files that are being written."""
 FORGETTING = ".forgetting.json"
 """Plan of a `forget` that is in progress or was interrupted."""
+STRIP_FILE = "strip.jpg"
+"""Overview of restored faces (degraded above restored) that `authface restore` writes."""
 FOLDERS = ("photos", "faces", "manifests", "cache", "runs", "reports")
 
 

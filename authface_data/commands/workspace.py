@@ -1,9 +1,9 @@
-"""`authface init`, `status`, `explain`, `report`, `migrate`: a workspace made and looked at."""
+"""`authface init`, `status`, `explain`, `report` and `migrate`: creates and inspects a workspace."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -17,14 +17,21 @@ from manifests.support.console import (
     quote_path,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from authface_data.report.balance import UnderrepresentedGroup
+    from authface_data.report.explain import Explanation, FaceExplanation
+    from authface_data.report.status import Status
+
 
 def init(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The directory to make.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory to create.")],
     preset: Annotated[
-        str, typer.Option(help="paper | embedded: what authface.toml starts from.")
+        str, typer.Option(metavar="paper|embedded", help="Preset that authface.toml starts from.")
     ] = "paper",
 ) -> None:
-    """Make a workspace: the directory of one data set."""
+    """Create a workspace: the directory of one data set."""
     from manifests.schema import MANIFESTS
     from manifests.settings import preset_text
     from manifests.store import Store
@@ -32,28 +39,62 @@ def init(
 
     ws = Workspace.create(directory, preset_text(preset))
     for manifest in MANIFESTS.values():
+        # An empty part lets pandas and DuckDB open every manifest from the start.
         store = Store(ws, manifest)
-        store.compact(
-            add=store.table([])
-        )  # an empty part, so that every manifest opens from the start
+        store.compact(add=store.table([]))
     console.print(
-        f"Made {quote_path(ws.root)} from the preset {preset}; its settings are in authface.toml"
+        f"Created {quote_path(ws.root)} from the preset {preset}; its settings are in authface.toml"
     )
     console.print(
-        f"Next: [bold]authface collect -w {quote_path(directory)} --source folder --path DIR --licence-basis own[/]"
+        f"Next: [bold]authface collect -w {quote_path(directory)} --source folder --path DIR "
+        "--licence-basis own[/]"
     )
 
 
 def status(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Rows per manifest, what was kept, what was dropped and why, and what to run next."""
-    from authface_data.report import status as facts
+    """Count rows and kept faces, list why others were dropped, and name the next command."""
+    from authface_data.report.status import collect_status
     from manifests.workspace import Workspace
 
-    found = facts.gather(Workspace.find(workspace))
+    result = collect_status(Workspace.find(workspace))
     if as_json:
-        print_json(found)
+        print_json(result)
     else:
-        facts.show(found, console)
+        _print_status(result)
+
+
+def _print_status(status: Status) -> None:
+    from rich.table import Table
+
+    table = Table(title=status.workspace, title_justify="left")
+    table.add_column("manifest")
+    table.add_column("rows", justify="right")
+    for name, count in status.rows.items():
+        table.add_row(name, f"{count:,}")
+    console.print(table)
+    console.print(
+        f"[bold]{status.kept_faces:,}[/] faces kept, in {status.kept_photos:,} photographs; "
+        f"{status.captioned:,} captioned"
+    )
+    for title, reasons_by_subject in (("Dropped", status.dropped), ("Failed", status.failed)):
+        if reasons_by_subject:
+            _print_reasons(title, reasons_by_subject)
+    for name, description in status.runs.items():
+        console.print(f"run {escape(name)}: {description}")
+    console.print(f"Next: [bold]{status.next}[/]")
+
+
+def _print_reasons(title: str, reasons_by_subject: Mapping[str, Mapping[str, int]]) -> None:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    table.add_column("subject")
+    table.add_column("gate: reason")
+    table.add_column("count", justify="right")
+    for subject, reasons in reasons_by_subject.items():
+        for reason, count in reasons.items():
+            table.add_row(subject, escape(reason), f"{count:,}")
+    console.print(table)
 
 
 def explain(
@@ -61,55 +102,189 @@ def explain(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """A face's whole story, or a photograph's: source, measurements, every gate's verdict, captions, decisions, runs."""
-    from authface_data.report import explain as story
+    """Show all data about a face or photograph.
+
+    This is its source, measurements, verdicts, captions, decisions and training runs.
+    """
+    from authface_data.report import explain as report
     from manifests.support.text import to_utf8
     from manifests.workspace import Workspace
 
-    told = story.explain(Workspace.find(workspace), to_utf8(id))
+    explanation = report.explain(Workspace.find(workspace), to_utf8(id))
     if as_json:
-        print_json(told)
+        print_json(explanation)
     else:
-        story.show(told, console)
+        _print_explanation(explanation)
+
+
+def _print_explanation(explanation: Explanation) -> None:
+    photo = explanation.photo
+    if photo is not None:
+        _print_photo(photo)
+    for verdict in explanation.verdicts:
+        _print_verdict(verdict)
+    for face in explanation.faces:
+        _print_face(face)
+    if explanation.runs:
+        console.print(f"Training runs that used it: {escape(', '.join(explanation.runs))}")
+    else:
+        console.print("No training run has used it.")
+
+
+def _print_photo(photo: Mapping[str, Any]) -> None:
+    from manifests.licence_policy import basis_label, photographer_label
+
+    console.print(f"[bold]Photograph {escape(photo['photo_id'])}[/]")
+    size = f"{photo['width']} x {photo['height']} px"
+    camera_parts = [photo["camera_make"], photo["camera_model"], photo["lens"]]
+    camera = " ".join(part for part in camera_parts if part)
+    _print_facts("picture", photo["path"], size, photo["description"], camera)
+    _print_facts("source", photo["source"], photo["source_url"])
+    photographer = photographer_label(photo["photographer_name"])
+    _print_facts("credit", photographer, photo["photographer_url"])
+    basis = basis_label(photo["licence_basis"])
+    _print_facts("licence", photo["licence"], basis, photo["terms_date"])
+
+
+def _print_face(explanation: FaceExplanation) -> None:
+    from authface_data.gates import RESERVED_NAMES
+
+    face = explanation.face
+    states = {True: "[green]kept[/]", False: "[red]dropped[/]", None: "not gated yet"}
+    console.print(f"\n[bold]Face {escape(face['face_id'])}[/]: {states[explanation.kept]}")
+    _print_geometry(face)
+    _print_scores(explanation)
+    # Verdicts of the user's gates come first, and among them those that dropped the face.
+    for verdict in sorted(
+        explanation.verdicts,
+        key=lambda row: (row["gate"] in RESERVED_NAMES, row["verdict"] == "kept"),
+    ):
+        _print_verdict(verdict)
+    for caption in explanation.captions:
+        _print_facts(f"caption by {caption['captioner']}", caption["caption"])
+    for decision in explanation.decisions:
+        _print_decision(decision)
+
+
+def _print_geometry(face: Mapping[str, Any]) -> None:
+    score = "" if face["score"] is None else f"score {face['score']:.3f}"
+    _print_facts("detected by", face["detector"], score, f"landmarks by {face['landmark_backend']}")
+
+    angles = ", ".join(f"{name} {face[name + '_deg']:.0f}°" for name in ("yaw", "pitch", "roll"))
+    hidden = [
+        region.replace("_", " ")
+        for region in ("left_eye", "right_eye", "mouth")
+        if not face[f"{region}_visible"]
+    ]
+    visibility = f"not visible: {', '.join(hidden)}" if hidden else "eyes and mouth visible"
+    _print_facts("pose", angles, visibility)
+
+    size = f"{face['crop_size_px']} px from {face['qsize_px']:.0f} px"
+    upscaled = "upscaled" if face["upscaled"] else ""
+    padding = f"{100 * face['pad_fraction']:.1f} % padding" if face["pad_fraction"] else ""
+    _print_facts("crop", face["crop_path"], size, upscaled, padding)
+
+
+def _print_scores(explanation: FaceExplanation) -> None:
+    from rich.table import Table
+
+    if not explanation.scores:
+        return
+    table = Table(
+        "metric", "value", "version", "device", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
+    for row in sorted(explanation.scores, key=lambda row: row["metric"]):
+        value = f"{row['value']:.4g}"
+        table.add_row(row["metric"], value, row["metric_version"], row["device"] or "")
+    console.print(table)
+
+
+def _print_verdict(row: Mapping[str, Any]) -> None:
+    colour = {"kept": "green", "dropped": "red", "failed": "yellow"}[row["verdict"]]
+    reason = f": {row['reason']}" if row["reason"] else ""
+    value = "" if row["value"] is None else f" (measured {row['value']:.4g})"
+    text = escape(reason + value)
+    console.print(f"  [{colour}]{row['verdict']}[/] at {escape(row['gate'])}{text}")
+
+
+def _print_decision(row: Mapping[str, Any]) -> None:
+    from manifests.captions import caption_text
+
+    tags = caption_text([*(row["semantic_tags"] or []), *(row["photographic_tags"] or [])])
+    reviewer = f"{row['reviewer']}, {row['decided_at']:%d %B %Y}"
+    _print_facts(reviewer, row["decision"] or "tags edited", row["reason"], row["note"], tags)
+
+
+def _print_facts(name: str, *facts: object) -> None:
+    """Print the known facts on one line, or nothing if all are unknown."""
+    text = " · ".join(str(fact) for fact in facts if fact not in (None, ""))
+    if text:
+        console.print(f"  {escape(name)}: {escape(text)}")
 
 
 def report(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """One self-contained HTML: counts, reasons, balance, contact sheets with credits, captions, curves, restored faces."""
-    from authface_data.captions import coverage
-    from authface_data.report import balance, page
+    """Write one self-contained HTML file about the whole workspace.
+
+    It has counts, reasons, the balance of groups, contact sheets with credits, captions, training
+    curves and restored faces.
+    """
+    from authface_data.captions.coverage import count_contradictions, count_facets
+    from authface_data.report.balance import list_underrepresented, measure_balance
+    from authface_data.report.page import write_report
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
-    path = page.write(ws)
-    facets = balance.balance(ws)
-    lacking = balance.missing(facets)
+    path = write_report(ws)
+    facets = measure_balance(ws)
+    groups = list_underrepresented(facets)
     if as_json:
-        told = {"coverage": coverage.coverage(ws), "contradictions": coverage.contradictions(ws)}
-        print_json({"report": f"{ws.root}/{path}", "balance": facets, "missing": lacking, **told})
-        return
-    if lacking:
-        console.print(
-            f"To ask for, since hardly any kept face is of it: {escape('; '.join(lacking))}"
+        print_json(
+            {
+                "report": f"{ws.root}/{path}",
+                "balance": facets,
+                "missing": [str(group) for group in groups],
+                "coverage": count_facets(ws),
+                "contradictions": count_contradictions(ws),
+            }
         )
+        return
+    if groups:
+        _print_underrepresented(groups)
     console.print(f"Report: {quote_path(ws.root)}/{path}")
 
 
+def _print_underrepresented(groups: list[UnderrepresentedGroup]) -> None:
+    from rich.table import Table
+
+    from authface_data.report.balance import MIN_SHARE
+
+    title = f"Under-represented groups (fewer than {100 * MIN_SHARE:.0f} % of the kept faces)"
+    table = Table(title=title, title_justify="left")
+    table.add_column("group")
+    table.add_column("kept faces", justify="right")
+    table.add_column("share", justify="right")
+    for group in groups:
+        share = f"{100 * group.kept / group.total:.1f} %"
+        table.add_row(group.group, f"{group.kept} of {group.total}", share)
+    console.print(table)
+
+
 def migrate(workspace: WorkspaceOption = None, yes: YesOption = False) -> None:
-    """Bring manifests written by an older authface up to date, a copy first."""
-    from manifests.migrate import migrate as bring_up_to_date
-    from manifests.migrate import outdated
+    """Rewrite manifests of an older authface in the present format, after copying them."""
+    from manifests import migrate as migration
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
     with ws.lock("migrate"):
-        parts = outdated(ws)
+        parts = migration.count_outdated_parts(ws)
         if not parts:
             console.print("Every manifest is up to date.")
         elif not yes:
-            what = ", ".join(f"{count} parts of {name}" for name, count in parts.items())
-            console.print(f"{what} would be rewritten, after a copy: pass --yes")
+            counts = ", ".join(f"{count} parts of {name}" for name, count in parts.items())
+            console.print(f"{counts} would be copied and rewritten; pass --yes to do so")
         else:
-            copies = bring_up_to_date(ws)
+            copies = migration.migrate(ws)
             console.print(
-                f"{sum(parts.values())} parts rewritten; the old ones are in {quote_path(ws.root)}/{copies}"
+                f"{sum(parts.values())} parts rewritten; the old ones are in "
+                f"{quote_path(ws.root)}/{copies}"
             )

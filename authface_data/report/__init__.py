@@ -1,1 +1,1 @@
-"""What a workspace holds, in words and in pictures."""
+"""Views of a workspace for people: status, explanations, contact sheets and the HTML report."""

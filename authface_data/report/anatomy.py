@@ -1,64 +1,155 @@
-"""One face's way through the pipeline as a picture: what was found in the photograph, what was cut out, what was decided."""
+"""A picture of how one face is processed: the detection, the crop, and the facts about it."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
 from authface_data.images.open import PictureReader
+from authface_data.report.cards import Card, make_cards
+from authface_data.report.contact_sheet import BACKGROUND, MUTED_COLOUR, TEXT_COLOUR
+from manifests.captions import caption_text
+from manifests.schema import FACES, PHOTOS, VERDICTS
+from manifests.store import Store
 from manifests.workspace import Workspace
 
-SIDE_PX, GAP_PX, TEXT_PX = 512, 16, 460
-BACK, INK, SOFT, BOX, QUAD, POINT = "#16181c", "#e8e6e3", "#9a978f", "#f2b705", "#4cc9f0", "#80ed99"
+SIDE_PX = 512
+GAP_PX = 16
+TEXT_WIDTH_PX = 460
+LINE_PX = 25
+LINE_CHARACTERS = 50
+
+BOX_COLOUR = "#f2b705"
+QUAD_COLOUR = "#4cc9f0"
+POINT_COLOUR = "#80ed99"
+
+MUTED_PREFIX = "-"
+"""Facts that begin with it are printed in the muted colour."""
 
 
-def draw(
-    workspace: Workspace, photo: dict[str, Any], face: dict[str, Any], facts: list[str]
-) -> Image.Image:
-    """The photograph with box and quad, the crop with landmarks and regions, and the facts as text.
+def draw_largest_face(workspace: Workspace, licence_basis: str | None = None) -> Image.Image | None:
+    """Draw the anatomy of the largest face of the workspace.
 
-    photo, face: rows of their manifests. facts: lines of text; one that begins with a dash is set softer.
+    Args:
+        workspace: The workspace.
+        licence_basis: Choose among photographs with this licence basis only. Default: all.
+
+    Returns:
+        An RGB picture, or None if there is no face.
     """
-    sheet = Image.new("RGB", (2 * SIDE_PX + TEXT_PX + 4 * GAP_PX, SIDE_PX + 2 * GAP_PX), BACK)
-    sheet.paste(_found(workspace, photo, face), (GAP_PX, GAP_PX))
-    sheet.paste(_cut(workspace, face), (SIDE_PX + 2 * GAP_PX, GAP_PX))
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=17)
-    x, y = 2 * SIDE_PX + 3 * GAP_PX, GAP_PX + 4
+    photos = {row["photo_id"]: row for row in Store(workspace, PHOTOS).read().to_pylist()}
+    faces = Store(workspace, FACES).read().to_pylist()
+    if licence_basis is not None:
+        faces = [
+            face for face in faces if photos[face["photo_id"]]["licence_basis"] == licence_basis
+        ]
+    if not faces:
+        return None
+
+    face = max(faces, key=lambda row: row["qsize_px"])
+    photo = photos[face["photo_id"]]
+    verdicts = Store(workspace, VERDICTS).read().to_pylist()
+    card = make_cards(workspace, photos, [face], verdicts)[face["face_id"]]
+    return draw_anatomy(workspace, photo, face, list_facts(photo, face, card))
+
+
+def list_facts(photo: dict[str, Any], face: dict[str, Any], card: Card) -> list[str]:
+    """Describe a face in lines of text.
+
+    Args:
+        photo: Row of `photos`.
+        face: Row of `faces`.
+        card: The texts of the face.
+
+    Returns:
+        The lines; see `MUTED_PREFIX`.
+    """
+    # Faces of aligned sources have no detector score.
+    score = "" if face["score"] is None else f" ({face['score']:.3f})"
+    angles = (
+        f"yaw {face['yaw_deg']:.0f}, pitch {face['pitch_deg']:.0f}, roll {face['roll_deg']:.0f}"
+    )
+    facts = [
+        card.title,
+        f"- {card.credit}; basis: {card.basis}",
+        f"- {photo['width']} x {photo['height']} px; face {face['qsize_px']:.0f} px",
+        f"- detected by {face['detector']}{score}",
+        f"- landmarks by {face['landmark_backend']}",
+        f"- {angles} degrees",
+        f"- {card.scores}",
+    ]
+    if card.tags:
+        facts.append(f"Tags: {caption_text(card.tags)}")
+    facts += [f"Dropped by {reason}" for reason in card.reasons]
+    if not card.reasons:
+        facts.append("Kept by every gate")
+    return facts
+
+
+def draw_anatomy(
+    workspace: Workspace, photo: dict[str, Any], face: dict[str, Any], facts: Sequence[str]
+) -> Image.Image:
+    """Draw the photograph with box and quad, the crop with landmarks and regions, and the facts.
+
+    Args:
+        workspace: The workspace that holds the pictures.
+        photo: Row of `photos`.
+        face: Row of `faces`.
+        facts: Lines of text; see `MUTED_PREFIX`.
+
+    Returns:
+        An RGB picture.
+    """
+    width = 2 * SIDE_PX + TEXT_WIDTH_PX + 4 * GAP_PX
+    sheet = Image.new("RGB", (width, SIDE_PX + 2 * GAP_PX), BACKGROUND)
+    sheet.paste(_draw_detection(workspace, photo, face), (GAP_PX, GAP_PX))
+    sheet.paste(_draw_crop(workspace, face), (SIDE_PX + 2 * GAP_PX, GAP_PX))
+
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=17)
+    x = 2 * SIDE_PX + 3 * GAP_PX
+    y = GAP_PX + 4
     for fact in facts:
-        soft = fact.startswith("-")
-        for line in textwrap.wrap(fact.removeprefix("-").strip(), 50):
-            pen.text((x, y), line, fill=SOFT if soft else INK, font=font)
-            y += 25
+        colour = MUTED_COLOUR if fact.startswith(MUTED_PREFIX) else TEXT_COLOUR
+        text = fact.removeprefix(MUTED_PREFIX).strip()
+        for line in textwrap.wrap(text, LINE_CHARACTERS):
+            draw.text((x, y), line, fill=colour, font=font)
+            y += LINE_PX
         y += 4
     return sheet
 
 
-def _found(workspace: Workspace, photo: dict[str, Any], face: dict[str, Any]) -> Image.Image:
+def _draw_detection(
+    workspace: Workspace, photo: dict[str, Any], face: dict[str, Any]
+) -> Image.Image:
+    """The photograph with the detected box and the quad of the crop, centred on a square."""
     picture = PictureReader(workspace, "path")(photo)
     image = Image.fromarray(picture.pixels(SIDE_PX))
     scale = image.width / picture.size_px[0]
-    pen = ImageDraw.Draw(image)
-    pen.rectangle([edge * scale for edge in face["box_px"]], outline=BOX, width=2)
+    draw = ImageDraw.Draw(image)
+    draw.rectangle([edge * scale for edge in face["box_px"]], outline=BOX_COLOUR, width=2)
     corners = [((x + 0.5) * scale, (y + 0.5) * scale) for x, y in face["quad_px"]]
-    pen.line([*corners, corners[0]], fill=QUAD, width=2)
-    square = Image.new("RGB", (SIDE_PX, SIDE_PX), BACK)
+    draw.line([*corners, corners[0]], fill=QUAD_COLOUR, width=2)
+    square = Image.new("RGB", (SIDE_PX, SIDE_PX), BACKGROUND)
     square.paste(image, ((SIDE_PX - image.width) // 2, (SIDE_PX - image.height) // 2))
     return square
 
 
-def _cut(workspace: Workspace, face: dict[str, Any]) -> Image.Image:
-    with workspace.open(face["crop_path"]) as file, Image.open(file) as opened:
-        scale = SIDE_PX / opened.width
-        image = opened.convert("RGB").resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
-    pen = ImageDraw.Draw(image)
-    for name in ("left_eye", "right_eye", "mouth"):
-        if face[f"{name}_visible"]:
-            pen.rectangle(
-                [edge * scale for edge in face[f"{name}_box_crop_px"]], outline=BOX, width=2
-            )
+def _draw_crop(workspace: Workspace, face: dict[str, Any]) -> Image.Image:
+    """The crop with its landmarks and the boxes of the visible regions."""
+    with workspace.open(face["crop_path"]) as file, Image.open(file) as crop:
+        scale = SIDE_PX / crop.width
+        image = crop.convert("RGB").resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
+    draw = ImageDraw.Draw(image)
+    for region in ("left_eye", "right_eye", "mouth"):
+        if face[f"{region}_visible"]:
+            box = [edge * scale for edge in face[f"{region}_box_crop_px"]]
+            draw.rectangle(box, outline=BOX_COLOUR, width=2)
     for x, y in face["landmarks_crop_px"]:
-        u, v = (x + 0.5) * scale, (y + 0.5) * scale
-        pen.ellipse((u - 2, v - 2, u + 2, v + 2), fill=POINT)
+        u = (x + 0.5) * scale
+        v = (y + 0.5) * scale
+        draw.ellipse((u - 2, v - 2, u + 2, v + 2), fill=POINT_COLOUR)
     return image

@@ -1,20 +1,36 @@
-"""What the set is made of, before and after gating: so that a studio can be asked for what is missing."""
+"""The composition of the data set by groups, before and after the gates.
+
+It shows which groups are under-represented, so that photographs of them can be added.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from authface_data.captions.coverage import count_facets
-from authface_data.measurements import read_measurements
+from authface_data.measurements import Measurements, read_measurements
 from manifests.verdicts import kept_faces
 from manifests.workspace import Workspace
+
+MIN_SHARE = 0.05
+"""A group with a smaller share of the kept faces is under-represented."""
+MAX_TAGS = 12
+"""Number of tags of a facet that are listed."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """One part of a facet: how many of all faces, and of those kept, are of it."""
+    """One group of a facet. The fields are keys of the JSON output.
+
+    Attributes:
+        label: Name of the group.
+        found: Number of all faces in the group.
+        kept: Number of kept faces in the group.
+    """
 
     label: str
     found: int
@@ -23,8 +39,16 @@ class Share:
 
 @dataclass(frozen=True)
 class Facet:
-    """found, kept: faces of which the facet is known; note: what to know of how it was measured; ask: whether a part that few
-    kept faces are of is worth asking for."""
+    """A property that divides faces into groups. The fields are keys of the JSON output.
+
+    Attributes:
+        name: Name of the property.
+        note: How it is measured.
+        found: Number of all faces whose group is known.
+        kept: Number of kept faces whose group is known.
+        shares: The groups.
+        ask: Whether under-represented groups are reported. It is false for tags.
+    """
 
     name: str
     note: str
@@ -34,75 +58,137 @@ class Facet:
     ask: bool
 
 
-# Facet -> measurement, bounds between its parts, their labels, note.
-MEASURED: dict[str, tuple[str, tuple[float, ...], tuple[str, ...], str]] = {
-    "Skin tone": (
-        "skin_tone", (-30, 10, 28, 41, 55), ("dark", "brown", "tan", "intermediate", "light", "very light"),
-        "ITA angle of the skin in the picture, bounds -30, 10, 28, 41, 55 degrees; light and make-up move it by tens of them",
-    ),
-    "View": (
-        "yaw_deg", (-60, -20, 20, 60), ("profile left", "three-quarter left", "front", "three-quarter right", "profile right"),
-        "yaw by landmarks, bounds 20 and 60 degrees; about 3 degrees off up to 45",
-    ),
-    "Tilt": ("pitch_deg", (-15, 15), ("looking down", "level", "looking up"), "pitch by landmarks, bounds 15 degrees"),
-    "Light from": (
-        "light", (-0.26, 0.26), ("left", "even", "right"), "brightness of the cheeks, one at least 1.3 times the other",
-    ),
-    "Lightness": ("lightness", (0.25, 0.7), ("dark", "medium", "bright"), "median brightness of the skin, bounds .25 and .7"),
-}  # fmt: skip
-FEW, MOST_TAGS = 0.05, 12
+@dataclass(frozen=True)
+class UnderrepresentedGroup:
+    """A group with less than `MIN_SHARE` of the kept faces.
+
+    Attributes:
+        group: Facet and group, such as "skin tone: dark".
+        kept: Number of kept faces in the group.
+        total: Number of kept faces whose group is known.
+    """
+
+    group: str
+    kept: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"{self.group} ({self.kept} of {self.total} kept faces)"
 
 
-def balance(workspace: Workspace) -> list[Facet]:
-    """The measured facets, then those of the captions, each where anything is known of it."""
-    measured, kept_ids = read_measurements(workspace), set(kept_faces(workspace, [])["face_id"])
-    ids = measured.face_ids.to_pylist()
-    kept = np.array([one in kept_ids for one in ids], bool)
-    facets = []
-    for name, (metric, bounds, labels, note) in MEASURED.items():
-        values = measured.values_of(metric)
-        known = np.isfinite(values)
-        part = np.digitize(values[known], bounds)
-        found, left = (
-            np.bincount(part, minlength=len(labels)),
-            np.bincount(part[kept[known]], minlength=len(labels)),
-        )
-        shares = [
-            Share(label, int(a), int(b)) for label, a, b in zip(labels, found, left, strict=True)
-        ]
-        facets.append(Facet(name, note, int(known.sum()), int((known & kept).sum()), shares, True))
-    facets += _of_captions(workspace, set(ids), kept_ids)
+class _MeasuredFacet(NamedTuple):
+    metric: str
+    bounds: tuple[float, ...]
+    labels: tuple[str, ...]
+    note: str
+
+
+MEASURED_FACETS = {
+    "Skin tone": _MeasuredFacet(
+        metric="skin_tone",
+        bounds=(-30, 10, 28, 41, 55),
+        labels=("dark", "brown", "tan", "intermediate", "light", "very light"),
+        note="ITA angle of the skin in the picture, bounds -30, 10, 28, 41 and 55 degrees; "
+        "lighting and make-up change it by tens of degrees",
+    ),
+    "View": _MeasuredFacet(
+        metric="yaw_deg",
+        bounds=(-60, -20, 20, 60),
+        labels=(
+            "profile left",
+            "three-quarter left",
+            "front",
+            "three-quarter right",
+            "profile right",
+        ),
+        note="yaw from landmarks, bounds 20 and 60 degrees; the error is about 3 degrees up to 45",
+    ),
+    "Tilt": _MeasuredFacet(
+        metric="pitch_deg",
+        bounds=(-15, 15),
+        labels=("looking down", "level", "looking up"),
+        note="pitch from landmarks, bounds 15 degrees",
+    ),
+    "Light from": _MeasuredFacet(
+        metric="light",
+        bounds=(-0.26, 0.26),
+        labels=("left", "even", "right"),
+        note="one cheek is at least 1.3 times as bright as the other",
+    ),
+    "Lightness": _MeasuredFacet(
+        metric="lightness",
+        bounds=(0.25, 0.7),
+        labels=("dark", "medium", "bright"),
+        note="median brightness of the skin, bounds 0.25 and 0.7",
+    ),
+}
+
+
+def measure_balance(workspace: Workspace) -> list[Facet]:
+    """Count faces by group.
+
+    Returns:
+        The measured facets, then the facets of the captions; facets without any known face are
+        left out.
+    """
+    measurements = read_measurements(workspace)
+    face_ids = measurements.face_ids.to_pylist()
+    kept_ids = set(kept_faces(workspace, [])["face_id"])
+    is_kept = np.array([face_id in kept_ids for face_id in face_ids], bool)
+
+    facets = [
+        _count_measured(name, facet, measurements, is_kept)
+        for name, facet in MEASURED_FACETS.items()
+    ]
+    facets += _count_tags(workspace, set(face_ids), kept_ids)
     return [facet for facet in facets if facet.found]
 
 
-def _of_captions(workspace: Workspace, found: set[str], kept: set[str]) -> list[Facet]:
-    """The facets of the captions in use, the commonest tags of each."""
+def _count_measured(
+    name: str, facet: _MeasuredFacet, measurements: Measurements, is_kept: np.ndarray
+) -> Facet:
+    values = measurements.values_of(facet.metric)
+    is_known = np.isfinite(values)
+    group = np.digitize(values[is_known], facet.bounds)
+    kept_group = group[is_kept[is_known]]
+    found_counts = np.bincount(group, minlength=len(facet.labels))
+    kept_counts = np.bincount(kept_group, minlength=len(facet.labels))
+    shares = [
+        Share(label, int(found), int(kept))
+        for label, found, kept in zip(facet.labels, found_counts, kept_counts, strict=True)
+    ]
+    return Facet(name, facet.note, len(group), len(kept_group), shares, ask=True)
+
+
+def _count_tags(
+    workspace: Workspace, face_ids: Collection[str], kept_ids: Collection[str]
+) -> list[Facet]:
+    """The facets of the captions in use, with the most frequent tags of each."""
     facets = []
-    for of_found, of_kept in zip(
-        count_facets(workspace, found), count_facets(workspace, kept), strict=True
+    for found, kept in zip(
+        count_facets(workspace, face_ids), count_facets(workspace, kept_ids), strict=True
     ):
-        kept_tags = dict(of_kept.tags)
+        kept_counts = dict(kept.tags)
         shares = [
-            Share(tag, count, kept_tags.get(tag, 0)) for tag, count in of_found.tags[:MOST_TAGS]
+            Share(tag, count, kept_counts.get(tag, 0)) for tag, count in found.tags[:MAX_TAGS]
         ]
-        some = (
-            f", the {MOST_TAGS} commonest of {len(of_found.tags)} tags"
-            if len(of_found.tags) > MOST_TAGS
-            else ""
-        )
-        note = f"{of_found.family} tags of the captions in use{some}"
+        note = f"{found.family} tags of the captions in use"
+        if len(found.tags) > MAX_TAGS:
+            note += f", the {MAX_TAGS} most frequent of {len(found.tags)} tags"
         facets.append(
-            Facet(f"Tags: {of_found.facet}", note, of_found.faces, of_kept.faces, shares, False)
+            Facet(f"Tags: {found.facet}", note, found.faces, kept.faces, shares, ask=False)
         )
     return facets
 
 
-def missing(facets: list[Facet]) -> list[str]:
-    """What to ask for: parts of a measured facet that fewer than 5 % of the kept faces are of."""
-    return [
-        f"{facet.name.lower()}: {share.label} ({share.kept} of {facet.kept} kept faces)"
-        for facet in facets
-        if facet.ask and facet.kept
-        for share in facet.shares
-        if share.kept < FEW * facet.kept
-    ]
+def list_underrepresented(facets: Sequence[Facet]) -> list[UnderrepresentedGroup]:
+    """List the groups of measured facets with less than `MIN_SHARE` of the kept faces."""
+    groups = []
+    for facet in facets:
+        if not facet.ask:
+            continue
+        for share in facet.shares:
+            if share.kept < MIN_SHARE * facet.kept:
+                group = f"{facet.name.lower()}: {share.label}"
+                groups.append(UnderrepresentedGroup(group, share.kept, facet.kept))
+    return groups

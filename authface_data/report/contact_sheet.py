@@ -9,40 +9,65 @@ from PIL import Image, ImageDraw, ImageFont
 
 from manifests.workspace import Workspace
 
-TILE_PX, GAP_PX, TEXT_PX, TITLE_PX, COLUMNS = 192, 8, 20, 34, 8
-BACK, INK, SOFT = "#16181c", "#e8e6e3", "#9a978f"
+BACKGROUND = "#16181c"
+TEXT_COLOUR = "#e8e6e3"
+MUTED_COLOUR = "#9a978f"
+
+COLUMNS = 8
+TILE_PX = 192
+GAP_PX = 8
+LINE_PX = 20
+HEADING_PX = 34
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, and the faces under it: (path of the crop, line of text)."""
+    """A heading and the faces below it.
+
+    Attributes:
+        title: The heading.
+        faces: Pairs of crop path and line of text. A section without faces keeps its heading.
+    """
 
     title: str
     faces: Sequence[tuple[str, str]]
 
 
-def contact_sheet(workspace: Workspace, sections: Sequence[Section]) -> Image.Image:
-    """The sections below each other; one without a face keeps its heading."""
-    heights = [
-        TITLE_PX + -(-len(section.faces) // COLUMNS) * (TILE_PX + TEXT_PX + GAP_PX)
-        for section in sections
-    ]
-    sheet = Image.new("RGB", (COLUMNS * (TILE_PX + GAP_PX) + GAP_PX, sum(heights) + GAP_PX), BACK)
-    pen, top = ImageDraw.Draw(sheet), 0
-    heading, small = ImageFont.load_default(size=18), ImageFont.load_default(size=13)
+def draw_contact_sheet(workspace: Workspace, sections: Sequence[Section]) -> Image.Image:
+    """Draw sections one below the other.
+
+    Args:
+        workspace: The workspace that holds the crops.
+        sections: The sections.
+
+    Returns:
+        An RGB picture of about 1600 px width.
+    """
+    heights = [_section_height(section) for section in sections]
+    width = COLUMNS * (TILE_PX + GAP_PX) + GAP_PX
+    sheet = Image.new("RGB", (width, sum(heights) + GAP_PX), BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    heading_font = ImageFont.load_default(size=18)
+    text_font = ImageFont.load_default(size=13)
+
+    top = 0
     for section, height in zip(sections, heights, strict=True):
-        pen.text((GAP_PX, top + 8), section.title, fill=INK, font=heading)
-        for number, (path, words) in enumerate(section.faces):
-            row, column = divmod(number, COLUMNS)
-            x, y = (
-                GAP_PX + column * (TILE_PX + GAP_PX),
-                top + TITLE_PX + row * (TILE_PX + TEXT_PX + GAP_PX),
-            )
-            with workspace.open(path) as file, Image.open(file) as opened:
-                sheet.paste(
-                    opened.convert("RGB").resize((TILE_PX, TILE_PX), Image.Resampling.LANCZOS),
-                    (x, y),
-                )
-            pen.text((x, y + TILE_PX + 2), words, fill=SOFT, font=small)
+        draw.text((GAP_PX, top + 8), section.title, fill=TEXT_COLOUR, font=heading_font)
+        for index, (path, text) in enumerate(section.faces):
+            row, column = divmod(index, COLUMNS)
+            x = GAP_PX + column * (TILE_PX + GAP_PX)
+            y = top + HEADING_PX + row * (TILE_PX + LINE_PX + GAP_PX)
+            sheet.paste(_read_tile(workspace, path), (x, y))
+            draw.text((x, y + TILE_PX + 2), text, fill=MUTED_COLOUR, font=text_font)
         top += height
     return sheet
+
+
+def _section_height(section: Section) -> int:
+    num_rows = -(-len(section.faces) // COLUMNS)
+    return HEADING_PX + num_rows * (TILE_PX + LINE_PX + GAP_PX)
+
+
+def _read_tile(workspace: Workspace, path: str) -> Image.Image:
+    with workspace.open(path) as file, Image.open(file) as crop:
+        return crop.convert("RGB").resize((TILE_PX, TILE_PX), Image.Resampling.LANCZOS)

@@ -1,18 +1,43 @@
-"""Training curves as inline SVG, from a run's metrics.csv."""
+"""Training curves as coordinates of inline SVG, from the CSV files of a run."""
+
+# The curves are drawn without matplotlib: the report must work in the light installation, and
+# inline SVG takes its colours and fonts from the style sheet of the page.
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 560, 200, 56, 24, 10
+WIDTH = 560
+HEIGHT = 200
+LEFT = 56
+RIGHT = 8
+BOTTOM = 24
+TOP = 10
+
 SMOOTHING = 0.9
+"""Decay of the exponential moving average of the smoothed line."""
+MARGIN = 0.05
+"""Free space above and below a curve, as a share of its range."""
+TICK_POSITIONS = (0.05, 0.5, 0.95)
+"""Positions of the ticks on the vertical axis, as shares of its length."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """points, smooth: SVG polyline coordinates; ticks: (y, label) of the vertical axis."""
+    """One metric over the steps of a run.
+
+    Attributes:
+        name: Name of the metric.
+        points: Coordinates of an SVG polyline through all values.
+        smooth: Coordinates of an SVG polyline through the smoothed values.
+        ticks: (y, label) of the ticks on the vertical axis.
+        first_step: Step of the first value.
+        last_step: Step of the last value.
+        last: The last value.
+    """
 
     name: str
     points: str
@@ -23,59 +48,85 @@ class Curve:
     last: float
 
 
-def curves(metrics_csv: bytes) -> list[Curve]:
-    """One curve per column that has at least two values, the loss first. Losses by timestep are left to TensorBoard."""
-    rows = list(csv.DictReader(io.StringIO(metrics_csv.decode())))
-    names = [
-        name
-        for name in (rows[0] if rows else [])
-        if name != "step" and not name.startswith("loss_t")
-    ]
-    return _drawn(rows, sorted(names, key=lambda name: (name != "loss", name)), SMOOTHING)
+def metric_curves(metrics_csv: bytes) -> list[Curve]:
+    """Draw the metrics of a run.
+
+    Args:
+        metrics_csv: Content of a run's metrics file.
+
+    Returns:
+        One curve per column with at least two values, the loss first. The columns of losses by
+        timestep are left out; TensorBoard shows them.
+    """
+    rows = _parse_csv(metrics_csv)
+    columns = list(rows[0]) if rows else []
+    names = [name for name in columns if name != "step" and not name.startswith("loss_t")]
+    names.sort(key=lambda name: (name != "loss", name))
+    return _draw_columns(rows, names, SMOOTHING)
 
 
 def audit_curves(audit_csv: bytes) -> list[Curve]:
-    """The loss on held-out people and in training, as a run's audits measured them."""
-    return _drawn(
-        list(csv.DictReader(io.StringIO(audit_csv.decode()))),
-        ["held_out_loss", "training_loss"],
-        0.0,
+    """Draw the losses of the memorisation audits: on held-out people and on training faces.
+
+    Args:
+        audit_csv: Content of a run's audit file.
+    """
+    return _draw_columns(_parse_csv(audit_csv), ["held_out_loss", "training_loss"], smoothing=0.0)
+
+
+def _parse_csv(content: bytes) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(content.decode())))
+
+
+def _draw_columns(
+    rows: Sequence[dict[str, str]], names: Sequence[str], smoothing: float
+) -> list[Curve]:
+    curves = []
+    for name in names:
+        rows_with_value = [row for row in rows if row.get(name)]
+        if len(rows_with_value) > 1:
+            steps = [int(row["step"]) for row in rows_with_value]
+            values = [float(row[name]) for row in rows_with_value]
+            curves.append(_draw_curve(name, steps, values, smoothing))
+    return curves
+
+
+def _draw_curve(
+    name: str, steps: Sequence[int], values: Sequence[float], smoothing: float
+) -> Curve:
+    value_range = (max(values) - min(values)) or max(abs(max(values)), 1e-9)
+    low = min(values) - MARGIN * value_range
+    high = max(values) + MARGIN * value_range
+
+    def x(step: int) -> float:
+        share = (step - steps[0]) / (steps[-1] - steps[0])
+        return LEFT + share * (WIDTH - LEFT - RIGHT)
+
+    def y(value: float) -> float:
+        share = (value - low) / (high - low)
+        return HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)
+
+    def polyline(heights: Sequence[float]) -> str:
+        points = zip(steps, heights, strict=True)
+        return " ".join(f"{x(step):.1f},{y(height):.1f}" for step, height in points)
+
+    tick_values = [low + position * (high - low) for position in TICK_POSITIONS]
+    return Curve(
+        name=name,
+        points=polyline(values),
+        smooth=polyline(_smooth(values, smoothing)),
+        ticks=[(y(value), f"{value:.3g}") for value in tick_values],
+        first_step=steps[0],
+        last_step=steps[-1],
+        last=values[-1],
     )
 
 
-def _drawn(rows: list[dict[str, str]], names: list[str], smoothing: float) -> list[Curve]:
-    made = []
-    for name in names:
-        series = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
-        if len(series) > 1:
-            made.append(_curve(name, series, smoothing))
-    return made
-
-
-def _curve(name: str, series: list[tuple[int, float]], smoothing: float) -> Curve:
-    steps, values = [step for step, _ in series], [value for _, value in series]
-    low, high = min(values), max(values)
-    span = (high - low) or max(abs(high), 1e-9)
-    low, high = low - 0.05 * span, high + 0.05 * span
-
-    def x(step: int) -> float:
-        return LEFT + (step - steps[0]) / (steps[-1] - steps[0]) * (WIDTH - LEFT - 8)
-
-    def y(value: float) -> float:
-        return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - BOTTOM - TOP)
-
-    smooth, level = [], values[0]
+def _smooth(values: Sequence[float], decay: float) -> list[float]:
+    """Exponential moving average that starts at the first value."""
+    smoothed = []
+    average = values[0]
     for value in values:
-        level = smoothing * level + (1 - smoothing) * value
-        smooth.append(level)
-
-    def line(heights: list[float]) -> str:
-        return " ".join(
-            f"{x(step):.1f},{y(value):.1f}" for step, value in zip(steps, heights, strict=True)
-        )
-
-    ticks = [
-        (y(value), f"{value:.3g}")
-        for value in (low + share * (high - low) for share in (0.05, 0.5, 0.95))
-    ]
-    return Curve(name, line(values), line(smooth), ticks, steps[0], steps[-1], values[-1])
+        average = decay * average + (1 - decay) * value
+        smoothed.append(average)
+    return smoothed

@@ -1,17 +1,15 @@
-"""One face's whole story, or a photograph's: where it came from, what was measured and decided, and who learnt from it."""
+"""Everything that a workspace knows about a face, or about a photograph and its faces."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from authface_data.gates import RESERVED_NAMES
 from manifests.decisions import last_decisions
+from manifests.run_folder import list_runs
 from manifests.schema import CAPTIONS, DECISIONS, FACES, PHOTOS, SCORES, VERDICTS, Manifest
 from manifests.store import Store
 from manifests.support.errors import UserError
@@ -19,176 +17,132 @@ from manifests.tombstones import Tombstones
 from manifests.verdicts import ALL_GATES
 from manifests.workspace import Workspace
 
+Row = dict[str, Any]
+"""A row of a manifest."""
 
-def explain(workspace: Workspace, asked: str) -> dict[str, Any]:
-    """Everything that the manifests hold of an id. Raises UserError for one that they do not know.
 
-    Keys: `photo` (or None), `faces`, a list of {`face`, `scores`, `verdicts`, `captions`, `decisions`, `kept`}, `verdicts` (of
-    the photo), `runs` (names of the runs whose lineage holds it).
+@dataclass(frozen=True)
+class FaceExplanation:
+    """What the manifests hold about one face. The fields are keys of the JSON output.
+
+    Attributes:
+        face: Row of `faces`.
+        scores: Rows of `scores`.
+        verdicts: Rows of `verdicts` about the face.
+        captions: Rows of `captions`.
+        decisions: Rows of `decisions`, oldest first.
+        kept: Whether the face is kept, or None if it has not been gated.
     """
-    faces = _rows(workspace, FACES, "face_id", [asked]) or _rows(
-        workspace, FACES, "photo_id", [asked]
-    )
-    photo_id = faces[0]["photo_id"] if faces else asked
-    photos = _rows(workspace, PHOTOS, "photo_id", [photo_id])
-    ids = [face["face_id"] for face in faces]
-    verdicts = _rows(workspace, VERDICTS, "id", [photo_id, *ids])
+
+    face: Row
+    scores: list[Row]
+    verdicts: list[Row]
+    captions: list[Row]
+    decisions: list[Row]
+    kept: bool | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a workspace holds about a photograph. The fields are keys of the JSON output.
+
+    Attributes:
+        photo: Row of `photos`, or None if the photograph was never collected.
+        verdicts: Rows of `verdicts` about the photograph.
+        faces: Its faces, or only the face that was asked for.
+        runs: Names of the training runs that have learned from the photograph.
+    """
+
+    photo: Row | None
+    verdicts: list[Row]
+    faces: list[FaceExplanation]
+    runs: list[str]
+
+
+def explain(workspace: Workspace, face_or_photo_id: str) -> Explanation:
+    """Collect everything about a face or a photograph.
+
+    Args:
+        workspace: The workspace to read.
+        face_or_photo_id: A face_id or a photo_id.
+
+    Raises:
+        UserError: If the id is unknown.
+    """
+    faces = _read_rows(workspace, FACES, "face_id", [face_or_photo_id])
+    if not faces:
+        faces = _read_rows(workspace, FACES, "photo_id", [face_or_photo_id])
+    photo_id = faces[0]["photo_id"] if faces else face_or_photo_id
+    photos = _read_rows(workspace, PHOTOS, "photo_id", [photo_id])
+    face_ids = [face["face_id"] for face in faces]
+    verdicts = _read_rows(workspace, VERDICTS, "id", [photo_id, *face_ids])
     if not (faces or photos or verdicts):
-        raise UserError(_unknown(workspace, asked))
-    scores, captions = (
-        _rows(workspace, SCORES, "face_id", ids),
-        _rows(workspace, CAPTIONS, "face_id", ids),
+        raise UserError(_describe_unknown(workspace, face_or_photo_id))
+
+    return Explanation(
+        photo=photos[0] if photos else None,
+        verdicts=[row for row in verdicts if row["id"] == photo_id],
+        faces=_explain_faces(workspace, faces, verdicts),
+        runs=[run.name for run in list_runs(workspace) if photo_id in run.lineage_photo_ids()],
     )
-    decisions, last = _rows(workspace, DECISIONS, "id", ids), last_decisions(workspace)
-    told = []
+
+
+def _explain_faces(
+    workspace: Workspace, faces: list[Row], verdicts: list[Row]
+) -> list[FaceExplanation]:
+    face_ids = [face["face_id"] for face in faces]
+    scores = _read_rows(workspace, SCORES, "face_id", face_ids)
+    captions = _read_rows(workspace, CAPTIONS, "face_id", face_ids)
+    decisions = _read_rows(workspace, DECISIONS, "id", face_ids)
+    decisions.sort(key=lambda row: row["decided_at"])
+    decisions_in_force = last_decisions(workspace)
+
+    explanations = []
     for face in faces:
         face_id = face["face_id"]
-        own = [row for row in verdicts if row["id"] == face_id]
-        judged = next((row["verdict"] == "kept" for row in own if row["gate"] == ALL_GATES), None)
-        told.append(
-            {
-                "face": face,
-                "scores": [row for row in scores if row["face_id"] == face_id],
-                "verdicts": own,
-                "captions": [row for row in captions if row["face_id"] == face_id],
-                "decisions": sorted(
-                    (r for r in decisions if r["id"] == face_id), key=lambda row: row["decided_at"]
-                ),
-                "kept": {"keep": True, "drop": False}.get(last.get(face_id), judged),
-            }
-        )
-    return {
-        "photo": photos[0] if photos else None,
-        "verdicts": [row for row in verdicts if row["id"] == photo_id],
-        "faces": told,
-        "runs": [
-            name for name in workspace.list("runs") if _learnt_from(workspace, name, photo_id)
-        ],
-    }
-
-
-def _rows(
-    workspace: Workspace, manifest: Manifest, column: str, ids: list[str]
-) -> list[dict[str, Any]]:
-    table = Store(workspace, manifest).read()
-    return (
-        table.filter(pc.is_in(table[column], pc.cast(ids, table[column].type))).to_pylist()
-        if ids
-        else []
-    )
-
-
-def _unknown(workspace: Workspace, asked: str) -> str:
-    forgotten = Tombstones(workspace)
-    if forgotten.holds(asked) or forgotten.holds(asked.rpartition("_")[0]):
-        return f"{asked} was forgotten here: nothing of it is left to tell"
-    near = [
-        one
-        for one in Store(workspace, FACES).read(["face_id"])["face_id"].to_pylist()
-        if one.startswith(asked)
-    ]
-    hint = f": did you mean {near[0]}?" if near else " (`authface status` counts what there is)"
-    return f"no photograph or face {asked!r} is known here{hint}"
-
-
-def _learnt_from(workspace: Workspace, run: str, photo_id: str) -> bool:
-    path = f"runs/{run}/lineage.parquet"
-    if not workspace.exists(path):
-        return False
-    with workspace.open(path) as file:
-        return photo_id in pq.read_table(file, columns=["photo_id"])["photo_id"].to_pylist()
-
-
-def show(story: dict[str, Any], console: Console) -> None:
-    """Print it as a person would tell it."""
-    if photo := story["photo"]:
-        console.print(f"[bold]Photograph {escape(photo['photo_id'])}[/]")
-        size = f"{photo['width']} x {photo['height']} px"
-        camera = " ".join(
-            str(photo[name]) for name in ("camera_make", "camera_model", "lens") if photo[name]
-        )
-        _line(console, "picture", photo["path"], size, photo["description"], camera)
-        _line(console, "from", photo["source"], photo["source_url"])
-        _line(
-            console,
-            "credit",
-            photo["photographer_name"] or "photographer not stated",
-            photo["photographer_url"],
-        )
-        _line(
-            console,
-            "licence",
-            photo["licence"],
-            photo["licence_basis"] or "no basis",
-            photo["terms_date"],
-        )
-    for row in story["verdicts"]:
-        _verdict(console, row)
-    for told in story["faces"]:
-        _face(console, told)
-    runs = ", ".join(story["runs"])
-    console.print(
-        f"Learnt from by: {escape(runs)}" if runs else "No training run has learnt from it."
-    )
-
-
-def _face(console: Console, told: dict[str, Any]) -> None:
-    face = told["face"]
-    kept = {True: "[green]kept[/]", False: "[red]dropped[/]", None: "not judged yet"}[told["kept"]]
-    console.print(f"\n[bold]Face {escape(face['face_id'])}[/]: {kept}")
-    score = "" if face["score"] is None else f"score {face['score']:.3f}"
-    _line(console, "found by", face["detector"], score, f"landmarks by {face['landmark_backend']}")
-    angles = ", ".join(f"{name} {face[name + '_deg']:.0f}°" for name in ("yaw", "pitch", "roll"))
-    hidden = [
-        name.replace("_", " ")
-        for name in ("left_eye", "right_eye", "mouth")
-        if not face[f"{name}_visible"]
-    ]
-    _line(
-        console,
-        "pose",
-        angles,
-        f"not visible: {', '.join(hidden)}" if hidden else "eyes and mouth visible",
-    )
-    padding = f"{100 * face['pad_fraction']:.1f} % padding" if face["pad_fraction"] else ""
-    enlarged = "enlarged" if face["upscaled"] else ""
-    _line(
-        console,
-        "crop",
-        face["crop_path"],
-        f"{face['crop_size_px']} px of {face['qsize_px']:.0f} px",
-        enlarged,
-        padding,
-    )
-    if told["scores"]:
-        table = Table(
-            "metric", "value", "version", "on", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-        )
-        for row in sorted(told["scores"], key=lambda row: row["metric"]):
-            table.add_row(
-                row["metric"], f"{row['value']:.4g}", row["metric_version"], row["device"] or ""
+        face_verdicts = [row for row in verdicts if row["id"] == face_id]
+        explanations.append(
+            FaceExplanation(
+                face=face,
+                scores=[row for row in scores if row["face_id"] == face_id],
+                verdicts=face_verdicts,
+                captions=[row for row in captions if row["face_id"] == face_id],
+                decisions=[row for row in decisions if row["id"] == face_id],
+                kept=_is_kept(face_id, face_verdicts, decisions_in_force),
             )
-        console.print(table)
-    for row in sorted(
-        told["verdicts"], key=lambda row: (row["gate"] in RESERVED_NAMES, row["verdict"] == "kept")
-    ):
-        _verdict(console, row)
-    for row in told["captions"]:
-        _line(console, f"caption by {row['captioner']}", row["caption"])
-    for row in told["decisions"]:
-        tags = [*(row["semantic_tags"] or []), *(row["photographic_tags"] or [])]
-        what = [row["decision"] or "tags edited", row["reason"], row["note"], ", ".join(tags)]
-        _line(console, f"{row['reviewer']}, {row['decided_at']:%d %B %Y}", *what)
+        )
+    return explanations
 
 
-def _verdict(console: Console, row: dict[str, Any]) -> None:
-    colour = {"kept": "green", "dropped": "red", "failed": "yellow"}[row["verdict"]]
-    value = "" if row["value"] is None else f" (it is {row['value']:.4g})"
-    why = f": {row['reason']}" if row["reason"] else ""
-    console.print(f"  [{colour}]{row['verdict']}[/] at {escape(row['gate'])}{escape(why + value)}")
+def _is_kept(face_id: str, verdicts: list[Row], decisions: pd.Series) -> bool | None:
+    """The decision of a person, else the verdict of all gates, else None."""
+    decision = decisions.get(face_id)
+    if decision is not None:
+        return decision == "keep"
+    for row in verdicts:
+        if row["gate"] == ALL_GATES:
+            return row["verdict"] == "kept"
+    return None
 
 
-def _line(console: Console, name: str, *facts: object) -> None:
-    said = " · ".join(str(fact) for fact in facts if fact not in (None, ""))
-    if said:
-        console.print(f"  {escape(name)}: {escape(said)}")
+def _read_rows(workspace: Workspace, manifest: Manifest, column: str, ids: list[str]) -> list[Row]:
+    """Rows of a manifest whose column is one of the ids."""
+    if not ids:
+        return []
+    table = Store(workspace, manifest).read()
+    return table.filter(pc.is_in(table[column], pc.cast(ids, table[column].type))).to_pylist()
+
+
+def _describe_unknown(workspace: Workspace, unknown_id: str) -> str:
+    tombstones = Tombstones(workspace)
+    # A face_id is the photo_id, an underscore and a number.
+    photo_id = unknown_id.rpartition("_")[0]
+    if tombstones.contains(unknown_id) or tombstones.contains(photo_id):
+        return f"{unknown_id} was forgotten here; no data about it is left"
+    face_ids = Store(workspace, FACES).read(["face_id"])["face_id"].to_pylist()
+    for face_id in face_ids:
+        if face_id.startswith(unknown_id):
+            return f"no photograph or face {unknown_id!r}; did you mean {face_id}?"
+    return (
+        f"no photograph or face {unknown_id!r}; see the ids in the manifests `photos` and `faces`"
+    )

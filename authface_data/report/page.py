@@ -1,91 +1,104 @@
-"""The report: one self-contained HTML file about everything a workspace holds."""
+"""The report: one self-contained HTML file about everything in a workspace."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, select_autoescape
-from PIL import Image
+from jinja2 import Environment, PackageLoader, Template, select_autoescape
 
 from authface_data.captions import coverage
-from authface_data.report import anatomy, balance, status
-from authface_data.report.curves import HEIGHT, LEFT, WIDTH, Curve, audit_curves, curves
-from authface_data.report.thumbnails import jpeg_uri, thumbnail
-from manifests.captions import current_tags
-from manifests.schema import FACES, PHOTOS, SCORES, VERDICTS
+from authface_data.images.encode import data_uri
+from authface_data.report import curves
+from authface_data.report.anatomy import draw_largest_face
+from authface_data.report.balance import list_underrepresented, measure_balance
+from authface_data.report.cards import JPEG_QUALITY, make_cards, photo_title, thumbnail_uri
+from authface_data.report.status import collect_status, describe_run
+from manifests.run_folder import AUDIT, AUDIT_FILE, METRICS_FILE, WorkspaceRun, list_runs
+from manifests.schema import FACES, PHOTOS, VERDICTS
 from manifests.store import Store
 from manifests.verdicts import ANY_FACE, kept_faces
-from manifests.workspace import Workspace
+from manifests.workspace import STRIP_FILE, Workspace
 
-CROP_PX, MOST_FACES = 280, 120
-PATH = "reports/report.html"
-
-
-@dataclass(frozen=True)
-class Card:
-    """One face on a contact sheet. reasons: why it was dropped, empty for kept ones."""
-
-    face_id: str
-    picture: str
-    title: str
-    credit: str
-    basis: str
-    tags: list[str]
-    scores: str
-    reasons: list[str]
-    notes: list[str]
+REPORT_FILE = "reports/report.html"
+MAX_CARDS = 120
+"""Number of faces that a contact sheet shows."""
+STRIP_PX = 2048
+"""Longest side of the overviews of restored faces."""
 
 
 @dataclass(frozen=True)
 class RunView:
+    """A training run in the report.
+
+    Attributes:
+        name: Name of the run folder.
+        state: Stage, steps and whether the run is finished.
+        untrained: Whether the model is a small random one.
+        curves: The curves of its metrics.
+    """
+
     name: str
     state: str
     untrained: bool
-    curves: list[Curve]
+    curves: list[curves.Curve]
 
 
-def write(workspace: Workspace) -> str:
-    """Write `reports/report.html`. Returns its path in the workspace."""
+@dataclass(frozen=True)
+class LostPhoto:
+    """A photograph that was dropped or failed."""
+
+    photo_id: str
+    title: str
+    reason: str
+
+
+def write_report(workspace: Workspace) -> str:
+    """Write the report.
+
+    Returns:
+        The path of the report in the workspace.
+    """
     workspace.check_no_interrupted_forget()
     photos = {row["photo_id"]: row for row in Store(workspace, PHOTOS).read().to_pylist()}
     faces = Store(workspace, FACES).read().to_pylist()
-    kept_ids = set(kept_faces(workspace, [])["face_id"])
     verdicts = Store(workspace, VERDICTS).read().to_pylist()
-    cards = _cards(workspace, photos, faces, verdicts)
-    lost = [
-        {"id": row["id"], "why": row["reason"], "name": _name(photos.get(row["id"]))}
-        for row in verdicts
-        if row["subject"] == "photo" and row["verdict"] != "kept" and row["gate"] != ANY_FACE
-    ]
-    taken_apart, facets = anatomy_of(workspace), balance.balance(workspace)
-    page = _template().render(
-        made=f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC",
-        status=status.gather(workspace),
-        kept=[cards[row["face_id"]] for row in faces if row["face_id"] in kept_ids],
-        dropped=[cards[row["face_id"]] for row in faces if row["face_id"] not in kept_ids],
-        most=MOST_FACES,
-        lost=lost,
-        anatomy="" if taken_apart is None else jpeg_uri(taken_apart),
+    lost_photos = _list_lost_photos(photos, verdicts)
+    unknown_photos = [photo for photo in lost_photos if photo.photo_id not in photos]
+
+    kept_ids = set(kept_faces(workspace, [])["face_id"])
+    kept = [face["face_id"] for face in faces if face["face_id"] in kept_ids]
+    dropped = [face["face_id"] for face in faces if face["face_id"] not in kept_ids]
+    pictured_ids = {*kept[:MAX_CARDS], *dropped[:MAX_CARDS]}
+    cards = make_cards(workspace, photos, faces, verdicts, pictured_ids)
+
+    anatomy = draw_largest_face(workspace)
+    facets = measure_balance(workspace)
+    page = _load_template().render(
+        created=f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC",
+        status=collect_status(workspace),
+        num_photos=len(photos) + len(unknown_photos),
+        num_faces=len(faces),
+        kept=[cards[face_id] for face_id in kept],
+        dropped=[cards[face_id] for face_id in dropped],
+        max_cards=MAX_CARDS,
+        lost_photos=lost_photos,
+        anatomy="" if anatomy is None else data_uri(anatomy, quality=JPEG_QUALITY),
         balance=facets,
+        underrepresented=list_underrepresented(facets),
         coverage=coverage.count_facets(workspace, kept_ids),
         contradictions=coverage.count_contradictions(workspace),
-        missing=balance.missing(facets),
-        runs=_runs(workspace),
-        strips=_strips(workspace),
-        plot={"width": WIDTH, "height": HEIGHT, "left": LEFT},
-        total={
-            "photos": len(photos) + sum(1 for row in lost if row["id"] not in photos),
-            "faces": len(faces),
-        },
+        runs=_view_runs(workspace),
+        strips=_read_strips(workspace),
+        plot={"width": curves.WIDTH, "height": curves.HEIGHT, "left": curves.LEFT},
     )
-    workspace.write_bytes(PATH, page.encode())
-    return PATH
+    workspace.write_bytes(REPORT_FILE, page.encode())
+    return REPORT_FILE
 
 
-def _template():
+def _load_template() -> Template:
     environment = Environment(
         loader=PackageLoader("authface_data.report", "."),
         autoescape=select_autoescape(default=True),
@@ -95,99 +108,44 @@ def _template():
     return environment.get_template("page.html.jinja")
 
 
-def _cards(
-    workspace: Workspace, photos: dict, faces: list[dict], verdicts: list[dict]
-) -> dict[str, Card]:
-    captions = {
-        face_id: [*semantic, *other]
-        for face_id, (semantic, other) in current_tags(workspace).items()
-    }
-    scores: dict[str, list[str]] = {}
-    for row in Store(workspace, SCORES).read().to_pylist():
-        scores.setdefault(row["face_id"], []).append(f"{row['metric']} {row['value']:.3g}")
-    reasons: dict[str, list[str]] = {}
+def _list_lost_photos(
+    photos: Mapping[str, dict[str, Any]], verdicts: Sequence[dict[str, Any]]
+) -> list[LostPhoto]:
+    lost_photos = []
     for row in verdicts:
-        if row["subject"] == "face" and row["verdict"] != "kept" and row["gate"] != "all_gates":
-            measured = "" if row["value"] is None else f" (it is {row['value']:.3g})"
-            reasons.setdefault(row["id"], []).append(f"{row['gate']}: {row['reason']}{measured}")
-    shown: dict[bool, int] = {True: 0, False: 0}
-    cards = {}
-    for face in faces:
-        face_id, photo = face["face_id"], photos[face["photo_id"]]
-        is_dropped = face_id in reasons
-        shown[is_dropped] += 1
-        cards[face_id] = Card(
-            face_id=face_id,
-            picture=thumbnail(workspace, face["crop_path"], CROP_PX)
-            if shown[is_dropped] <= MOST_FACES
-            else "",
-            title=_name(photo),
-            credit=photo["photographer_name"] or "photographer not stated",
-            basis=photo["licence_basis"] or "no licence basis",
-            tags=captions.get(face_id, []),
-            scores=" · ".join(scores.get(face_id, [])),
-            reasons=reasons.get(face_id, []),
-            notes=[f"{face['qsize_px']:.0f} px", *(["upscaled"] if face["upscaled"] else [])],
-        )
-    return cards
+        is_lost = row["subject"] == "photo" and row["verdict"] != "kept"
+        if is_lost and row["gate"] != ANY_FACE:
+            title = photo_title(photos.get(row["id"]))
+            lost_photos.append(LostPhoto(row["id"], title, row["reason"]))
+    return lost_photos
 
 
-def _name(photo: dict | None) -> str:
-    return "" if photo is None else str(photo["description"] or photo["photo_id"])
-
-
-def anatomy_of(workspace: Workspace, licence_basis: str | None = None) -> Image.Image | None:
-    """The largest face found, taken apart; of photographs with that licence basis, if one is named."""
-    photos = {row["photo_id"]: row for row in Store(workspace, PHOTOS).read().to_pylist()}
-    faces = Store(workspace, FACES).read().to_pylist()
-    fitting = [
-        row for row in faces if licence_basis in (None, photos[row["photo_id"]]["licence_basis"])
-    ]
-    if not fitting:
-        return None
-    face = max(fitting, key=lambda row: row["qsize_px"])
-    photo = photos[face["photo_id"]]
-    cards = _cards(workspace, photos, [face], Store(workspace, VERDICTS).read().to_pylist())
-    return anatomy.draw(workspace, photo, face, facts(photo, face, cards))
-
-
-def facts(photo: dict, face: dict, cards: dict[str, Card]) -> list[str]:
-    """What a workspace knows of a face, as lines."""
-    card = cards[face["face_id"]]
-    return [
-        card.title,
-        f"- {card.credit}; basis: {card.basis}",
-        f"- {photo['width']} x {photo['height']} px; face {face['qsize_px']:.0f} px",
-        f"- found by {face['detector']} ({face['score']:.3f}), landmarks by {face['landmark_backend']}",
-        f"- yaw {face['yaw_deg']:.0f}, pitch {face['pitch_deg']:.0f}, roll {face['roll_deg']:.0f} degrees",
-        f"- {card.scores}",
-        f"Tags: {', '.join(card.tags)}" if card.tags else "",
-        *(f"Dropped by {reason}" for reason in card.reasons),
-        "" if card.reasons else "Kept by every gate",
-    ]
-
-
-def _runs(workspace: Workspace) -> list[RunView]:
+def _view_runs(workspace: Workspace) -> list[RunView]:
     views = []
-    for name, state in status.runs(workspace).items():
-        notes = _json(workspace, f"runs/{name}/authface.json")
-        metrics = f"runs/{name}/metrics.csv"
-        drawn = curves(workspace.read_bytes(metrics)) if workspace.exists(metrics) else []
-        audits = f"runs/{name}/audit/audit.csv"
-        drawn += audit_curves(workspace.read_bytes(audits)) if workspace.exists(audits) else []
-        views.append(RunView(name, state, bool(notes.get("untrained")), drawn))
+    for run in list_runs(workspace):
+        state = describe_run(run)
+        if state is not None:
+            untrained = bool(run.read_notes().get("untrained"))
+            views.append(RunView(run.name, state, untrained, _draw_curves(run)))
     return views
 
 
-def _json(workspace: Workspace, path: str) -> dict[str, Any]:
-    return json.loads(workspace.read_bytes(path)) if workspace.exists(path) else {}
+def _draw_curves(run: WorkspaceRun) -> list[curves.Curve]:
+    drawn = []
+    metrics = run.read_file(METRICS_FILE)
+    if metrics is not None:
+        drawn += curves.metric_curves(metrics)
+    audit = run.read_file(f"{AUDIT}/{AUDIT_FILE}")
+    if audit is not None:
+        drawn += curves.audit_curves(audit)
+    return drawn
 
 
-def _strips(workspace: Workspace) -> list[dict[str, str]]:
-    """Before/after strips that `authface restore` left in folders under reports/."""
-    found = []
-    for name in workspace.list("reports"):
-        path = f"reports/{name}/strip.jpg"
+def _read_strips(workspace: Workspace) -> list[dict[str, str]]:
+    """The overviews that `authface restore` left in folders of `reports/`."""
+    strips = []
+    for name in workspace.list_names("reports"):
+        path = f"reports/{name}/{STRIP_FILE}"
         if workspace.exists(path):
-            found.append({"name": name, "picture": thumbnail(workspace, path, 2048)})
-    return found
+            strips.append({"name": name, "picture": thumbnail_uri(workspace, path, STRIP_PX)})
+    return strips

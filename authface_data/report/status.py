@@ -1,22 +1,20 @@
-"""The facts behind `authface status`: rows, what was kept, why the rest was not, what to run next."""
+"""The status of a workspace: rows, kept faces, why the others were dropped, and the next step."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+import pandas as pd
 
+from manifests.run_folder import WorkspaceRun, list_runs
 from manifests.schema import MANIFESTS, VERDICTS
 from manifests.store import Store
 from manifests.verdicts import ALL_GATES, ANY_FACE, kept_faces
 from manifests.workspace import Workspace
 
-# Reasons that go on, after a colon, with what differs from row to row.
-KINDS = {
+REASON_LABELS = {
     "undecodable": "undecodable file",
     "duplicate_of": "duplicate of another photograph",
     "excluded": "on the list of --exclude-hashes",
@@ -24,12 +22,24 @@ KINDS = {
     "too_large": "too large",
     "NoTags": "the model gave no tags",
 }
+"""Labels of reasons that have details after a colon, such as the id of another photograph."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """rows: per manifest. dropped and failed: per subject, reason -> count. captioned: kept faces with a caption in use.
-    runs: per run, its stage and last step."""
+    """The status of a workspace. The fields are keys of the JSON output.
+
+    Attributes:
+        workspace: Root of the workspace.
+        rows: Number of rows by manifest.
+        kept_faces: Number of kept faces.
+        kept_photos: Number of photographs with a kept face.
+        captioned: Number of kept faces with a caption in use.
+        dropped: Subject -> reason -> number of dropped rows.
+        failed: Subject -> reason -> number of failed rows.
+        runs: Name of a training run -> its stage, steps and state.
+        next: The command to run next.
+    """
 
     workspace: str
     rows: dict[str, int]
@@ -42,110 +52,109 @@ class Status:
     next: str = ""
 
 
-def gather(ws: Workspace) -> Status:
-    """Read the manifests and the folder of runs."""
+def collect_status(workspace: Workspace) -> Status:
+    """Read the status from the manifests and the run folders."""
     rows = {
-        name: Store(ws, manifest).read(list(manifest.key)).num_rows
+        name: Store(workspace, manifest).read(list(manifest.key)).num_rows
         for name, manifest in MANIFESTS.items()
     }
-    kept = kept_faces(ws, ["photo_id"])
-    captions = Store(ws, MANIFESTS["captions"]).read_pandas(["face_id", "captioner"])
-    used = captions[captions["captioner"].isin(ws.settings.captions.use)]
-    captioned = int(kept["face_id"].isin(used["face_id"]).sum())
-    verdicts = Store(ws, VERDICTS).read_pandas(["subject", "gate", "verdict", "reason"])
+    kept = kept_faces(workspace, ["photo_id"])
+    captions = Store(workspace, MANIFESTS["captions"]).read_pandas(["face_id", "captioner"])
+    used_captions = captions[captions["captioner"].isin(workspace.settings.captions.use)]
+    num_captioned = int(kept["face_id"].isin(used_captions["face_id"]).sum())
+
+    verdicts = Store(workspace, VERDICTS).read_pandas(["subject", "gate", "verdict", "reason"])
     verdicts = verdicts[~verdicts["gate"].isin([ALL_GATES, ANY_FACE])]
-
-    def reasons(kind: str) -> dict[str, dict[str, int]]:
-        chosen = verdicts[verdicts["verdict"] == kind]
-        return {
-            str(subject): dict(
-                Counter(
-                    f"{row.gate}: {short(row.reason)}" for row in part.itertuples()
-                ).most_common()
-            )
-            for subject, part in chosen.groupby("subject")
-        }
-
-    done_runs = runs(ws)
+    runs = describe_runs(workspace)
     return Status(
-        workspace=str(ws.root),
+        workspace=str(workspace.root),
         rows=rows,
         kept_faces=len(kept),
         kept_photos=int(kept["photo_id"].nunique()),
-        captioned=captioned,
-        dropped=reasons("dropped"),
-        failed=reasons("failed"),
-        runs=done_runs,
-        next=_next(
-            rows, bool((verdicts["gate"] == "faces").any()), len(kept), captioned, done_runs
+        captioned=num_captioned,
+        dropped=_count_reasons(verdicts[verdicts["verdict"] == "dropped"]),
+        failed=_count_reasons(verdicts[verdicts["verdict"] == "failed"]),
+        runs=runs,
+        next=_next_command(
+            rows,
+            detector_has_run=bool((verdicts["gate"] == "faces").any()),
+            num_kept=len(kept),
+            num_captioned=num_captioned,
+            runs=runs,
         ),
     )
 
 
-def short(reason: str | None) -> str:
-    """A reason without what differs from row to row: a file's name, another photograph's id, a server's words."""
+def _count_reasons(verdicts: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Subject -> "gate: reason" -> number of verdicts, the most frequent first."""
+    counts = {}
+    for subject, part in verdicts.groupby("subject"):
+        reasons = [f"{row.gate}: {summarise_reason(row.reason)}" for row in part.itertuples()]
+        counts[str(subject)] = dict(Counter(reasons).most_common())
+    return counts
+
+
+def summarise_reason(reason: str | None) -> str:
+    """Remove the details of a reason that differ from row to row, so that it can be counted."""
     kind, colon, _ = str(reason).partition(":")
-    return KINDS.get(kind, str(reason)) if colon else str(reason)
+    return REASON_LABELS.get(kind, str(reason)) if colon else str(reason)
 
 
-def runs(ws: Workspace) -> dict[str, str]:
-    """Every training run of the workspace, in words: its stage, its steps, whether it is finished."""
-    found = {}
-    for name in ws.list("runs"):
-        if ws.exists(f"runs/{name}/run.json"):
-            run = json.loads(ws.read_bytes(f"runs/{name}/run.json"))
-            done = "finished" if ws.exists(f"runs/{name}/model_index.json") else "not finished"
-            found[name] = f"{run['stage']}, {run['settings']['steps']} steps, {done}"
-    return found
+def describe_runs(workspace: Workspace) -> dict[str, str]:
+    """Describe every training run of the workspace by name, see `describe_run`."""
+    descriptions = {}
+    for run in list_runs(workspace):
+        description = describe_run(run)
+        if description is not None:
+            descriptions[run.name] = description
+    return descriptions
 
 
-def _next(
-    rows: dict[str, int], looked: bool, kept: int, captioned: int, runs: dict[str, str]
+def describe_run(run: WorkspaceRun) -> str | None:
+    """Stage, number of steps and state of a run, or None if the folder has no run."""
+    record = run.read_run()
+    if record is None:
+        return None
+    state = "finished" if run.is_finished() else "not finished"
+    return f"{record['stage']}, {record['settings']['steps']} steps, {state}"
+
+
+def _next_command(
+    rows: Mapping[str, int],
+    *,
+    detector_has_run: bool,
+    num_kept: int,
+    num_captioned: int,
+    runs: Mapping[str, str],
 ) -> str:
-    """The command to run next. looked: whether photographs without a face were found."""
+    """The command to run next.
+
+    Args:
+        rows: Number of rows by manifest.
+        detector_has_run: Whether the detector has found photographs without a face.
+        num_kept: Number of kept faces.
+        num_captioned: Number of kept faces with a caption.
+        runs: Descriptions of the training runs.
+    """
     if not rows["photos"]:
         return "authface collect --source folder --path DIR --licence-basis own"
+    if not rows["faces"] and detector_has_run:
+        return "collect other photographs: no face was found in any of these"
     if not rows["faces"]:
-        return (
-            "collect others: no face was found in any photograph" if looked else "authface filter"
-        )
-    if not kept:
+        return "authface filter"
+    if not num_kept:
         return "lower a threshold in authface.toml, then authface filter --regate"
-    if captioned < kept:
+    if num_captioned < num_kept:
         return "authface caption"
-    if not any(
-        state.startswith("prior") and state.endswith(", finished") for state in runs.values()
-    ):
+    if not _has_finished(runs, "prior"):
         return "authface train-prior --preset paper"
-    if not any(
-        state.startswith("restorer") and state.endswith(", finished") for state in runs.values()
-    ):
+    if not _has_finished(runs, "restorer"):
         return "authface train-restore --preset paper"
     return "authface report"
 
 
-def show(status: Status, console: Console) -> None:
-    """Print as tables."""
-    table = Table(title=f"{status.workspace}", title_justify="left")
-    table.add_column("manifest")
-    table.add_column("rows", justify="right")
-    for name, count in status.rows.items():
-        table.add_row(name, f"{count:,}")
-    console.print(table)
-    console.print(
-        f"[bold]{status.kept_faces:,}[/] faces kept, in {status.kept_photos:,} photographs; {status.captioned:,} captioned"
+def _has_finished(runs: Mapping[str, str], stage: str) -> bool:
+    return any(
+        description.startswith(stage) and description.endswith(", finished")
+        for description in runs.values()
     )
-    for title, groups in (("Dropped", status.dropped), ("Failed", status.failed)):
-        if not groups:
-            continue
-        table = Table(title=title, title_justify="left")
-        table.add_column("of")
-        table.add_column("gate: reason")
-        table.add_column("count", justify="right")
-        for subject, reasons in groups.items():
-            for reason, count in reasons.items():
-                table.add_row(subject, escape(reason), f"{count:,}")
-        console.print(table)
-    for name, state in status.runs.items():
-        console.print(f"run {name}: {state}")
-    console.print(f"Next: [bold]{status.next}[/]")

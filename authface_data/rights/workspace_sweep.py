@@ -26,9 +26,9 @@ from manifests.lock import LOCK
 from manifests.run_folder import LINEAGE_FILE
 from manifests.schema import MANIFESTS
 from manifests.store import PART_NAME
-from manifests.workspace import FOLDERS, FORGETTING, TEMP, Workspace
+from manifests.workspace import FOLDERS, FORGETTING, STRIP_FILE, TEMP, Workspace
 
-COMPOSITE_FILES = ("strip.jpg", "anatomy.jpg")
+COMPOSITE_FILES = (STRIP_FILE, "anatomy.jpg")
 """Pictures in `reports/` that show many faces. The command that made them makes them again."""
 LINE_SUFFIXES = (".md", ".csv", ".txt", ".log", ".jsonl", ".tsv")
 IMAGE_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff")

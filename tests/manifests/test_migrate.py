@@ -50,7 +50,7 @@ def test_the_command_asks_first_and_reading_points_to_it(workspace, authface_her
     assert "authface migrate" in refused.stderr
     asked = authface_here("migrate", "-w", workspace.root)
     assert asked.returncode == 0
-    assert "1 parts of scores would be rewritten" in asked.stdout
+    assert "1 parts of scores would be copied and rewritten" in asked.stdout
     assert migrate.count_outdated_parts(workspace) == {"scores": 1}
     assert authface_here("migrate", "-w", workspace.root, "--yes").returncode == 0
     assert authface_here("status", "-w", workspace.root).returncode == 0

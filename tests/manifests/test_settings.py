@@ -2,7 +2,7 @@
 
 import pytest
 
-from manifests.settings import load_settings, preset_names, preset_text
+from manifests.settings import Filter, load_settings, override, preset_names, preset_text
 from manifests.support.errors import UserError
 
 
@@ -31,8 +31,8 @@ def test_embedded_is_as_documented():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[filter]\ndetectr = 'x'", "unknown setting filter.detectr: did you mean detector?"),
-        ("[flter]\nsize = 512", "unknown setting flter: did you mean filter?"),
+        ("[filter]\ndetectr = 'x'", "unknown setting filter.detectr; did you mean detector?"),
+        ("[flter]\nsize = 512", "unknown setting flter; did you mean filter?"),
         ("[[gates]]\nname='a'\nmetric='b'\nop='>='\ntreshold=1", "did you mean threshold?"),
         ("[filter]\nsize = 700", "filter.size"),
         ("[filter", "is not valid TOML"),
@@ -45,3 +45,13 @@ def test_a_mistake_is_one_line_that_names_it(text, words):
         load_settings(text.encode("latin-1"), "authface.toml")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_override_replaces_given_values_only():
+    section = override(Filter(), detector="retinaface-mobile", size=512, metrics=None)
+    assert section == Filter(detector="retinaface-mobile", size=512)
+
+
+def test_override_names_the_option_of_an_invalid_value():
+    with pytest.raises(UserError, match=r"--duplicate-radius 99: input should be less than"):
+        override(Filter(), duplicate_radius=99)

@@ -246,7 +246,7 @@ def test_an_interrupted_commit_writes_nothing_twice(workspace, monkeypatch):
         run(workspace, Measure(), inputs(3))
     import pandas as pd
 
-    assert len(pd.read_parquet(workspace.local("manifests/scores"))) == 3
+    assert len(pd.read_parquet(workspace.local_path("manifests/scores"))) == 3
 
 
 def test_the_fingerprint_is_of_name_version_settings_and_input():

@@ -5,7 +5,7 @@ import pytest
 
 from authface_data import gates
 from authface_data.quality import light, lightness, skin_tone
-from authface_data.report.balance import balance, missing
+from authface_data.report.balance import list_underrepresented, measure_balance
 from manifests.schema import CAPTIONS, FACES, SCORES
 from manifests.settings import Gate
 from manifests.store import Store
@@ -42,12 +42,12 @@ def judged(workspace):
             for n in (1, 25)
         ]
     )
-    gates.decide(workspace, [Gate(name="size", metric="qsize_px", op=">=", threshold=300)])
+    gates.apply_gates(workspace, [Gate(name="size", metric="qsize_px", op=">=", threshold=300)])
     return workspace
 
 
 def test_shares_before_and_after(judged):
-    facets = {facet.name: facet for facet in balance(judged)}
+    facets = {facet.name: facet for facet in measure_balance(judged)}
     tone = facets["Skin tone"]
     assert (tone.found, tone.kept) == (40, 21)
     shares = {share.label: (share.found, share.kept) for share in tone.shares}
@@ -61,7 +61,7 @@ def test_shares_before_and_after(judged):
 
 
 def test_what_to_ask_for(judged):
-    asked = missing(balance(judged))
+    asked = [str(group) for group in list_underrepresented(measure_balance(judged))]
     assert "skin tone: dark (1 of 21 kept faces)" in asked
     assert "view: profile right (0 of 21 kept faces)" in asked
     assert not any("light (20" in line or "front (" in line or "tags" in line for line in asked)

@@ -1,0 +1,129 @@
+"""What the report and the anatomy picture show of one face."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from authface_data.images.colour import to_srgb
+from authface_data.images.encode import data_uri
+from manifests.captions import current_tags
+from manifests.licence_policy import basis_label, photographer_label
+from manifests.schema import SCORES
+from manifests.store import Store
+from manifests.verdicts import ALL_GATES
+from manifests.workspace import Workspace
+
+CROP_PX = 280
+JPEG_QUALITY = 88
+
+
+@dataclass(frozen=True)
+class Card:
+    """The texts and the picture of one face.
+
+    Attributes:
+        face_id: Id of the face.
+        picture: The crop as a data URI, or "" for a card without a picture.
+        title: Description or id of the photograph.
+        credit: The photographer.
+        basis: The licence basis.
+        tags: The tags in use, semantic ones first.
+        scores: The scores on one line.
+        reasons: Why gates dropped the face; empty if none did.
+        notes: The size of the face, and whether it was upscaled.
+    """
+
+    face_id: str
+    picture: str
+    title: str
+    credit: str
+    basis: str
+    tags: list[str]
+    scores: str
+    reasons: list[str]
+    notes: list[str]
+
+
+def make_cards(
+    workspace: Workspace,
+    photos: Mapping[str, dict[str, Any]],
+    faces: Sequence[dict[str, Any]],
+    verdicts: Sequence[dict[str, Any]],
+    pictured_ids: Collection[str] = (),
+) -> dict[str, Card]:
+    """Build the cards of faces.
+
+    Args:
+        workspace: The workspace to read scores, tags and crops from.
+        photos: Rows of `photos` by photo_id.
+        faces: Rows of `faces`.
+        verdicts: Rows of `verdicts`.
+        pictured_ids: Faces whose cards have a picture.
+
+    Returns:
+        Card by face_id.
+    """
+    tags = current_tags(workspace)
+    scores: dict[str, list[str]] = {}
+    for row in Store(workspace, SCORES).read().to_pylist():
+        scores.setdefault(row["face_id"], []).append(f"{row['metric']} {row['value']:.3g}")
+    reasons = drop_reasons(verdicts)
+
+    cards = {}
+    for face in faces:
+        face_id = face["face_id"]
+        photo = photos[face["photo_id"]]
+        notes = [f"{face['qsize_px']:.0f} px"]
+        if face["upscaled"]:
+            notes.append("upscaled")
+        picture = ""
+        if face_id in pictured_ids:
+            picture = thumbnail_uri(workspace, face["crop_path"], CROP_PX)
+        face_tags = tags.get(face_id)
+        cards[face_id] = Card(
+            face_id=face_id,
+            picture=picture,
+            title=photo_title(photo),
+            credit=photographer_label(photo["photographer_name"]),
+            basis=basis_label(photo["licence_basis"]),
+            tags=[] if face_tags is None else [*face_tags.semantic, *face_tags.photographic],
+            scores=" · ".join(scores.get(face_id, [])),
+            reasons=reasons.get(face_id, []),
+            notes=notes,
+        )
+    return cards
+
+
+def drop_reasons(verdicts: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """Texts of the verdicts that dropped or failed a face, by face_id."""
+    reasons: dict[str, list[str]] = {}
+    for row in verdicts:
+        is_kept = row["verdict"] == "kept"
+        if row["subject"] != "face" or is_kept or row["gate"] == ALL_GATES:
+            continue
+        value = "" if row["value"] is None else f" (measured {row['value']:.3g})"
+        reasons.setdefault(row["id"], []).append(f"{row['gate']}: {row['reason']}{value}")
+    return reasons
+
+
+def photo_title(photo: Mapping[str, Any] | None) -> str:
+    """Description of a photograph, else its id, else "" if there is no row."""
+    return "" if photo is None else str(photo["description"] or photo["photo_id"])
+
+
+def thumbnail_uri(workspace: Workspace, path: str, max_side_px: int) -> str:
+    """Shrink a picture and encode it as a JPEG data URI.
+
+    Args:
+        workspace: The workspace that holds the picture.
+        path: Path of the picture in the workspace.
+        max_side_px: Length of the long side, if the picture is not smaller.
+    """
+    with workspace.open(path) as file, Image.open(file) as opened:
+        picture = to_srgb(opened)
+        picture.thumbnail((max_side_px, max_side_px), Image.Resampling.LANCZOS)
+        return data_uri(picture, quality=JPEG_QUALITY)
