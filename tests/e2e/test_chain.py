@@ -87,7 +87,9 @@ def test_photos_are_kept_as_they_came(filled, photos):
         row = frame.loc[name]
         kept = (filled / row["path"]).read_bytes()
         assert hashlib.sha256(kept).hexdigest() == row["sha256"]
-        assert kept == strip_location(path.read_bytes())  # byte for byte, but for where it was taken
+        assert kept == strip_location(
+            path.read_bytes()
+        )  # byte for byte, but for where it was taken
         assert np.array_equal(
             Photo(lambda kept=kept: kept).pixels(), Photo(path.read_bytes).pixels()
         )
@@ -125,8 +127,7 @@ def test_regate_decides_again_without_a_model(filled, tmp_path, authface_here):
     sizes = verdicts[verdicts["gate"] == "face_size"]
     assert (sizes["reason"] == "qsize_px < 500").sum() == 5
     assert (
-        "remove --detector"
-        in authface_here("filter", "--regate", "--size", 512, "-w", root).stderr
+        "remove --detector" in authface_here("filter", "--regate", "--size", 512, "-w", root).stderr
     )
 
 
