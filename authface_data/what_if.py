@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from authface_data.gates import GateResult, check_gates, evaluate_gates
 from authface_data.images.encode import encode_image
-from authface_data.report.contact_sheet import Section, contact_sheet
+from authface_data.report.contact_sheet import Section, draw_contact_sheet
 from manifests.schema import FACES
 from manifests.settings import Gate
 from manifests.store import Store
@@ -145,7 +145,7 @@ def _write_contact_sheet(
         captions = {face_id: f"{gate.metric} {values[face_id]:.4g}" for face_id in face_ids}
         return _section(workspace, title, captions, crop_paths)
 
-    sheet = contact_sheet(
+    sheet = draw_contact_sheet(
         workspace,
         [
             section(f"{_format(gate)} would drop", lost),
