@@ -1,7 +1,6 @@
-"""`authface reproduce --scale paper`, end to end with tiny weights: a plan with what it takes, then its running."""
+"""`authface reproduce --scale paper` end to end with tiny weights: plans, costs and runs."""
 
 import csv
-import dataclasses
 import json
 import shutil
 
@@ -19,137 +18,140 @@ from authface_train.restore.sampling import Sampling
 
 pytestmark = pytest.mark.slow
 
+TINY_RUN = ("--scale", "paper", "--base", "tiny", "--preset", "tiny", "--steps", 1)
+TINY_RUN += ("--set", "resolution_px=64")
+RESULTS = "out/paper/tiny-1-steps"
+
 
 @pytest.fixture(scope="module")
-def given(filled, tmp_path_factory, authface_here):
-    """A workspace whose captions have semantic tags too, and a test set of two faces with their degraded selves."""
+def inputs(filled, tmp_path_factory, authface_here):
+    """A workspace whose captions have semantic tags too, and a test set of two degraded faces."""
     root = tmp_path_factory.mktemp("paper")
     shutil.copytree(filled, root / "ws")
     with CaptionServer() as server:
-        done = authface_here(
-            "caption", "--captioner", "server", "--base-url", server.url, "-w", root / "ws"
-        )
-        assert done.returncode == 0, done.stderr
+        options = ("--captioner", "server", "--base-url", server.url, "-w", root / "ws")
+        result = authface_here("caption", *options)
+        assert result.returncode == 0, result.stderr
+
     for name in ("clean", "degraded"):
         (root / name).mkdir()
     for number, path in enumerate(sorted((filled / "faces").iterdir())[:2]):
         with Image.open(path) as image:
             small = image.convert("RGB").resize((64, 64))
-            small.save(root / f"clean/{number}.png")
-            small.resize((16, 16)).resize((64, 64)).save(root / f"degraded/{number}.png")
+        small.save(root / f"clean/{number}.png")
+        small.resize((16, 16)).resize((64, 64)).save(root / f"degraded/{number}.png")
     return root
 
 
 @pytest.fixture
-def run(given, authface_here, monkeypatch):
-    """Commands of the plan run in this process: each would be started anew otherwise, which takes longer than what it does."""
-    ran = []
+def reproduce(inputs, authface_here, monkeypatch):
+    """Runs `authface reproduce`; returns its result and the names of the commands it has run.
 
-    def run_command(*words, launcher=()):
-        ran.append(words[0])
-        done = authface_here(*words)
-        assert done.returncode == 0, (words, done.stderr)
+    The commands run in this process: starting processes would take longer than their work.
+    """
+    commands_run = []
 
-    def dry_run(step, _given):
-        words = step.words if "--prior" not in step.words else (*step.words[:5], "--base", "tiny")
-        return json.loads(authface_here(*words, "--dry-run", "--json").stdout)
+    def run_command(*arguments, launcher=()):
+        commands_run.append(arguments[0])
+        result = authface_here(*arguments)
+        assert result.returncode == 0, (arguments, result.stderr)
+
+    def dry_run(command, request):
+        arguments = command.arguments
+        if "--prior" in arguments:
+            arguments = (*arguments[:5], "--base", "tiny")
+        return json.loads(authface_here(*arguments, "--dry-run", "--json").stdout)
 
     monkeypatch.setattr(paper_runs, "run_command", run_command)
     monkeypatch.setattr(paper_runs, "_dry_run", dry_run)
 
-    def reproduce(table, *more):
-        ran.clear()
-        words = (
-            "--scale",
-            "paper",
-            "--base",
-            "tiny",
-            "--preset",
-            "tiny",
-            "--steps",
-            1,
-            "--set",
-            "resolution_px=64",
-        )
-        folders = ("--reference", given / "clean", "--output", given / "out", "-w", given / "ws")
-        done = authface_here("reproduce", table, *words, *folders, *more)
-        return done, list(ran)
+    def reproduce(table, *options):
+        commands_run.clear()
+        folders = ("--reference", inputs / "clean", "--output", inputs / "out", "-w", inputs / "ws")
+        result = authface_here("reproduce", table, *TINY_RUN, *folders, *options)
+        return result, list(commands_run)
 
     return reproduce
 
 
-ROOT = "out/paper/tiny-1-steps"
+def folder_of_test_set(results):
+    """The only folder of a test set in a folder of results."""
+    prefixes = ("celeba-test-", "test-")
+    (folder,) = (path for path in results.iterdir() if path.name.startswith(prefixes))
+    return folder
 
 
-def only(folder):
-    """What a run has left of its one test set."""
-    (tested,) = (
-        path for path in folder.iterdir() if path.name.startswith(("celeba-test-", "test-"))
-    )
-    return tested
+def test_table1_is_planned_and_every_command_runs_once(reproduce, inputs):
+    degraded = ("--degraded", inputs / "degraded")
+    result, commands = reproduce("table1", *degraded, "--dry-run")
+    assert result.returncode == 0, result.stderr
+    assert "hours and" in result.stdout
+    assert commands == []
+
+    result, commands = reproduce("table1", *degraded)
+    assert result.returncode == 0, result.stderr
+    assert commands == ["train-prior", "train-restore", "restore", "evaluate"]
+    assert "AuthFace, as printed" in result.stdout
+    table1 = folder_of_test_set(inputs / RESULTS) / "table1"
+    summary = json.loads((table1 / "summary.json").read_text())
+    assert set(summary["methods"]) == {"degraded", "row d"}
+    assert summary["set"] == "celeba-test"
+    assert summary["paper"]["psnr"] == 25.57
+
+    result, commands = reproduce("table1", *degraded)
+    assert commands == []
+    assert result.stdout.count("done") == 4
+
+    other = inputs / "other"
+    shutil.copytree(inputs / "degraded", other, dirs_exist_ok=True)
+    result, _ = reproduce("table1", "--degraded", other, "--dry-run", "--json")
+    is_done = [command["done"] for command in json.loads(result.stdout)]
+    assert is_done == [True, True, False, False], "another test set shares the models only"
+
+    result, commands = reproduce("timestep", *degraded)
+    assert result.returncode == 0, result.stderr
+    assert commands == ["restore"], "the test set has no name here; the restorer is Table 1's"
+    assert "the paper's does at t = 0.32" in result.stdout
 
 
-def test_table1_is_planned_then_run_and_not_run_twice(run, given):
-    degraded = ("--degraded", given / "degraded")
-    done, ran = run("table1", *degraded, "--dry-run")
-    assert done.returncode == 0, done.stderr
-    assert "hours and" in done.stdout
-    assert ran == []
-    done, ran = run("table1", *degraded)
-    assert done.returncode == 0, done.stderr
-    assert ran == ["train-prior", "train-restore", "restore", "evaluate"]
-    assert "AuthFace, as printed" in done.stdout
-    said = json.loads((only(given / ROOT) / "table1/summary.json").read_text())
-    assert set(said["methods"]) == {"degraded", "row d"}
-    assert said["set"] == "celeba-test"
-    assert said["paper"]["psnr"] == 25.57
-    done, ran = run("table1", *degraded)
-    assert ran == []
-    assert done.stdout.count("is done") == 4
-    other = given / "other"
-    shutil.copytree(given / "degraded", other, dirs_exist_ok=True)
-    done, ran = run("table1", "--degraded", other, "--dry-run", "--json")
-    known = [one["done"] for one in json.loads(done.stdout)]
-    assert known == [True, True, False, False]  # of another test set, only the models
-    done, ran = run("timestep", *degraded)
-    assert done.returncode == 0, done.stderr
-    assert ran == ["restore"]  # of a set without a name, by the restorer of Table 1
-    assert "the paper's at t = 0.32" in done.stdout
+def test_table3_generates_images_and_compares_them(reproduce, inputs):
+    result, commands = reproduce("table3")
+    assert result.returncode == 0, result.stderr
+    # Table 1 may have trained the prior of both tags before.
+    assert 1 <= commands.count("train-prior") <= 2
+    assert commands.count("reproduce") == 3
+    assert commands.count("evaluate") == 3
+    assert "51.09 / .2903" in result.stdout
 
-
-def test_table3_draws_and_compares(run, given):
-    done, ran = run("table3")
-    assert done.returncode == 0, done.stderr
-    assert 1 <= ran.count("train-prior") <= 2  # that of both tags may be there, for Table 1
-    assert ran.count("reproduce") == ran.count("evaluate") == 3
-    with (given / ROOT / "drawn/both/captions.csv").open() as file:
+    samples = inputs / RESULTS / "drawn/both"
+    with (samples / "captions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2
-    assert "51.09 / .2903" in done.stdout
-    assert (given / ROOT / "drawn/both" / rows[0]["file"]).is_file()
+    assert (samples / rows[0]["file"]).is_file()
 
 
-def test_the_plans_of_the_other_tables(given):
-    of = paper_runs.Given(
-        given / "ws",
-        "sdxl",
-        "paper",
-        given / "x",
-        given / "degraded",
-        None,
-        None,
-        "lfw-test",
-        None,
-        (),
+def test_plans_of_the_other_tables(inputs):
+    request = paper_runs.PaperRequest(
+        workspace=inputs / "ws",
+        base="sdxl",
+        preset="paper",
+        output=inputs / "x",
+        degraded=inputs / "degraded",
+        clean=None,
+        fid_reference=None,
+        test_set="lfw-test",
+        steps=None,
+        trainer_options=(),
     )
-    steps = paper_runs.steps("table2", of)
-    words = [" ".join(step.words) for step in steps]
-    assert [line.split()[0] for line in words] == [
-        "train-prior",
-        *["train-restore", "restore"] * 4,
-        "evaluate",
-    ]
-    generic, off, constant, aware = (line for line in words if line.startswith("train-restore"))
+
+    def plan(table):
+        return [" ".join(step.arguments) for step in paper_runs.plan_commands(table, request)]
+
+    table2 = plan("table2")
+    names = [line.split()[0] for line in table2]
+    assert names == ["train-prior", *["train-restore", "restore"] * 4, "evaluate"]
+    assert "--set lfw-test" in table2[-1]
+    generic, off, constant, aware = (line for line in table2 if line.startswith("train-restore"))
     assert "--base sdxl" in generic
     assert "--prior" not in generic
     for line, weight in (
@@ -159,34 +161,34 @@ def test_the_plans_of_the_other_tables(given):
         (aware, "time-aware"),
     ):
         assert f"--facial-weight {weight} --set facial.m=-0.5" in line
-        assert "--steps" not in line  # the preset's own
-    assert "--set lfw-test" in words[-1]
-    four = [
-        " ".join(step.words)
-        for step in paper_runs.steps("table4", of)
-        if step.words[0] == "train-restore"
-    ]
-    assert ["facial.m=0.0" in line for line in four] == [False, True, False, False]
-    assert "facial.s=0.5" in four[3]
-    assert paper_runs.steps("table5", of)[-1].words[:2] == ("study", "create")
-    assert "--count 20" in " ".join(paper_runs.steps("table5", of)[-1].words)
-    assert paper_runs.launcher(of)[1:] == ["-P", "-m", "cli"]
-    four_cards = paper_runs.launcher(dataclasses.replace(of, preset="4x48gb"))
-    assert four_cards[1:] == ["-m", "torch.distributed.run", "--nproc_per_node", "4", "-m", "cli"]
+        assert "--steps" not in line, "the preset decides the steps"
+
+    table4 = [line for line in plan("table4") if line.startswith("train-restore")]
+    assert ["facial.m=0.0" in line for line in table4] == [False, True, False, False]
+    assert "facial.s=0.5" in table4[3]
+
+    study = plan("table5")[-1]
+    assert study.startswith("study create ")
+    assert "--count 20" in study
 
 
-def test_what_is_missing_is_said_first(authface_here, given):
-    words = ("reproduce", "table1", "--scale", "paper", "-w", given / "ws")
-    assert "--degraded DIR" in authface_here(*words).stderr
-    assert "is no folder" in authface_here(*words, "--degraded", given / "nothing").stderr
-    assert (
-        "--reference DIR"
-        in authface_here("reproduce", "table3", "--scale", "paper", "-w", given / "ws").stderr
-    )
+def test_trainers_start_one_process_per_gpu_of_the_preset():
+    assert paper_runs.trainer_launcher("paper")[1:] == ["-P", "-m", "cli"]
+    launcher = paper_runs.trainer_launcher("4x48gb")
+    assert launcher[1:] == ["-m", "torch.distributed.run", "--nproc_per_node", "4", "-m", "cli"]
 
 
-def test_a_face_is_seen_in_what_a_perfect_restorer_predicts(filled, tmp_path, weights, monkeypatch):
-    """An oracle that knows z_0 up to step 500 and nothing after: the picture decoded there is the clean one, then grey."""
+def test_missing_test_sets_are_reported_first(authface_here, inputs):
+    paper_scale = ("--scale", "paper", "-w", inputs / "ws")
+    table1 = ("reproduce", "table1", *paper_scale)
+    assert "--degraded DIR" in authface_here(*table1).stderr
+    missing = ("--degraded", inputs / "nothing")
+    assert "is not a folder" in authface_here(*table1, *missing).stderr
+    assert "--reference DIR" in authface_here("reproduce", "table3", *paper_scale).stderr
+
+
+def test_face_is_seen_where_a_perfect_restorer_predicts_it(filled, tmp_path, weights, monkeypatch):
+    """The oracle knows z_0 below timestep 500: images decoded there are clean, later ones grey."""
     for name in ("clean", "degraded"):
         (tmp_path / name).mkdir()
         shutil.copy(min((filled / "faces").iterdir()), tmp_path / name / "a.png")
@@ -194,21 +196,25 @@ def test_a_face_is_seen_in_what_a_perfect_restorer_predicts(filled, tmp_path, we
     restorer.pipeline.vae = PixelUnshuffle()
     with Image.open(tmp_path / "clean/a.png") as image:
         clean = restorer.encode(np.asarray(image.convert("RGB")))
-    abar = restorer.pipeline.scheduler.alphas_cumprod
+    alphas_cumprod = restorer.pipeline.scheduler.alphas_cumprod
 
-    def oracle(noisy, t_step, degraded):
-        known = clean if t_step < 500 else torch.zeros_like(clean)
-        return (noisy - abar[t_step].sqrt() * known) / (1 - abar[t_step]).sqrt()
+    def predict_noise(noisy, timestep, degraded):
+        known = clean if timestep < 500 else torch.zeros_like(clean)
+        signal = alphas_cumprod[timestep].sqrt()
+        return (noisy - signal * known) / (1 - alphas_cumprod[timestep]).sqrt()
 
-    monkeypatch.setattr(restorer, "predict_noise", oracle)
-    table = timestep.measure(
+    monkeypatch.setattr(restorer, "predict_noise", predict_noise)
+    table = timestep.measure_confidence(
         restorer, tmp_path / "degraded", tmp_path / "clean", "retinaface-mobile", None
     )
     seen = table["t_step"] < 500
     assert (table["confidence"][seen] > 0.9).all()
     assert (table["confidence"][~seen] < 0.1).all()
-    at = timestep.crossing(table["t"].tolist(), table["confidence"].tolist())
-    assert table["t"][seen].max() < at < table["t"][~seen].min()
-    assert timestep.crossing([0.1, 0.2, 0.3], [0.9, 0.6, 0.4]) == pytest.approx(0.25)
-    assert timestep.crossing([0.1, 0.2], [0.4, 0.3]) is None
-    assert timestep.draw(table).width > 300
+    crossing = timestep.find_crossing(table["t"].tolist(), table["confidence"].tolist())
+    assert table["t"][seen].max() < crossing < table["t"][~seen].min()
+    assert timestep.plot_confidence(table).width > 300
+
+
+def test_crossing_is_interpolated():
+    assert timestep.find_crossing([0.1, 0.2, 0.3], [0.9, 0.6, 0.4]) == pytest.approx(0.25)
+    assert timestep.find_crossing([0.1, 0.2], [0.4, 0.3]) is None

@@ -1,4 +1,4 @@
-"""`authface reproduce` at small scale, from photographs to tables: all that it does, in a few steps instead of thousands."""
+"""`authface reproduce` at small scale, from photographs to tables, with a few training steps."""
 
 import functools
 import json
@@ -14,10 +14,10 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         not os.environ.get("AUTHFACE_LONG_TESTS"),
-        reason="four minutes: AUTHFACE_LONG_TESTS=1 runs it",
+        reason="takes four minutes; AUTHFACE_LONG_TESTS=1 runs it",
     ),
 ]
-TINY = functools.partial(
+TINY_SCALE = functools.partial(
     small_settings.Scale,
     generic=2,
     prior=2,
@@ -31,58 +31,60 @@ TINY = functools.partial(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """All tables share what lies there."""
+    """The experiment's folder, which all tables share."""
     return tmp_path_factory.mktemp("small")
 
 
 @pytest.fixture
 def reproduce(folder, weights, authface_here, monkeypatch):
-    """Commands run in this process: each would be started anew otherwise, which takes longer than what it does."""
-    ran = []
+    """Runs `authface reproduce`; returns its output and the names of the commands it has run.
 
-    def run_command(*words, launcher=()):
-        ran.append(words[0])
-        done = authface_here(*words)
-        assert done.returncode == 0, (words, done.stderr)
+    The commands run in this process: starting processes would take longer than their work.
+    """
+    commands_run = []
+
+    def run_command(*arguments, launcher=()):
+        commands_run.append(arguments[0])
+        result = authface_here(*arguments)
+        assert result.returncode == 0, (arguments, result.stderr)
 
     for module in (small_data, small_runs, small_tables):
         monkeypatch.setattr(module, "run_command", run_command)
-    monkeypatch.setattr(small_settings, "Scale", TINY)
+    monkeypatch.setattr(small_settings, "Scale", TINY_SCALE)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
-    def reproduce(*words):
-        ran.clear()
-        done = authface_here("reproduce", *words, "--output", folder)
-        assert done.returncode == 0, done.stderr
-        return done.stdout, list(ran)
+    def reproduce(*options):
+        commands_run.clear()
+        result = authface_here("reproduce", *options, "--output", folder)
+        assert result.returncode == 0, result.stderr
+        return result.stdout, list(commands_run)
 
     return reproduce
 
 
-def test_the_small_tables_from_photographs_on(reproduce, folder):
-    said, ran = reproduce("table2")
-    assert ran[-2:] == ["train-prior", "train-restore"]
+def test_tables_are_made_from_photographs_and_share_their_models(reproduce, folder):
+    output, commands = reproduce("table2")
+    assert commands[-2:] == ["train-prior", "train-restore"]
     record = json.loads((folder / "results/d-0.json").read_text())
-    assert len(record["images"]) == 22, "two draws of each test person"
+    assert len(record["images"]) == 22, "two degradations of each test person"
     assert "| d | face prior, time-aware weight | 1 |" in (folder / "table2.md").read_text()
-    assert "d - LQ | PSNR dB" in said
+    assert "d - LQ | PSNR dB" in output
 
-    _, ran = reproduce("table1")
-    assert ran == ["evaluate"], "row d was there"
+    _, commands = reproduce("table1")
+    assert commands == ["evaluate"], "row d has been trained for table2"
     scores = pd.read_parquet(folder / "table1/scores.parquet")
     assert {"row d, small", "plain regression"} < set(scores["method"])
 
-    _, ran = reproduce("table3")
-    assert ran == ["train-prior", "train-prior"]
+    _, commands = reproduce("table3")
+    assert commands == ["train-prior", "train-prior"]
     assert "| photographic tags |" in (folder / "table3.md").read_text()
 
-    shutil.copytree(
-        folder / "pictures/d-0", folder / "pictures/b-0"
-    )  # another restorer would take half a minute
+    # Training row b would take half a minute, so row d's results replace it.
+    shutil.copytree(folder / "pictures/d-0", folder / "pictures/b-0")
     shutil.copy(folder / "results/d-0.json", folder / "results/b-0.json")
-    _, ran = reproduce("table5")
-    assert ran == ["study"]
+    _, commands = reproduce("table5")
+    assert commands == ["study"]
     assert list((folder / "table5").glob("*.html"))
 
-    _, ran = reproduce("table2", "--row", "d", "--row", "b")
-    assert ran == [], "nothing is made again"
+    _, commands = reproduce("table2", "--row", "d", "--row", "b")
+    assert commands == [], "all results exist"
