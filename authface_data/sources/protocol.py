@@ -1,7 +1,7 @@
 """The contract of photograph sources: their options, the photographs they offer and their reports.
 
 A source is a class that implements `Source`. To add one, write the class and its options model in
-a new file and name it in registry.py.
+a new file, name it in registry.py and declare its new options in commands/collect.py.
 """
 
 from __future__ import annotations

@@ -220,7 +220,7 @@ def test_odd_files_and_folders(tmp_path, authface_here, photos):
             "collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own"
         )
         assert done.returncode == 0, done.stderr
-    assert "2 were there already" in done.stdout
+    assert "2 already in the workspace" in done.stdout
     assert len(manifest(root, "photos")) == 2
 
 
