@@ -1,4 +1,4 @@
-"""The `authface` command: assembles the commands, holds no logic."""
+"""The `authface` command line: assembles the commands. It has no logic."""
 
 import typer
 
@@ -22,10 +22,15 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
     rich_markup_mode="markdown",
-    help="Curate and annotate face photographs, and train a face prior and a blind face restorer on them.",
+    help="Turn photographs of people into a curated, captioned face data set, and train a face "
+    "prior and a blind face restorer on it.",
 )
 
-DATA, TRAIN, LOOK = "Make the data", "Train and restore", "Look and look after"
+# Panels of `authface --help`.
+DATA = "Create the data set"
+TRAINING = "Train, restore and evaluate"
+INSPECTION = "Inspect and maintain"
+
 app.command(rich_help_panel=DATA)(workspace.init)
 app.command(rich_help_panel=DATA)(collect.collect)
 app.command(rich_help_panel=DATA)(filter.filter)
@@ -33,22 +38,22 @@ app.add_typer(review.app, name="review", rich_help_panel=DATA)
 app.command(rich_help_panel=DATA)(caption.caption)
 app.add_typer(tags.app, name="tags", rich_help_panel=DATA)
 app.command(name="export-captions", rich_help_panel=DATA)(export_captions.export_captions)
-app.command(rich_help_panel=TRAIN)(train.train_prior)
-app.command(rich_help_panel=TRAIN)(train.train_restore)
-app.command(rich_help_panel=TRAIN)(degrade.degrade)
-app.command(rich_help_panel=TRAIN)(restore.restore)
-app.command(rich_help_panel=TRAIN)(evaluate.evaluate)
-app.command(rich_help_panel=TRAIN)(export.export)
-app.add_typer(study.app, name="study", rich_help_panel=TRAIN)
-app.command(rich_help_panel=TRAIN)(reproduce.reproduce)
-app.command(rich_help_panel=LOOK)(workspace.status)
-app.command(rich_help_panel=LOOK)(workspace.explain)
-app.command(rich_help_panel=LOOK)(workspace.report)
-app.command(rich_help_panel=LOOK)(rights.licences)
-app.command(rich_help_panel=LOOK)(rights.forget)
-app.command(rich_help_panel=LOOK)(hashes.hashes)
-app.command(rich_help_panel=LOOK)(workspace.migrate)
-app.command(rich_help_panel=LOOK)(demo.demo)
+app.command(rich_help_panel=TRAINING)(train.train_prior)
+app.command(rich_help_panel=TRAINING)(train.train_restore)
+app.command(rich_help_panel=TRAINING)(degrade.degrade)
+app.command(rich_help_panel=TRAINING)(restore.restore)
+app.command(rich_help_panel=TRAINING)(evaluate.evaluate)
+app.command(rich_help_panel=TRAINING)(export.export)
+app.add_typer(study.app, name="study", rich_help_panel=TRAINING)
+app.command(rich_help_panel=TRAINING)(reproduce.reproduce)
+app.command(rich_help_panel=INSPECTION)(workspace.status)
+app.command(rich_help_panel=INSPECTION)(workspace.explain)
+app.command(rich_help_panel=INSPECTION)(workspace.report)
+app.command(rich_help_panel=INSPECTION)(rights.licences)
+app.command(rich_help_panel=INSPECTION)(rights.forget)
+app.command(rich_help_panel=INSPECTION)(hashes.hashes)
+app.command(rich_help_panel=INSPECTION)(workspace.migrate)
+app.command(rich_help_panel=INSPECTION)(demo.demo)
 
 if __name__ == "__main__":
     app()

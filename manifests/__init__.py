@@ -1,1 +1,1 @@
-"""The contract between making data and using it: what a row is, where it is kept, why it was kept or dropped."""
+"""The contract between the halves: manifests, workspaces, settings and the views on them."""

@@ -69,7 +69,7 @@ def _remove_stale_lock(workspace: Workspace) -> None:
         raise UserError(
             f"{workspace.root} is being written by `authface {holder['command']}` "
             f"(process {holder['pid']} on {holder['host']}); wait for it, or remove {LOCK} there "
-            "if that machine no longer runs"
+            "if that machine has stopped"
         )
     workspace.remove_if_same(LOCK, lock)
 

@@ -49,7 +49,7 @@ def count_outdated_parts(workspace: Workspace) -> dict[str, int]:
 def migrate(workspace: Workspace) -> str:
     """Rewrite every part that has an older schema version.
 
-    A part is copied first and then replaced by one rename under its own name, so running an
+    A part is copied first and then replaced under the same name by one rename, so running an
     interrupted migration again completes it.
 
     Returns:

@@ -1,7 +1,7 @@
 """The manifests as explicit pyarrow schemas: columns, keys and versions.
 
-Every manifest has two common columns besides its own: `fingerprint`, 16 hexadecimal digits over the
-settings, the stage version and the model revision that made the row, and `created_at` in UTC.
+All manifests have two columns in common: `fingerprint`, 16 hexadecimal digits over the settings,
+the stage version and the model revision that made the row, and `created_at` in UTC.
 
 Boxes are pixel edges `[x0, y0, x1, y1]`, and points are pixel centres `[x, y]`. The suffix of a
 column names the space: `_px` is the upright photograph, `_crop_px` the aligned crop.

@@ -1,4 +1,4 @@
-"""The split of photographs into train, val and test. Photographs that belong together stay together."""
+"""The split of photographs into train, val and test, which keeps related photographs together."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _group_photos(photos: pd.DataFrame, radius: int) -> list[str]:
 
 
 def _similar_nodes(nodes: list[int], phashes: pd.Series, radius: int) -> list[tuple[int, int]]:
-    """Pairs of nodes with perceptual hashes within the radius; one node stands for equal hashes."""
+    """Pairs of nodes with perceptual hashes within the radius; equal hashes give one node."""
     node_of_hash = {
         phash: node
         for node, phash in zip(nodes, phashes, strict=True)

@@ -3,10 +3,10 @@
 A manifest is a folder of plain Parquet files, its parts, named `part-<number>-<random>.parquet`.
 Rows of later parts supersede earlier rows. A part is committed by one rename.
 
-A compaction replaces several parts. All new parts but the last are written under a pending name. The
-Parquet metadata of the last one lists the parts that it replaces and its pending siblings, so that
-renaming the last one commits them all. Opening the manifest completes a compaction that was
-interrupted after that commit.
+A compaction replaces several parts. All new parts but the last are written under a pending name.
+The Parquet metadata of the last one lists the parts that it replaces and its pending siblings, so
+that its rename commits them all. Opening the manifest completes a compaction that was interrupted
+after that commit.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class Store:
     # Compaction
 
     def _remove_uncommitted(self) -> None:
-        """Remove pending parts. No committed part lists them, or opening would have renamed them."""
+        """Remove pending parts that no committed part lists; opening has renamed the others."""
         for name in self.workspace.list_names(self.folder):
             if name.startswith(PENDING_PREFIX):
                 self.workspace.remove(f"{self.folder}/{name}")

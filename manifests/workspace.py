@@ -62,7 +62,7 @@ class Workspace:
                 AUTHFACE_WORKSPACE, else the nearest parent folder with an `authface.toml`.
 
         Raises:
-            UserError: If there is none.
+            UserError: If no workspace is found.
         """
         root = option or os.environ.get("AUTHFACE_WORKSPACE")
         if root:

@@ -1,4 +1,4 @@
-"""`authface init`, `status`, `explain`, `report` and `migrate`: creates and inspects a workspace."""
+"""`authface init`, `status`, `explain`, `report` and `migrate`: create and inspect workspaces."""
 
 from __future__ import annotations
 

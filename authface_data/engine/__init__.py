@@ -1,1 +1,1 @@
-"""The engine runs stages over inputs: it skips finished work, commits results and records failures."""
+"""The engine runs stages over inputs: it skips finished work, commits and records failures."""

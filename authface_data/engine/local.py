@@ -1,4 +1,4 @@
-"""The local engine: runs stages in this process or in worker processes, and commits while it runs."""
+"""The local engine: runs stages in this process or in worker processes and commits results."""
 
 from __future__ import annotations
 
@@ -55,7 +55,12 @@ class Outcomes:
     seconds: float = 0.0
 
     def add(self, stage: Stage, result: Result) -> None:
-        """Count one result of a stage."""
+        """Count one result.
+
+        Args:
+            stage: The stage that gave it.
+            result: The result.
+        """
         if isinstance(result, Rows):
             self.processed[stage.name] += 1
         elif isinstance(result, Dropped):

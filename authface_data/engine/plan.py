@@ -82,6 +82,10 @@ def remove_outdated(workspace: Workspace, plan: StagePlan) -> None:
     A result with another fingerprint is outdated once the input has a row or a refusal with the
     expected one. An input that failed keeps its earlier result. The function is safe to repeat, so
     a run after a kill removes what the killed run left behind.
+
+    Args:
+        workspace: The workspace to write.
+        plan: The plan of the finished run.
     """
     stage = plan.stage
     expected = plan.fingerprints
@@ -149,7 +153,7 @@ def _read_stage_rows(workspace: Workspace, stage: Stage) -> pa.Table:
 
 
 def _is_of_stage(table: pa.Table, stage: Stage) -> pa.Array | pa.ChunkedArray:
-    """Mask of the rows that the stage makes: all, or those with its name in the second key column."""
+    """Mask of the stage's rows: all, or those with its name in the second key column."""
     if len(stage.manifest.key) < 2:
         return pa.array([True] * table.num_rows, pa.bool_())
     return pc.equal(table[stage.manifest.key[1]], stage.name)

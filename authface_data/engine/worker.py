@@ -1,4 +1,4 @@
-"""The part of the engine that runs inside a worker: this process or one of its own."""
+"""The part of the engine that runs inside a worker: the main process or a worker process."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def drop_reasons(verdicts: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
 
 
 def photo_title(photo: Mapping[str, Any] | None) -> str:
-    """Description of a photograph, else its id, else "" if there is no row."""
+    """Description of a photograph, else its id. It is "" for a missing row."""
     return "" if photo is None else str(photo["description"] or photo["photo_id"])
 
 

@@ -15,8 +15,8 @@ def connected_labels(count: int, edges: Iterable[tuple[int, int]]) -> np.ndarray
         edges: Pairs of node indices in [0, count).
 
     Returns:
-        (count,) int64: for each node the smallest node index of its component, so that labels do not
-        depend on the order of the edges.
+        (count,) int64: for each node the smallest node index of its component. Labels do not depend
+        on the order of the edges.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

@@ -48,12 +48,12 @@ error_console = Console(stderr=True, highlight=False, soft_wrap=True)
 def run_command(
     *arguments: object, launcher: Sequence[str] = (sys.executable, "-P", "-m", "cli")
 ) -> None:
-    """Print an authface command line and run it in a process of its own.
+    """Print an authface command line and run it in a new process.
 
     Args:
         arguments: The command and its options, without `authface`.
-        launcher: What starts the command line program. Replace it to start several processes. `-P`
-            keeps the current folder out of sys.path: a workspace contains a folder `manifests`.
+        launcher: Command that starts the program; replace it to start several processes. `-P`
+            keeps the current folder out of sys.path, which may be any folder of the user.
 
     Raises:
         AuthfaceError: If the command fails; it carries the command's exit code.
@@ -65,7 +65,8 @@ def run_command(
     completed = subprocess.run([*launcher, *line])
     if completed.returncode:
         error = AuthfaceError(
-            f"`authface {line[0]}` ended with exit code {completed.returncode}; see its output above"
+            f"`authface {line[0]}` ended with exit code {completed.returncode}; "
+            "see its output above"
         )
         error.exit_code = completed.returncode
         raise error
@@ -92,8 +93,8 @@ def print_json(value: object) -> None:
     print(json.dumps(value, indent=1, default=encode))
 
 
-# Typer carries its own copy of click, or depends on click in older versions. This is the base class
-# of usage errors in either case.
+# Base class of click's usage errors. Newer versions of typer contain a copy of click, older ones
+# import the package, so the class is taken from the ancestors of a class that typer exports.
 UsageError: Any = typer.BadParameter.__mro__[1]
 
 # OSErrors about a place that cannot be written to are the user's to solve; others are bugs.

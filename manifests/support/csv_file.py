@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,19 +12,20 @@ from manifests.support.files import atomic_path
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Read the rows of a CSV file.
+    """Read the rows of a CSV file that this module has written.
 
     Args:
         path: A CSV file with a header. It may be missing.
 
     Returns:
-        One dict per complete row, empty cells as "". A row cut off by a kill is left out; a missing
-        file gives an empty list.
+        One dict per row, empty cells as "". A last row that was cut off by a kill is left out; a
+        missing file gives an empty list.
     """
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    content = path.read_bytes()
+    complete = content[: _complete_length(content)].decode("utf-8")
+    rows = list(csv.DictReader(io.StringIO(complete, newline="")))
     return [row for row in rows if None not in row and None not in row.values()]
 
 
@@ -50,7 +53,7 @@ class CsvLog:
     """Appends rows to a CSV file; a new column rewrites the file with an extended header.
 
     Args:
-        path: The file. Rows that it already holds are kept.
+        path: The file. Rows that it already holds are kept, except a last one cut off by a kill.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,7 +62,7 @@ class CsvLog:
 
     def append(self, row: Mapping[str, object]) -> None:
         """Append one row; None becomes an empty cell, floats are written in full precision."""
-        header = self._header or self._read_header()
+        header = self._header or self._open_existing()
         if set(row) <= set(header):
             with self.path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, header, restval="").writerow(row)
@@ -68,8 +71,16 @@ class CsvLog:
             write_rows(self.path, [*read_rows(self.path), row])
             self._header = []
 
-    def _read_header(self) -> list[str]:
+    def _open_existing(self) -> list[str]:
+        """Remove a cut-off last row and read the header; [] if the file is missing or empty."""
         if not self.path.is_file():
             return []
+        content = self.path.read_bytes()
+        os.truncate(self.path, _complete_length(content))
         with self.path.open(newline="", encoding="utf-8") as file:
             return next(csv.reader(file), [])
+
+
+def _complete_length(content: bytes) -> int:
+    """Number of bytes up to the end of the last complete line."""
+    return content.rfind(b"\n") + 1

@@ -32,12 +32,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a whole file atomically; text is encoded as UTF-8."""
+    """Write a whole file atomically.
+
+    Args:
+        path: The file to write.
+        content: The content; text is encoded as UTF-8.
+    """
     data = content.encode("utf-8") if isinstance(content, str) else content
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a JSON value atomically, indented by one space."""
+    """Write a JSON value atomically, indented by one space.
+
+    Args:
+        path: The file to write.
+        value: The JSON value.
+    """
     write_atomic(path, json.dumps(value, indent=1))

@@ -23,5 +23,13 @@ def fingerprint(**parts: object) -> str:
 
 
 def short_hash(text: str, digits: int = 8) -> str:
-    """The first hexadecimal digits of the SHA-256 of a text, for file names and ids."""
+    """Hash a text for file names and ids.
+
+    Args:
+        text: The text to hash.
+        digits: Number of digits.
+
+    Returns:
+        The first hexadecimal digits of the SHA-256.
+    """
     return hashlib.sha256(text.encode()).hexdigest()[:digits]

@@ -13,7 +13,7 @@ _STYLES = {logging.WARNING: "yellow", logging.ERROR: "bold red", logging.CRITICA
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints records through the console that progress bars use, so that they do not break a bar."""
+    """Prints records on the console that progress bars use, so that they do not break a bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record; warnings and errors start with their level."""

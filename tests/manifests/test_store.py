@@ -226,7 +226,10 @@ def test_the_faces_of_a_photo_are_superseded_together(workspace):
     assert sorted(store.read()["face_id"].to_pylist()) == ["p_c", "q_a"]
     assert store.read(["score"]).num_rows == 2
     store.compact()
-    assert sorted(pd.read_parquet(workspace.local_path("manifests/faces"))["face_id"]) == ["p_c", "q_a"]
+    assert sorted(pd.read_parquet(workspace.local_path("manifests/faces"))["face_id"]) == [
+        "p_c",
+        "q_a",
+    ]
 
 
 def test_a_damaged_part_is_named(workspace):
