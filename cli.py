@@ -1,5 +1,7 @@
 """The `authface` command line: assembles the commands. It has no logic."""
 
+from typing import Annotated
+
 import typer
 
 from authface_data.commands import (
@@ -15,16 +17,31 @@ from authface_data.commands import (
     workspace,
 )
 from authface_train.commands import degrade, evaluate, export, reproduce, restore, study, train
-from manifests.support.console import AuthfaceGroup
+from manifests.support.console import AuthfaceGroup, print_version
 
 app = typer.Typer(
     cls=AuthfaceGroup,
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
     rich_markup_mode="markdown",
-    help="Turn photographs of people into a curated, captioned face data set, and train a face "
-    "prior and a blind face restorer on it.",
 )
+
+
+@app.callback()
+def authface(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Curate photographs of people into a captioned face data set, and train restorers on it.
+
+    Stage I fine-tunes SDXL into a face prior, Stage II trains a blind face restorer on it.
+    """
+
+
 
 # Panels of `authface --help`.
 DATA = "Create the data set"

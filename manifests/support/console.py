@@ -79,6 +79,15 @@ def parse_retry(value: str | None) -> bool:
     return value == "failed"
 
 
+def print_version(given: bool) -> None:
+    """Print the version of authface and exit, if the option `--version` was given."""
+    if given:
+        from importlib.metadata import version
+
+        console.print(f"authface {version('authface')}")
+        raise typer.Exit
+
+
 def quote_path(path: object) -> str:
     """A path for printing: quoted for a shell if necessary, and escaped for rich markup."""
     return escape(shlex.quote(str(path)))

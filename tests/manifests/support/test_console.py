@@ -112,3 +112,9 @@ def test_retry_accepts_failed_only():
     assert not console.parse_retry(None)
     with pytest.raises(typer.BadParameter, match="`failed`"):
         console.parse_retry("all")
+
+
+def test_version_is_printed():
+    result = CliRunner().invoke(cli.app, ["--version"])
+    assert result.exit_code == 0
+    assert result.stdout.startswith("authface ")
