@@ -3,9 +3,9 @@
     python benchmarks/artefacts.py
 
 The faces and degradations are those of tests/authface_data/quality/test_artefacts.py; no measure
-was tuned on them. For every strength of a degradation it prints the median score, and the AUC
-against the same faces clean, two stops darker and in flat light (0.5 is chance, 1.0 perfect
-separation).
+was tuned on them. For every strength of a degradation, the median score is printed, and the AUC
+against the same faces without it: clean, two stops darker, and in flat light. An AUC of 0.5 is
+chance, 1.0 perfect separation.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def main() -> None:
         started = time.perf_counter()
         clean = [score(crop) for crop in faces]
         seconds_per_face = (time.perf_counter() - started) / len(faces)
-        hard = [score(change(crop)) for crop in faces for change in (darken, flatten_light)]
+        hard_negatives = [
+            score(change(crop)) for crop in faces for change in (darken, flatten_light)
+        ]
         print(
             f"{name}: clean {np.median(clean):.2f}, lowest {min(clean):.2f}; "
             f"{1000 * seconds_per_face:.1f} ms a face"
@@ -52,7 +54,7 @@ def main() -> None:
             results = []
             for strength in strengths:
                 degraded = [score(degrade(crop, strength)) for crop in faces]
-                separation = auc(degraded, [*clean, *hard])
+                separation = auc(degraded, [*clean, *hard_negatives])
                 results.append(f"{strength:g}: {np.median(degraded):.2f}, AUC {separation:.3f}")
             print(f"  {degrade.__name__} " + "; ".join(results))
 

@@ -3,20 +3,16 @@
     python benchmarks/detection.py
 
 Every face of the tests' public photographs with a high detector score is placed in a square frame
-of 1,600 px, so that the longer side of its box is a given share of the frame. The frame is cut out
-of the photograph where that is large enough and is grey elsewhere.
+of 1,600 px, so that the longer side of its box is a given share of the frame.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
@@ -25,7 +21,7 @@ from authface_data.weights import cache_dir  # noqa: E402
 
 os.environ["AUTHFACE_CACHE"] = str(cache_dir())
 
-from public_faces import photographs  # noqa: E402
+from public_faces import FRAME_PX, photographs, place_in_frame  # noqa: E402
 
 from authface_data.faces.boxes import longer_side  # noqa: E402
 from authface_data.faces.detect import detect_faces  # noqa: E402
@@ -33,33 +29,7 @@ from authface_data.faces.detectors import Detection, make_detector  # noqa: E402
 from authface_data.images.open import Photo  # noqa: E402
 
 SHARES = (0.03, 0.04, 0.06, 0.1, 0.3, 0.6, 0.8, 1.0, 1.1)
-FRAME_PX = 1600
 LONG_SIDE_PX = 1920
-
-
-def _place_in_frame(picture: np.ndarray, box: np.ndarray, share: float) -> Photo:
-    """Place a face in the middle of a frame.
-
-    Args:
-        picture: (height, width, 3) uint8 sRGB.
-        box: (4,) pixel edges of the face.
-        share: Longer side of the box, as a share of the frame.
-
-    Returns:
-        The frame as a JPEG photograph.
-    """
-    scale = FRAME_PX * share / longer_side(box)
-    centre = (box[:2] + box[2:]) / 2
-    if scale < 1:
-        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        centre = centre * scale
-        scale = 1.0
-    shift = FRAME_PX / 2 - centre * scale
-    matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-    frame = cv2.warpAffine(picture, matrix, (FRAME_PX, FRAME_PX), borderValue=(90, 110, 120))
-    buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, "JPEG", quality=95)
-    return Photo(buffer.getvalue)
 
 
 def _is_placed_face(detection: Detection, share: float) -> bool:
@@ -71,7 +41,7 @@ def _is_placed_face(detection: Detection, share: float) -> bool:
 
 
 def main() -> None:
-    """Print how many faces are found at every share of the frame."""
+    """Print how many faces are detected at every share of the frame."""
     detector = make_detector("retinaface-mobile")
     detector.setup("cpu", None)
     faces = []
@@ -85,7 +55,7 @@ def main() -> None:
     for share in SHARES:
         num_found = 0
         for picture, box in faces:
-            frame = _place_in_frame(picture, box, share)
+            frame = place_in_frame(picture, box, share)
             detections = detect_faces(detector, [frame], LONG_SIDE_PX, 0.7)[0]
             num_found += any(_is_placed_face(detection, share) for detection in detections)
         print(f"{100 * share:.0f} % of the frame: {num_found} of {len(faces)}")

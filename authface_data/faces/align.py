@@ -28,6 +28,9 @@ A reduced decode must leave at least this many pixels per pixel of the crop.
 TAPS_PER_PX = 64
 """Resolution at which the low-pass kernel is computed."""
 
+Polygon = list[tuple[float, ...]]
+"""Corners (x, y), in order."""
+
 
 @dataclass(frozen=True)
 class Quad:
@@ -247,8 +250,8 @@ def _warp(
 def lowpass_kernel(ratio: float, shrink: int = 1) -> np.ndarray:
     """Compute the low-pass filter that the published recipe amounts to.
 
-    It is a Lanczos kernel with three lobes at the scale of the crop, convolved with the triangle of
-    bilinear sampling, whose half width is one pixel of the photograph.
+    It is a Lanczos-3 kernel at the scale of the crop, convolved with the triangle of bilinear
+    sampling, whose half width is one pixel of the photograph.
 
     Args:
         ratio: Pixels of the region per pixel of the crop, at least 1.
@@ -272,7 +275,7 @@ def _border_px(quad_size_px: float) -> int:
 
 
 def _box_around_quad(quad: Quad, width: int, height: int) -> tuple[int, int, int, int]:
-    """Return the box (left, top, right, bottom) of the quad and its border, cut at the photo."""
+    """Return the box (left, top, right, bottom) of the quad and its border within the photo."""
     border_px = _border_px(quad.size_px)
     low = np.floor(quad.corners_px.min(0)).astype(int) - border_px
     high = np.ceil(quad.corners_px.max(0)).astype(int) + border_px
@@ -286,8 +289,8 @@ def _pad_by_reflection(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pad a region so that it covers the quad.
 
-    The padding is a reflection. With the distance from the region it is blurred more strongly and
-    fades to the median colour.
+    The padding is a reflection of the region. The further outwards, the more it is blurred and
+    faded to the median colour.
 
     Args:
         pixels: (height, width, 3) uint8 region.
@@ -312,7 +315,7 @@ def _pad_by_reflection(
     left, top, right, bottom = (int(pad) for pad in pads)
     image = np.pad(pixels.astype(np.float32), ((top, bottom), (left, right), (0, 0)), "reflect")
 
-    # 1 at the edges of the padded picture, 0 and less inside the region.
+    # 1 at the edges of the padded picture, 0 at the edges of the region, negative inside it.
     rows, columns = np.mgrid[0.0 : image.shape[0], 0.0 : image.shape[1]].astype(np.float32)
     from_right = image.shape[1] - 1 - columns
     from_bottom = image.shape[0] - 1 - rows
@@ -330,7 +333,7 @@ def _pad_by_reflection(
 
 def _pad_fraction(quad: Quad, width: int, height: int) -> float:
     """Compute the share of the quad outside the photograph, exactly, by clipping the quad."""
-    polygon = [tuple(corner) for corner in quad.corners_px + 0.5]
+    polygon: Polygon = [tuple(corner) for corner in quad.corners_px + 0.5]
     polygon = _clip_polygon(polygon, axis=0, limit=0.0, keep_below=False)
     polygon = _clip_polygon(polygon, axis=0, limit=float(width), keep_below=True)
     polygon = _clip_polygon(polygon, axis=1, limit=0.0, keep_below=False)
@@ -344,13 +347,13 @@ def _pad_fraction(quad: Quad, width: int, height: int) -> float:
     return round(max(0.0, 1.0 - area_inside / quad.size_px**2), 9)
 
 
-def _clip_polygon(polygon: list[tuple], axis: int, limit: float, keep_below: bool) -> list[tuple]:
+def _clip_polygon(polygon: Polygon, *, axis: int, limit: float, keep_below: bool) -> Polygon:
     """Clip a convex polygon at an axis-parallel line (Sutherland and Hodgman)."""
 
-    def is_inside(point: tuple) -> bool:
+    def is_inside(point: tuple[float, ...]) -> bool:
         return (point[axis] <= limit) == keep_below or point[axis] == limit
 
-    clipped = []
+    clipped: Polygon = []
     for start, end in zip(polygon, polygon[1:] + polygon[:1], strict=True):
         if is_inside(start):
             clipped.append(start)

@@ -18,7 +18,7 @@ MIN_SCORE = 0.5
 """Lowest detector score of a face."""
 
 MIN_SIDE_PX = 256
-"""Pictures whose shorter side is smaller are enlarged before detection."""
+"""Pictures with a shorter side below this are enlarged before detection."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Face detection in large photographs, at two scales whose results are merged.
 
-The largest anchor of a detector is 512 px: it finds small faces in a large picture, and large faces
-in a small picture. Each photograph is therefore searched twice: with its long side at
-`long_side_px`, for faces from 2 % of it, and at a third of that, for faces up to the whole frame.
+The anchors of a detector are 16 to 512 px, so it finds small faces only in a large picture, and
+large faces only in a small one. Each photograph is therefore searched twice. At the fine scale its
+long side is `long_side_px`, and faces from 2 % of that are found. At the coarse scale it is a third
+of that, and faces up to the whole frame are found.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ from authface_data.faces.detectors import Detection, Detector
 from authface_data.images.open import Photo
 
 COARSE_DIVISOR = 3
-"""The coarse scale divides the long side by this."""
+"""Ratio of the long sides of the fine and the coarse scale."""
 
 COARSE_MIN_SHARE = 0.15
 """Smallest face that is taken from the coarse scale: longer side of its box, as a share of the long
 side of the photograph."""
 FINE_MAX_SHARE = 0.3
-"""Faces from this share upwards are not taken from the fine scale."""
+"""Faces from this share upwards are taken from the coarse scale only."""
 
 DUPLICATE_IOU = 0.4
+"""A detection that overlaps a kept one by more than this IoU is a duplicate."""
 DUPLICATE_INSIDE = 0.7
-"""Share of a box inside another that makes it a duplicate: the detector took a part for a face."""
+"""A detection with more than this share of its box inside a kept one is a duplicate: the detector
+took a part of the face, such as an eye, for a face."""
 
 
 def detect_faces(
@@ -38,7 +41,7 @@ def detect_faces(
     Args:
         detector: A detector that is set up.
         photos: The photographs.
-        long_side_px: Long side of the photographs at the fine scale.
+        long_side_px: Long side of the photographs at the fine scale; smaller ones are not enlarged.
         min_score: Lowest score of a face, 0 to 1.
 
     Returns:
@@ -51,17 +54,17 @@ def detect_faces(
     coarse_results = detector.detect(coarse_pictures, min_score)
     fine_results = detector.detect(fine_pictures, min_score)
 
-    faces = []
+    faces_by_photo = []
     for index, photo in enumerate(photos):
         fine_picture = fine_pictures[index]
         coarse_picture = coarse_pictures[index]
         fine_faces = _scale_to_photo(fine_results[index], fine_picture, photo)
         if coarse_picture.shape == fine_picture.shape:
-            faces.append(fine_faces)
+            faces_by_photo.append(fine_faces)
             continue
         coarse_faces = _scale_to_photo(coarse_results[index], coarse_picture, photo)
-        faces.append(_merge_scales(coarse_faces, fine_faces, max(photo.size_px)))
-    return faces
+        faces_by_photo.append(_merge_scales(coarse_faces, fine_faces, max(photo.size_px)))
+    return faces_by_photo
 
 
 def _reduce(picture: np.ndarray, long_side_px: int) -> np.ndarray:
@@ -102,7 +105,7 @@ def _merge_scales(
 
 
 def _drop_duplicates(faces: list[Detection]) -> list[Detection]:
-    """Drop faces that overlap an earlier one or lie mostly inside it, such as an eye."""
+    """Drop detections that overlap an earlier one or lie mostly inside it."""
     kept: list[Detection] = []
     for face in faces:
         if not any(_is_duplicate(face.box_px, other.box_px) for other in kept):

@@ -17,7 +17,7 @@ from authface_data.images.open import Photo
 FaceSelection = Literal["largest", "all"]
 
 LONG_SIDE_PX = 1280
-"""Long side of the photograph for detection."""
+"""Long side to which the photograph is reduced for detection."""
 
 MIN_SCORE = 0.6
 """Lowest detector score of a face."""
@@ -63,7 +63,7 @@ class FaceFinder:
 
         Args:
             data: The content of the photograph's file.
-            selection: "all" faces, or only the one with the "largest" box.
+            selection: "all" returns every face, "largest" only the face with the largest box.
             size_px: Side of the crops.
 
         Returns:

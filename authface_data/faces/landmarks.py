@@ -50,7 +50,8 @@ class Landmarker(Protocol):
 class Dlib68:
     """dlib's shape predictor.
 
-    It starts from a square derived from the five landmarks. The detector's box doubles its error.
+    It starts from a square derived from the five landmarks. Starting from the detector's box would
+    double its error.
     """
 
     revision = DLIB68.sha256

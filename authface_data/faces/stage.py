@@ -62,8 +62,8 @@ class FacesStage:
     """Detects the faces of a photograph, locates their landmarks and aligns them.
 
     A photograph without a face is dropped as `no_face`. A picture that its source has already
-    aligned (column `aligned`) is taken as the crop of its one face. Its landmarks come from the
-    source if that provides them, or else are located here.
+    aligned (column `aligned`) is used as the crop of its one face. If the source provides the
+    landmarks of such a face, these are used.
 
     Args:
         detector: Name of the detector, see `make_detector`.
@@ -153,7 +153,7 @@ class FacesStage:
         photo: Photo = item.picture
         detector_hash = fingerprint(detector=self._detector_settings())
         rows = {}
-        # Start with the lowest face: a JPEG is decoded down to it, and that serves the others.
+        # Start with the lowest face: the rows of a JPEG decoded for it also contain the others.
         for index in sorted(range(len(faces)), key=lambda index: -faces[index].box_px[3]):
             face = self._align(photo, faces[index])
             box_px = np.rint(face.detection.box_px).astype(int).tolist()
@@ -189,7 +189,7 @@ class FacesStage:
     def _process_aligned(
         self, item: Item, faces: list[Detection], write_pixels: WritePixels
     ) -> Rows | Dropped:
-        """Take a picture that its source has aligned as the crop of its one face."""
+        """Use a picture that is already aligned as the crop of its one face."""
         photo: Photo = item.picture
         picture = photo.pixels()
         height, width = picture.shape[:2]
@@ -285,10 +285,10 @@ def _has_source_landmarks(row: Mapping[str, object]) -> bool:
 
 
 def _are_plausible(landmarks68_px: np.ndarray, side_px: int) -> bool:
-    """Whether landmarks lie near a picture, with eyes that are not in the same place."""
+    """Whether landmarks lie near a picture, and the eyes in different places."""
     left_eye, right_eye, *_ = alignment_points(landmarks68_px)
     are_near = bool(np.all(np.abs(landmarks68_px) < 2 * side_px))
-    return are_near and not np.linalg.norm(right_eye - left_eye) < 0.02 * side_px
+    return are_near and bool(np.linalg.norm(right_eye - left_eye) >= 0.02 * side_px)
 
 
 def _whole_picture_quad(side_px: int) -> Quad:
@@ -300,5 +300,5 @@ def _whole_picture_quad(side_px: int) -> Quad:
 
 
 def aligned_face_id(photo_id: str) -> str:
-    """Return the id of the one face of an aligned picture, which no detector influences."""
+    """Return the id of the one face of an aligned picture; it does not depend on the detector."""
     return f"{photo_id}_{short_hash('aligned')}"

@@ -2,14 +2,15 @@
 
 A region is visible if all of these hold:
 
-- Its box lies within the crop and, mapped back, on the photograph.
+- Its box lies within the crop and, mapped back to the photograph, within that.
 - The head is not turned so far that the region is on its far side (`FAR_EYE_YAW_DEG`,
   `MOUTH_YAW_DEG`).
-- It has the contrast of an eye or a mouth. An eye, open or closed, has dark pixels in a light
-  surrounding: the darkest 5 % of the patch around it have at most 0.7 of the median luma. Lenses
-  are dark all over and skin is light all over. A mouth has dark pixels (the darkest 3 % at most
-  0.74 of the median) or at least contrast between lips and skin: the range of the luma between
-  Gaussians of 0.008 and 0.03 of the crop's side is at least 0.32 of the luma of the cheeks.
+- It has the contrast of an eye or a mouth. An eye, open or closed, has dark pixels surrounded by
+  light ones: the 5th percentile of the luma in a patch around it is at most 0.7 of the median. Dark
+  lenses are dark everywhere and skin is light everywhere. A mouth has dark pixels (the 3rd
+  percentile is at most 0.74 of the median) or at least contrast between lips and skin: the
+  difference of the luma under Gaussians of 0.008 and 0.03 of the crop's side has a range of at
+  least 0.32 of the luma of the cheeks.
 
 Error (tests/authface_data/faces/test_visibility.py): 6 of 138 regions are wrong, on 46 faces of 24
 public photographs that were labelled by eye; 4 of the 6 are on two out-of-focus faces of 87 and
@@ -17,8 +18,8 @@ public photographs that were labelled by eye; 4 of the 6 are on two out-of-focus
 recognised as hidden. The thresholds were chosen on these faces, so expect more errors on others.
 
 Fails on: hair over an eye (dark strands in front of light skin count as visible), clear or mirrored
-glasses with a reflection right over the eye, a hand with dark gaps between its fingers, and eyes in
-black shadow or out of focus (count as hidden).
+glasses with a reflection right in front of the eye, a hand with dark gaps between its fingers, and
+eyes in black shadow or out of focus (count as hidden).
 """
 
 from __future__ import annotations
@@ -37,9 +38,11 @@ EYE_HALF_SHARE = (0.075, 0.0375)
 MOUTH_HALF_SHARE = (0.09, 0.054)
 CHEEK_HALF_SHARE = (0.03, 0.03)
 
-# Largest ratio of the dark pixels to the median, and smallest ratio of contrast to the cheeks.
-MAX_EYE_DARKNESS = 0.70
-MAX_MOUTH_DARKNESS = 0.74
+# Largest ratio of the dark pixels' luma to the median luma.
+MAX_EYE_DARK_RATIO = 0.70
+MAX_MOUTH_DARK_RATIO = 0.74
+
+# Smallest ratio of the contrast of the mouth to the luma of the cheeks.
 MIN_MOUTH_CONTRAST = 0.32
 
 
@@ -107,8 +110,8 @@ def _has_eye_contrast(luma_plane: np.ndarray, box: np.ndarray) -> bool:
     patch = _patch_around(luma_plane, _centre(box), EYE_HALF_SHARE)
     if patch.size == 0:
         return False
-    dark = float(np.percentile(patch, 5))
-    return dark <= MAX_EYE_DARKNESS * float(np.median(patch))
+    dark_luma = float(np.percentile(patch, 5))
+    return dark_luma <= MAX_EYE_DARK_RATIO * float(np.median(patch))
 
 
 def _has_mouth_contrast(luma_plane: np.ndarray, boxes: dict[str, np.ndarray]) -> bool:
@@ -118,8 +121,8 @@ def _has_mouth_contrast(luma_plane: np.ndarray, boxes: dict[str, np.ndarray]) ->
     patch = _patch_around(luma_plane, mouth, MOUTH_HALF_SHARE)
     if patch.size == 0:
         return False
-    dark = float(np.percentile(patch, 3))
-    if dark <= MAX_MOUTH_DARKNESS * float(np.median(patch)):
+    dark_luma = float(np.percentile(patch, 3))
+    if dark_luma <= MAX_MOUTH_DARK_RATIO * float(np.median(patch)):
         return True
 
     cheeks = _cheek_pixels(luma_plane, boxes, mouth)
@@ -150,7 +153,7 @@ def _centre(box: np.ndarray) -> np.ndarray:
 def _patch_around(
     plane: np.ndarray, centre: np.ndarray, half_share: tuple[float, float]
 ) -> np.ndarray:
-    """Return the patch around a point, cut at the edges of the plane.
+    """Return the patch around a point, clipped to the plane; it may be empty.
 
     Args:
         plane: (size, size) array.

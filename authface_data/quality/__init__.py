@@ -22,6 +22,6 @@ ATTRIBUTES = {
     "light": "authface_data.quality.light",
     "lightness": "authface_data.quality.lightness",
 }
-"""Measures without good or bad values, which the balance report counts. Each has its unit."""
+"""Measures without good or bad values, which the balance report counts. Their units differ."""
 
 MEASURES = ARTEFACTS | ATTRIBUTES

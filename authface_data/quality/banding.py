@@ -21,9 +21,11 @@ from authface_data.quality.face_scale import resize_to_face_scale, sigmoid, spli
 
 VERSION = "1"
 BLOCK_SIDE_PX = 15
+# Luma levels that a used block spans.
 MIN_SPAN = 5
 MAX_SPAN = 30
 SMOOTHING_SIGMA_PX = 1.0
+# Of the logistic function, in units of the evenness.
 MIDPOINT = 0.61
 WIDTH = 0.015
 

@@ -1,14 +1,15 @@
-"""Detail: whether the crop holds the high frequencies that its pixels allow, or was enlarged.
+"""Detail: whether the crop has the high frequencies that its size allows, or was enlarged.
 
-It uses the crop's own pixels: the middle 60 % of the luma, windowed, and its power spectrum. The
-power of the upper octave (0.25 to 0.5 cycles per pixel), as a geometric mean so that gaps count,
-is divided by the power at 0.03 to 0.09 cycles per pixel, which enlarging preserves. The rounding
-noise of 8 bits is a floor of both. The score is a logistic function of the ratio's decimal
-logarithm r, 0.5 at r = -4.8.
+It uses the original pixels of the crop: the power spectrum of the middle 60 % of the luma, under a
+Hann window. The power in the upper octave (0.25 to 0.5 cycles per pixel) is averaged geometrically,
+so that empty frequencies count. It is divided by the mean power at 0.03 to 0.09 cycles per pixel,
+which enlarging preserves. The rounding noise of 8 bits is added to the lower power, and a tenth of
+it to the upper, as a floor. The score is a logistic function of the ratio's decimal logarithm r,
+0.5 at r = -4.8.
 
 Fails on: noise, grain or sharpening added after enlarging (counts as detail). Blur and heavy
 smoothing look like enlarging. A source enlarged by less than a factor of 2 looks like a soft
-photograph; the columns `upscaled` and `qsize_px` say how far the crop itself was enlarged.
+photograph; the columns `upscaled` and `qsize_px` show how much alignment has enlarged the crop.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from authface_data.quality.face_scale import sigmoid
 
 VERSION = "1"
 MARGIN_SHARE = 0.2
+"""Share of the crop's side that is left out at each edge."""
 ROUNDING_VARIANCE = 1 / 12
+"""Variance of the error of rounding to whole levels."""
 MIDPOINT = -4.8
 WIDTH = 0.12
 

@@ -20,6 +20,7 @@ OVAL_CENTRE = (0.5, 0.58)
 OVAL_RADII = (0.22, 0.30)
 """Half width and half height of the oval, as shares of the crop's side."""
 SHARE_SCALE = 0.15
+"""Share of clipped pixels at which the score is 1/e."""
 
 
 def score(crop: np.ndarray) -> float:

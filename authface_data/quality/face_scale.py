@@ -1,4 +1,4 @@
-"""The common scale of the artefact measures: a crop of 512 px, whatever the size of the crop.
+"""The common scale of the artefact measures: they resize every crop to 512 px.
 
 Without it, a measure in pixels would call the same face noisy at 2048 px and clean at 512 px, or
 call a sharp large face blurred. Only `detail`, which measures the original pixels of the crop, and
@@ -25,6 +25,7 @@ SKIN_POINTS = (
 """Where FFHQ alignment places bare skin: (x, y) as shares of the crop's side."""
 
 PATCH_HALF_PX = 20
+"""Half side of a skin patch, without its middle pixel."""
 
 
 def resize_to_face_scale(crop: np.ndarray) -> np.ndarray:
@@ -82,7 +83,7 @@ def split_into_blocks(plane: np.ndarray, side: int) -> np.ndarray:
 def sigmoid(value: float, midpoint: float, width: float) -> float:
     """Map a measured value to a score with the logistic function.
 
-    The function is strictly monotonic over a wide range, so worse values have lower scores.
+    The function is strictly monotonic within 50 widths of the midpoint.
 
     Args:
         value: The measured value.

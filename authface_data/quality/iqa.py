@@ -1,4 +1,4 @@
-"""No-reference IQA metrics of pyiqa, computed so that a score depends on the crop alone."""
+"""No-reference IQA metrics of pyiqa, computed such that a score depends on the crop only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 SEED = 0
-"""Seed of the random crops that some metrics draw."""
+"""Seed of the random sub-crops that some metrics draw."""
 
 
 def pyiqa_revision() -> str:
@@ -97,11 +97,11 @@ def _save_niqe_parameters(weights_dir: str | None, folder: str) -> str:
 
 
 def _instructions(output: str, error: Exception) -> str:
-    """Say which file to get and where to put it, from what pyiqa printed before a download."""
+    """Return what the user can do, from what pyiqa printed before a download that failed."""
     download = re.search(r'Downloading: "([^"]+)" to (\S+)', output)
     if download:
         return f"download {download[1]} and put it at {download[2]}"
-    return f"the error of pyiqa is: {str(error).splitlines()[0]}"
+    return f"check the network connection (pyiqa reports: {str(error).splitlines()[0]})"
 
 
 class IqaMetric:
@@ -125,7 +125,7 @@ class IqaMetric:
     def score(self, crop: np.ndarray) -> float:
         """Compute the metric of one crop.
 
-        The crop is alone in its batch, and metrics that draw random crops get a fixed seed.
+        The crop is alone in its batch, and metrics that draw random sub-crops get a fixed seed.
 
         Args:
             crop: (height, width, 3) uint8 sRGB.

@@ -4,8 +4,9 @@ Alignment rotates and scales the photograph's grid of 8 x 8 blocks, and the quad
 Without a quad, the grid is that of the crop. Along both directions of the grid, luma differences
 between neighbours are clipped at 12, so that edges do not dominate, and their local mean is
 removed. Their Fourier amplitude is measured at the frequency of the grid and at twice and three
-times that frequency. Let a be the amplitude above twice that of nearby frequencies, divided by the
-mean difference. The score is exp(-a / 0.2).
+times that frequency. From each amplitude, twice the mean amplitude of nearby frequencies is
+subtracted. Let a be the sum of the positive results, divided by the mean difference and averaged
+over both directions. The score is exp(-a / 0.2).
 
 Fails on: pictures that were reduced after compression if the quad does not reflect that, grids
 finer than 2.5 px of the crop (not visible either), and woven cloth or screens with the period of
@@ -28,9 +29,11 @@ MAX_FREQUENCY = 0.4
 """Highest frequency that is measured, in cycles per pixel."""
 HARMONICS = (1, 2, 3)
 NEARBY_OFFSETS = (-10, -8, -7, -6, -5, 5, 6, 7, 8, 10)
-"""Distance of the nearby frequencies, in cycles per crop."""
+"""Offsets of the nearby frequencies, in cycles per crop."""
 LOCAL_MEAN_PX = 33
+"""Side of the box over which the local mean is computed."""
 AMPLITUDE_SCALE = 0.2
+"""Relative amplitude at which the score is 1/e."""
 
 
 def score(crop: np.ndarray, quad_px: np.ndarray | None = None) -> float:
@@ -47,22 +50,23 @@ def score(crop: np.ndarray, quad_px: np.ndarray | None = None) -> float:
     size = len(crop)
     margin = max(size - MAX_SIDE_PX, 0) // 2
     luma_plane = luma(crop[margin : size - margin, margin : size - margin])
-    # Rows: photograph pixels per crop pixel, along the x and the y axis of the photograph.
+    # The rows are the gradients of the photograph's x and y coordinate over the crop, in photograph
+    # pixels per crop pixel.
     if quad_px is None:
-        axes = np.eye(2)
+        gradients = np.eye(2)
     else:
         north_west, south_west, _, north_east = quad_px
-        axes = np.stack([north_east - north_west, south_west - north_west], axis=1) / size
-    amplitudes = [_grid_amplitude(luma_plane, axis / BLOCK_PX) for axis in axes]
+        gradients = np.stack([north_east - north_west, south_west - north_west], axis=1) / size
+    amplitudes = [_grid_amplitude(luma_plane, gradient / BLOCK_PX) for gradient in gradients]
     return float(np.exp(-np.mean(amplitudes) / AMPLITUDE_SCALE))
 
 
-def _grid_amplitude(luma_plane: np.ndarray, wave: np.ndarray) -> float:
+def _grid_amplitude(luma_plane: np.ndarray, wave_vector: np.ndarray) -> float:
     """Measure how strongly the luma differences repeat with the grid.
 
     Args:
         luma_plane: (size, size) float32.
-        wave: (2,) frequency of the grid along x and y, in cycles per pixel.
+        wave_vector: (2,) frequency of the grid along x and y, in cycles per pixel.
 
     Returns:
         The amplitude above that of nearby frequencies, relative to the mean difference.
@@ -70,19 +74,20 @@ def _grid_amplitude(luma_plane: np.ndarray, wave: np.ndarray) -> float:
     import cv2
     from scipy import fft
 
-    axis = 1 if abs(wave[0]) > abs(wave[1]) else 0
+    axis = 1 if abs(wave_vector[0]) > abs(wave_vector[1]) else 0
     differences = np.minimum(np.abs(np.diff(luma_plane, axis=axis)), MAX_DIFFERENCE)
     num_rows, num_columns = differences.shape
     window = np.outer(np.hanning(num_rows), np.hanning(num_columns)).astype(np.float32)
-    # At twice the size of the picture, no wave falls between two frequencies of the transform.
+    # Padding to twice the size halves the spacing of the transform's frequencies, so that no wave
+    # falls between two of them.
     length = fft.next_fast_len(2 * len(luma_plane))
     local_mean = cv2.blur(differences, (LOCAL_MEAN_PX, LOCAL_MEAN_PX))
     spectrum = fft.rfft2((differences - local_mean) * window, (length, length))
 
-    grid_frequency = float(np.hypot(*wave))
+    grid_frequency = float(np.hypot(*wave_vector))
     # The spectrum of a real picture is symmetric, and rfft2 returns the half with x >= 0.
-    sign = 1 if wave[0] >= 0 else -1
-    direction = wave / grid_frequency * sign
+    sign = 1 if wave_vector[0] >= 0 else -1
+    direction = wave_vector / grid_frequency * sign
 
     def amplitude(frequency: float) -> float:
         x, y = np.rint(direction * frequency * length).astype(int)

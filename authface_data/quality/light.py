@@ -1,7 +1,7 @@
 """Direction of the light on the face: positive from the right of the image, negative from the left.
 
-The score is ln(R / L), where R and L are the median luma of the right and the left cheek at face
-scale. A score of 0.26 corresponds to a ratio of 1.3.
+The score is ln((R + 1) / (L + 1)), where R and L are the median luma of the right and the left
+cheek at face scale. A score of 0.26 corresponds to a ratio of 1.3.
 
 Fails on: a turned head, because one of its cheeks faces away from the light and from the camera.
 Compare the yaw.

@@ -24,6 +24,7 @@ BLOCK_SIDE_PX = 16
 MIN_BLOCKS = 20
 """With fewer usable blocks, all blocks are used."""
 SIGMA_SCALE = 6.0
+"""Sigma at which the score is 1/e, in luma levels."""
 KERNEL = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
 
 

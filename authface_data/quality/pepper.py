@@ -17,7 +17,9 @@ from authface_data.quality.face_scale import resize_to_face_scale
 
 VERSION = "2"
 MIN_STEP = 12.0
+"""Smallest distance of an outlier from the range of its neighbours, in luma levels."""
 SHARE_SCALE = 0.005
+"""Share of outliers at which the score is 1/e."""
 NEIGHBOURS = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], np.uint8)
 
 

@@ -25,8 +25,9 @@ SMOOTHING_SIGMA_PX = 0.8
 MIDPOINT = 0.17
 WIDTH = 0.03
 
-# Edges of the middle of the face at face scale.
-TOP, BOTTOM, LEFT, RIGHT = (round(share * FACE_SCALE_PX) for share in (0.36, 0.86, 0.20, 0.80))
+# The middle of the face at face scale.
+FACE_ROWS = slice(round(0.36 * FACE_SCALE_PX), round(0.86 * FACE_SCALE_PX))
+FACE_COLUMNS = slice(round(0.20 * FACE_SCALE_PX), round(0.80 * FACE_SCALE_PX))
 
 ROTATED_MARGIN_PX = 60
 """Border without content after the rotation by 45 degrees."""
@@ -44,7 +45,7 @@ def score(crop: np.ndarray) -> float:
     import cv2
 
     luma_plane = luma(resize_to_face_scale(crop))
-    face = cv2.GaussianBlur(luma_plane[TOP:BOTTOM, LEFT:RIGHT], (0, 0), SMOOTHING_SIGMA_PX)
+    face = cv2.GaussianBlur(luma_plane[FACE_ROWS, FACE_COLUMNS], (0, 0), SMOOTHING_SIGMA_PX)
 
     # Horizontal and vertical differences of the rotated face are the two diagonals.
     height, width = face.shape

@@ -15,11 +15,11 @@ from manifests.schema import SCORES
 from manifests.verdicts import Subject
 
 CROP_POLICY = f"whole crop, alone, seed {iqa.SEED}"
-"""How the metrics see a crop; stored with every score."""
+"""What the metrics are computed on, and with which seed; stored with every score."""
 
 
 class ScoreStage:
-    """Computes one metric of every crop.
+    """Computes one metric for every crop.
 
     Args:
         metric: A name of `MEASURES`, or of a no-reference metric of pyiqa.

@@ -10,11 +10,15 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from authface_data.sources.public_faces import PACKAGES, fetch_public_faces
+
+if TYPE_CHECKING:
+    from authface_data.images.open import Photo
 
 # The artefact measures were tuned on sample1, sample3, sample5, obama, biden, single_face, lenna.
 HELD_OUT = (
@@ -31,6 +35,8 @@ HELD_OUT = (
 )
 HELD_OUT_PORTRAITS = ("obama2.jpg", "obama3.jpg")
 IMAGE_SUFFIXES = (".jpg", ".png", ".ppm")
+FRAME_PX = 1600
+"""Side of the frames of `place_in_frame`."""
 
 
 def public_faces_folder() -> Path:
@@ -149,6 +155,37 @@ def detected_faces() -> tuple[DetectedFace, ...]:
                 face = DetectedFace(name, index, row, np.asarray(crop), photo.size_px)
             faces.append(face)
     return tuple(faces)
+
+
+def place_in_frame(picture: np.ndarray, box: np.ndarray, share: float) -> Photo:
+    """Place a face in the middle of a square frame.
+
+    The face is surrounded by its photograph, and beyond that by grey.
+
+    Args:
+        picture: (height, width, 3) uint8 sRGB.
+        box: (4,) pixel edges of the face.
+        share: Longer side of the box, as a share of the frame.
+
+    Returns:
+        The frame as a JPEG photograph.
+    """
+    import cv2
+
+    from authface_data.faces.boxes import longer_side
+    from authface_data.images.encode import encode_image
+    from authface_data.images.open import Photo
+
+    scale = FRAME_PX * share / longer_side(box)
+    centre = (box[:2] + box[2:]) / 2
+    if scale < 1:
+        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        centre = centre * scale
+        scale = 1.0
+    shift = FRAME_PX / 2 - centre * scale
+    matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+    frame = cv2.warpAffine(picture, matrix, (FRAME_PX, FRAME_PX), borderValue=(90, 110, 120))
+    return Photo(lambda: encode_image(frame, "JPEG", 95))
 
 
 if __name__ == "__main__":

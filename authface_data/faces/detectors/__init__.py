@@ -1,4 +1,4 @@
-"""Face detectors by name. A detector is one module, and one entry in `DETECTORS`."""
+"""Face detectors by name. Each detector is a module with an entry in `DETECTORS`."""
 
 from __future__ import annotations
 

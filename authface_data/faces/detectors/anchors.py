@@ -13,7 +13,7 @@ ANCHOR_SIDES_PX = ((16, 32), (64, 128), (256, 512))
 """Sides of the anchors at every stride."""
 
 VARIANCES = (0.1, 0.2)
-"""Scales of the network's offsets: of centres and landmarks, and of the logarithm of sizes."""
+"""Factors on the network's offsets of centres and landmarks, and of the logarithm of sizes."""
 
 NMS_IOU = 0.4
 """Boxes that overlap a better one by more than this IoU are suppressed."""

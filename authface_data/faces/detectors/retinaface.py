@@ -30,6 +30,7 @@ class RetinaFaceResNet50:
     def setup(self, device: str, weights_dir: str | None) -> None:
         """Load the network."""
         path = find_weights(RETINAFACE, weights_dir)
+        # The package imports albumentations, which would check for a newer version online.
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
         import torch
         from retinaface.network import RetinaFace

@@ -1,10 +1,8 @@
 """Detection, landmarks and pose on real photographs."""
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
+from public_faces import FRAME_PX, place_in_frame
 
 from authface_data.faces.detect import detect_faces
 from authface_data.faces.detectors import make_detector
@@ -109,40 +107,14 @@ def test_unknown_name_lists_the_known_names():
         make_landmarker("farl")
 
 
-def place_in_frame(picture, face, share, size_px=1600):
-    """Return a square frame in which the longer side of a face's box is `share` of the frame.
-
-    The face is in the middle, surrounded by its photograph and beyond that by grey.
-    """
-    import cv2
-
-    side = float((face.box_px[2:] - face.box_px[:2]).max()) / share
-    scale = size_px / side
-    centre = (face.box_px[:2] + face.box_px[2:]) / 2
-    if scale < 1:
-        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        centre = centre * scale
-        scale = 1.0
-    matrix = np.array(
-        [[scale, 0, size_px / 2 - centre[0] * scale], [0, scale, size_px / 2 - centre[1] * scale]]
-    )
-    return cv2.warpAffine(picture, matrix, (size_px, size_px), borderValue=(90, 110, 120))
-
-
-def jpeg_photo(pixels) -> Photo:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=95)
-    return Photo(buffer.getvalue)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.03, 0.1, 0.3, 0.6, 1.0])
 def test_detect_faces_finds_a_face_of_any_size_once(detector, photos, share):
     for name in ("astronaut-nasa.png", "biden.jpg", "obama.jpg", "obama2.jpg", "obama3.jpg"):
         picture = read_pixels(photos[name])
-        frame = place_in_frame(picture, detector.detect([picture], 0.7)[0][0], share)
+        frame = place_in_frame(picture, detector.detect([picture], 0.7)[0][0].box_px, share)
 
-        faces = detect_faces(detector, [jpeg_photo(frame)], 1920, 0.7)[0]
+        faces = detect_faces(detector, [frame], 1920, 0.7)[0]
 
         x0, y0, x1, y1 = faces[0].box_px
         inside_best_box = [
@@ -151,8 +123,9 @@ def test_detect_faces_finds_a_face_of_any_size_once(detector, photos, share):
             if x0 < face.box_px[[0, 2]].mean() < x1 and y0 < face.box_px[[1, 3]].mean() < y1
         ]
         assert not inside_best_box, name
-        assert max(x1 - x0, y1 - y0) == pytest.approx(share * 1600, rel=0.3)
-        assert abs((x0 + x1) / 2 - 800) + abs((y0 + y1) / 2 - 800) < 0.3 * share * 1600
+        assert max(x1 - x0, y1 - y0) == pytest.approx(share * FRAME_PX, rel=0.3)
+        off_centre_px = abs((x0 + x1 - FRAME_PX) / 2) + abs((y0 + y1 - FRAME_PX) / 2)
+        assert off_centre_px < 0.3 * share * FRAME_PX
 
 
 @pytest.mark.slow

