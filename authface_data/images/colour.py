@@ -28,7 +28,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
     """
     profile = image.info.get("icc_profile")
     if image.mode == "F" or (image.mode == "I" and np.asarray(image).max(initial=0) > 65535):
-        raise ValueError("32-bit images have no defined white level; save it with 8 or 16 bits")
+        raise ValueError("a 32-bit image has no defined white level; save it with 8 or 16 bits")
 
     if image.mode.startswith("I"):
         values = np.asarray(image, dtype=np.float32)

@@ -9,9 +9,11 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+ImageFormat = Literal["JPEG", "WEBP", "PNG"]
+
 
 def encode_image(
-    picture: Image.Image | np.ndarray, image_format: str = "JPEG", quality: int = 90
+    picture: Image.Image | np.ndarray, image_format: ImageFormat = "JPEG", quality: int = 90
 ) -> bytes:
     """Encode a picture.
 
@@ -31,7 +33,7 @@ def encode_image(
 
 
 def data_uri(
-    picture: Image.Image | np.ndarray, image_format: str = "JPEG", quality: int = 90
+    picture: Image.Image | np.ndarray, image_format: ImageFormat = "JPEG", quality: int = 90
 ) -> str:
     """Encode a picture as a data URI.
 
@@ -47,7 +49,7 @@ def data_uri(
 
 
 def lossless_data_uri(pixels: np.ndarray) -> str:
-    """Encode a picture as a data URI with lossless WebP, at a moderate size.
+    """Encode a picture as lossless WebP in a data URI, smaller than `encode_lossless` does.
 
     Args:
         pixels: (height, width, 3) uint8 RGB.
@@ -78,5 +80,5 @@ def encode_lossless(pixels: np.ndarray, crop_format: Literal["png", "webp"]) -> 
     return buffer.getvalue()
 
 
-def _to_uri(data: bytes, image_format: str) -> str:
+def _to_uri(data: bytes, image_format: ImageFormat) -> str:
     return f"data:image/{image_format.lower()};base64,{base64.b64encode(data).decode('ascii')}"

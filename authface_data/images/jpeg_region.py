@@ -1,4 +1,4 @@
-"""Decoding a part of a JPEG: only the rows that are needed, at a reduced scale where that suffices.
+"""Decoding a part of a JPEG: only the necessary rows, at a reduced scale if that suffices.
 
 A JPEG decoder can divide the scale by 2, 4 or 8 while it decodes, which saves work. It also stops
 at the height in the frame header, so rewriting that height stops it below the region's last row.
@@ -16,7 +16,10 @@ SHRINK_FACTORS = (8, 4, 2)
 """Scale divisors that JPEG decoders support, besides 1."""
 
 MIN_SHRINK_SIDE_PX = 128
-"""Smaller pictures are decoded in full: the shrink factor could not be read off their size."""
+"""A picture with a shorter side below this is decoded at full scale.
+
+Its size after a reduced decode would not determine the shrink factor.
+"""
 
 BLOCK_ROWS = 16
 """Height of the tallest block of rows that a JPEG decoder handles at once."""
@@ -42,7 +45,7 @@ class _Orientation:
     to_upright: Image.Transpose | None
 
 
-# By the value of the EXIF tag.
+# Value of the EXIF tag -> swaps_axes, flips_x, flips_y, to_upright.
 ORIENTATIONS = {
     1: _Orientation(False, False, False, None),
     2: _Orientation(False, True, False, Image.Transpose.FLIP_LEFT_RIGHT),
@@ -114,7 +117,7 @@ class JpegRegionDecoder:
     def __init__(self, data: bytes, orientation: int) -> None:
         self._data = data
         self._orientation = ORIENTATIONS.get(orientation, ORIENTATIONS[1])
-        # Shrink factor -> number of stored rows that were decoded, and the decoded picture.
+        # Requested shrink factor -> number of stored rows decoded, and the decoded picture.
         self._decoded: dict[int, tuple[int, Image.Image]] = {}
         with Image.open(io.BytesIO(data)) as image:
             self._stored_size_px = image.size
@@ -155,7 +158,7 @@ class JpegRegionDecoder:
         """
         if shrink not in self._decoded or self._decoded[shrink][0] < num_rows:
             width, height = self._stored_size_px
-            # A second, lower region is likely to be followed by others: decode the whole file then.
+            # After a second, lower region, others are likely to follow: decode the whole file.
             if shrink in self._decoded or num_rows + BLOCK_ROWS > 0.9 * height:
                 num_rows = height
                 data = self._data

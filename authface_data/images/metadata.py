@@ -1,8 +1,9 @@
-"""Reading EXIF metadata: camera facts, and the place where a photograph was taken."""
+"""Reading EXIF metadata: camera settings, and the place where a photograph was taken."""
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 from typing import TypedDict
 
@@ -82,12 +83,17 @@ def _number(value: object) -> float | None:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-    is_nan = number != number
-    return None if is_nan or abs(number) >= 1e12 else number
+    return None if math.isnan(number) or abs(number) >= 1e12 else number
 
 
 def _degrees(value: object, reference: object, negative: str) -> float | None:
-    """Convert EXIF degrees, minutes and seconds to degrees; negative for that reference letter."""
+    """Convert EXIF degrees, minutes and seconds to degrees.
+
+    Args:
+        value: The three numbers.
+        reference: Letter of the hemisphere.
+        negative: The letter for which the result is negative.
+    """
     try:
         degrees, minutes, seconds = (float(part) for part in value)  # type: ignore[attr-defined]
     except (TypeError, ValueError, ZeroDivisionError):

@@ -16,9 +16,10 @@ import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from authface_data.images.colour import to_srgb
-from authface_data.images.jpeg_region import JpegRegionDecoder, PhotoRegion
+from authface_data.images.jpeg_region import ORIENTATIONS, JpegRegionDecoder, PhotoRegion
 from manifests.workspace import Workspace
 
+# Pillow warns above this and refuses twice as many. Its default refuses large scans.
 Image.MAX_IMAGE_PIXELS = 500_000_000
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif")
@@ -34,9 +35,11 @@ DECODE_ERRORS = (
 """Exceptions that Pillow raises for a file that it cannot decode."""
 
 JPEG_FORMATS = ("JPEG", "MPO")
-"""Pillow's names of the formats that hold a baseline or progressive JPEG."""
+"""Pillow's names of the formats whose files start with a JPEG."""
 
-TRANSPOSED_ORIENTATIONS = (5, 6, 7, 8)
+TRANSPOSED_ORIENTATIONS = tuple(
+    value for value, orientation in ORIENTATIONS.items() if orientation.swaps_axes
+)
 """EXIF orientations that swap width and height."""
 
 EXIF_IFD = 0x8769
@@ -58,7 +61,7 @@ _register_heif()
 
 @dataclass(frozen=True)
 class _Header:
-    """Facts that Pillow reads without decoding pixels.
+    """Properties that Pillow reads without decoding pixels.
 
     Attributes:
         size_px: (width, height) of the upright photograph.
@@ -131,7 +134,8 @@ class Photo:
             shrink: Divide the scale by 1, 2, 4 or 8 while decoding. Only JPEG files support it.
 
         Returns:
-            The region, with the shrink factor that was applied: 1 for formats other than JPEG.
+            The region, with the shrink factor that was applied: 1 for formats other than JPEG and
+            for very small pictures.
         """
         width, height = self.size_px
         left, top = max(box_px[0], 0), max(box_px[1], 0)

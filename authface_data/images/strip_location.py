@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from authface_data.images.metadata import GPS_IFD
 
 # EXIF is a TIFF structure. It starts the file (TIFF), follows "Exif\0\0" (JPEG, HEIC), or follows
-# "EXIF" and a length of 4 bytes (WebP). Each entry is the prefix and the number of bytes after it.
+# "EXIF" and a length of 4 bytes (WebP). Each entry is a prefix and the number of bytes between it
+# and the TIFF structure.
 EXIF_PREFIXES = ((b"Exif\0\0", 0), (b"EXIF", 4))
 TIFF_MAGIC = (b"II*\0", b"MM\0*")
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
@@ -35,8 +36,8 @@ LOCATION_NAMES = (
 XMP_ATTRIBUTE = re.compile(rb"(<?" + LOCATION_NAMES + rb"""\s*=\s*["'])([^"']*)""")
 XMP_ELEMENT = re.compile(rb"(<" + LOCATION_NAMES + rb"(?:\s[^>]*)?>)(.*?)(?=</)", re.DOTALL)
 
-# IPTC: records in a block of Photoshop's metadata. The third byte selects those that hold a city,
-# sublocation, province, country or other location, as a name or a code.
+# IPTC: records in a block of Photoshop's metadata. The third byte is the type of the record; these
+# types hold a city, sublocation, province, country or other location, as a name or a code.
 IPTC_BLOCK = b"8BIM\x04\x04"
 IPTC_LOCATION = re.compile(rb"\x1c\x02[\x1a\x1b\x5a\x5c\x5f\x64\x65](..)", re.DOTALL)
 
@@ -65,8 +66,8 @@ def strip_location(data: bytes) -> bytes:
 def _blank_location(data: bytes) -> bytes:
     """Blank the location in EXIF, XMP and IPTC metadata.
 
-    A photograph can have tens of megabytes, so fixed byte strings are searched first and regular
-    expressions only run between them.
+    A photograph can have tens of megabytes, so fixed byte strings are searched first, and regular
+    expressions are applied only to the parts that these delimit.
     """
     output = bytearray(data)
     for start in _tiff_starts(data):
@@ -186,13 +187,13 @@ def _strip_png(data: bytes) -> bytes:
         length = int.from_bytes(data[position : position + 4], "big")
         chunk_type = data[position + 4 : position + 8]
         body = data[position + 8 : position + 8 + length]
+        blanked = _blank_location(body) if chunk_type in (b"eXIf", b"iTXt", b"tEXt") else body
         next_position = position + 12 + length
 
         if chunk_type in (b"zTXt", b"iTXt", b"tEXt") and _hides_location(chunk_type, body):
             changed = True
-        elif chunk_type in (b"eXIf", b"iTXt", b"tEXt") and _blank_location(body) != body:
+        elif blanked != body:
             changed = True
-            blanked = _blank_location(body)
             checksum = zlib.crc32(chunk_type + blanked).to_bytes(4, "big")
             pieces += [data[position : position + 8], blanked, checksum]
         else:
