@@ -8,8 +8,8 @@
 Do not publish the contact sheet: it is unknown whether the people agreed to be shown.
 
 A label contains what a person sees in the crop. It has several values if each of them is
-acceptable and none if no tag is. A tag is correct if the label contains it. Missing tags do not
-count as errors; the number of faces with a tag shows how often a measure gives one.
+acceptable, and it is empty if no tag is. A tag is correct if the label contains its value. Missing
+tags do not count as errors; the number of faces with a tag shows how often a measure gives one.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class LabelledTag:
 
     Attributes:
         photo: File name of the photograph.
-        place: Index of the face in the photograph, from the left.
+        face_index: Index of the face in the photograph, from the left.
         half: "tuned" or "held out".
         column: Column of the label.
         tag: The measured tag.
@@ -65,7 +65,7 @@ class LabelledTag:
     """
 
     photo: str
-    place: int
+    face_index: int
     half: str
     column: str
     tag: str
@@ -96,7 +96,7 @@ def compare_with_labels() -> Iterator[LabelledTag]:
                 continue
             yield LabelledTag(
                 photo=face.photo,
-                place=face.index,
+                face_index=face.index,
                 half=row["half"],
                 column=column,
                 tag=measurement.tag,
@@ -134,7 +134,7 @@ def print_accuracy(results: Sequence[LabelledTag]) -> None:
     for result in results:
         if not result.is_correct:
             suffix = " (confident)" if result.is_confident else ""
-            print(f"  wrong: {result.photo} #{result.place} {result.tag}{suffix}")
+            print(f"  wrong: {result.photo} #{result.face_index} {result.tag}{suffix}")
 
 
 def print_accuracy_line(name: str, results: Sequence[LabelledTag]) -> None:
@@ -147,7 +147,7 @@ def print_accuracy_line(name: str, results: Sequence[LabelledTag]) -> None:
     confident = [result for result in results if result.is_confident]
     correct = sum(result.is_correct for result in results)
     confident_correct = sum(result.is_correct for result in confident)
-    faces = {(result.photo, result.place) for result in results}
+    faces = {(result.photo, result.face_index) for result in results}
     print(
         f"  {name:11} {correct:3} of {len(results):3} correct, "
         f"confident ones {confident_correct:3} of {len(confident):3}; "
@@ -162,21 +162,21 @@ def print_table() -> None:
     from authface_data.captions.measured.stage import measure_face
 
     wrong = {
-        (result.photo, result.place, result.tag)
+        (result.photo, result.face_index, result.tag)
         for result in compare_with_labels()
         if not result.is_correct
     }
     half_of = {(row["photo"], int(row["face"])): row["half"] for row in read_labels()}
     print("| photograph | face | half | tags |\n|---|---|---|---|")
     for face in detected_faces():
-        cells = []
+        tags = []
         for measurement in measure_face(face.row, face.crop):
             tag = measurement.tag
             if tag == "colour photograph":  # never part of a caption
                 continue
-            cells.append(f"~~{tag}~~" if (face.photo, face.index, tag) in wrong else tag)
+            tags.append(f"~~{tag}~~" if (face.photo, face.index, tag) in wrong else tag)
         half = half_of[face.photo, face.index]
-        print(f"| {face.photo} | {face.index + 1} | {half} | {', '.join(cells)} |")
+        print(f"| {face.photo} | {face.index + 1} | {half} | {', '.join(tags)} |")
 
 
 def draw_sheet(path: Path) -> None:

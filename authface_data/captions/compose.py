@@ -35,7 +35,7 @@ class NoTags(ValueError):
 
 @dataclass(frozen=True)
 class Contradiction:
-    """A tag that is not true of the picture.
+    """A tag that a measured tag or another tag of the caption excludes.
 
     Attributes:
         tag: The tag.
@@ -103,7 +103,10 @@ def sdxl_tokenizers() -> tuple[CLIPTokenizer, CLIPTokenizer]:
 
 
 def count_tokens(caption: str) -> int:
-    """Count the tokens of a caption, start and end token included; the larger count of the two."""
+    """Count the tokens of a caption, start and end token included.
+
+    The result is the larger of the counts of SDXL's two tokenizers.
+    """
     return max(
         len(tokenizer(caption, truncation=False).input_ids) for tokenizer in sdxl_tokenizers()
     )
@@ -150,7 +153,7 @@ def caption_from_answers(
     Args:
         semantic: The answer to the semantic question.
         photographic: The answer to the photographic question.
-        measurements: What the tags must not contradict.
+        measurements: Measurements that the tags must not contradict.
         settings: The section `captions` of the workspace's settings.
 
     Returns:
@@ -173,7 +176,7 @@ def compose_caption(
     Args:
         tags: Normalised tags by the family whose question they answer. A tag with a known facet is
             moved to the facet's family.
-        measurements: What the tags must not contradict.
+        measurements: Measurements that the tags must not contradict.
         settings: The section `captions` of the workspace's settings.
 
     Returns:
@@ -190,7 +193,7 @@ def compose_caption(
     remaining = [tag for tag in distinct if tag not in excluded]
     kept, cut = truncate_tags(remaining, count_tokens, _least_important_index)
 
-    # The same unknown tag may answer both questions: its first place decides, hence `reversed`.
+    # The same unknown tag may answer both questions. With `reversed`, its first occurrence decides.
     family_of = {tag: family for family, tag in reversed(placed)}
     return Caption(
         semantic=[tag for tag in kept if family_of[tag] == "semantic"],
@@ -229,9 +232,10 @@ def _place_tags(
 
 
 def _drop_near_duplicates(tags: Sequence[str]) -> list[str]:
-    """Keep one of several tags that mean the same, and the most specific tag of a facet.
+    """Drop tags with a more specific tag in their facet, and all but the first near-duplicate.
 
-    "hair" is dropped if there is "long black hair"; of "earring" and "earrings" the first stays.
+    "hair" is dropped if "long black hair" is present. Of "red rose" and "red roses", the first is
+    kept.
     """
     vocabulary = load_vocabulary()
     facet_of = {tag: vocabulary.facet_name(tag) for tag in tags}
@@ -261,14 +265,14 @@ def _drop_near_duplicates(tags: Sequence[str]) -> list[str]:
 
 
 def _word_stems(tag: str) -> frozenset[str]:
-    """The words of a tag without the plural s."""
+    """Return the words of a tag without the plural s."""
     return frozenset(word.rstrip("s") for word in tag.replace("-", " ").split())
 
 
 def _find_contradictions(
     tags: Sequence[str], measurements: Sequence[Measurement]
 ) -> list[Contradiction]:
-    """Find tags excluded by a confident measurement, or else by an earlier accepted tag."""
+    """Find the tags that a confident measurement or an earlier accepted tag excludes."""
     vocabulary = load_vocabulary()
     confident = [item for item in measurements if item.confidence >= HIGH_CONFIDENCE]
     contradictions = []
@@ -291,7 +295,10 @@ def _find_contradictions(
 
 
 def _least_important_index(tags: list[str]) -> int:
-    """Index of the tag to cut first: unknown tags, then by facet; the last of several."""
+    """Return the index of the tag to cut first.
+
+    Unknown tags come first, then those of the least important facet. Of several, the last is cut.
+    """
     vocabulary = load_vocabulary()
     rank_of = {name: rank for rank, name in enumerate(vocabulary.cut_first)}
     rank_of[UNKNOWN] = -1

@@ -1,4 +1,4 @@
-"""Counts which facets the captions in use cover, and which tags contradicted the picture."""
+"""Counts which facets the captions in use cover, and which tags contradict the picture."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FacetCount:
         facet: Name of the facet, or "unknown".
         family: "semantic" or "photographic".
         faces: Number of captions with at least one tag of the facet.
-        of: Number of captions in all.
+        of: Number of all captions.
         tags: Each tag of the facet with its number of captions, the most frequent first.
     """
 
@@ -34,12 +34,12 @@ class FacetCount:
 
 @dataclass(frozen=True)
 class ContradictionCount:
-    """How often a captioner gave a tag that something else excludes. The fields are JSON keys.
+    """How many captions have a tag that another tag excludes. The fields are JSON keys.
 
     Attributes:
         captioner: Name of the captioner.
         tag: The contradicting tag.
-        against: The measured or earlier tag that excludes it.
+        against: The tag that excludes it: a measured one, or an earlier one of the same caption.
         count: Number of captions.
     """
 

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from authface_data.rights import licences
 from manifests.support.errors import UserError
@@ -27,6 +27,8 @@ from manifests.support.files import write_atomic
 from manifests.support.progress import track
 from manifests.training_view import TagChoice, training_view
 from manifests.workspace import Workspace
+
+ExportFormat = Literal["kohya", "simpletuner", "imagefolder", "jsonl"]
 
 SPLIT_FOLDERS = {"train": "train", "val": "validation", "test": "test"}
 PROVENANCE_COLUMNS = (
@@ -59,7 +61,7 @@ class ExportedCrop:
 def export_dataset(
     workspace: Workspace,
     output: Path,
-    export_format: str,
+    export_format: ExportFormat,
     *,
     tags: TagChoice = "both",
     allow_unknown_licence: bool = False,
@@ -69,7 +71,7 @@ def export_dataset(
     Args:
         workspace: The workspace.
         output: A new or empty folder.
-        export_format: One of `FORMATS`.
+        export_format: Trainer or library that will read the folder.
         tags: Families of tags that the captions contain.
         allow_unknown_licence: Also export faces without a licence basis.
 
@@ -122,7 +124,7 @@ def _exported_crop(row: Mapping[str, Any]) -> ExportedCrop:
 
 
 def _text(value: object) -> str:
-    """A text cell of the training view; a missing value becomes ""."""
+    """Return a text cell of the training view; a missing value becomes ""."""
     return value if isinstance(value, str) else ""
 
 
@@ -201,7 +203,7 @@ def _write_json_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-FORMATS: dict[str, Callable[[Path, Sequence[ExportedCrop], int], None]] = {
+FORMATS: dict[ExportFormat, Callable[[Path, Sequence[ExportedCrop], int], None]] = {
     "kohya": _write_kohya,
     "simpletuner": _write_simpletuner,
     "imagefolder": _write_imagefolder,

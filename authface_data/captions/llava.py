@@ -1,8 +1,9 @@
 """The captioner `llava`: LLaVA-1.6 through transformers answers two questions about each crop.
 
-A crop has about 2,900 image tokens, a question 60. Both questions therefore share one encoding of
-the image and one pass of the language model over its tokens. Prompts of square crops have equal
-lengths: a batch needs no padding, and an answer does not depend on the other members of its batch.
+A crop has about 2,900 image tokens, and a question about 60. Both questions therefore share one
+encoding of the image and one pass of the language model over its tokens. Prompts of square crops
+have equal lengths. A batch therefore needs no padding, and an answer does not depend on the other
+members of its batch.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import BatchFeature, DynamicCache
 
 MAX_NEW_TOKENS = 96
+"""Largest number of tokens in an answer."""
 CACHE_MEMORY_SHARE = 0.7
 """Share of the free memory that keys and values may use. The rest is for activations."""
 TEXT_TOKENS = 200
@@ -146,11 +148,12 @@ class LlavaStage:
                 self._max_batch_size = len(batch) // 2
             else:
                 continue
-            # Outside the handler, because the exception keeps the tensors alive.
+            # This is not in the handler because the exception keeps the tensors alive.
             torch.cuda.empty_cache()
         return answers
 
     def _answer_batch(self, images: list[Image.Image]) -> list[list[str]]:
+        """Answer all questions about images; split the batch if the cache would not fit."""
         import torch
 
         first_prompt = prompts.build_prompt(
@@ -230,49 +233,52 @@ class LlavaStage:
         tokenizer = self._processor.tokenizer
         config = self._model.config
         image_token_id = config.image_token_id
-        image_token_counts = {int((row == image_token_id).sum()) for row in first_prompt_ids}
-        all_equal = all((row == first_prompt_ids[0]).all() for row in first_prompt_ids)
-        if len(image_token_counts) != 1 or not all_equal:
+        if not all((row == first_prompt_ids[0]).all() for row in first_prompt_ids):
+            counts = sorted({int((row == image_token_id).sum()) for row in first_prompt_ids})
             raise ValueError(
-                "crops of one size have different numbers of image tokens: "
-                f"{sorted(image_token_counts)}"
+                f"the prompts of crops of one size differ (image tokens: {counts}); check the "
+                "processor of the checkpoint"
             )
 
-        (image_tokens,) = image_token_counts
+        num_image_tokens = int((first_prompt_ids[0] == image_token_id).sum())
         image_token = self._processor.image_token
         prompt_ids = [first_prompt_ids[0].tolist()]
         for question in prompts.QUESTIONS[1:]:
             text = prompts.build_prompt(self._processor, config, question)
-            expanded = text.replace(image_token, image_token * image_tokens)
+            expanded = text.replace(image_token, image_token * num_image_tokens)
             prompt_ids.append(tokenizer(expanded).input_ids)
 
         start_id = tokenizer.bos_token_id
         adds_start_token = tokenizer("").input_ids[:1] == [start_id]
         valid_start_counts = (1,) if adds_start_token else (0, 1)
         for ids in prompt_ids:
+            image_count = ids.count(image_token_id)
             start_count = ids.count(start_id)
-            if ids.count(image_token_id) != image_tokens or start_count not in valid_start_counts:
+            if image_count != num_image_tokens or start_count not in valid_start_counts:
                 raise ValueError(
-                    f"a prompt has {ids.count(image_token_id)} image tokens and "
-                    f"{start_count} start tokens"
+                    f"a prompt has {image_count} image tokens (expected: {num_image_tokens}) and "
+                    f"{start_count} start tokens (expected: 1); check the chat template of the "
+                    "checkpoint"
                 )
         return prompt_ids
 
     def _affordable_batch_size(self, prompt_tokens: int) -> int:
-        """Number of crops, at least 1, whose keys and values fit into the free memory."""
+        """Return the number of crops, at least 1, whose keys and values fit into free memory."""
         text_config = self._model.config.text_config
         attention_heads = text_config.num_attention_heads
-        heads = getattr(text_config, "num_key_value_heads", None) or attention_heads
-        head_size = getattr(text_config, "head_dim", None)
-        head_size = head_size or text_config.hidden_size // attention_heads
-        layers = text_config.num_hidden_layers
-        bytes_per_token = 2 * layers * heads * head_size * self._model.dtype.itemsize
+        key_value_heads = getattr(text_config, "num_key_value_heads", None) or attention_heads
+        head_dim = getattr(text_config, "head_dim", None)
+        head_dim = head_dim or text_config.hidden_size // attention_heads
+
+        values_per_layer = 2 * key_value_heads * head_dim  # a key and a value per head
+        values_per_token = text_config.num_hidden_layers * values_per_layer
+        bytes_per_token = values_per_token * self._model.dtype.itemsize
         bytes_per_crop = bytes_per_token * (prompt_tokens + TEXT_TOKENS)
         affordable = int(CACHE_MEMORY_SHARE * self._free_memory_bytes() / bytes_per_crop)
         return max(1, min(self._max_batch_size, affordable))
 
     def _free_memory_bytes(self) -> int:
-        """Memory that is available to tensors on the device."""
+        """Return the memory in bytes that is available to tensors on the device."""
         if not self._device.startswith("cuda"):
             import psutil
 
@@ -285,7 +291,7 @@ class LlavaStage:
 
 
 def _quantization_options(precision: str, device: str) -> dict[str, Any]:
-    """Options of `from_pretrained` that load weights in 8 or 4 bits."""
+    """Return the options of `from_pretrained` that load weights in 8 or 4 bits."""
     import importlib.util
 
     import torch
@@ -297,7 +303,7 @@ def _quantization_options(precision: str, device: str) -> dict[str, Any]:
         )
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingResourceError(
-            f"captions.precision {precision} needs bitsandbytes: `pip install bitsandbytes`"
+            f"captions.precision {precision} needs bitsandbytes; run `pip install bitsandbytes`"
         )
     if precision == "4bit":
         config = BitsAndBytesConfig(
@@ -311,7 +317,7 @@ def _quantization_options(precision: str, device: str) -> dict[str, Any]:
 
 
 def _common_prefix_length(prompt_ids: Sequence[Sequence[int]]) -> int:
-    """Number of tokens that all prompts begin with; at least one token of each prompt remains."""
+    """Return how many first tokens all prompts share, less than the length of the shortest."""
     limit = min(len(ids) for ids in prompt_ids) - 1
     for position in range(limit):
         if len({ids[position] for ids in prompt_ids}) > 1:

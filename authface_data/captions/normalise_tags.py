@@ -1,8 +1,8 @@
 """Parses the answers of captioning models into normalised tags.
 
 Models are prompted for tags but also return sentences, labels, bullet lists, JSON and repetitions.
-Everything that can be read as a tag is kept: introductions, prepositions and adverbs are removed,
-and synonyms are replaced by their canonical tag. The raw answer is stored beside the tags, so the
+Everything that can be read as a tag is kept. Introductions, prepositions and adverbs are removed,
+and synonyms are replaced by their canonical tag. The raw answer is stored with the tags, so the
 rules can change later.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from authface_data.captions.vocabulary import SensitiveAttribute, Vocabulary, load_vocabulary
 
 MAX_PHRASE_WORDS = 8
-"""A longer phrase is a sentence and gives no tags."""
+"""A longer phrase is treated as a sentence, which gives no tags."""
 
 SENTENCE_STARTS = frozenset(
     ["she", "he", "it", "they", "i", "there", "this", "these", "who", "which"]
@@ -32,7 +32,7 @@ def parse_tags(answer: str, max_words: int = 5) -> list[str]:
 
     Args:
         answer: Free text, a list, or JSON, which may be cut off.
-        max_words: Tags of more words are dropped.
+        max_words: Tags with more words are dropped.
 
     Returns:
         The tags in lower case, in order of first appearance, without repetitions.
@@ -101,7 +101,7 @@ def _collect_strings(value: object) -> list[str]:
 
 
 def _strip_opener(line: str, vocabulary: Vocabulary) -> str:
-    """Remove introductions such as "the image shows", also several in a row."""
+    """Remove one or several introductions such as "the image shows"."""
     line = line.strip(" \"'*:")
     for opener in vocabulary.openers:
         rest = line[len(opener) :]

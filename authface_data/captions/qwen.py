@@ -15,10 +15,10 @@ MODEL = "Qwen, as released with AuthFace-HQ"
 
 
 def import_captions(workspace: Workspace) -> int:
-    """Store the captions that came with photos of AuthFace-HQ. Existing equal rows are kept.
+    """Store the captions that came with photos of AuthFace-HQ; skip those that are already stored.
 
     Args:
-        workspace: The workspace; photos of the source have been collected.
+        workspace: The workspace, with collected photos of AuthFace-HQ.
 
     Returns:
         The number of photos with a released caption.
@@ -31,12 +31,12 @@ def import_captions(workspace: Workspace) -> int:
     }
 
     rows = []
-    count = 0
+    captioned_count = 0
     for photo in photos:
         tags = photo["source_tags"]
         if photo["source"] != SOURCE or not tags:
             continue
-        count += 1
+        captioned_count += 1
         face_id = aligned_face_id(photo["photo_id"])
         row_fingerprint = fingerprint(captioner=CAPTIONER, tags=tags)
         if fingerprint_of.get(face_id) == row_fingerprint:
@@ -55,4 +55,4 @@ def import_captions(workspace: Workspace) -> int:
         )
     store.append(rows)
     store.compact()
-    return count
+    return captioned_count

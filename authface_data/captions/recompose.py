@@ -19,7 +19,7 @@ VERSION = 1
 
 
 def recompose(workspace: Workspace) -> int:
-    """Compose every caption whose inputs have changed. No model runs: raw answers are stored.
+    """Compose every caption whose inputs have changed, from stored answers, without a model.
 
     Args:
         workspace: The workspace; its captions are updated.
@@ -53,7 +53,7 @@ def recompose(workspace: Workspace) -> int:
 
 
 def _rules_fingerprint(settings: Captions) -> str:
-    """Fingerprint of everything but answers and measurements that determines a caption."""
+    """Return the fingerprint of the settings, vocabulary and rules that determine captions."""
     relevant = settings.model_dump(
         include={"sensitive", "contradictions", "max_words"}, mode="json"
     )
@@ -63,7 +63,7 @@ def _rules_fingerprint(settings: Captions) -> str:
 def _compose_row(
     row: Mapping[str, Any], measurements: Sequence[Measurement], settings: Captions
 ) -> dict[str, Any]:
-    """The columns of a row that depend on its raw answers and measurements."""
+    """Return the columns of a row that depend on its raw answers and measurements."""
     if row["captioner"] == "measured":
         tags = [measurement.tag for measurement in measurements]
         caption = compose_caption({"semantic": [], "photographic": tags}, [], settings)

@@ -157,7 +157,7 @@ class ServerStage:
         return results
 
     def _collect_row(self, item: Item, future: Future[list[StoredAnswer]]) -> dict[str, Any] | None:
-        """Build the row of a face from its answers; on failure record the error, return None."""
+        """Build the row of a face from its answers, or record the error and return None."""
         try:
             answers = future.result()
             texts = [answer["content"] for answer in answers]
@@ -196,7 +196,7 @@ class ServerStage:
         return answers
 
     def _answer_path(self, item: Item, question: str) -> str:
-        """Path of a stored answer. `authface forget` finds it by the hash of the crop."""
+        """Return the path of a stored answer; `authface forget` finds it by the crop's hash."""
         request = fingerprint(model=self.model, question=question, max_tokens=MAX_TOKENS)
         return f"{ANSWERS_FOLDER}/{item.row['crop_sha256']}.{request}.json"
 
@@ -244,7 +244,7 @@ class ServerStage:
             body: JSON body of a POST request.
 
         Returns:
-            The response. If its status is 200, it is a completion with content, or JSON for "GET".
+            The response. A response to "POST" with status 200 is a completion with content.
 
         Raises:
             PartialFailureError: If the server cannot be reached.
@@ -320,12 +320,12 @@ def _check_completion(response: httpx.Response) -> None:
 
 
 def _excerpt(response: httpx.Response) -> str:
-    """The beginning of a response's text, on one line."""
+    """Return the beginning of a response's text, on one line."""
     return " ".join(response.text.split())[:200]
 
 
 def _crop_uri(item: Item) -> str:
-    """The crop as a JPEG of at most 1,024 px: much smaller than the lossless file, and enough."""
+    """Return the crop as a JPEG of at most 1,024 px, which is much smaller than the stored file."""
     image = Image.fromarray(item.picture.pixels())
     image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
     return data_uri(image, "JPEG", JPEG_QUALITY)
@@ -340,6 +340,6 @@ def _is_private_host(host: str) -> bool:
 
 
 def clear_answers(workspace: Workspace) -> None:
-    """Remove all stored answers, once their rows are committed."""
+    """Remove all stored answers. Call it after their rows are committed."""
     for name in workspace.list_names(ANSWERS_FOLDER):
         workspace.remove(f"{ANSWERS_FOLDER}/{name}")

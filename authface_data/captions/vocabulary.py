@@ -25,7 +25,7 @@ class Facet:
         tags: The canonical tags.
         heads: Last words that assign any other tag to the facet: "hair" assigns "long black hair".
         pattern: Regular expression that assigns any other tag to the facet, if there is one.
-        exclusive: Groups of canonical tags. At most one tag of a group is true of a picture.
+        exclusive: Groups of canonical tags. At most one tag of a group applies to a picture.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Vocabulary:
         return UNKNOWN if facet is None else facet.name
 
     def are_exclusive(self, tag: str, other: str) -> bool:
-        """Whether at most one of two tags is true of a picture.
+        """Whether at most one of two tags applies to a picture.
 
         Args:
             tag: A canonical tag; other tags exclude nothing.

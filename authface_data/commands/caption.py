@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,6 +18,7 @@ from manifests.support.console import (
 from manifests.support.errors import UserError
 
 if TYPE_CHECKING:
+    from authface_data.captions.captioners import CaptionInput
     from authface_data.engine.local import Outcomes
     from authface_data.engine.stage import Stage
     from manifests.workspace import Workspace
@@ -73,8 +74,8 @@ def caption(
                 "were dropped)"
             )
 
-        # Measurements come first for every captioner: its tags are checked against them. They need
-        # no model, so outdated ones are replaced without --yes if they are not the main result.
+        # Measurements come first because the tags of every captioner are checked against them. They
+        # need no model. Unless they are the main result, outdated ones are replaced without --yes.
         stage = create_stage(ws, "measured", settings)
         redo = yes or name != "measured"
         outcomes = _run_stage(
@@ -109,7 +110,7 @@ def caption(
 def _run_stage(
     ws: Workspace,
     stage: Stage,
-    inputs: list[tuple[str, dict[str, Any]]],
+    inputs: list[CaptionInput],
     *,
     workers: int | None,
     retry_failed: bool,

@@ -127,7 +127,7 @@ def restore(
 
 
 def _find_workspace(context: typer.Context, option: Path | None) -> Workspace:
-    """The workspace of the subcommand's option, else of the option before the subcommand."""
+    """Find the workspace of the option after the subcommand, or else of the one before it."""
     from manifests.workspace import Workspace
 
     return Workspace.find(option or context.obj)

@@ -17,14 +17,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from authface_data.captions.measured.measurement import FaceCrop, Measurement
+from authface_data.captions.measured.measurement import (
+    FaceCrop,
+    Measurement,
+    gradient_magnitude,
+)
 from authface_data.quality.face_scale import FACE_SCALE_PX
 from authface_data.quality.sharpness import blur_loss
 
 MIN_SHARP_EYES = 0.36
 MAX_SOFT_EYES = 0.26
 EYES_WIDTH = 0.012
-EYE_PATCH = np.array([0.42, 0.23])  # half width and half height, in distances between the eyes
+EYE_PATCH_HALF_SIZE = np.array([0.42, 0.23])
+"""Half width and half height of the patch around an eye, in distances between the eyes."""
 DENOISE_SIGMA_PX = 0.8
 
 MIN_BLURRED_PX = 1.7
@@ -49,7 +54,7 @@ def _measure_eyes(face: FaceCrop) -> list[Measurement]:
 
     if not face.both_eyes_visible:
         return []
-    half_size = face.eye_distance_px * EYE_PATCH
+    half_size = face.eye_distance_px * EYE_PATCH_HALF_SIZE
     shares = []
     for eye in face.landmarks5[:2]:
         patch = cv2.GaussianBlur(face.brightness_patch(eye, half_size), (0, 0), DENOISE_SIGMA_PX)
@@ -116,10 +121,7 @@ def edge_blur_px(brightness: np.ndarray, region: np.ndarray) -> float | None:
 
 
 def _gradient(brightness: np.ndarray, sigma_px: float) -> np.ndarray:
-    """Magnitude of the gradient after a Gaussian blur, in levels per px."""
+    """Return the magnitude of the gradient after a Gaussian blur, in levels per px."""
     import cv2
 
-    smooth = cv2.GaussianBlur(brightness, (0, 0), sigma_px)
-    horizontal = cv2.Sobel(smooth, cv2.CV_32F, 1, 0) / 8
-    vertical = cv2.Sobel(smooth, cv2.CV_32F, 0, 1) / 8
-    return np.hypot(horizontal, vertical)
+    return gradient_magnitude(cv2.GaussianBlur(brightness, (0, 0), sigma_px))

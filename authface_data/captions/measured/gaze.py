@@ -1,10 +1,11 @@
 """Gaze tags: whether the person looks into the camera or away.
 
-The gaze angle is the yaw of the head plus the turn of the eyes. An iris is found as the dark part
-of the eye's opening: the centroid of the pixels darker than the middle between the opening's 5th
-and 90th percentile. Its position runs from -1 (left corner of the eye) to 1 (right corner); the
-mean position of both eyes, times 60 degrees, is the turn of the eyes. Below 14 degrees the gaze is
-direct, beyond 24 degrees the person looks away. Beyond 60 degrees of yaw, the yaw alone decides.
+The gaze angle is the yaw of the head plus the turn of the eyes. The iris is the dark part of the
+eye's opening: the centroid of the pixels darker than the middle between the opening's 5th and 90th
+percentile, weighted by their darkness. Its position runs from -1 (left corner of the eye) to 1
+(right corner); the mean position of both eyes, times 60 degrees, is the turn of the eyes. Below 14
+degrees the gaze is direct, beyond 24 degrees the person looks away. Beyond 60 degrees of yaw, the
+yaw alone decides.
 
 The gaze is not measured if an eye is not visible, if the positions of the two irises differ by more
 than 0.4, or if there are only five landmarks. A direct gaze also requires that the head is bowed by

@@ -19,7 +19,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from authface_data.captions.measured.measurement import FaceCrop, Measurement
+from authface_data.captions.measured.measurement import (
+    FaceCrop,
+    Measurement,
+    gradient_magnitude,
+)
 from authface_data.faces.landmarks import LEFT_EYE, RIGHT_EYE
 from authface_data.quality.face_scale import FACE_SCALE_PX
 
@@ -28,7 +32,8 @@ MAX_EVEN_LOG_RATIO = 0.13
 MAX_EVEN_SHADING = 0.6
 LOG_RATIO_WIDTH = 0.03
 MAX_YAW_DEG = 25.0
-CHEEK_HALF_SIDE = 0.11  # of a cheek's patch, in distances between the eyes
+CHEEK_HALF_SIDE = 0.11
+"""Half side of the patch on a cheek, in distances between the eyes."""
 
 MIN_HARD_STEEPNESS = 6.0
 MAX_SOFT_STEEPNESS = 3.6
@@ -124,7 +129,7 @@ def _measure_direction(face: FaceCrop, skin: np.ndarray) -> list[Measurement]:
 def _cheek_patch(
     face: FaceCrop, eye: np.ndarray, nose: np.ndarray, mouth_corner: np.ndarray
 ) -> np.ndarray:
-    """Brightness of the patch of a cheek between eye, nose and corner of the mouth."""
+    """Return the brightness of a cheek between eye, nose and corner of the mouth."""
     x = 0.55 * eye[0] + 0.25 * mouth_corner[0] + 0.2 * nose[0]
     y = 0.5 * nose[1] + 0.25 * (eye[1] + mouth_corner[1])
     half_size = np.full(2, CHEEK_HALF_SIDE * face.eye_distance_px)
@@ -132,21 +137,17 @@ def _cheek_patch(
 
 
 def _shading(face: FaceCrop, skin: np.ndarray) -> float:
-    """Logarithm of the ratio of the skin's bright to its dark parts."""
+    """Return the logarithm of the ratio of the skin's bright parts to its dark parts."""
     low, high = np.percentile(_smooth(face)[skin], (10, 97))
     return float(np.log((high + 1) / (low + 1)))
 
 
 def _measure_hardness(face: FaceCrop, skin: np.ndarray) -> list[Measurement]:
-    import cv2
-
     if not skin.any():
         return []
     smooth = _smooth(face)
-    horizontal = cv2.Sobel(smooth, cv2.CV_32F, 1, 0) / 8
-    vertical = cv2.Sobel(smooth, cv2.CV_32F, 0, 1) / 8
-    gradient = np.hypot(horizontal, vertical)
-    steepness = 100 * float(np.percentile((gradient / (smooth + 15))[skin], 95))
+    relative_gradient = gradient_magnitude(smooth) / (smooth + 15)
+    steepness = 100 * float(np.percentile(relative_gradient[skin], 95))
     shine_share = float((face.brightness[skin] > SHINE_LEVEL).mean())
 
     soft = Measurement.below(
@@ -164,6 +165,7 @@ def _measure_hardness(face: FaceCrop, skin: np.ndarray) -> list[Measurement]:
 
 
 def _smooth(face: FaceCrop) -> np.ndarray:
+    """Return the (512, 512) brightness after a Gaussian blur."""
     import cv2
 
     return cv2.GaussianBlur(face.brightness, (0, 0), SMOOTH_SIGMA_PX)

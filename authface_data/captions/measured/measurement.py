@@ -1,4 +1,4 @@
-"""The input and the result that all measures share: a face crop, and a measured tag."""
+"""What all measures share: their input, a face crop, and their result, a measured tag."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from authface_data.faces.landmarks import to_five_points
 from authface_data.images.colour import luma
 from authface_data.quality.face_scale import FACE_SCALE_PX, resize_to_face_scale, sigmoid
 
-# Measurements with a lower confidence are discarded.
 MIN_CONFIDENCE = 0.5
-# From this confidence on, a measurement overrules a tag of a model that contradicts it.
+"""Measurements with a lower confidence are discarded."""
+
 HIGH_CONFIDENCE = 0.8
+"""From this confidence on, a measurement overrules a tag of a model that contradicts it."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Measurement:
     def capped(self, confidence: float) -> Measurement:
         """Return a copy whose confidence is at most `confidence`.
 
-        It serves tags that depend on two conditions: the less certain condition decides.
+        Use it for a tag that depends on two conditions: the less certain condition decides.
         """
         return replace(self, confidence=min(self.confidence, confidence))
 
@@ -141,3 +142,19 @@ class FaceCrop:
         low = np.clip(np.rint(centre - half_size), 0, FACE_SCALE_PX).astype(int)
         high = np.clip(np.rint(centre + half_size) + 1, 0, FACE_SCALE_PX).astype(int)
         return self.brightness[low[1] : high[1], low[0] : high[0]]
+
+
+def gradient_magnitude(brightness: np.ndarray) -> np.ndarray:
+    """Compute the magnitude of the gradient with Sobel filters.
+
+    Args:
+        brightness: (height, width) float32, 0 to 255.
+
+    Returns:
+        (height, width) float32 in levels per px.
+    """
+    import cv2
+
+    horizontal = cv2.Sobel(brightness, cv2.CV_32F, 1, 0) / 8
+    vertical = cv2.Sobel(brightness, cv2.CV_32F, 0, 1) / 8
+    return np.hypot(horizontal, vertical)

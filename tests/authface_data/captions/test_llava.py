@@ -70,7 +70,7 @@ def test_answers_do_not_depend_on_the_batch(checkpoint):
 
 
 def test_shared_encoding_gives_the_same_answers_as_separate_questions(checkpoint):
-    """The reference is the usual way: one question with its image at a time."""
+    """The reference asks one question at a time, each with its image."""
     import torch
 
     stage = load_stage(checkpoint)
@@ -78,11 +78,11 @@ def test_shared_encoding_gives_the_same_answers_as_separate_questions(checkpoint
     original = stage._model.model.get_image_features
 
     @functools.wraps(original)
-    def counting(*args, **options):
+    def count_call(*args, **options):
         calls.append(1)
         return original(*args, **options)
 
-    stage._model.model.get_image_features = counting
+    stage._model.model.get_image_features = count_call
     (answers,) = stage.answer(random_crops(1))
     assert len(calls) == 1
     image = Image.fromarray(random_crops(1)[0])

@@ -1,11 +1,10 @@
 """Measured tags: each rule on synthetic crops, and their accuracy on real faces."""
 
-import csv
 from collections import Counter
 
 import numpy as np
 import pytest
-from captions import LABELS, compare_with_labels
+from captions import compare_with_labels, read_labels
 
 from authface_data.captions.compose import count_tokens
 from authface_data.captions.measured.focus import edge_blur_px
@@ -245,9 +244,8 @@ def test_tags_do_not_depend_on_the_size_of_the_crop():
 @pytest.mark.slow
 def test_accuracy_on_labelled_faces(photos, weights):
     """47 faces of public packages; docs/captions.md states the accuracy of the held-out 25."""
-    with LABELS.open() as file:
-        faces_by_half = Counter(row["half"] for row in csv.DictReader(file))
-    assert faces_by_half == {"tuned": 22, "held out": 25}
+    face_counts = Counter(row["half"] for row in read_labels())
+    assert face_counts == {"tuned": 22, "held out": 25}
 
     results = list(compare_with_labels())
     held_out = [result for result in results if result.half == "held out"]
