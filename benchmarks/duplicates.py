@@ -1,9 +1,9 @@
-"""Time to find all pairs of near perceptual hashes, checked for completeness.
+"""Time to find all pairs of similar perceptual hashes, checked for completeness.
 
     python benchmarks/duplicates.py [--radius 6]
 
-The hashes are random 64-bit numbers; one in a hundred has a twin that differs by one bit. A sample
-is checked against brute force.
+The hashes are random 64-bit numbers; one in a hundred belongs to a pair that differs by one bit. A
+sample is checked against brute force.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def main() -> None:
     rng = np.random.default_rng(0)
     for count in COUNTS:
         hashes = rng.integers(0, 2**64, count, dtype=np.uint64)
-        twins = rng.choice(count, count // 100, replace=False)
-        for original, twin in twins[: len(twins) // 2 * 2].reshape(-1, 2):
-            hashes[twin] = hashes[original] ^ np.uint64(1 << int(rng.integers(0, 64)))
+        paired_rows = rng.choice(count, count // 100, replace=False)
+        for original, copy in paired_rows[: len(paired_rows) // 2 * 2].reshape(-1, 2):
+            hashes[copy] = hashes[original] ^ np.uint64(1 << int(rng.integers(0, 64)))
 
         started = time.monotonic()
         pairs = pairs_within_radius(hashes, hashes, radius)

@@ -1,10 +1,11 @@
-"""Makes docs/captions.jpg, docs/what-if.jpg and docs/review.jpg with the commands themselves.
+"""Makes docs/captions.jpg, docs/what-if.jpg and docs/review.jpg.
 
     python benchmarks/pictures.py [--keep DIR]
 
 The photograph is NASA's portrait of Eileen Collins, which is in the public domain. It is degraded
 in every way that the artefact measures detect. `authface filter` processes the results, and
-`--what-if` and `review sheet` show them. The picture of the review sheet needs Chromium.
+`--what-if` and `review sheet` draw the pictures of them. The picture of the review sheet needs
+Chromium.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 os.environ.setdefault("AUTHFACE_CACHE", str(ROOT / ".assets"))
 
 import degradations  # noqa: E402
-from browser import browser  # noqa: E402
+from browser import open_browser  # noqa: E402
 from public_faces import detected_faces  # noqa: E402
 
 from authface_data.captions.measured.stage import measure_face  # noqa: E402
@@ -44,7 +45,8 @@ SCENE_PX = 1536
 SCENE_FACE_PX = (768, 620)
 """(x, y) of the face in the degraded photographs."""
 ENLARGEMENT = 3.0
-"""The face is only 174 px wide; degraded at that size, alignment would enlarge the artefacts."""
+"""The face is only 174 px wide. If it were degraded at that size, alignment would enlarge the
+artefacts."""
 
 
 def _unchanged(picture: np.ndarray) -> np.ndarray:
@@ -136,7 +138,7 @@ def _save_degraded_photographs(folder: Path) -> None:
     with Image.open(cache_dir() / "photos" / "public-domain" / PORTRAIT) as opened:
         portrait = np.asarray(opened.convert("RGB"))
     for index, (name, degrade) in enumerate(DEGRADED.items()):
-        # Each is rotated by another angle, so that they are not near-duplicates.
+        # Each is rotated by a different angle, so that they are not near-duplicates.
         matrix = cv2.getRotationMatrix2D(PORTRAIT_FACE_PX, 4.0 * index - 22, ENLARGEMENT)
         matrix[:, 2] += np.subtract(SCENE_FACE_PX, PORTRAIT_FACE_PX)
         scene = cv2.warpAffine(
@@ -170,10 +172,10 @@ def _fill_workspace(root: Path, photos: Path) -> None:
 def _make_review_picture(root: Path, path: Path, temporary: Path) -> None:
     """Save a screenshot of the review sheet with a few decisions."""
     _run_authface("review", "sheet", "-w", root)
-    with browser(temporary) as chromium:
+    with open_browser(temporary) as chromium:
         chromium.open(root / "reports" / "review.html")
         chromium.click("#reviewer")
-        chromium.write("Anna")
+        chromium.insert_text("Anna")
         chromium.press("Escape", "x", "x", "4", "p", "u", "x")
         time.sleep(1)
         chromium.screenshot(temporary / "page.png")

@@ -95,13 +95,13 @@ def main() -> None:
         command = [sys.executable, "-P", "-m", "cli", "filter", "--regate", "-w", workspace.root]
         for _ in range(2):
             started = time.monotonic()
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            process = subprocess.run(command, check=True, capture_output=True, text=True)
             seconds = time.monotonic() - started
             print(
                 f"{options.faces:,} faces, {options.scores} scores: {seconds:.2f} s "
                 f"({os.cpu_count()} cores)"
             )
-        print(done.stdout.strip())
+        print(process.stdout.strip())
 
 
 if __name__ == "__main__":
