@@ -135,14 +135,14 @@ def load_vocabulary() -> Vocabulary:
         facets=tuple(facets),
         synonyms=synonyms,
         cut_first=tuple(data["cut_first"]),
-        hidden_tags=frozenset(data["unsaid"]),
+        hidden_tags=frozenset(data["hidden_tags"]),
         sensitive=data["sensitive"],
         splits=frozenset(data["splits"]),
         prepositions=frozenset(data["prepositions"]),
         fillers=frozenset(data["fillers"]),
         adverbs=frozenset(data["adverbs"]),
         not_adverbs=frozenset(data["not_adverbs"]),
-        meaningless_tags=frozenset(data["says_nothing"]),
+        meaningless_tags=frozenset(data["meaningless_tags"]),
         openers=tuple(sorted(data["openers"], key=len, reverse=True)),
     )
 
