@@ -90,7 +90,15 @@ def cached_trainer(
     prompts = cached_prompts(workspace, pipeline, [*CAPTIONS, ""], accelerator, lambda *_: None)
     core = detach_core(pipeline)
     null_prompt = prompts[bench.NUM_FACES]
-    return PriorTrainer(settings, core, view, latents, prompts, null_prompt, accelerator)
+    return PriorTrainer(
+        settings=settings,
+        core=core,
+        view=view,
+        latents=latents,
+        prompts=prompts,
+        null_prompt=null_prompt,
+        accelerator=accelerator,
+    )
 
 
 def bare_step(
@@ -328,7 +336,15 @@ def measure_trainer(
     prompt = bench.random_prompt(core.unet)
     prompts = DummyCache(prompt, count * settings.orders)
     bench.free_gpu_memory()
-    trainer = PriorTrainer(settings, core, view, latents, prompts, prompt, accelerator)
+    trainer = PriorTrainer(
+        settings=settings,
+        core=core,
+        view=view,
+        latents=latents,
+        prompts=prompts,
+        null_prompt=prompt,
+        accelerator=accelerator,
+    )
     batch = bench.make_batch(trainer, count, accelerator.device)
     step_s = bench.time_step(lambda: trainer.step(0, [], iter([batch])))
     return batch, step_s, bench.peak_gpu_gb()

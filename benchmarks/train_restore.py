@@ -103,7 +103,14 @@ def cached_trainer(
     core = detach_core(pipeline)
     controlnet = make_controlnet(core.unet, 0, core.vae_scale_factor)
     trainer = RestorerTrainer(
-        settings, core, controlnet, workspace, view, latents, null_prompt, accelerator
+        settings=settings,
+        core=core,
+        controlnet=controlnet,
+        workspace=workspace,
+        view=view,
+        latents=latents,
+        null_prompt=null_prompt,
+        accelerator=accelerator,
     )
     for index in range(bench.NUM_FACES):
         # The trainer keeps decoded crops, and workers are forked with them.
@@ -364,7 +371,14 @@ def measure_step(
     null_prompt = bench.random_prompt(core.unet)
     controlnet = make_controlnet(core.unet, 0, bench.CELL_PX)
     trainer = RestorerTrainer(
-        settings, core, controlnet, workspace, view, latents, null_prompt, accelerator
+        settings=settings,
+        core=core,
+        controlnet=controlnet,
+        workspace=workspace,
+        view=view,
+        latents=latents,
+        null_prompt=null_prompt,
+        accelerator=accelerator,
     )
     keys = [SampleKey(0, index % bench.NUM_FACES) for index in range(settings.batch)]
     batch = bench.make_batch(trainer, settings.batch, accelerator.device)

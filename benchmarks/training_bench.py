@@ -33,9 +33,8 @@ from authface_train.data.sample_keys import SampleKey
 from authface_train.models.sdxl import DiffusionCore, tiny_sdxl
 from authface_train.runs.training_run import TrainingRun
 from authface_train.settings import TrainSettings
-from authface_train.stages.restorer import stack_samples
 from authface_train.training import loop
-from authface_train.training.loop import Sample, StepLosses, Trainer
+from authface_train.training.loop import Sample, StepLosses, Trainer, stack_samples, to_device
 from manifests.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -163,7 +162,7 @@ def make_batch(trainer: Trainer, count: int, device: torch.device) -> Sample:
         device: Device of the batch.
     """
     samples = [trainer.sample(SampleKey(0, index % trainer.num_faces)) for index in range(count)]
-    return {name: value.to(device) for name, value in stack_samples(samples).items()}
+    return to_device(stack_samples(samples), device)
 
 
 def make_crops(workspace: Workspace, size_px: int) -> pd.DataFrame:
@@ -341,7 +340,7 @@ class LoopVariant:
         self.trainer.step_times.clear()
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=self.root))
         run = TrainingRun(folder, self.stage)
-        loop.train(self.trainer, [], self.settings, run, self.accelerator)
+        loop.train(self.trainer, [], settings=self.settings, run=run, accelerator=self.accelerator)
 
         periods_s = []
         for current, following in itertools.pairwise(self.trainer.step_times[SKIPPED_STEPS:]):

@@ -1,6 +1,6 @@
-"""What runs beside training: previews, validation, audits.
+"""Callbacks of the training loop: previews, validation, audits.
 
-A callback sees every step on every process and decides itself when it has something to do.
+Each is called after every step on every process and checks itself whether it is due.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class Callback(Protocol):
         """React to a finished step.
 
         All processes call it together, because the model may be sharded over them. It is also
-        called once before the first step, with the number of steps that were done before, so that
-        a resumed run makes up for what an interruption left out.
+        called once before the first step. A resumed run thereby does what the interruption
+        prevented after its last step.
 
         Args:
             step: Number of finished steps.

@@ -32,17 +32,18 @@ if TYPE_CHECKING:
     from authface_train.training.jobs import TrainingJob
 
 MAX_PROBE_FACES = 32
-"""Faces whose loss the memorisation audit measures, of training and of held-out people each."""
+"""Maximum number of faces in each of the audit's two probes, training faces and held-out faces."""
 
 
 def build_callbacks(job: TrainingJob) -> list[Callback]:
-    """The callbacks of a job, in the order in which they run.
-
-    Stage I: previews, then the memorisation audit if `audit` is set. Stage II: validation, then the
-    gradient ledger.
+    """Build the callbacks of a job.
 
     Args:
-        job: A job with inputs and trainer; its own callbacks are ignored.
+        job: The job.
+
+    Returns:
+        The callbacks in the order in which they run. Stage I: previews, then the memorisation audit
+        if `audit` is set. Stage II: validation, then the gradient ledger.
     """
     if isinstance(job.settings, PriorSettings):
         assert isinstance(job.trainer, PriorTrainer)
@@ -58,13 +59,13 @@ def build_callbacks(job: TrainingJob) -> list[Callback]:
 
 
 def _vae_loader(job: TrainingJob) -> Callable[[], AutoencoderKL]:
-    """Loads the VAE of the job's base; it is in memory only while images are decoded."""
+    """A function that loads the VAE of the job's base, which is needed only to decode images."""
     request = job.request
     return lambda: load_vae(request.base, request.workspace.weights_dir, job.settings.seed)
 
 
 def _latent_shape(latents: Sequence[torch.Tensor]) -> tuple[int, ...]:
-    """(channels, height, width) of cached posteriors of (flips, mean and std, channels, h, w)."""
+    """(channels, height, width) of cached posteriors, see `Latents`."""
     return tuple(latents[0].shape[2:])
 
 
@@ -134,22 +135,22 @@ def make_probe(
     Args:
         view: Faces, one row each, with a column `face_id`.
         latents: A posterior per face.
-        prompts: `orders` embeddings per face; the first is taken.
+        prompts: `orders` embeddings per face, face by face. The first of each face is used.
         orders: Number of embeddings per face.
     """
     face_ids = view["face_id"].tolist()
     chosen = hash_order(face_ids)[:MAX_PROBE_FACES]
     return Probe(
-        [latents[index] for index in chosen],
-        [prompts[index * orders] for index in chosen],
-        [face_ids[index] for index in chosen],
+        latents=[latents[index] for index in chosen],
+        prompts=[prompts[index * orders] for index in chosen],
+        face_ids=[face_ids[index] for index in chosen],
     )
 
 
 def _validation(
     job: TrainingJob, settings: RestorerSettings, trainer: RestorerTrainer
 ) -> Validation:
-    """Validation on held-out people, or on the training faces if nobody is held out."""
+    """Validation on held-out faces, or on training faces if the workspace has none."""
     rows = job.rows
     has_held_out = not rows.held_out.empty
     pairs = DegradedPairs(

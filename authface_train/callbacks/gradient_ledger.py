@@ -21,8 +21,14 @@ import torch.nn.functional as F
 from PIL import Image
 
 from authface_train.data.sample_keys import SampleKey, hash_order
-from authface_train.stages.restorer import RestorerTrainer, stack_samples
-from authface_train.training.loop import NUM_TRAIN_TIMESTEPS, TIMESTEP_BINS, Sample
+from authface_train.stages.restorer import RestorerTrainer
+from authface_train.training.loop import (
+    NUM_TRAIN_TIMESTEPS,
+    TIMESTEP_BINS,
+    Sample,
+    stack_samples,
+    to_device,
+)
 from authface_train.training.noise import noise_prediction_losses
 from authface_train.training.sharding import broadcast_decision
 from manifests.run_folder import GRADIENT_LEDGER_FILE
@@ -50,8 +56,9 @@ cosines compare each facial term with the noise loss."""
 
 PLOT_FILE = "ledger.png"
 NUM_FACES = 8
+"""Maximum number of training faces that are measured."""
 MIN_NORM = 1e-12
-"""Lower bound of a norm that is divided by."""
+"""Lower bound of norms in denominators."""
 
 
 class GradientLedger:
@@ -97,7 +104,7 @@ class GradientLedger:
         """
         device = self.trainer.accelerator.device
         samples = [self.trainer.sample(SampleKey(0, index)) for index in self.face_indices]
-        batch = {name: tensor.to(device) for name, tensor in stack_samples(samples).items()}
+        batch = to_device(stack_samples(samples), device)
         entries = []
         for timestep_bin in range(TIMESTEP_BINS):
             timesteps = torch.full_like(batch["timesteps"], _middle_timestep(timestep_bin))
@@ -118,7 +125,11 @@ class GradientLedger:
         return entries
 
     def _gradients(self, batch: Sample) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Gradients of noise loss, adversarial term and Gram term at eps, each (faces, numbers)."""
+        """Gradients of noise loss, adversarial term and Gram term with respect to eps.
+
+        Returns:
+            Three float32 tensors of shape (faces, channels * height * width).
+        """
         trainer = self.trainer
         settings = trainer.settings
         facial = trainer.facial
@@ -147,12 +158,12 @@ def _middle_timestep(timestep_bin: int) -> int:
 
 
 def _mean_norm(gradients: torch.Tensor) -> float:
-    """Mean norm over the faces, the rows of (faces, numbers)."""
+    """Mean L2 norm of the rows of (faces, values)."""
     return float(gradients.norm(dim=1).mean())
 
 
 def _mean_cosine(gradients: torch.Tensor, other_gradients: torch.Tensor) -> float:
-    """Mean cosine similarity over the faces, the rows of (faces, numbers)."""
+    """Mean cosine similarity of corresponding rows of (faces, values)."""
     return float(F.cosine_similarity(gradients, other_gradients, dim=1).mean())
 
 

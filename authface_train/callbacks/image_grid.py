@@ -1,16 +1,22 @@
-"""Grids of labelled images, for the pictures that callbacks save."""
+"""Images that callbacks save: conversion of tensors, and grids with labels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
 CELL_PX = 256
 """Side of an image in a grid."""
 LABEL_PX = 18
 """Height of the label above each row."""
+
+
+def to_image(pixels: torch.Tensor) -> np.ndarray:
+    """Convert a (3, height, width) tensor in [0, 1] to (height, width, 3) uint8."""
+    return np.rint(pixels.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
 
 
 def label_grid(

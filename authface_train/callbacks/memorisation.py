@@ -35,7 +35,7 @@ from authface_train.data.latents import sample_latent
 from authface_train.data.prompts import Embedding
 from authface_train.data.sample_keys import torch_generator
 from authface_train.stages.prior import prior_losses
-from authface_train.training.loop import NUM_TRAIN_TIMESTEPS
+from authface_train.training.loop import NUM_TRAIN_TIMESTEPS, to_device
 from authface_train.training.noise import NoiseSampler
 from authface_train.training.sharding import broadcast_decision
 from authface_train.training.trainable_model import TrainableModel
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 AuditRow = Mapping[str, float | int | str | None]
-"""A row of audit.csv; all values are strings when it was read from the file, "" for None."""
+"""A row of audit.csv. In rows read from the file all values are strings, "" for None."""
 
 COLUMNS = [
     "step",
@@ -65,11 +65,11 @@ COLUMNS = [
 ]
 
 TIMESTEPS_PER_FACE = 4
-"""Timesteps, evenly spread, at which the loss of a face is measured."""
+"""Number of evenly spaced timesteps at which the loss of a face is measured."""
 RELATIVE_RISE = 1.01
-"""Rise of the held-out loss above its minimum that counts as a rise and not as noise."""
+"""Held-out loss relative to its minimum above which it counts as risen."""
 AUDITS_BEFORE_STOP = 2
-"""Audits after the minimum of the held-out loss before the advice is to stop."""
+"""Number of audits since the minimum of the held-out loss before the advice is to stop."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Probe:
     """Fixed faces on which the loss is measured.
 
     Attributes:
-        latents: Of each face (2 flips, mean and std, channels, height, width).
+        latents: Posterior of each face, see `Latents`.
         prompts: Caption embedding of each face.
         face_ids: Id of each face.
     """
@@ -181,8 +181,9 @@ class MemorisationAudit:
                         "embeds": prompt.embeds[None],
                         "pooled": prompt.pooled[None],
                     }
-                    on_device = {name: tensor.to(device) for name, tensor in batch.items()}
-                    losses = prior_losses(self.model.module, on_device, self.time_ids, scheduler)
+                    losses = prior_losses(
+                        self.model.module, to_device(batch, device), self.time_ids, scheduler
+                    )
                     total += float(losses)
         return total / len(probe.latents) / TIMESTEPS_PER_FACE
 

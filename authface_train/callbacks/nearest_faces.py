@@ -25,9 +25,9 @@ Measure = Literal["latent", "descriptor"]
 MEASURES: tuple[Measure, ...] = ("latent", "descriptor")
 
 MAX_TRAINING_FACES = 2000
-"""Training faces to compare with; of a larger set a fixed subset is used."""
+"""Maximum number of training faces to compare with. Larger sets are reduced to a fixed subset."""
 MAX_HELD_OUT_FACES = 200
-"""Held-out faces behind the baseline; of a larger set a fixed subset is used."""
+"""Maximum number of held-out faces for the baseline. Larger sets are reduced to a fixed subset."""
 DESCRIPTOR_DIM = 128
 
 
@@ -36,8 +36,8 @@ class NearestMatch:
     """The nearest training face of one image.
 
     Attributes:
-        index: Position in the training set of the nearest face, by measure. The descriptor is
-            missing if the image shows no detectable face or its weights are not installed.
+        index: Index of the nearest face in the training set, by measure. The key "descriptor" is
+            missing if no face is detected or the descriptor's weights are not installed.
         distance: Distance to that face, by measure: root mean square difference of the latents,
             Euclidean distance of the descriptors.
         image: Crop (H, W, 3) uint8 of the nearest face, by descriptor if possible.
@@ -64,7 +64,7 @@ class HeldOutBaseline:
 class NearestFaces:
     """Finds the nearest training face of generated images, and of held-out faces as a baseline.
 
-    Without the descriptor's weights only latents are compared, with a warning.
+    If the descriptor's weights are not installed, only latents are compared, with a warning.
 
     Args:
         training: Latents of the training faces.
@@ -132,7 +132,10 @@ class NearestFaces:
         return baseline
 
     def _match_latents(self, latents: torch.Tensor, matches: list[NearestMatch]) -> None:
-        """Set the nearest face by root mean square difference to a face's mean or mirrored mean."""
+        """Set each match's nearest face by the root mean square difference of latents.
+
+        A training face is compared by the posterior mean of its crop and of the mirrored crop.
+        """
         smallest = torch.full((len(latents),), float("inf"))
         for index in self.training_indices:
             means = self.training[index][:, 0] * self.scaling_factor
@@ -145,7 +148,7 @@ class NearestFaces:
     def _match_descriptors(
         self, descriptors: Sequence[np.ndarray | None], matches: list[NearestMatch]
     ) -> None:
-        """Set the nearest face by descriptor for each image that has one."""
+        """Set the nearest face by descriptor of each match whose image has a descriptor."""
         keys = [self.training.keys[index] for index in self.training_indices]
         training_descriptors = {
             index: descriptor
@@ -198,17 +201,17 @@ class NearestFaces:
 
 
 def known_distances(matches: Sequence[NearestMatch], measure: Measure) -> list[float]:
-    """Distances by one measure, of the matches that have it.
+    """Distances by a measure, of the matches that have one.
 
     Args:
-        matches: Matches of any number of images.
-        measure: Which distance.
+        matches: The matches.
+        measure: "latent" or "descriptor".
     """
     return [match.distance[measure] for match in matches if measure in match.distance]
 
 
 def _fixed_subset(keys: Sequence[str], max_count: int) -> list[int]:
-    """Sorted indices of up to `max_count` keys; the order of the keys does not change the choice."""
+    """Sorted indices of up to `max_count` keys, chosen independently of the order of the keys."""
     return sorted(hash_order(keys)[:max_count])
 
 

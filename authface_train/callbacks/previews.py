@@ -1,4 +1,4 @@
-"""Preview images of Stage I: fixed prompts, fixed noise, drawn along the way."""
+"""Preview images of Stage I, drawn during training from fixed prompts and fixed noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sampling from a model in training; previews and validation share it."""
+"""Sampling from a model during training, for previews and validation."""
 
 from __future__ import annotations
 

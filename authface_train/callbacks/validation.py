@@ -1,4 +1,4 @@
-"""Periodic validation of Stage II: fixed degraded faces are restored and scored along the way."""
+"""Periodic validation of Stage II: restores and scores fixed degraded faces during training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from diffusers import DDPMScheduler, StableDiffusionXLControlNetPipeline
 
-from authface_train.callbacks.image_grid import label_grid
+from authface_train.callbacks.image_grid import label_grid, to_image
 from authface_train.callbacks.sampling import decode_latents, evaluation_mode, latent_pipeline
 from authface_train.data.pairs import DegradedPairs
 from authface_train.data.prompts import Embedding
@@ -111,8 +111,9 @@ class Validation:
         self._write_scores(step, scores)
         scores_text = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
         faces = "held-out faces" if self.held_out else "training faces, no faces are held out"
+        degraded = [to_image(self._degraded(key)) for key in self.sample_keys]
         strip = label_grid(
-            [*self._degraded_images(), *restored, *clean],
+            [*degraded, *restored, *clean],
             [f"degraded ({faces})", f"restored at step {step}: {scores_text}", "clean"],
         )
         strip.save(path)
@@ -123,14 +124,6 @@ class Validation:
     def _degraded(self, key: SampleKey) -> torch.Tensor:
         """The degraded face, (3, size, size) float32 in [0, 1]."""
         return self.pairs.make_pair(key, False).degraded
-
-    def _degraded_images(self) -> list[np.ndarray]:
-        """The degraded faces as (size, size, 3) uint8."""
-        images = []
-        for key in self.sample_keys:
-            pixels = self._degraded(key).permute(1, 2, 0).numpy() * 255
-            images.append(np.rint(pixels).astype(np.uint8))
-        return images
 
     @torch.no_grad()
     def _restore_latents(self) -> torch.Tensor:

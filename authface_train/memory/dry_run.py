@@ -20,7 +20,7 @@ from authface_train.memory.estimator import (
 )
 from authface_train.presets import Card, card_of, load_preset, preset_names
 from authface_train.settings import PriorSettings, RestorerSettings
-from authface_train.training.loop import Trainer, accumulation_steps
+from authface_train.training.loop import Trainer, accumulation_steps, stack_samples, to_device
 from authface_train.training.setup import nearest_existing_folder
 from manifests.support.errors import UserError
 
@@ -32,7 +32,7 @@ GB = 1e9
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run takes. The field names are those of `--dry-run --json`.
+    """Estimated memory, disk space and duration of a run. Fields are those of `--dry-run --json`.
 
     Attributes:
         stage: "prior" or "restorer".
@@ -82,8 +82,8 @@ class CacheSize:
     """Size of the cached latents and prompt embeddings, in bytes.
 
     Attributes:
-        all_bytes: Of all faces and prompts.
-        missing_bytes: Of the part that is not computed yet.
+        all_bytes: Size for all faces and prompts.
+        missing_bytes: Size of the part that is not computed yet.
     """
 
     all_bytes: float
@@ -128,13 +128,13 @@ def plan_run(
     model_bytes: float,
     folder: Path,
 ) -> Plan:
-    """Estimate what a run takes, and time a few steps if it fits into memory.
+    """Estimate memory and disk space of a run, and time a few steps if it fits into memory.
 
     Args:
         stage: "prior" or "restorer".
         settings: Settings of the run.
         estimator: Estimates the memory of the stage.
-        accelerator: The processes and the device.
+        accelerator: Knows the device and the processes.
         make_trainer: Builds the stage's trainer on dummy inputs. It is called only if the run fits.
         cache_size: Size of the cached inputs.
         model_bytes: Size of the finished model.
@@ -204,9 +204,9 @@ def _time_step(
     accumulation: int,
     accelerator: Accelerator,
 ) -> float:
-    """Seconds of a step, extrapolated from steps of one and of two micro-batches.
+    """Duration of a step in seconds, extrapolated from steps of one and of two micro-batches.
 
-    The optimizer runs once per step, so the difference of the two is the cost of a micro-batch.
+    The optimizer runs once per step, so the two durations differ by the cost of one micro-batch.
     """
     trainer = make_trainer(settings)
     step_of_one_s = _time_micro_batches(trainer, settings, 1, accelerator)
@@ -220,7 +220,7 @@ def _time_step(
 def _time_micro_batches(
     trainer: Trainer, settings: StageSettings, num_micro_batches: int, accelerator: Accelerator
 ) -> float:
-    """Seconds of a real step of `num_micro_batches` micro-batches, the best of two."""
+    """Duration of a step of `num_micro_batches` micro-batches in seconds, the shorter of two."""
     micro_batch = settings.micro_batch
     assert micro_batch is not None
     num_processes = accelerator.num_processes
@@ -230,10 +230,7 @@ def _time_micro_batches(
     )
     keys = step_keys(settings.seed, 0, samples_per_process, trainer.num_faces)
     samples = [trainer.sample(key) for key in keys[:micro_batch]]
-    batch = {
-        name: torch.stack([sample[name] for sample in samples]).to(accelerator.device)
-        for name in samples[0]
-    }
+    batch = to_device(stack_samples(samples), accelerator.device)
 
     durations_s = []
     for _ in range(3):
@@ -253,7 +250,10 @@ def _find_preset(
     num_processes: int,
     capacity: float,
 ) -> str | None:
-    """The preset for the most and largest GPUs of which one sample fits into memory here."""
+    """Find the preset for the largest GPUs that fits into memory here with one sample.
+
+    Presets for more GPUs than there are processes are left out.
+    """
     cards: dict[str, Card] = {}
     for name in preset_names():
         card = card_of(name)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import psutil
@@ -41,7 +41,7 @@ class PassConfig:
     """How a fake pass is run.
 
     Attributes:
-        settings: Settings of the run; resolution, precision and checkpointing are used.
+        settings: Settings of the run.
         micro_batch: Samples of the forward pass.
         device: Device of the fake tensors. It need not exist on this machine.
         weight_dtype: Dtype of the trained weights.
@@ -63,7 +63,8 @@ class FakeTensorPass(Protocol):
 
     Attributes:
         num_trainable: Number of trained parameters.
-        frozen_bytes: Memory of the models beside the trained one.
+        frozen_bytes: Memory in bytes of everything else that the stage keeps: frozen weights, and
+            in Stage II the discriminators with their gradients and optimizer.
     """
 
     num_trainable: int
@@ -148,7 +149,7 @@ class _LiveBytes(TorchDispatchMode):
 
 
 def memory_capacity(device: torch.device, num_local_processes: int) -> float:
-    """Bytes that a run may use on a device.
+    """Memory in bytes that a run may use on a device.
 
     Args:
         device: The GPU of a process, or the CPU.
@@ -160,7 +161,7 @@ def memory_capacity(device: torch.device, num_local_processes: int) -> float:
 
 
 class MemoryEstimator:
-    """Estimates the memory of a stage's training on a kind of device.
+    """Estimates the memory that a stage's training takes on a device.
 
     Args:
         fake_pass: The models of the stage.
@@ -193,12 +194,16 @@ class MemoryEstimator:
         accumulate = keep_gradients and settings.batch // num_processes > micro_batch
         weight_dtype = torch.bfloat16 if in_bfloat16 else torch.float32
         # Memory grows linearly with the micro-batch: passes of one and two samples determine it.
-        peak_of_one, peak_of_two = (
-            self._peak_bytes(
-                PassConfig(settings, samples, self.device, weight_dtype, keep_gradients, accumulate)
-            )
-            for samples in (1, 2)
+        pass_of_one = PassConfig(
+            settings=settings,
+            micro_batch=1,
+            device=self.device,
+            weight_dtype=weight_dtype,
+            keep_gradients=keep_gradients,
+            accumulate=accumulate,
         )
+        peak_of_one = self._peak_bytes(pass_of_one)
+        peak_of_two = self._peak_bytes(replace(pass_of_one, micro_batch=2))
         peak = peak_of_one + (peak_of_two - peak_of_one) * (micro_batch - 1)
 
         ema_on_device = settings.ema_device == "gpu" or self.device.type == "cpu"
@@ -233,9 +238,9 @@ class MemoryEstimator:
         """The largest micro-batch that fits into memory and divides a process's share of the batch.
 
         Args:
-            settings: Settings of the run; its batch is shared by the processes.
+            settings: Settings of the run; `batch` is the global batch.
             num_processes: Number of processes, one per device.
-            available_bytes: Memory of each device.
+            available_bytes: Memory in bytes that a run may use on each device.
 
         Raises:
             UserError: If not even one sample fits.
@@ -255,7 +260,7 @@ class MemoryEstimator:
         )
 
     def _peak_bytes(self, config: PassConfig) -> int:
-        """Peak memory of a fake pass beside the trained and frozen weights; computed once."""
+        """Peak bytes of a fake pass, without the trained and frozen weights; computed once."""
         key = (
             # These settings do not change a pass of a given micro-batch.
             config.settings.model_dump_json(exclude={"batch", "micro_batch", "steps"}),
@@ -274,11 +279,11 @@ class MemoryEstimator:
 def estimate_disk_bytes(
     fake_pass: FakeTensorPass, settings: TrainSettings, model_bytes: float
 ) -> float:
-    """Most disk space that a run's checkpoints and its finished model take, in bytes.
+    """Maximum disk space in bytes that a run's checkpoints and its finished model take.
 
     Args:
         fake_pass: The models of the stage.
-        settings: Settings of the run.
+        settings: `optimiser`, `ema_decay` and `keep_checkpoints` are used.
         model_bytes: Size of the finished model.
     """
     weight, _, optimizer_state = bytes_per_parameter(settings)

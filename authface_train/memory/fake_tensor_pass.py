@@ -7,7 +7,7 @@ right dtype and device inside torch's FakeTensorMode. No memory is allocated and
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypedDict
 
@@ -29,6 +29,17 @@ ADAM_BYTES = 16.0
 NUM_TOKENS = 77
 """Length of SDXL's prompt embeddings."""
 NUM_TIME_IDS = 6
+"""Numbers of SDXL's size conditioning, see `time_ids`."""
+
+
+def pooled_width(unet_config: Mapping[str, int]) -> int:
+    """Width of the pooled prompt embeddings that a U-Net expects, 1280 for SDXL.
+
+    Args:
+        unet_config: Configuration of the U-Net.
+    """
+    time_embedding_width = NUM_TIME_IDS * unet_config["addition_time_embed_dim"]
+    return unet_config["projection_class_embeddings_input_dim"] - time_embedding_width
 
 
 class AddedConditions(TypedDict):
@@ -48,7 +59,7 @@ class UNetInputs(TypedDict):
 
 
 class _UNetPass:
-    """What the passes of both stages share: the U-Net without weights, and its inputs.
+    """Base class of both stages' passes: builds the U-Net without weights, and its inputs.
 
     Args:
         unet: U-Net of the base, of which only class and configuration are used.
@@ -71,10 +82,6 @@ class _UNetPass:
         side = config.settings.resolution_px // self.vae_scale_factor
         channels = self.unet_config["in_channels"]
         embedding_width = self.unet_config["cross_attention_dim"]
-        time_embedding_width = NUM_TIME_IDS * self.unet_config["addition_time_embed_dim"]
-        pooled_width = (
-            self.unet_config["projection_class_embeddings_input_dim"] - time_embedding_width
-        )
         size_conditioning = time_ids(config.settings.resolution_px)
         with config.device:
             return {
@@ -82,7 +89,7 @@ class _UNetPass:
                 "timestep": torch.zeros(batch, dtype=torch.long),
                 "encoder_hidden_states": torch.randn(batch, NUM_TOKENS, embedding_width),
                 "added_cond_kwargs": {
-                    "text_embeds": torch.randn(batch, pooled_width),
+                    "text_embeds": torch.randn(batch, pooled_width(self.unet_config)),
                     "time_ids": torch.tensor(size_conditioning).expand(batch, -1),
                 },
             }
@@ -98,7 +105,7 @@ class PriorPass(_UNetPass):
 
     Attributes:
         num_trainable: Number of trained parameters.
-        frozen_bytes: Memory of the weights below the LoRA layers, else 0.
+        frozen_bytes: Memory in bytes of the frozen weights under LoRA layers; 0 without LoRA.
     """
 
     def __init__(
@@ -127,8 +134,8 @@ class PriorPass(_UNetPass):
 class RestorerPass(_UNetPass):
     """Stage II: a ControlNet is trained beside the frozen U-Net.
 
-    The discriminators are small: they count with their weights, gradients and moments, but their
-    activations do not.
+    Of the two discriminators, which are small, only the weights, gradients and moments are counted,
+    not the activations.
 
     Args:
         unet: U-Net of the prior, of which only class and configuration are used.
@@ -137,7 +144,8 @@ class RestorerPass(_UNetPass):
 
     Attributes:
         num_trainable: Number of parameters of the ControlNet.
-        frozen_bytes: Memory of the U-Net and of the discriminators with their optimizer.
+        frozen_bytes: Memory in bytes of the U-Net, and of both discriminators with their gradients
+            and optimizer.
     """
 
     def __init__(
@@ -234,7 +242,7 @@ def _run_forward_backward(
     config: PassConfig,
     counter: AbstractContextManager[object],
 ) -> None:
-    """Run one or two micro-batches with a mean squared error inside the counter's context."""
+    """Run forward and backward passes of one or two micro-batches in the counter's context."""
     autocast_dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
     autocast_dtype = autocast_dtypes.get(config.settings.mixed_precision)
     with counter:

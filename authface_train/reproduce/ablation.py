@@ -1,4 +1,4 @@
-"""Tables 2 and 4 at small scale, from result files: means, paired differences, conclusions."""
+"""Formats Tables 2 and 4 at small scale from result files: means and paired differences."""
 
 from __future__ import annotations
 
@@ -75,7 +75,14 @@ def read_results(folder: Path) -> pd.DataFrame:
 
 
 def mean_scores(images: pd.DataFrame) -> pd.DataFrame:
-    """Mean of each metric by row over pictures and seeds, and the number of seeds."""
+    """Average the metrics of each row over pictures and seeds.
+
+    Args:
+        images: Scores, see `read_results`.
+
+    Returns:
+        One row per `row`: the mean of each metric, and the number of `seeds`.
+    """
     means = images.groupby("row")[list(METRICS)].mean()
     return means.assign(seeds=images.groupby("row")["seed"].nunique().clip(lower=1))
 
@@ -109,7 +116,14 @@ def compare_rows(images: pd.DataFrame, row: str, other_row: str, metric: str) ->
     seeds: tuple[float, ...] = ()
     if "seed" in pairs:
         seeds = tuple(float(value) for value in difference.groupby(pairs["seed"]).mean())
-    return Difference(metric, float(by_person.mean()), low, high, seeds, len(by_person))
+    return Difference(
+        metric=metric,
+        mean=float(by_person.mean()),
+        low=low,
+        high=high,
+        seeds=seeds,
+        num_people=len(by_person),
+    )
 
 
 def report(folder: Path, name: str = "table2") -> str:

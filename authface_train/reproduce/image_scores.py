@@ -10,7 +10,7 @@ LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114])
 
 
 class ImageScores:
-    """PSNR, SSIM, MS-SSIM, VSI and descriptor distance; PSNR and detail of eyes and mouth."""
+    """Measures whole images (PSNR, SSIM, MS-SSIM, VSI, descriptor distance), and eyes and mouth."""
 
     def __init__(self) -> None:
         self._metrics = ImageMetrics(["psnr", "ssim", "ms_ssim", "vsi", "identity"], None, "cpu")
@@ -23,12 +23,13 @@ class ImageScores:
         Args:
             restored: (height, width, 3) uint8.
             clean: (height, width, 3) uint8.
-            boxes_px: (n, 4) edges of the visible eyes and mouth; n may be 0.
+            boxes_px: (n, 4) edges x0, y0, x1, y1 of the visible eyes and mouth; n may be 0.
 
         Returns:
-            Values by name. `detail_error` is |log2| of the mean luma gradient in the boxes relative
-            to the clean face: 0 for equal detail, 1 for half or twice as much. `descriptor` is None
-            if the detector finds no face in one of the images.
+            Values by name. `descriptor` is the distance of the face descriptors, None if no face is
+            found in one of the images. With boxes also `psnr_regions`, in dB, and `detail_error`,
+            |log2| of the mean luma gradient in the boxes relative to the clean face: 0 for equal
+            detail, 1 for half or twice as much.
         """
         in_regions = np.zeros(restored.shape[:2], bool)
         for x0, y0, x1, y1 in boxes_px.round().astype(int):

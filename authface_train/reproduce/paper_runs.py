@@ -1,4 +1,4 @@
-"""The paper's tables at the paper's scale: a sequence of commands, their cost, and running them."""
+"""The paper's tables at the paper's scale: plans, estimates and runs a sequence of commands."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ PAPER_TABLE3 = (
 
 @dataclass(frozen=True, kw_only=True)
 class PaperRequest:
-    """What the runs of the paper's tables need.
+    """Models, data and options for the paper's tables.
 
     Attributes:
         workspace: Workspace with the training faces.
         base: SDXL, hub id or folder.
         preset: Preset of the trainers.
-        output: Folder of all results; runs are kept apart by preset and test set.
+        output: Folder of all results, with a sub-folder per preset and test set.
         degraded: Degraded faces of the test set.
         clean: Clean faces of the test set, or None.
         fid_reference: Reference set of FID, or None.
         test_set: Name of the test set, or None.
-        steps: Steps of each training run instead of the preset's, to try the procedure.
+        steps: Steps of each training run, for a short trial. None uses the preset's.
         trainer_options: Further options of the trainers.
     """
 
@@ -91,8 +91,8 @@ class PlannedCommand:
 
     Attributes:
         arguments: The command line without `authface`.
-        folder: The folder that the command makes.
-        done_file: A file that exists once exactly this command has succeeded.
+        folder: Output folder of the command.
+        done_file: File that is written when the command has succeeded, named by a hash of it.
     """
 
     arguments: tuple[str, ...]
@@ -111,7 +111,7 @@ class PlannedCommand:
 
     @property
     def label(self) -> str:
-        """The command and what it makes, for people."""
+        """Short text for messages, such as "train-prior → models/prior-both"."""
         return f"{self.arguments[0]} → {'/'.join(self.folder.parts[-2:])}"
 
 
@@ -119,11 +119,11 @@ class PlannedCommand:
 
 
 def plan_commands(table: str, request: PaperRequest) -> list[PlannedCommand]:
-    """List the commands of a table in order; tables share the commands they have in common.
+    """List the commands of a table in order. Commands that several tables need are run once.
 
     Args:
         table: "table1" to "table5" or "timestep".
-        request: What the runs need.
+        request: The request.
     """
     if table == "table3":
         return [command for tags in TABLE3_TAGS for command in _table3_commands(request, tags)]
@@ -140,7 +140,9 @@ def plan_commands(table: str, request: PaperRequest) -> list[PlannedCommand]:
     return commands
 
 
-def _planned(request: PaperRequest, arguments: Iterable[object], folder: Path) -> PlannedCommand:
+def _make_command(
+    request: PaperRequest, arguments: Iterable[object], folder: Path
+) -> PlannedCommand:
     text = tuple(map(str, arguments))
     done_file = request.root / "done" / short_hash(json.dumps(text))
     return PlannedCommand(text, folder, done_file)
@@ -157,7 +159,7 @@ def _train_prior(request: PaperRequest, tags: str) -> PlannedCommand:
     folder = request.model(f"prior-{tags}")
     arguments = _trainer_arguments("train-prior", request)
     arguments += ["--base", request.base, "--tags", tags, "--output", folder]
-    return _planned(request, arguments, folder)
+    return _make_command(request, arguments, folder)
 
 
 def _train_restorer(request: PaperRequest, row: Row) -> PlannedCommand:
@@ -169,7 +171,7 @@ def _train_restorer(request: PaperRequest, row: Row) -> PlannedCommand:
         arguments += ["--prior", request.model("prior-both")]
     arguments += ["--facial-weight", row.weight]
     arguments += ["--set", f"facial.m={row.m}", "--set", f"facial.s={row.s}"]
-    return _planned(request, [*arguments, "--output", folder], folder)
+    return _make_command(request, [*arguments, "--output", folder], folder)
 
 
 def _restore(request: PaperRequest, row: str) -> PlannedCommand:
@@ -178,7 +180,7 @@ def _restore(request: PaperRequest, row: str) -> PlannedCommand:
     arguments += ["--input", request.degraded, "--output", folder]
     if request.steps is not None:
         arguments += ["--steps", 2]
-    return _planned(request, [*arguments, "-w", request.workspace], folder)
+    return _make_command(request, [*arguments, "-w", request.workspace], folder)
 
 
 def _evaluate(request: PaperRequest, table: str, rows: Iterable[str]) -> PlannedCommand:
@@ -194,7 +196,7 @@ def _evaluate(request: PaperRequest, table: str, rows: Iterable[str]) -> Planned
     ):
         if value is not None:
             arguments += [option, value]
-    return _planned(request, [*arguments, "--output", folder], folder)
+    return _make_command(request, [*arguments, "--output", folder], folder)
 
 
 def _create_study(request: PaperRequest) -> PlannedCommand:
@@ -203,11 +205,14 @@ def _create_study(request: PaperRequest) -> PlannedCommand:
     arguments += ["--a", f"time-aware={request.restored('d')}"]
     arguments += ["--b", f"none={request.restored('b')}"]
     arguments += ["--degraded", request.degraded, "--count", NUM_STUDY_PAIRS]
-    return _planned(request, [*arguments, "--output", folder], folder)
+    return _make_command(request, [*arguments, "--output", folder], folder)
 
 
 def _table3_commands(request: PaperRequest, tags: str) -> list[PlannedCommand]:
-    """Train a prior (none for "none", which is SDXL itself), generate images and score them."""
+    """Train a prior on captions of a tag family, generate images and score them.
+
+    For "none" no prior is trained: the images are SDXL's.
+    """
     commands = []
     model: str | Path = request.base
     if tags != "none":
@@ -218,13 +223,13 @@ def _table3_commands(request: PaperRequest, tags: str) -> list[PlannedCommand]:
     count = NUM_SAMPLES if request.steps is None else 2
     draw: list[object] = ["reproduce", "draw", "--model", model, "--count", count]
     draw += ["--output", samples, "-w", request.workspace]
-    commands.append(_planned(request, draw, samples))
+    commands.append(_make_command(request, draw, samples))
 
     scores = request.test_folder / "table3" / tags
     evaluate: list[object] = ["evaluate", "--restored", f"{tags}={samples}"]
     evaluate += ["--fid-reference", request.degraded, "--metrics", "fid,niqe", "--allow-missing"]
     evaluate += ["-w", request.workspace, "--output", scores]
-    commands.append(_planned(request, evaluate, scores))
+    commands.append(_make_command(request, evaluate, scores))
     return commands
 
 
@@ -234,11 +239,11 @@ def _table3_commands(request: PaperRequest, tags: str) -> list[PlannedCommand]:
 def dry_runs(
     commands: Iterable[PlannedCommand], request: PaperRequest
 ) -> list[dict[str, Any] | None]:
-    """Run the dry run of each training command that is not done.
+    """Start the dry run of each training command that is not done.
 
     Args:
-        commands: The plan.
-        request: What the runs need.
+        commands: The commands of `plan_commands`.
+        request: The request.
 
     Returns:
         For each command the JSON of its dry run, or None if it trains nothing or is done.
@@ -285,11 +290,11 @@ def trainer_launcher(preset: str) -> list[str]:
 
 
 def run_commands(commands: Iterable[PlannedCommand], request: PaperRequest) -> None:
-    """Run each command that is not done; a training run that was started is resumed.
+    """Run each command that is not done. Interrupted training runs are resumed.
 
     Args:
-        commands: The plan.
-        request: What the runs need.
+        commands: The commands of `plan_commands`.
+        request: The request.
     """
     for command in commands:
         if command.is_done:
@@ -303,14 +308,14 @@ def run_commands(commands: Iterable[PlannedCommand], request: PaperRequest) -> N
 
 
 def report(table: str, request: PaperRequest) -> str:
-    """Format our results beside the paper's in Markdown, from the evaluations' summaries.
+    """Format our results and the paper's in Markdown, from the summaries of the evaluations.
 
     Args:
         table: "table1" to "table5" or "timestep".
-        request: What the runs needed.
+        request: The request.
 
     Returns:
-        The table, or "" for targets without scores.
+        The table, or "" for "table5" and "timestep".
     """
     if table == "table3":
         return _table3_report(request)

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 
 class RegressionTrainer:
-    """Trains a U-Net with the squared error of pixels.
+    """Trains a U-Net with the mean squared error of pixels.
 
     It sees the same faces, mirror images and degradations as a restorer with the same settings.
 
     Args:
         settings: Settings of a restorer.
-        unet: Works on pixel-unshuffled images, 3 * cell_px**2 channels in and out.
+        unet: A U-Net on pixel-unshuffled images, with 3 * cell_px**2 channels in and out.
         cell_px: Side of a cell of the pixel-unshuffle.
         workspace: Holds the crops.
         view: The training faces, one row each.

@@ -1,4 +1,4 @@
-"""The rows of Tables 2 and 4 at small scale, and the metrics of their restored faces."""
+"""The rows of Tables 2 and 4, and the metrics of the small experiments."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ class Row:
 
     Attributes:
         name: Name of the row, as in the paper; rows with an apostrophe are ours.
-        base: The model it is trained on: the generic prior in place of SDXL, or the face prior.
+        base: Model that it is trained on. "generic" is SDXL, or at small scale the generic prior;
+            "prior" is the face prior.
         weight: Weight of the facial loss over time.
-        description: What it is, for the table.
+        description: Description in the table.
         m: Parameter m of Eq. 3.
         s: Parameter s of Eq. 3.
     """
@@ -54,8 +55,8 @@ class Ablation:
 
     Attributes:
         rows: The rows by name.
-        compared: Pairs of rows whose difference is reported, (row, compared with).
-        paper_note: The paper's figures or finding, as a sentence without its full stop.
+        compared: Pairs of rows whose difference is reported, (row, row that is subtracted).
+        paper_note: Results of the paper, a sentence without the full stop.
     """
 
     rows: dict[str, Row]

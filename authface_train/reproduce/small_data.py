@@ -1,9 +1,10 @@
 """Real faces for the small experiments: collected, detected, aligned and split by person.
 
 Photographs that show the same person form a group, and a group belongs to one split. For the
-photographs of the packages `small_split.csv` records who is who, found by the 128-d descriptor and
-checked pair by pair by eye: the descriptor takes some strangers for the same person. Photographs
-that a user adds join the person that the descriptor takes them for, or are split by a hash.
+photographs of the packages, `small_split.csv` records the person of each face. These records were
+found by the 128-d descriptor and checked by eye, since the descriptor confuses some people. Faces
+in a user's photographs are assigned to people by the descriptor, and new groups to a split by a
+hash.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class Faces:
 
     Attributes:
         workspace: The workspace that holds them.
-        rows: Rows of the kept faces with `file`, `person`, `group` (of the photograph) and `split`.
+        rows: Rows of the kept faces with the additional columns `file`, `person`, `group` (of the
+            photograph) and `split`.
     """
 
     workspace: Workspace
@@ -73,7 +75,7 @@ def prepare_faces(folder: Path, extra_photos: list[Path]) -> Faces:
 
     Args:
         folder: Folder of the experiment.
-        extra_photos: Folders of photographs beside those of the packages.
+        extra_photos: Folders of photographs that are used in addition to those of the packages.
     """
     split_table = folder / "split.csv"
     root = folder / "ws"
@@ -164,11 +166,11 @@ def _same_person_pairs(root: Path, rows: pd.DataFrame) -> list[tuple[int, int]]:
     def is_same(first: int, second: int) -> bool:
         if is_known[first] and is_known[second]:
             return bool(rows["person"][first] == rows["person"][second])
-        a = descriptors[first]
-        b = descriptors[second]
-        if a is None or b is None:
+        descriptor = descriptors[first]
+        other_descriptor = descriptors[second]
+        if descriptor is None or other_descriptor is None:
             return False
-        return bool(np.linalg.norm(a - b) < SAME_PERSON_DISTANCE)
+        return bool(np.linalg.norm(descriptor - other_descriptor) < SAME_PERSON_DISTANCE)
 
     return [
         (first, second)
@@ -183,14 +185,10 @@ def _assign_groups(rows: pd.DataFrame) -> dict[str, str]:
     splits = {}
     for group, group_rows in rows.groupby("group"):
         recorded = set(group_rows["split"].dropna())
-        # A user's photograph may join groups of different splits. Then all of them leave the
+        # A user's photograph may join groups of different splits. The joint group then leaves the
         # training set.
-        for split in ("test", "val", "train"):
-            if split in recorded:
-                splits[str(group)] = split
-                break
-        else:
-            splits[str(group)] = _split_by_hash(str(group))
+        by_priority = [split for split in ("test", "val", "train") if split in recorded]
+        splits[str(group)] = by_priority[0] if by_priority else _split_by_hash(str(group))
     return splits
 
 

@@ -1,4 +1,4 @@
-"""Models of the small experiments: a VAE, a small SDXL, and a generic prior for SDXL's weights."""
+"""Models of the small experiments: a VAE, a small SDXL, and a generic prior in place of SDXL's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.util
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -99,7 +99,7 @@ def face_photographs(faces: Faces, split: str) -> tuple[list[np.ndarray], list[n
 
 
 def random_piece(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Cut a random square out of an image and resize it to SIZE_PX; mirrored at random.
+    """Cut a random square out of an image, resize it to SIZE_PX and mirror it at random.
 
     Args:
         image: (height, width, 3) uint8.
@@ -247,9 +247,7 @@ def make_base(folder: Path, vae: AutoencoderKL | PixelUnshuffle) -> None:
     pipeline = tiny_sdxl(0)
     pipeline.vae = vae
     channels = vae.config.latent_channels
-    config = {
-        name: value for name, value in pipeline.unet.config.items() if not name.startswith("_")
-    }
+    config = unet_config(pipeline.unet)
     config["in_channels"] = channels
     config["out_channels"] = channels
     config["sample_size"] = SIZE_PX // CELL_PX
@@ -260,9 +258,14 @@ def make_base(folder: Path, vae: AutoencoderKL | PixelUnshuffle) -> None:
     pipeline.save_pretrained(folder)
 
 
+def unet_config(unet: UNet2DConditionModel) -> dict[str, Any]:
+    """The constructor's arguments of a U-Net by name."""
+    return {name: value for name, value in unet.config.items() if not name.startswith("_")}
+
+
 @torch.no_grad()
 def make_identity(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """Initialise a U-Net so that it predicts its input as the noise, in place.
+    """Initialise a U-Net in place, so that it predicts its input as the noise.
 
     At high noise levels this is nearly right, and such a small model would spend its training on
     learning it. The first level, twice as wide as the latents, holds x and -x, and
@@ -270,6 +273,9 @@ def make_identity(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 
     Args:
         unet: A U-Net whose first level has twice as many channels as its input.
+
+    Returns:
+        The same U-Net.
     """
     channels = unet.config.in_channels
     width = unet.config.block_out_channels[0]
@@ -288,7 +294,7 @@ def make_identity(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 
 
 def generic_view(folder: Path) -> tuple[Workspace, pd.DataFrame]:
-    """Make a workspace of NUM_GENERIC_PIECES pieces of generic images.
+    """Create a workspace of NUM_GENERIC_PIECES random squares of generic images.
 
     Args:
         folder: Folder of the workspace; an existing one is reused.
@@ -336,14 +342,14 @@ def train_generic_prior(
     folder: Path,
     overrides: Mapping[str, object],
 ) -> None:
-    """Train the model that takes SDXL's place, a prior of generic images, with Stage I's trainer.
+    """Train a prior of generic images, which replaces SDXL, with Stage I's trainer.
 
     Args:
         workspace: Workspace of the pieces.
         view: The pieces, see `generic_view`.
         base: The untrained small SDXL.
         folder: Folder of the run; a run that it holds is resumed.
-        overrides: Settings over the preset `tiny`.
+        overrides: Settings that override the preset `tiny`.
     """
     from authface_train.presets import load_preset
     from authface_train.settings import PriorSettings

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from authface_train.callbacks.image_grid import to_image
 from authface_train.data.pairs import DegradedPairs
 from authface_train.data.sample_keys import SampleKey
 from authface_train.models.pixel_unshuffle import PixelUnshuffle
@@ -51,13 +52,13 @@ RestoreFunction = Callable[[list[np.ndarray]], list[np.ndarray]]
 
 
 class Experiment:
-    """The small experiment in one folder. What the folder holds is not made again.
+    """The small experiment in one folder. Models and results that the folder holds are reused.
 
     Args:
-        folder: The folder of everything.
-        extra_photos: Folders of photographs beside those of the packages.
-        latent: Kind of latents.
-        scale: Steps and other sizes.
+        folder: Folder of all data, models and results.
+        extra_photos: Folders of photographs that are used in addition to those of the packages.
+        latent: Latents of the models: lossless pixel-unshuffle, or a trained VAE.
+        scale: Training steps and other sizes.
 
     Raises:
         UserError: If the folder holds an experiment with other latents or sizes.
@@ -74,8 +75,8 @@ class Experiment:
         self.faces: Faces = prepare_faces(self.folder, extra_photos)
         self.results = self.folder / "results"
         self.results.mkdir(exist_ok=True)
-        # One core is left to the worker that degrades: threads that share a core with it wait for
-        # each other most of the time.
+        # One core is left to the worker that degrades: threads on the same core would mostly wait
+        # for each other.
         num_threads = max((os.cpu_count() or 1) - 1, 1)
         os.environ.setdefault("OMP_NUM_THREADS", str(num_threads))
 
@@ -93,7 +94,7 @@ class Experiment:
     # Models
 
     def train_models(self) -> None:
-        """Make the base, the generic prior and the face prior."""
+        """Create the base, and train the generic prior and the face prior."""
         base = self.folder / "base"
         generic = self.folder / "generic"
         prior = self.folder / "prior"
@@ -105,7 +106,7 @@ class Experiment:
             small_models.train_generic_prior(workspace, view, base, generic, overrides)
         if not is_finished(prior):
             settings = training_settings(self.scale.prior) | {"tags": "none"} | NO_PICTURES
-            self.train("train-prior", prior, "--base", generic, settings)
+            self.train("train-prior", prior, base_option="--base", base=generic, settings=settings)
 
     def _make_base(self, folder: Path) -> None:
         photographs, crops = small_models.face_photographs(self.faces, "train")
@@ -123,18 +124,19 @@ class Experiment:
         self,
         command: str,
         folder: Path,
+        *,
         base_option: str,
         base: Path,
         settings: Mapping[str, object],
     ) -> None:
-        """Run a trainer's command, or continue it.
+        """Start a training run, or resume it.
 
         Args:
             command: "train-prior" or "train-restore".
             folder: Folder of the run.
-            base_option: "--base" or "--prior".
+            base_option: Option that names the base, "--base" or "--prior".
             base: The model to start from.
-            settings: Settings over the preset `tiny`.
+            settings: Settings that override the preset `tiny`.
         """
         arguments: list[object] = [command, "-w", self.faces.workspace.root, "--preset", "tiny"]
         arguments += [base_option, base, "--output", folder]
@@ -158,25 +160,38 @@ class Experiment:
         if (self.results / f"{row.name}-{seed}.json").is_file():
             return
         folder = self.folder / "runs" / f"{row.name}-{seed}"
-        self._train_restorer(row, seed, self.scale.restorer, self.scale.lambda_times, folder)
+        self._train_restorer(
+            row,
+            folder,
+            seed=seed,
+            steps=self.scale.restorer,
+            lambda_factor=self.scale.lambda_times,
+        )
         self._score(row.name, seed, "test", self._restore_function(folder))
 
     def tune(self) -> None:
-        """Train short runs of row c' with different weights, scored on the tuning people."""
+        """Train short runs of row c' with different lambdas, and score them on the split `val`."""
         for factor in TUNING_FACTORS:
             name = f"tuning-{factor}"
             if (self.results / f"{name}-0.json").is_file():
                 continue
             folder = self.folder / "runs" / name
-            self._train_restorer(TABLE2_ROWS["c'"], 0, self.scale.tuning, factor, folder)
+            self._train_restorer(
+                TABLE2_ROWS["c'"],
+                folder,
+                seed=0,
+                steps=self.scale.tuning,
+                lambda_factor=factor,
+            )
             self._score(name, 0, "val", self._restore_function(folder))
 
     def _train_restorer(
-        self, row: Row, seed: int, steps: int, lambda_factor: float, folder: Path
+        self, row: Row, folder: Path, *, seed: int, steps: int, lambda_factor: float
     ) -> None:
-        """Train a restorer.
+        """Train a restorer, unless the folder holds it.
 
-        Rows with one seed share the initial ControlNet, batches, timesteps, noise and degradations.
+        Rows with the same seed share the initial ControlNet, batches, timesteps, noise and
+        degradations.
         """
         if is_finished(folder):
             return
@@ -204,7 +219,13 @@ class Experiment:
                 "validation.every": max(steps // 2, 1),
             }
         )
-        self.train("train-restore", folder, "--prior", self.folder / row.base, settings)
+        self.train(
+            "train-restore",
+            folder,
+            base_option="--prior",
+            base=self.folder / row.base,
+            settings=settings,
+        )
 
     def _restore_function(self, folder: Path) -> RestoreFunction:
         from authface_train.restore.pipeline import Restorer
@@ -280,9 +301,7 @@ class Experiment:
         view = self._view("train")
         null_prompt = self._null_prompt()
         core = detach_core(load_base(str(self.folder / "base"), None, 0))
-        config = {
-            name: value for name, value in core.unet.config.items() if not name.startswith("_")
-        }
+        config = small_models.unet_config(core.unet)
         config["in_channels"] = 3 * CELL_PX**2
         config["out_channels"] = 3 * CELL_PX**2
         with torch.random.fork_rng(devices=[]):
@@ -310,14 +329,14 @@ class Experiment:
             base_digest="none",
             processes=1,
         )
-        train(trainer, [], settings, run, accelerator)
+        train(trainer, [], settings=settings, run=run, accelerator=accelerator)
         unet.load_state_dict(final_weights(trainer.models["unet"], accelerator))
         unet.save_pretrained(folder)
 
     # Scoring
 
     def _view(self, split: str) -> pd.DataFrame:
-        """The training view of a split, with `file` and `person`."""
+        """The training view of a split with the columns `file` and `person`."""
         view = training_view(self.faces.workspace, "none").drop(columns=["person", "split"])
         people = self.faces.rows[["face_id", "file", "person", "split"]]
         return view.merge(people, on="face_id").query("split == @split")
@@ -335,7 +354,10 @@ class Experiment:
         )[0]
 
     def _score(self, name: str, seed: int | None, split: str, restore: RestoreFunction) -> None:
-        """Restore a split's degraded faces, the same ones every time, and save their scores."""
+        """Restore the degraded faces of a split and save pictures and scores.
+
+        All rows and seeds get the same degraded faces.
+        """
         started = time.monotonic()
         view = self._view(split).reset_index(drop=True)
         pairs = DegradedPairs(self.faces.workspace, view, SIZE_PX, self.scale.degradation, seed=0)
@@ -344,7 +366,7 @@ class Experiment:
             for epoch in range(self.scale.drawn_per_face)
             for index in range(len(view))
         ]
-        degraded = [_to_image(pairs.make_pair(key, False).degraded) for key in keys]
+        degraded = [to_image(pairs.make_pair(key, False).degraded) for key in keys]
 
         suffix = "" if seed is None else f"-{seed}"
         pictures = self.folder / "pictures"
@@ -374,11 +396,6 @@ class Experiment:
             "images": images,
         }
         write_json(self.results / f"{name}{suffix}.json", record)
-
-
-def _to_image(pixels: torch.Tensor) -> np.ndarray:
-    """(3, height, width) in [0, 1] to (height, width, 3) uint8."""
-    return np.rint(pixels.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
 
 
 def _save_image(image: np.ndarray, path: Path) -> None:

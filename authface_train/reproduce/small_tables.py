@@ -36,8 +36,8 @@ def run_table1(experiment: Experiment) -> None:
 def run_table3(experiment: Experiment) -> str:
     """Compare Stage I with and without captions by the noise loss on held-out people.
 
-    There are too few faces for FID. The captions are the measured ones, which have photographic
-    tags only, and the text encoders are random.
+    There are too few faces for FID. The captions have photographic tags only, which are measured,
+    and the text encoders are random.
 
     Returns:
         The table in Markdown.
@@ -62,7 +62,13 @@ def run_table3(experiment: Experiment) -> str:
         folder = experiment.folder / "runs" / f"prior-{tags}"
         if not is_finished(folder):
             generic = experiment.folder / "generic"
-            experiment.train("train-prior", folder, "--base", generic, settings | {"tags": tags})
+            experiment.train(
+                "train-prior",
+                folder,
+                base_option="--base",
+                base=generic,
+                settings=settings | {"tags": tags},
+            )
         audits = read_rows(folder / AUDIT / AUDIT_FILE)
         best = min(audits, key=lambda row: float(row["held_out_loss"]))
         first_loss = float(audits[0]["held_out_loss"])

@@ -1,7 +1,7 @@
-"""At which timestep a face becomes visible: a detector's confidence on the predicted image.
+"""Measures at which timestep a face becomes visible: a detector's confidence on predicted images.
 
-This is the measurement of the paper's appendix, from which it chose m. Clean faces get noise, the
-restorer predicts it from their degraded versions, and the detector looks at the decoded
+The paper's appendix chooses m by this measurement. Noise is added to clean faces, the restorer
+predicts it with the degraded faces as hints, and a face detector is run on the decoded
 z0_pred = (z_t - sqrt(1 - abar) eps) / sqrt(abar). Normalised time is (timestep + 0.5) / 1000.
 """
 
@@ -26,6 +26,7 @@ PAPER_CROSSING = 0.32
 """Normalised time at which the paper's curve reaches 0.5."""
 TIMESTEPS = tuple(range(19, 1000, 60))
 MIN_DETECTION_PX = 256
+"""Smaller images are enlarged to this side before detection."""
 MIN_SCORE = 0.02
 """Detections below this score count as no face, with confidence 0."""
 
@@ -41,11 +42,11 @@ def measure_confidence(
         degraded: Folder of degraded faces.
         clean: Folder of clean faces; pictures are paired by name.
         detector: Name of a face detector.
-        weights_dir: Folder in which weights are looked up first.
+        weights_dir: Folder of downloaded weights.
 
     Returns:
-        One row per timestep: `t_step`, normalised time `t`, mean `confidence`, share `seen` of
-        faces with confidence 0.5 and more, number of `faces`.
+        One row per timestep: `t_step`, normalised time `t`, mean `confidence` in [0, 1], share
+        `seen` of faces with a confidence of at least 0.5, number of `faces`.
 
     Raises:
         UserError: If no names match.
@@ -82,7 +83,11 @@ def measure_confidence(
 def _predicted_images(
     restorer: Restorer, degraded: np.ndarray, clean: np.ndarray, generator: torch.Generator
 ) -> list[np.ndarray]:
-    """The predicted image at each of TIMESTEPS, (size, size, 3) uint8, from one noise."""
+    """Predict the clean image at each of TIMESTEPS with the same noise.
+
+    Returns:
+        (size, size, 3) uint8 each.
+    """
     latents = restorer.encode(clean)
     alphas_cumprod = restorer.pipeline.scheduler.alphas_cumprod
     noise = torch.randn(latents.shape, generator=generator).to(latents.device)
@@ -97,7 +102,7 @@ def _predicted_images(
 
 
 def _enlarge(image: np.ndarray) -> np.ndarray:
-    """Enlarge a small image to MIN_DETECTION_PX, at which detectors work."""
+    """Enlarge a square image that is smaller than MIN_DETECTION_PX."""
     if len(image) >= MIN_DETECTION_PX:
         return image
     size = (MIN_DETECTION_PX, MIN_DETECTION_PX)
@@ -105,7 +110,7 @@ def _enlarge(image: np.ndarray) -> np.ndarray:
 
 
 def find_crossing(times: Sequence[float], confidence: Sequence[float]) -> float | None:
-    """Find the latest time up to which the mean confidence is at least 0.5.
+    """Find the latest time at which the mean confidence is at least 0.5.
 
     Args:
         times: Normalised times, ascending.

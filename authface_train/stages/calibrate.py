@@ -8,14 +8,15 @@ from authface_train.callbacks.gradient_ledger import GradientLedger, LedgerEntry
 from authface_train.data.sample_keys import step_keys
 from authface_train.runs.checkpoint import load_latest
 from authface_train.runs.training_run import TrainingRun
-from authface_train.stages.restorer import RestorerTrainer, stack_samples
+from authface_train.stages.restorer import RestorerTrainer
+from authface_train.training.loop import stack_samples, to_device
 
 TARGET_RATIO = 0.1
 """Recommended ratio of the facial loss's gradient to the noise loss's."""
 MAX_RATIO = 0.5
 """Above this ratio the facial loss dominates training."""
-WARMUP_STEPS = 100
-"""Most steps that new discriminators are trained before the measurement."""
+MAX_WARMUP_STEPS = 100
+"""Maximum number of steps that new discriminators are trained before the measurement."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class Calibration:
     """Gradients of the facial loss and the noise loss, and the lambdas to use.
 
     Attributes:
-        checkpoint_step: Step of the checkpoint that was measured, or None if the facial loss had
-            not started by then. In that case new discriminators were trained first.
+        checkpoint_step: Step of the measured checkpoint. None if the facial loss had not started
+            by then, in which case new discriminators were trained first.
         warmup_steps: Number of steps that the new discriminators were trained; 0 for a checkpoint.
         entries: Gradients by timestep bin.
         ratio: Facial gradient divided by noise gradient, over all timesteps.
@@ -44,8 +45,8 @@ def calibrate(trainer: RestorerTrainer, run: TrainingRun) -> Calibration:
     """Measure the gradients at the run's newest checkpoint, or before the run starts.
 
     If the facial loss has not started at that checkpoint, the discriminators are trained alone for
-    up to `WARMUP_STEPS` steps first: untrained ones give no meaningful gradient. Nothing is written
-    to the run folder.
+    up to `MAX_WARMUP_STEPS` steps first: untrained ones give no meaningful gradient. Nothing is
+    written to the run folder.
 
     Args:
         trainer: A trainer with a facial loss. Its weights are changed.
@@ -55,7 +56,7 @@ def calibrate(trainer: RestorerTrainer, run: TrainingRun) -> Calibration:
     finished_steps = load_latest(run.checkpoint_folder, trainer.models, trainer.accelerator)
     warmup_steps = 0
     if finished_steps <= settings.start_step:
-        warmup_steps = min(WARMUP_STEPS, settings.discriminator_only_steps)
+        warmup_steps = min(MAX_WARMUP_STEPS, settings.discriminator_only_steps)
         _train_discriminators(trainer, warmup_steps)
 
     entries = GradientLedger(trainer=trainer, folder=run.folder).measure()
@@ -77,5 +78,4 @@ def _train_discriminators(trainer: RestorerTrainer, num_steps: int) -> None:
     for step in range(num_steps):
         keys = step_keys(settings.seed, step, settings.batch, trainer.num_faces)
         batch = stack_samples([trainer.sample(key) for key in keys])
-        on_device = {name: tensor.to(device) for name, tensor in batch.items()}
-        trainer.train_discriminators(step, on_device)
+        trainer.train_discriminators(step, to_device(batch, device))

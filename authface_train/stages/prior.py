@@ -32,12 +32,15 @@ ATTENTION_LAYERS = ["to_k", "to_q", "to_v", "to_out.0"]
 def make_trainable(unet: UNet2DConditionModel, settings: PriorSettings) -> UNet2DConditionModel:
     """Prepare a U-Net for training, in place.
 
-    All of it is trained, or LoRA layers in its attention. With the optimizer that rounds
-    stochastically the weights become bfloat16, else they keep their dtype.
+    All weights are trained; with `lora_rank`, LoRA layers in the attention are trained instead.
+    `optimiser=adamw-8bit-bf16` converts the weights to bfloat16.
 
     Args:
         unet: The base's U-Net.
         settings: `lora_rank`, `optimiser`, `gradient_checkpointing`, `compile` and `seed` are used.
+
+    Returns:
+        The same U-Net.
     """
     unet.train().requires_grad_(True)
     if settings.lora_rank:
@@ -101,7 +104,7 @@ class PriorTrainer:
         core: The base without VAE and text encoders, whose results are cached.
         view: The training faces, one row each.
         latents: For each face the VAE's posterior, see `NoiseSampler`.
-        prompts: For each face `settings.orders` embeddings in a row, one per order of its tags.
+        prompts: `settings.orders` embeddings per face, face by face, one per order of its tags.
         null_prompt: Embedding of the empty prompt, which replaces dropped captions.
         accelerator: Knows the device and the processes.
 
@@ -112,6 +115,7 @@ class PriorTrainer:
 
     def __init__(
         self,
+        *,
         settings: PriorSettings,
         core: DiffusionCore,
         view: pd.DataFrame,

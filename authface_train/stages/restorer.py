@@ -39,7 +39,8 @@ def make_controlnet(
 ) -> ControlNetModel:
     """Build a ControlNet from a U-Net's encoder.
 
-    The hint network is new, and the zero convolutions make the first output zero.
+    The hint network is initialised at random. The zero convolutions make all outputs zero until
+    the first training step.
 
     Args:
         unet: The prior's U-Net, whose encoder weights are copied.
@@ -75,6 +76,7 @@ class RestorerTrainer:
 
     def __init__(
         self,
+        *,
         settings: RestorerSettings,
         core: DiffusionCore,
         controlnet: ControlNetModel,
@@ -261,7 +263,10 @@ class RestorerTrainer:
         Args:
             noisy: z_t, (batch, channels, height, width).
             prediction: The noise prediction, of the same shape.
-            batch: The batch that they belong to.
+            batch: The batch that was predicted.
+
+        Returns:
+            The pair of the eyes and the pair of the mouths.
         """
         assert self.facial is not None
         return self.facial.cut_pairs(
@@ -314,11 +319,9 @@ def _detach(pair: RegionPair) -> RegionPair:
 def _accumulate(
     totals: dict[str, torch.Tensor], terms: Mapping[str, torch.Tensor], num_processes: int
 ) -> None:
-    """Add a micro-batch's terms to the totals, times the processes that the loop averages over."""
+    """Add a micro-batch's terms, multiplied by the number of processes, to the totals.
+
+    The loop averages the totals over the processes.
+    """
     for name, value in terms.items():
         totals[name] = totals.get(name, torch.zeros_like(value)) + num_processes * value
-
-
-def stack_samples(samples: Sequence[Sample]) -> Sample:
-    """Stack samples into a batch: each tensor gets a leading batch dimension."""
-    return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}

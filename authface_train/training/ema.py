@@ -44,7 +44,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Include the present weights in the average, after each optimizer step."""
+        """Include the current weights in the average. Call it after each optimizer step."""
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
         for average, parameter in zip(self.average, self.parameters, strict=True):
@@ -53,7 +53,7 @@ class EMA:
 
     @contextlib.contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """Give the module the average as its weights inside the block."""
+        """Replace the module's weights by the average inside the context."""
         trained = [
             local_shard(parameter).detach().to("cpu", copy=True) for parameter in self.parameters
         ]

@@ -1,14 +1,17 @@
-"""Builds training runs: inputs, then trainer, then callbacks. Real, dry and reproduced runs alike.
+"""Builds and runs the training jobs of both stages.
 
-A command makes a `JobRequest`. `build_job` turns it into a `TrainingJob`, refusing what cannot work
-before anything is computed, and `run_job` trains it and saves the model. `plan_job` measures what
-the run would take, and `calibrate_job` how strong the facial loss is.
+A command creates a `JobRequest` and passes it to one of three functions:
+
+* `build_job` checks the request, encodes the inputs and builds the trainer; `run_job` then trains
+  and saves the model.
+* `plan_job` is the dry run: it estimates memory, disk space and duration.
+* `calibrate_job` measures the strength of the facial loss of a Stage II run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,21 +19,27 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 
-from authface_train.callbacks import Callback
 from authface_train.data.captions import build_captions
 from authface_train.data.latents import Latents, cached_latents, latents_cache
 from authface_train.data.prompts import Embedding, Prompts, cached_prompts
 from authface_train.memory import dry_run
+from authface_train.memory.dry_run import StageSettings
 from authface_train.memory.estimator import (
+    FLOAT32_BYTES,
     MemoryEstimator,
     estimate_disk_bytes,
     parameter_bytes,
 )
-from authface_train.memory.fake_tensor_pass import PriorPass, RestorerPass
+from authface_train.memory.fake_tensor_pass import (
+    NUM_TOKENS,
+    PriorPass,
+    RestorerPass,
+    pooled_width,
+)
 from authface_train.models.sdxl import DiffusionCore, detach_core, load_base, vae_scale_factor
 from authface_train.runs import saving
 from authface_train.runs.training_run import TrainingRun
-from authface_train.settings import PriorSettings, RestorerSettings, TrainSettings
+from authface_train.settings import PriorSettings, RestorerSettings
 from authface_train.stages.prior import PriorTrainer
 from authface_train.training import setup
 from authface_train.training.loop import Trainer, train
@@ -47,6 +56,7 @@ if TYPE_CHECKING:
 
 STAGE_OF_SETTINGS = {PriorSettings: "prior", RestorerSettings: "restorer"}
 TRAINED_MODEL = {"prior": "unet", "restorer": "controlnet"}
+"""Name of the model that a stage saves, among the trainer's `models`."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +65,16 @@ class JobRequest:
 
     Attributes:
         workspace: Workspace with the training faces and the caches.
-        settings: Settings; their type decides the stage.
+        settings: Settings of the run; their type decides the stage.
         base: Model to start from, hub id or folder: SDXL for Stage I, the prior for Stage II.
-        folder: Folder of the run.
+        folder: Run folder.
         resume: Whether an existing run may be continued.
         allow_unknown_licence: Train on faces without a licence basis.
         rows: Faces to train on instead of the workspace's training view.
     """
 
     workspace: Workspace
-    settings: PriorSettings | RestorerSettings
+    settings: StageSettings
     base: str
     folder: Path
     resume: bool = False
@@ -86,13 +96,13 @@ class CachedInputs:
     """Encoded inputs of a run. Stage II uses the training latents and the null prompt only.
 
     Attributes:
-        train_latents: Posteriors of the training faces, see `NoiseSampler`.
+        train_latents: Posteriors of the training faces, see `Latents`.
         null_prompt: Embedding of the empty prompt.
         val_latents: Posteriors of the held-out faces.
         train_prompts: `settings.orders` embeddings per training face, face by face.
         val_prompts: One embedding per held-out face.
         preview_captions: Captions of the preview grids.
-        preview_prompts: Their embeddings.
+        preview_prompts: One embedding per preview caption.
     """
 
     train_latents: Sequence[torch.Tensor]
@@ -110,44 +120,44 @@ class TrainingJob:
 
     Attributes:
         request: The requested run.
-        settings: The settings with the launcher's sharding and a micro-batch.
+        settings: The requested settings with the launcher's sharding and a micro-batch.
         accelerator: Knows the device and the processes.
         rows: The training and held-out faces.
-        run: The run's folder.
+        run: Writes the run folder.
         core: The base's U-Net and scheduler.
         inputs: Encoded inputs.
-        trainer: The stage.
-        callbacks: What runs beside training.
+        trainer: Trainer of the stage.
     """
 
     request: JobRequest
-    settings: PriorSettings | RestorerSettings
+    settings: StageSettings
     accelerator: Accelerator
     rows: TrainingRows
     run: TrainingRun
     core: DiffusionCore
     inputs: CachedInputs
-    trainer: Trainer
-    callbacks: Sequence[Callback] = field(default=())
+    trainer: PriorTrainer | RestorerTrainer
 
 
 def build_job(request: JobRequest) -> TrainingJob:
-    """Check a run, start its folder, encode its inputs and build its trainer and callbacks.
+    """Check a run, start its folder, encode its inputs and build its trainer.
 
     Args:
         request: The requested run.
 
     Raises:
         UserError: If the run cannot work as requested; nothing is written then.
-        MissingResourceError: If the base cannot be had.
+        MissingResourceError: If the base is neither on disk nor downloadable.
     """
-    from authface_train.callbacks.build import build_callbacks
-
     preparation = _prepare(request)
     accelerator = preparation.accelerator
     run = TrainingRun(request.folder, request.stage)
     settings = setup.choose_micro_batch(
-        preparation.settings, run, request.resume, preparation.estimator, accelerator
+        preparation.settings,
+        run,
+        resume=request.resume,
+        estimator=preparation.estimator,
+        accelerator=accelerator,
     )
     setup.start_run(
         run,
@@ -162,18 +172,25 @@ def build_job(request: JobRequest) -> TrainingJob:
         ),
     )
     with setup.explain_out_of_memory(settings):
-        job = _build_trainer(preparation, settings, run)
-        return replace(job, callbacks=build_callbacks(job))
+        return _assemble_job(preparation, settings, run)
 
 
 def run_job(job: TrainingJob) -> None:
     """Train a job to its last step and save the model on the main process.
 
     Raises:
-        Terminated, KeyboardInterrupt, PartialFailureError: As `training.loop.train`.
+        Terminated, KeyboardInterrupt, PartialFailureError: See `training.loop.train`.
     """
+    from authface_train.callbacks.build import build_callbacks
+
     with setup.explain_out_of_memory(job.settings):
-        train(job.trainer, job.callbacks, job.settings, job.run, job.accelerator)
+        train(
+            job.trainer,
+            build_callbacks(job),
+            settings=job.settings,
+            run=job.run,
+            accelerator=job.accelerator,
+        )
     trained = job.trainer.models[TRAINED_MODEL[job.request.stage]]
     weights = saving.final_weights(trained, job.accelerator)
     if job.accelerator.is_main_process:
@@ -184,35 +201,14 @@ def plan_job(request: JobRequest) -> dry_run.Plan:
     """Estimate what a run takes, and time a few steps if it fits. Nothing is written.
 
     Args:
-        request: What the run would be asked to do.
+        request: The requested run.
     """
     preparation = _prepare(request)
-    rows = preparation.rows
-    resolution_px = preparation.settings.resolution_px
-    latent, prompt = _dummy_inputs(preparation.pipeline, resolution_px)
-    num_faces = len(rows.training)
-    num_prompts = 1
-    cached_rows = rows.training
-    if isinstance(preparation.settings, PriorSettings):
-        num_prompts = num_faces * preparation.settings.orders
-        cached_rows = rows.all
-    latent_cache = latents_cache(request.workspace, preparation.pipeline.vae, resolution_px)
-    num_missing = len(latent_cache.missing(cached_rows["crop_sha256"]))
-    prompt_bytes = 4.0 * num_prompts * sum(tensor.numel() for tensor in prompt)
-    latent_bytes = 4.0 * latent.numel()
-    cache_size = dry_run.CacheSize(
-        all_bytes=len(cached_rows) * latent_bytes + prompt_bytes,
-        missing_bytes=num_missing * latent_bytes + prompt_bytes,
-    )
-    inputs = CachedInputs(
-        train_latents=dry_run.DummyCache(latent, num_faces),
-        null_prompt=prompt,
-        train_prompts=dry_run.DummyCache(prompt, num_prompts),
-    )
-    model_bytes = preparation.model_bytes
+    inputs = _dummy_inputs(preparation)
+    cache_size = _estimate_cache_size(preparation, inputs)
     core = detach_core(preparation.pipeline)
 
-    def make_trainer(settings: TrainSettings) -> Trainer:
+    def make_trainer(settings: StageSettings) -> Trainer:
         return _make_trainer(preparation, settings, core, inputs)
 
     return dry_run.plan_run(
@@ -222,7 +218,7 @@ def plan_job(request: JobRequest) -> dry_run.Plan:
         accelerator=preparation.accelerator,
         make_trainer=make_trainer,
         cache_size=cache_size,
-        model_bytes=model_bytes,
+        model_bytes=preparation.model_bytes,
         folder=request.folder,
     )
 
@@ -247,17 +243,27 @@ def calibrate_job(request: JobRequest) -> Calibration:
     preparation = _prepare(request)
     run = TrainingRun(request.folder, request.stage)
     with setup.explain_out_of_memory(preparation.settings):
-        job = _build_trainer(preparation, preparation.settings, run)
+        job = _assemble_job(preparation, preparation.settings, run)
         assert isinstance(job.trainer, RestorerTrainer)
         return calibrate(job.trainer, run)
 
 
 @dataclass(frozen=True)
 class _Preparation:
-    """What is known of a run before it writes or encodes anything."""
+    """A checked request, before anything is written or encoded.
+
+    Attributes:
+        request: The requested run.
+        settings: The requested settings with the launcher's sharding.
+        accelerator: Knows the device and the processes.
+        rows: The training and held-out faces.
+        pipeline: The base, with VAE and text encoders.
+        estimator: Estimates the memory of the run.
+        model_bytes: Size of the finished model.
+    """
 
     request: JobRequest
-    settings: PriorSettings | RestorerSettings
+    settings: StageSettings
     accelerator: Accelerator
     rows: TrainingRows
     pipeline: StableDiffusionXLPipeline
@@ -266,6 +272,7 @@ class _Preparation:
 
 
 def _prepare(request: JobRequest) -> _Preparation:
+    """Start the processes, read the faces and load the base; see `build_job` for the errors."""
     accelerator, settings = setup.start_processes(request.settings)
     rows = request.rows or _load_rows(request)
     pipeline = request.load_pipeline()
@@ -279,9 +286,16 @@ def _prepare(request: JobRequest) -> _Preparation:
     else:
         fake_pass = RestorerPass(pipeline.unet, settings, scale_factor)
         # The finished model holds the ControlNet in float32 beside the prior.
-        model_bytes += 4 * fake_pass.num_trainable
-    estimator = MemoryEstimator(fake_pass, accelerator.device)
-    return _Preparation(request, settings, accelerator, rows, pipeline, estimator, model_bytes)
+        model_bytes += FLOAT32_BYTES * fake_pass.num_trainable
+    return _Preparation(
+        request=request,
+        settings=settings,
+        accelerator=accelerator,
+        rows=rows,
+        pipeline=pipeline,
+        estimator=MemoryEstimator(fake_pass, accelerator.device),
+        model_bytes=model_bytes,
+    )
 
 
 def _load_rows(request: JobRequest) -> TrainingRows:
@@ -294,14 +308,14 @@ def _load_rows(request: JobRequest) -> TrainingRows:
     )
 
 
-def _build_trainer(
-    preparation: _Preparation, settings: PriorSettings | RestorerSettings, run: TrainingRun
+def _assemble_job(
+    preparation: _Preparation, settings: StageSettings, run: TrainingRun
 ) -> TrainingJob:
-    """Encode the inputs and build the trainer; VAE and text encoders are freed in between."""
+    """Encode the inputs, free VAE and text encoders, then build the trainer."""
     if isinstance(settings, PriorSettings):
         inputs = _encode_prior_inputs(preparation, settings)
     else:
-        inputs = _encode_restorer_inputs(preparation, settings)
+        inputs = _encode_restorer_inputs(preparation)
     core = detach_core(preparation.pipeline)
     return TrainingJob(
         request=preparation.request,
@@ -317,36 +331,32 @@ def _build_trainer(
 
 def _make_trainer(
     preparation: _Preparation,
-    settings: TrainSettings,
+    settings: StageSettings,
     core: DiffusionCore,
     inputs: CachedInputs,
 ) -> PriorTrainer | RestorerTrainer:
-    view = preparation.rows.training
-    accelerator = preparation.accelerator
     if isinstance(settings, PriorSettings):
         return PriorTrainer(
-            settings,
-            core,
-            view,
-            inputs.train_latents,
-            inputs.train_prompts,
-            inputs.null_prompt,
-            accelerator,
+            settings=settings,
+            core=core,
+            view=preparation.rows.training,
+            latents=inputs.train_latents,
+            prompts=inputs.train_prompts,
+            null_prompt=inputs.null_prompt,
+            accelerator=preparation.accelerator,
         )
 
     from authface_train.stages.restorer import RestorerTrainer, make_controlnet
 
-    assert isinstance(settings, RestorerSettings)
-    controlnet = make_controlnet(core.unet, settings.seed, core.vae_scale_factor)
     return RestorerTrainer(
-        settings,
-        core,
-        controlnet,
-        preparation.request.workspace,
-        view,
-        inputs.train_latents,
-        inputs.null_prompt,
-        accelerator,
+        settings=settings,
+        core=core,
+        controlnet=make_controlnet(core.unet, settings.seed, core.vae_scale_factor),
+        workspace=preparation.request.workspace,
+        view=preparation.rows.training,
+        latents=inputs.train_latents,
+        null_prompt=inputs.null_prompt,
+        accelerator=preparation.accelerator,
     )
 
 
@@ -370,7 +380,7 @@ def _encode_prior_inputs(preparation: _Preparation, settings: PriorSettings) -> 
     )
 
 
-def _encode_restorer_inputs(preparation: _Preparation, settings: RestorerSettings) -> CachedInputs:
+def _encode_restorer_inputs(preparation: _Preparation) -> CachedInputs:
     return CachedInputs(
         train_latents=_encode_latents(preparation, preparation.rows.training),
         null_prompt=_encode_captions(preparation, [""])[0],
@@ -402,20 +412,51 @@ def _encode_captions(preparation: _Preparation, captions: Sequence[str]) -> Prom
         )
 
 
-def _dummy_inputs(
-    pipeline: StableDiffusionXLPipeline, size_px: int
-) -> tuple[torch.Tensor, Embedding]:
-    """Random values in the shape of a face's cached latents and of a prompt's embedding."""
-    config = pipeline.unet.config
-    side = size_px // vae_scale_factor(pipeline)
-    pooled_width = (
-        config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+def _dummy_inputs(preparation: _Preparation) -> CachedInputs:
+    """Random inputs in the shape of the encoded ones, for a dry run."""
+    settings = preparation.settings
+    config = preparation.pipeline.unet.config
+    side = settings.resolution_px // vae_scale_factor(preparation.pipeline)
+    num_faces = len(preparation.rows.training)
+    num_prompts = num_faces * settings.orders if isinstance(settings, PriorSettings) else 0
+    prompt = Embedding(
+        embeds=torch.randn(NUM_TOKENS, config.cross_attention_dim),
+        pooled=torch.randn(pooled_width(config)),
     )
-    prompt = Embedding(torch.randn(77, config.cross_attention_dim), torch.randn(pooled_width))
-    return torch.randn(2, 2, config.in_channels, side, side), prompt
+    posterior = torch.randn(2, 2, config.in_channels, side, side)
+    return CachedInputs(
+        train_latents=dry_run.DummyCache(posterior, num_faces),
+        null_prompt=prompt,
+        train_prompts=dry_run.DummyCache(prompt, num_prompts),
+    )
+
+
+def _estimate_cache_size(preparation: _Preparation, inputs: CachedInputs) -> dry_run.CacheSize:
+    """Size of the cached latents and prompt embeddings, from dummy inputs of the same shape."""
+    rows = preparation.rows
+    is_prior = isinstance(preparation.settings, PriorSettings)
+    # Stage II does not encode held-out faces, and the empty prompt is its only prompt.
+    encoded_rows = rows.all if is_prior else rows.training
+    num_prompts = len(inputs.train_prompts) if is_prior else 1
+    cache = latents_cache(
+        preparation.request.workspace,
+        preparation.pipeline.vae,
+        preparation.settings.resolution_px,
+    )
+    num_missing = len(cache.missing(encoded_rows["crop_sha256"]))
+
+    latent_bytes = FLOAT32_BYTES * inputs.train_latents[0].numel()
+    values_per_prompt = sum(tensor.numel() for tensor in inputs.null_prompt)
+    prompt_bytes = FLOAT32_BYTES * num_prompts * values_per_prompt
+    return dry_run.CacheSize(
+        all_bytes=len(encoded_rows) * latent_bytes + prompt_bytes,
+        # All prompts count as missing: the captions that key their cache are not built here.
+        missing_bytes=num_missing * latent_bytes + prompt_bytes,
+    )
 
 
 def _save(job: TrainingJob, weights: dict[str, torch.Tensor]) -> None:
+    """Save the model with the trained weights, by parameter name, of its U-Net or ControlNet."""
     request = job.request
     if isinstance(job.settings, PriorSettings):
         saving.save_prior(

@@ -43,9 +43,10 @@ class StepLosses:
     """Losses of one step on one process.
 
     Attributes:
-        means: By name, () float32: this process's share of the mean over the global batch, times
-            the number of processes, so that the mean over processes is the mean over the batch.
-        by_timestep: (2, TIMESTEP_BINS) float32: sums and counts of this process's noise losses.
+        means: Losses and the gradient norm by name, () float32 each. Losses are scaled so that
+            their mean over the processes is the mean over the global batch.
+        by_timestep: (2, TIMESTEP_BINS) float32; row 0 sums this process's noise losses in each
+            bin, row 1 counts its samples.
     """
 
     means: dict[str, torch.Tensor]
@@ -53,10 +54,10 @@ class StepLosses:
 
 
 class Trainer(Protocol):
-    """What a stage brings to the loop.
+    """A training stage, as the loop uses it.
 
     Attributes:
-        models: Everything that is trained. The learning rate schedule applies to the first.
+        models: The trained models by name. The learning rate schedule applies to the first.
         num_faces: Number of faces to draw samples from.
     """
 
@@ -64,7 +65,7 @@ class Trainer(Protocol):
     num_faces: int
 
     def sample(self, key: SampleKey) -> Sample:
-        """Tensors of one sample, on the CPU; the same key gives the same tensors anywhere."""
+        """Tensors of one sample on the CPU. They depend on the key and the run's seed alone."""
         ...
 
     def step(self, step: int, keys: list[SampleKey], micro_batches: Iterator[Sample]) -> StepLosses:
@@ -78,9 +79,20 @@ class Trainer(Protocol):
         ...
 
 
+def stack_samples(samples: Sequence[Sample]) -> Sample:
+    """Stack samples into a batch: each tensor gets a leading batch dimension."""
+    return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+def to_device(batch: Sample, device: torch.device) -> Sample:
+    """Move the tensors of a batch to a device; from pinned memory without waiting."""
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+
 def train(
     trainer: Trainer,
     callbacks: Sequence[Callback],
+    *,
     settings: TrainSettings,
     run: TrainingRun,
     accelerator: Accelerator,
@@ -124,7 +136,7 @@ def train(
 
         for step in range(first_step, settings.steps):
             keys = step_keys(settings.seed, step, settings.batch, trainer.num_faces)
-            batches = (_to_device(next(loader), accelerator.device) for _ in range(accumulation))
+            batches = (to_device(next(loader), accelerator.device) for _ in range(accumulation))
             rate = learning_rate(settings, step)
             # Discriminators, the models after the first, keep their own rate.
             set_learning_rate(next(iter(trainer.models.values())).optimizer, rate)
@@ -190,7 +202,7 @@ def _micro_batch(settings: TrainSettings) -> int:
 
 
 def samples_per_process(settings: TrainSettings, num_processes: int) -> int:
-    """Samples of a step per process.
+    """Number of samples per step and process.
 
     Args:
         settings: `batch` is used.
@@ -208,7 +220,7 @@ def samples_per_process(settings: TrainSettings, num_processes: int) -> int:
 
 
 def accumulation_steps(settings: TrainSettings, num_processes: int) -> int:
-    """Micro-batches per step and process.
+    """Number of micro-batches per step and process.
 
     Args:
         settings: `batch` and `micro_batch` are used; a micro-batch larger than a process's share of
@@ -232,6 +244,8 @@ def accumulation_steps(settings: TrainSettings, num_processes: int) -> int:
 
 
 class _SampleDataset(Dataset):
+    """Maps the key of a sample to its tensors."""
+
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
 
@@ -240,10 +254,11 @@ class _SampleDataset(Dataset):
 
 
 class _MicroBatchSampler(Sampler):
-    """Yields the keys of every micro-batch of one process, from a step on."""
+    """Yields the keys of one process's micro-batches, starting at step `first_step`."""
 
     def __init__(
         self,
+        *,
         settings: TrainSettings,
         num_faces: int,
         first_step: int,
@@ -267,13 +282,13 @@ class _MicroBatchSampler(Sampler):
 def _sample_loader(
     trainer: Trainer, settings: TrainSettings, first_step: int, accelerator: Accelerator
 ) -> Iterator[Iterator[Sample]]:
-    """Iterate over this process's micro-batches; its workers have ended when the block ends."""
+    """Iterate over this process's micro-batches. The end of the block ends the workers."""
     batch_sampler = _MicroBatchSampler(
-        settings,
-        trainer.num_faces,
-        first_step,
-        accelerator.process_index,
-        accelerator.num_processes,
+        settings=settings,
+        num_faces=trainer.num_faces,
+        first_step=first_step,
+        rank=accelerator.process_index,
+        num_processes=accelerator.num_processes,
     )
     with _single_opencv_thread() if settings.workers else contextlib.nullcontext():
         loader: Any = iter(
@@ -318,10 +333,6 @@ def _ignore_signals(_: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _to_device(sample: Sample, device: torch.device) -> Sample:
-    return {name: value.to(device, non_blocking=True) for name, value in sample.items()}
-
-
 # Reducing losses and signals over the processes
 
 
@@ -330,11 +341,17 @@ def _reduce_step(
 ) -> tuple[dict[str, float | None], int]:
     """Average the losses over the processes and find out whether any process received a signal.
 
-    Both travel in one reduction, so that every process stops after the same step.
+    One reduction carries both, so that every process stops after the same step.
+
+    Args:
+        losses: Losses of this process.
+        received: Signal that this process received, or None.
+        accelerator: Reduces over the processes.
 
     Returns:
-        Metrics by name, `loss_t000` to `loss_t900` by timestep among them (None for a bin without
-        samples); and the signal that any process received, or 0.
+        Metrics by name, and the signal that any process received, or 0. The metrics include the
+        mean noise loss of each timestep bin, `loss_t000` to `loss_t900`; it is None if no process
+        has a sample in the bin.
     """
     device = accelerator.device
     names = sorted(losses.means)

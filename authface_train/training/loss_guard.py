@@ -1,4 +1,4 @@
-"""Checks of the losses of every step: stop on a diverging run, warn of a useless discriminator."""
+"""Checks the losses of every step: stops a diverging run, warns of a useless discriminator."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LossGuard:
             if name != "gradient_norm" and value is not None and not math.isfinite(value):
                 raise PartialFailureError(
                     f"step {step}: {name} is {value}; training has stopped and the last checkpoint "
-                    "is kept. Resume with a lower learning_rate in a new --output"
+                    "is kept. Start a new run with a lower learning_rate and another --output"
                 )
 
         loss = primary_loss(metrics)
@@ -104,7 +104,7 @@ class DiscriminatorMonitor:
 
 
 def primary_loss(metrics: Mapping[str, float | str | None]) -> float:
-    """The loss by which progress is judged: the noise loss where others are added to it.
+    """The loss that tells whether a run diverges: `noise_loss` of Stage II, `loss` of Stage I.
 
     Args:
         metrics: Metrics of one step, by name, as numbers or as cells of metrics.csv.

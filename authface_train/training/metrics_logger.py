@@ -32,7 +32,7 @@ class MetricsLogger:
     Args:
         run: The run whose metrics are recorded.
         settings: The run's settings; `batch`, `steps` and `wandb` are used.
-        first_step: Number of steps that a resumed run has done before.
+        first_step: Number of steps that were done before; 0 for a new run.
     """
 
     def __init__(self, run: TrainingRun, settings: TrainSettings, first_step: int) -> None:
@@ -41,9 +41,7 @@ class MetricsLogger:
         self.first_step = first_step
         self._training_s = 0.0
         self._timer_start = time.monotonic()
-        self._progress = ProgressBar(
-            run.stage, settings.steps, unit="steps", completed=first_step
-        )
+        self._progress = ProgressBar(run.stage, settings.steps, unit="steps", completed=first_step)
 
     def __enter__(self) -> MetricsLogger:
         from torch.utils.tensorboard import SummaryWriter
@@ -58,14 +56,14 @@ class MetricsLogger:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
-        trace: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
-        self._progress.__exit__(kind, error, trace)
+        self._progress.__exit__(error_type, error, traceback)
         self._tensorboard.close()
         if self._wandb is not None:
-            self._wandb.finish(exit_code=int(kind is not None))
+            self._wandb.finish(exit_code=int(error is not None))
 
     def log_step(
         self, step: int, metrics: Mapping[str, float | None], learning_rate: float
@@ -123,7 +121,7 @@ class MetricsLogger:
 
 
 def peak_memory_gb() -> float:
-    """Peak memory allocated by torch on the GPU in GB; without a GPU this process's memory now."""
+    """Peak GPU memory of torch in GB (10^9 bytes); without a GPU the process's current memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
     return _PROCESS.memory_info().rss / 1e9

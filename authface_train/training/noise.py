@@ -19,7 +19,7 @@ from manifests.support.errors import UserError
 
 
 class NoiseSampler:
-    """Draws what both stages need for a sample, from counters.
+    """Draws latent, noise, timestep and mirroring of a training sample from its key and the seed.
 
     Args:
         settings: The run's settings; `seed` is used.

@@ -12,8 +12,8 @@ import torch
 from authface_train.settings import TrainSettings
 from manifests.support.errors import MissingResourceError
 
-# An 8-bit moment and its share of the float32 scale that a block of 256 values has.
 EIGHT_BIT_MOMENT_BYTES = 1 + 4 / 256
+"""Bytes per 8-bit moment, with its share of the float32 scale of each block of 256 moments."""
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
@@ -21,7 +21,7 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
 
     Args:
         settings: `learning_rate`, `schedule`, `warmup_steps` and `steps` are used.
-        step: Number of steps that are done, from 0.
+        step: Number of the step, from 0.
     """
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
@@ -35,10 +35,10 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of all parameter groups.
 
     Args:
-        optimizer: torchao keeps its rate in a tensor that a compiled step reads; it is filled in
-            place.
+        optimizer: The optimizer.
         rate: The learning rate.
     """
+    # torchao's compiled step reads the rate from a tensor, which must be filled in place.
     for group in optimizer.param_groups:
         if isinstance(group["lr"], torch.Tensor):
             group["lr"].fill_(rate)
@@ -49,10 +49,10 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 def make_optimizer(
     parameters: Iterable[torch.nn.Parameter], settings: TrainSettings
 ) -> torch.optim.Optimizer:
-    """Create the AdamW variant that the settings name.
+    """Create the AdamW variant of the setting `optimiser`.
 
     Args:
-        parameters: Those without `requires_grad` are ignored.
+        parameters: The model's parameters; those without `requires_grad` are ignored.
         settings: `optimiser`, `learning_rate`, `betas`, `epsilon`, `weight_decay` and
             `step_in_backward` are used.
 

@@ -44,7 +44,7 @@ SettingsT = TypeVar("SettingsT", bound=TrainSettings)
 
 
 def start_processes(settings: SettingsT) -> tuple[Accelerator, SettingsT]:
-    """Join the process group and adopt the sharding that a launcher asks for.
+    """Join the process group and adopt the sharding that the launcher is configured for.
 
     Args:
         settings: Settings of the run.
@@ -145,6 +145,7 @@ def load_rows(
 def choose_micro_batch(
     settings: SettingsT,
     run: TrainingRun,
+    *,
     resume: bool,
     estimator: MemoryEstimator,
     accelerator: Accelerator,
@@ -156,7 +157,10 @@ def choose_micro_batch(
         run: The run, whose record holds the micro-batch of a resumed run.
         resume: Whether the run is resumed.
         estimator: Estimates the memory of a micro-batch.
-        accelerator: Knows the processes; the smallest of their devices decides.
+        accelerator: The run's accelerator; its device with the least memory decides.
+
+    Returns:
+        The settings with a micro-batch.
 
     Raises:
         UserError: If no micro-batch fits, or if it does not divide the batch.
@@ -199,7 +203,7 @@ def start_run(
     unet: UNet2DConditionModel,
     disk_bytes: float,
 ) -> None:
-    """Start or resume the run folder on the main process; all processes get its refusal.
+    """Start or resume the run folder on the main process. An error is raised on all processes.
 
     Args:
         run: The run.
@@ -214,7 +218,7 @@ def start_run(
     Raises:
         UserError: If the disk is too small or the run folder cannot be used.
     """
-    refusal: list[str | None] = [None]
+    error_message: list[str | None] = [None]
     if accelerator.is_main_process:
         try:
             if not resume:
@@ -228,10 +232,10 @@ def start_run(
                 processes=accelerator.num_processes,
             )
         except UserError as error:
-            refusal = [str(error)]
-    broadcast_object_list(refusal)
-    if refusal[0] is not None:
-        raise UserError(refusal[0])
+            error_message = [str(error)]
+    broadcast_object_list(error_message)
+    if error_message[0] is not None:
+        raise UserError(error_message[0])
 
 
 def _check_disk_space(folder: Path, disk_bytes: float) -> None:
@@ -259,7 +263,8 @@ def explain_out_of_memory(settings: TrainSettings) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"out of GPU memory with micro_batch {settings.micro_batch}; use a smaller "
-            "--set micro_batch=N (it accumulates more), or see what fits with --dry-run"
+            "--set micro_batch=N (more accumulation, the same batch), or see what fits with "
+            "--dry-run"
         ) from error
 
 
@@ -284,6 +289,6 @@ def latest_prior(workspace: Workspace) -> str:
 
 
 def base_of_run(folder: Path) -> str | None:
-    """The base that the run in a folder started from, or None if the folder holds no run."""
+    """Base model that the run in a folder started from, or None if the folder holds no run."""
     record = read_run(folder)
     return None if record is None else str(record["base"])

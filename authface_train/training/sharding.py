@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 OptimizerState = dict[str, Any]
 
-# Each of these blocks of SDXL's U-Net gathers its weights at once.
 SHARDED_BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D", "Downsample2D", "Upsample2D")
+"""Blocks of SDXL's U-Net that are sharded one by one, so that few weights are gathered at once."""
 
 
 def sharding_from_launcher() -> str | None:
@@ -131,7 +131,7 @@ def no_sync(accelerator: Accelerator, module: nn.Module, last: bool) -> Iterator
     Args:
         accelerator: The run's accelerator.
         module: The distributed module.
-        last: Whether the block computes the last micro-batch.
+        last: Whether the context computes the last micro-batch.
     """
     if is_sharded(module):
         cast(Any, module).set_requires_gradient_sync(last)

@@ -17,11 +17,11 @@ from authface_train.training.sharding import distribute_model
 
 @dataclass
 class TrainableModel:
-    """A module with everything that a checkpoint must hold of it.
+    """A module with its optimizer and EMA. A checkpoint holds the states of all three.
 
     Attributes:
-        module: The module, wrapped for several processes (DDP or FSDP2) where there are several.
-        optimizer: Steps the trainable parameters of the module.
+        module: The module; with several processes, distributed with DDP or FSDP2.
+        optimizer: Optimizer of the trainable parameters.
         ema: Moving average of the weights, or None if none is kept.
     """
 
@@ -31,7 +31,7 @@ class TrainableModel:
 
     @contextlib.contextmanager
     def ema_weights(self) -> Iterator[None]:
-        """Give the module its averaged weights inside the block; without an EMA do nothing."""
+        """Replace the weights by their average inside the context; without an EMA do nothing."""
         if self.ema is None:
             yield
         else:

@@ -3,8 +3,8 @@
     python growth.py KEY=VALUE...
 
 The arguments are settings of Stage I. A U-Net of 71 M parameters is trained at 256 px on the CPU
-for two steps. Prints `estimated_bytes` and `measured_bytes` as JSON. The script needs a process of its
-own, because the peak of resident memory belongs to the process.
+for two steps. The script prints `estimated_bytes` and `measured_bytes` as JSON. It runs in a separate
+process, because the peak of resident memory belongs to the process.
 """
 
 from __future__ import annotations
@@ -38,6 +38,11 @@ WIDER_UNET = {
 
 
 def main(set_options: list[str]) -> None:
+    """Train for two steps and print the two numbers of bytes.
+
+    Args:
+        set_options: Settings of Stage I, as "key=value".
+    """
     overrides = {"resolution_px": 256, "audit": False, **dict(map(parse_set_option, set_options))}
     settings = load_preset("prior", "tiny", overrides)
     assert isinstance(settings, PriorSettings)
@@ -51,13 +56,13 @@ def main(set_options: list[str]) -> None:
     before = start_peak_measurement()
     prompt = Embedding(torch.randn(77, 64), torch.randn(32))
     trainer = PriorTrainer(
-        settings,
-        DiffusionCore(unet, tiny.scheduler, 0.13, 8),
-        pd.DataFrame({"face_id": ["a", "b"]}),
-        DummyCache(torch.randn(2, 2, 4, 32, 32), 2),
-        DummyCache(prompt, 2),
-        prompt,
-        accelerator,
+        settings=settings,
+        core=DiffusionCore(unet, tiny.scheduler, 0.13, 8),
+        view=pd.DataFrame({"face_id": ["a", "b"]}),
+        latents=DummyCache(torch.randn(2, 2, 4, 32, 32), 2),
+        prompts=DummyCache(prompt, 2),
+        null_prompt=prompt,
+        accelerator=accelerator,
     )
     for step in range(2):
         take_step(trainer, step, settings.micro_batch)

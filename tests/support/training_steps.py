@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 
 from authface_train.data.sample_keys import SampleKey, step_keys
-from authface_train.stages.restorer import stack_samples
-from authface_train.training.loop import Sample, StepLosses, Trainer
+from authface_train.training.loop import Sample, StepLosses, Trainer, stack_samples
 
 
 def micro_batches(

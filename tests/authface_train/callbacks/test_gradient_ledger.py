@@ -18,7 +18,8 @@ from authface_train.data.prompts import cached_prompts
 from authface_train.data.sample_keys import SampleKey
 from authface_train.models.sdxl import detach_core, tiny_sdxl
 from authface_train.presets import load_preset
-from authface_train.stages.restorer import RestorerTrainer, make_controlnet, stack_samples
+from authface_train.stages.restorer import RestorerTrainer, make_controlnet
+from authface_train.training.loop import stack_samples
 from manifests.training_view import training_view
 from manifests.workspace import Workspace
 
@@ -42,7 +43,14 @@ def trainer(filled, tmp_path_factory):
     core = detach_core(pipeline)
     controlnet = make_controlnet(core.unet, 0, core.vae_scale_factor)
     return RestorerTrainer(
-        settings, core, controlnet, workspace, view, latents, null_prompt, accelerator
+        settings=settings,
+        core=core,
+        controlnet=controlnet,
+        workspace=workspace,
+        view=view,
+        latents=latents,
+        null_prompt=null_prompt,
+        accelerator=accelerator,
     )
 
 

@@ -177,12 +177,13 @@ def audit(step, training_loss, held_out_loss=None, copies=0):
         ([audit(0, 1.0), audit(10, 0.1)], "no faces are held out"),
     ],
 )
-def test_advice(audits, pattern):
+def test_advice_follows_from_held_out_loss_and_copies(audits, pattern):
     assert re.search(pattern, advise(audits))
-    as_read = []
+    # Rows that are read from the file hold strings.
+    read_rows = []
     for row in audits:
-        as_read.append({name: "" if value is None else str(value) for name, value in row.items()})
-    assert advise(as_read) == advise(audits)
+        read_rows.append({name: "" if value is None else str(value) for name, value in row.items()})
+    assert advise(read_rows) == advise(audits)
 
 
 def test_face_descriptor_separates_people(photos, weights):

@@ -52,17 +52,17 @@ def make_unet() -> UNet2DConditionModel:
 
 
 def make_trainer(settings: PriorSettings, unet: UNet2DConditionModel) -> PriorTrainer:
-    """A trainer that sees the same random latents and prompt in every sample."""
+    """A trainer whose samples all have the same random latents and prompt."""
     prompt = Embedding(torch.randn(77, 64), torch.randn(32))
     latents = DummyCache(torch.randn(2, 2, 4, 32, 32), settings.batch)
     return PriorTrainer(
-        settings,
-        DiffusionCore(unet, tiny_sdxl(0).scheduler, 0.13, 8),
-        pd.DataFrame({"face_id": [str(number) for number in range(settings.batch)]}),
-        latents,
-        DummyCache(prompt, settings.batch),
-        prompt,
-        Accelerator(mixed_precision=settings.mixed_precision),
+        settings=settings,
+        core=DiffusionCore(unet, tiny_sdxl(0).scheduler, 0.13, 8),
+        view=pd.DataFrame({"face_id": [str(number) for number in range(settings.batch)]}),
+        latents=latents,
+        prompts=DummyCache(prompt, settings.batch),
+        null_prompt=prompt,
+        accelerator=Accelerator(mixed_precision=settings.mixed_precision),
     )
 
 

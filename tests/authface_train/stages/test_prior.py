@@ -27,7 +27,11 @@ NULL_PROMPT = Embedding(torch.zeros(77, 64), torch.zeros(32))
 
 
 class RandomLatents(Sequence):
-    """Different latents for every face, of a given side."""
+    """Random latents, different for every face.
+
+    Args:
+        side: Height and width of the latents.
+    """
 
     def __init__(self, side: int) -> None:
         self.side = side
@@ -41,7 +45,7 @@ class RandomLatents(Sequence):
 
 
 class RandomPrompts(Sequence):
-    """A different embedding for every caption."""
+    """Random embeddings, different for every caption."""
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -61,19 +65,19 @@ def make_trainer(*set_options: str, latent_side: int = 16) -> PriorTrainer:
     settings = load_preset("prior", "tiny", overrides)
     view = pd.DataFrame({"face_id": [f"face-{number}" for number in range(NUM_FACES)]})
     return PriorTrainer(
-        settings,
-        detach_core(tiny_sdxl(0)),
-        view,
-        RandomLatents(latent_side),
-        RandomPrompts(NUM_FACES * settings.orders),
-        NULL_PROMPT,
-        Accelerator(cpu=True, mixed_precision=settings.mixed_precision),
+        settings=settings,
+        core=detach_core(tiny_sdxl(0)),
+        view=view,
+        latents=RandomLatents(latent_side),
+        prompts=RandomPrompts(NUM_FACES * settings.orders),
+        null_prompt=NULL_PROMPT,
+        accelerator=Accelerator(cpu=True, mixed_precision=settings.mixed_precision),
     )
 
 
 @pytest.fixture(autouse=True)
 def fresh_accelerator():
-    """The precision belongs to the process's one accelerator state."""
+    """Reset Accelerate's global state, which keeps the mixed precision of the first trainer."""
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -89,7 +93,7 @@ def take_steps(trainer, count, size=None):
     return losses
 
 
-def weights(trainer):
+def copy_weights(trainer):
     parameters = trainer.models["unet"].module.named_parameters()
     return {name: value.detach().clone() for name, value in parameters}
 
@@ -100,6 +104,7 @@ def test_loss_equals_the_written_out_noise_loss():
     batch = first_batch(trainer)
     timesteps = batch["timesteps"]
     config = trainer.noise_sampler.scheduler.config
+    # SDXL's "scaled_linear" schedule.
     betas = np.linspace(config.beta_start**0.5, config.beta_end**0.5, 1000) ** 2
     alphas_cumprod = torch.tensor(np.cumprod(1 - betas)[timesteps.numpy()], dtype=torch.float32)
     alphas_cumprod = alphas_cumprod[:, None, None, None]
@@ -137,9 +142,11 @@ def test_twenty_steps_at_the_papers_rate_move_fp32_weights_but_not_bf16_weights(
         "micro_batch=1",
         latent_side=4,
     )
-    before = weights(trainer)
+    before = copy_weights(trainer)
     take_steps(trainer, 20)
-    moved = [float((value - before[name]).abs().mean()) for name, value in weights(trainer).items()]
+    moved = [
+        float((value - before[name]).abs().mean()) for name, value in copy_weights(trainer).items()
+    ]
     assert min(moved) > 1e-7
     assert max(moved) <= 20 * 5e-7 * 1.01
 
@@ -170,13 +177,13 @@ def test_stochastic_rounding_moves_bf16_weights():
         "batch=1",
         "micro_batch=1",
     )
-    assert {value.dtype for value in weights(trainer).values()} == {torch.bfloat16}
-    before = weights(trainer)
+    assert {value.dtype for value in copy_weights(trainer).values()} == {torch.bfloat16}
+    before = copy_weights(trainer)
     # torchao compiles its step, which takes longer than these few steps.
     with torch.compiler.set_stance("force_eager"):
         take_steps(trainer, 10)
     name = "mid_block.resnets.0.conv1.weight"
-    change = (weights(trainer)[name].float() - before[name].float()).abs()
+    change = (copy_weights(trainer)[name].float() - before[name].float()).abs()
     spacing = 2.0 ** (torch.floor(torch.log2(before[name].float().abs())) - 7)
     is_large = spacing > 4e-5  # rounded to nearest, none of these weights would move
     assert 0 < float((change[is_large] > 0).float().mean()) < 0.9
@@ -201,8 +208,10 @@ def test_step_in_backward_gives_the_same_bits_and_keeps_no_gradient():
     in_backward = make_trainer("clip_norm=0", "step_in_backward=true")
     take_steps(plain, 3)
     take_steps(in_backward, 3)
-    expected = weights(plain)
-    assert all(torch.equal(value, expected[name]) for name, value in weights(in_backward).items())
+    expected = copy_weights(plain)
+    assert all(
+        torch.equal(value, expected[name]) for name, value in copy_weights(in_backward).items()
+    )
     module = in_backward.models["unet"].module
     assert all(parameter.grad is None for parameter in module.parameters())
 
@@ -238,13 +247,16 @@ def test_accumulation_and_gradient_checkpointing_change_nothing():
     take_steps(checkpointed, 2)
     assert checkpointed.models["unet"].module.is_gradient_checkpointing
 
-    expected = weights(whole)
+    expected = copy_weights(whole)
     differences = [
-        (value - expected[name]).abs().flatten() for name, value in weights(accumulated).items()
+        (value - expected[name]).abs().flatten()
+        for name, value in copy_weights(accumulated).items()
     ]
     # Not exact: Adam turns any gradient into a full step, even one that is only rounding error.
     assert float(torch.cat(differences).mean()) < 1e-8
-    assert all(torch.equal(value, expected[name]) for name, value in weights(checkpointed).items())
+    assert all(
+        torch.equal(value, expected[name]) for name, value in copy_weights(checkpointed).items()
+    )
 
 
 def test_min_snr_weights_the_loss_by_timestep():
@@ -297,9 +309,9 @@ def test_each_epoch_takes_the_next_tag_order():
 
 def test_lora_trains_lora_layers_only():
     trainer = make_trainer("lora_rank=4")
-    before = weights(trainer)
+    before = copy_weights(trainer)
     take_steps(trainer, 2)
-    after = weights(trainer)
+    after = copy_weights(trainer)
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert changed
     assert all("lora" in name for name in changed)

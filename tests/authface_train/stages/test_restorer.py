@@ -1,4 +1,4 @@
-"""One step of Stage II on the tiny SDXL: the ControlNet's start, and which weights a step moves."""
+"""Stage II on the tiny SDXL: the initial ControlNet, and which weights a training step moves."""
 
 import shutil
 
@@ -54,7 +54,14 @@ def make_trainer(root, view, *set_options: str) -> RestorerTrainer:
     core = detach_core(pipeline)
     controlnet = make_controlnet(core.unet, 0, 8)
     return RestorerTrainer(
-        settings, core, controlnet, workspace, view, latents, null_prompt, accelerator
+        settings=settings,
+        core=core,
+        controlnet=controlnet,
+        workspace=workspace,
+        view=view,
+        latents=latents,
+        null_prompt=null_prompt,
+        accelerator=accelerator,
     )
 
 
@@ -67,11 +74,11 @@ def step_losses(trainer, step=0, size=None):
     return take_step(trainer, step, size).means
 
 
-def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+def copy_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 
-def changed(module: torch.nn.Module, before: dict[str, torch.Tensor]) -> list[str]:
+def changed_names(module: torch.nn.Module, before: dict[str, torch.Tensor]) -> list[str]:
     """Names of the weights that differ from `before`."""
     after = module.state_dict()
     return [name for name, value in after.items() if not torch.equal(value, before[name])]
@@ -133,17 +140,17 @@ def test_facial_gradient_reaches_zero_convolutions_first_and_the_rest_after_a_st
     assert {name.split(".")[0] for name in first_names} <= zero_convolutions
 
     step_losses(trainer)
-    later = {name.split(".")[0] for name in facial_gradient_names(trainer)}
-    assert {"conv_in", "down_blocks", "mid_block", "controlnet_cond_embedding"} <= later
+    later_modules = {name.split(".")[0] for name in facial_gradient_names(trainer)}
+    assert {"conv_in", "down_blocks", "mid_block", "controlnet_cond_embedding"} <= later_modules
 
 
 def test_step_moves_controlnet_and_discriminators_but_not_the_unet(trainer):
-    before = {name: weights(model.module) for name, model in trainer.models.items()}
-    unet_before = weights(trainer.unet)
+    before = {name: copy_weights(model.module) for name, model in trainer.models.items()}
+    unet_before = copy_weights(trainer.unet)
     losses = step_losses(trainer)
     for name, model in trainer.models.items():
-        assert changed(model.module, before[name]), name
-    assert not changed(trainer.unet, unet_before)
+        assert changed_names(model.module, before[name]), name
+    assert not changed_names(trainer.unet, unet_before)
     expected = {"loss", "noise_loss", "facial_loss", "adversarial", "style", "gradient_norm"}
     assert expected | {"discriminator_eyes"} <= set(losses)
 
@@ -170,13 +177,13 @@ def test_discriminator_step_leaves_the_controlnet_untouched(trainer):
     batch = first_batch(trainer)
     controlnet = trainer.models["controlnet"].module
     pairs = predicted_pairs(trainer, batch)
-    controlnet_before = weights(controlnet)
-    discriminators_before = weights(trainer.facial)
+    controlnet_before = copy_weights(controlnet)
+    discriminators_before = copy_weights(trainer.facial)
     visible = trainer.facial.count_visible(batch["visible"])
     trainer._discriminator_step(0, [pairs], visible, {})
-    assert not changed(controlnet, controlnet_before)
+    assert not changed_names(controlnet, controlnet_before)
     assert all(parameter.grad is None for parameter in controlnet.parameters())
-    assert changed(trainer.facial, discriminators_before)
+    assert changed_names(trainer.facial, discriminators_before)
 
 
 def test_facial_loss_computes_in_fp32_outside_autocast(trainer, monkeypatch):

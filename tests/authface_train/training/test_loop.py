@@ -1,4 +1,4 @@
-"""The worker processes that prepare samples for the training loop."""
+"""Worker processes of the training loop, which prepare samples."""
 
 import multiprocessing
 
@@ -22,7 +22,7 @@ class FaceNumberTrainer:
 
 
 def test_workers_have_ended_when_the_loop_ends():
-    """Workers ignore signals, and a process waits for its children at exit: one would hang it."""
+    """Workers ignore signals, so a worker that is alive at exit would make the process hang."""
     overrides = {"workers": 2, "batch": 4, "micro_batch": 2, "steps": 3}
     settings = load_preset("prior", "tiny", overrides)
     with _sample_loader(FaceNumberTrainer(), settings, 1, Accelerator(cpu=True)) as loader:
@@ -30,7 +30,8 @@ def test_workers_have_ended_when_the_loop_ends():
         assert len(multiprocessing.active_children()) == 2
     assert sorted(faces) == [0, 1, 2, 3]
     assert multiprocessing.active_children() == []
-    assert loader is not None  # a reference cycle may keep the loader alive just like this
+    # The loader is still referenced here: a reference cycle may keep it alive in the same way.
+    assert loader is not None
 
 
 def test_workers_can_be_forked_after_opencv_used_threads():

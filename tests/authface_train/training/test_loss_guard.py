@@ -1,4 +1,4 @@
-"""Warnings about discriminators during training."""
+"""Warnings about discriminators that separate real and fake patches too well."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Launcher configuration and refused settings. tests/e2e/test_processes.py tests the sharding."""
+"""Launcher configuration and refused settings. Sharding itself: tests/e2e/test_processes.py."""
 
 import pytest
 import torch
