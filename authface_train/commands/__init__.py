@@ -1,1 +1,4 @@
-"""Commands of the training half: parse, call, print. Nothing heavy is imported before a command runs."""
+"""Commands of the training half: parse, call, print.
+
+Heavy modules are imported only when a command runs.
+"""

@@ -1,4 +1,4 @@
-"""Prints what a training run takes, for `--dry-run`."""
+"""Prints memory, disk space and duration of a training run, for `--dry-run`."""
 
 from __future__ import annotations
 

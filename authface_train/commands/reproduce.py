@@ -24,14 +24,16 @@ if TYPE_CHECKING:
 
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 SEEDS = (0, 1, 2)
-SMALL, PAPER, DRAW = "Small scale", "Paper scale", "draw"
+SMALL_PANEL = "Small scale"
+PAPER_PANEL = "Paper scale"
+DRAW_PANEL = "draw"
 
 Target = Literal["table1", "table2", "table3", "table4", "table5", "timestep", "figure14", "draw"]
 
 
 @dataclass(frozen=True)
 class ReproduceOptions:
-    """Options of `authface reproduce`; see its help."""
+    """Options of `authface reproduce`, named as on the command line; see `reproduce`."""
 
     scale: Literal["small", "paper"]
     output: Path
@@ -79,17 +81,19 @@ def reproduce(
     row: Annotated[
         list[str] | None,
         typer.Option(
-            help="table2: a, b, c, c' or d. Repeatable. Default: d.", rich_help_panel=SMALL
+            help="table2: a, b, c, c' or d. Repeatable. Default: d.", rich_help_panel=SMALL_PANEL
         ),
     ] = None,
     seed: Annotated[
         list[int] | None,
-        typer.Option(help="table2: repeatable. Default: 0.", rich_help_panel=SMALL),
+        typer.Option(help="table2: repeatable. Default: 0.", rich_help_panel=SMALL_PANEL),
     ] = None,
     grid: Annotated[
         bool,
         typer.Option(
-            "--grid", help="table2: all rows with three seeds; takes hours.", rich_help_panel=SMALL
+            "--grid",
+            help="table2: all rows with three seeds; takes hours.",
+            rich_help_panel=SMALL_PANEL,
         ),
     ] = False,
     tune: Annotated[
@@ -97,24 +101,27 @@ def reproduce(
         typer.Option(
             "--tune",
             help="table2: only try weights of the facial loss on the tuning people.",
-            rich_help_panel=SMALL,
+            rich_help_panel=SMALL_PANEL,
         ),
     ] = False,
     latent: Annotated[
         Literal["unshuffle", "vae"],
         typer.Option(
-            help="table2: lossless pixel-unshuffle, or a VAE trained here.", rich_help_panel=SMALL
+            help="table2: lossless pixel-unshuffle, or a VAE trained here.",
+            rich_help_panel=SMALL_PANEL,
         ),
     ] = "unshuffle",
     show: Annotated[
         Path | None,
         typer.Option(
-            help="table2: only print the table of a folder of results.", rich_help_panel=SMALL
+            help="table2: only print the table of a folder of results.", rich_help_panel=SMALL_PANEL
         ),
     ] = None,
     photos: Annotated[
         list[Path] | None,
-        typer.Option(help="A folder of additional photographs. Repeatable.", rich_help_panel=SMALL),
+        typer.Option(
+            help="A folder of additional photographs. Repeatable.", rich_help_panel=SMALL_PANEL
+        ),
     ] = None,
     answers: Annotated[
         list[Path] | None,
@@ -125,31 +132,33 @@ def reproduce(
     ] = "retinaface-mobile",
     degraded: Annotated[
         Path | None,
-        typer.Option(help="Degraded faces of the test set.", rich_help_panel=PAPER),
+        typer.Option(help="Degraded faces of the test set.", rich_help_panel=PAPER_PANEL),
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option(help="Clean faces of the test set.", rich_help_panel=PAPER)
+        Path | None, typer.Option(help="Clean faces of the test set.", rich_help_panel=PAPER_PANEL)
     ] = None,
     fid_reference: Annotated[
         Path | None,
-        typer.Option(help="Reference set of FID. Default: --reference.", rich_help_panel=PAPER),
+        typer.Option(
+            help="Reference set of FID. Default: --reference.", rich_help_panel=PAPER_PANEL
+        ),
     ] = None,
     test_set: Annotated[
         str | None,
         typer.Option(
             help="Name of the test set, as for `evaluate --set`. Default for tables 1, 2 and 4 "
             "with --reference: celeba-test.",
-            rich_help_panel=PAPER,
+            rich_help_panel=PAPER_PANEL,
         ),
     ] = None,
     base: Annotated[
-        str, typer.Option(help="SDXL, hub id or folder.", rich_help_panel=PAPER)
+        str, typer.Option(help="SDXL, hub id or folder.", rich_help_panel=PAPER_PANEL)
     ] = SDXL,
     preset: Annotated[
         str,
         typer.Option(
             help="Preset of the trainers for your GPUs: paper, 1x24gb, 1x80gb, …",
-            rich_help_panel=PAPER,
+            rich_help_panel=PAPER_PANEL,
         ),
     ] = "paper",
     steps: Annotated[
@@ -157,7 +166,7 @@ def reproduce(
         typer.Option(
             min=1,
             help="Steps of each training run, to try the procedure.",
-            rich_help_panel=PAPER,
+            rich_help_panel=PAPER_PANEL,
         ),
     ] = None,
     changes: Annotated[
@@ -166,7 +175,7 @@ def reproduce(
             "--set",
             metavar="KEY=VALUE",
             help="A setting of the trainers. Repeatable.",
-            rich_help_panel=PAPER,
+            rich_help_panel=PAPER_PANEL,
         ),
     ] = None,
     allow_unknown_licence: Annotated[
@@ -174,7 +183,7 @@ def reproduce(
         typer.Option(
             "--allow-unknown-licence",
             help="Train on faces without a licence basis, such as FFHQ without its JSON.",
-            rich_help_panel=PAPER,
+            rich_help_panel=PAPER_PANEL,
         ),
     ] = False,
     dry_run: Annotated[
@@ -182,15 +191,17 @@ def reproduce(
         typer.Option(
             "--dry-run",
             help="Print the commands with time, memory and disk; run none.",
-            rich_help_panel=PAPER,
+            rich_help_panel=PAPER_PANEL,
         ),
     ] = False,
     model: Annotated[
         str | None,
-        typer.Option(help="A prior: a run of train-prior, or any SDXL.", rich_help_panel=DRAW),
+        typer.Option(
+            help="A prior: a run of train-prior, or any SDXL.", rich_help_panel=DRAW_PANEL
+        ),
     ] = None,
     count: Annotated[
-        int, typer.Option(min=1, help="Number of images.", rich_help_panel=DRAW)
+        int, typer.Option(min=1, help="Number of images.", rich_help_panel=DRAW_PANEL)
     ] = 1000,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = None,
@@ -273,7 +284,7 @@ def _draw(model: str | None, output: Path | None, count: int, workspace: Path | 
 
 
 def _tally(options: ReproduceOptions) -> None:
-    """Table 5 from the raters' answers."""
+    """Tally Table 5 from the raters' answers."""
     from authface_train.study.tally import format_report, read_answers, tally_answers
 
     answers = read_answers(options.answers)
@@ -281,7 +292,7 @@ def _tally(options: ReproduceOptions) -> None:
 
 
 def _timestep(options: ReproduceOptions) -> None:
-    """Confidence of a detector on the predicted image by timestep."""
+    """Measure a detector's confidence on the predicted images by timestep."""
     if options.scale == "paper":
         root = _run_paper("timestep", options)
         if root is None:
@@ -315,7 +326,7 @@ def _timestep(options: ReproduceOptions) -> None:
 
 
 def _run_small(target: Target, options: ReproduceOptions) -> None:
-    """A table at small scale."""
+    """Run a table at small scale."""
     from authface_train.reproduce import small_tables
     from authface_train.reproduce.rows import TABLE2_ROWS, TABLE4_ROWS
 
@@ -345,7 +356,7 @@ def _run_small(target: Target, options: ReproduceOptions) -> None:
 
 
 def _small_experiment(options: ReproduceOptions) -> Experiment:
-    """The small experiment with its models and baselines."""
+    """Create the small experiment, train its models and score its baselines."""
     for folder in options.photos:
         if not folder.is_dir():
             raise UserError(f"--photos {folder} is not a folder")
@@ -430,7 +441,8 @@ def _paper_request(target: Target, options: ReproduceOptions) -> PaperRequest:
 
     test_set = options.test_set
     if test_set is None and options.reference and target in ("table1", "table2", "table4"):
-        test_set = "celeba-test"  # the set of the paper's ablations
+        # The paper's ablations use CelebA-Test.
+        test_set = "celeba-test"
     degraded = options.degraded or options.reference
     assert degraded is not None
     trainer_options = [argument for change in options.changes for argument in ("--set", change)]
@@ -453,7 +465,7 @@ def _paper_request(target: Target, options: ReproduceOptions) -> PaperRequest:
 
 
 def _print_plan(commands: list[PlannedCommand], plans: list[dict[str, Any] | None]) -> None:
-    """Print the commands with what each training run takes."""
+    """Print the commands with duration, memory and disk space of each training run."""
     from rich.table import Table
 
     table = Table("command", "hours", "GB per GPU", "disk GB", "fits")

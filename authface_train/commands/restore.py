@@ -147,7 +147,9 @@ def restore(
     restore_runner = runner.RestoreRunner(
         restorer=restorer,
         output=output,
-        options=runner.RestoreOptions(faces, upscale, certainty, batch, detector),
+        options=runner.RestoreOptions(
+            faces=faces, upscale=upscale, seeds=certainty, batch=batch, detector=detector
+        ),
         model=model,
         weights_dir=weights_dir,
     )
@@ -158,14 +160,16 @@ def restore(
 
 
 def _print_summary(runner: RestoreRunner) -> None:
-    """Print what was restored and what limits the result."""
+    """Print the counts of a run, and warnings about its results."""
+    from authface_train.restore.output_folder import CERTAINTY_FOLDER, RECORD_FILE, STRIP_FILE
+
     summary = runner.summarise()
     if summary is None:
         return
     console.print(
         f"Restored {summary.faces} faces in {summary.pictures} pictures to "
         f"{quote_path(runner.output)}, {summary.seconds_per_face:.2f} s per face; settings are in "
-        "restored.parquet, an overview in strip.jpg"
+        f"{RECORD_FILE}, an overview in {STRIP_FILE}"
     )
     if summary.larger_faces:
         console.print(
@@ -175,7 +179,7 @@ def _print_summary(runner: RestoreRunner) -> None:
     if runner.options.seeds > 1:
         console.print(
             f"Maps of the disagreement between {runner.options.seeds} seeds are in "
-            f"{quote_path(runner.output / 'certainty')}"
+            f"{quote_path(runner.output / CERTAINTY_FOLDER)}"
         )
     if runner.restorer.notes.get("untrained"):
         console.print("[yellow]Untrained model:[/] the restored faces are noise")

@@ -1,4 +1,4 @@
-"""Makes a paired test set by degrading clean pictures, and reads its record of the degradations."""
+"""Makes a paired test set by degrading clean pictures, and reads the record of degradations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RECORD_FILE = "draws.parquet"
 
 @dataclass(frozen=True)
 class DegradedSet:
-    """What `degrade_pictures` has made.
+    """Result of `degrade_pictures`.
 
     Attributes:
         count: Number of degraded pictures.
@@ -96,7 +96,8 @@ def read_degradations(path: Path, folders: Iterable[Path]) -> pd.DataFrame:
 
     Returns:
         One row per picture: `name` (stem), `blur_px` (geometric mean of the sigmas of both axes),
-        `down` (downscaling factor), `noise` (standard deviation of 255), `jpeg` (quality).
+        `down` (downscaling factor), `noise` (standard deviation in levels of 0 to 255), `jpeg`
+        (quality).
 
     Raises:
         UserError: If the file is not such a record, or does not belong to the pictures.

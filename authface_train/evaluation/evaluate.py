@@ -1,4 +1,4 @@
-"""Measures every picture of some methods, FID of each method, and attributes of the faces."""
+"""Measures the pictures of methods, the FID of each method, and attributes of the faces."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Evaluation:
         fid_reference: The pictures that FID is measured against.
         missing: Metrics whose weights are missing, with the instruction how to get them.
         unmatched: One message per picture without a partner.
-        notes: One message per conversion of a picture that was necessary to read it.
+        notes: One message per picture and conversion, such as "grey expanded to RGB".
         failed: One message per picture that could not be measured completely.
         faces: One row per name: `name`, `ita_deg` (skin tone), `yaw_deg` (pose) of the clean face.
             None if faces were not measured.
@@ -154,7 +154,7 @@ def measure_faces(evaluation: Evaluation, weights_dir: str | None) -> None:
 def _list_pictures(
     methods: Mapping[str, Path], reference: Path | None, evaluation: Evaluation
 ) -> list[_Picture]:
-    """List the pictures of all methods; those without a partner are noted in the evaluation."""
+    """List the pictures of all methods. Those without a partner go to `evaluation.unmatched`."""
     clean = find_pictures(reference) if reference is not None else {}
     listed = []
     for method, folder in methods.items():

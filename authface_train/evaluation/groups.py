@@ -1,4 +1,4 @@
-"""Compares groups of faces: what a method gains and how much identity it loses in each group.
+"""Compares groups of faces: gain in quality and loss of identity of each method in each group.
 
 Groups are formed by skin tone and by pose of the clean face. Skin tone is the individual typology
 angle (ITA) with the classes of Chardon et al. 1991. It describes the tone in the picture, which
@@ -25,9 +25,9 @@ SKIN_TONES = (
     ("brown", -30.0),
     ("dark", -np.inf),
 )
-"""Name and lower bound of ITA in degrees."""
+"""Name and lower bound of ITA in degrees, in descending order."""
 POSES = (("turned by 45° and more", 45.0), ("turned by 15° to 45°", 15.0), ("frontal", 0.0))
-"""Name and lower bound of the absolute yaw in degrees."""
+"""Name and lower bound of the absolute yaw in degrees, in descending order."""
 GAIN_METRICS = ("lpips", "psnr", "musiq")
 """The first of these that was measured is the gain."""
 MIN_FACES = 5
@@ -42,8 +42,9 @@ class Group:
         method: Name of the method.
         attribute: "skin" or "pose".
         group: Name of the group.
-        quantity: The gain of a metric over the degraded picture (positive is better), the level of
-            the metric without degraded pictures, or the loss of identity.
+        quantity: Name of the quantity: the gain of a metric over the degraded picture (positive is
+            better), or the metric itself if there are no degraded pictures; or the loss of
+            identity.
         faces: Number of faces.
         mean: Mean over the faces.
         low: Lower end of the confidence interval of the mean.

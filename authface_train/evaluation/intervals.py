@@ -6,8 +6,8 @@ import numpy as np
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
-MAX_NUMBERS_AT_ONCE = 1_000_000
-"""Random indices drawn at a time, to bound the memory."""
+MAX_INDICES_AT_ONCE = 1_000_000
+"""Maximum number of random indices drawn at a time, to bound the memory."""
 
 
 def bootstrap_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
@@ -18,17 +18,17 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]
         seed: Seed of the resampling.
 
     Returns:
-        Lower and upper end of the central `CONFIDENCE` of the means of `RESAMPLES` samples drawn
-        with replacement; NaN for both if there are no values.
+        Lower and upper end of the interval: quantiles of the means of `RESAMPLES` samples drawn
+        with replacement. NaN for both if there are no values.
     """
     if not len(values):
         return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
-    samples_at_once = max(MAX_NUMBERS_AT_ONCE // len(values), 1)
+    samples_at_once = max(MAX_INDICES_AT_ONCE // len(values), 1)
     means = []
-    for done in range(0, RESAMPLES, samples_at_once):
-        samples = min(samples_at_once, RESAMPLES - done)
-        indices = rng.integers(0, len(values), (samples, len(values)))
+    for first in range(0, RESAMPLES, samples_at_once):
+        num_samples = min(samples_at_once, RESAMPLES - first)
+        indices = rng.integers(0, len(values), (num_samples, len(values)))
         means.append(values[indices].mean(axis=1))
     tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
     low, high = np.quantile(np.concatenate(means), tails)

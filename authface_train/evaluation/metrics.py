@@ -52,9 +52,10 @@ METRICS = {
     "identity": Metric("ID distance", False, "face"),
     "landmarks": Metric("Landmarks %", False, "face"),
 }
+"""The metrics of Table 1 in its order, and two of the face."""
 
 EQUAL_DB = 100.0
-"""PSNR of identical pictures, so that the mean stays finite."""
+"""Upper limit of PSNR in dB, reached by identical pictures, so that the mean stays finite."""
 SSIM_WINDOW_PX = 7
 MIN_SIDE_PX = {"ms_ssim": 256, "vsi": 256}
 """Metrics whose windows and scales assume at least this side; smaller pictures are enlarged."""
@@ -66,7 +67,11 @@ WEIGHT_FILES = {
 
 
 def available_metrics(names: Sequence[str]) -> list[str]:
-    """Metrics of `WEIGHT_FILES` whose weights are on this machine; nothing is downloaded."""
+    """Select the metrics whose weights are on this machine. Nothing is downloaded.
+
+    Args:
+        names: Keys of `WEIGHT_FILES`.
+    """
     import torch
 
     hub = Path(torch.hub.get_dir())

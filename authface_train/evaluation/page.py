@@ -1,4 +1,4 @@
-"""Writes the report of an evaluation: tables, response curves and a self-contained HTML page.
+"""Writes the report of an evaluation: scores, tables, response curves and an offline HTML page.
 
 The page shows the table, the worst and best pictures of each method, groups of faces and response
 curves.
@@ -6,10 +6,11 @@ curves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -30,7 +31,7 @@ SCORES_FILE = "scores.parquet"
 SUMMARY_FILE = "summary.json"
 
 EXAMPLES = 4
-"""Number of worst and of best pictures per method."""
+"""Maximum number of worst and of best pictures per method."""
 TILE_PX = 256
 JPEG_QUALITY = 88
 SORT_METRICS = ("lpips", "musiq", "psnr", "ssim")
@@ -151,7 +152,7 @@ def render_page(
 
 
 def choose_sort_metric(evaluation: Evaluation) -> str | None:
-    """The metric that pictures are sorted by; None if only FID was measured, or no metric."""
+    """The metric that pictures are sorted by; None if no metric of single pictures was measured."""
     measured = [name for name in evaluation.metrics if name != "fid"]
     return next((name for name in (*SORT_METRICS, *measured) if name in measured), None)
 
@@ -173,7 +174,7 @@ def _choose_examples(evaluation: Evaluation, method: str, metric: str) -> Method
     )
 
 
-def _draw_example(row: dict, degraded: str | None, metric: str) -> Example:
+def _draw_example(row: Mapping[str, Any], degraded: str | None, metric: str) -> Example:
     """Draw the degraded, restored and clean picture of a score row, as far as they exist."""
     paths = [path for path in (degraded, row["path"], row["reference"]) if path]
     strip = Image.new("RGB", (TILE_PX * len(paths), TILE_PX))

@@ -1,6 +1,6 @@
 """Colour fixes: transfer the colours of the degraded face to the restored one.
 
-A diffusion model may shift colours, while the degraded face has kept them. Two fixes are available:
+A diffusion model may shift colours, but the degraded face has the right ones. There are two fixes:
 
 - wavelet: low frequencies of the degraded face, high frequencies of the restored one (Wang et al.
   2023, "Exploiting Diffusion Prior for Real-World Image Super-Resolution", appendix).

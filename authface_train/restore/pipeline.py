@@ -24,7 +24,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 DEFAULT_RESOLUTION_PX = 512
-"""Size of models without notes, such as the authors'."""
+"""Size in pixels of models without notes, such as the authors'."""
 REQUIRED_PARTS = ("unet", "controlnet", "vae", "scheduler")
 
 
@@ -85,7 +85,7 @@ class Restorer:
         Each face has a separate random generator, so its result does not depend on the others.
 
         Args:
-            pictures: Square faces, (height, height, 3) uint8 RGB, of any size.
+            pictures: Square faces, (side, side, 3) uint8 RGB, of any size.
             seed: Seed of every generator. Defaults to the seed of the sampling settings.
 
         Returns:
@@ -127,11 +127,11 @@ class Restorer:
         """Encode pictures with the VAE.
 
         Args:
-            *pictures: (height, height, 3) uint8 RGB each, resized to the model's size.
+            *pictures: Square, (side, side, 3) uint8 RGB each, resized to the model's size.
 
         Returns:
-            (batch, channels, size_px / 8, size_px / 8) float32, means of the posterior times the
-            scaling factor. The divisor is that of the VAE, 8 for SDXL.
+            (batch, channels, height, width) float32: means of the posterior times the scaling
+            factor. For SDXL height and width are size_px / 8.
         """
         resized = [self._to_tensor(self._resize(picture)) for picture in pictures]
         signed = (torch.stack(resized).float() / 127.5 - 1).to(self.device)
@@ -160,7 +160,7 @@ class Restorer:
         Args:
             noisy: (1, channels, height, width) latents with the noise of timestep `t_step`.
             t_step: Timestep, 0 to 999.
-            degraded: (height, height, 3) uint8 RGB, the hint of the ControlNet.
+            degraded: (side, side, 3) uint8 RGB, the hint of the ControlNet.
 
         Returns:
             Predicted noise, float32, same shape as `noisy`.
@@ -218,7 +218,7 @@ class Restorer:
 
         Returns:
             (batch, channels, height, width) in the U-Net's dtype, divided by the scheduler's
-            `init_noise_sigma`, which the pipeline multiplies with.
+            `init_noise_sigma`, because the pipeline multiplies them by it.
         """
         scheduler = self.pipeline.scheduler
         clean = self.encode(*(np.asarray(hint) for hint in hints))
@@ -260,7 +260,7 @@ def _load_pipeline(
         if not (folder / part).is_dir():
             raise UserError(
                 f"{model} is not a restorer (it has no {part}); "
-                "name a run of `authface train-restore`"
+                "use a run of `authface train-restore`"
             )
     try:
         if (folder / MODEL_INDEX_FILE).is_file():

@@ -28,10 +28,12 @@ from manifests.support.progress import ProgressBar
 from manifests.workspace import Workspace
 
 STRIP_FACES = 8
+"""Maximum number of faces in the strip."""
 STRIP_SIDE_PX = 256
 SAVE_INTERVAL_S = 30.0
-SOFT_SCALE = 1.25
-"""A face that is this many times larger than the model's size visibly loses detail."""
+"""Seconds after which the record is saved during a run."""
+DETAIL_LOSS_SCALE = 1.25
+"""Faces that are larger than this multiple of the model's size visibly lose detail."""
 
 
 def find_weights_dir(workspace: Path | None) -> str | None:
@@ -71,12 +73,12 @@ class RestoreOptions:
 
 @dataclass
 class RestoreTask:
-    """One input file on its way through the restorer.
+    """One input file with its faces and, once restored, the results.
 
     Attributes:
         file: The input file.
         output_name: Path of the result relative to the output folder.
-        crops: Aligned faces, (height, height, 3) uint8 RGB each.
+        crops: Aligned faces, (size_px, size_px, 3) uint8 RGB each.
         photo: The photograph that contains the faces, or None if the input is an aligned face.
         faces: Faces of the photograph in the order of `crops`; empty for an aligned face.
         restored: For each crop, the restored faces in the order of the seeds.
@@ -94,13 +96,13 @@ class RestoreTask:
 
 @dataclass(frozen=True)
 class RestoreSummary:
-    """What a run has restored.
+    """Counts and speed of a run.
 
     Attributes:
         faces: Number of restored faces.
         pictures: Number of written pictures.
         seconds_per_face: Mean duration per face.
-        larger_faces: Number of faces that were noticeably larger than the model's size.
+        larger_faces: Number of faces larger than `DETAIL_LOSS_SCALE` times the model's size.
     """
 
     faces: int
@@ -114,7 +116,8 @@ def is_aligned_face(file: Path, faces: FaceSelection | None) -> bool:
 
     Args:
         file: A picture file.
-        faces: As in `RestoreOptions`. If None, a square picture is an aligned face; otherwise none.
+        faces: As in `RestoreOptions`. If None, square pictures are aligned faces; otherwise no
+            picture is.
     """
     if faces is not None:
         return False
@@ -282,14 +285,15 @@ class RestoreRunner:
             if task is None:
                 continue
             tasks.append(task)
-            if sum(len(task.crops) for task in tasks) >= self.options.batch:
+            num_faces = sum(len(pending.crops) for pending in tasks)
+            if num_faces >= self.options.batch:
                 yield tasks
                 tasks = []
         if tasks:
             yield tasks
 
     def _prepare(self, file: Path, output_name: Path) -> RestoreTask | None:
-        """Read a file and cut out its faces; None if that fails or no face is found."""
+        """Read a file and cut out its faces. Failures are recorded and give None."""
         size_px = self.restorer.size_px
         try:
             if is_aligned_face(file, self.options.faces):
@@ -311,6 +315,7 @@ class RestoreRunner:
         return RestoreTask(file, output_name, [face.crop for face in faces], photo, faces)
 
     def _add_failure(self, file: Path, action: str, error: Exception) -> None:
+        """Record that a file cannot be "decoded" or "written"."""
         if isinstance(error, UnsupportedImageError):
             self.failures.append(f"{file.name} {error}")
         else:
@@ -385,7 +390,7 @@ class RestoreRunner:
     ) -> None:
         """Add the record row of the face at `index`."""
         face = task.faces[index] if task.faces else None
-        if face is not None and face.quad.size_px > SOFT_SCALE * self.restorer.size_px:
+        if face is not None and face.quad.size_px > DETAIL_LOSS_SCALE * self.restorer.size_px:
             self._larger_faces += 1
         unet_dtype = str(self.restorer.pipeline.unet.dtype)
         self.rows.append(
@@ -413,7 +418,7 @@ class RestoreRunner:
 
 
 def _resize(picture: np.ndarray, size_px: int) -> np.ndarray:
-    """A square picture at the side `size_px`, unchanged if it has that size."""
+    """Resize a square picture to the side `size_px`, if it has another size."""
     if len(picture) == size_px:
         return picture
     image = Image.fromarray(picture).resize((size_px, size_px), Image.Resampling.LANCZOS)

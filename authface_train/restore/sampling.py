@@ -1,4 +1,4 @@
-"""Settings of the sampler: steps, scheduler, prompts, guidance; and two named presets."""
+"""Settings of the sampler (steps, scheduler, prompts, guidance), with two presets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCHEDULER_CLASSES: dict[Scheduler, str] = {
     "euler": "EulerDiscreteScheduler",
     "unipc": "UniPCMultistepScheduler",
 }
-"""Names of schedulers to classes of diffusers."""
+"""Name of a scheduler to its class in diffusers."""
 
 
 @dataclass(frozen=True)

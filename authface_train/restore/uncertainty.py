@@ -1,7 +1,7 @@
-"""Measures which parts of a restored face were invented by the model.
+"""Measures how certain a restored face is: which parts follow from the input, which are invented.
 
-Two signs are measured: where faces restored from several seeds disagree, and how well the degraded
-face confirms the restored one.
+Two kinds of measurements are made: where faces restored from several seeds disagree, and how well
+the restored face is consistent with the degraded one.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ class Uncertainty:
 
     Attributes:
         disagreement: (height, width) float32, standard deviation of luma over the seeds, 0 to 255.
-        consistency_db: PSNR between the degraded face and the first restored face, degraded again.
+        consistency_db: PSNR in dB between the degraded face and the first restored face under the
+            best matching blur.
         identity_drift: Distance between the 128-d descriptors of the first restored face and of the
-            degraded one, or None if a face is not found. Below 0.6 is the same person.
+            degraded one, or None if a face is not found. Below 0.6 they show the same person.
         identity_spread: Mean descriptor distance between the seeds, or None if fewer than two faces
             are found.
     """
@@ -68,7 +69,7 @@ def measure_uncertainty(
     if degraded_descriptor is not None and descriptors[0] is not None:
         identity_drift = float(np.linalg.norm(descriptors[0] - degraded_descriptor))
 
-    detected = [item for item in descriptors if item is not None]
+    detected = [known for known in descriptors if known is not None]
     distances = []
     for index, second in enumerate(detected):
         distances += [np.linalg.norm(second - first) for first in detected[:index]]

@@ -27,11 +27,11 @@ class Tally:
         raters: Number of raters.
         pairs: Number of pairs.
         answers: Number of answers.
-        shares: Answer to its share and the confidence interval (share, low, high). The interval is
-            bootstrapped over raters and pairs.
+        shares: Answer to (share, low, high), where low and high bound the confidence interval of
+            the share, bootstrapped over raters and pairs.
         p_answers: p-value of the two-sided sign test over answers, without ties.
-        p_pairs: The same over pairs, each counted by the majority of its answers. Answers about one
-            pair are correlated, so this test is the safer one.
+        p_pairs: p-value of the same test over pairs, each counted by the majority of its answers.
+            Answers about one pair are correlated, so this test is the safer one.
         left_share: Share of the left picture among the answers that chose one.
     """
 
@@ -72,7 +72,8 @@ def read_answers(files: Sequence[Path]) -> pd.DataFrame:
 
     duplicates = answers[answers.duplicated(["rater", "pair"])]
     if len(duplicates):
-        rater, pair = duplicates.iloc[0]["rater"], duplicates.iloc[0]["pair"]
+        rater = duplicates.iloc[0]["rater"]
+        pair = duplicates.iloc[0]["pair"]
         same = answers[(answers["rater"] == rater) & (answers["pair"] == pair)]
         raise UserError(
             f"{rater} has answered {pair} twice (in {' and '.join(same['file'])}); leave one file "

@@ -67,9 +67,10 @@ def test_too_small_picture_has_no_value(faces):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("weights")
-def test_identity_and_landmarks(faces):
+def test_identity_and_landmarks_measure_person_and_shift(faces):
     metrics = ImageMetrics(["identity", "landmarks"], None, "cpu")
-    obama, biden = faces["obama"], faces["biden"]
+    obama = faces["obama"]
+    biden = faces["biden"]
     assert metrics.measure(obama, obama) == {"identity": 0, "landmarks": 0}
     other_person = metrics.measure(biden, obama)["identity"]
     same_person = metrics.measure(add_noise(obama, 12), obama)["identity"]
@@ -85,9 +86,10 @@ def test_identity_and_landmarks(faces):
     assert metrics.measure(without_face, obama) == {"identity": None, "landmarks": None}
 
 
-def test_metric_names():
+def test_metrics_are_found_in_table_1_and_in_pyiqa():
     assert list(METRICS)[:7] == ["psnr", "ssim", "lpips", "maniqa", "musiq", "fid", "clipiqa"]
-    niqe, vsi = get_metric("niqe"), get_metric("vsi")
+    niqe = get_metric("niqe")
+    vsi = get_metric("vsi")
     assert (niqe.higher_is_better, niqe.kind) == (False, "picture")
     assert (vsi.higher_is_better, vsi.kind) == (True, "reference")
     with pytest.raises(UserError, match="unknown metric 'lpipz'"):
@@ -110,7 +112,8 @@ def test_lpips_and_fid_with_networks_of_known_weights(faces, tmp_path, authface,
     """LPIPS equals a plain implementation; FID between equal sets is 0."""
     features, weights = random_networks.save_alexnet_lpips(tmp_path / "torch")
     random_networks.save_inception(tmp_path / "torch", monkeypatch)
-    clean_folder, noisy_folder = tmp_path / "clean", tmp_path / "noisy"
+    clean_folder = tmp_path / "clean"
+    noisy_folder = tmp_path / "noisy"
     clean_folder.mkdir()
     noisy_folder.mkdir()
     for name, face in faces.items():
@@ -131,7 +134,8 @@ def test_lpips_and_fid_with_networks_of_known_weights(faces, tmp_path, authface,
     )
     assert completed.returncode == 0, completed.stderr
     summary = json.loads(completed.stdout)
-    noisy, same = summary["methods"]["noisy"], summary["methods"]["same"]
+    noisy = summary["methods"]["noisy"]
+    same = summary["methods"]["same"]
     distances = [
         plain_lpips(features, weights, add_noise(face, 20), face) for face in faces.values()
     ]

@@ -78,7 +78,7 @@ def test_summary_in_every_format():
     assert values["pictures"] == {"degraded": 40, "good": 40, "bad": 40}
 
 
-def test_groups_show_whom_a_method_serves_less():
+def test_groups_compare_gain_and_identity_loss():
     compared = groups.compare_groups(make_evaluation())
     by_key = {
         (group.method, group.attribute, group.group, group.quantity): group for group in compared
@@ -100,7 +100,7 @@ def test_groups_show_whom_a_method_serves_less():
     assert "| good | skin | light | 20 | gain, PSNR | 2.000 | 2.000 to 2.000 |" in markdown
 
 
-def test_groups_without_poses():
+def test_groups_of_faces_without_pose_are_formed_by_skin_only():
     evaluation = make_evaluation()
     evaluation.faces["yaw_deg"] = pd.Series([None] * COUNT, dtype=object)
     compared = groups.compare_groups(evaluation)

@@ -11,7 +11,8 @@ from authface_train.restore.image_file import ImageFile, UnsupportedImageError
 
 BOX_PX = (200, 150, 360, 320)
 RED = (200, 30, 30)
-ORIENTATION, MAKER = 0x0112, 0x010F
+ORIENTATION = 0x0112
+MAKER = 0x010F
 
 
 @pytest.fixture(scope="module")

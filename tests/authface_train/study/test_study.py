@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from browser import browser
+from browser import open_browser
 from PIL import Image
 
 from authface_train.study.create import Method, draw_pairs, render_page
@@ -80,45 +80,46 @@ def wait_for_download(chromium, downloads):
         files = list(downloads.glob("*.csv"))
         if files:
             return files
-        chromium.run("new Promise((done) => setTimeout(done, 25))")
+        chromium.evaluate("new Promise((done) => setTimeout(done, 25))")
     return []
 
 
 @pytest.mark.slow
-def test_page_in_browser(methods, tmp_path):
+def test_page_in_browser_saves_the_answers(methods, tmp_path):
     pairs = draw(methods, degraded=methods[0].folder)
-    html, downloads = tmp_path / "study.html", tmp_path / "downloads"
+    html = tmp_path / "study.html"
+    downloads = tmp_path / "downloads"
     downloads.mkdir()
     html.write_text(render_page(*methods, pairs, 1))
     assert 'src="http' not in html.read_text()
-    with browser(downloads) as chromium:
+    with open_browser(downloads) as chromium:
         chromium.open(html)
-        chromium.until(IMAGES_LOADED)
-        chromium.run("Promise.all([...document.images].map((image) => image.decode()))")
-        left, right = (chromium.run(BRIGHTNESS % side) for side in ("left", "right"))
+        chromium.wait_for(IMAGES_LOADED)
+        chromium.evaluate("Promise.all([...document.images].map((image) => image.decode()))")
+        left, right = (chromium.evaluate(BRIGHTNESS % side) for side in ("left", "right"))
         assert (left < right) == pairs[0].a_left
         chromium.screenshot(tmp_path / "page.png")
         # Nothing on the page names the methods.
-        assert "ours" not in chromium.run("document.body.innerText")
+        assert "ours" not in chromium.evaluate("document.body.innerText")
 
         # The third answer is changed after going back.
         chromium.press("ArrowLeft", "ArrowRight", "ArrowDown", "ArrowUp", "ArrowLeft")
-        assert chromium.run(POSITION) == "Pair 4 of 6"
+        assert chromium.evaluate(POSITION) == "Pair 4 of 6"
         # Answers survive closing and opening the page.
         chromium.open(html)
-        assert chromium.run(POSITION) == "Pair 4 of 6"
+        assert chromium.evaluate(POSITION) == "Pair 4 of 6"
         chromium.click("#answer-equal")
         chromium.press("ArrowRight", "ArrowRight")
-        assert chromium.run("document.getElementById('done').hidden") is False
+        assert chromium.evaluate("document.getElementById('done').hidden") is False
 
         # Without a name, nothing is saved.
         chromium.click("#save")
         assert not list(downloads.iterdir())
         chromium.click("#rater")
-        chromium.write('Ann "A", M.')
+        chromium.insert_text('Ann "A", M.')
         chromium.click("#save")
         files = wait_for_download(chromium, downloads)
-        assert not chromium.failures
+        assert not chromium.exceptions
 
     answers = read_answers(files)
     assert answers["pair"].tolist() == [pair.name for pair in pairs]
@@ -193,7 +194,7 @@ def test_invalid_answer_files_are_refused(tmp_path, authface_here):
     assert tally["shares"]["a"][0] == 0.5
 
 
-def test_create_command(methods, tmp_path, authface_here):
+def test_create_command_writes_page_and_refuses_equal_names(methods, tmp_path, authface_here):
     a, b = (method.folder for method in methods)
     output = tmp_path / "out"
     completed = authface_here(
