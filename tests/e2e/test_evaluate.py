@@ -14,9 +14,10 @@ pytestmark = pytest.mark.slow
 def folders(tmp_path_factory, filled, authface_here):
     """Folders `clean`, `degraded`, `blurred`, and `odd`, an incomplete method with odd pictures."""
     root = tmp_path_factory.mktemp("evaluate")
-    clean, degraded, blurred, odd = (
-        root / name for name in ("clean", "degraded", "blurred", "odd")
-    )
+    clean = root / "clean"
+    degraded = root / "degraded"
+    blurred = root / "blurred"
+    odd = root / "odd"
     for folder in (clean, blurred, odd / "deep"):
         folder.mkdir(parents=True)
     crops = sorted((filled / "faces").iterdir())[:4]
@@ -40,7 +41,7 @@ def folders(tmp_path_factory, filled, authface_here):
     return root
 
 
-def test_several_methods(folders, authface_here, tmp_path):
+def test_several_methods_are_compared_in_table_and_report(folders, authface_here, tmp_path):
     output = tmp_path / "out"
     completed = authface_here(
         "evaluate",

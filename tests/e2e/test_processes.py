@@ -47,7 +47,10 @@ CHECKPOINT = "checkpoints/step-00000004"
 
 @pytest.fixture(scope="module")
 def runs(filled, tmp_path_factory, authface_here):
-    """The same runs by one process and by two. Only one face has a visible mouth."""
+    """Runs with one process and with two. Only one of the faces has a visible mouth.
+
+    Runs are named after the number of processes, or after the sharding over two processes.
+    """
     base = tmp_path_factory.mktemp("processes")
     root = base / "workspace"
     shutil.copytree(filled, root)
@@ -63,8 +66,8 @@ def runs(filled, tmp_path_factory, authface_here):
         return [*TRAIN_RESTORE, "-w", root, "--prior", base / "one", "--output", base / name]
 
     for command in (prior("one"), restorer("one-restorer")):
-        done = authface_here(*command)
-        assert done.returncode == 0, done.stderr
+        completed = authface_here(*command)
+        assert completed.returncode == 0, completed.stderr
     commands = [
         prior("two"),
         prior("full", *set_options("sharding=full")),
@@ -133,12 +136,12 @@ def test_one_process_resumes_a_sharded_run_only_with_exact_resume_off(
     shutil.copytree(base / "full", run)
     shutil.rmtree(run / CHECKPOINT)
     options = ["-w", root, "--output", run, "--resume", *set_options("sharding=full")]
-    done = authface_here(*TRAIN_PRIOR, *options)
-    assert done.returncode == 2
-    assert "processes was 2 and is 1 now" in done.stderr
+    completed = authface_here(*TRAIN_PRIOR, *options)
+    assert completed.returncode == 2
+    assert "processes was 2 and is 1 now" in completed.stderr
 
-    done = authface_here(*TRAIN_PRIOR, *options, *set_options("exact_resume=false"))
-    assert done.returncode == 0, done.stderr
+    completed = authface_here(*TRAIN_PRIOR, *options, *set_options("exact_resume=false"))
+    assert completed.returncode == 0, completed.stderr
     resumed = pd.read_csv(run / "metrics.csv")
     expected = pd.read_csv(base / "one" / "metrics.csv")
     assert np.allclose(resumed["loss"], expected["loss"], rtol=1e-5)

@@ -43,6 +43,7 @@ def three_faces(tmp_path_factory):
 
 
 def read(path):
+    """Read a picture as (height, width, 3) int, so that differences do not wrap around."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB")).astype(int)
 
@@ -68,7 +69,8 @@ def test_three_faces_are_restored_and_rest_is_unchanged(restore, three_faces, tm
     assert (rows["steps"] == 1).all()
     assert not rows["trained"].any()
 
-    before, after = read(three_faces), read(tmp_path / "out/three.png")
+    before = read(three_faces)
+    after = read(tmp_path / "out/three.png")
     changed = (before != after).any(axis=2)
     inside_any = np.zeros_like(changed)
     for quad_px in rows["quad_px"]:
@@ -116,7 +118,8 @@ def test_uncertainty_is_measured_and_drawn(restore, three_faces, tmp_path):
 
 
 def test_existing_results_are_skipped_unless_overwritten(restore, filled, tmp_path):
-    folder, out = tmp_path / "faces", tmp_path / "out"
+    folder = tmp_path / "faces"
+    out = tmp_path / "out"
     folder.mkdir()
     for path in sorted((filled / "faces").iterdir())[:3]:
         shutil.copy(path, folder)
@@ -143,7 +146,8 @@ def test_sub_folders_of_pattern_are_kept(restore, filled, tmp_path):
     for folder, face in zip(("one", "two"), faces, strict=True):
         (tmp_path / "in" / folder).mkdir(parents=True)
         shutil.copy(face, tmp_path / "in" / folder / "same.png")
-    pattern, out = f"{tmp_path}/in/**/*.png", tmp_path / "out"
+    pattern = f"{tmp_path}/in/**/*.png"
+    out = tmp_path / "out"
     completed = restore(pattern, out, "--certainty", 2)
     assert completed.returncode == 0, completed.stderr
     assert {path.relative_to(out).as_posix() for path in out.rglob("*.png")} == {

@@ -61,8 +61,8 @@ def test_resumed_run_equals_an_uninterrupted_one(root, tmp_path, authface_here, 
     resumed = tmp_path / "resumed"
 
     def train(output, steps, *options):
-        done = authface_here(*command, "--steps", steps, "--output", output, *options)
-        assert done.returncode == 0, done.stderr
+        completed = authface_here(*command, "--steps", steps, "--output", output, *options)
+        assert completed.returncode == 0, completed.stderr
 
     with torch.compiler.set_stance("force_eager"):
         train(whole, 5)
@@ -84,8 +84,8 @@ def test_resumed_run_equals_an_uninterrupted_one(root, tmp_path, authface_here, 
 def started_run(root, tmp_path_factory, authface_here):
     run = tmp_path_factory.mktemp("started") / "run"
     options = ["--steps", 3, "--output", run, *set_options("schedule=cosine")]
-    done = authface_here(*TRAIN_PRIOR, "-w", root, *options)
-    assert done.returncode == 0, done.stderr
+    completed = authface_here(*TRAIN_PRIOR, "-w", root, *options)
+    assert completed.returncode == 0, completed.stderr
     return run
 
 
@@ -105,9 +105,11 @@ def test_change_that_breaks_exactness_is_refused_by_name(
     root, started_run, authface_here, change, message
 ):
     options = set_options("steps=3", "schedule=cosine", change)
-    done = authface_here(*TRAIN_PRIOR, "-w", root, "--output", started_run, "--resume", *options)
-    assert done.returncode == 2
-    assert message in done.stderr
+    completed = authface_here(
+        *TRAIN_PRIOR, "-w", root, "--output", started_run, "--resume", *options
+    )
+    assert completed.returncode == 2
+    assert message in completed.stderr
 
 
 def test_resumed_run_keeps_its_derived_micro_batch(root, tmp_path, authface_here, monkeypatch):
@@ -128,20 +130,20 @@ def test_resumed_run_keeps_its_derived_micro_batch(root, tmp_path, authface_here
 
     command = [*TRAIN_PRIOR, "-w", root, "--output", run]
     set_memory(25e6)
-    done = authface_here(*command, "--steps", 1)
-    assert done.returncode == 0, done.stderr
+    completed = authface_here(*command, "--steps", 1)
+    assert completed.returncode == 0, completed.stderr
     micro_batch = recorded_micro_batch()
     assert micro_batch in (1, 2)
-    assert f"batch 4 = {micro_batch} x {4 // micro_batch} accumulated" in done.stderr
+    assert f"batch 4 = {micro_batch} x {4 // micro_batch} accumulated" in completed.stderr
 
     set_memory(400e9)
     assert authface_here(*command, "--steps", 2, "--resume").returncode == 0
     assert recorded_micro_batch() == micro_batch
 
     set_memory(1e6)
-    done = authface_here(*TRAIN_PRIOR, "-w", root, "--output", tmp_path / "other")
-    assert done.returncode == 2
-    assert "a micro-batch of one sample needs" in done.stderr
+    completed = authface_here(*TRAIN_PRIOR, "-w", root, "--output", tmp_path / "other")
+    assert completed.returncode == 2
+    assert "a micro-batch of one sample needs" in completed.stderr
     assert not (tmp_path / "other").exists()
 
 
@@ -185,19 +187,19 @@ def test_fp16_loss_scaler_is_resumed(filled, tmp_path, monkeypatch):
 def test_full_disk_is_refused_before_the_run_starts(root, tmp_path, authface_here, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 1000))
-    done = authface_here(*TRAIN_PRIOR, "-w", root, "--output", tmp_path / "run")
-    assert done.returncode == 2
-    assert "0.0 GB free" in done.stderr
+    completed = authface_here(*TRAIN_PRIOR, "-w", root, "--output", tmp_path / "run")
+    assert completed.returncode == 2
+    assert "0.0 GB free" in completed.stderr
     assert not (tmp_path / "run").exists()
 
 
 def test_diverging_run_stops_and_keeps_its_last_good_checkpoint(root, tmp_path, authface_here):
     run = tmp_path / "run"
     options = set_options("learning_rate=1e12", "checkpoint_every=1")
-    done = authface_here(*TRAIN_PRIOR, "-w", root, *options, "--steps", 40, "--output", run)
-    assert done.returncode == 4
-    assert "training has stopped and the last checkpoint is kept" in done.stderr
-    step = int(done.stderr.rsplit("step ", 1)[1].split(":")[0])
+    completed = authface_here(*TRAIN_PRIOR, "-w", root, *options, "--steps", 40, "--output", run)
+    assert completed.returncode == 4
+    assert "training has stopped and the last checkpoint is kept" in completed.stderr
+    step = int(completed.stderr.rsplit("step ", 1)[1].split(":")[0])
     assert step > 1
     assert (run / f"checkpoints/step-{step - 1:08d}/state.json").is_file()
     assert not (run / f"checkpoints/step-{step:08d}").exists()
@@ -211,6 +213,6 @@ def test_out_of_memory_is_a_one_line_error(root, tmp_path, authface_here, monkey
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(PriorTrainer, "step", run_out_of_memory)
-    done = authface_here(*TRAIN_PRIOR, "-w", root, "--output", tmp_path / "run")
-    assert done.returncode == 2
-    assert "out of GPU memory with micro_batch 4" in done.stderr
+    completed = authface_here(*TRAIN_PRIOR, "-w", root, "--output", tmp_path / "run")
+    assert completed.returncode == 2
+    assert "out of GPU memory with micro_batch 4" in completed.stderr

@@ -32,10 +32,10 @@ def trained(filled, tmp_path_factory, authface_here):
         "facial.discriminator_only_steps=1", "validation.every=4", "ledger_every=4"
     )
     for command in (TRAIN_PRIOR, [*TRAIN_RESTORE, *callbacks]):
-        done = authface_here(*command, "--steps", 4, "-w", root)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "Untrained base" in done.stdout
-        assert "Next: " in done.stdout
+        completed = authface_here(*command, "--steps", 4, "-w", root)
+        assert completed.returncode == 0, completed.stdout + completed.stderr
+        assert "Untrained base" in completed.stdout
+        assert "Next: " in completed.stdout
     return root
 
 
@@ -131,11 +131,11 @@ def test_stage_two_writes_validation_and_gradient_ledger(trained):
 
 def test_calibrate_suggests_lambdas_and_writes_nothing(trained, tmp_path, authface_here):
     options = ["--calibrate", "--output", tmp_path / "run", *set_options("facial.lambda_s=1e6")]
-    done = authface_here(*TRAIN_RESTORE, "-w", trained, *options)
-    assert done.returncode == 0, done.stderr
-    assert "900 to 999" in done.stdout
-    assert "the facial loss dominates training" in done.stdout
-    assert "--set facial.lambda_d=" in done.stdout
+    completed = authface_here(*TRAIN_RESTORE, "-w", trained, *options)
+    assert completed.returncode == 0, completed.stderr
+    assert "900 to 999" in completed.stdout
+    assert "the facial loss dominates training" in completed.stdout
+    assert "--set facial.lambda_d=" in completed.stdout
     assert not (tmp_path / "run").exists()
 
 
@@ -153,9 +153,9 @@ def test_calibrate_suggests_lambdas_and_writes_nothing(trained, tmp_path, authfa
 def test_run_is_neither_overwritten_nor_resumed_with_other_settings(
     trained, authface_here, options, message
 ):
-    done = authface_here(*TRAIN_PRIOR, "--steps", 4, "-w", trained, *options)
-    assert done.returncode == 2
-    assert message in done.stderr
+    completed = authface_here(*TRAIN_PRIOR, "--steps", 4, "-w", trained, *options)
+    assert completed.returncode == 2
+    assert message in completed.stderr
 
 
 def test_resuming_with_changed_data_is_refused(trained, tmp_path, authface_here):
@@ -164,9 +164,9 @@ def test_resuming_with_changed_data_is_refused(trained, tmp_path, authface_here)
     settings = (root / "authface.toml").read_text()
     (root / "authface.toml").write_text(settings.replace("threshold = 224", "threshold = 430"))
     authface_here("filter", "--regate", "-w", root)
-    done = authface_here(*TRAIN_PRIOR, "--steps", 6, "-w", root, "--resume")
-    assert done.returncode == 2
-    assert "kept faces or captions have changed" in done.stderr
+    completed = authface_here(*TRAIN_PRIOR, "--steps", 6, "-w", root, "--resume")
+    assert completed.returncode == 2
+    assert "kept faces or captions have changed" in completed.stderr
 
 
 def test_resuming_keeps_the_runs_own_prior(trained, tmp_path, authface_here):
@@ -179,8 +179,8 @@ def test_resuming_keeps_the_runs_own_prior(trained, tmp_path, authface_here):
     resume = [*command, "--resume"]
     assert authface_here(*resume, "--prior", other_spelling, "--steps", 3).returncode == 2
     (tmp_path / "missing").mkdir()
-    done = authface_here(*resume, "--prior", other_spelling, "--steps", 3)
-    assert done.returncode == 0, done.stderr
+    completed = authface_here(*resume, "--prior", other_spelling, "--steps", 3)
+    assert completed.returncode == 0, completed.stderr
 
     # Without --prior the run's own prior is taken, not the newest of the workspace.
     assert authface_here(*resume, "--steps", 3).returncode == 0
@@ -189,9 +189,9 @@ def test_resuming_keeps_the_runs_own_prior(trained, tmp_path, authface_here):
     weights = load_file(prior / UNET_FILE)
     weights["conv_in.bias"] += 1
     save_file(weights, prior / UNET_FILE)
-    done = authface_here(*resume, "--steps", 4)
-    assert done.returncode == 2
-    assert "the base model has changed" in done.stderr
+    completed = authface_here(*resume, "--steps", 4)
+    assert completed.returncode == 2
+    assert "the base model has changed" in completed.stderr
 
 
 def read_tree(folder):
@@ -204,9 +204,9 @@ def test_folder_without_a_run_is_left_alone(trained, tmp_path, authface_here):
     for name in ("run.json", "metrics.csv"):
         (base / name).unlink()
     before = read_tree(base)
-    done = authface_here(*TRAIN_PRIOR, "--base", base, "--output", base, "-w", trained)
-    assert done.returncode == 2
-    assert "is not empty and holds no run" in done.stderr
+    completed = authface_here(*TRAIN_PRIOR, "--base", base, "--output", base, "-w", trained)
+    assert completed.returncode == 2
+    assert "is not empty and holds no run" in completed.stderr
     assert read_tree(base) == before
 
 
@@ -216,21 +216,21 @@ def test_run_on_an_untrained_run_is_untrained_and_keeps_its_credits(
     run = tmp_path / "run"
     base = trained / "runs/prior-tiny"
     options = ["--base", base, "--steps", 1, "--output", run, "-w", trained]
-    done = authface_here(*TRAIN_PRIOR, *options)
-    assert done.returncode == 0, done.stderr
-    assert "Untrained base" in done.stdout
+    completed = authface_here(*TRAIN_PRIOR, *options)
+    assert completed.returncode == 0, completed.stderr
+    assert "Untrained base" in completed.stdout
     assert json.loads((run / "authface.json").read_text())["untrained"] is True
     base_lineage = pd.read_parquet(base / "lineage.parquet")
     assert len(pd.read_parquet(run / "lineage.parquet")) == 2 * len(base_lineage)
 
 
 def test_base_may_be_a_folder_with_a_numeric_name(trained, tmp_path, authface_here, monkeypatch):
-    """Command-line options are typed values; they are not parsed as TOML."""
+    """The values of command-line options are not parsed as TOML: "2026" stays a text."""
     shutil.copytree(trained / "runs/prior-tiny", tmp_path / "2026")
     monkeypatch.chdir(tmp_path)
     options = ["--base", "2026", "--steps", 1, "--output", tmp_path / "run", "-w", trained]
-    done = authface_here(*TRAIN_PRIOR, *options)
-    assert done.returncode == 0, done.stderr
+    completed = authface_here(*TRAIN_PRIOR, *options)
+    assert completed.returncode == 0, completed.stderr
 
 
 @pytest.mark.parametrize(
@@ -251,9 +251,9 @@ def test_impossible_run_is_refused_and_leaves_nothing(
     trained, tmp_path, authface_here, command, message
 ):
     options = ["--preset", "tiny", "--output", tmp_path / "run", "-w", trained]
-    done = authface_here(*command, *options)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert message in done.stderr
+    completed = authface_here(*command, *options)
+    assert completed.returncode == 2, completed.stdout + completed.stderr
+    assert message in completed.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -268,11 +268,11 @@ def test_faces_without_a_licence_basis_are_refused_unless_allowed(trained, tmp_p
     store.append([{**row, "licence_basis": None} for row in store.read().to_pylist()])
     store.compact()
     command = [*TRAIN_PRIOR, "--steps", 1, "-w", root, "--output", tmp_path / "run"]
-    done = authface_here(*command)
-    assert done.returncode == 2
-    assert "--allow-unknown-licence" in done.stderr
-    done = authface_here(*command, "--allow-unknown-licence")
-    assert done.returncode == 0, done.stderr
+    completed = authface_here(*command)
+    assert completed.returncode == 2
+    assert "--allow-unknown-licence" in completed.stderr
+    completed = authface_here(*command, "--allow-unknown-licence")
+    assert completed.returncode == 0, completed.stderr
 
 
 @pytest.mark.parametrize(
@@ -309,8 +309,8 @@ def test_degrade_is_repeatable_and_never_overwrites_its_input(filled, tmp_path, 
     degraded = tmp_path / "degraded"
     copy_faces(filled, faces)
     command = ["degrade", "--input", faces, "--seed", 3, "--output"]
-    done = authface_here(*command, degraded)
-    assert done.returncode == 0, done.stderr
+    completed = authface_here(*command, degraded)
+    assert completed.returncode == 0, completed.stderr
     assert len(pd.read_parquet(degraded / "draws.parquet")) == 2
     first = {path.name: path.read_bytes() for path in degraded.glob("*.png")}
     authface_here(*command, degraded)
@@ -337,19 +337,19 @@ def test_restore_records_unusable_files_and_continues(trained, filled, tmp_path,
         options = ["--input", source, "--output", output, "--steps", 2]
         return authface_here("restore", "--model", model, *options)
 
-    done = restore(faces, restored)
-    assert done.returncode == 4
-    assert "oblong.png: no face found" in done.stderr
-    assert "broken.png cannot be decoded" in done.stderr
+    completed = restore(faces, restored)
+    assert completed.returncode == 4
+    assert "oblong.png: no face found" in completed.stderr
+    assert "broken.png cannot be decoded" in completed.stderr
     assert {path.name for path in restored.glob("*.png")} == names
     with Image.open(restored / "strip.jpg") as strip:
         assert strip.size == (512, 512)
 
     (faces / "oblong.png").unlink()
     (faces / "broken.png").unlink()
-    done = restore(faces, restored)
-    assert done.returncode == 0
-    assert "2 of 2 results exist" in done.stdout
+    completed = restore(faces, restored)
+    assert completed.returncode == 0
+    assert "2 of 2 results exist" in completed.stdout
 
     # A face restored alone equals the face restored in a batch.
     name = max(names)
@@ -360,9 +360,9 @@ def test_restore_records_unusable_files_and_continues(trained, filled, tmp_path,
 
     (tmp_path / "empty").mkdir()
     assert restore(tmp_path / "empty", tmp_path / "other").returncode == 2
-    done = restore(faces, tmp_path / "other", run="prior-tiny")
-    assert done.returncode == 2
-    assert "is not a restorer" in done.stderr
+    completed = restore(faces, tmp_path / "other", run="prior-tiny")
+    assert completed.returncode == 2
+    assert "is not a restorer" in completed.stderr
 
 
 def test_lora_layers_are_saved_apart_and_merged_into_the_model(trained, tmp_path, authface_here):
@@ -370,8 +370,8 @@ def test_lora_layers_are_saved_apart_and_merged_into_the_model(trained, tmp_path
 
     run = tmp_path / "run"
     options = set_options("lora_rank=4", "learning_rate=0.01", "audit=false")
-    done = authface_here(*TRAIN_PRIOR, *options, "--steps", 3, "--output", run, "-w", trained)
-    assert done.returncode == 0, done.stderr
+    completed = authface_here(*TRAIN_PRIOR, *options, "--steps", 3, "--output", run, "-w", trained)
+    assert completed.returncode == 0, completed.stderr
 
     saved = load_file(run / UNET_FILE)
     base = tiny_sdxl(0)
