@@ -9,6 +9,7 @@ import pytest
 import tiny_restorer
 import torch
 from caption_server import CaptionServer
+from commands import CommandRunner
 from PIL import Image
 
 from authface_train.models.pixel_unshuffle import PixelUnshuffle
@@ -45,16 +46,8 @@ def inputs(filled, tmp_path_factory, authface_here):
 
 @pytest.fixture
 def reproduce(inputs, authface_here, monkeypatch):
-    """Runs `authface reproduce`; returns its result and the names of the commands it has run.
-
-    The commands run in this process: starting processes would take longer than their work.
-    """
-    commands_run = []
-
-    def run_command(*arguments, launcher=()):
-        commands_run.append(arguments[0])
-        result = authface_here(*arguments)
-        assert result.returncode == 0, (arguments, result.stderr)
+    """Runs `authface reproduce`; returns its result and the names of the commands it has run."""
+    run_command = CommandRunner(authface_here)
 
     def dry_run(command, request):
         arguments = command.arguments
@@ -66,10 +59,10 @@ def reproduce(inputs, authface_here, monkeypatch):
     monkeypatch.setattr(paper_runs, "_dry_run", dry_run)
 
     def reproduce(table, *options):
-        commands_run.clear()
+        run_command.names.clear()
         folders = ("--reference", inputs / "clean", "--output", inputs / "out", "-w", inputs / "ws")
         result = authface_here("reproduce", table, *TINY_RUN, *folders, *options)
-        return result, list(commands_run)
+        return result, list(run_command.names)
 
     return reproduce
 

@@ -7,6 +7,7 @@ import shutil
 
 import pandas as pd
 import pytest
+from commands import CommandRunner
 
 from authface_train.reproduce import small_data, small_runs, small_settings, small_tables
 
@@ -37,27 +38,18 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def reproduce(folder, weights, authface_here, monkeypatch):
-    """Runs `authface reproduce`; returns its output and the names of the commands it has run.
-
-    The commands run in this process: starting processes would take longer than their work.
-    """
-    commands_run = []
-
-    def run_command(*arguments, launcher=()):
-        commands_run.append(arguments[0])
-        result = authface_here(*arguments)
-        assert result.returncode == 0, (arguments, result.stderr)
-
+    """Runs `authface reproduce`; returns its output and the names of the commands it has run."""
+    run_command = CommandRunner(authface_here)
     for module in (small_data, small_runs, small_tables):
         monkeypatch.setattr(module, "run_command", run_command)
     monkeypatch.setattr(small_settings, "Scale", TINY_SCALE)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
     def reproduce(*options):
-        commands_run.clear()
+        run_command.names.clear()
         result = authface_here("reproduce", *options, "--output", folder)
         assert result.returncode == 0, result.stderr
-        return result.stdout, list(commands_run)
+        return result.stdout, list(run_command.names)
 
     return reproduce
 
