@@ -30,7 +30,7 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import tiny_restorer  # noqa: E402
 import torch  # noqa: E402
-from browser import browser  # noqa: E402
+from browser import open_browser  # noqa: E402
 from diffusers import DDPMScheduler, StableDiffusionXLControlNetPipeline  # noqa: E402
 from PIL import Image  # noqa: E402
 
@@ -185,7 +185,7 @@ def draw_evaluation_page(portrait: Image.Image, folder: Path, docs: Path) -> Non
         folder / "page",
     )
     screenshot = folder / "page.png"
-    with browser(folder) as chromium:
+    with open_browser(folder) as chromium:
         chromium.open(folder / "page/report.html")
         chromium.screenshot(screenshot)
     with Image.open(screenshot) as image:

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 os.environ.setdefault("AUTHFACE_CACHE", str(ROOT / ".assets"))
 
-from browser import browser  # noqa: E402
+from browser import open_browser  # noqa: E402
 
 from authface_data.review.faces import ReviewFace, faces_to_review  # noqa: E402
 from authface_data.review.sheet import render_page  # noqa: E402
@@ -67,12 +67,12 @@ def main() -> None:
         page_file.write_bytes(page)
         write_s = time.monotonic() - started
 
-        with browser(Path(folder)) as chromium:
+        with open_browser(Path(folder)) as chromium:
             started = time.monotonic()
             chromium.open(page_file)
-            chromium.until(FIRST_PICTURE_IS_SHOWN)
+            chromium.wait_for(FIRST_PICTURE_IS_SHOWN)
             open_s = time.monotonic() - started
-            frames_ms = np.array(chromium.run(SCROLL))
+            frames_ms = np.array(chromium.evaluate(SCROLL))
 
     noticeable = 100 * np.mean(frames_ms > NOTICEABLE_MS)
     print(f"{options.faces} faces of {options.size} px: {len(page) / 1e6:.0f} MB")

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import tiny_llava
 from caption_server import CaptionServer
-from killed import run
+from killable import run_killable
 
 from manifests.captions import current_tags
 from manifests.schema import CAPTIONS, DECISIONS
@@ -52,19 +52,19 @@ def test_killed_llava_run_resumes_with_the_remaining_faces(root, filled, tmp_pat
     reference = tmp_path / "reference"
     shutil.copytree(filled, reference, symlinks=True)
     command = ["caption", "--captioner", "llava", "--model", checkpoint]
-    complete = run([*command, "-w", reference])
+    complete = run_killable([*command, "-w", reference])
     assert complete.returncode == 0, complete.stdout
     assert "4 faces captioned by llava, " in complete.stdout
     assert " images/s; 4 faces are kept" in complete.stdout
 
-    killed = run([*command, "-w", root], stop=2)  # after three rows were committed
+    killed = run_killable([*command, "-w", root], kill_at=2)  # after three rows were committed
     assert killed.returncode == -signal.SIGKILL, killed.stdout
     committed = len(read_captions(root, "llava"))
     assert 0 < committed < 4
-    resumed = run([*command, "-w", root])
+    resumed = run_killable([*command, "-w", root])
     assert f"{4 - committed} faces captioned by llava" in resumed.stdout
     assert read_captions(root, "llava") == read_captions(reference, "llava")
-    repeated = run([*command, "-w", root])
+    repeated = run_killable([*command, "-w", root])
     assert "0 faces captioned by llava; 4 faces are kept" in repeated.stdout
 
 

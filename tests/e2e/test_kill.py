@@ -1,8 +1,7 @@
-"""SIGKILL at twenty seeded random moments, then run again: the same final rows as an undisturbed run, none twice."""
+"""Commands killed with SIGKILL and run again give the rows of an undisturbed run, none twice."""
 
 import os
 import random
-import re
 import shutil
 import signal
 import time
@@ -10,216 +9,187 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from killed import run
+import torch
+from commands import collect_folder, init_workspace, set_options
+from killable import count_operations, run_killable
 from PIL import Image
 
+from manifests.run_folder import METRICS_FILE
 from manifests.schema import MANIFESTS
 
 pytestmark = pytest.mark.slow
-SETTINGS = [
-    "filter",
-    "--metrics",
-    "",
-]  # our own artefact measures: IQA would only make the test longer
+
+NUM_KILLS = {"collect": 6, "filter": 8, "caption": 6}
+LAST_CHECKPOINT = Path("checkpoints/step-00000009")
+LONG_SIDE_PX = 1500
 
 
-def operations(done) -> int:
-    assert done.returncode == 0, done.stdout
-    return int(re.search(r"operations (\d+)", done.stdout)[1])
+def stage_command(name: str, root: Path, folder: Path) -> list[object]:
+    if name == "collect":
+        return collect_folder(root, folder)
+    if name == "filter":
+        # Our own measures of artefacts are enough; IQA metrics would only make the test longer.
+        return ["filter", "--metrics", "", "-w", root]
+    return ["caption", "-w", root]
 
 
-def state(root: Path) -> dict:
-    """Rows of every manifest as a plain reader sees them, sorted by key, times left out; and the files of pixels."""
-    found = {}
+def read_state(root: Path) -> dict[str, object]:
+    """Everything in a workspace that must not depend on kills: rows without times, and files."""
+    state: dict[str, object] = {}
     for name, manifest in MANIFESTS.items():
-        frame = pd.read_parquet(root / "manifests" / name)
-        assert not frame.duplicated(list(manifest.key)).any(), f"{name} holds a row twice"
-        frame = frame.drop(columns=["created_at", "collected_at"], errors="ignore")
-        found[name] = frame.sort_values(list(manifest.key)).astype(str).to_dict("records")
-        assert not [part for part in os.listdir(root / "manifests" / name) if part.startswith(".")]
-    for folder in ("photos", "faces"):
-        found[f"{folder} files"] = sorted(
-            (path.name, path.read_bytes()) for path in (root / folder).iterdir()
+        key = list(manifest.key)
+        folder = root / "manifests" / name
+        rows = pd.read_parquet(folder)
+        assert not rows.duplicated(key).any(), f"{name} holds a row twice"
+        assert not [part for part in os.listdir(folder) if part.startswith(".")]
+        rows = rows.drop(columns=["created_at", "collected_at"], errors="ignore")
+        state[name] = rows.sort_values(key).astype(str).to_dict("records")
+    for name in ("photos", "faces"):
+        state[f"{name} files"] = sorted(
+            (path.name, path.read_bytes()) for path in (root / name).iterdir()
         )
-    found["left over"] = list((root / ".tmp").iterdir()) if (root / ".tmp").exists() else []
-    found["lock"] = (root / ".lock").exists()
-    return found
+    temporary = root / ".tmp"
+    state["temporary files"] = list(temporary.iterdir()) if temporary.exists() else []
+    state["is locked"] = (root / ".lock").exists()
+    return state
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, photos) -> Path:
-    """Twelve small photographs: the demo's and their mirror images; and a broken file."""
+    """Twelve small photographs (those of the demo and their mirror images) and a broken file."""
     folder = tmp_path_factory.mktemp("many")
-    for name, path in photos.items():
-        with Image.open(path) as image:
-            image = image.convert("RGB")
-            image.thumbnail((1500, 1500))
-            image.save(folder / f"{path.stem}.png")
-            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(
-                folder / f"{path.stem}-mirrored.png"
-            )
-        assert name
+    for path in photos.values():
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+        image.thumbnail((LONG_SIDE_PX, LONG_SIDE_PX))
+        image.save(folder / f"{path.stem}.png")
+        mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        mirrored.save(folder / f"{path.stem}-mirrored.png")
     (folder / "broken.jpg").write_bytes(b"no picture")
     return folder
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, folder):
-    """Snapshots of a workspace before each command, its state after, how many operations and seconds each took."""
+    """Per command: the workspace before it, the state after it, its operations and seconds."""
     base = tmp_path_factory.mktemp("undisturbed")
     root = base / "ws"
-    assert run(["init", root, "--preset", "embedded"]).returncode == 0
+    assert run_killable(init_workspace(root)).returncode == 0
     stages = {}
-    for name, words in (
-        (
-            "collect",
-            [
-                "collect",
-                "-w",
-                root,
-                "--source",
-                "folder",
-                "--path",
-                folder,
-                "--licence-basis",
-                "own",
-            ],
-        ),
-        ("filter", [*SETTINGS, "-w", root]),
-        ("caption", ["caption", "-w", root]),
-    ):
-        shutil.copytree(root, base / f"before-{name}")
+    for name in NUM_KILLS:
+        before = base / f"before-{name}"
+        shutil.copytree(root, before)
         started = time.monotonic()
-        count = operations(run(words))
+        num_operations = count_operations(run_killable(stage_command(name, root, folder)))
         stages[name] = {
-            "before": base / f"before-{name}",
-            "count": count,
+            "before": before,
+            "num_operations": num_operations,
             "seconds": time.monotonic() - started,
-            "after": state(root),
+            "after": read_state(root),
         }
     return stages
 
 
-def moments() -> list[tuple[str, str, float]]:
-    """Twenty: (command, kind of moment, where as a share). Most before an operation of the workspace, some by the clock."""
+def random_kills() -> list[tuple[str, str, float]]:
+    """Twenty seeded kills: (command, "operation" or "clock", position as a share of the run).
+
+    Most kill before an operation of the workspace, every fourth after a time.
+    """
     rng = random.Random(20261124)
-    made = []
-    for name, count in (("collect", 6), ("filter", 8), ("caption", 6)):
+    kills = []
+    for name, count in NUM_KILLS.items():
         for number in range(count):
-            made.append(
-                (name, "clock" if number % 4 == 3 else "operation", rng.uniform(0.05, 0.98))
-            )
-    return made
+            kind = "clock" if number % 4 == 3 else "operation"
+            kills.append((name, kind, rng.uniform(0.05, 0.98)))
+    return kills
 
 
-@pytest.mark.parametrize(("name", "kind", "share"), moments())
-def test_killed_and_run_again_is_as_undisturbed(undisturbed, folder, tmp_path, name, kind, share):
+@pytest.mark.parametrize(("name", "kind", "share"), random_kills())
+def test_killed_command_run_again_gives_undisturbed_state(
+    undisturbed, folder, tmp_path, name, kind, share
+):
     stage = undisturbed[name]
     root = tmp_path / "ws"
-    words = {
-        "collect": [
-            "collect",
-            "-w",
-            root,
-            "--source",
-            "folder",
-            "--path",
-            folder,
-            "--licence-basis",
-            "own",
-        ],
-        "filter": [*SETTINGS, "-w", root],
-        "caption": ["caption", "-w", root],
-    }[name]
-    for sooner in (
-        1.0,
-        0.6,
-        0.3,
-        0.1,
-    ):  # a machine that was slow before may be done before the clock strikes
+    command = stage_command(name, root, folder)
+    # If the machine was slower during the undisturbed run, the command can end before a kill by the
+    # clock. Then it is killed sooner.
+    for factor in (1.0, 0.6, 0.3, 0.1):
         shutil.rmtree(root, ignore_errors=True)
         shutil.copytree(stage["before"], root)
         if kind == "operation":
-            killed = run(words, stop=1 + int(share * stage["count"]))
+            killed = run_killable(command, kill_at=1 + int(share * stage["num_operations"]))
         else:
-            killed = run(words, kill_after=share * sooner * 0.9 * stage["seconds"])
+            kill_after_s = share * factor * 0.9 * stage["seconds"]
+            killed = run_killable(command, kill_after_s=kill_after_s)
         if killed.returncode == -signal.SIGKILL:
             break
     assert killed.returncode == -signal.SIGKILL, killed.stdout
-    again = run(words)
-    assert again.returncode == 0, again.stdout
-    assert state(root) == stage["after"]
+
+    completed = run_killable(command)
+    assert completed.returncode == 0, completed.stdout
+    assert read_state(root) == stage["after"]
 
 
-def test_there_is_something_to_kill(undisturbed):
-    """Several commits and a compaction in each command: what the random moments fall between."""
-    assert len(moments()) == 20
-    assert all(stage["count"] > 7 for stage in undisturbed.values())
-    assert len(undisturbed["filter"]["after"]["faces"]) >= 12
-    assert set(undisturbed["filter"]["after"]["faces"][0]) > {"face_id", "score"}  # rows, not files
+def test_commands_have_several_commits_to_kill_between(undisturbed):
+    assert len(random_kills()) == 20
+    assert all(stage["num_operations"] > 7 for stage in undisturbed.values())
+    faces = undisturbed["filter"]["after"]["faces"]
+    assert len(faces) >= 12
+    assert set(faces[0]) > {"face_id", "score"}
     assert len(undisturbed["caption"]["after"]["captions"]) >= 8
+
+
+def train_command(stage: str, root: Path, prior: Path, *options: object) -> list[object]:
+    common = ["--preset", "tiny", "--steps", 9, "-w", root, *options]
+    common += set_options("checkpoint_every=2")
+    if stage == "restorer":
+        return ["train-restore", *common, "--prior", prior]
+    return ["train-prior", *common, *set_options("audit=false", "draw.every=4", "ema_decay=0.9")]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, filled):
-    """Both stages trained without disturbance: the runs, and how many operations each took."""
+    """Both stages trained without a kill: the workspace, and the operations of each stage."""
     root = tmp_path_factory.mktemp("trained") / "ws"
     shutil.copytree(filled, root, symlinks=True)
-    counts = {}
-    for stage, words in training(root).items():
-        counts[stage] = operations(run(words))
-    return root, counts
-
-
-def training(root, resume=False, prior=None):
-    common = [
-        "--preset",
-        "tiny",
-        "--steps",
-        9,
-        "--set",
-        "checkpoint_every=2",
-        "-w",
-        root,
-        *(["--resume"] if resume else []),
-    ]
-    on = prior or root / "runs" / "prior-tiny"
-    watched = ["--set", "audit=false", "--set", "draw.every=4", "--set", "ema_decay=0.9"]
-    return {
-        "prior": ["train-prior", *common, *watched],
-        "restorer": ["train-restore", *common, "--prior", on],
+    prior = root / "runs" / "prior-tiny"
+    num_operations = {
+        stage: count_operations(run_killable(train_command(stage, root, prior)))
+        for stage in ("prior", "restorer")
     }
+    return root, num_operations
 
 
 @pytest.mark.parametrize(("stage", "share"), [("prior", 0.06), ("prior", 0.7), ("restorer", 0.7)])
-def test_a_killed_and_resumed_trainer_gives_the_same_bits(
+def test_killed_and_resumed_training_gives_the_same_bits(
     trained, filled, tmp_path, authface_here, stage, share
 ):
-    root, counts = trained
-    mine = tmp_path / "ws"
-    shutil.copytree(filled, mine, symlinks=True)
+    reference_root, num_operations = trained
+    root = tmp_path / "ws"
+    shutil.copytree(filled, root, symlinks=True)
     rng = random.Random(f"{stage} {share}")
-    stop = max(1, int((share + rng.uniform(-0.05, 0.05)) * counts[stage]))
-    prior = root / "runs" / "prior-tiny"
-    killed = run(training(mine, prior=prior)[stage], stop=stop)
-    assert killed.returncode == -signal.SIGKILL, killed.stdout
-    resumed = authface_here(*training(mine, resume=True, prior=prior)[stage])
-    assert resumed.returncode == 0, resumed.stderr
-    ours, theirs = mine / "runs" / f"{stage}-tiny", root / "runs" / f"{stage}-tiny"
-    last = "checkpoints/step-00000009"
-    files = [path.relative_to(theirs) for path in theirs.rglob("*.safetensors")]
-    assert any(str(path).startswith(last) for path in files)
-    for file in files:
-        assert (ours / file).read_bytes() == (theirs / file).read_bytes(), file
-    assert (ours / "metrics.csv").read_text() == (theirs / "metrics.csv").read_text()
-    import torch
+    kill_at = max(1, int((share + rng.uniform(-0.05, 0.05)) * num_operations[stage]))
+    prior = reference_root / "runs" / "prior-tiny"
 
+    killed = run_killable(train_command(stage, root, prior), kill_at=kill_at)
+    assert killed.returncode == -signal.SIGKILL, killed.stdout
+    resumed = authface_here(*train_command(stage, root, prior, "--resume"))
+    assert resumed.returncode == 0, resumed.stderr
+
+    run = root / "runs" / f"{stage}-tiny"
+    reference = reference_root / "runs" / f"{stage}-tiny"
+    weight_files = [path.relative_to(reference) for path in reference.rglob("*.safetensors")]
+    assert any(file.is_relative_to(LAST_CHECKPOINT) for file in weight_files)
+    for file in weight_files:
+        assert (run / file).read_bytes() == (reference / file).read_bytes(), file
+    assert (run / METRICS_FILE).read_text() == (reference / METRICS_FILE).read_text()
     for name in ["unet"] if stage == "prior" else ["controlnet", "discriminators"]:
-        a, b = (
-            torch.load(run_ / last / f"{name}.optimiser.pt", weights_only=True)
-            for run_ in (ours, theirs)
-        )
-        for key, moments_ in a["state"].items():
-            assert all(
-                torch.equal(value, b["state"][key][what]) for what, value in moments_.items()
-            )
+        assert_same_optimizer_state(run, reference, f"{name}.optimiser.pt")
+
+
+def assert_same_optimizer_state(run: Path, reference: Path, file_name: str) -> None:
+    state = torch.load(run / LAST_CHECKPOINT / file_name, weights_only=True)["state"]
+    expected = torch.load(reference / LAST_CHECKPOINT / file_name, weights_only=True)["state"]
+    for parameter, moments in state.items():
+        for name, value in moments.items():
+            assert torch.equal(value, expected[parameter][name]), (file_name, parameter, name)

@@ -1,4 +1,7 @@
-"""A real Chromium without a screen, driven over a pipe by its own protocol: no driver to install, no port to open."""
+"""A headless Chromium, controlled through a pipe by the Chrome DevTools Protocol.
+
+It needs no driver and opens no port. Protocol: https://chromedevtools.github.io/devtools-protocol/
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,20 @@ from typing import Any
 
 import pytest
 
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--remote-debugging-pipe", "--window-size=1400,900",
-)  # fmt: skip
-CODES = {
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--remote-debugging-pipe",
+    "--window-size=1400,900",
+)
+KEY_CODES = {
     "Backspace": 8,
     "Escape": 27,
     "ArrowLeft": 37,
@@ -28,147 +40,192 @@ CODES = {
     "ArrowRight": 39,
     "ArrowDown": 40,
 }
+POLL_INTERVAL_S = 0.02
+MAX_ERROR_LENGTH = 500
 
 
 class Browser:
-    """One page of one Chromium."""
+    """One page of one Chromium process.
 
-    def __init__(self, profile: Path, downloads: Path):
-        program = next(
-            filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-        )
-        if program is None:
-            pytest.skip("no Chromium on this machine (`apt-get install chromium`)")
-        to_read, self._write = os.pipe()
-        self._read, to_write = os.pipe()
+    Args:
+        profile: Folder of the browser's profile.
+        downloads: Folder that downloads are saved to.
 
-        def pipes() -> None:  # Chromium reads 3 and writes 4
-            low, high = os.dup(to_read), os.dup(to_write)
-            os.dup2(low, 3)
-            os.dup2(high, 4)
+    Attributes:
+        exceptions: Exceptions that scripts of the page have raised, as JSON.
+    """
 
-        self._process = subprocess.Popen(
-            [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
-            preexec_fn=pipes, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        os.close(to_read)
-        os.close(to_write)
-        self._buffer, self._number, self._session = b"", 0, None
-        self.failures: list[str] = []
-        page = self.ask("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.ask("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
-        self.ask("Page.enable")
-        self.ask("Runtime.enable")
-        self.ask(
-            "Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads), root=True
+    def __init__(self, profile: Path, downloads: Path) -> None:
+        self.exceptions: list[str] = []
+        self._process = self._start(profile)
+        self._buffer = b""
+        self._last_id = 0
+        self._session: str | None = None
+        page = self.send("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.send("Target.attachToTarget", targetId=page, flatten=True)
+        self._session = attached["sessionId"]
+        self.send("Page.enable")
+        self.send("Runtime.enable")
+        self.send(
+            "Browser.setDownloadBehavior",
+            to_browser=True,
+            behavior="allow",
+            downloadPath=str(downloads),
         )
 
-    def ask(self, method: str, root: bool = False, **params: Any) -> dict[str, Any]:
-        """Send one command and wait for its answer. root: to the browser, not the page."""
-        self._number += 1
-        message: dict[str, Any] = {"id": self._number, "method": method, "params": params}
-        if self._session and not root and not method.startswith("Target."):
+    def _start(self, profile: Path) -> subprocess.Popen[bytes]:
+        programs = [path for path in map(shutil.which, PROGRAMS) if path is not None]
+        if not programs:
+            pytest.skip("Chromium is not installed; run `apt-get install chromium`")
+        chromium_input, self._write_end = os.pipe()
+        self._read_end, chromium_output = os.pipe()
+
+        def connect_pipes() -> None:
+            # Chromium reads from descriptor 3 and writes to 4. The copies keep the originals valid
+            # if they have these numbers.
+            input_copy = os.dup(chromium_input)
+            output_copy = os.dup(chromium_output)
+            os.dup2(input_copy, 3)
+            os.dup2(output_copy, 4)
+
+        process = subprocess.Popen(
+            [programs[0], *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            preexec_fn=connect_pipes,
+            close_fds=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(chromium_input)
+        os.close(chromium_output)
+        return process
+
+    def send(self, method: str, to_browser: bool = False, **params: Any) -> dict[str, Any]:
+        """Send a command and wait for its result.
+
+        Args:
+            method: Method of the protocol.
+            to_browser: Send it to the browser instead of the page.
+            **params: Parameters of the method.
+
+        Returns:
+            The result of the method.
+        """
+        self._last_id += 1
+        message: dict[str, Any] = {"id": self._last_id, "method": method, "params": params}
+        is_for_page = not to_browser and not method.startswith("Target.")
+        if self._session is not None and is_for_page:
             message["sessionId"] = self._session
-        os.write(self._write, json.dumps(message).encode() + b"\0")
+        os.write(self._write_end, json.dumps(message).encode() + b"\0")
         while True:
-            answer = self._next()
-            if answer.get("method") == "Runtime.exceptionThrown":
-                self.failures.append(json.dumps(answer["params"]["exceptionDetails"])[:500])
-            if answer.get("id") == self._number:
-                if "error" in answer:
-                    raise RuntimeError(f"{method}: {answer['error']}")
-                return answer["result"]
+            response = self._receive()
+            if response.get("method") == "Runtime.exceptionThrown":
+                details = json.dumps(response["params"]["exceptionDetails"])
+                self.exceptions.append(details[:MAX_ERROR_LENGTH])
+            if response.get("id") == self._last_id:
+                if "error" in response:
+                    raise RuntimeError(f"{method}: {response['error']}")
+                return response["result"]
 
-    def _next(self) -> dict[str, Any]:
+    def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
-            piece = os.read(self._read, 1 << 20)
-            if not piece:
-                raise RuntimeError("Chromium went away")
-            self._buffer += piece
+            data = os.read(self._read_end, 1 << 20)
+            if not data:
+                raise RuntimeError("Chromium has ended")
+            self._buffer += data
         message, _, self._buffer = self._buffer.partition(b"\0")
         return json.loads(message)
 
     def open(self, path: Path) -> None:
-        """Show a file, and wait until it is loaded."""
-        self.ask("Page.navigate", url=path.as_uri())
-        self.until("document.readyState === 'complete'")
+        """Show a file and wait until it is loaded."""
+        self.send("Page.navigate", url=path.as_uri())
+        self.wait_for("document.readyState === 'complete'")
 
-    def run(self, script: str) -> Any:
-        """The value of an expression in the page; a promise is waited for."""
-        answer = self.ask(
+    def evaluate(self, script: str) -> Any:
+        """Evaluate an expression in the page; a promise is awaited."""
+        response = self.send(
             "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
         )
-        if "exceptionDetails" in answer:
-            raise RuntimeError(json.dumps(answer["exceptionDetails"])[:500])
-        return answer["result"].get("value")
+        if "exceptionDetails" in response:
+            raise RuntimeError(json.dumps(response["exceptionDetails"])[:MAX_ERROR_LENGTH])
+        return response["result"].get("value")
 
-    def until(self, script: str, seconds: float = 60) -> None:
-        """Wait until an expression is true."""
-        end = time.monotonic() + seconds
-        while not self.run(f"Boolean({script})"):
-            assert time.monotonic() < end, script
-            time.sleep(0.02)
+    def wait_for(self, script: str, timeout_s: float = 60) -> None:
+        """Wait until an expression is true; fail after `timeout_s` seconds."""
+        deadline = time.monotonic() + timeout_s
+        while not self.evaluate(f"Boolean({script})"):
+            assert time.monotonic() < deadline, f"still false after {timeout_s} s: {script}"
+            time.sleep(POLL_INTERVAL_S)
 
     def press(self, *keys: str, ctrl: bool = False) -> None:
-        """Real key presses, one after the other: a character, or a name such as ArrowRight."""
+        """Press keys one after the other, each a character or a name such as ArrowRight."""
         for key in keys:
-            self.hold(key, ctrl)
-            self.release(key)
+            self.key_down(key, ctrl)
+            self.key_up(key)
 
-    def hold(self, key: str, ctrl: bool = False) -> None:
-        text = {} if key in CODES or ctrl else {"text": key}
-        modifiers = 2 if ctrl else 0
-        self.ask(
+    def key_down(self, key: str, ctrl: bool = False) -> None:
+        """Press a key and hold it."""
+        types_character = key not in KEY_CODES and not ctrl
+        self.send(
             "Input.dispatchKeyEvent",
             type="keyDown",
             key=key,
-            modifiers=modifiers,
-            **_code(key),
-            **text,
+            modifiers=2 if ctrl else 0,
+            **_key_code(key),
+            **({"text": key} if types_character else {}),
         )
 
-    def release(self, key: str) -> None:
-        self.ask("Input.dispatchKeyEvent", type="keyUp", key=key, **_code(key))
+    def key_up(self, key: str) -> None:
+        """Release a key."""
+        self.send("Input.dispatchKeyEvent", type="keyUp", key=key, **_key_code(key))
 
-    def write(self, text: str) -> None:
-        """Text into whatever has the focus."""
-        self.ask("Input.insertText", text=text)
+    def insert_text(self, text: str) -> None:
+        """Insert text into the focused element."""
+        self.send("Input.insertText", text=text)
 
     def move(self, x: float, y: float) -> None:
-        self.ask("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        """Move the mouse to a position of the page in CSS pixels."""
+        self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def click(self, selector: str) -> None:
-        """A real click in the middle of an element."""
-        found = json.dumps(selector)
-        x, y = self.run(
-            f"(() => {{ const b = document.querySelector({found}).getBoundingClientRect();"
+        """Click the centre of an element."""
+        quoted = json.dumps(selector)
+        x, y = self.evaluate(
+            f"(() => {{ const b = document.querySelector({quoted}).getBoundingClientRect();"
             " return [b.x + b.width / 2, b.y + b.height / 2]; })()"
         )
         for kind in ("mousePressed", "mouseReleased"):
-            self.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+            self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def screenshot(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self.ask("Page.captureScreenshot")["data"]))
+        """Save a PNG of the visible page."""
+        path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot")["data"]))
 
     def close(self) -> None:
+        """End the browser."""
         self._process.kill()
         self._process.wait()
-        os.close(self._write)
-        os.close(self._read)
+        os.close(self._write_end)
+        os.close(self._read_end)
 
 
-def _code(key: str) -> dict[str, Any]:
-    if key in CODES:
-        return {"code": key, "windowsVirtualKeyCode": CODES[key]}
+def _key_code(key: str) -> dict[str, Any]:
+    if key in KEY_CODES:
+        return {"code": key, "windowsVirtualKeyCode": KEY_CODES[key]}
     return {"windowsVirtualKeyCode": ord(key.upper())} if key.isalnum() else {}
 
 
 @contextlib.contextmanager
-def browser(downloads: Path) -> Iterator[Browser]:
-    """A fresh Chromium, gone afterwards. Skips the test where there is none."""
+def open_browser(downloads: Path) -> Iterator[Browser]:
+    """Start a Chromium with an empty profile, and end it afterwards.
+
+    The test is skipped if Chromium is not installed.
+
+    Args:
+        downloads: Folder that downloads are saved to.
+    """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        opened = Browser(Path(profile), downloads)
+        browser = Browser(Path(profile), downloads)
         try:
-            yield opened
+            yield browser
         finally:
-            opened.close()
+            browser.close()

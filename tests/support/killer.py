@@ -1,8 +1,10 @@
-"""Runs the real command and kills its process with SIGKILL before a chosen write, rename or removal in the workspace.
+"""Runs an authface command and kills its process with SIGKILL before a chosen operation.
 
-    python killer.py STOP WORDS…     STOP: the number of the operation, 0 for never. Prints how many there were.
+    python killer.py STOP ARGUMENTS...
 
-Commits are made small, so that there are several to be killed between.
+Operations are the writes, renames and removals in a workspace, and the steps of a training run.
+STOP is the number of the operation, or 0 for none. At the end the script prints the number of
+operations. Commits are made small, so that a command has many of them.
 """
 
 import os
@@ -13,38 +15,44 @@ from authface_data.captions.llava import LlavaStage
 from authface_data.engine import local
 from manifests.workspace import Workspace
 
-stop, words = int(sys.argv[1]), sys.argv[2:]
+stop = int(sys.argv[1])
+arguments = sys.argv[2:]
+num_operations = 0
+
+
+def count_calls(function):
+    """Wrap a function so that its calls count as operations."""
+
+    def counted(*args, **options):
+        global num_operations
+        num_operations += 1
+        if num_operations == stop:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **options)
+
+    return counted
+
+
 local.COMMIT_ROWS = 3
 LlavaStage.batch_size = 1
-count = 0
-
-
-def counted(original):
-    def call(*args, **options):
-        global count
-        count += 1
-        if count == stop:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(*args, **options)
-
-    return call
-
-
 for name in ("write_bytes", "rename", "remove"):
-    setattr(Workspace, name, counted(getattr(Workspace, name)))
-if words[0].startswith("train"):  # torch is slow to import, and the others do not need it
+    setattr(Workspace, name, count_calls(getattr(Workspace, name)))
+
+# Only the trainers need torch, which is slow to import.
+if arguments[0].startswith("train"):
     from authface_train.data import cache
     from authface_train.runs.training_run import TrainingRun
 
     cache.PART_RECORDS = 2
-    TrainingRun.log_metrics = counted(TrainingRun.log_metrics)
-    os.replace = counted(os.replace)
+    TrainingRun.log_metrics = count_calls(TrainingRun.log_metrics)
+    os.replace = count_calls(os.replace)
 
+# Worker processes import this script too; they must only apply the changes above.
 if __name__ == "__main__":
     import atexit
 
     import cli
 
-    atexit.register(lambda: print(f"operations {count}"))
-    sys.argv = ["authface", *words]
+    atexit.register(lambda: print(f"operations {num_operations}"))
+    sys.argv = ["authface", *arguments]
     cli.app()

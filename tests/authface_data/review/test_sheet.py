@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from browser import browser
+from browser import open_browser
 from PIL import Image
 
 from authface_data.review.faces import faces_to_review
@@ -47,10 +47,10 @@ def opened(ws, tmp_path):
     downloads = tmp_path / "downloads"
     page_file.write_bytes(render_page(ws, faces))
     downloads.mkdir()
-    with browser(downloads) as chromium:
+    with open_browser(downloads) as chromium:
         chromium.open(page_file)
         yield chromium, faces, downloads, page_file
-        assert not chromium.failures
+        assert not chromium.exceptions
 
 
 def save_table(chromium, downloads):
@@ -79,35 +79,35 @@ def test_page_without_answers_saves_the_exported_table(opened):
 def test_answers_survive_reopening_and_can_be_imported(opened, ws):
     chromium, faces, downloads, page_file = opened
     chromium.click("#reviewer")
-    chromium.write("Anna Ö")
+    chromium.insert_text("Anna Ö")
     chromium.press("Escape")
     chromium.press("4", "p")  # first face: rated 4, keep
     chromium.press("x")  # second face: drop
     chromium.press("u")  # third face: unsure, then undone
     chromium.press("Backspace")
     chromium.press("n")
-    assert chromium.run("current") == 3
+    assert chromium.evaluate("current") == 3
     chromium.press("ArrowLeft", "t")
-    chromium.run("document.activeElement.select()")
-    chromium.write("man, glasses")
+    chromium.evaluate("document.activeElement.select()")
+    chromium.insert_text("man, glasses")
     chromium.press("Escape")
     chromium.click("#note")
-    chromium.write('=SUM(A1) says "hello", twice; ünï')
+    chromium.insert_text('=SUM(A1) says "hello", twice; ünï')
     chromium.press("Escape")
-    assert chromium.run("document.getElementById('progress').textContent").startswith(
+    assert chromium.evaluate("document.getElementById('progress').textContent").startswith(
         "1 keep · 1 drop · 0 unsure"
     )
 
     chromium.open(page_file)  # answers are still there after reopening
-    assert chromium.run("document.getElementById('reviewer').value") == "Anna Ö"
-    assert chromium.run("fieldOf(faces[0], 'decision')") == "keep"
+    assert chromium.evaluate("document.getElementById('reviewer').value") == "Anna Ö"
+    assert chromium.evaluate("fieldOf(faces[0], 'decision')") == "keep"
 
     # Another page of the same workspace keeps the answers about faces that it does not show.
     page_file.write_bytes(render_page(ws, faces_to_review(ws, near_threshold=4)))
     chromium.open(page_file)
     page_file.write_bytes(render_page(ws, faces_to_review(ws)))
     chromium.open(page_file)
-    assert chromium.run("fieldOf(faces[0], 'decision')") == "keep"
+    assert chromium.evaluate("fieldOf(faces[0], 'decision')") == "keep"
     table = read_review_table(ws, save_table(chromium, downloads), "")
     reviews = {review.face_id: review for review in table.new}
     first, second, third = (reviews[face.face_id] for face in faces[:3])
@@ -123,34 +123,34 @@ def test_answers_survive_reopening_and_can_be_imported(opened, ws):
 def test_keyboard_selection_help_filters_and_undo(opened):
     chromium, faces, *_ = opened
     chromium.press("ArrowRight", "ArrowRight", "ArrowLeft")
-    assert chromium.run("current") == 1
+    assert chromium.evaluate("current") == 1
     chromium.press("ArrowDown", "ArrowUp")
-    assert chromium.run("current") == 1
+    assert chromium.evaluate("current") == 1
     chromium.press("?")
-    assert chromium.run("document.getElementById('help').open")
+    assert chromium.evaluate("document.getElementById('help').open")
     chromium.press("Escape")
-    chromium.until("!document.getElementById('help').open")
+    chromium.wait_for("!document.getElementById('help').open")
     chromium.click("[data-show=kept]")
-    shown = chromium.run("cards.filter((card) => !card.hidden).length")
+    shown = chromium.evaluate("cards.filter((card) => !card.hidden).length")
     assert shown == sum(face.is_kept for face in faces)
     chromium.press("p", "z", ctrl=False)
-    assert chromium.run(COUNT_KEPT) == 1
+    assert chromium.evaluate(COUNT_KEPT) == 1
     chromium.press("z", ctrl=True)
-    assert chromium.run(COUNT_KEPT) == 0
+    assert chromium.evaluate(COUNT_KEPT) == 0
 
 
 def test_zoom_shows_the_pixels_of_the_crop_under_the_pointer(opened, ws, tmp_path):
     chromium, faces, *_ = opened
-    chromium.until(f"{LARGE_PICTURE}.complete && {LARGE_PICTURE}.naturalWidth")
-    left, top, side, _ = chromium.run(bounds_of(LARGE_PICTURE))
+    chromium.wait_for(f"{LARGE_PICTURE}.complete && {LARGE_PICTURE}.naturalWidth")
+    left, top, side, _ = chromium.evaluate(bounds_of(LARGE_PICTURE))
     chromium.move(left + 0.5 * side, top + 0.5 * side)
-    chromium.hold("z")
-    chromium.until(f"{ZOOM_PICTURE}.complete && !document.getElementById('zoom').hidden")
+    chromium.key_down("z")
+    chromium.wait_for(f"{ZOOM_PICTURE}.complete && !document.getElementById('zoom').hidden")
     time.sleep(0.3)
-    box = chromium.run(bounds_of(ZOOM_PICTURE))
+    box = chromium.evaluate(bounds_of(ZOOM_PICTURE))
     chromium.screenshot(tmp_path / "zoom.png")
-    chromium.release("z")
-    assert chromium.run("document.getElementById('zoom').hidden")
+    chromium.key_up("z")
+    assert chromium.evaluate("document.getElementById('zoom').hidden")
     with Image.open(tmp_path / "zoom.png") as image:
         shown = np.asarray(image.convert("RGB")).astype(int)
     with ws.open(faces[0].crop_path) as file, Image.open(file) as image:
@@ -169,13 +169,13 @@ def test_pictures_of_many_faces_load_when_scrolled_to(ws, tmp_path):
     ]
     page_file = tmp_path / "many.html"
     page_file.write_bytes(render_page(ws, many))
-    with browser(tmp_path) as chromium:
+    with open_browser(tmp_path) as chromium:
         chromium.open(page_file)
-        assert chromium.run("cards.length") == 600
-        assert not chromium.run("cards[599].querySelector('img').src")
-        chromium.run("document.getElementById('grid').scrollTop = 1e9")
-        chromium.until("cards[599].querySelector('img').naturalWidth > 0")
-        chromium.run("select(599)")
+        assert chromium.evaluate("cards.length") == 600
+        assert not chromium.evaluate("cards[599].querySelector('img').src")
+        chromium.evaluate("document.getElementById('grid').scrollTop = 1e9")
+        chromium.wait_for("cards[599].querySelector('img').naturalWidth > 0")
+        chromium.evaluate("select(599)")
         chromium.press("p")
-        assert chromium.run("fieldOf(faces[599], 'decision')") == "keep"
-        assert not chromium.failures
+        assert chromium.evaluate("fieldOf(faces[599], 'decision')") == "keep"
+        assert not chromium.exceptions

@@ -1,0 +1,48 @@
+"""Runs a command in a process of its own and can kill it with SIGKILL."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+KILLER = Path(__file__).with_name("killer.py")
+
+
+def run_killable(
+    arguments: Sequence[object], kill_at: int = 0, kill_after_s: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command until it ends or is killed.
+
+    Args:
+        arguments: The arguments of `authface`.
+        kill_at: Number of the write operation before which the process is killed, from 1. With 0
+            it runs to the end.
+        kill_after_s: Seconds after which the process is killed.
+
+    Returns:
+        The ended process. Its `stdout` has the output of both streams.
+    """
+    process = subprocess.Popen(
+        [sys.executable, KILLER, str(kill_at), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if kill_after_s is not None:
+        time.sleep(kill_after_s)
+        process.send_signal(signal.SIGKILL)
+    output, _ = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(arguments, process.returncode, output)
+
+
+def count_operations(completed: subprocess.CompletedProcess[str]) -> int:
+    """Number of write operations of a process that ended without an error."""
+    assert completed.returncode == 0, completed.stdout
+    match = re.search(r"operations (\d+)", completed.stdout)
+    assert match is not None, completed.stdout
+    return int(match[1])
