@@ -1,4 +1,5 @@
-# The two commands of the README: `make demo` and `make test`. Both need python3.11, make and the package registry.
+# The README's two commands are `make demo` and `make test`. Both need python3.11, make and the
+# package registry.
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -8,8 +9,11 @@ export AUTHFACE_CACHE ?= $(CURDIR)/.assets
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[data,train,dev]'
-	# Two packages ask for OpenCV with windows, which wants libGL: the one without serves them as well.
+	# In compat mode the checkout is a plain sys.path entry, so that a workspace's folder `manifests`
+	# never hides the package of that name.
+	$(BIN)/pip install --quiet --constraint constraints.txt --config-settings editable_mode=compat \
+		--editable '.[data,train,dev]'
+	# Two packages require OpenCV with windows, which needs libGL; the build without serves them too.
 	$(BIN)/pip uninstall --quiet --yes opencv-python opencv-python-headless
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps opencv-python-headless
 	touch $@

@@ -42,7 +42,6 @@ def authface(
     """
 
 
-
 # Panels of `authface --help`.
 DATA = "Create the data set"
 TRAINING = "Train, restore and evaluate"

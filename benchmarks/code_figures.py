@@ -19,8 +19,8 @@ MAX_COLUMNS = 100
 
 # Identifiers that were verbs of speech or fillers, and phrases of the former dialect. A hit is a
 # place to rewrite: name the thing, say who does what.
-DIALECT_IDENTIFIERS = frozenset(
-    "said says told tells asked asks made turned words look looks whence onlooker onlookers "
+DIALECT_IDENTIFIERS = set(
+    "said says told tells asked asks made turned words look looks whence onlooker onlookers "  # noqa: SIM905
     "hither settle bury judged usual whose ours theirs mine affair".split()
 )
 DIALECT_PHRASES = re.compile(
@@ -203,9 +203,8 @@ def main() -> None:
         for finding in findings:
             print(f"  {finding.place}: {finding.rule}: {finding.detail}")
     print(f"{num_lines} lines in {len(files)} files")
-    print(
-        f"Any: {num_any} in {num_source_lines} lines, {1000 * num_any / num_source_lines:.1f} per 1,000"
-    )
+    rate = 1000 * num_any / num_source_lines
+    print(f"Any: {num_any} in {num_source_lines} lines, {rate:.1f} per 1,000")
 
 
 if __name__ == "__main__":
