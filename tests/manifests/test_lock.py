@@ -1,4 +1,4 @@
-"""One writer at a time, by real processes."""
+"""The writer lock, with real processes."""
 
 import json
 import os
@@ -22,6 +22,7 @@ with Workspace(sys.argv[1]).lock("filter"):
 
 @pytest.fixture
 def holder(workspace):
+    """A process that holds the lock for `authface filter`."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, workspace.root], stdout=subprocess.PIPE, text=True
     )
@@ -31,21 +32,21 @@ def holder(workspace):
     process.wait()
 
 
-def test_a_held_lock_is_refused_with_its_holder_named(workspace, holder):
+def test_held_lock_is_refused_and_names_its_holder(workspace, holder):
     with pytest.raises(
         UserError, match=rf"`authface filter` \(process {holder.pid} on {socket.gethostname()}\)"
     ):
         workspace.lock("caption").__enter__()
 
 
-def test_the_command_ends_with_code_2(workspace, holder, authface, tmp_path):
-    done = authface("filter", "-w", workspace.root)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "is being written by `authface filter`" in done.stderr
+def test_command_ends_with_code_2_if_the_lock_is_held(workspace, holder, authface):
+    result = authface("filter", "-w", workspace.root)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "is being written by `authface filter`" in result.stderr
 
 
-def test_a_dead_holders_lock_is_taken_over(workspace, holder):
+def test_lock_of_a_dead_process_is_taken_over(workspace, holder):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     assert workspace.exists(".lock")
@@ -54,41 +55,42 @@ def test_a_dead_holders_lock_is_taken_over(workspace, holder):
     assert not workspace.exists(".lock")
 
 
-def test_a_process_id_that_was_given_away_does_not_hold(workspace):
+def test_lock_of_an_earlier_process_with_the_same_id_is_taken_over(workspace):
     stale = {"host": socket.gethostname(), "pid": os.getpid(), "started": 1.0, "command": "filter"}
     workspace.write_bytes(".lock", json.dumps(stale).encode())
     with workspace.lock("caption"):
         pass
 
 
-def test_another_hosts_lock_is_never_taken(workspace):
+def test_lock_of_another_host_is_never_taken_over(workspace):
     other = {"host": "elsewhere.example", "pid": 1, "started": 1.0, "command": "filter"}
     workspace.write_bytes(".lock", json.dumps(other).encode())
     with pytest.raises(UserError, match=r"elsewhere\.example"):
         workspace.lock("caption").__enter__()
 
 
-def test_a_lock_that_cannot_be_read_is_named(workspace):
+def test_unreadable_lock_is_named(workspace):
     workspace.write_bytes(".lock", b"")
     with pytest.raises(UserError, match=r"\.lock cannot be read"):
         workspace.lock("caption").__enter__()
 
 
-def test_releasing_leaves_anothers_lock(workspace):
+def test_release_keeps_the_lock_of_another_process(workspace):
     with workspace.lock("filter"):
-        workspace.write_bytes(".lock", b"another's")
-    assert workspace.read_bytes(".lock") == b"another's"
+        workspace.write_bytes(".lock", b"another lock")
+    assert workspace.read_bytes(".lock") == b"another lock"
 
 
-def test_half_written_files_of_dead_processes_go_and_of_living_ones_stay(workspace):
-    dead = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
-    ).stdout.strip()
+def test_unfinished_files_of_dead_processes_are_removed(workspace):
+    print_pid = [sys.executable, "-c", "import os; print(os.getpid())"]
+    dead_pid = subprocess.run(print_pid, capture_output=True, text=True).stdout.strip()
+    host = socket.gethostname()
+    file_of_dead_process = f"{host}.{dead_pid}.aa"
+    file_of_living_process = f"{host}.{os.getpid()}.bb"
     folder = workspace.local_path(".tmp")
     folder.mkdir()
-    (folder / f"{socket.gethostname()}.{dead}.aa").write_bytes(b"")
-    (folder / f"{socket.gethostname()}.{os.getpid()}.bb").write_bytes(b"")
-    (folder / ".DS_Store").write_bytes(b"")
+    for name in (file_of_dead_process, file_of_living_process, ".DS_Store"):
+        (folder / name).write_bytes(b"")
     with workspace.lock("filter"):
         pass
-    assert workspace.list_names(".tmp") == [".DS_Store", f"{socket.gethostname()}.{os.getpid()}.bb"]
+    assert workspace.list_names(".tmp") == [".DS_Store", file_of_living_process]

@@ -1,4 +1,4 @@
-"""An older manifest is brought up to date, a copy first."""
+"""Migration of manifests that an older authface wrote."""
 
 import pandas as pd
 import pyarrow as pa
@@ -9,8 +9,8 @@ from manifests.schema import SCORES, Manifest
 from manifests.store import Store
 
 
-def write_old(workspace, version: int) -> None:
-    """A part as an authface of version 0 wrote it: no crop_policy, the value in another column and type."""
+def write_old_part(workspace) -> None:
+    """Write a part of version 0: no crop_policy, and the value in another column and type."""
     table = pa.table(
         {
             "face_id": ["a", "b"],
@@ -19,7 +19,7 @@ def write_old(workspace, version: int) -> None:
             "fingerprint": ["f"] * 2,
         }
     )
-    metadata = {"authface.manifest": "scores", "authface.version": str(version)}
+    metadata = {"authface.manifest": "scores", "authface.version": "0"}
     folder = workspace.local_path("manifests/scores")
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(
@@ -27,11 +27,13 @@ def write_old(workspace, version: int) -> None:
     )
 
 
-def test_migrate_copies_upgrades_and_is_idempotent(workspace, monkeypatch, authface_here):
-    write_old(workspace, 0)
-    monkeypatch.setitem(
-        migrate.MIGRATIONS, ("scores", 0), lambda table: table.rename_columns({"score": "value"})
-    )
+def test_migration_copies_and_upgrades_old_parts(workspace, monkeypatch):
+    write_old_part(workspace)
+
+    def rename_score(table: pa.Table) -> pa.Table:
+        return table.rename_columns({"score": "value"})
+
+    monkeypatch.setitem(migrate.MIGRATIONS, ("scores", 0), rename_score)
     assert migrate.count_outdated_parts(workspace) == {"scores": 1}
     copies = migrate.migrate(workspace)
     table = Store(workspace, SCORES).read()
@@ -43,27 +45,32 @@ def test_migrate_copies_upgrades_and_is_idempotent(workspace, monkeypatch, authf
     assert migrate.count_outdated_parts(workspace) == {}
 
 
-def test_the_command_asks_first_and_reading_points_to_it(workspace, authface_here):
-    write_old(workspace, 0)
+def test_old_part_is_refused_until_migrate_with_yes(workspace, authface_here):
+    write_old_part(workspace)
     refused = authface_here("status", "-w", workspace.root)
     assert refused.returncode == 2
     assert "authface migrate" in refused.stderr
-    asked = authface_here("migrate", "-w", workspace.root)
-    assert asked.returncode == 0
-    assert "1 parts of scores would be copied and rewritten" in asked.stdout
+    preview = authface_here("migrate", "-w", workspace.root)
+    assert preview.returncode == 0
+    assert "1 parts of scores would be copied and rewritten" in preview.stdout
     assert migrate.count_outdated_parts(workspace) == {"scores": 1}
     assert authface_here("migrate", "-w", workspace.root, "--yes").returncode == 0
     assert authface_here("status", "-w", workspace.root).returncode == 0
 
 
-def test_steps_run_in_order():
+def test_migrations_run_in_order_of_version(monkeypatch):
     manifest = Manifest("scores", 3, SCORES.key, SCORES.input_column, SCORES.columns)
     table = pa.table({"face_id": ["a"]}).replace_schema_metadata({"authface.version": "1"})
-    seen = []
-    steps = {("scores", v): (lambda t, v=v: seen.append(v) or t) for v in (0, 1, 2)}
-    original, migrate.MIGRATIONS = migrate.MIGRATIONS, steps
-    try:
-        migrate.upgrade_table(table, manifest)
-    finally:
-        migrate.MIGRATIONS = original
-    assert seen == [1, 2]
+    applied = []
+
+    def migration_from(version: int):
+        def migration(table: pa.Table) -> pa.Table:
+            applied.append(version)
+            return table
+
+        return migration
+
+    migrations = {("scores", version): migration_from(version) for version in (0, 1, 2)}
+    monkeypatch.setattr(migrate, "MIGRATIONS", migrations)
+    migrate.upgrade_table(table, manifest)
+    assert applied == [1, 2]

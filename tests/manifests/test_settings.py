@@ -1,4 +1,4 @@
-"""authface.toml: what is refused, and how."""
+"""The settings in authface.toml: presets and error messages."""
 
 import pytest
 
@@ -14,13 +14,11 @@ def test_presets_are_valid_and_commented(name):
     assert text.startswith("#")
 
 
-def test_embedded_is_as_documented():
+def test_embedded_preset_is_as_documented():
     settings = load_settings(preset_text("embedded").encode(), "x")
-    assert (settings.filter.detector, settings.filter.landmarks, settings.filter.size) == (
-        "retinaface-mobile",
-        "dlib",
-        512,
-    )
+    assert settings.filter.detector == "retinaface-mobile"
+    assert settings.filter.landmarks == "dlib"
+    assert settings.filter.size == 512
     assert settings.filter.metrics == ["piqe", "niqe"]
     assert settings.captions.captioner == "measured"
     sizes = [gate for gate in settings.gates if gate.metric == "qsize_px"]
@@ -29,7 +27,7 @@ def test_embedded_is_as_documented():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("[filter]\ndetectr = 'x'", "unknown setting filter.detectr; did you mean detector?"),
         ("[flter]\nsize = 512", "unknown setting flter; did you mean filter?"),
@@ -40,11 +38,11 @@ def test_embedded_is_as_documented():
         ("[splits]\nval = 0.6\ntest = 0.6", "nothing to train on"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_it(text, words):
-    with pytest.raises(UserError) as caught:
+def test_mistake_is_one_line_that_names_the_key(text, message):
+    with pytest.raises(UserError) as error:
         load_settings(text.encode("latin-1"), "authface.toml")
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_override_replaces_given_values_only():

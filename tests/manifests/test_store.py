@@ -1,4 +1,4 @@
-"""Appending, superseding, compacting and reading, on real Parquet."""
+"""Appending, superseding, compacting and reading rows in Parquet files."""
 
 import json
 import os
@@ -18,24 +18,30 @@ from manifests.store import Store
 from manifests.support.errors import UserError
 
 
-def score(face: str, value: float, metric: str = "niqe", fingerprint: str = "a") -> dict:
+def score_row(face: str, value: float, metric: str = "niqe", fingerprint: str = "a") -> dict:
     return {"face_id": face, "metric": metric, "value": value, "fingerprint": fingerprint}
 
 
-def values(store: Store) -> dict[str, float]:
+def read_values(store: Store) -> dict[str, float]:
+    """face_id -> value."""
     table = store.read()
     return dict(zip(table["face_id"].to_pylist(), table["value"].to_pylist(), strict=True))
 
 
-def parts_on_disk(workspace, name="scores") -> list[str]:
-    return list(workspace.list_names(f"manifests/{name}"))
+def list_files(workspace) -> list[str]:
+    return workspace.list_names("manifests/scores")
 
 
 def test_every_manifest_round_trips_as_plain_parquet(workspace):
     face = {
-        "face_id": "us_Abc_12345678", "photo_id": "us_Abc", "box_px": [1.5, 2.0, 3.0, 4.0], "landmarks5_px": [[0.0, 1.0]] * 5,
-        "upscaled": True, "crop_size_px": 512, "fingerprint": "f",
-    }  # fmt: skip
+        "face_id": "us_Abc_12345678",
+        "photo_id": "us_Abc",
+        "box_px": [1.5, 2.0, 3.0, 4.0],
+        "landmarks5_px": [[0.0, 1.0]] * 5,
+        "upscaled": True,
+        "crop_size_px": 512,
+        "fingerprint": "f",
+    }
     Store(workspace, FACES).append([face])
     Store(workspace, CAPTIONS).append(
         [{"face_id": "x", "captioner": "llava", "semantic_tags": ["a", "b"], "fingerprint": "f"}]
@@ -57,26 +63,23 @@ def test_schema_carries_name_version_and_common_columns():
         assert set(manifest.key) <= set(manifest.schema.names)
 
 
-def test_an_unknown_column_is_refused(workspace):
+def test_unknown_column_is_refused(workspace):
     with pytest.raises(ValueError, match="scores has no column valeu"):
         Store(workspace, SCORES).append([{"face_id": "a", "valeu": 1.0}])
 
 
-def test_later_rows_supersede_before_and_after_compaction(workspace):
+def test_later_rows_supersede_earlier_ones_before_and_after_compaction(workspace):
     store = Store(workspace, SCORES)
-    store.append([score("a", 1), score("b", 2)])
-    store.append([score("a", 3), score("a", 9, metric="piqe")])
-    table = store.read().filter(pc.equal(store.read()["metric"], "niqe"))
-    assert dict(zip(table["face_id"].to_pylist(), table["value"].to_pylist(), strict=True)) == {
-        "a": 3,
-        "b": 2,
-    }
+    store.append([score_row("a", 1), score_row("b", 2)])
+    store.append([score_row("a", 3), score_row("a", 9, metric="piqe")])
+    rows = store.read_pandas().set_index(["metric", "face_id"])["value"].to_dict()
+    assert rows == {("niqe", "a"): 3, ("niqe", "b"): 2, ("piqe", "a"): 9}
     assert store.compact() == 1
     plain = pd.read_parquet(workspace.local_path("manifests/scores"))
     assert len(plain) == 3
     assert not plain.duplicated(["face_id", "metric"]).any()
-    assert len(parts_on_disk(workspace)) == 1
-    assert store.compact() == 0  # nothing left to do, and the part is not written again
+    assert len(list_files(workspace)) == 1
+    assert store.compact() == 0  # a second compaction writes nothing
 
 
 def test_decisions_are_append_only(workspace):
@@ -88,49 +91,45 @@ def test_decisions_are_append_only(workspace):
     assert store.read()["decision"].to_pylist() == ["keep", "drop"]
 
 
-def test_large_parts_without_superseded_rows_stay(workspace, monkeypatch):
+def test_large_parts_without_superseded_rows_are_not_rewritten(workspace, monkeypatch):
     monkeypatch.setattr(store_module, "ROWS_PER_PART", 4)
     store = Store(workspace, SCORES)
-    store.append([score(f"a{n}", n) for n in range(4)])
-    store.append([score(f"a{n}", n) for n in range(4, 8)])
-    store.append([score("new", 1)])
-    store.append([score("a7", 99)])
+    store.append([score_row(f"a{n}", n) for n in range(4)])
+    store.append([score_row(f"a{n}", n) for n in range(4, 8)])
+    store.append([score_row("new", 1)])
+    store.append([score_row("a7", 99)])
     before = store.parts()
     store.compact()
     assert set(before) & set(store.parts()) == {before[0]}
-    assert values(store) == {**{f"a{n}": n for n in range(7)}, "a7": 99, "new": 1}
+    assert read_values(store) == {**{f"a{n}": n for n in range(7)}, "a7": 99, "new": 1}
 
 
-def test_drop_and_add_come_in_one_commit(workspace):
+def test_compaction_drops_and_adds_rows(workspace):
     store = Store(workspace, SCORES)
-    store.append([score("a", 1), score("b", 2)])
-    gone = store.compact(
-        drop=lambda part: pc.equal(part["face_id"], "a"), add=store.table([score("c", 3)])
+    store.append([score_row("a", 1), score_row("b", 2)])
+    num_removed = store.compact(
+        drop=lambda part: pc.equal(part["face_id"], "a"), add=store.table([score_row("c", 3)])
     )
-    assert gone == 1
-    assert values(store) == {"b": 2, "c": 3}
+    assert num_removed == 1
+    assert read_values(store) == {"b": 2, "c": 3}
 
 
-def test_a_newer_schema_is_refused_and_an_older_one_names_migrate(workspace):
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [(SCORES.version + 1, "newer than this authface"), (SCORES.version - 1, "authface migrate")],
+)
+def test_other_schema_version_is_refused(workspace, version, message):
     store = Store(workspace, SCORES)
-    store.append([score("a", 1)])
-    path = workspace.local_path("manifests/scores") / parts_on_disk(workspace)[0]
-    for version, words in (
-        (SCORES.version + 1, "newer than this authface"),
-        (SCORES.version - 1, "authface migrate"),
-    ):
-        table = pq.read_table(path)
-        pq.write_table(
-            table.replace_schema_metadata(
-                {**table.schema.metadata, b"authface.version": str(version)}
-            ),
-            path,
-        )
-        with pytest.raises(UserError, match=words):
-            store.read()
+    store.append([score_row("a", 1)])
+    path = workspace.local_path("manifests/scores") / list_files(workspace)[0]
+    table = pq.read_table(path)
+    metadata = {**table.schema.metadata, b"authface.version": str(version)}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    with pytest.raises(UserError, match=message):
+        store.read()
 
 
-STOPPED = """
+KILLED_COMPACTION = """
 import os, signal, sys
 import pyarrow.compute as pc
 from manifests import store as store_module, workspace as workspace_module
@@ -140,85 +139,86 @@ from manifests.workspace import Workspace
 
 root, stop = sys.argv[1], int(sys.argv[2])
 store_module.ROWS_PER_PART = 8
-count = 0
-def counted(original):
-    def call(*args):
-        global count
-        count += 1
-        if count == stop:
+num_operations = 0
+def count_calls(function):
+    def counted(*args):
+        global num_operations
+        num_operations += 1
+        if num_operations == stop:
             os.kill(os.getpid(), signal.SIGKILL)
-        return original(*args)
-    return call
+        return function(*args)
+    return counted
 store = Store(Workspace(root), SCORES)
 for name in ("write_bytes", "rename", "remove"):
-    setattr(Workspace, name, counted(getattr(Workspace, name)))
+    setattr(Workspace, name, count_calls(getattr(Workspace, name)))
 store.compact(drop=lambda part: pc.equal(part["face_id"], "a1"))
-print(count)
 """
 
 
 @pytest.mark.slow
-def test_a_compaction_killed_at_any_step_is_completed_or_never_was(workspace, tmp_path):
-    """Twenty-five rows in nine parts become three parts: killed before each of its writes, renames and removals."""
+def test_compaction_killed_at_any_operation_is_complete_or_absent(workspace, tmp_path):
+    """Nine parts become three. The compaction is killed before every write, rename and removal."""
 
     def fill() -> None:
         store = Store(workspace, SCORES)
-        for name in parts_on_disk(workspace):
+        for name in list_files(workspace):
             workspace.remove(f"manifests/scores/{name}")
         for part in range(8):
-            store.append([score(f"a{part * 3 + n}", part) for n in range(3)])
-        store.append([score("a0", 50)])
+            store.append([score_row(f"a{part * 3 + n}", part) for n in range(3)])
+        store.append([score_row("a0", 50)])
 
     fill()
-    before = values(Store(workspace, SCORES))
+    before = read_values(Store(workspace, SCORES))
     after = {face: value for face, value in before.items() if face != "a1"}
-    script = tmp_path / "stopped.py"
-    script.write_text(STOPPED)
-    outcomes, stop = [], 1
+    script = tmp_path / "killed_compaction.py"
+    script.write_text(KILLED_COMPACTION)
+    is_committed = []
+    stop = 1
     while True:
         fill()
-        done = subprocess.run(
-            [sys.executable, script, workspace.root, str(stop)], capture_output=True, text=True
-        )
-        if done.returncode == 0:
+        command = [sys.executable, script, workspace.root, str(stop)]
+        killed = subprocess.run(command, capture_output=True, text=True)
+        if killed.returncode == 0:
             break
-        assert done.returncode == -signal.SIGKILL, done.stderr
-        found = values(Store(workspace, SCORES))  # opening completes
-        assert found in (before, after), f"killed at {stop}"
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        # Opening the store completes a committed compaction.
+        present = read_values(Store(workspace, SCORES))
+        assert present in (before, after), f"killed before operation {stop}"
         plain = pd.read_parquet(workspace.local_path("manifests/scores"))
-        if found == after:
+        if present == after:
             assert dict(zip(plain["face_id"], plain["value"], strict=True)) == after
             assert len(plain) == len(after)
-        outcomes.append(found == after)
+        is_committed.append(present == after)
         Store(workspace, SCORES).compact(drop=lambda part: pc.equal(part["face_id"], "a1"))
-        assert values(Store(workspace, SCORES)) == after
-        assert not [name for name in parts_on_disk(workspace) if name.startswith(".")]
+        assert read_values(Store(workspace, SCORES)) == after
+        assert not [name for name in list_files(workspace) if name.startswith(".")]
         stop += 1
     assert stop > 14
-    assert outcomes == sorted(outcomes)  # once committed, always committed
-    assert True in outcomes
-    assert False in outcomes
+    assert is_committed == sorted(is_committed)  # every kill after the commit finds it
+    assert True in is_committed
+    assert False in is_committed
 
 
-def test_a_reader_survives_a_compaction_between_listing_and_reading(workspace, monkeypatch):
+def test_reader_survives_a_compaction_between_listing_and_reading(workspace, monkeypatch):
     store = Store(workspace, SCORES)
-    store.append([score("a", 1)])
-    store.append([score("b", 2)])
-    listed = store.parts()
-    real, calls = store.parts, []
+    store.append([score_row("a", 1)])
+    store.append([score_row("b", 2)])
+    old_parts = store.parts()
+    list_parts = store.parts
+    calls = []
 
-    def stale_listing():
+    def list_old_parts_first():
         calls.append(1)
-        return listed if len(calls) == 1 else real()
+        return old_parts if len(calls) == 1 else list_parts()
 
     Store(workspace, SCORES).compact()
-    monkeypatch.setattr(store, "parts", stale_listing)
-    assert values(store) == {"a": 1, "b": 2}
+    monkeypatch.setattr(store, "parts", list_old_parts_first)
+    assert read_values(store) == {"a": 1, "b": 2}
     assert len(calls) == 2
 
 
-def test_the_faces_of_a_photo_are_superseded_together(workspace):
-    """Two faces found with old settings, one with new ones: a reader sees one generation, before and after compaction."""
+def test_faces_of_a_photo_are_superseded_together(workspace):
+    """One face with new settings supersedes both faces with old ones."""
     store = Store(workspace, FACES)
     store.append([{"face_id": f"p_{n}", "photo_id": "p", "fingerprint": "old"} for n in "ab"])
     store.append([{"face_id": "q_a", "photo_id": "q", "fingerprint": "old"}])
@@ -232,17 +232,17 @@ def test_the_faces_of_a_photo_are_superseded_together(workspace):
     ]
 
 
-def test_a_damaged_part_is_named(workspace):
+def test_damaged_part_is_named(workspace):
     store = Store(workspace, SCORES)
-    store.append([score("a", 1)])
+    store.append([score_row("a", 1)])
     path = workspace.local_path(store.parts()[0])
     path.write_bytes(path.read_bytes()[:50])
-    for use in (store.read, lambda: Store(workspace, SCORES)):
+    for read in (store.read, lambda: Store(workspace, SCORES)):
         with pytest.raises(UserError, match=f"{path.name} is damaged"):
-            use()
+            read()
 
 
-def test_parts_are_named_in_the_replacing_part(workspace):
+def test_compacted_part_names_the_parts_it_replaces(workspace):
     store = Store(workspace, PHOTOS)
     store.append([{"photo_id": "us_1", "fingerprint": "f"}])
     store.append([{"photo_id": "us_2", "fingerprint": "f"}])

@@ -1,4 +1,4 @@
-"""Finding a workspace, and its paths."""
+"""Finding and creating workspaces, their paths and files."""
 
 import pickle
 
@@ -9,12 +9,12 @@ from manifests.support.errors import UserError
 from manifests.workspace import Workspace
 
 
-def test_option_then_environment_then_nearest_parent(tmp_path, monkeypatch):
+def test_find_prefers_option_then_environment_then_parent(tmp_path, monkeypatch):
     for name in ("option", "environment", "parent"):
         Workspace.create(tmp_path / name, preset_text("embedded"))
-    deep = tmp_path / "parent" / "photos" / "x"
-    deep.mkdir(parents=True)
-    monkeypatch.chdir(deep)
+    deep_folder = tmp_path / "parent" / "photos" / "x"
+    deep_folder.mkdir(parents=True)
+    monkeypatch.chdir(deep_folder)
     monkeypatch.delenv("AUTHFACE_WORKSPACE", raising=False)
     assert Workspace.find(None).root == str(tmp_path / "parent")
     monkeypatch.setenv("AUTHFACE_WORKSPACE", str(tmp_path / "environment"))
@@ -22,7 +22,7 @@ def test_option_then_environment_then_nearest_parent(tmp_path, monkeypatch):
     assert Workspace.find(tmp_path / "option").root == str(tmp_path / "option")
 
 
-def test_no_workspace_says_what_to_do(tmp_path, monkeypatch):
+def test_missing_workspace_names_init(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("AUTHFACE_WORKSPACE", raising=False)
     with pytest.raises(UserError, match="authface init"):
@@ -31,18 +31,19 @@ def test_no_workspace_says_what_to_do(tmp_path, monkeypatch):
         Workspace.find(tmp_path)
 
 
-def test_a_second_init_is_refused(workspace):
+def test_create_refuses_an_existing_workspace(workspace):
     with pytest.raises(UserError, match="is a workspace already"):
         Workspace.create(workspace.root, preset_text("paper"))
 
 
-def test_ids_that_differ_by_case_get_different_files():
-    lower, upper = (Workspace.photo_path(photo, "5f", ".jpg") for photo in ("us_abc", "us_ABC"))
+def test_ids_that_differ_by_case_have_different_files():
+    lower = Workspace.photo_path("us_abc", "5f", ".jpg")
+    upper = Workspace.photo_path("us_ABC", "5f", ".jpg")
     assert lower.lower() != upper.lower()
     assert lower.startswith("photos/us_abc-")
 
 
-def test_exclusive_creation_and_conditional_removal(workspace):
+def test_create_exclusive_and_remove_if_same(workspace):
     assert workspace.create_exclusive("x", b"1")
     assert not workspace.create_exclusive("x", b"2")
     workspace.remove_if_same("x", b"other")
@@ -51,16 +52,18 @@ def test_exclusive_creation_and_conditional_removal(workspace):
     assert not workspace.exists("x")
 
 
-def test_a_relative_weights_dir_begins_at_the_workspace(tmp_path):
-    for text, expected in (
-        ('weights_dir = "w"', str(tmp_path / "a" / "w")),
+@pytest.mark.parametrize(
+    ("settings", "weights_dir"),
+    [
+        ('weights_dir = "w"', "{root}/w"),
         ('weights_dir = "/data/w"', "/data/w"),
         ("", None),
-    ):
-        ws = Workspace.create(tmp_path / "a", text)
-        assert ws.weights_dir == expected
-        (tmp_path / "a" / "authface.toml").unlink()
+    ],
+)
+def test_relative_weights_dir_starts_at_the_workspace(tmp_path, settings, weights_dir):
+    expected = weights_dir and weights_dir.format(root=tmp_path)
+    assert Workspace.create(tmp_path, settings).weights_dir == expected
 
 
-def test_a_workspace_goes_to_worker_processes(workspace):
+def test_workspace_is_picklable(workspace):
     assert pickle.loads(pickle.dumps(workspace)).root == workspace.root

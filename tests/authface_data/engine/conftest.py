@@ -1,4 +1,4 @@
-"""Worker processes import the stages of these tests by name."""
+"""Makes the module `stages` importable by the worker processes of these tests."""
 
 import sys
 from pathlib import Path

@@ -1,18 +1,27 @@
-"""Stages for the engine's tests: importable by worker processes."""
+"""Stages for the tests of the engine, importable by worker processes."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from authface_data.engine.stage import Dropped, Rows
+from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
 from manifests.schema import SCORES
 
 
-class Measure:
-    """Scores a row by its number; what it does on the way is told by the row."""
+class NumberStage:
+    """Scores a face by the number in its row. The column `action` of a row makes it misbehave.
+
+    Args:
+        name: The metric.
+        batch_size: Items per batch.
+        scale: Factor of the score; a setting of the stage.
+        log_folder: Folder with one file per processed face; each call adds the process id.
+        healed: While this file exists, the actions "raise" and "die" do nothing.
+    """
 
     subject = "face"
     manifest = SCORES
@@ -21,62 +30,69 @@ class Measure:
     version = 1
 
     def __init__(
-        self, name="m", batch_size=1, scale=1.0, marks: Path | None = None, heal: Path | None = None
-    ):
-        self.name, self.batch_size, self.scale, self.marks, self.heal = (
-            name,
-            batch_size,
-            scale,
-            marks,
-            heal,
-        )
-        self.batches: list[int] = []
+        self,
+        name: str = "m",
+        batch_size: int = 1,
+        scale: float = 1.0,
+        log_folder: Path | None = None,
+        healed: Path | None = None,
+    ) -> None:
+        self.name = name
+        self.batch_size = batch_size
+        self.scale = scale
+        self.log_folder = log_folder
+        self.healed = healed
+        self.batch_sizes: list[int] = []
 
-    def settings(self):
+    def settings(self) -> dict[str, object]:
         return {"scale": self.scale}
 
-    def setup(self, device):
+    def setup(self, device: str) -> None:
         self.device = device
 
-    def process(self, batch, write_pixels):
-        self.batches.append(len(batch))
-        return [self.one(item, write_pixels) for item in batch]
+    def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
+        self.batch_sizes.append(len(batch))
+        return [self.process_item(item, write_pixels) for item in batch]
 
-    def one(self, item, write_pixels):
-        number, do = item.row["number"], item.row.get("do", "")
-        if self.marks:
-            with (self.marks / f"{self.name}-{item.key}").open("a") as file:
+    def process_item(self, item: Item, write_pixels: WritePixels) -> Rows | Dropped:
+        number = item.row["number"]
+        action = item.row.get("action", "")
+        is_healed = self.healed is not None and self.healed.exists()
+        if self.log_folder:
+            with (self.log_folder / f"{self.name}-{item.key}").open("a") as file:
                 file.write(f"{os.getpid()}\n")
-        healed = self.heal is not None and self.heal.exists()
-        if do == "raise" and not healed:
+
+        if action == "raise" and not is_healed:
             raise RuntimeError(f"row {number} is bad")
-        if do == "die" and not healed:
+        if action == "die" and not is_healed:
             os.kill(os.getpid(), signal.SIGKILL)
-        if do == "drop":
+        if action == "drop":
             return Dropped("too small", number, 10.0)
-        if do == "nothing":
+        if action == "no rows":
             return Rows([])
-        if do == "alien":
-            return Rows([{"face_id": "somebody else", "metric": self.name, "value": 0.0}])
-        if do == "pixels":
+        if action == "other key":
+            return Rows([{"face_id": "another face", "metric": self.name, "value": 0.0}])
+        if action == "write pixels":
             write_pixels(f"faces/{item.key}.png", b"pixels")
         return Rows([{"face_id": item.key, "metric": self.name, "value": number * self.scale}])
 
 
-class Short(Measure):
-    def process(self, batch, write_pixels):
+class TooFewResults(NumberStage):
+    """Gives one result less than it got items."""
+
+    def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
         return super().process(batch, write_pixels)[1:]
 
 
-class Decoded:
-    """A picture that counts how often it is opened."""
+class CountedPicture:
+    """A picture that records when it is opened."""
 
     opened: ClassVar[list[float]] = []
 
-    def __init__(self, row):
+    def __init__(self, row) -> None:
         self.row = row
-        Decoded.opened.append(row["number"])
+        CountedPicture.opened.append(row["number"])
 
 
-def no_picture(row):
+def no_picture(row) -> None:
     return None

@@ -1,261 +1,275 @@
-"""The local engine: one result per input, failures alone, nothing repeated, everything recorded."""
+"""The local engine: every input gets one result, failures are isolated, and no work is repeated."""
 
+import errno
 import os
 
+import pandas as pd
 import pytest
-from stages import Decoded, Measure, Short, no_picture
+from stages import CountedPicture, NumberStage, TooFewResults, no_picture
 
 from authface_data.engine import local
 from authface_data.engine.stage import Chain, expected_fingerprints
 from manifests.schema import SCORES, VERDICTS
 from manifests.store import Store
 from manifests.support.errors import UserError
+from manifests.workspace import Workspace
 
 
-def inputs(count=6, **do):
-    """Faces f0, f1, …; do: what a face's row asks the stage to do."""
-    return [(f"f{n}", {"number": float(n), "do": do.get(f"f{n}", "")}) for n in range(count)]
+def make_inputs(count=6, **actions):
+    """Inputs f0, f1, ...
+
+    Args:
+        count: Number of inputs.
+        **actions: Key -> action of its row, see `NumberStage`.
+    """
+    keys = [f"f{number}" for number in range(count)]
+    return [
+        (key, {"number": float(number), "action": actions.get(key, "")})
+        for number, key in enumerate(keys)
+    ]
 
 
-def run(workspace, stage, rows, **options):
-    stages = stage if isinstance(stage, list) else [stage]
+def run(workspace, stages, inputs, **options):
+    """Run one stage or a list of stages, by default in this process."""
+    stages = stages if isinstance(stages, list) else [stages]
     options = {"workers": 1, **options}
-    return local.run_chain(workspace, Chain(stages, no_picture), rows, title="test", **options)
+    return local.run_chain(workspace, Chain(stages, no_picture), inputs, title="test", **options)
 
 
-def scores(workspace, metric="m"):
+def read_scores(workspace, metric="m"):
     table = Store(workspace, SCORES).read().to_pylist()
     return {row["face_id"]: row["value"] for row in table if row["metric"] == metric}
 
 
-def verdicts(workspace):
+def read_verdicts(workspace):
     return {row["id"]: row for row in Store(workspace, VERDICTS).read().to_pylist()}
 
 
-def test_rows_dropped_nothing_and_failed_are_all_recorded(workspace):
-    done = run(workspace, Measure(), inputs(f1="drop", f2="nothing", f3="raise"))
-    assert scores(workspace) == {"f0": 0, "f4": 4, "f5": 5}
-    told = verdicts(workspace)
-    assert (told["f1"]["verdict"], told["f1"]["reason"], told["f1"]["value"], told["f1"]["threshold"]) == (
-        "dropped", "too small", 1, 10,
-    )  # fmt: skip
-    assert (told["f2"]["verdict"], told["f2"]["reason"]) == ("dropped", "nothing_found")
-    assert (told["f3"]["verdict"], told["f3"]["reason"]) == (
-        "failed",
-        "RuntimeError: row 3.0 is bad",
-    )
-    assert {row["gate"] for row in told.values()} == {"scores:m"}
-    assert (done.processed["m"], done.dropped["m"], done.failed["m"]) == (4, 1, 1)
+def test_every_kind_of_result_is_recorded(workspace):
+    inputs = make_inputs(f1="drop", f2="no rows", f3="raise")
+    outcomes = run(workspace, NumberStage(), inputs)
+    assert read_scores(workspace) == {"f0": 0, "f4": 4, "f5": 5}
+    verdicts = {
+        key: (row["verdict"], row["reason"], row["value"], row["threshold"])
+        for key, row in read_verdicts(workspace).items()
+    }
+    assert verdicts == {
+        "f1": ("dropped", "too small", 1, 10),
+        "f2": ("dropped", "nothing_found", None, None),
+        "f3": ("failed", "RuntimeError: row 3.0 is bad", None, None),
+    }
+    assert {row["gate"] for row in read_verdicts(workspace).values()} == {"scores:m"}
+    assert outcomes.processed["m"] == 4
+    assert outcomes.dropped["m"] == 1
+    assert outcomes.failed["m"] == 1
 
 
-def test_a_failing_batch_is_run_again_row_by_row(workspace):
-    stage = Measure(batch_size=4)
-    run(workspace, stage, inputs(4, f2="raise"))
-    assert stage.batches == [4, 1, 1, 1, 1]
-    assert set(scores(workspace)) == {"f0", "f1", "f3"}
-    assert verdicts(workspace)["f2"]["verdict"] == "failed"
+def test_failing_batch_is_processed_again_item_by_item(workspace):
+    stage = NumberStage(batch_size=4)
+    run(workspace, stage, make_inputs(4, f2="raise"))
+    assert stage.batch_sizes == [4, 1, 1, 1, 1]
+    assert set(read_scores(workspace)) == {"f0", "f1", "f3"}
+    assert read_verdicts(workspace)["f2"]["verdict"] == "failed"
 
 
-def test_a_wrong_number_of_results_or_a_row_of_another_input_is_a_failure(workspace):
-    run(workspace, Short(name="short"), inputs(2))
-    assert {row["verdict"] for row in verdicts(workspace).values()} == {"failed"}
-    assert "gave 0 results for 1 inputs" in verdicts(workspace)["f0"]["reason"]
-    run(workspace, Measure(name="alien"), inputs(1, f0="alien"))
-    assert scores(workspace, "alien") == {}
+def test_stage_that_breaks_its_contract_fails_the_input(workspace):
+    run(workspace, TooFewResults(name="short"), make_inputs(2))
+    assert {row["verdict"] for row in read_verdicts(workspace).values()} == {"failed"}
+    assert "gave 0 results for 1 inputs" in read_verdicts(workspace)["f0"]["reason"]
+    run(workspace, NumberStage(name="other"), make_inputs(1, f0="other key"))
+    assert read_scores(workspace, "other") == {}
 
 
-def test_what_is_done_is_not_done_again(workspace, tmp_path):
-    rows = inputs(f1="drop", f2="nothing", f3="raise")
+def test_finished_inputs_are_not_processed_again(workspace, tmp_path):
+    inputs = make_inputs(f1="drop", f2="no rows", f3="raise")
     for _ in range(2):
-        run(workspace, Measure(marks=tmp_path), rows)
-    assert {len(path.read_text().split()) for path in tmp_path.glob("m-*")} == {1}
+        run(workspace, NumberStage(log_folder=tmp_path), inputs)
+    num_calls = {len(path.read_text().split()) for path in tmp_path.glob("m-*")}
+    assert num_calls == {1}
 
 
-def test_retry_failed_runs_only_those_and_their_verdict_goes(workspace, tmp_path):
+def test_retry_failed_processes_failed_inputs_and_removes_their_verdicts(workspace, tmp_path):
     healed = tmp_path / "healed"
-    rows = inputs(f1="drop", f3="raise")
-    run(workspace, Measure(heal=healed), rows)
+    inputs = make_inputs(f1="drop", f3="raise")
+    run(workspace, NumberStage(healed=healed), inputs)
     healed.touch()
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    run(workspace, Measure(heal=healed, marks=marks), rows, retry_failed=True)
-    assert [path.name for path in marks.iterdir()] == ["m-f3"]
-    assert scores(workspace)["f3"] == 3
-    assert set(verdicts(workspace)) == {"f1"}
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    run(workspace, NumberStage(healed=healed, log_folder=logs), inputs, retry_failed=True)
+    assert [path.name for path in logs.iterdir()] == ["m-f3"]
+    assert read_scores(workspace)["f3"] == 3
+    assert set(read_verdicts(workspace)) == {"f1"}
 
 
-def test_a_changed_setting_makes_exactly_its_rows_stale(workspace):
-    rows = inputs(f1="drop")
-    run(workspace, [Measure("m"), Measure("other")], rows)
+def test_changed_setting_makes_only_its_rows_stale(workspace):
+    inputs = make_inputs(f1="drop")
+    run(workspace, [NumberStage("m"), NumberStage("other")], inputs)
     before = Store(workspace, SCORES).read().to_pylist()
     with pytest.raises(UserError, match=r"6 of m were made with other settings.*--yes"):
-        run(workspace, [Measure("m", scale=2.0), Measure("other")], rows)
+        run(workspace, [NumberStage("m", scale=2.0), NumberStage("other")], inputs)
     assert Store(workspace, SCORES).read().to_pylist() == before
-    run(workspace, [Measure("m", scale=2.0), Measure("other")], rows, redo=True)
-    assert scores(workspace) == {"f0": 0, "f2": 4, "f3": 6, "f4": 8, "f5": 10}
-    kept = [row for row in Store(workspace, SCORES).read().to_pylist() if row["metric"] == "other"]
-    assert sorted(kept, key=str) == sorted(
-        (row for row in before if row["metric"] == "other"), key=str
+    run(workspace, [NumberStage("m", scale=2.0), NumberStage("other")], inputs, redo=True)
+    assert read_scores(workspace) == {"f0": 0, "f2": 4, "f3": 6, "f4": 8, "f5": 10}
+    after = Store(workspace, SCORES).read().to_pylist()
+    other_before = [row for row in before if row["metric"] == "other"]
+    other_after = [row for row in after if row["metric"] == "other"]
+    assert sorted(other_after, key=str) == sorted(other_before, key=str)
+    assert len(Store(workspace, VERDICTS).read()) == 2  # f1 by m and f1 by other
+
+
+def test_stale_input_that_is_now_dropped_loses_its_old_row(workspace):
+    run(workspace, NumberStage(), make_inputs(2))
+    run(workspace, NumberStage(scale=2.0), make_inputs(2, f1="drop"), redo=True)
+    assert read_scores(workspace) == {"f0": 0}
+
+
+def test_stages_of_a_chain_share_one_picture_per_input(workspace):
+    CountedPicture.opened.clear()
+    chain = Chain([NumberStage("a"), NumberStage("b")], CountedPicture)
+    local.run_chain(workspace, chain, make_inputs(3), title="t", workers=1)
+    assert sorted(CountedPicture.opened) == [0, 1, 2]
+    assert (
+        set(read_scores(workspace, "a")) == set(read_scores(workspace, "b")) == {"f0", "f1", "f2"}
     )
-    assert len(Store(workspace, VERDICTS).read()) == 2  # f1 of m and f1 of other, once each
+    CountedPicture.opened.clear()
+    longer_chain = Chain([NumberStage("a"), NumberStage("b"), NumberStage("c")], CountedPicture)
+    local.run_chain(workspace, longer_chain, make_inputs(3), title="t", workers=1)
+    assert set(read_scores(workspace, "c")) == {"f0", "f1", "f2"}
 
 
-def test_a_stale_input_that_now_gives_nothing_loses_its_old_row(workspace):
-    run(workspace, Measure(), inputs(2))
-    run(workspace, Measure(scale=2.0), inputs(2, f1="drop"), redo=True)
-    assert scores(workspace) == {"f0": 0}
-
-
-def test_stages_of_a_chain_share_one_picture_each(workspace):
-    Decoded.opened.clear()
-    chain = Chain([Measure("a"), Measure("b")], Decoded)
-    local.run_chain(workspace, chain, inputs(3), title="t", workers=1)
-    assert sorted(Decoded.opened) == [0, 1, 2]
-    assert set(scores(workspace, "a")) == set(scores(workspace, "b")) == {"f0", "f1", "f2"}
-    Decoded.opened.clear()
-    local.run_chain(
-        workspace,
-        Chain([Measure("a"), Measure("b"), Measure("c")], Decoded),
-        inputs(3),
-        title="t",
-        workers=1,
-    )
-    assert set(scores(workspace, "c")) == {"f0", "f1", "f2"}
-
-
-def test_pixels_are_on_disk_when_the_row_is(workspace, monkeypatch):
-    seen = []
+def test_pixels_are_on_the_disk_before_the_row(workspace, monkeypatch):
+    has_pixels = []
     append = Store.append
 
-    def check(store, rows):
-        rows = list(rows)
-        seen.extend(
-            workspace.exists(f"faces/{row['face_id']}.png") for row in rows if "metric" in row
-        )
+    def append_and_check(store, rows):
+        for row in rows:
+            has_pixels.append(workspace.exists(f"faces/{row['face_id']}.png"))
         append(store, rows)
 
-    monkeypatch.setattr(Store, "append", check)
-    run(workspace, Measure(), inputs(2, f0="pixels", f1="pixels"))
-    assert seen == [True, True]
+    monkeypatch.setattr(Store, "append", append_and_check)
+    run(workspace, NumberStage(), make_inputs(2, f0="write pixels", f1="write pixels"))
+    assert has_pixels == [True, True]
 
 
-def test_commits_while_it_runs(workspace, monkeypatch):
+def test_rows_are_committed_during_the_run(workspace, monkeypatch):
     monkeypatch.setattr(local, "COMMIT_ROWS", 2)
-    sizes = []
+    commit_sizes = []
     append = Store.append
 
-    def count(store, rows):
-        rows = list(rows)
-        sizes.append(len(rows))
+    def append_and_count(store, rows):
+        commit_sizes.append(len(rows))
         append(store, rows)
 
-    monkeypatch.setattr(Store, "append", count)
-    run(workspace, Measure(), inputs(7))
-    assert [size for size in sizes if size] == [2, 2, 2, 1]
+    monkeypatch.setattr(Store, "append", append_and_count)
+    run(workspace, NumberStage(), make_inputs(7))
+    assert [size for size in commit_sizes if size] == [2, 2, 2, 1]
 
 
-def test_an_interruption_keeps_what_was_made(workspace, monkeypatch):
-    stage = Measure()
-    one = stage.one
+def test_interrupted_run_keeps_finished_rows(workspace, monkeypatch):
+    stage = NumberStage()
+    process_item = stage.process_item
 
-    def interrupted(item, write_pixels):
+    def interrupt_at_f3(item, write_pixels):
         if item.key == "f3":
             raise KeyboardInterrupt
-        return one(item, write_pixels)
+        return process_item(item, write_pixels)
 
-    monkeypatch.setattr(stage, "one", interrupted)
+    monkeypatch.setattr(stage, "process_item", interrupt_at_f3)
     with pytest.raises(KeyboardInterrupt):
-        run(workspace, stage, inputs())
-    assert set(scores(workspace)) == {"f0", "f1", "f2"}
+        run(workspace, stage, make_inputs())
+    assert set(read_scores(workspace)) == {"f0", "f1", "f2"}
 
 
 @pytest.mark.slow
-def test_processes_give_what_one_process_gives(workspace, tmp_path):
-    rows = inputs(12, f1="drop", f5="raise")
-    run(workspace, Measure("m", marks=tmp_path), rows, workers=2)
-    assert scores(workspace) == {f"f{n}": n for n in range(12) if n not in (1, 5)}
-    assert verdicts(workspace)["f5"]["verdict"] == "failed"
-    workers = {path.read_text().strip() for path in tmp_path.glob("m-*")}
-    assert str(os.getpid()) not in workers
+def test_worker_processes_give_the_rows_of_one_process(workspace, tmp_path):
+    inputs = make_inputs(12, f1="drop", f5="raise")
+    run(workspace, NumberStage("m", log_folder=tmp_path), inputs, workers=2)
+    expected = {f"f{number}": number for number in range(12) if number not in (1, 5)}
+    assert read_scores(workspace) == expected
+    assert read_verdicts(workspace)["f5"]["verdict"] == "failed"
+    worker_ids = {path.read_text().strip() for path in tmp_path.glob("m-*")}
+    assert str(os.getpid()) not in worker_ids
 
 
 @pytest.mark.slow
-def test_a_row_that_kills_its_worker_fails_alone(workspace):
-    run(workspace, Measure(), inputs(8, f2="die"), workers=2)
-    assert set(scores(workspace)) == {f"f{n}" for n in range(8) if n != 2}
-    assert "worker process died" in verdicts(workspace)["f2"]["reason"]
+def test_only_the_input_that_kills_its_worker_fails(workspace):
+    run(workspace, NumberStage(), make_inputs(8, f2="die"), workers=2)
+    assert set(read_scores(workspace)) == {"f0", "f1", "f3", "f4", "f5", "f6", "f7"}
+    assert "worker process died" in read_verdicts(workspace)["f2"]["reason"]
 
 
-def test_an_input_that_changed_is_stale_alone(workspace):
-    rows = inputs(3)
-    run(workspace, Measure(), rows)
-    changed = [
-        (key, {**row, "mark": "edited", "number": 9.0} if key == "f1" else row) for key, row in rows
-    ]
+def test_only_the_changed_input_is_stale(workspace):
+    inputs = make_inputs(3)
+    run(workspace, NumberStage(), inputs)
+    changed = dict(inputs)
+    changed["f1"] = {**changed["f1"], "mark": "edited", "number": 9.0}
+    changed = list(changed.items())
     with pytest.raises(UserError, match="1 of m"):
-        run(workspace, Measure(), changed)
-    run(workspace, Measure(), changed, redo=True)
-    assert scores(workspace) == {"f0": 0, "f1": 9, "f2": 2}
+        run(workspace, NumberStage(), changed)
+    run(workspace, NumberStage(), changed, redo=True)
+    assert read_scores(workspace) == {"f0": 0, "f1": 9, "f2": 2}
 
 
-def test_an_input_that_fails_to_be_made_again_keeps_its_old_row(workspace, tmp_path):
-    rows = inputs(3, f1="raise")
+def test_input_that_fails_with_new_settings_keeps_its_old_row(workspace, tmp_path):
+    inputs = make_inputs(3, f1="raise")
     healed = tmp_path / "healed"
     healed.touch()
-    run(workspace, Measure(heal=healed), rows)
+    run(workspace, NumberStage(healed=healed), inputs)
     healed.unlink()
-    run(workspace, Measure(heal=healed, scale=2.0), rows, redo=True)
-    assert scores(workspace) == {"f0": 0, "f1": 1, "f2": 4}
-    assert verdicts(workspace)["f1"]["verdict"] == "failed"
+    run(workspace, NumberStage(healed=healed, scale=2.0), inputs, redo=True)
+    assert read_scores(workspace) == {"f0": 0, "f1": 1, "f2": 4}
+    assert read_verdicts(workspace)["f1"]["verdict"] == "failed"
     healed.touch()
-    run(workspace, Measure(heal=healed, scale=2.0), rows, retry_failed=True)
-    assert scores(workspace) == {"f0": 0, "f1": 2, "f2": 4}
-    assert verdicts(workspace) == {}
+    run(workspace, NumberStage(healed=healed, scale=2.0), inputs, retry_failed=True)
+    assert read_scores(workspace) == {"f0": 0, "f1": 2, "f2": 4}
+    assert read_verdicts(workspace) == {}
 
 
-def test_a_disk_that_cannot_be_written_stops_and_fails_no_row(workspace, monkeypatch):
-    def full(path, data):
-        raise OSError(28, "No space left on device")
+def test_full_disk_stops_the_run_and_fails_no_row(workspace, monkeypatch):
+    write_bytes = Workspace.write_bytes
 
-    write = type(workspace).write_bytes
-    monkeypatch.setattr(
-        type(workspace),
-        "write_bytes",
-        lambda ws, path, data: (
-            full(path, data) if path.startswith("faces/") else write(ws, path, data)
-        ),
-    )
+    def refuse_pixels(ws, path, data):
+        if path.startswith("faces/"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_bytes(ws, path, data)
+
+    monkeypatch.setattr(Workspace, "write_bytes", refuse_pixels)
     with pytest.raises(UserError, match="No space left"):
-        run(workspace, Measure(), inputs(3, f1="pixels"))
-    assert verdicts(workspace) == {}
-    assert scores(workspace) == {"f0": 0}
+        run(workspace, NumberStage(), make_inputs(3, f1="write pixels"))
+    assert read_verdicts(workspace) == {}
+    assert read_scores(workspace) == {"f0": 0}
 
 
-def test_an_interrupted_commit_writes_nothing_twice(workspace, monkeypatch):
-    """A signal arrives when the rows are on the disk, before the engine knows."""
+def test_interrupted_commit_writes_no_row_twice(workspace, monkeypatch):
+    """The interruption comes after the rows are on the disk, but before `append` returns."""
     append = Store.append
 
-    def interrupted(store, rows):
+    def append_and_interrupt(store, rows):
         append(store, rows)
         if store.manifest is SCORES:
             monkeypatch.setattr(Store, "append", append)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Store, "append", interrupted)
+    monkeypatch.setattr(Store, "append", append_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
-        run(workspace, Measure(), inputs(3))
-    import pandas as pd
-
+        run(workspace, NumberStage(), make_inputs(3))
     assert len(pd.read_parquet(workspace.local_path("manifests/scores"))) == 3
 
 
-def test_the_fingerprint_is_of_name_version_settings_and_input():
-    def mark(stage, row):
+def test_fingerprint_depends_on_name_version_settings_and_input():
+    def fingerprint(stage, row):
         return expected_fingerprints(stage, [("f", row)])["f"]
 
-    base = mark(Measure(), {"mark": "x"})
-    assert mark(Measure(batch_size=8), {"mark": "x", "number": 3}) == base
-    newer = Measure()
-    newer.version = 2
-    others = [mark(stage, {"mark": "x"}) for stage in (Measure("n"), Measure(scale=2.0), newer)]
-    assert len({base, *others, mark(Measure(), {"mark": "y"})}) == 5
+    row = {"mark": "x"}
+    base = fingerprint(NumberStage(), row)
+    assert fingerprint(NumberStage(batch_size=8), {**row, "number": 3}) == base
+    new_version = NumberStage()
+    new_version.version = 2
+    fingerprints = {
+        base,
+        fingerprint(NumberStage("n"), row),
+        fingerprint(NumberStage(scale=2.0), row),
+        fingerprint(new_version, row),
+        fingerprint(NumberStage(), {"mark": "y"}),
+    }
+    assert len(fingerprints) == 5

@@ -1,0 +1,52 @@
+"""Readers of run folders, on the local file system and in workspaces."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from manifests import run_folder
+
+
+@pytest.fixture
+def run(workspace):
+    """The folder of a run in a workspace."""
+    folder = workspace.local_path(f"{run_folder.RUNS}/prior")
+    folder.mkdir()
+    return folder
+
+
+def test_empty_folder_is_not_a_run(workspace, run):
+    (workspace_run,) = run_folder.list_runs(workspace)
+    assert workspace_run.name == "prior"
+    assert workspace_run.read_run() is None
+    assert workspace_run.read_notes() == {}
+    assert workspace_run.read_file(run_folder.METRICS_FILE) is None
+    assert workspace_run.lineage_photo_ids() == set()
+    assert not workspace_run.is_finished()
+    assert run_folder.read_run(run) is None
+    assert run_folder.read_notes(run) == {}
+    assert not run_folder.is_finished(run)
+
+
+def test_both_readers_give_the_same(workspace, run):
+    (run / run_folder.RUN_FILE).write_text(json.dumps({"stage": "prior"}))
+    (run / run_folder.NOTES_FILE).write_text(json.dumps({"untrained": True}))
+    (run / run_folder.MODEL_INDEX_FILE).write_text("{}")
+    (workspace_run,) = run_folder.list_runs(workspace)
+    assert workspace_run.read_run() == run_folder.read_run(run) == {"stage": "prior"}
+    assert workspace_run.read_notes() == run_folder.read_notes(run) == {"untrained": True}
+    assert workspace_run.is_finished()
+    assert run_folder.is_finished(run)
+
+
+def test_lineage_gives_photo_ids(workspace, run):
+    lineage = pd.DataFrame({"face_id": ["a_1", "a_2", "b_1"], "photo_id": ["a", "a", "b"]})
+    lineage.to_parquet(run / run_folder.LINEAGE_FILE)
+    (workspace_run,) = run_folder.list_runs(workspace)
+    assert workspace_run.lineage_photo_ids() == {"a", "b"}
+
+
+def test_step_names_sort_by_step():
+    assert run_folder.step_name(1000, ".png") == "step-00001000.png"
+    assert run_folder.step_name(20) < run_folder.step_name(100)
