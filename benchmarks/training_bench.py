@@ -264,7 +264,7 @@ class StepTime:
     """Times of one step of the loop.
 
     Attributes:
-        started_s: When the loop asked for the step, on the clock of `time.perf_counter`.
+        started_s: When the loop started the step, on the clock of `time.perf_counter`.
         duration_s: Duration of the trainer's step, without the time spent waiting for its batch.
     """
 

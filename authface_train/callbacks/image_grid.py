@@ -15,7 +15,14 @@ LABEL_PX = 18
 
 
 def to_image(pixels: torch.Tensor) -> np.ndarray:
-    """Convert a (3, height, width) tensor in [0, 1] to (height, width, 3) uint8."""
+    """Convert a tensor to an 8-bit image.
+
+    Args:
+        pixels: (3, height, width) float32 in [0, 1] on the CPU.
+
+    Returns:
+        (height, width, 3) uint8.
+    """
     return np.rint(pixels.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
 
 

@@ -105,7 +105,7 @@ def select_metrics(
     """Choose the metrics that can be measured.
 
     Args:
-        requested: Names that the user asked for. None selects all of `METRICS` that do not need a
+        requested: Names from the command line. None selects all of `METRICS` that do not need a
             missing reference.
         has_reference: Whether clean pictures are given.
         has_fid_reference: Whether pictures for FID are given.
