@@ -85,7 +85,12 @@ def stack_samples(samples: Sequence[Sample]) -> Sample:
 
 
 def to_device(batch: Sample, device: torch.device) -> Sample:
-    """Move the tensors of a batch to a device; from pinned memory without waiting."""
+    """Move a batch to a device. Copies from pinned memory run asynchronously.
+
+    Args:
+        batch: Tensors by name.
+        device: The device.
+    """
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
