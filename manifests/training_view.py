@@ -43,7 +43,7 @@ def training_view(
 
     Returns:
         One row per kept face, sorted by face_id: the columns of `faces`, `PHOTO_COLUMNS`,
-        `captioner`, `tags` (list of str), `caption` (the tags as text) and `split`. A face without a
+        `captioner`, `tags` (list of str), `caption` (tags as text) and `split`. A face without a
         caption has missing values in the three caption columns. Captions by a captioner fit CLIP's
         77 tokens; captions edited by a person may be longer.
 

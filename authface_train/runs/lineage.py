@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from manifests.licence_policy import basis_label, photographer_label
 from manifests.run_folder import LINEAGE_FILE
 from manifests.support.files import atomic_path
 from manifests.support.text import escape_markdown
@@ -53,7 +54,7 @@ def credits_markdown(lineage: pd.DataFrame) -> str:
 def _credit_line(row: pd.Series) -> str:
     name = row["photographer_name"]
     url = row["source_url"]
-    credit = escape_markdown(name) if isinstance(name, str) else "photographer not stated"
+    credit = escape_markdown(photographer_label(name))
     link = f" ({escape_markdown(url)})" if isinstance(url, str) else ""
-    basis = escape_markdown(str(row["licence_basis"]))
+    basis = escape_markdown(basis_label(row["licence_basis"]))
     return f"- `{row['photo_id']}`: {credit}{link}; basis: {basis}"
