@@ -119,7 +119,8 @@ def run_chain(
         committer = _Committer(workspace, chain, fingerprints, outcomes)
         started = time.monotonic()
         try:
-            with ProgressBar(title, total=len(tasks)) as progress:
+            unit = f"{chain.stages[0].subject}s"
+            with ProgressBar(title, total=len(tasks), unit=unit) as progress:
 
                 def report(new_outcomes: list[Outcome]) -> None:
                     for outcome in new_outcomes:
