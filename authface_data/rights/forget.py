@@ -21,7 +21,7 @@ from authface_data.gates import apply_gates
 from authface_data.images.hashes import hash_pixels
 from authface_data.images.open import DECODE_ERRORS, Photo
 from authface_data.rights.workspace_sweep import REPLACEMENT, Traces, WorkspaceSweep
-from authface_data.sources.unsplash.metadata_gate import PHOTO_ID_PREFIX as UNSPLASH_PREFIX
+from authface_data.sources.unsplash.stored_names import PHOTO_ID_PREFIX as UNSPLASH_PREFIX
 from manifests.schema import (
     CAPTIONS,
     DECISIONS,

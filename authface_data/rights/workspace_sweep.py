@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 
 from authface_data.images.hashes import hash_pixels
 from authface_data.images.open import DECODE_ERRORS, IMAGE_SUFFIXES, Photo
-from authface_data.sources.unsplash.listings import LISTINGS_FOLDER
-from authface_data.sources.unsplash.metadata_gate import PHOTO_ID_PREFIX as UNSPLASH_PREFIX
+from authface_data.sources.unsplash.stored_names import LISTINGS_FOLDER
+from authface_data.sources.unsplash.stored_names import PHOTO_ID_PREFIX as UNSPLASH_PREFIX
 from manifests.lock import LOCK
 from manifests.run_folder import LINEAGE_FILE
 from manifests.schema import MANIFESTS

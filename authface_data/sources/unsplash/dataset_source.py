@@ -36,13 +36,13 @@ from authface_data.sources.remote import (
 )
 from authface_data.sources.unsplash.dataset import FULL, LITE, BadRowHandler, Dataset
 from authface_data.sources.unsplash.metadata_gate import (
-    PHOTO_ID_PREFIX,
     UNSPLASH_ID,
     image_hosts,
     reject_by_metadata,
 )
 from authface_data.sources.unsplash.preview import PreviewGate
 from authface_data.sources.unsplash.responses import parse_number
+from authface_data.sources.unsplash.stored_names import PHOTO_ID_PREFIX
 from authface_data.sources.unsplash.tsv import Row
 from manifests.support.errors import UserError
 from manifests.support.fingerprint import short_hash

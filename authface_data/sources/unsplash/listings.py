@@ -19,18 +19,16 @@ from authface_data.sources.protocol import Flush, Offer, PhotoInput, RejectedPho
 from authface_data.sources.remote import SizeFilter
 from authface_data.sources.unsplash.client import Listing, ListingRefused, UnsplashApi
 from authface_data.sources.unsplash.metadata_gate import (
-    PHOTO_ID_PREFIX,
     UNSPLASH_ID,
     reject_by_metadata,
 )
 from authface_data.sources.unsplash.responses import Photo
+from authface_data.sources.unsplash.stored_names import LISTINGS_FOLDER, PHOTO_ID_PREFIX
 from manifests.support.fingerprint import fingerprint
 from manifests.support.text import to_utf8
 from manifests.workspace import Workspace
 
 logger = logging.getLogger(__name__)
-
-LISTINGS_FOLDER = "cache/unsplash/listings"
 
 
 class ListingReader:

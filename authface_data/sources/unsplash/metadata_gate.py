@@ -9,7 +9,6 @@ from authface_data.sources.protocol import RejectedPhoto
 from authface_data.sources.remote import SizeFilter
 from manifests.workspace import Workspace
 
-PHOTO_ID_PREFIX = "us_"
 UNSPLASH_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 IMAGE_HOST = "images.unsplash.com"
 PLUS_URLS = ("https://plus.unsplash.com/", "http://plus.unsplash.com/")

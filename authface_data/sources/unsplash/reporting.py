@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from authface_data.sources.protocol import RefreshReport
 from authface_data.sources.refresh import record_vanished
 from authface_data.sources.unsplash.client import LimitReached, NotReportable, UnsplashApi
-from authface_data.sources.unsplash.metadata_gate import PHOTO_ID_PREFIX
 from authface_data.sources.unsplash.responses import Details, Exif, Location, Position, parse_number
+from authface_data.sources.unsplash.stored_names import PHOTO_ID_PREFIX
 from manifests.schema import PHOTOS
 from manifests.store import Store
 from manifests.support.errors import AuthfaceError
