@@ -1,4 +1,4 @@
-"""Shared fixtures: real photographs and embedded weights, workspaces, and the command itself."""
+"""Shared fixtures: real photographs, embedded weights, workspaces and the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 os.environ.setdefault("AUTHFACE_CACHE", str(ROOT / ".assets"))
-# No test reaches the internet: the libraries are told so, and find what is on the disk or nothing.
+# No test uses the internet: the libraries read only files that are on the disk.
 os.environ.update(
     HF_HUB_OFFLINE="1",
     TRANSFORMERS_OFFLINE="1",
@@ -23,11 +23,12 @@ os.environ.update(
     HF_HUB_DISABLE_TELEMETRY="1",
 )
 os.environ["COLUMNS"] = "200"
-if (
-    "PYTEST_XDIST_WORKER" in os.environ
-):  # workers share the cores: threads of theirs would wait for each other
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The workers share the cores, so that further threads would only slow each other down.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("AUTHFACE_WORKSPACE", None)
+
+from commands import collect_folder, init_workspace  # noqa: E402
 
 from authface_data.sources import demo_photos  # noqa: E402
 from manifests.settings import preset_text  # noqa: E402
@@ -36,19 +37,25 @@ from manifests.workspace import Workspace  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever looks at the filled workspace is slow: the commands that fill it take half a minute."""
+    """Mark the tests that use the filled workspace as slow, because filling it takes 30 s."""
     for item in items:
-        if (
-            "filled" in getattr(item, "fixturenames", ())
-            and item.get_closest_marker("slow") is None
-        ):
+        uses_filled = "filled" in getattr(item, "fixturenames", ())
+        if uses_filled and item.get_closest_marker("slow") is None:
             item.add_marker("slow")
 
 
-def _need(path: Path) -> Path:
-    """An asset that `authface demo --fetch` brings. Without it the test is skipped; under `make test` it fails."""
+def require_asset(path: Path) -> Path:
+    """Check for a file that `authface demo --fetch` downloads.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The same path. Without the file the test is skipped; with AUTHFACE_NEED_ASSETS in the
+        environment, as in `make test`, it fails.
+    """
     if not path.exists():
-        reason = f"{path.name} is not here: run `authface demo --fetch` first (`make test` does)"
+        reason = f"{path.name} is missing; run `authface demo --fetch` first (`make test` does)"
         if os.environ.get("AUTHFACE_NEED_ASSETS"):
             pytest.fail(reason)
         pytest.skip(reason)
@@ -57,8 +64,8 @@ def _need(path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def photos() -> dict[str, Path]:
-    """The demo's photographs, by file name."""
-    return {photo.file: _need(photo.path) for photo in demo_photos.PHOTOS}
+    """The photographs of the demo by file name."""
+    return {photo.file: require_asset(photo.path) for photo in demo_photos.PHOTOS}
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +77,7 @@ def weights(photos: dict[str, Path]) -> Path:
         "shape_predictor_68_face_landmarks.dat",
         "niqe_pris_params.npz",
     ):
-        _need(folder / name)
+        require_asset(folder / name)
     return folder
 
 
@@ -91,11 +98,20 @@ Command = Callable[..., subprocess.CompletedProcess]
 
 
 def run_command(
-    *words: object, env: dict[str, str] | None = None, cwd: Path | None = None
+    *arguments: object, env: dict[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess:
-    """The real command in a process of its own, its output captured as text."""
+    """Run `authface` in a new process.
+
+    Args:
+        arguments: The arguments of the command.
+        env: Environment variables to add.
+        cwd: The working directory; the present one by default.
+
+    Returns:
+        The ended process, with both streams as text.
+    """
     return subprocess.run(
-        [sys.executable, "-P", "-m", "cli", *map(str, words)],
+        [sys.executable, "-P", "-m", "cli", *map(str, arguments)],
         capture_output=True,
         text=True,
         env={**os.environ, **(env or {})},
@@ -104,38 +120,40 @@ def run_command(
     )
 
 
-def run_here(
-    *words: object, env: dict[str, str] | None = None, cwd: Path | None = None
+def run_command_here(
+    *arguments: object, env: dict[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess:
-    """The same within the test's own process, where the libraries are loaded already: a command starts in no time."""
+    """Run `authface` in the process of the tests, which has the libraries loaded already.
+
+    Arguments and result are those of `run_command`.
+    """
     from accelerate.state import AcceleratorState
     from typer.testing import CliRunner
 
     import cli
 
     AcceleratorState._reset_state(reset_partial_state=True)
-    terminated = signal.getsignal(signal.SIGTERM)
+    signal_handler = signal.getsignal(signal.SIGTERM)
     try:
         with contextlib.chdir(cwd or "."):
-            done = CliRunner(env=env).invoke(cli.app, [str(word) for word in words])
+            result = CliRunner(env=env).invoke(cli.app, list(map(str, arguments)))
     finally:
-        signal.signal(signal.SIGTERM, terminated)
+        signal.signal(signal.SIGTERM, signal_handler)
         AcceleratorState._reset_state(reset_partial_state=True)
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.fixture(scope="session")
 def authface_here() -> Command:
-    """Runs the command in the test's own process and returns what came of it: for what needs no process of its own."""
-
-    return run_here
+    """Runs `authface` in the process of the tests: faster, for most tests."""
+    return run_command_here
 
 
 @pytest.fixture(scope="session")
 def authface() -> Command:
-    """Runs the command and returns what came of it."""
+    """Runs `authface` in a new process."""
     return run_command
 
 
@@ -143,18 +161,22 @@ def authface() -> Command:
 def filled(
     tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path], weights: Path
 ) -> Path:
-    """A workspace with the demo's photographs collected, filtered and captioned, by the commands. Not to be written to."""
+    """A workspace with the photographs of the demo, collected, filtered and captioned.
+
+    Tests only read it; a test that changes the workspace copies it first.
+    """
     root = tmp_path_factory.mktemp("filled") / "ws"
     folder = tmp_path_factory.mktemp("photos")
     for name, path in photos.items():
         (folder / name).symlink_to(path)
     (folder / "broken.jpg").write_bytes(b"not a picture")
-    for words in (
-        ("init", root, "--preset", "embedded"),
-        ("collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own"),
-        ("filter", "-w", root),
-        ("caption", "-w", root),
+
+    for command in (
+        init_workspace(root),
+        collect_folder(root, folder),
+        ["filter", "-w", root],
+        ["caption", "-w", root],
     ):
-        done = run_here(*words)
-        assert done.returncode == 0, done.stdout + done.stderr
+        completed = run_command_here(*command)
+        assert completed.returncode == 0, completed.stdout + completed.stderr
     return root

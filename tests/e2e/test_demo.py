@@ -1,11 +1,11 @@
 """`authface demo` as a whole, and its report in a real browser."""
 
 import re
-import shutil
 import subprocess
 
 import pandas as pd
 import pytest
+from browser import HEADLESS_FLAGS, find_chromium
 from PIL import Image
 
 pytestmark = pytest.mark.slow
@@ -22,7 +22,6 @@ COMMANDS = (
     "status",
     "report",
 )
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -61,27 +60,18 @@ def test_report_shows_photographs_credits_reasons_and_curves(demo):
 
 
 def test_report_is_rendered_by_chromium(demo, tmp_path):
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip("Chromium is not installed (`apt-get install chromium`)")
+    chromium = find_chromium()
     root, _ = demo
     screenshot = tmp_path / "report.png"
     options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
         "--hide-scrollbars",
         f"--user-data-dir={tmp_path / 'profile'}",
         "--window-size=1280,3600",
         f"--screenshot={screenshot}",
     ]
     url = (root / "reports/report.html").as_uri()
-    subprocess.run([browser, *options, url], check=True, capture_output=True, timeout=120)
+    command = [chromium, *HEADLESS_FLAGS, *options, url]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
     with Image.open(screenshot) as image:
         assert image.size == (1280, 3600)
         colours = image.convert("RGB").getcolors(maxcolors=2**24)

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
+HEADLESS_FLAGS = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -29,9 +29,8 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--remote-debugging-pipe",
-    "--window-size=1400,900",
 )
+PAGE_FLAGS = ("--remote-debugging-pipe", "--window-size=1400,900")
 KEY_CODES = {
     "Backspace": 8,
     "Escape": 27,
@@ -42,6 +41,15 @@ KEY_CODES = {
 }
 POLL_INTERVAL_S = 0.02
 MAX_ERROR_LENGTH = 500
+
+
+def find_chromium() -> str:
+    """The path of Chromium. The test is skipped if it is not installed."""
+    for program in PROGRAMS:
+        path = shutil.which(program)
+        if path is not None:
+            return path
+    pytest.skip("Chromium is not installed; run `apt-get install chromium`")
 
 
 class Browser:
@@ -74,9 +82,8 @@ class Browser:
         )
 
     def _start(self, profile: Path) -> subprocess.Popen[bytes]:
-        programs = [path for path in map(shutil.which, PROGRAMS) if path is not None]
-        if not programs:
-            pytest.skip("Chromium is not installed; run `apt-get install chromium`")
+        program = find_chromium()
+        flags = (*HEADLESS_FLAGS, *PAGE_FLAGS, f"--user-data-dir={profile}")
         chromium_input, self._write_end = os.pipe()
         self._read_end, chromium_output = os.pipe()
 
@@ -89,7 +96,7 @@ class Browser:
             os.dup2(output_copy, 4)
 
         process = subprocess.Popen(
-            [programs[0], *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            [program, *flags, "about:blank"],
             preexec_fn=connect_pipes,
             close_fds=False,
             stdout=subprocess.DEVNULL,

@@ -3,8 +3,8 @@
     python growth.py KEY=VALUE...
 
 The arguments are settings of Stage I. A U-Net of 71 M parameters is trained at 256 px on the CPU
-for two steps. The script prints `estimated_bytes` and `measured_bytes` as JSON. It runs in a separate
-process, because the peak of resident memory belongs to the process.
+for two steps. The script prints `estimated_bytes` and `measured_bytes` as JSON. Each measurement
+needs a new process, because the peak of resident memory belongs to the process.
 """
 
 from __future__ import annotations

@@ -6,13 +6,13 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from commands import collect_files, collect_folder, init_workspace
+from killable import count_operations, run_killable
 from PIL import Image
 
 from authface_data.images.hashes import hash_pixels
@@ -22,7 +22,6 @@ from manifests.training_view import training_view
 from manifests.workspace import Workspace
 
 pytestmark = pytest.mark.slow
-KILLER = Path(__file__).parents[2] / "support" / "killer.py"
 
 
 def read_manifest(root: Path, name: str) -> pd.DataFrame:
@@ -178,9 +177,7 @@ def test_no_trace_remains_and_the_photo_is_not_collected_again(
     shutil.copy(file, folder / "another name.jpg")
     with Image.open(file) as image:
         image.convert("RGB").save(folder / "same pixels.png")
-    again = authface_here(
-        "collect", "-w", root, "--source", "folder", "--path", folder, "--licence-basis", "own"
-    )
+    again = authface_here(*collect_folder(root, folder))
     assert again.returncode == 0, again.stderr
     verdicts = read_manifest(root, "verdicts")
     assert verdicts["reason"].str.startswith("forgotten", na=False).sum() == 2
@@ -199,18 +196,8 @@ def test_forgotten_id_is_skipped_when_its_source_is_collected_again(
     root, folder = tmp_path / "ws", tmp_path / "photos"
     folder.mkdir()
     shutil.copy(photos["biden.jpg"], folder)
-    assert authface_here("init", root, "--preset", "embedded").returncode == 0
-    collect = (
-        "collect",
-        "-w",
-        root,
-        "--source",
-        "folder",
-        "--path",
-        folder,
-        "--licence-basis",
-        "own",
-    )
+    assert authface_here(*init_workspace(root)).returncode == 0
+    collect = collect_folder(root, folder)
     assert authface_here(*collect).returncode == 0
     photo_id = read_manifest(root, "photos")["photo_id"].iloc[0]
     assert authface_here("forget", "-w", root, photo_id, "--yes").returncode == 0
@@ -232,9 +219,8 @@ def test_equal_pixels_are_forgotten_together_and_near_duplicates_are_listed(
         image.resize((image.width * 3 // 4, image.height * 3 // 4)).save(
             folder / "c.jpg", quality=90
         )
-    assert authface_here("init", root, "--preset", "embedded").returncode == 0
-    source = ("--source", "folder", "--path", folder, "--licence-basis", "own")
-    assert authface_here("collect", "-w", root, *source).returncode == 0
+    assert authface_here(*init_workspace(root)).returncode == 0
+    assert authface_here(*collect_folder(root, folder)).returncode == 0
     assert authface_here("filter", "-w", root, "--metrics", "").returncode == 0
     rows = read_manifest(root, "photos").set_index("description")["photo_id"]
     verdicts = read_manifest(root, "verdicts")
@@ -271,18 +257,8 @@ def test_ids_with_a_common_prefix_are_not_confused(tmp_path, authface_here):
         write_picture(tmp_path / f"hq/{name}.png", number)
         (tmp_path / f"hq/{name}_qwen.json").write_text(json.dumps(f"tag {number}"))
     root = tmp_path / "ws"
-    assert authface_here("init", root, "--preset", "embedded").returncode == 0
-    collect = (
-        "collect",
-        "-w",
-        root,
-        "--source",
-        "authface-hq",
-        "--path",
-        tmp_path / "hq",
-        "--licence-basis",
-        "own",
-    )
+    assert authface_here(*init_workspace(root)).returncode == 0
+    collect = collect_files("authface-hq", root, tmp_path / "hq")
     assert authface_here(*collect).returncode == 0
     done = authface_here(
         "forget", "-w", root, "afhq_IMG", "--yes", "--json", "--why", "asked 11 May 2021"
@@ -307,24 +283,11 @@ def test_damaged_files_odd_names_and_linked_folders(tmp_path, authface_here):
             json.dumps({"source_url": "https://studio.example/portraits"})
         )
     root = tmp_path / "ws"
-    assert authface_here("init", root, "--preset", "embedded").returncode == 0
+    assert authface_here(*init_workspace(root)).returncode == 0
     (tmp_path / "disk").mkdir()
     shutil.rmtree(root / "photos")
     (root / "photos").symlink_to(tmp_path / "disk")
-    assert (
-        authface_here(
-            "collect",
-            "-w",
-            root,
-            "--source",
-            "folder",
-            "--path",
-            tmp_path / "in",
-            "--licence-basis",
-            "own",
-        ).returncode
-        == 0
-    )
+    assert authface_here(*collect_folder(root, tmp_path / "in")).returncode == 0
     rows = read_manifest(root, "photos").set_index("description")
     photo_id = rows.loc["a.png", "photo_id"]
     from manifests.schema import DECISIONS
@@ -384,29 +347,19 @@ def evidence_of_photo(root: Path, photo_id: str) -> tuple[str, list[str], set[st
     )
 
 
-def run_until_killed(arguments, operations: int) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, KILLER, str(operations), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
 def test_interrupted_forget_is_finished_by_repeating_it(crowded, tmp_path, authface_here):
     """Killed at any write or removal. No other command writes to the workspace until then."""
     original = tmp_path / "original"
     shutil.copytree(crowded, original)
     evidence = collect_evidence(original)
     forget = ["forget", evidence[0], "--yes"]
-    complete = run_until_killed([*forget, "-w", original], 0)
-    count = int(re.search(r"operations (\d+)", complete.stdout)[1])
+    count = count_operations(run_killable([*forget, "-w", original]))
     assert count > 15
     rng = random.Random(5)
     for number, share in enumerate([0.02, *(rng.uniform(0.05, 0.95) for _ in range(4))]):
         root = tmp_path / f"ws{number}"
         shutil.copytree(crowded, root)
-        killed = run_until_killed([*forget, "-w", root], 1 + int(share * count))
+        killed = run_killable([*forget, "-w", root], kill_at=1 + int(share * count))
         assert killed.returncode == -signal.SIGKILL, killed.stdout
         if (root / ".forgetting.json").exists():
             assert authface_here("status", "-w", root).returncode == 0
