@@ -9,10 +9,7 @@ export AUTHFACE_CACHE ?= $(CURDIR)/.assets
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	# In compat mode the checkout is a plain sys.path entry, so that a workspace's folder `manifests`
-	# never hides the package of that name.
-	$(BIN)/pip install --quiet --constraint constraints.txt --config-settings editable_mode=compat \
-		--editable '.[data,train,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[data,train,dev]'
 	# Two packages require OpenCV with windows, which needs libGL; the build without serves them too.
 	$(BIN)/pip uninstall --quiet --yes opencv-python opencv-python-headless
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps opencv-python-headless

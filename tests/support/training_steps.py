@@ -1,9 +1,50 @@
-"""Steps of a stage's trainer without the training loop."""
+"""Trainers of the tiny models, and steps of them without the training loop."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+import pandas as pd
+from accelerate import Accelerator
+
+from authface_train.data.latents import cached_latents
+from authface_train.data.prompts import cached_prompts
 from authface_train.data.sample_keys import SampleKey, step_keys
+from authface_train.models.sdxl import detach_core, tiny_sdxl
+from authface_train.presets import load_preset
+from authface_train.stages.restorer import RestorerTrainer, make_controlnet
 from authface_train.training.loop import Sample, StepLosses, Trainer, stack_samples
+from manifests.workspace import Workspace
+
+
+def make_restorer_trainer(
+    workspace: Workspace, view: pd.DataFrame, overrides: Mapping[str, object] | None = None
+) -> RestorerTrainer:
+    """A trainer of Stage II on the tiny SDXL whose facial loss acts from the first step.
+
+    It writes latents and prompts into the workspace's cache.
+    """
+    from_start = {"facial.start_step": 0, "facial.discriminator_only_steps": 0}
+    settings = load_preset("restorer", "tiny", {**from_start, **(overrides or {})})
+    pipeline = tiny_sdxl(0)
+    accelerator = Accelerator(cpu=True)
+
+    def ignore_progress(completed: int, total: int) -> None:
+        pass
+
+    latents = cached_latents(
+        workspace, pipeline.vae, view, settings.resolution_px, accelerator, ignore_progress
+    )
+    (null_prompt,) = cached_prompts(workspace, pipeline, [""], accelerator, ignore_progress)
+    core = detach_core(pipeline)
+    return RestorerTrainer(
+        settings=settings,
+        core=core,
+        controlnet=make_controlnet(core.unet, 0, core.vae_scale_factor),
+        workspace=workspace,
+        view=view,
+        latents=latents,
+        null_prompt=null_prompt,
+        accelerator=accelerator,
+    )
 
 
 def micro_batches(

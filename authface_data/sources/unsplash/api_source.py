@@ -19,7 +19,7 @@ from authface_data.sources.protocol import (
     Text,
 )
 from authface_data.sources.refresh import record_vanished
-from authface_data.sources.remote import DEFAULT_BYTES_PER_PX, RemoteCollector, RemoteOptions
+from authface_data.sources.remote import DEFAULT_BYTES_PER_PX, RemoteOptions
 from authface_data.sources.unsplash.client import (
     PHOTOS_PER_PAGE,
     Listing,
@@ -29,7 +29,7 @@ from authface_data.sources.unsplash.client import (
 )
 from authface_data.sources.unsplash.listings import ListingReader
 from authface_data.sources.unsplash.metadata_gate import image_hosts, reject_by_metadata
-from authface_data.sources.unsplash.preview import PreviewGate
+from authface_data.sources.unsplash.preview import make_collector
 from authface_data.sources.unsplash.rate_limiter import RateLimiter, RateLimitReached
 from authface_data.sources.unsplash.reporting import (
     SOURCE,
@@ -193,17 +193,7 @@ class UnsplashSource:
     def collect(self, run: RunOptions) -> CollectReport:
         """Collect the listings and report each download to Unsplash."""
         reader = self._reader
-        preview_gate = None
-        if self.options.uses_face_gate(self.settings):
-            preview_gate = PreviewGate(self.workspace, self.hosts)
-        collector = RemoteCollector(
-            self.workspace,
-            self.name,
-            self.hosts,
-            run,
-            max_photos=self.options.max_photos,
-            preview_gate=preview_gate,
-        )
+        collector = make_collector(self.workspace, self.name, self.hosts, run, self.options)
 
         report = collector.report
         with self._api as api:

@@ -30,7 +30,6 @@ from authface_data.sources.protocol import (
 from authface_data.sources.refresh import find_vanished_urls, record_vanished
 from authface_data.sources.remote import (
     DEFAULT_BYTES_PER_PX,
-    RemoteCollector,
     RemoteOptions,
     SizeFilter,
 )
@@ -40,7 +39,7 @@ from authface_data.sources.unsplash.metadata_gate import (
     image_hosts,
     reject_by_metadata,
 )
-from authface_data.sources.unsplash.preview import PreviewGate
+from authface_data.sources.unsplash.preview import make_collector
 from authface_data.sources.unsplash.responses import parse_number
 from authface_data.sources.unsplash.stored_names import PHOTO_ID_PREFIX
 from authface_data.sources.unsplash.tsv import Row
@@ -178,17 +177,7 @@ class UnsplashDatasetSource:
                 FULL,
                 LITE,
             )
-        preview_gate = None
-        if self.options.uses_face_gate(self.settings):
-            preview_gate = PreviewGate(self.workspace, self.hosts)
-        collector = RemoteCollector(
-            self.workspace,
-            self.name,
-            self.hosts,
-            run,
-            max_photos=self.options.max_photos,
-            preview_gate=preview_gate,
-        )
+        collector = make_collector(self.workspace, self.name, self.hosts, run, self.options)
         report = collector.collect(self.photos())
 
         note = f"{self.counts.rows:,} rows read, {self.counts.passed:,} passed the filter"

@@ -12,7 +12,8 @@ from authface_data.faces.detectors import make_detector
 from authface_data.http.download import Downloaded, Downloader, DownloadJob, DownloadRefused
 from authface_data.http.hosts import AllowedHosts
 from authface_data.images.open import DECODE_ERRORS, Photo
-from authface_data.sources.protocol import PhotoInput, RejectedPhoto
+from authface_data.sources.protocol import PhotoInput, RejectedPhoto, RunOptions
+from authface_data.sources.remote import RemoteCollector, RemoteOptions
 from manifests.support.fingerprint import short_hash
 from manifests.support.progress import track
 from manifests.workspace import Workspace
@@ -88,3 +89,32 @@ class PreviewGate:
         except DECODE_ERRORS:
             return True
         return bool(faces[0])
+
+
+def make_collector(
+    workspace: Workspace,
+    source: str,
+    hosts: AllowedHosts,
+    run: RunOptions,
+    options: RemoteOptions,
+) -> RemoteCollector:
+    """Make the collector of an Unsplash source, with a preview gate if the options ask for one.
+
+    Args:
+        workspace: The workspace to collect into; its settings complete the options.
+        source: Name of the source.
+        hosts: Hosts that downloads may come from.
+        run: How the collection is run.
+        options: Options of the source.
+    """
+    preview_gate = None
+    if options.uses_face_gate(workspace.settings.collect):
+        preview_gate = PreviewGate(workspace, hosts)
+    return RemoteCollector(
+        workspace,
+        source,
+        hosts,
+        run,
+        max_photos=options.max_photos,
+        preview_gate=preview_gate,
+    )

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from accelerate import Accelerator
+from training_steps import make_restorer_trainer
 
 from authface_train.callbacks.gradient_ledger import (
     GradientLedger,
@@ -13,12 +13,7 @@ from authface_train.callbacks.gradient_ledger import (
     read_ledger,
     write_ledger,
 )
-from authface_train.data.latents import cached_latents
-from authface_train.data.prompts import cached_prompts
 from authface_train.data.sample_keys import SampleKey
-from authface_train.models.sdxl import detach_core, tiny_sdxl
-from authface_train.presets import load_preset
-from authface_train.stages.restorer import RestorerTrainer, make_controlnet
 from authface_train.training.loop import stack_samples
 from manifests.training_view import training_view
 from manifests.workspace import Workspace
@@ -30,28 +25,7 @@ def trainer(filled, tmp_path_factory):
     root = tmp_path_factory.mktemp("ledger") / "ws"
     shutil.copytree(filled, root)
     workspace = Workspace(root)
-    view = training_view(workspace)
-    settings = load_preset(
-        "restorer", "tiny", {"facial.start_step": 0, "facial.discriminator_only_steps": 0}
-    )
-    pipeline = tiny_sdxl(0)
-    accelerator = Accelerator(cpu=True)
-    latents = cached_latents(
-        workspace, pipeline.vae, view, settings.resolution_px, accelerator, lambda *_: None
-    )
-    null_prompt = cached_prompts(workspace, pipeline, [""], accelerator, lambda *_: None)[0]
-    core = detach_core(pipeline)
-    controlnet = make_controlnet(core.unet, 0, core.vae_scale_factor)
-    return RestorerTrainer(
-        settings=settings,
-        core=core,
-        controlnet=controlnet,
-        workspace=workspace,
-        view=view,
-        latents=latents,
-        null_prompt=null_prompt,
-        accelerator=accelerator,
-    )
+    return make_restorer_trainer(workspace, training_view(workspace))
 
 
 @pytest.fixture

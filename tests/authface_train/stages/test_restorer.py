@@ -6,16 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from accelerate import Accelerator
-from training_steps import first_batch, take_step
+from training_steps import first_batch, make_restorer_trainer, take_step
 
-from authface_train.data.latents import cached_latents
 from authface_train.data.pairs import region_boxes
-from authface_train.data.prompts import cached_prompts
 from authface_train.data.sample_keys import SampleKey, step_keys
-from authface_train.models.sdxl import detach_core, tiny_sdxl
-from authface_train.presets import load_preset, parse_set_option
-from authface_train.stages.restorer import RestorerTrainer, make_controlnet
+from authface_train.presets import parse_set_option
+from authface_train.stages.restorer import RestorerTrainer
 from manifests.training_view import training_view
 from manifests.workspace import Workspace
 
@@ -33,36 +29,8 @@ def view(root) -> pd.DataFrame:
     return training_view(Workspace(root))
 
 
-def make_trainer(root, view, *set_options: str) -> RestorerTrainer:
-    overrides = {
-        "facial.start_step": 0,
-        "facial.discriminator_only_steps": 0,
-        **dict(map(parse_set_option, set_options)),
-    }
-    settings = load_preset("restorer", "tiny", overrides)
-    pipeline = tiny_sdxl(0)
-    workspace = Workspace(root)
-    accelerator = Accelerator(cpu=True)
-
-    def ignore_progress(completed: int, total: int) -> None:
-        pass
-
-    latents = cached_latents(
-        workspace, pipeline.vae, view, settings.resolution_px, accelerator, ignore_progress
-    )
-    (null_prompt,) = cached_prompts(workspace, pipeline, [""], accelerator, ignore_progress)
-    core = detach_core(pipeline)
-    controlnet = make_controlnet(core.unet, 0, 8)
-    return RestorerTrainer(
-        settings=settings,
-        core=core,
-        controlnet=controlnet,
-        workspace=workspace,
-        view=view,
-        latents=latents,
-        null_prompt=null_prompt,
-        accelerator=accelerator,
-    )
+def make_trainer(root, view, *options: str) -> RestorerTrainer:
+    return make_restorer_trainer(Workspace(root), view, dict(map(parse_set_option, options)))
 
 
 @pytest.fixture
