@@ -1,1 +1,1 @@
-"""Commands of the data half: parse, call, print. Nothing heavy is imported before a command runs."""
+"""Commands of the data half: parse, call, print. Heavy imports happen inside the commands."""

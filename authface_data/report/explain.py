@@ -49,7 +49,7 @@ class Explanation:
     Attributes:
         photo: Row of `photos`, or None if the photograph was never collected.
         verdicts: Rows of `verdicts` about the photograph.
-        faces: Its faces, or only the face that was asked for.
+        faces: Its faces, or only the requested face.
         runs: Names of the training runs that have learned from the photograph.
     """
 
