@@ -19,12 +19,11 @@ MAX_COLUMNS = 100
 
 # Identifiers that were verbs of speech or fillers, and phrases of the former dialect. A hit is a
 # place to rewrite: name the thing, say who does what.
-DIALECT_IDENTIFIERS = set(
-    (
-        "said says told tells asked asks made turned words look looks whence onlooker onlookers "
-        "hither settle bury judged usual whose ours theirs mine affair"
-    ).split()
-)
+_IDENTIFIERS = """
+said says told tells asked asks made turned words look looks whence onlooker onlookers hither
+settle bury judged usual whose ours theirs mine affair
+"""
+DIALECT_IDENTIFIERS = frozenset(_IDENTIFIERS.split())
 DIALECT_PHRASES = re.compile(
     r"\b(whence|hither|in vain|by heart|so many of|hardly any|onlookers?|is told|are told|told to"
     r"|is asked|are asked|asked for|what is said|to be looked at|of its own|as it stands"
