@@ -60,14 +60,14 @@ def _print_counts(ws: Workspace, counts: Sequence[LicenceCount]) -> None:
 
     from manifests.licence_policy import NO_BASIS
 
-    table = Table(title=f"{ws.root}: kept photographs", title_justify="left")
+    table = Table(title=f"{escape(ws.root)}: kept photographs", title_justify="left")
     table.add_column("licence basis", overflow="fold")
     table.add_column("source")
     table.add_column("photographs", justify="right")
     table.add_column("faces", justify="right")
     for count in counts:
         table.add_row(
-            escape(count.licence_basis), count.source, f"{count.photos:,}", f"{count.faces:,}"
+            escape(count.licence_basis), escape(count.source), f"{count.photos:,}", f"{count.faces:,}"
         )
     console.print(table)
     unknown = sum(count.faces for count in counts if count.licence_basis == NO_BASIS)

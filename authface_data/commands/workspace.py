@@ -66,7 +66,7 @@ def status(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> No
 def _print_status(status: Status) -> None:
     from rich.table import Table
 
-    table = Table(title=status.workspace, title_justify="left")
+    table = Table(title=escape(status.workspace), title_justify="left")
     table.add_column("manifest")
     table.add_column("rows", justify="right")
     for name, count in status.rows.items():
@@ -80,7 +80,7 @@ def _print_status(status: Status) -> None:
         if reasons_by_subject:
             _print_reasons(title, reasons_by_subject)
     for name, description in status.runs.items():
-        console.print(f"run {escape(name)}: {description}")
+        console.print(f"run {escape(name)}: {escape(description)}")
     console.print(f"Next: [bold]{status.next}[/]")
 
 
@@ -194,8 +194,8 @@ def _print_scores(explanation: FaceExplanation) -> None:
         "metric", "value", "version", "device", box=None, pad_edge=False, padding=(0, 2, 0, 0)
     )
     for row in sorted(explanation.scores, key=lambda row: row["metric"]):
-        value = f"{row['value']:.4g}"
-        table.add_row(row["metric"], value, row["metric_version"], row["device"] or "")
+        labels = [escape(row[name] or "") for name in ("metric", "metric_version", "device")]
+        table.add_row(labels[0], f"{row['value']:.4g}", *labels[1:])
     console.print(table)
 
 
@@ -265,7 +265,7 @@ def _print_underrepresented(groups: list[UnderrepresentedGroup]) -> None:
     table.add_column("share", justify="right")
     for group in groups:
         share = f"{100 * group.kept / group.total:.1f} %"
-        table.add_row(group.group, f"{group.kept} of {group.total}", share)
+        table.add_row(escape(group.group), f"{group.kept} of {group.total}", share)
     console.print(table)
 
 

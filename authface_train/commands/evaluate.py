@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.markup import escape
 
 from authface_train.commands.input_images import parse_named_folder
 from authface_train.commands.silence_libraries import silence_libraries
@@ -152,7 +153,6 @@ def _parse_methods(restored: Sequence[str]) -> dict[str, Path]:
 
 def _make_table(table: Summary) -> Table:
     """The summary for the terminal; best values are bold, intervals are on a second line."""
-    from rich.markup import escape
     from rich.table import Table
 
     from authface_train.evaluation.summary import format_cell, heading
@@ -166,7 +166,7 @@ def _make_table(table: Summary) -> Table:
             text = format_cell(cells.get(name), name)
             text = escape(text.replace(" [", "\n[").replace(", ", "\n "))
             texts.append(f"[bold]{text}[/]" if table.best.get(name) == method else text)
-        rich_table.add_row(method, str(table.counts.get(method, "")), *texts)
+        rich_table.add_row(escape(method), str(table.counts.get(method, "")), *texts)
     return rich_table
 
 
@@ -179,7 +179,7 @@ def _print_evaluation(evaluation: Evaluation, table: Summary, output: Path | Non
     if reference is not None:
         is_small = min(reference.count, *table.counts.values()) < MIN_PICTURES
         bias = f"; with fewer than {MIN_PICTURES} pictures it is biased upwards" if is_small else ""
-        console.print(f"FID against {reference.description}{bias}")
+        console.print(f"FID against {escape(reference.description)}{bias}")
     for messages in (evaluation.notes, evaluation.unmatched, evaluation.failed):
         for message in messages[:MAX_MESSAGES]:
             console.print(message, markup=False)

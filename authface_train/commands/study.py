@@ -64,4 +64,4 @@ def tally(
     if json:
         print_json(result)
     else:
-        print(format_report(result))
+        console.print(format_report(result), markup=False)

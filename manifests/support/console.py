@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import json
 import logging
 import shlex
@@ -17,9 +18,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from manifests.support.errors import AuthfaceError, Terminated
+from manifests.support.text import strip_control
 
 WorkspaceOption = Annotated[
     Path | None,
@@ -41,8 +44,23 @@ YesOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
-console = Console(highlight=False, soft_wrap=True)
-error_console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class SafeConsole(Console):
+    """A console that shows the control characters of a text instead of sending them on.
+
+    File names and texts from servers may contain escape codes. Every string that is printed, also
+    as a cell or as the title of a table, passes through `render_str`; rich's own styling is added
+    later.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Convert a string to rich text."""
+        return super().render_str(strip_control(text), **options)
+
+
+# Emoji codes such as `:cat:` stay as they are, because file names may contain them.
+console = SafeConsole(highlight=False, soft_wrap=True, emoji=False)
+error_console = SafeConsole(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def run_command(
@@ -99,6 +117,7 @@ def print_json(value: object) -> None:
     def encode(item: Any) -> Any:
         return item.isoformat() if isinstance(item, datetime) else dataclasses.asdict(item)
 
+    # json.dumps escapes control characters, and everything that is not ASCII.
     print(json.dumps(value, indent=1, default=encode))
 
 
@@ -131,6 +150,11 @@ class AuthfaceGroup(TyperGroup):
         for command in _leaf_commands(self):
             command.params += verbosity
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Parse the command line and run the chosen command."""
+        accept_any_text()
+        return super().main(*args, **options)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
         signal.signal(signal.SIGTERM, _raise_terminated)
@@ -149,6 +173,17 @@ class AuthfaceGroup(TyperGroup):
         except KeyboardInterrupt as error:
             message = str(error) or "interrupted; finished work is saved, run the command again"
             _exit(message, 130)
+
+
+def accept_any_text() -> None:
+    """Let stdout and stderr print every text, also in a terminal with a small character set.
+
+    Characters that the encoding does not have are printed as `\\u2192`. Otherwise an arrow or a file
+    name that is not valid UTF-8 would end a command with an error.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _leaf_commands(group: TyperGroup) -> Iterator[TyperCommand]:

@@ -27,7 +27,7 @@ class ConsoleHandler(logging.Handler):
 
 
 def configure_logging(level: int = logging.INFO) -> None:
-    """Send the packages' log records to stderr.
+    """Send log records to stderr: the packages', and the warnings of other libraries.
 
     Args:
         level: logging.INFO by default, logging.DEBUG for -v, logging.WARNING for -q.
@@ -38,3 +38,5 @@ def configure_logging(level: int = logging.INFO) -> None:
         logger.propagate = False
         if not any(isinstance(handler, ConsoleHandler) for handler in logger.handlers):
             logger.addHandler(ConsoleHandler())
+    # Python's own handler of last resort writes control characters, and breaks a progress bar.
+    logging.lastResort = ConsoleHandler(logging.WARNING)
