@@ -6,7 +6,6 @@ Unknown keys are errors; the message suggests the closest known key.
 from __future__ import annotations
 
 import difflib
-import tomllib
 from importlib import resources
 from typing import Literal, TypeVar
 
@@ -14,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails
 
 from manifests.support.errors import UserError
+from manifests.support.parsing import parse_toml
+from manifests.support.text import excerpt
 
 SETTINGS_FILE = "authface.toml"
 
@@ -172,11 +173,22 @@ class Splits(Section):
         return self
 
 
+class Limits(Section):
+    """`[limits]`: what one picture file may cost. Files above a limit are rows with a reason."""
+
+    picture_gb: float = Field(2.0, gt=0)
+    """Memory that decoding one picture may take, per worker. Larger pictures are dropped."""
+    file_seconds: float = Field(60.0, gt=0)
+    """Time that one file may take in one stage. Slower files are failed rows."""
+
+
 class Settings(Section):
     """All settings of a workspace."""
 
     weights_dir: str | None = None
     """Folder that is searched for weights before the caches."""
+    limits: Limits = Limits()
+    """Memory and time of one picture file."""
     collect: Collect = Collect()
     """Downloads."""
     filter: Filter = Filter()
@@ -199,10 +211,9 @@ def load_settings(data: bytes, path: str) -> Settings:
     Raises:
         UserError: If the file is not valid. The message is one line and names the key.
     """
+    table = parse_toml(data, path)
     try:
-        return Settings.model_validate(tomllib.loads(data.decode("utf-8-sig")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML: {error}") from error
+        return Settings.model_validate(table)
     except ValidationError as error:
         raise UserError(f"{path}: {_describe(error)}") from error
 
@@ -241,10 +252,11 @@ def _describe(error: ValidationError) -> str:
             details = candidate
             break
 
-    keys = [str(key) for key in details["loc"]]
+    keys = [excerpt(str(key), 80) for key in details["loc"]]
     name = ".".join(keys)
     if details["type"] != "extra_forbidden":
-        return f"{name}: {details['msg'].lower()} (the value is {details['input']!r})"
+        value = excerpt(repr(details["input"]), 80)
+        return f"{name}: {details['msg'].lower()} (the value is {value})"
     section_keys = [key for key in keys[:-1] if not key.isdigit()]
     matches = difflib.get_close_matches(keys[-1], _known_keys(section_keys), n=1, cutoff=0)
     hint = f"; did you mean {matches[0]}?" if matches else ""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
 from typing import Literal
+
+from manifests.support.parsing import parse_toml
 
 Family = Literal["semantic", "photographic"]
 SensitiveAttribute = Literal["age", "ethnicity", "gender"]
@@ -114,7 +115,7 @@ class Vocabulary:
 @lru_cache(maxsize=1)
 def load_vocabulary() -> Vocabulary:
     """Read vocabulary.toml; later calls return the same object."""
-    data = tomllib.loads(vocabulary_text())
+    data = parse_toml(vocabulary_text(), "the vocabulary")
     facets = []
     synonyms = {}
     for table in data["facet"]:

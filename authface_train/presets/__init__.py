@@ -6,7 +6,6 @@ override its values.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -16,6 +15,8 @@ from pydantic import ValidationError
 
 from authface_train.settings import STAGES, PriorSettings, RestorerSettings
 from manifests.support.errors import UserError
+from manifests.support.parsing import parse_toml
+from manifests.support.text import excerpt
 
 FOLDER = resources.files("authface_train.presets")
 
@@ -91,13 +92,14 @@ def parse_set_option(option: str) -> tuple[str, object]:
 
 def _parse_value(text: str) -> object:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}", "--set")["value"]
+    except UserError:
         return text
 
 
 def _read_table(name: str) -> dict[str, Any]:
-    return tomllib.loads((FOLDER / f"{name}.toml").read_text("utf-8"))
+    file = FOLDER / f"{name}.toml"
+    return parse_toml(file.read_bytes(), file)
 
 
 def _stage_values(name: str, stage: str) -> dict[str, Any]:
@@ -122,5 +124,6 @@ def _validation_message(error: ValidationError) -> str:
     """One line about the first invalid setting."""
     first = error.errors()[0]
     message = first["msg"].lower()
-    key = ".".join(map(str, first["loc"]))
-    return f"setting {key}: {message} (got {first['input']!r})" if key else message
+    key = excerpt(".".join(map(str, first["loc"])), 80)
+    value = excerpt(repr(first["input"]), 80)
+    return f"setting {key}: {message} (got {value})" if key else message

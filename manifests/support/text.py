@@ -1,6 +1,10 @@
-"""Cleaning of text from outside before it is stored or put into Markdown."""
+"""Text from outside: cleaning it before it is stored or printed, and matching names."""
 
 from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Iterable
 
 _MARKDOWN_CHARACTERS = "\\`*_[]<>#|"
 
@@ -20,3 +24,69 @@ def escape_markdown(text: str) -> str:
         f"\\{character}" if character in _MARKDOWN_CHARACTERS else character
         for character in one_line
     )
+
+
+def strip_control(text: str) -> str:
+    """Make control characters visible, so that a terminal prints them instead of obeying them.
+
+    File names and texts from servers may contain escape codes that change colours, move the cursor
+    or set the title of the window. Line feeds, tabs and the joiners of scripts and emoji are kept.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The text with control characters, direction marks and lone surrogates as escapes, such as
+        `\\x1b`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character.encode("unicode_escape").decode() if _is_control(character) else character
+        for character in text
+    )
+
+
+def _is_control(character: str) -> bool:
+    is_kept = character in "\n\t\u200c\u200d"
+    return not is_kept and unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def excerpt(text: str, length: int = 200) -> str:
+    """The beginning of a text of unknown origin, for a message.
+
+    Args:
+        text: Such as the answer of a server, or an error that quotes it.
+        length: Largest number of characters.
+
+    Returns:
+        One line without control characters; "..." marks the end that is cut off.
+    """
+    one_line = strip_control(" ".join(text[: 10 * length].split()))
+    return one_line if len(one_line) <= length else f"{one_line[: length - 3]}..."
+
+
+def normal_name(name: str) -> str:
+    """A form of a name that is equal for all its Unicode normal forms and cases."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """Find the known name that is most similar to a name.
+
+    Args:
+        name: The name that is not known.
+        known: The known names.
+
+    Returns:
+        The nearest known name, or None if none is similar.
+    """
+    names = {normal_name(candidate): candidate for candidate in known}
+    matches = difflib.get_close_matches(normal_name(name), list(names), n=1, cutoff=0.5)
+    return names[matches[0]] if matches else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error message about an unknown name: `; did you mean X?`, or nothing."""
+    nearest = nearest_name(name, known)
+    return "" if nearest is None else f"; did you mean {nearest}?"

@@ -69,10 +69,60 @@ def test_lock_of_another_host_is_never_taken_over(workspace):
         workspace.lock("caption").__enter__()
 
 
-def test_unreadable_lock_is_named(workspace):
-    workspace.write_bytes(".lock", b"")
-    with pytest.raises(UserError, match=r"\.lock cannot be read"):
+HOLDER = {"host": socket.gethostname(), "pid": 2**22 + 1, "started": 1.0, "command": "filter"}
+FOREIGN_LOCKS = {
+    "empty": b"",
+    "list": b"[1, 2]",
+    "text": b'"filter"',
+    "null": b"null",
+    "no keys": b"{}",
+    "nested": b"[" * 100_000,
+    "invalid UTF-8": b'{"host": "\xff"}',
+    "large": b"x" * 1_000_000,
+    **{
+        f"{key}={value!r:.20}": json.dumps({**HOLDER, key: value}).encode()
+        for key, value in [
+            ("pid", "abc"),
+            ("pid", -1),
+            ("pid", 0),
+            ("pid", 2**70),
+            ("pid", 1.5),
+            ("pid", None),
+            ("pid", [1]),
+            ("host", 7),
+            ("host", {"a": 1}),
+            ("started", [1.0]),
+            ("started", "yesterday"),
+            ("command", ["filter"]),
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN_LOCKS)
+def test_lock_of_another_form_is_one_line_and_stays(workspace, case):
+    content = FOREIGN_LOCKS[case]
+    workspace.write_bytes(".lock", content)
+    with pytest.raises(UserError, match=r"\.lock cannot be read .*; remove it if no") as error:
         workspace.lock("caption").__enter__()
+    assert str(error.value).isprintable()
+    assert workspace.read_bytes(".lock") == content
+
+
+def test_folder_named_lock_is_one_line(workspace, authface):
+    workspace.local_path(".lock").mkdir()
+    result = authface("filter", "-w", workspace.root)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert ".lock cannot be read (Is a directory); remove it" in result.stderr
+
+
+def test_escape_codes_of_a_lock_are_not_printed(workspace):
+    other = {**HOLDER, "host": "x\x1b[2J", "command": "filter\x07\nnext line"}
+    workspace.write_bytes(".lock", json.dumps(other).encode())
+    with pytest.raises(UserError, match=r"being written by `authface filter") as error:
+        workspace.lock("caption").__enter__()
+    assert str(error.value).isprintable()
 
 
 def test_release_keeps_the_lock_of_another_process(workspace):

@@ -67,3 +67,11 @@ def test_relative_weights_dir_starts_at_the_workspace(tmp_path, settings, weight
 
 def test_workspace_is_picklable(workspace):
     assert pickle.loads(pickle.dumps(workspace)).root == workspace.root
+
+
+@pytest.mark.parametrize("settings", [b"a = " + b"[" * 3000, b"\0", b"x" * 2_000_000, b"a = \xff"])
+def test_damaged_settings_are_one_line_with_their_path(workspace, settings):
+    workspace.write_bytes("authface.toml", settings)
+    with pytest.raises(UserError, match=r"ws/authface\.toml is not valid TOML: ") as error:
+        _ = Workspace(workspace.root).settings
+    assert str(error.value).isprintable()
