@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from authface_data.duplicates import Exclusions, Match, find_duplicates
 from authface_data.measurements import MEASURED_COLUMNS, Measurements, read_measurements
 from authface_data.minors import possible_minors
-from manifests.decisions import last_decisions
+from manifests.decisions import face_decisions
 from manifests.schema import PHOTOS, VERDICTS
 from manifests.settings import Gate
 from manifests.store import Store
@@ -84,7 +84,7 @@ class GateResult:
     measurements: Measurements
     """Measurements of the n faces; the other arrays have the same order."""
     decisions: np.ndarray
-    """(n,) int: the last decision of a person about each face; 1 keep, -1 drop, 0 undecided."""
+    """(n,) int: the decision of a person that overrules the gates; 1 keep, -1 drop, 0 none."""
     kept: np.ndarray
     """(n,) bool: whether every gate keeps the face, regardless of decisions."""
     reasons: pa.Array
@@ -198,13 +198,12 @@ def evaluate_gates(workspace: Workspace, gates: Sequence[Gate]) -> GateResult:
 
 def _read_decisions(workspace: Workspace, measurements: Measurements) -> np.ndarray:
     """(n,) int as `GateResult.decisions`."""
-    last = last_decisions(workspace)
     decisions = np.zeros(len(measurements), int)
-    if len(last):
-        rows = pc.index_in(pa.array(last.index, pa.string()), measurements.face_ids)
-        rows = rows.to_numpy(zero_copy_only=False).astype(float)
-        exists = np.isfinite(rows)
-        decisions[rows[exists].astype(int)] = np.where(last[exists] == "keep", 1, -1)
+    decided = face_decisions(workspace)
+    rows = pc.index_in(pa.array(list(decided), pa.string()), measurements.face_ids)
+    for row, decision in zip(rows.to_pylist(), decided.values(), strict=True):
+        if row is not None and decision.overrules_gates:
+            decisions[row] = 1 if decision.decision == "keep" else -1
     return decisions
 
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from manifests.decisions import TAG_ID_PREFIX, TagDecision, tag_decisions
-from manifests.schema import CAPTIONS, DECISIONS
+from manifests.decisions import TagDecision, linked_decisions, tag_decisions
+from manifests.schema import CAPTIONS
 from manifests.store import Store
 from manifests.support.clip_tokens import MAX_TOKENS
 from manifests.workspace import Workspace
@@ -67,8 +67,8 @@ def current_captions(workspace: Workspace) -> pd.DataFrame:
     """Read the captions in use, one per face.
 
     The first captioner in the setting `captions.use` that has captioned a face is used. Tags edited
-    by a person replace the captioner's, and decisions about tags are applied. A face that has
-    edited tags only is included with the captioner `PERSON`.
+    by a person replace the captioner's, see `tag_edits`, and decisions about tags are applied. A
+    face that has edited tags only is included with the captioner `PERSON`.
 
     Returns:
         The columns captioner, semantic_tags and photographic_tags, indexed by face_id. A tag that
@@ -81,17 +81,15 @@ def current_captions(workspace: Workspace) -> pd.DataFrame:
     captions = captions.sort_values(["face_id", "rank"]).drop_duplicates("face_id")
     captions = captions.set_index("face_id")[["captioner", *TAG_FAMILIES]]
 
-    edits = Store(workspace, DECISIONS).read_pandas().sort_values("decided_at", kind="stable")
-    edits = edits[~edits["id"].str.startswith(TAG_ID_PREFIX)]
-    has_tags = edits["semantic_tags"].notna() | edits["photographic_tags"].notna()
-    edited_ids = edits.loc[has_tags, "id"].unique()
+    edits = tag_edits(workspace)
+    edited_ids = dict.fromkeys(face_id for rows in edits.values() for face_id in rows.index)
     uncaptioned_ids = [face_id for face_id in edited_ids if face_id not in captions.index]
     captions = captions.reindex([*captions.index, *uncaptioned_ids])
     captions["captioner"] = captions["captioner"].fillna(PERSON)
 
     decisions = tag_decisions(workspace)
     for family in TAG_FAMILIES:
-        captions[family] = _edited_tags(captions[family], edits, decisions)
+        captions[family] = _edited_tags(captions[family], edits[family], decisions)
 
     # Renaming or editing can put a tag into both families.
     families = zip(captions["semantic_tags"], captions["photographic_tags"], strict=True)
@@ -102,6 +100,24 @@ def current_captions(workspace: Workspace) -> pd.DataFrame:
     return captions
 
 
+def tag_edits(workspace: Workspace) -> dict[str, pd.DataFrame]:
+    """Read the edits of tags that are in force.
+
+    The newest edit of a face counts. A face that nobody has edited has the newest edit of a face
+    that shows the same picture.
+
+    Returns:
+        Family -> rows of `decisions.linked_decisions`, indexed by face_id.
+    """
+    rows = linked_decisions(workspace)
+    rows = rows.sort_values(["is_own", "decided_at"], kind="stable")
+    edits = {}
+    for family in TAG_FAMILIES:
+        edited = rows[rows[family].notna()].drop_duplicates("face_id", keep="last")
+        edits[family] = edited.set_index("face_id")
+    return edits
+
+
 def _edited_tags(
     tags: pd.Series, edits: pd.DataFrame, decisions: Sequence[TagDecision]
 ) -> pd.Series:
@@ -109,13 +125,11 @@ def _edited_tags(
 
     Args:
         tags: Tags of a family by face_id; the name of the series is the family's column.
-        edits: Rows of `decisions` about faces, oldest first.
+        edits: The edits in force of the family, as `tag_edits` gives them.
         decisions: Decisions about tags, oldest first.
     """
-    last_edits = edits.dropna(subset=[tags.name]).drop_duplicates("id", keep="last")
-    last_edits = last_edits.set_index("id")
-    edited_tags = last_edits[tags.name].to_dict()
-    edited_at = last_edits["decided_at"].to_dict()
+    edited_tags = edits[tags.name].to_dict()
+    edited_at = edits["decided_at"].to_dict()
 
     result = []
     for face_id, captioner_tags in tags.items():

@@ -44,7 +44,7 @@ def parse_hashes(hashes: Sequence[str]) -> np.ndarray:
     Returns:
         (len(hashes),) uint64.
     """
-    return np.array([int(text, 16) for text in hashes], np.uint64)
+    return np.frombuffer(bytes.fromhex("".join(hashes)), ">u8").astype(np.uint64)
 
 
 def pairs_within_radius(a: np.ndarray, b: np.ndarray, radius: int) -> HashPairs:

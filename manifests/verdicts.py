@@ -7,14 +7,14 @@ gate. A stage that drops or fails a row is a gate with the stage's name. Decisio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from manifests.decisions import last_decisions
+from manifests.decisions import face_decisions
 from manifests.schema import FACES, VERDICTS
 from manifests.store import Store
 from manifests.workspace import Workspace
@@ -73,7 +73,8 @@ def verdict_row(
 def kept_faces(workspace: Workspace, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Read the faces that are kept.
 
-    A face is kept if every gate keeps it or a person keeps it, and no person drops it.
+    A face is kept if every gate keeps it or a person keeps it, and no person drops it. Decisions
+    hold for pictures, see `decisions.face_decisions`.
 
     Args:
         workspace: The workspace to read.
@@ -88,12 +89,21 @@ def kept_faces(workspace: Workspace, columns: Sequence[str] | None = None) -> pd
         ["id", "verdict"], lambda part: pc.equal(part["gate"], ALL_GATES)
     )
     kept_by_gates = verdicts.filter(pc.equal(verdicts["verdict"], "kept"))["id"]
-    decisions = last_decisions(workspace)
-    kept_by_person = pa.array(decisions.index[decisions == "keep"], pa.string())
-    dropped_by_person = pa.array(decisions.index[decisions == "drop"], pa.string())
+    overruling = {
+        face_id: decision.decision
+        for face_id, decision in face_decisions(workspace).items()
+        if decision.overrules_gates
+    }
+    kept_by_person = _ids_decided(overruling, "keep")
+    dropped_by_person = _ids_decided(overruling, "drop")
 
     face_ids = faces["face_id"]
     kept = pc.is_in(face_ids, kept_by_gates.combine_chunks())
     kept = pc.and_(kept, pc.invert(pc.is_in(face_ids, dropped_by_person)))
     kept = pc.or_(kept, pc.is_in(face_ids, kept_by_person))
     return faces.filter(kept).to_pandas()
+
+
+def _ids_decided(decisions: Mapping[str, str], wanted: str) -> pa.Array:
+    ids = [face_id for face_id, decision in decisions.items() if decision == wanted]
+    return pa.array(ids, pa.string())

@@ -6,13 +6,10 @@ are applied when captions are read, so they also apply to future captions.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Literal
 
 from manifests.captions import current_tags
-from manifests.decisions import TAG_ID_PREFIX, tag_decisions
-from manifests.schema import DECISIONS
-from manifests.store import Store
+from manifests.decisions import TAG_ID_PREFIX, record_decisions, tag_decisions
 from manifests.support.errors import UserError
 from manifests.support.text import to_utf8
 from manifests.workspace import Workspace
@@ -141,7 +138,6 @@ def _record(
         "decision": decision,
         "renamed_to": renamed_to,
         "note": to_utf8(note) if note else None,
-        "decided_at": datetime.now(UTC),
         "fingerprint": "",
     }
-    Store(workspace, DECISIONS).append([row])
+    record_decisions(workspace, [row])

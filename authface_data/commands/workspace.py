@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from authface_data.report.balance import UnderrepresentedGroup
     from authface_data.report.explain import Explanation, FaceExplanation
     from authface_data.report.status import Status
+    from manifests.decisions import DecisionSource
 
 
 def init(
@@ -164,6 +165,11 @@ def _print_face(explanation: FaceExplanation) -> None:
         _print_facts(f"caption by {caption['captioner']}", caption["caption"])
     for decision in explanation.decisions:
         _print_decision(decision)
+    decision = explanation.decision
+    if decision is not None:
+        _print_source("decision in force", decision.decision, decision.source)
+    for family, source in explanation.edited_tags.items():
+        _print_source(f"{family} in force", "edited", source)
 
 
 def _print_geometry(face: Mapping[str, Any]) -> None:
@@ -213,6 +219,16 @@ def _print_decision(row: Mapping[str, Any]) -> None:
     tags = caption_text([*(row["semantic_tags"] or []), *(row["photographic_tags"] or [])])
     reviewer = f"{row['reviewer']}, {row['decided_at']:%d %B %Y}"
     _print_facts(reviewer, row["decision"] or "tags edited", row["reason"], row["note"], tags)
+
+
+def _print_source(name: str, value: str, source: DecisionSource) -> None:
+    """Print a decision with the face that it was made about, unless it is the face itself."""
+    relation = source.describe_relation()
+    if not relation:
+        return
+    decided = f"by {source.reviewer}, {source.decided_at:%d %B %Y, %H:%M} UTC"
+    photo = f"photograph {source.photo_id}" if source.photo_id else ""
+    _print_facts(name, value, relation, decided, f"face {source.face_id}", photo)
 
 
 def _print_facts(name: str, *facts: object) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 import pyarrow.compute as pc
 
-from manifests.decisions import last_decisions
+from manifests.captions import TAG_FAMILIES, tag_edits
+from manifests.decisions import DecisionSource, FaceDecision, face_decisions, source_of
 from manifests.run_folder import list_runs
 from manifests.schema import CAPTIONS, DECISIONS, FACES, PHOTOS, SCORES, VERDICTS, Manifest
 from manifests.store import Store
@@ -30,7 +30,9 @@ class FaceExplanation:
         scores: Rows of `scores`.
         verdicts: Rows of `verdicts` about the face.
         captions: Rows of `captions`.
-        decisions: Rows of `decisions`, oldest first.
+        decisions: Rows of `decisions` about the face itself, oldest first.
+        decision: The decision in force and where it comes from, or None.
+        edited_tags: Family of tags -> where the edit in force comes from.
         kept: Whether the face is kept, or None if it has not been gated.
     """
 
@@ -39,6 +41,8 @@ class FaceExplanation:
     verdicts: list[Row]
     captions: list[Row]
     decisions: list[Row]
+    decision: FaceDecision | None
+    edited_tags: dict[str, DecisionSource]
     kept: bool | None
 
 
@@ -95,7 +99,8 @@ def _explain_faces(
     captions = _read_rows(workspace, CAPTIONS, "face_id", face_ids)
     decisions = _read_rows(workspace, DECISIONS, "id", face_ids)
     decisions.sort(key=lambda row: row["decided_at"])
-    decisions_in_force = last_decisions(workspace)
+    decisions_in_force = face_decisions(workspace)
+    edits = tag_edits(workspace)
 
     explanations = []
     for face in faces:
@@ -108,17 +113,22 @@ def _explain_faces(
                 verdicts=face_verdicts,
                 captions=[row for row in captions if row["face_id"] == face_id],
                 decisions=[row for row in decisions if row["id"] == face_id],
-                kept=_is_kept(face_id, face_verdicts, decisions_in_force),
+                decision=decisions_in_force.get(face_id),
+                edited_tags={
+                    family: source_of(edits[family].loc[face_id])
+                    for family in TAG_FAMILIES
+                    if face_id in edits[family].index
+                },
+                kept=_is_kept(face_verdicts, decisions_in_force.get(face_id)),
             )
         )
     return explanations
 
 
-def _is_kept(face_id: str, verdicts: list[Row], decisions: pd.Series) -> bool | None:
+def _is_kept(verdicts: list[Row], decision: FaceDecision | None) -> bool | None:
     """The decision of a person, else the verdict of all gates, else None."""
-    decision = decisions.get(face_id)
-    if decision is not None:
-        return decision == "keep"
+    if decision is not None and decision.overrules_gates:
+        return decision.decision == "keep"
     for row in verdicts:
         if row["gate"] == ALL_GATES:
             return row["verdict"] == "kept"

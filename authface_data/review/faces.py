@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 import numpy as np
 
 from authface_data.gates import GateResult, evaluate_gates
-from authface_data.review.snapshot import Snapshot
+from authface_data.review.snapshot import EPOCH, Snapshot
 from manifests.captions import FaceTags, current_tags
+from manifests.decisions import face_decisions, newest_decision_time
 from manifests.schema import DECISIONS, FACES, PHOTOS, VERDICTS
 from manifests.settings import Gate
 from manifests.store import Store
@@ -92,7 +93,8 @@ def _read_faces(workspace: Workspace) -> list[ReviewFace]:
 
     tags = current_tags(workspace)
     decisions = describe_decisions(workspace)
-    exported_at = datetime.now(UTC)
+    # Not before the newest decision, so that a clock that runs behind cannot make a table outdated.
+    exported_at = max(datetime.now(UTC), newest_decision_time(workspace) or EPOCH)
     faces = []
     for face in Store(workspace, FACES).read().to_pylist():
         face_id = face["face_id"]
@@ -162,15 +164,15 @@ def threshold_margins(result: GateResult, gates: Sequence[Gate]) -> tuple[np.nda
 
 
 def describe_decisions(workspace: Workspace) -> dict[str, str]:
-    """face_id -> the last decision and its reviewer, for example "drop by anna".
+    """face_id -> the decision in force and its reviewer, for example "drop by anna".
 
-    A decision of `unsure` is given only if no reviewer decided keep or drop.
+    A decision of `unsure` is given only if neither keep nor drop is in force.
     """
-    decisions = Store(workspace, DECISIONS).read_pandas(
-        ["id", "reviewer", "decision", "decided_at"]
-    )
-    decisions = decisions.dropna(subset=["decision"]).sort_values("decided_at", kind="stable")
-    decisions = decisions.drop_duplicates(["id", "reviewer"], keep="last")
-    decisions = decisions.assign(is_sure=decisions["decision"] != "unsure")
-    decisions = decisions.sort_values("is_sure", kind="stable").drop_duplicates("id", keep="last")
-    return {row.id: f"{row.decision} by {row.reviewer}" for row in decisions.itertuples()}
+    rows = Store(workspace, DECISIONS).read_pandas(["id", "reviewer", "decision", "decided_at"])
+    rows = rows[rows["decision"].notna()].sort_values("decided_at", kind="stable")
+    rows = rows.drop_duplicates(["id", "reviewer"], keep="last")
+    unsure = rows[rows["decision"] == "unsure"]
+    descriptions = {row.id: f"unsure by {row.reviewer}" for row in unsure.itertuples()}
+    for face_id, decision in face_decisions(workspace).items():
+        descriptions[face_id] = str(decision)
+    return descriptions

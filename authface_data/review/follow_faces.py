@@ -1,4 +1,8 @@
-"""Moves decisions to the new ids of faces: another detector gives the same face another id."""
+"""Moves decisions to the new ids of faces: another detector gives the same face another id.
+
+Decisions hold for the same picture without being moved (manifests/same_faces.py). The move lets the
+reviewer see and correct them under the new id, and counts them in `review agreement`.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,10 @@ import pyarrow.compute as pc
 
 from authface_data.faces.boxes import iou
 from manifests.decisions import TAG_ID_PREFIX
+from manifests.same_faces import MIN_IOU
 from manifests.schema import DECISIONS, FACES
 from manifests.store import Store
 from manifests.workspace import Workspace
-
-MIN_IOU = 0.7
-"""Two boxes are the same face if their intersection over union is larger than this."""
 
 
 def follow_faces(workspace: Workspace) -> tuple[int, list[str]]:

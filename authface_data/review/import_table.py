@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypedDict
 
 from authface_data.review.snapshot import Snapshot, hash_tags, split_tags
-from authface_data.review.table import DECISION_VALUES, STATE, unescape_formulas
+from authface_data.review.table import ANSWER_COLUMNS, DECISION_VALUES, STATE
+from authface_data.review.table_file import parse_table
 from manifests.captions import TAG_FAMILIES, TAG_SEPARATOR, FaceTags, current_tags
+from manifests.decisions import record_decisions
 from manifests.schema import DECISIONS, FACES
 from manifests.store import Store
 from manifests.support.errors import UserError
+from manifests.support.text import did_you_mean
 from manifests.workspace import Workspace
 
 MAX_ERRORS = 20
 """Largest number of mistakes in an error message."""
-RATINGS = ("1", "2", "3", "4", "5")
-REQUIRED_COLUMNS = ("id", "decision", STATE)
+RATING = re.compile(r"([1-5])([.,]0*)?")
+"""1 to 5, also as spreadsheets show whole numbers: 4.0 or 4,0."""
+ERROR_VALUE = re.compile(r"#([\w/]+[!?]|N/?[AV])")
+"""What a spreadsheet shows instead of a text that it took for a formula, in any language."""
 
 
 class StoredReview(TypedDict):
@@ -79,22 +83,21 @@ def read_review_table(workspace: Workspace, data: bytes, reviewer: str) -> Revie
 
     Args:
         workspace: The workspace.
-        data: A CSV file as a spreadsheet or the review page saved it.
+        data: A file as a spreadsheet or the review page saved it, see `parse_table`.
         reviewer: The reviewer of rows whose column `reviewer` is empty; "" if not known.
 
     Raises:
         UserError: If the file is not such a table, or if any row has a mistake. The message lists
             the mistakes by line and column.
     """
-    text, is_lossy = _decode(data)
-    rows = _parse_csv(text)
-    reader = _RowReader(workspace, " ".join(reviewer.split()), is_lossy)
+    table = parse_table(data)
+    reader = _RowReader(workspace, " ".join(reviewer.split()), table.is_lossy)
     new: list[ReviewedFace] = []
     mistakes: list[str] = []
     already_imported = 0
     empty = 0
 
-    for line, row in rows:
+    for line, row in table.rows:
         try:
             face = reader.read(line, row)
             if face is None:
@@ -120,10 +123,8 @@ def record_reviews(workspace: Workspace, faces: Sequence[ReviewedFace], now: dat
     Args:
         workspace: The workspace; its lock must be held.
         faces: The reviews, as checked by `read_review_table`.
-        now: The time of the decisions, in UTC.
+        now: The time of the decisions, in UTC; made later if there is a newer decision.
     """
-    stored_faces = Store(workspace, FACES).read(["face_id", "photo_id", "box_px"]).to_pylist()
-    face_of_id = {row["face_id"]: row for row in stored_faces}
     rows = [
         {
             "id": face.face_id,
@@ -134,14 +135,11 @@ def record_reviews(workspace: Workspace, faces: Sequence[ReviewedFace], now: dat
             "semantic_tags": face.semantic_tags,
             "photographic_tags": face.photographic_tags,
             "note": face.note,
-            "decided_at": now,
-            "photo_id": face_of_id[face.face_id]["photo_id"],
-            "box_px": face_of_id[face.face_id]["box_px"],
             "fingerprint": face.table_id,
         }
         for face in faces
     ]
-    Store(workspace, DECISIONS).append(rows)
+    record_decisions(workspace, rows, now)
 
 
 class _CellError(Exception):
@@ -172,14 +170,18 @@ class _RowReader:
 
     def read(self, line: int, row: Mapping[str, str]) -> ReviewedFace | None:
         """Read a row. Returns None if it was not filled in. Raises _CellError."""
+        _check_error_values(row)
         decision = row["decision"].lower()
         if decision and decision not in DECISION_VALUES:
             raise _CellError(
                 "decision",
-                f"unknown decision {row['decision']!r}; choose from: {', '.join(DECISION_VALUES)}",
+                f"unknown decision {row['decision']!r}"
+                f"{did_you_mean(decision, DECISION_VALUES)}; "
+                f"choose from: {', '.join(DECISION_VALUES)}",
             )
         rating = row.get("rating", "")
-        if rating and rating not in RATINGS:
+        rating_match = RATING.fullmatch(rating)
+        if rating and rating_match is None:
             raise _CellError("rating", f"{rating!r} is not a rating; use 1 to 5")
 
         snapshot = Snapshot.parse(row[STATE])
@@ -206,7 +208,7 @@ class _RowReader:
             face_id=row["id"],
             reviewer=reviewer,
             decision=decision or None,
-            rating=int(rating) if rating else None,
+            rating=None if rating_match is None else int(rating_match[1]),
             reason=reason,
             note=note,
             semantic_tags=semantic,
@@ -314,53 +316,15 @@ class _RowReader:
         return tags
 
 
-def _decode(data: bytes) -> tuple[str, bool]:
-    """The text of a file as spreadsheets encode it, and whether characters may have been lost."""
-    is_utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-    try:
-        return data.decode("utf-16" if is_utf16 else "utf-8-sig"), False
-    except UnicodeDecodeError as error:
-        if is_utf16:
-            raise UserError(
-                "the file is truncated or damaged: it is not valid UTF-16; save it again"
-            ) from error
-        return data.decode("cp1252", errors="replace"), True  # Excel's format "CSV"
-
-
-def _parse_csv(text: str) -> list[tuple[int, dict[str, str]]]:
-    """(line number, column -> cell) of the rows of a CSV with commas, semicolons or tabs."""
-    lines = text.split("\n", 2)
-    has_separator_line = lines[0].startswith("sep=")  # written by Excel
-    header_line = lines[min(int(has_separator_line), len(lines) - 1)]
-    delimiter = max(",;\t", key=header_line.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        if has_separator_line:
-            next(reader)
-        header = [cell.strip().lower() for cell in next(reader, [])]
-        missing = [name for name in REQUIRED_COLUMNS if name not in header]
-        if missing:
-            raise UserError(
-                f"line 1: missing column {', '.join(missing)}; "
-                "use a table written by `authface review export`"
+def _check_error_values(row: Mapping[str, str]) -> None:
+    """Raise _CellError if a spreadsheet replaced an answer by an error such as #NAME?."""
+    for column in ANSWER_COLUMNS:
+        if ERROR_VALUE.fullmatch(row.get(column, "")):
+            raise _CellError(
+                column,
+                f"{row[column]} is an error of the spreadsheet, which took the text for a formula; "
+                "type it again with an apostrophe before it",
             )
-        return [
-            (reader.line_num, _parse_cells(header, cells, reader.line_num))
-            for cells in reader
-            if any(cell.strip() for cell in cells)
-        ]
-    except csv.Error as error:
-        raise UserError(f"line {reader.line_num}: not valid CSV: {error}") from error
-
-
-def _parse_cells(header: list[str], cells: list[str], line: int) -> dict[str, str]:
-    """Column -> cell of a row; missing cells are empty."""
-    if any(cell.strip() for cell in cells[len(header) :]):
-        raise UserError(f"line {line}: {len(cells)} cells in a table of {len(header)} columns")
-    padded = [*cells, *[""] * (len(header) - len(cells))]
-    return {
-        name: unescape_formulas(cell.strip()) for name, cell in zip(header, padded, strict=False)
-    }
 
 
 def _to_cp1252(tags: list[str]) -> list[str]:

@@ -130,7 +130,8 @@ def twins(workspace):
                 "face_id": f"fs_{name}_0",
                 "photo_id": f"fs_{name}",
                 "qsize_px": size,
-                "crop_phash": f"{n:016x}",
+                # 8 bits from each other and 4 from 0...01.
+                "crop_phash": f"{1 ^ (0xF0 << 4 * n):016x}",
                 "fingerprint": "f",
             }
             for n, (name, size) in enumerate(sizes.items())
@@ -167,6 +168,7 @@ def test_largest_photo_with_a_passing_face_is_kept(twins):
 
 
 def test_next_best_duplicate_is_kept_if_a_person_drops_the_best(twins):
+    """The crops of a and b are not near-duplicates, so the drop of b does not hold for a."""
     Store(twins, DECISIONS).append(
         [
             {
