@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.schema import MANIFESTS, Manifest
-from manifests.store import PART_NAME, Store, schema_version
+from manifests.store import Store, encode_part, explain_damage, schema_version
 from manifests.workspace import Workspace
 
 MIGRATIONS: dict[tuple[str, int], Callable[[pa.Table], pa.Table]] = {}
@@ -22,28 +20,22 @@ columns with nulls and drops removed ones.
 """
 
 
-class _OldPart(NamedTuple):
-    manifest: Manifest
-    name: str
-    table: pa.Table
-    content: bytes
-
-
-def _list_old_parts(workspace: Workspace) -> Iterator[_OldPart]:
-    for manifest in MANIFESTS.values():
-        store = Store(workspace, manifest)
-        for name in workspace.list_names(store.folder):
-            if not PART_NAME.fullmatch(name):
-                continue
-            content = workspace.read_bytes(f"{store.folder}/{name}")
-            table = pq.read_table(pa.BufferReader(content))
-            if schema_version(table.schema.metadata or {}) < manifest.version:
-                yield _OldPart(manifest, name, table, content)
+def _list_old_parts(workspace: Workspace, manifest: Manifest) -> Iterator[str]:
+    """Paths of the parts that have an older schema version."""
+    for path in Store(workspace, manifest).parts():
+        with explain_damage(manifest, f"{workspace.root}/{path}"), workspace.open(path) as file:
+            version = schema_version(pq.read_schema(file).metadata or {})
+        if version < manifest.version:
+            yield path
 
 
 def count_outdated_parts(workspace: Workspace) -> dict[str, int]:
     """Count the parts that an older authface wrote, by manifest."""
-    return dict(Counter(part.manifest.name for part in _list_old_parts(workspace)))
+    counts = {
+        name: sum(1 for _ in _list_old_parts(workspace, manifest))
+        for name, manifest in MANIFESTS.items()
+    }
+    return {name: count for name, count in counts.items() if count}
 
 
 def migrate(workspace: Workspace) -> str:
@@ -54,14 +46,22 @@ def migrate(workspace: Workspace) -> str:
 
     Returns:
         The folder in the workspace that holds copies of the old parts.
+
+    Raises:
+        UserError: If a part is damaged.
     """
     copies = f"manifests/.before-{datetime.now(UTC):%Y%m%dT%H%M%S}"
-    for part in _list_old_parts(workspace):
-        workspace.write_bytes(f"{copies}/{part.manifest.name}/{part.name}", part.content)
-        sink = pa.BufferOutputStream()
-        pq.write_table(upgrade_table(part.table, part.manifest), sink, compression="zstd")
-        folder = workspace.manifest_folder(part.manifest.name)
-        workspace.write_bytes(f"{folder}/{part.name}", sink.getvalue().to_pybytes())
+    for manifest in MANIFESTS.values():
+        for path in _list_old_parts(workspace, manifest):
+            content = workspace.read_bytes(path)
+            with explain_damage(manifest, f"{workspace.root}/{path}"):
+                old = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+                upgraded = upgrade_table(old, manifest)
+                if upgraded[manifest.key[0]].null_count:
+                    raise ValueError(f"it has rows without {manifest.key[0]}")
+            workspace.write_bytes(f"{copies}/{path.removeprefix('manifests/')}", content)
+            metadata = upgraded.schema.metadata or {}
+            workspace.write_bytes(path, encode_part(manifest, upgraded, metadata))
     return copies
 
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ import pyarrow.parquet as pq
 
 from manifests.schema import Manifest
 from manifests.support.errors import UserError
+from manifests.support.text import strip_control
 from manifests.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -34,10 +36,33 @@ PART_NAME = re.compile(r"part-(\d{8})-[0-9a-f]{8}\.parquet")
 PENDING_PREFIX = ".pending-"
 ROWS_PER_PART = 100_000
 MAX_READ_ATTEMPTS = 5
+MAX_DETAIL_LENGTH = 80
+
+REPAIR_COMMANDS = {
+    "photos": "authface collect",
+    "faces": "authface filter",
+    "scores": "authface filter",
+    "verdicts": "authface filter",
+    "captions": "authface caption",
+}
+"""Manifest -> the command that makes its rows again. Rows of other manifests come from people."""
 
 # Keys in the Parquet metadata of the last part of a compaction; the values are JSON lists of names.
 REPLACES = b"authface.replaces"
 SIBLINGS = b"authface.siblings"
+# Number of rows of a part. The checksums of Parquet cover the values, but not this number.
+NUM_ROWS = b"authface.rows"
+
+DAMAGE_ERRORS = (
+    pa.ArrowException,
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    OverflowError,
+    MemoryError,
+)
+"""Exceptions that a damaged Parquet file, or damaged metadata in it, can raise."""
 
 RowMask = Callable[[pa.Table], pa.Array | pa.ChunkedArray]
 """Maps a part to a boolean mask of its rows; a null counts as false."""
@@ -170,8 +195,8 @@ class Store:
     def distinct(self, column: str) -> set:
         """The distinct values of a column, superseded rows included."""
         values = set()
-        for path in self.parts():
-            values.update(self._read_part(path, [column])[column].unique().to_pylist())
+        for table in self._read_parts([column], only=None):
+            values.update(table[column].unique().to_pylist())
         return values
 
     # Compaction
@@ -204,12 +229,12 @@ class Store:
         """
         present = set(self.workspace.list_names(self.folder))
         for path in self.parts():
-            metadata = self._metadata(path)
-            for name in json.loads(metadata.get(SIBLINGS, b"[]")):
+            replaced, siblings = self._compacted_names(path)
+            for name in siblings:
                 pending_name = PENDING_PREFIX + name
                 if pending_name in present:
                     self.workspace.rename(f"{self.folder}/{pending_name}", f"{self.folder}/{name}")
-            for name in json.loads(metadata.get(REPLACES, b"[]")):
+            for name in replaced:
                 if name in present:
                     self.workspace.remove(f"{self.folder}/{name}")
 
@@ -248,23 +273,23 @@ class Store:
     def _commit(
         self, name: str, table: pa.Table, extra_metadata: dict[bytes, bytes] | None = None
     ) -> None:
-        schema = self.manifest.schema
-        metadata = {**(schema.metadata or {}), **(extra_metadata or {})}
-        sink = pa.BufferOutputStream()
-        with pq.ParquetWriter(sink, schema.with_metadata(metadata), compression="zstd") as writer:
-            # `datasets` cannot read an empty row group.
-            if table.num_rows:
-                writer.write_table(table)
-        self.workspace.write_bytes(f"{self.folder}/{name}", sink.getvalue().to_pybytes())
+        self.workspace.write_bytes(
+            f"{self.folder}/{name}", encode_part(self.manifest, table, extra_metadata or {})
+        )
 
-    def _metadata(self, path: str) -> dict[bytes, bytes]:
+    def _compacted_names(self, path: str) -> tuple[list[str], list[str]]:
+        """The parts that a part replaces, and its siblings; both are empty for most parts."""
         try:
-            with self.workspace.open(path) as file:
-                return pq.read_schema(file).metadata or {}
+            with self._explain_damage(path), self.workspace.open(path) as file:
+                metadata = pq.read_schema(file).metadata or {}
+                replaced = json.loads(metadata.get(REPLACES, b"[]"))
+                siblings = json.loads(metadata.get(SIBLINGS, b"[]"))
+                for name in [*replaced, *siblings]:
+                    if not PART_NAME.fullmatch(name):
+                        raise ValueError(f"{name!r} is no name of a part")
+                return replaced, siblings
         except FileNotFoundError:
-            return {}
-        except pa.ArrowInvalid as error:
-            raise _damaged_part(f"{self.workspace.root}/{path}", error) from error
+            return [], []
 
     def _read_parts(self, columns: list[str] | None, only: RowMask | None) -> list[pa.Table]:
         """Read all parts; start again if another process compacts the manifest meanwhile."""
@@ -276,26 +301,100 @@ class Store:
             if only is not None:
                 tables = [table.filter(only(table)) for table in tables]
             return tables
-        raise OSError(f"{self.folder} kept changing while it was read")
+        raise UserError(
+            f"{self.workspace.root}/{self.folder} kept changing while it was read; wait until no "
+            "other command writes there"
+        )
 
     def _read_part(self, path: str, columns: list[str] | None = None) -> pa.Table:
         full_path = f"{self.workspace.root}/{path}"
-        try:
-            with self.workspace.open(path) as file:
-                part = pq.ParquetFile(file)
-                check_version(self.manifest, part.schema_arrow.metadata or {}, full_path)
-                table = part.read(columns)
-        except pa.ArrowInvalid as error:
-            raise _damaged_part(full_path, error) from error
+        with self._explain_damage(path), self.workspace.open(path) as file:
+            part = pq.ParquetFile(file, page_checksum_verification=True)
+            metadata = part.schema_arrow.metadata or {}
+            check_version(self.manifest, metadata, full_path)
+            _check_columns(self.manifest, part.schema_arrow)
+            table = part.read(columns)
+            num_rows = int(metadata.get(NUM_ROWS, table.num_rows))
+            if table.num_rows != num_rows:
+                raise ValueError(f"it has {table.num_rows} rows, expected {num_rows}")
         table = table.replace_schema_metadata(None)
         return table if columns is None else table.select(columns)
 
+    @contextmanager
+    def _explain_damage(self, path: str) -> Iterator[None]:
+        """Turn errors of reading a part into a UserError that names it.
 
-def _damaged_part(path: str, error: Exception) -> UserError:
-    detail = str(error).splitlines()[0][:80]
-    return UserError(
-        f"{path} is damaged ({detail}); restore a copy, or remove the file and make its rows again"
-    )
+        Raises:
+            FileNotFoundError: If another process has removed the part.
+            UserError: If the part cannot be read.
+        """
+        try:
+            with explain_damage(self.manifest, f"{self.workspace.root}/{path}"):
+                yield
+        except FileNotFoundError as error:
+            folder, _, name = path.rpartition("/")
+            if name in self.workspace.list_names(folder):
+                raise UserError(
+                    f"{self.workspace.root}/{path} is a link to a file that is missing; restore "
+                    "that file"
+                ) from error
+            raise
+
+
+def encode_part(
+    manifest: Manifest, table: pa.Table, extra_metadata: Mapping[bytes, bytes]
+) -> bytes:
+    """Encode rows as a Parquet file with checksums.
+
+    Args:
+        manifest: The definition of the manifest.
+        table: The rows.
+        extra_metadata: Parquet metadata besides name and version of the manifest.
+
+    Returns:
+        The content of the file.
+    """
+    schema = manifest.schema
+    metadata = {**extra_metadata, **(schema.metadata or {})}
+    metadata[NUM_ROWS] = str(table.num_rows).encode()
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(
+        sink, schema.with_metadata(metadata), compression="zstd", write_page_checksum=True
+    ) as writer:
+        # `datasets` cannot read an empty row group.
+        if table.num_rows:
+            writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+@contextmanager
+def explain_damage(manifest: Manifest, path: str) -> Iterator[None]:
+    """Turn errors of reading a part into a UserError that names it and says what to do.
+
+    Args:
+        manifest: The manifest of the part.
+        path: Path of the part, for the message.
+
+    Raises:
+        FileNotFoundError: If the part is missing.
+        UserError: If the part cannot be read.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except PermissionError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; check its permissions") from error
+    except DAMAGE_ERRORS as error:
+        detail = " ".join(str(error).split())[:MAX_DETAIL_LENGTH] or type(error).__name__
+        command = REPAIR_COMMANDS.get(manifest.name)
+        if command is None:
+            advice = "restore it from a backup: it holds decisions that cannot be made again"
+        else:
+            advice = (
+                f"restore it from a backup, or remove it and run `{command}` to make its rows again"
+            )
+        raise UserError(f"{path} is damaged ({detail}); {advice}") from error
 
 
 def schema_version(metadata: Mapping[bytes, bytes]) -> int:
@@ -325,6 +424,22 @@ def check_version(manifest: Manifest, metadata: Mapping[bytes, bytes], path: str
             f"{path} has schema {manifest.name} v{version}, and this authface needs "
             f"v{manifest.version}; run `authface migrate`"
         )
+
+
+def _check_columns(manifest: Manifest, schema: pa.Schema) -> None:
+    """Raise ValueError if a part does not have exactly the columns of its manifest."""
+    expected = {field.name: field.type for field in manifest.schema}
+    present = {field.name: field.type for field in schema}
+    for name, kind in expected.items():
+        if name not in present:
+            raise ValueError(f"column {name} is missing")
+        if present[name] != kind:
+            raise ValueError(f"column {name} has the type {present[name]}, expected {kind}")
+    for field in schema:
+        if field.name not in expected:
+            raise ValueError(f"column {strip_control(field.name)} does not belong to the manifest")
+    if len(schema) > len(expected):
+        raise ValueError("it has a column twice")
 
 
 def _identity_columns(manifest: Manifest) -> list[str]:

@@ -8,7 +8,10 @@ needs real files, such as a training run, uses `Workspace.local_path`.
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import logging
 import os
+import re
 import socket
 import uuid
 from collections.abc import Iterator
@@ -24,7 +27,12 @@ from fsspec.implementations.local import LocalFileSystem
 from manifests.lock import writer_lock
 from manifests.settings import SETTINGS_FILE, Settings, load_settings
 from manifests.support.errors import UserError
+from manifests.support.files import explain_write_errors
 from manifests.support.fingerprint import short_hash
+from manifests.support.parsing import MAX_TOML_BYTES
+from manifests.support.text import strip_control
+
+logger = logging.getLogger(__name__)
 
 TEMP = ".tmp"
 """Folder of files that are being written."""
@@ -33,6 +41,13 @@ FORGETTING = ".forgetting.json"
 STRIP_FILE = "strip.jpg"
 """Overview of restored faces (degraded above restored) that `authface restore` writes."""
 FOLDERS = ("photos", "faces", "manifests", "cache", "runs", "reports")
+
+MAX_STEM_LENGTH = 200
+"""File names may have 255 bytes; the rest is for the hash and the suffix."""
+PICTURE_NAME = re.compile(r"(?P<stem>[A-Za-z0-9_-]+)-(?P<digest>[0-9a-f]{8})\.[a-z0-9]+")
+"""Names of the files in `photos` and `faces`, see `Workspace.photo_path`."""
+FILES_OF_SYSTEMS = ("Thumbs.db", "desktop.ini")
+"""Files that file managers leave in every folder that they show."""
 
 
 class Workspace:
@@ -93,15 +108,17 @@ class Workspace:
                 f"{root} is a workspace already; edit its {SETTINGS_FILE}, or choose another "
                 "directory"
             )
-        for folder in FOLDERS:
-            fs.makedirs(f"{path}/{folder}", exist_ok=True)
-        fs.pipe_file(f"{path}/{SETTINGS_FILE}", settings_toml.encode())
+        with explain_write_errors(path):
+            for folder in FOLDERS:
+                fs.makedirs(f"{path}/{folder}", exist_ok=True)
+            fs.pipe_file(f"{path}/{SETTINGS_FILE}", settings_toml.encode())
         return cls(root)
 
     @cached_property
     def settings(self) -> Settings:
         """The settings in `authface.toml`."""
-        return load_settings(self.read_bytes(SETTINGS_FILE), f"{self.root}/{SETTINGS_FILE}")
+        content = self.read_bytes(SETTINGS_FILE, limit=MAX_TOML_BYTES + 1)
+        return load_settings(content, f"{self.root}/{SETTINGS_FILE}")
 
     @property
     def weights_dir(self) -> str | None:
@@ -123,7 +140,7 @@ class Workspace:
             sha256: Hash of the file.
             suffix: File name suffix with the dot.
         """
-        return f"photos/{photo_id}-{short_hash(photo_id + sha256)}{suffix}"
+        return f"photos/{_picture_name(photo_id, sha256)}{suffix}"
 
     @staticmethod
     def crop_path(face_id: str, sha256: str, suffix: str = ".png") -> str:
@@ -134,7 +151,7 @@ class Workspace:
             sha256: Hash of the file.
             suffix: File name suffix with the dot.
         """
-        return f"faces/{face_id}-{short_hash(face_id + sha256)}{suffix}"
+        return f"faces/{_picture_name(face_id, sha256)}{suffix}"
 
     @staticmethod
     def manifest_folder(name: str) -> str:
@@ -172,9 +189,9 @@ class Workspace:
         """Open a file for reading bytes."""
         return self.fs.open(self._full_path(path), "rb")
 
-    def read_bytes(self, path: str) -> bytes:
-        """Read a whole file."""
-        return self.fs.cat_file(self._full_path(path))
+    def read_bytes(self, path: str, limit: int | None = None) -> bytes:
+        """Read a whole file, or at most its first `limit` bytes."""
+        return self.fs.cat_file(self._full_path(path), end=limit)
 
     def list_names(self, folder: str) -> list[str]:
         """List the names in a folder, sorted; a missing folder gives an empty list."""
@@ -194,15 +211,19 @@ class Workspace:
         Args:
             path: The file to write.
             data: Its content.
+
+        Raises:
+            UserError: If the disk is full or cannot be written.
         """
-        if not self.is_local:
-            self.fs.pipe_file(self._full_path(path), data)
-            return
-        temporary = self._write_temp(data)
-        target = Path(self._full_path(path))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(temporary, target)
-        self._sync_folder(path)
+        with explain_write_errors(self._full_path(path)):
+            if not self.is_local:
+                self.fs.pipe_file(self._full_path(path), data)
+                return
+            temporary = self._write_temp(data)
+            target = Path(self._full_path(path))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(temporary, target)
+            self._sync_folder(path)
 
     def create_exclusive(self, path: str, data: bytes) -> bool:
         """Write a file unless it exists.
@@ -213,17 +234,22 @@ class Workspace:
 
         Returns:
             Whether this call wrote the file.
+
+        Raises:
+            UserError: If the disk is full or cannot be written.
         """
+        full_path = self._full_path(path)
         try:
-            if self.is_local:
-                temporary = self._write_temp(data)
-                try:
-                    os.link(temporary, self._full_path(path))
-                finally:
-                    temporary.unlink(missing_ok=True)
-            else:
-                with self.fs.open(self._full_path(path), "xb") as file:
-                    file.write(data)
+            with explain_write_errors(full_path):
+                if self.is_local:
+                    temporary = self._write_temp(data)
+                    try:
+                        os.link(temporary, full_path)
+                    finally:
+                        temporary.unlink(missing_ok=True)
+                else:
+                    with self.fs.open(full_path, "xb") as file:
+                        file.write(data)
         except FileExistsError:
             return False
         return True
@@ -238,19 +264,20 @@ class Workspace:
 
         Raises:
             OSError: If the file system cannot make the link, such as a hard link to another one.
-            UserError: If the workspace is not on a local file system.
+            UserError: If the workspace is not on a local file system, or if the disk is full.
         """
         target = self.local_path(path)
-        temporary = self._temp_path()
-        if hard:
-            os.link(os.path.realpath(original), temporary)
-        else:
-            temporary.symlink_to(os.path.abspath(original))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(temporary, target)
-        # os.replace does nothing if both names are hard links to the same file.
-        temporary.unlink(missing_ok=True)
-        self._sync_folder(path)
+        with explain_write_errors(target):
+            temporary = self._temp_path()
+            if hard:
+                os.link(os.path.realpath(original), temporary)
+            else:
+                temporary.symlink_to(os.path.abspath(original))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(temporary, target)
+            # os.replace does nothing if both names are hard links to the same file.
+            temporary.unlink(missing_ok=True)
+            self._sync_folder(path)
 
     def rename(self, old: str, new: str) -> None:
         """Rename a file and overwrite an existing one.
@@ -262,11 +289,12 @@ class Workspace:
             new: The new path.
         """
         try:
-            if self.is_local:
-                os.replace(self._full_path(old), self._full_path(new))
-                self._sync_folder(new)
-            else:
-                self.fs.mv(self._full_path(old), self._full_path(new))
+            with explain_write_errors(self._full_path(new)):
+                if self.is_local:
+                    os.replace(self._full_path(old), self._full_path(new))
+                    self._sync_folder(new)
+                else:
+                    self.fs.mv(self._full_path(old), self._full_path(new))
         except FileNotFoundError:
             return
 
@@ -292,15 +320,47 @@ class Workspace:
                 return
 
     def remove_unlisted(self, folder: str, keep: set[str]) -> None:
-        """Remove the files of a folder that no manifest row refers to.
+        """Remove the files of `photos` or `faces` that no manifest row refers to.
+
+        Only files that this workspace wrote are removed: their names contain a hash of their
+        content. A warning names the others, which a person has put there.
 
         Args:
             folder: The folder to clean.
             keep: Paths of the files to keep.
         """
+        foreign_names = []
         for name in self.list_names(folder):
-            if f"{folder}/{name}" not in keep:
+            if f"{folder}/{name}" in keep:
+                continue
+            if self._is_own_picture(folder, name):
                 self.remove(f"{folder}/{name}")
+            elif not name.startswith(".") and name not in FILES_OF_SYSTEMS:
+                foreign_names.append(name)
+        if foreign_names:
+            logger.warning(
+                "%d files in %s are not from authface (%s%s); move them out of the workspace, and "
+                "use `authface collect --path DIR` for photographs",
+                len(foreign_names),
+                self._full_path(folder),
+                strip_control(foreign_names[0]),
+                ", ..." if len(foreign_names) > 1 else "",
+            )
+
+    def _is_own_picture(self, folder: str, name: str) -> bool:
+        """Whether a file in `photos` or `faces` has the name that this workspace gives it."""
+        match = PICTURE_NAME.fullmatch(name)
+        if match is None:
+            return False
+        path = f"{folder}/{name}"
+        if self.is_local and self.local_path(path).is_symlink():
+            return True  # The link can be removed: its target stays.
+        try:
+            with self.open(path) as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            return False
+        return name.startswith(_picture_name(match["stem"], sha256))
 
     def empty_temp(self) -> None:
         """Remove unfinished files of this host's dead processes.
@@ -311,7 +371,8 @@ class Workspace:
             return
         for name in self.list_names(TEMP):
             host, _, pid = name.rpartition(".")[0].rpartition(".")
-            if host == socket.gethostname() and pid.isdigit() and not psutil.pid_exists(int(pid)):
+            is_pid = pid.isdecimal() and len(pid) < 10
+            if host == socket.gethostname() and is_pid and not psutil.pid_exists(int(pid)):
                 self.remove(f"{TEMP}/{name}")
 
     @contextmanager
@@ -334,10 +395,14 @@ class Workspace:
 
     def _write_temp(self, data: bytes) -> Path:
         temporary = self._temp_path()
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
         return temporary
 
     def _sync_folder(self, path: str) -> None:
@@ -370,3 +435,11 @@ class Workspace:
             raise UserError(
                 f"a forget was interrupted in {self.root}; finish it with `authface forget --yes`"
             )
+
+
+def _picture_name(picture_id: str, sha256: str) -> str:
+    """Name of a picture without its suffix; a very long id is shortened."""
+    stem = picture_id
+    if len(stem) > MAX_STEM_LENGTH:
+        stem = f"{stem[: MAX_STEM_LENGTH - 9]}-{short_hash(stem)}"
+    return f"{stem}-{short_hash(stem + sha256)}"

@@ -2,11 +2,45 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from manifests.support.errors import UserError
+from manifests.support.fingerprint import short_hash
+
+WRITE_ADVICE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or raise the quota",
+    errno.EFBIG: "use a disk that holds files of this size",
+    errno.EROFS: "make the disk writable",
+}
+"""Errors that only writing raises, and what to do about them."""
+
+
+@contextmanager
+def explain_write_errors(path: object) -> Iterator[None]:
+    """Turn the error of a full or read-only disk into a UserError that names the file.
+
+    Args:
+        path: The file that the block writes.
+
+    Raises:
+        UserError: If the disk is full or cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in WRITE_ADVICE:
+            raise
+        # The file is named here because `write` does not know it, and a temporary name is no help.
+        raise UserError(
+            f"cannot write {path}: {os.strerror(error.errno)}; {WRITE_ADVICE[error.errno]} and "
+            "run the command again"
+        ) from error
 
 
 @contextmanager
@@ -21,14 +55,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Yields:
         The temporary path to write to.
+
+    Raises:
+        UserError: If the disk is full or cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # The name of the file may be as long as the file system allows, so it is hashed.
+    temporary = path.with_name(
+        f".writing-{os.getpid()}-{short_hash(ascii(path.name))}{path.suffix}"
+    )
+    with explain_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
