@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from authface_data.rights import licences
+from manifests.missing_files import require_crops
 from manifests.support.errors import UserError
-from manifests.support.files import write_atomic
+from manifests.support.files import new_folder, write_atomic
 from manifests.support.progress import track
 from manifests.training_view import TagChoice, training_view
 from manifests.workspace import Workspace
@@ -79,10 +80,9 @@ def export_dataset(
         Split -> number of crops, without empty splits.
 
     Raises:
-        UserError: If the folder is not empty, no face is kept, or a face has no caption.
+        UserError: If the folder is not empty, no face is kept, or a face has no caption or crop.
+            Nothing is written then.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output} is not an empty folder; choose another --output")
     view = training_view(workspace, tags, allow_unknown_licence)
     if view.empty:
         raise UserError(
@@ -97,14 +97,17 @@ def export_dataset(
             "--tags none"
         )
 
+    require_crops(workspace, dict(zip(view["face_id"], view["crop_path"], strict=True)))
+
     crops = []
-    for row in track(view.to_dict("records"), "export", unit="crops"):
-        crop = _exported_crop(row)
-        write_atomic(output / crop.path, workspace.read_bytes(row["crop_path"]))
-        crops.append(crop)
-    FORMATS[export_format](output, crops, workspace.settings.filter.size)
-    credits_text = licences.credits_markdown(licences.list_credits(workspace))
-    write_atomic(output / "CREDITS.md", credits_text)
+    with new_folder(output) as folder:
+        for row in track(view.to_dict("records"), "export", unit="crops"):
+            crop = _exported_crop(row)
+            write_atomic(folder / crop.path, workspace.read_bytes(row["crop_path"]))
+            crops.append(crop)
+        FORMATS[export_format](folder, crops, workspace.settings.filter.size)
+        credits_text = licences.credits_markdown(licences.list_credits(workspace))
+        write_atomic(folder / "CREDITS.md", credits_text)
 
     counts = Counter(crop.split for crop in crops)
     return {split: counts[split] for split in SPLIT_FOLDERS.values() if counts[split]}

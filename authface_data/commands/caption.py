@@ -59,6 +59,7 @@ def caption(
     )
     from authface_data.captions.recompose import recompose
     from authface_data.captions.server import clear_answers
+    from manifests.missing_files import require_crops
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
@@ -73,6 +74,8 @@ def caption(
                 "no face is kept; run `authface filter` first (`authface status` shows why faces "
                 "were dropped)"
             )
+
+        require_crops(ws, {face_id: row["crop_path"] for face_id, row in inputs})
 
         # Measurements come first because the tags of every captioner are checked against them. They
         # need no model. Unless they are the main result, outdated ones are replaced without --yes.

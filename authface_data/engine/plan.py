@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from authface_data.engine.stage import Stage, expected_fingerprints, verdict_gate
+from manifests.missing_files import PATH_COLUMNS, find_missing_keys
 from manifests.schema import VERDICTS
 from manifests.store import Store
 from manifests.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class StagePlan:
         stage: The stage.
         fingerprints: Key -> fingerprint that a result has when made with the present settings, for
             every input.
-        new: Keys without a result.
+        new: Keys without a result, or with a result whose file is missing.
         stale: Keys with a result that was made with other settings or from another input.
         failed: Keys that failed with the present settings.
     """
@@ -51,6 +55,14 @@ def plan_stage(
     present = dict(zip(row_keys, rows["fingerprint"].to_pylist(), strict=True))
 
     verdicts = _read_stage_verdicts(workspace, stage)
+    lost_keys = _keys_of_missing_files(workspace, stage, rows) & expected.keys()
+    if lost_keys:
+        logger.warning(
+            "files of %d %ss are missing in %s/; they are made again",
+            len(lost_keys),
+            stage.subject,
+            stage.manifest.name,
+        )
     failed_keys = set()
     for key, fingerprint, verdict in zip(
         verdicts["id"].to_pylist(),
@@ -67,7 +79,7 @@ def plan_stage(
 
     new, stale, failed = [], [], []
     for key, fingerprint in expected.items():
-        if key not in present:
+        if key not in present or key in lost_keys:
             new.append(key)
         elif present[key] != fingerprint:
             stale.append(key)
@@ -80,8 +92,9 @@ def remove_outdated(workspace: Workspace, plan: StagePlan) -> None:
     """Compact the manifests of a stage and remove outdated results of the plan's inputs.
 
     A result with another fingerprint is outdated once the input has a row or a refusal with the
-    expected one. An input that failed keeps its earlier result. The function is safe to repeat, so
-    a run after a kill removes what the killed run left behind.
+    expected one. An input that failed keeps its earlier result. A row whose file is missing does
+    not count, so that the reason why the file could not be made again is kept. The function is safe
+    to repeat, so a run after a kill removes what the killed run left behind.
 
     Args:
         workspace: The workspace to write.
@@ -90,7 +103,9 @@ def remove_outdated(workspace: Workspace, plan: StagePlan) -> None:
     stage = plan.stage
     expected = plan.fingerprints
     input_column = stage.manifest.input_column
-    has_row = _up_to_date_keys(_read_stage_rows(workspace, stage), input_column, expected)
+    rows = _read_stage_rows(workspace, stage)
+    has_row = _up_to_date_keys(rows, input_column, expected)
+    has_row -= _keys_of_missing_files(workspace, stage, rows)
     verdicts = _read_stage_verdicts(workspace, stage)
     refusals = verdicts.filter(pc.equal(verdicts["verdict"], "dropped"))
     is_refused = _up_to_date_keys(refusals, "id", expected)
@@ -148,8 +163,23 @@ def _up_to_date_keys(table: pa.Table, key_column: str, expected: Mapping[str, st
 
 def _read_stage_rows(workspace: Workspace, stage: Stage) -> pa.Table:
     columns = [*stage.manifest.key, stage.manifest.input_column, "fingerprint"]
+    path_column = PATH_COLUMNS.get(stage.manifest.name)
+    if path_column is not None:
+        columns.append(path_column)
     table = Store(workspace, stage.manifest).read(columns)
     return table.filter(_is_of_stage(table, stage))
+
+
+def _keys_of_missing_files(workspace: Workspace, stage: Stage, rows: pa.Table) -> set[str]:
+    """Keys of the inputs with a row whose file is missing. Links are not followed."""
+    path_column = PATH_COLUMNS.get(stage.manifest.name)
+    if path_column is None:
+        return set()
+    paths = dict(zip(range(rows.num_rows), rows[path_column].to_pylist(), strict=True))
+    missing_rows = sorted(find_missing_keys(workspace, paths))
+    return set(
+        rows[stage.manifest.input_column].take(pa.array(missing_rows, pa.int64())).to_pylist()
+    )
 
 
 def _is_of_stage(table: pa.Table, stage: Stage) -> pa.Array | pa.ChunkedArray:

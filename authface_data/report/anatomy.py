@@ -12,6 +12,7 @@ from authface_data.images.open import PictureReader
 from authface_data.report.cards import Card, make_cards
 from authface_data.report.contact_sheet import BACKGROUND, MUTED_COLOUR, TEXT_COLOUR
 from manifests.captions import caption_text
+from manifests.missing_files import require_crops, require_photo
 from manifests.schema import FACES, PHOTOS, VERDICTS
 from manifests.store import Store
 from manifests.workspace import Workspace
@@ -39,6 +40,9 @@ def draw_largest_face(workspace: Workspace, licence_basis: str | None = None) ->
 
     Returns:
         An RGB picture, or None if there is no face.
+
+    Raises:
+        UserError: If the crop or the photograph is missing.
     """
     photos = {row["photo_id"]: row for row in Store(workspace, PHOTOS).read().to_pylist()}
     faces = Store(workspace, FACES).read().to_pylist()
@@ -51,6 +55,8 @@ def draw_largest_face(workspace: Workspace, licence_basis: str | None = None) ->
 
     face = max(faces, key=lambda row: row["qsize_px"])
     photo = photos[face["photo_id"]]
+    require_crops(workspace, {face["face_id"]: face["crop_path"]})
+    require_photo(workspace, photo["photo_id"], photo["path"])
     verdicts = Store(workspace, VERDICTS).read().to_pylist()
     card = make_cards(workspace, photos, [face], verdicts)[face["face_id"]]
     return draw_anatomy(workspace, photo, face, list_facts(photo, face, card))

@@ -13,6 +13,7 @@ from authface_data.gates import GateResult, evaluate_gates
 from authface_data.review.snapshot import EPOCH, Snapshot
 from manifests.captions import FaceTags, current_tags
 from manifests.decisions import face_decisions, newest_decision_time
+from manifests.missing_files import require_crops
 from manifests.schema import DECISIONS, FACES, PHOTOS, VERDICTS
 from manifests.settings import Gate
 from manifests.store import Store
@@ -66,6 +67,9 @@ def faces_to_review(
 
     Returns:
         Flagged faces first, then by ascending margin.
+
+    Raises:
+        UserError: If the crop of a selected face is missing.
     """
     faces = _read_faces(workspace)
     if near_threshold is not None:
@@ -74,11 +78,12 @@ def faces_to_review(
     if sample is not None:
         faces = sorted(faces, key=lambda face: hashlib.sha256(face.face_id.encode()).digest())
         faces = faces[:sample]
+    require_crops(workspace, {face.face_id: face.crop_path for face in faces})
     return sorted(faces, key=lambda face: (not face.flag, face.margin, face.face_id))
 
 
 def _read_faces(workspace: Workspace) -> list[ReviewFace]:
-    """All faces that have been through the gates and have a crop."""
+    """All faces that have been through the gates."""
     photos = {row["photo_id"]: row for row in Store(workspace, PHOTOS).read().to_pylist()}
     verdicts = Store(workspace, VERDICTS).read_pandas(["id", "gate", "verdict", "reason"])
     overall = verdicts[verdicts["gate"] == ALL_GATES].set_index("id")
@@ -98,8 +103,7 @@ def _read_faces(workspace: Workspace) -> list[ReviewFace]:
     faces = []
     for face in Store(workspace, FACES).read().to_pylist():
         face_id = face["face_id"]
-        has_crop = face["crop_path"] and workspace.exists(face["crop_path"])
-        if face_id not in verdict_of or not has_crop:
+        if face_id not in verdict_of or not face["crop_path"]:
             continue
 
         row = row_of[face_id]

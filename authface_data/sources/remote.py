@@ -32,6 +32,7 @@ from authface_data.sources.protocol import (
 )
 from authface_data.sources.rejections import METADATA_GATE, PREVIEW_GATE, RejectionLog
 from authface_data.sources.stage import CollectStage, open_file
+from manifests.missing_files import find_missing_keys
 from manifests.schema import PHOTOS, VERDICTS
 from manifests.settings import Collect
 from manifests.store import Store
@@ -146,9 +147,10 @@ class RemoteCollector:
         self._download_folder.mkdir(parents=True, exist_ok=True)
 
         photos = Store(workspace, PHOTOS).read_pandas(
-            ["photo_id", "source", "bytes", "width", "height"]
+            ["photo_id", "source", "path", "bytes", "width", "height"]
         )
-        self._present: set[str] = set(photos["photo_id"])
+        paths = dict(zip(photos["photo_id"], photos["path"], strict=True))
+        self._present: set[str] = set(paths) - find_missing_keys(workspace, paths)
         self._decided = self._load_decided()
         self._bytes_per_px = DEFAULT_BYTES_PER_PX
         from_source = photos[photos["source"] == source]

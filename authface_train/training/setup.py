@@ -28,6 +28,7 @@ from authface_train.models.digest import model_digest
 from authface_train.settings import TrainSettings
 from authface_train.training.loop import accumulation_steps, samples_per_process
 from authface_train.training.sharding import sharding_from_launcher
+from manifests.missing_files import require_crops
 from manifests.run_folder import MODEL_INDEX_FILE, RUNS, is_finished, read_notes, read_run
 from manifests.support.errors import MissingResourceError, UserError
 from manifests.training_view import TagChoice, training_view
@@ -116,7 +117,8 @@ def load_rows(
         source: "workspace" for all kept faces, "ffhq" for those collected from FFHQ.
 
     Raises:
-        UserError: If there is no face to train on, or if faces lack a caption or a licence basis.
+        UserError: If there is no face to train on, or if faces lack a caption, a licence basis or
+            a crop.
     """
     view = training_view(workspace, tags, allow_unknown_licence=allow_unknown_licence)
     if source == "ffhq":
@@ -139,7 +141,9 @@ def load_rows(
             f"{num_without_caption} kept faces have no caption{family}; run `authface caption` "
             "first, or use --tags none"
         )
-    return TrainingRows(training, view[view["split"] == "val"].reset_index(drop=True))
+    rows = TrainingRows(training, view[view["split"] == "val"].reset_index(drop=True))
+    require_crops(workspace, dict(zip(rows.all["face_id"], rows.all["crop_path"], strict=True)))
+    return rows
 
 
 def choose_micro_batch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,44 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     data = content.encode("utf-8") if isinstance(content, str) else content
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder whose content moves into `folder` when the block succeeds.
+
+    If the block raises, nothing of it is left, and a folder that did not exist does not exist then
+    either.
+
+    Args:
+        folder: The folder to fill. It must be empty or missing.
+
+    Yields:
+        A folder inside `folder` to write to.
+
+    Raises:
+        UserError: If `folder` is not an empty folder, or if the disk is full.
+    """
+    # The remains of a command that was killed do not count.
+    unfinished = folder / ".unfinished"
+    is_usable = not folder.exists() or (
+        folder.is_dir() and all(path == unfinished for path in folder.iterdir())
+    )
+    if not is_usable:
+        raise UserError(f"{folder} is not an empty folder; choose another --output")
+
+    existed = folder.exists()
+    try:
+        with explain_write_errors(folder):
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            yield unfinished
+            for path in sorted(unfinished.iterdir()):
+                os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if not existed and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def write_json(path: Path, value: object) -> None:
