@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -32,6 +32,9 @@ app = typer.Typer(
     help="Review faces by hand. A person's decision overrides the gates.",
 )
 DEFAULT_PAGE = "reports/review.html"
+WORKBOOK_SUFFIX = ".xlsx"
+OTHER_FORMATS = (".ods", ".numbers", ".xls", ".xlsb", ".xlsm")
+"""Suffixes of tables that `review export` cannot write."""
 MAX_SHOWN = 30
 """Largest number of rows that `review import` prints."""
 
@@ -50,7 +53,19 @@ SampleOption = Annotated[
 
 @app.command()
 def export(
-    csv: Annotated[Path, typer.Option("--csv", metavar="FILE", help="The table to write.")],
+    csv: Annotated[
+        Path,
+        typer.Option(
+            "--csv", metavar="FILE", help="The table to write: a CSV file, or a workbook (.xlsx)."
+        ),
+    ],
+    separator: Annotated[
+        Literal[",", ";", "tab"] | None,
+        typer.Option(
+            help="Character between the columns of a CSV file: the one that your spreadsheet's "
+            "language uses. Default: a comma.",
+        ),
+    ] = None,
     near_threshold: NearOption = None,
     sample: SampleOption = None,
     everything: AllOption = False,
@@ -58,17 +73,19 @@ def export(
 ) -> None:
     """Write a table for review in any spreadsheet, with the worst faces first.
 
+    A workbook (.xlsx) opens in columns everywhere. It needs `pip install authface[xlsx]`.
+
     Reviewers fill in the columns decision, rating, reason and note, and edit the tags.
     """
-    from authface_data.review.table import to_csv
     from manifests.workspace import Workspace
 
+    _check_table_format(csv, separator)
     if csv.exists():
         raise UserError(
             f"{csv} already exists and may hold decisions; choose another file or remove it"
         )
     faces = _select_faces(Workspace.find(workspace), near_threshold, sample, everything)
-    _write(csv, to_csv(faces))
+    _write(csv, _table_content(csv, faces, separator))
     console.print(
         f"{len(faces)} faces written to {quote_path(csv)}; "
         "fill in the column decision: keep, drop or unsure"
@@ -93,15 +110,13 @@ def import_(
     from datetime import UTC, datetime
 
     from authface_data.review.import_table import read_review_table, record_reviews
+    from authface_data.review.table_file import read_limited
     from manifests.support.text import to_utf8
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
     reviewer_name = to_utf8(reviewer or "")
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}") from error
+    data = read_limited(file)
 
     if not yes:
         table = read_review_table(ws, data, reviewer_name)
@@ -232,6 +247,26 @@ def _select_faces(
     if not faces:
         raise UserError("no faces to review; run `authface filter` first")
     return faces
+
+
+def _check_table_format(path: Path, separator: str | None) -> None:
+    """Raise UserError for a format that cannot be written, before faces are read."""
+    suffix = path.suffix.lower()
+    if suffix in OTHER_FORMATS:
+        raise UserError(f"cannot write a table as {suffix}; use a name that ends in .csv or .xlsx")
+    if suffix == WORKBOOK_SUFFIX and separator is not None:
+        raise UserError("--separator is only valid for a CSV file; remove it for .xlsx")
+
+
+def _table_content(path: Path, faces: Sequence[ReviewFace], separator: str | None) -> bytes:
+    """The table of the faces in the format that the name of the file states."""
+    if path.suffix.lower() == WORKBOOK_SUFFIX:
+        from authface_data.review.workbook import write_workbook
+
+        return write_workbook(faces)
+    from authface_data.review.table import to_csv
+
+    return to_csv(faces, "\t" if separator == "tab" else separator or ",")
 
 
 def _write(path: Path, data: bytes) -> None:

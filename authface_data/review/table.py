@@ -28,6 +28,8 @@ STATE = "state"
 """Column of the face's `Snapshot`; an import refuses a row whose face has changed."""
 CONTEXT_COLUMNS = ("gates", "why", "flag", "decided", "photo", "credit", "crop")
 """What a reviewer should know. The metrics follow. An import ignores all of them."""
+SEPARATORS = (",", ";", "\t")
+"""Characters that separate the columns of a CSV file, by the language of the spreadsheet."""
 DECISION_VALUES = ("keep", "drop", "unsure")
 """Accepted values of the column `decision`."""
 
@@ -75,16 +77,25 @@ def collect_metrics(faces: Iterable[ReviewFace]) -> list[str]:
     return sorted({name for face in faces for name in face.scores})
 
 
-def to_csv(faces: Sequence[ReviewFace]) -> bytes:
+def to_csv(faces: Sequence[ReviewFace], separator: str = ",") -> bytes:
     """Write faces as a CSV file.
 
     The text is UTF-8 with a byte-order mark, without which spreadsheets assume another encoding.
-    Lines end with CRLF. Text cells are escaped; scores are numbers and stay as they are.
+    Lines end with CRLF. Text cells are escaped; scores are numbers and stay as they are. There is
+    no first line `sep=;`: Excel would then ignore the byte-order mark, and other programs would
+    take the line for the header.
+
+    Args:
+        faces: The faces, one row each.
+        separator: One of `SEPARATORS`.
+
+    Returns:
+        The content of the file.
     """
     metrics = collect_metrics(faces)
     text_columns = len(table_columns([]))
     buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\r\n")
+    writer = csv.writer(buffer, delimiter=separator, lineterminator="\r\n")
     writer.writerow(table_columns(metrics))
     for face in faces:
         cells = table_cells(face, metrics)
