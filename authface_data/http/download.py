@@ -11,7 +11,6 @@ import os
 import queue
 import re
 import threading
-import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from pathlib import Path
 
 import httpx
 
+from authface_data.http.answer import parse_count
+from authface_data.http.deadline import total_timeout
 from authface_data.http.hosts import AllowedHosts, HostRefused, RequestPacer, guarded_client
 from authface_data.http.partial_download import PartialDownload, resume_version
 from authface_data.http.retry import (
@@ -30,6 +31,7 @@ from authface_data.http.retry import (
 )
 from manifests.settings import Collect
 from manifests.support.errors import UserError
+from manifests.support.text import excerpt
 
 GONE_STATUS_CODES = (404, 410)
 REDIRECT_STATUS_CODES = (301, 302, 303, 307, 308)
@@ -93,7 +95,7 @@ class Downloader:
         self.settings = settings
         self.hosts = hosts
         self.threads = settings.per_host * PARALLEL_HOSTS
-        self.max_bytes = int(settings.max_megabytes * 1e6)
+        self.max_bytes = settings.max_megabytes * 1e6
         self.client = guarded_client(
             hosts,
             connect_timeout_s=settings.connect_timeout_s,
@@ -203,7 +205,8 @@ class Downloader:
             with host_slot:
                 if not self.hosts.is_user_host(host):
                     self.pacer.wait(host)
-                size_or_redirect = self._receive(job, url)
+                with total_timeout(self.settings.total_timeout_s):
+                    size_or_redirect = self._receive(job, url)
             if isinstance(size_or_redirect, int):
                 return size_or_redirect
             url = size_or_redirect
@@ -216,7 +219,6 @@ class Downloader:
         headers = {"Accept-Encoding": "identity", "Accept": "image/*"}
         if offset:
             headers |= {"Range": f"bytes={offset}-", "If-Range": version}
-        deadline_s = time.monotonic() + self.settings.total_timeout_s
 
         with self.client.stream("GET", url, headers=headers) as response:
             if response.status_code in REDIRECT_STATUS_CODES and "location" in response.headers:
@@ -226,7 +228,7 @@ class Downloader:
                 partial.remove()
                 raise RetryableError("the file has changed at the server")
 
-            body_bytes = _content_length(response)
+            body_bytes = parse_count(response.headers.get("content-length"))
             if response.status_code == 206:
                 file_bytes = _resumed_file_size(partial, response, offset, version)
             else:
@@ -237,7 +239,7 @@ class Downloader:
                 raise _Refused(
                     f"too_large: {file_bytes / 1e6:.3g} MB > {self.settings.max_megabytes:g} MB"
                 )
-            size = self._write_body(response, partial.part_path, offset, file_bytes, deadline_s)
+            size = self._write_body(response, partial.part_path, offset)
 
         if file_bytes is not None and size != file_bytes:
             if body_bytes is not None and size >= offset + body_bytes:
@@ -247,14 +249,7 @@ class Downloader:
         partial.finish()
         return size
 
-    def _write_body(
-        self,
-        response: httpx.Response,
-        part_path: Path,
-        offset: int,
-        file_bytes: int | None,
-        deadline_s: float,
-    ) -> int:
+    def _write_body(self, response: httpx.Response, part_path: Path, offset: int) -> int:
         """Write the body from `offset` on and sync it. Returns the size of the file so far."""
         size = offset
         with part_path.open("r+b") as file:
@@ -264,8 +259,6 @@ class Downloader:
                 size += len(chunk)
                 if size > self.max_bytes:
                     raise _Refused(f"too_large: > {self.settings.max_megabytes:g} MB")
-                if time.monotonic() > deadline_s and size != file_bytes:
-                    raise RetryableError(f"not done after {self.settings.total_timeout_s:g} s")
                 if self._stop.is_set():
                     raise RetryableError("stopped")
             file.truncate()
@@ -280,17 +273,15 @@ def _check_response(response: httpx.Response) -> None:
     if status in GONE_STATUS_CODES:
         raise _Refused(f"gone: HTTP {status}")
     if is_retryable_status(status):
-        raise RetryableError(f"HTTP {status}", retry_after_s(response))
+        raise RetryableError(f"HTTP {status}", retry_after_s(response.headers))
     if status not in (200, 206, 416):
         raise _Refused(f"refused: HTTP {status}")
     content_type = response.headers.get("content-type", "").split(";")[0].strip().lower()
     if status != 416 and not content_type.startswith("image/"):
-        raise _Refused(f"content_type: {content_type or 'none'}")
-
-
-def _content_length(response: httpx.Response) -> int | None:
-    value = response.headers.get("content-length", "")
-    return int(value) if value.isascii() and value.isdecimal() else None
+        raise _Refused(f"content_type: {excerpt(content_type, 60) or 'none'}")
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise _Refused(f"content_encoding: {excerpt(encoding, 60)}")
 
 
 def _resumed_file_size(
@@ -301,7 +292,9 @@ def _resumed_file_size(
     Raises RetryableError if the response does not continue the bytes on the disk.
     """
     content_range = re.fullmatch(
-        r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("content-range", ""), re.ASCII
+        r"bytes (\d{1,15})-\d{1,15}/(\d{1,15}|\*)",
+        response.headers.get("content-range", ""),
+        re.ASCII,
     )
     response_version = resume_version(response)
     has_changed = bool(response_version) and response_version != version
@@ -311,12 +304,12 @@ def _resumed_file_size(
 
     if content_range[2] != "*":
         return int(content_range[2])
-    body_bytes = _content_length(response)
+    body_bytes = parse_count(response.headers.get("content-length"))
     return None if body_bytes is None else offset + body_bytes
 
 
 def _describe(error: Exception) -> str:
     """A failure in words; transport errors of httpx often have an empty message."""
     if isinstance(error, httpx.TransportError):
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {excerpt(str(error))}"
     return str(error)

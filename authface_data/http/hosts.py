@@ -19,6 +19,9 @@ from urllib.parse import urlsplit
 import httpcore
 import httpx
 
+from authface_data.http.deadline import DeadlineBackend, PooledTransport
+from manifests.support.text import excerpt
+
 USER_AGENT = "authface/0.1"
 
 
@@ -57,7 +60,7 @@ class AllowedHosts:
         if host in self.user_hosts:
             return
         if host not in self.public:
-            raise HostRefused(f"host_not_allowed: {host}")
+            raise HostRefused(f"host_not_allowed: {excerpt(host)}")
         if parts.scheme != "https" or port not in (None, 443):
             raise HostRefused(f"not_https: {host}")
 
@@ -84,17 +87,17 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
-class _GuardedBackend(httpcore.SyncBackend):
+class _GuardedBackend(DeadlineBackend):
     """Resolves a host, checks its addresses and connects to one of them."""
 
     def __init__(self, hosts: AllowedHosts) -> None:
         self.hosts = hosts
 
     def connect_tcp(
-        self, host: str, port: int, *args: Any, **options: Any
+        self, host: str, port: int, timeout: float | None = None, **options: Any
     ) -> httpcore.NetworkStream:
         if self.hosts.is_user_host(host):
-            return super().connect_tcp(host, port, *args, **options)
+            return super().connect_tcp(host, port, timeout, **options)
 
         try:
             resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -106,27 +109,10 @@ class _GuardedBackend(httpcore.SyncBackend):
 
         for address in addresses[:-1]:
             try:
-                return super().connect_tcp(address, port, *args, **options)
+                return super().connect_tcp(address, port, timeout, **options)
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 continue
-        return super().connect_tcp(addresses[-1], port, *args, **options)
-
-
-class _GuardedTransport(httpx.HTTPTransport):
-    """The transport of httpx over a connection pool that uses the guarded backend.
-
-    httpx has no public parameter for the network backend, so the pool is replaced.
-    """
-
-    def __init__(self, hosts: AllowedHosts, connections: int) -> None:
-        super().__init__()
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(),
-            max_connections=connections,
-            max_keepalive_connections=connections,
-            keepalive_expiry=5.0,
-            network_backend=_GuardedBackend(hosts),
-        )
+        return super().connect_tcp(addresses[-1], port, timeout, **options)
 
 
 def guarded_client(
@@ -151,7 +137,7 @@ def guarded_client(
         hosts.check(str(request.url))
 
     return httpx.Client(
-        transport=_GuardedTransport(hosts, connections),
+        transport=PooledTransport(_GuardedBackend(hosts), connections),
         timeout=httpx.Timeout(read_timeout_s, connect=connect_timeout_s, pool=None),
         headers={"User-Agent": USER_AGENT},
         follow_redirects=False,

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import httpx
+
+from manifests.support.parsing import parse_json_object
+
+VERSION = re.compile(r"[ -~]{1,1000}")
+"""Values that can be sent back in a header."""
 
 
 class PartialDownload:
@@ -33,13 +39,15 @@ class PartialDownload:
             (0, "") if the download must start from the beginning.
         """
         try:
-            state = json.loads(self.state_path.read_text())
+            state = parse_json_object(self.state_path.read_bytes())
             size = self.part_path.stat().st_size
-            if state["url"] == url and size:
-                return size, state["version"]
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        return 0, ""
+        except (OSError, ValueError):
+            return 0, ""
+        version = state.get("version")
+        is_usable = isinstance(version, str) and VERSION.fullmatch(version) is not None
+        if not is_usable or state.get("url") != url or not size:
+            return 0, ""
+        return size, str(version)
 
     def start(self, url: str, response: httpx.Response) -> None:
         """Start from the first byte; record the version if the server can resume it.
@@ -77,4 +85,4 @@ def resume_version(response: httpx.Response) -> str:
     tag = response.headers.get("etag", "")
     is_strong_tag = bool(tag) and not tag.startswith("W/")
     version = tag if is_strong_tag else response.headers.get("last-modified", "")
-    return version if version.isascii() and version.isprintable() else ""
+    return version if VERSION.fullmatch(version) else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import httpx
@@ -40,9 +40,9 @@ def is_retryable_status(status_code: int) -> bool:
     return status_code in RETRYABLE_STATUS_CODES or status_code >= 500
 
 
-def retry_after_s(response: httpx.Response) -> float:
-    """Seconds of the response's Retry-After header, at most 120; 0 if it has none or a date."""
-    value = response.headers.get("retry-after", "")
+def retry_after_s(headers: Mapping[str, str]) -> float:
+    """Seconds of the header Retry-After, at most 120; 0 if it is missing or a date."""
+    value = headers.get("retry-after", "")
     if not (value.isascii() and value.isdecimal()):
         return 0.0
     return min(float(value), MAX_RETRY_AFTER_S)

@@ -158,7 +158,7 @@ class UnsplashSource:
                 )
             self.workspace.write_bytes(PERMISSION_FILE, permission.encode())
         elif self.workspace.exists(PERMISSION_FILE):
-            permission = self.workspace.read_bytes(PERMISSION_FILE).decode()
+            permission = self.workspace.read_bytes(PERMISSION_FILE).decode("utf-8", "replace")
         else:
             raise UserError(
                 "Unsplash restricts the use of its photographs with machine learning (see "

@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import quote
 
 import httpx
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
+from authface_data.http.answer import Answer, parse_count, request_answer
 from authface_data.http.hosts import AllowedHosts, HostRefused, guarded_client
 from authface_data.http.retry import RetryableError, call_with_retries
 from authface_data.sources.unsplash.rate_limiter import RateLimiter
 from authface_data.sources.unsplash.responses import Details, Photo
 from manifests.settings import Collect
 from manifests.support.errors import MissingResourceError, PartialFailureError, UserError
+from manifests.support.text import excerpt
 
 KEY_VARIABLE = "UNSPLASH_ACCESS_KEY"
 OFFICIAL_HOST = "api.unsplash.com"
 PHOTOS_PER_PAGE = 30
 CONNECTIONS = 2
 GONE_STATUS_CODES = (404, 410)
+ANSWER_TIMEOUT_S = 60.0
+"""Longest duration of one request; `collect.total_timeout_s` can shorten it."""
+MAX_TOTAL = 10**12
+MAX_ERROR_LENGTH = 300
 
 ListingKind = Literal["query", "topic", "collection", "user"]
 LISTING_FOLDERS = {"topic": "topics", "collection": "collections", "user": "users"}
@@ -151,15 +157,15 @@ class UnsplashApi:
             ListingRefused: If the API refuses the listing.
         """
         path, params = listing.request(number)
-        response = self._get(httpx.URL(f"{self.base_url}{path}", params=params))
-        if response.status_code in GONE_STATUS_CODES:
-            reason = "flagged as spam" if response.status_code == 410 else "not found"
+        answer = self._get(httpx.URL(f"{self.base_url}{path}", params=params))
+        if answer.status in GONE_STATUS_CODES:
+            reason = "flagged as spam" if answer.status == 410 else "not found"
             raise ListingRefused(
-                f"{listing.kind} {listing.name!r} is {reason}: {_error_text(response)}"
+                f"{listing.kind} {listing.name!r} is {reason}: {_error_text(answer)}"
             )
-        _raise_for_refusal(response)
+        _raise_for_refusal(answer, path)
 
-        body = _json(response)
+        body = _json(answer)
         items = body.get("results") if isinstance(body, dict) else body
         if not isinstance(items, list):
             raise PartialFailureError(
@@ -174,8 +180,8 @@ class UnsplashApi:
                 photos.append(Photo.model_validate(item))
             except ValidationError:
                 unparsed_ids.append(str(item.get("id")) if isinstance(item, dict) else "")
-        total = _total(body, response)
-        has_next = bool(items) and _has_next_page(response, number, total)
+        total = _total(body, answer)
+        has_next = bool(items) and _has_next_page(answer, number, total)
         return Page(photos, unparsed_ids, total, has_next)
 
     def fetch_details(self, unsplash_id: str) -> Details | None:
@@ -184,11 +190,11 @@ class UnsplashApi:
         Raises:
             ValueError: If they cannot be parsed.
         """
-        response = self._get_photo(unsplash_id)
-        if response is None:
+        answer = self._get_photo(unsplash_id)
+        if answer is None:
             return None
         try:
-            return Details.model_validate(_json(response))
+            return Details.model_validate(_json(answer))
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise ValueError(f"the details of {unsplash_id} cannot be parsed: {reason}") from error
@@ -197,12 +203,13 @@ class UnsplashApi:
         """Whether the photograph still exists."""
         return self._get_photo(unsplash_id) is not None
 
-    def _get_photo(self, unsplash_id: str) -> httpx.Response | None:
-        response = self._get(httpx.URL(f"{self.base_url}/photos/{quote(unsplash_id, safe='')}"))
-        if response.status_code in GONE_STATUS_CODES:
+    def _get_photo(self, unsplash_id: str) -> Answer | None:
+        path = f"/photos/{quote(unsplash_id, safe='')}"
+        answer = self._get(httpx.URL(f"{self.base_url}{path}"))
+        if answer.status in GONE_STATUS_CODES:
             return None
-        _raise_for_refusal(response)
-        return response
+        _raise_for_refusal(answer, path)
+        return answer
 
     def report_download(self, location: str) -> None:
         """Report a download, as the API's guidelines require.
@@ -220,15 +227,15 @@ class UnsplashApi:
         """
         url = self._report_url(location)
         try:
-            response = self._request(
+            answer = self._request(
                 url, retry_on=(RetryableError, httpx.ConnectError, httpx.ConnectTimeout)
             )
         except _ResponseLost:
             return
-        if response.status_code in (401, 403):
-            _raise_for_refusal(response)
-        if response.status_code not in (200, *GONE_STATUS_CODES):
-            raise NotReportable(f"HTTP {response.status_code} ({_error_text(response)})")
+        if answer.status in (401, 403):
+            _raise_for_refusal(answer, url.path)
+        if answer.status not in (200, *GONE_STATUS_CODES):
+            raise NotReportable(f"HTTP {answer.status} ({_error_text(answer)})")
 
     def _report_url(self, location: str) -> httpx.URL:
         try:
@@ -247,17 +254,18 @@ class UnsplashApi:
         origin = (url.scheme, url.host, url.port)
         base_origin = (self._base.scheme, self._base.host, self._base.port)
         if origin != base_origin or url.userinfo:
-            raise NotReportable(f"its download location is at {url.host}, which is not the API")
+            host = excerpt(url.host)
+            raise NotReportable(f"its download location is at {host}, which is not the API")
         return url
 
-    def _get(self, url: httpx.URL) -> httpx.Response:
+    def _get(self, url: httpx.URL) -> Answer:
         while True:
             try:
                 return self._request(url, retry_on=(RetryableError, httpx.RequestError))
             except LimitReached:
                 continue  # the rate limiter waits before the next request, or raises
 
-    def _request(self, url: httpx.URL, *, retry_on: tuple[type[Exception], ...]) -> httpx.Response:
+    def _request(self, url: httpx.URL, *, retry_on: tuple[type[Exception], ...]) -> Answer:
         """Send a request, with retries. Raises _ResponseLost for other connection errors."""
         try:
             return call_with_retries(
@@ -265,8 +273,8 @@ class UnsplashApi:
             )
         except retry_on as error:
             raise PartialFailureError(
-                f"Unsplash does not answer ({str(error) or type(error).__name__}); everything "
-                "collected is kept. Run the command again later"
+                f"Unsplash does not answer ({excerpt(str(error)) or type(error).__name__}); "
+                "everything collected is kept. Run the command again later"
             ) from error
         except httpx.RequestError as error:
             raise _ResponseLost from error
@@ -276,21 +284,27 @@ class UnsplashApi:
                 "collect.allowed_hosts"
             ) from refusal
 
-    def _attempt(self, url: httpx.URL) -> httpx.Response:
+    def _attempt(self, url: httpx.URL) -> Answer:
         self.rate_limiter.before_request()
-        response = self._client.get(url, headers=self._headers)
-        is_limit = response.status_code == 403 and not _is_json_object(response)
-        if response.status_code == 429 or is_limit:
+        answer = request_answer(
+            self._client,
+            "GET",
+            url,
+            headers=self._headers,
+            total_timeout_s=min(ANSWER_TIMEOUT_S, self.settings.total_timeout_s),
+        )
+        is_limit = answer.status == 403 and not _is_json_object(answer)
+        if answer.status == 429 or is_limit:
             self.rate_limiter.mark_exhausted()
             raise LimitReached
 
         self.rate_limiter.after_request(
-            response.headers.get("x-ratelimit-limit"),
-            response.headers.get("x-ratelimit-remaining"),
+            answer.headers.get("x-ratelimit-limit"),
+            answer.headers.get("x-ratelimit-remaining"),
         )
-        if response.status_code >= 500 or response.status_code == 408:
-            raise RetryableError(f"HTTP {response.status_code}")
-        return response
+        if answer.status >= 500 or answer.status == 408:
+            raise RetryableError(f"HTTP {answer.status}")
+        return answer
 
 
 def _read_access_key() -> str:
@@ -305,59 +319,61 @@ def _read_access_key() -> str:
     return key
 
 
-def _total(body: object, response: httpx.Response) -> int | None:
+def _total(body: JsonValue, answer: Answer) -> int | None:
     """The number of photographs of a listing: in the body of a search, else in a header."""
-    if isinstance(body, dict):
-        total = body.get("total")
-        return total if isinstance(total, int) else None
-    header = response.headers.get("x-total", "")
-    return int(header) if header.isascii() and header.isdecimal() else None
+    if not isinstance(body, dict):
+        return parse_count(answer.headers.get("x-total"))
+    total = body.get("total")
+    return total if isinstance(total, int) and 0 <= total <= MAX_TOTAL else None
 
 
-def _has_next_page(response: httpx.Response, number: int, total: int | None) -> bool:
+def _has_next_page(answer: Answer, number: int, total: int | None) -> bool:
     """Whether another page follows, by the Link header or else by the total."""
-    if "link" in response.headers:
-        return 'rel="next"' in response.headers["link"]
+    if "link" in answer.headers:
+        return 'rel="next"' in answer.headers["link"]
     return total is None or number * PHOTOS_PER_PAGE < total
 
 
-def _raise_for_refusal(response: httpx.Response) -> None:
-    """Raise UserError for a response that a retry would not change."""
-    status = response.status_code
-    if status == 200:
+def _raise_for_refusal(answer: Answer, path: str) -> None:
+    """Raise UserError for an answer that a retry would not change."""
+    if answer.status == 200:
         return
-    reason = _error_text(response)
-    if status == 401:
+    reason = _error_text(answer)
+    if answer.status == 401:
         raise UserError(f"Unsplash does not know the key in {KEY_VARIABLE} ({reason}); check it")
-    if status == 403:
+    if answer.status == 403:
         raise UserError(
             f"Unsplash does not permit this request to your application ({reason}); check the "
             "application's page at https://unsplash.com/oauth/applications"
         )
-    raise UserError(f"Unsplash refused {response.url.path} with HTTP {status} ({reason})")
+    raise UserError(f"Unsplash refused {excerpt(path)} with HTTP {answer.status} ({reason})")
 
 
-def _is_json_object(response: httpx.Response) -> bool:
+def _is_json_object(answer: Answer) -> bool:
     """Whether the body is a JSON object. A 403 of the rate limit is plain text, others are JSON."""
     try:
-        return isinstance(response.json(), dict)
+        return isinstance(answer.json(), dict)
     except ValueError:
         return False
 
 
-def _json(response: httpx.Response) -> Any:
+def _json(answer: Answer) -> JsonValue:
     try:
-        return response.json()
+        return answer.json()
     except ValueError as error:
         raise PartialFailureError(
-            "the response of Unsplash is not JSON; everything collected is kept. Run the command "
-            "again later"
+            f"the response of Unsplash is not JSON ({excerpt(str(error))}); everything collected "
+            "is kept. Run the command again later"
         ) from error
 
 
-def _error_text(response: httpx.Response) -> str:
-    """The error messages in the body."""
+def _error_text(answer: Answer) -> str:
+    """The error messages in the body, on one line."""
     try:
-        return "; ".join(map(str, response.json()["errors"]))[:300]
-    except (ValueError, KeyError, TypeError):
-        return " ".join(response.text.split())[:100] or "no message"
+        body = answer.json()
+    except ValueError:
+        return answer.excerpt(100)
+    errors = body.get("errors") if isinstance(body, dict) else None
+    if not isinstance(errors, list) or not errors:
+        return answer.excerpt(100)
+    return excerpt("; ".join(map(str, errors)), MAX_ERROR_LENGTH)

@@ -7,12 +7,12 @@ pages are removed when a collection has finished; the next one reads the listing
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+
+from pydantic import BaseModel
 
 from authface_data.http.hosts import AllowedHosts
 from authface_data.sources.protocol import Flush, Offer, PhotoInput, RejectedPhoto
@@ -25,10 +25,32 @@ from authface_data.sources.unsplash.metadata_gate import (
 from authface_data.sources.unsplash.responses import Photo
 from authface_data.sources.unsplash.stored_names import LISTINGS_FOLDER, PHOTO_ID_PREFIX
 from manifests.support.fingerprint import fingerprint
+from manifests.support.parsing import parse_json
 from manifests.support.text import to_utf8
 from manifests.workspace import Workspace
 
 logger = logging.getLogger(__name__)
+
+
+class _CachedPhoto(BaseModel):
+    """What is cached of a photograph; only the id if the API's description of it is incomplete."""
+
+    id: str
+    url: str | None = None
+    width: int = 0
+    height: int = 0
+    page: str | None = None
+    download_location: str | None = None
+    photographer: str | None = None
+    photographer_url: str | None = None
+    description: str | None = None
+
+
+class _CachedPage(BaseModel):
+    """A page of a listing in the cache."""
+
+    photos: list[_CachedPhoto]
+    has_next: bool
 
 
 class ListingReader:
@@ -67,39 +89,51 @@ class ListingReader:
         while unfinished:
             for listing in list(unfinished):
                 path = f"{_folder(listing)}/{number:05d}.json"
-                if not self.workspace.exists(path):
+                page = self._read_page(path)
+                if page is None:
                     if self.api.rate_limiter.is_exhausted:
                         yield Flush()
-                    if not self._fetch_page(listing, number, path):
-                        unfinished.remove(listing)
-                        continue
+                    page = self._fetch_page(listing, number, path)
+                if page is None:
+                    unfinished.remove(listing)
+                    continue
 
-                page = json.loads(self.workspace.read_bytes(path))
-                for row in page["photos"]:
+                for row in page.photos:
                     yield self._offer(row)
-                ids = {row["id"] for row in page["photos"]}
+                ids = {row.id for row in page.photos}
                 repeats_itself = ids <= seen[listing]
-                if not page["has_next"] or repeats_itself:
+                if not page.has_next or repeats_itself:
                     unfinished.remove(listing)
                 seen[listing] |= ids
             number += 1
 
-    def _fetch_page(self, listing: Listing, number: int, path: str) -> bool:
-        """Fetch a page and cache it. Returns False if the API refuses the listing."""
+    def _read_page(self, path: str) -> _CachedPage | None:
+        """Read a page from the cache. Returns None if it is missing or damaged."""
+        if not self.workspace.exists(path):
+            return None
+        try:
+            return _CachedPage.model_validate(parse_json(self.workspace.read_bytes(path)))
+        except ValueError:
+            return None
+
+    def _fetch_page(self, listing: Listing, number: int, path: str) -> _CachedPage | None:
+        """Fetch a page and cache it. Returns None if the API refuses the listing."""
         try:
             page = self.api.fetch_page(listing, number)
         except ListingRefused as refusal:
             self.refused.append(str(refusal))
             logger.warning("skipped: %s", refusal)
-            return False
+            return None
 
-        rows = [_cached_row(photo) for photo in page.photos]
-        rows += [
-            {"id": photo_id} for photo_id in page.unparsed_ids if UNSPLASH_ID.fullmatch(photo_id)
+        photos = [_cached_photo(photo) for photo in page.photos]
+        photos += [
+            _CachedPhoto(id=photo_id)
+            for photo_id in page.unparsed_ids
+            if UNSPLASH_ID.fullmatch(photo_id)
         ]
-        content = {"photos": rows, "has_next": page.has_next}
-        self.workspace.write_bytes(path, json.dumps(content).encode())
-        return True
+        cached = _CachedPage(photos=photos, has_next=page.has_next)
+        self.workspace.write_bytes(path, cached.model_dump_json(exclude_defaults=True).encode())
+        return cached
 
     def remove_cached_pages(self, listings: list[Listing]) -> None:
         """Remove the cached pages of listings."""
@@ -107,16 +141,16 @@ class ListingReader:
             for name in self.workspace.list_names(_folder(listing)):
                 self.workspace.remove(f"{_folder(listing)}/{name}")
 
-    def _offer(self, row: dict[str, Any]) -> Offer:
-        """The photograph of a cached row, or its rejection."""
-        photo_id = PHOTO_ID_PREFIX + row["id"]
-        if "url" not in row:
+    def _offer(self, photo: _CachedPhoto) -> Offer:
+        """A cached photograph, or its rejection."""
+        photo_id = PHOTO_ID_PREFIX + photo.id
+        if photo.url is None:
             return RejectedPhoto(photo_id, "unreadable: the answer lacks what every photograph has")
         rejected = reject_by_metadata(
             photo_id,
-            url=row["url"],
-            width=row["width"],
-            height=row["height"],
+            url=photo.url,
+            width=photo.width,
+            height=photo.height,
             size_filter=self.size_filter,
             hosts=self.hosts,
         )
@@ -126,17 +160,17 @@ class ListingReader:
             "licence_basis": self.licence_basis,
             "licence": "Unsplash License",
             "terms_date": f"{datetime.now(UTC):%Y-%m-%d}",
-            "source_url": row["page"],
-            "photographer_name": row["photographer"],
-            "photographer_url": row["photographer_url"],
-            "description": row["description"],
-            "download_location": row["download_location"],
+            "source_url": photo.page,
+            "photographer_name": photo.photographer,
+            "photographer_url": photo.photographer_url,
+            "description": photo.description,
+            "download_location": photo.download_location,
         }
         return PhotoInput(
             photo_id=photo_id,
-            url=row["url"],
-            width=row["width"],
-            height=row["height"],
+            url=photo.url,
+            width=photo.width,
+            height=photo.height,
             columns=columns,
         )
 
@@ -145,22 +179,22 @@ def _folder(listing: Listing) -> str:
     return f"{LISTINGS_FOLDER}/{fingerprint(**dataclasses.asdict(listing))}"
 
 
-def _cached_row(photo: Photo) -> dict[str, object]:
+def _cached_photo(photo: Photo) -> _CachedPhoto:
     """What is cached of a photograph; only an id if the id is malformed."""
     if not UNSPLASH_ID.fullmatch(photo.id):
-        return {"id": re.sub(r"[^A-Za-z0-9_-]", "_", photo.id)[:64] or "_"}
+        return _CachedPhoto(id=re.sub(r"[^A-Za-z0-9_-]", "_", photo.id)[:64] or "_")
 
     photographer_url = f"https://unsplash.com/@{photo.user.username}"
     if photo.user.links:
-        photographer_url = to_utf8(photo.user.links.html)
-    return {
-        "id": photo.id,
-        "width": photo.width,
-        "height": photo.height,
-        "url": to_utf8(photo.urls.raw),
-        "page": to_utf8(photo.links.html),
-        "download_location": to_utf8(photo.links.download_location),
-        "photographer": to_utf8(photo.user.full_name),
-        "photographer_url": photographer_url,
-        "description": to_utf8(photo.description or photo.alt_description or "") or None,
-    }
+        photographer_url = photo.user.links.html
+    return _CachedPhoto(
+        id=photo.id,
+        width=photo.width,
+        height=photo.height,
+        url=to_utf8(photo.urls.raw),
+        page=to_utf8(photo.links.html),
+        download_location=to_utf8(photo.links.download_location),
+        photographer=to_utf8(photo.user.full_name),
+        photographer_url=to_utf8(photographer_url),
+        description=to_utf8(photo.description or photo.alt_description or "") or None,
+    )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from datetime import UTC, datetime
 
+from pydantic import BaseModel, Field
+
+from authface_data.http.answer import parse_count
 from manifests.support.errors import PartialFailureError
+from manifests.support.parsing import parse_json
 from manifests.support.progress import format_duration
 from manifests.workspace import Workspace
 
@@ -18,6 +21,15 @@ MARGIN_S = 2.0
 """Waiting ends this long after the window has ended, since clocks differ."""
 POLL_INTERVAL_S = 0.5
 MESSAGE_INTERVAL_S = 300.0
+
+
+class _State(BaseModel):
+    """What is kept between runs."""
+
+    window: int
+    window_s: float
+    limit: int | None = Field(ge=0)
+    remaining: int | None
 
 
 class RateLimitReached(PartialFailureError):
@@ -53,13 +65,14 @@ class RateLimiter:
             self._load()
 
     def _load(self) -> None:
+        """Read the state. A damaged one is ignored: the next answer of the API replaces it."""
         try:
-            state = json.loads(self.workspace.read_bytes(STATE_FILE))
-            self.limit = state["limit"]
-            if state["window"] == self._window and state["window_s"] == self.window_s:
-                self.remaining = state["remaining"]
-        except (ValueError, KeyError, TypeError):
+            state = _State.model_validate(parse_json(self.workspace.read_bytes(STATE_FILE)))
+        except ValueError:
             return
+        self.limit = state.limit
+        if state.window == self._window and state.window_s == self.window_s:
+            self.remaining = state.remaining
 
     def _current_window(self) -> int:
         return int(time.time() // self.window_s)
@@ -90,10 +103,12 @@ class RateLimiter:
             remaining: Header X-Ratelimit-Remaining of the response.
         """
         self.requests += 1
-        if limit and limit.isascii() and limit.isdecimal():
-            self.limit = int(limit)
-        if remaining and remaining.isascii() and remaining.isdecimal():
-            self.remaining = int(remaining)
+        limit_count = parse_count(limit)
+        if limit_count is not None:
+            self.limit = limit_count
+        remaining_count = parse_count(remaining)
+        if remaining_count is not None:
+            self.remaining = remaining_count
             self._window = self._request_window  # the response refers to the request's window
         elif self.remaining is not None:
             self.remaining -= 1
@@ -143,10 +158,10 @@ class RateLimiter:
         self.remaining = None
 
     def _save(self) -> None:
-        state = {
-            "window": self._window,
-            "window_s": self.window_s,
-            "limit": self.limit,
-            "remaining": self.remaining,
-        }
-        self.workspace.write_bytes(STATE_FILE, json.dumps(state).encode())
+        state = _State(
+            window=self._window,
+            window_s=self.window_s,
+            limit=self.limit,
+            remaining=self.remaining,
+        )
+        self.workspace.write_bytes(STATE_FILE, state.model_dump_json().encode())

@@ -18,6 +18,7 @@ from authface_data.sources.unsplash.stored_names import PHOTO_ID_PREFIX
 from manifests.schema import PHOTOS
 from manifests.store import Store
 from manifests.support.errors import AuthfaceError
+from manifests.support.parsing import parse_json
 from manifests.support.progress import track
 from manifests.support.text import to_utf8
 from manifests.workspace import Workspace
@@ -91,12 +92,20 @@ def report_downloads(workspace: Workspace, api: UnsplashApi) -> int:
                     updates.add({**row, "download_location": None, "note": note})
                     continue
                 num_reported += 1
-            reported_at = datetime.fromisoformat(workspace.read_bytes(marker).decode())
+            reported_at = _parse_time(workspace.read_bytes(marker))
             updates.add({**row, "download_reported_at": reported_at})
 
     for name in workspace.list_names(REPORTS_FOLDER):
         workspace.remove(f"{REPORTS_FOLDER}/{name}")
     return num_reported
+
+
+def _parse_time(marker: bytes) -> datetime:
+    """The time in a marker file; the present time if the file is damaged."""
+    try:
+        return datetime.fromisoformat(marker.decode())
+    except ValueError:
+        return datetime.now(UTC)
 
 
 def _report(workspace: Workspace, api: UnsplashApi, row: PhotoRow, marker: str) -> bool:
@@ -164,7 +173,7 @@ def find_vanished(workspace: Workspace, api: UnsplashApi) -> RefreshReport:
     """
     done_before: set[str] = set()
     if workspace.exists(REFRESHED_FILE):
-        done_before = set(json.loads(workspace.read_bytes(REFRESHED_FILE)))
+        done_before = _parse_ids(workspace.read_bytes(REFRESHED_FILE))
     photo_ids = sorted(row["photo_id"] for row in _read_photos(workspace))
     pending = [photo_id for photo_id in photo_ids if photo_id not in done_before]
 
@@ -185,6 +194,15 @@ def find_vanished(workspace: Workspace, api: UnsplashApi) -> RefreshReport:
     if error is None:
         workspace.remove(REFRESHED_FILE)
     return RefreshReport(len(checked), vanished, error)
+
+
+def _parse_ids(content: bytes) -> set[str]:
+    """The ids that were looked up; none if the file is damaged: all are looked up again."""
+    try:
+        ids = parse_json(content)
+    except ValueError:
+        return set()
+    return {str(photo_id) for photo_id in ids} if isinstance(ids, list) else set()
 
 
 def _read_photos(workspace: Workspace, missing: str | None = None) -> list[PhotoRow]:
