@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from authface_data.images.hashes import hash_pixels, perceptual_hash
-from authface_data.images.open import DECODE_ERRORS, Photo
+from authface_data.images.open import PICTURE_ERRORS, Photo, read_file
 from manifests.hamming import pairs_within_radius, parse_hashes
 from manifests.support.errors import UserError
 from manifests.verdicts import DUPLICATE_PREFIX
@@ -246,10 +247,10 @@ def hash_pictures(files: Iterable[tuple[Path, str]], skipped: list[str]) -> list
     """
     lines = []
     for path, raw_name in files:
-        photo = Photo(path.read_bytes)
+        photo = Photo(partial(read_file, path))
         try:
             hashes = [perceptual_hash(photo.pixels()), hash_pixels(photo.pixels())]
-        except DECODE_ERRORS as error:
+        except PICTURE_ERRORS as error:
             skipped.append(f"{path}: {error}")
             continue
         # File names may be invalid UTF-8, and `#` begins a comment.

@@ -58,7 +58,7 @@ class Manifest:
 
 
 PHOTOS = Manifest(
-    "photos", 2, ("photo_id",), "photo_id",
+    "photos", 3, ("photo_id",), "photo_id",
     (
         ("photo_id", TEXT), ("source", TEXT), ("source_url", TEXT),
         ("photographer_name", TEXT), ("photographer_url", TEXT),
@@ -73,7 +73,7 @@ PHOTOS = Manifest(
         ("aligned", FLAG), ("landmarks68_px", POINTS),
         ("place", TEXT), ("latitude", REAL), ("longitude", REAL),
         ("collected_at", TIME), ("download_location", TEXT), ("download_reported_at", TIME),
-        ("details_at", TIME),
+        ("details_at", TIME), ("warnings", TEXT),
     ),
 )  # fmt: skip
 
@@ -125,13 +125,13 @@ CAPTIONS = Manifest(
 )  # fmt: skip
 
 DECISIONS = Manifest(
-    "decisions", 3, ("id", "reviewer", "decided_at"), "id",
+    "decisions", 4, ("id", "reviewer", "decided_at"), "id",
     (
         ("id", TEXT), ("reviewer", TEXT), ("decision", TEXT), ("rating", INT), ("reason", TEXT),
         ("semantic_tags", TAGS),
         ("photographic_tags", TAGS), ("renamed_to", TEXT), ("note", TEXT), ("decided_at", TIME),
         ("photo_id", TEXT),
-        ("box_px", NUMBERS),
+        ("box_px", NUMBERS), ("pixel_hash", TEXT), ("crop_phash", TEXT),
     ),
 )  # fmt: skip
 

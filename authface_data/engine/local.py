@@ -19,7 +19,7 @@ from authface_data.engine.stage import Chain, Dropped, Failed, Result, Rows, Sta
 from authface_data.engine.worker import Outcome, Task
 from manifests.schema import VERDICTS
 from manifests.store import Store
-from manifests.support.errors import UserError
+from manifests.support.errors import PartialFailureError, UserError
 from manifests.support.progress import ProgressBar
 from manifests.verdicts import verdict_row
 from manifests.workspace import Workspace
@@ -28,6 +28,8 @@ COMMIT_ROWS = 256
 COMMIT_INTERVAL_S = 10.0
 MAX_CHUNK_TASKS = 8
 MIN_TASKS_PER_WORKER = 16
+MAX_READ_ERRORS = 50
+"""The run stops when this many files in a row could not be read: their drive is away."""
 
 FetchInputs = Callable[[list[Task]], Iterator[Task | None]]
 """Yields every task once its input is available, perhaps with more columns in its row.
@@ -107,6 +109,7 @@ def run_chain(
 
     Raises:
         UserError: If inputs are stale and `redo` is false.
+        PartialFailureError: If many files in a row could not be read.
     """
     plans = [plan_stage(workspace, stage, inputs) for stage in chain.stages]
     if not redo:
@@ -117,6 +120,7 @@ def run_chain(
     if tasks:
         fingerprints = [plan.fingerprints for plan in plans]
         committer = _Committer(workspace, chain, fingerprints, outcomes)
+        read_errors = _ReadErrors()
         started = time.monotonic()
         try:
             unit = f"{chain.stages[0].subject}s"
@@ -125,6 +129,7 @@ def run_chain(
                 def report(new_outcomes: list[Outcome]) -> None:
                     for outcome in new_outcomes:
                         committer.add(outcome)
+                        read_errors.add(outcome.result)
                     progress.advance(len({outcome.key for outcome in new_outcomes}))
 
                 _run_tasks(workspace, chain, tasks, workers=workers, fetch=fetch, report=report)
@@ -214,6 +219,26 @@ class _Committer:
         self._verdicts = []
         self._verdict_store.append(verdicts)
         self._last_commit = time.monotonic()
+
+
+class _ReadErrors:
+    """Stops a run when file after file cannot be read, as when a drive is unplugged."""
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def add(self, result: Result) -> None:
+        """Count a result. Raises PartialFailureError at `MAX_READ_ERRORS` in a row."""
+        if not isinstance(result, Failed) or not result.is_read_error:
+            self._in_a_row = 0
+            return
+        self._in_a_row += 1
+        if self._in_a_row >= MAX_READ_ERRORS:
+            raise PartialFailureError(
+                f"{MAX_READ_ERRORS} files in a row could not be read (last: {result.message}); "
+                "check that their drive is connected, then run the command again with "
+                "--retry failed"
+            )
 
 
 def _verdict(stage: Stage, key: str, result: Result, fingerprint: str) -> dict:
@@ -333,7 +358,7 @@ class _WorkerProcesses:
         while suspects := self._run_until_crash(chunks, self.devices):
             for task in suspects:
                 if self._run_until_crash(iter([[task]]), self.devices[:1]):
-                    failure = Failed("its worker process died (out of memory?)")
+                    failure = Failed("its worker process died: out of memory, or no answer in time")
                     self.report([Outcome(task.key, index, failure) for index in task.stage_indices])
 
     def _run_until_crash(self, chunks: Iterator[list[Task]], devices: list[str]) -> list[Task]:

@@ -52,9 +52,16 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Failed:
-    """Result of one input whose processing raised an exception. Only the engine creates it."""
+    """Result of one input whose processing raised an exception. Only the engine creates it.
+
+    Attributes:
+        message: Stored as the reason of the verdict.
+        is_read_error: Whether the input's file could not be read, for example because its drive is
+            away.
+    """
 
     message: str
+    is_read_error: bool = False
 
 
 Result = Rows | Dropped | Failed

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from multiprocessing import connection, parent_process
 from multiprocessing.queues import SimpleQueue
@@ -22,8 +24,12 @@ from authface_data.engine.stage import (
     Stage,
     WritePixels,
 )
+from authface_data.engine.time_limit import TimeLimitError, time_limit
+from authface_data.images.open import PictureReadError, limit_memory
 from manifests.support.errors import AuthfaceError, UserError
 from manifests.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 
 class Task(NamedTuple):
@@ -53,11 +59,15 @@ M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 
 MAX_MESSAGE_LENGTH = 500
+WARNINGS_COLUMN = "warnings"
+"""Column of a manifest that receives the warnings of libraries."""
 
 # The state of this process, set once by `load_chain` or `initialize_process`.
 _chain: Chain | None = None
 _write_pixels: WritePixels | None = None
+_file_seconds = 0.0
 _setup_error: Exception | None = None
+_is_worker_process = False
 
 
 def load_chain(chain: Chain, workspace: Workspace, device: str) -> None:
@@ -68,7 +78,7 @@ def load_chain(chain: Chain, workspace: Workspace, device: str) -> None:
         workspace: Where pictures are written.
         device: A torch device, "cpu" or "cuda:0".
     """
-    global _chain, _write_pixels
+    global _chain, _write_pixels, _file_seconds
 
     def write_pixels(path: str, data: bytes | FileLink) -> None:
         try:
@@ -84,6 +94,9 @@ def load_chain(chain: Chain, workspace: Workspace, device: str) -> None:
             # A full or read-only disk stops the command: it is not a failure of the row.
             raise UserError(f"cannot write {workspace.root}/{path}: {error.strerror}") from error
 
+    limits = workspace.settings.limits
+    limit_memory(limits.picture_gb)
+    _file_seconds = limits.file_seconds
     _chain = chain
     _write_pixels = write_pixels
     for stage in chain.stages:
@@ -101,7 +114,8 @@ def initialize_process(
         devices: A queue with one device per worker; the process takes one.
         num_threads: Threads that numerical libraries may use.
     """
-    global _setup_error
+    global _setup_error, _is_worker_process
+    _is_worker_process = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The main process handles Ctrl-C.
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     # torch and OpenCV read these variables when `setup` imports them.
@@ -164,15 +178,52 @@ def run_tasks(tasks: Sequence[Task]) -> list[Outcome]:
 def _process_batch(stage: Stage, batch: list[Item], write_pixels: WritePixels) -> list[Result]:
     """Process a batch; if it raises, process its items one by one, so that only bad ones fail."""
     try:
-        results = list(stage.process(batch, write_pixels))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            results = _process_in_time(stage, batch, write_pixels)
         _check_results(stage, batch, results)
-        return list(results)
     except AuthfaceError:
         raise  # Missing weights or a wrong setting concern every row.
-    except Exception as error:
+    except (Exception, TimeLimitError) as error:
         if len(batch) > 1:
             return [_process_batch(stage, [item], write_pixels)[0] for item in batch]
-        return [Failed(f"{type(error).__name__}: {error}"[:MAX_MESSAGE_LENGTH])]
+        return [_failure(error)]
+
+    messages = list(dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught))
+    if messages:
+        _note_warnings(stage, results, "; ".join(messages)[:MAX_MESSAGE_LENGTH])
+    return results
+
+
+def _process_in_time(stage: Stage, batch: list[Item], write_pixels: WritePixels) -> list[Result]:
+    """Process a batch within the time limit of its files.
+
+    Only photographs are files from outside. Other inputs are the workspace's own crops, and a
+    captioner may need minutes for one.
+    """
+    if stage.subject != "photo":
+        return list(stage.process(batch, write_pixels))
+    with time_limit(_file_seconds * len(batch), ends_process=_is_worker_process):
+        return list(stage.process(batch, write_pixels))
+
+
+def _failure(error: BaseException) -> Failed:
+    if isinstance(error, TimeLimitError):
+        return Failed(f"took longer than {_file_seconds:g} s (limits.file_seconds)")
+    if isinstance(error, PictureReadError):
+        return Failed(str(error)[:MAX_MESSAGE_LENGTH], is_read_error=True)
+    return Failed(f"{type(error).__name__}: {error}"[:MAX_MESSAGE_LENGTH])
+
+
+def _note_warnings(stage: Stage, results: Sequence[Result], text: str) -> None:
+    """Store warnings in the rows of a manifest with such a column, and log them otherwise."""
+    has_column = WARNINGS_COLUMN in stage.manifest.schema.names
+    for result in results:
+        if has_column and isinstance(result, Rows):
+            for row in result.rows:
+                row[WARNINGS_COLUMN] = text
+    if not has_column:
+        logger.debug("%s: %s", stage.name, text)
 
 
 def _check_results(stage: Stage, batch: list[Item], results: Sequence[Result]) -> None:

@@ -36,7 +36,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
         profile = None
 
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         image = Image.alpha_composite(white, rgba).convert("RGB")
 

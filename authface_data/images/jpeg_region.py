@@ -6,7 +6,7 @@ at the height in the frame header, so rewriting that height stops it below the r
 
 from __future__ import annotations
 
-import io
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,14 +112,18 @@ class JpegRegionDecoder:
     Args:
         data: The content of the file.
         orientation: Its EXIF orientation, 1 to 8. Other values are treated as 1.
+        open_image: Opens a picture, see `authface_data.images.open`.
     """
 
-    def __init__(self, data: bytes, orientation: int) -> None:
+    def __init__(
+        self, data: bytes, orientation: int, open_image: Callable[[bytes], Image.Image]
+    ) -> None:
         self._data = data
+        self._open_image = open_image
         self._orientation = ORIENTATIONS.get(orientation, ORIENTATIONS[1])
         # Requested shrink factor -> number of stored rows decoded, and the decoded picture.
         self._decoded: dict[int, tuple[int, Image.Image]] = {}
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             self._stored_size_px = image.size
 
     def decode(
@@ -167,8 +171,8 @@ class JpegRegionDecoder:
                 num_rows = min(num_rows, height)
                 data = truncate_jpeg(self._data, num_rows)
 
-            image: Image.Image = Image.open(io.BytesIO(data))
-            image.draft("RGB", (width // shrink, max(num_rows // shrink, 1)))
+            image = self._open_image(data)
+            image.draft("RGB", (max(width // shrink, 1), max(num_rows // shrink, 1)))
             image.load()
             self._decoded[shrink] = num_rows, image
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping
 from typing import TypedDict
 
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
-GPS_IFD = 0x8825
+from authface_data.images.open import open_image
+from authface_data.images.tiff_directory import GPS_IFD
 
 
 class CameraMetadata(TypedDict):
@@ -57,7 +57,7 @@ def read_gps(data: bytes) -> tuple[float | None, float | None]:
         (latitude, longitude) in degrees, positive to the north and the east. A coordinate that is
         missing or malformed is None.
     """
-    with Image.open(io.BytesIO(data)) as image:
+    with open_image(data) as image:
         tags = image.getexif().get_ifd(GPS_IFD)
     latitude = _degrees(
         tags.get(ExifTags.GPS.GPSLatitude), tags.get(ExifTags.GPS.GPSLatitudeRef), "S"

@@ -1,28 +1,44 @@
-"""Opening picture files: the only place that decodes them to upright 8-bit sRGB pixels.
+"""Opening picture files: the only place of the project that does so.
 
-EXIF orientation, ICC profiles, alpha, 16-bit, CMYK and reduced JPEG decoding are handled here once.
+`open_image` opens a file with one of an explicit list of decoders, because others execute what they
+read (EPS runs Ghostscript), and refuses a picture whose decoding would take too much memory.
+`Photo` decodes a photograph to upright 8-bit sRGB pixels: EXIF orientation, ICC profiles, alpha,
+16-bit, CMYK and reduced JPEG decoding are handled here once.
 """
 
 from __future__ import annotations
 
 import io
+import logging
+import os
 import struct
-from collections.abc import Callable, Mapping
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
 from authface_data.images.colour import to_srgb
 from authface_data.images.jpeg_region import ORIENTATIONS, JpegRegionDecoder, PhotoRegion
+from authface_data.images.tiff_directory import TIFF_MAGIC, check_directories
+from manifests.support.errors import UserError
 from manifests.workspace import Workspace
 
-# Pillow warns above this and refuses twice as many. Its default refuses large scans.
-Image.MAX_IMAGE_PIXELS = 500_000_000
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff"),
+    *(".heic", ".heif", ".avif", ".bmp", ".gif"),
+)
+RAW_SUFFIXES = (
+    *(".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".dng", ".raf", ".orf"),
+    *(".rw2", ".pef", ".raw", ".3fr", ".iiq", ".x3f", ".erf", ".mef", ".mos", ".mrw", ".kdc"),
+)
+"""Suffixes of camera raw files, which are not read."""
 
 DECODE_ERRORS = (
     OSError,
@@ -32,10 +48,18 @@ DECODE_ERRORS = (
     struct.error,
     Image.DecompressionBombError,
 )
-"""Exceptions that Pillow raises for a file that it cannot decode."""
+"""Exceptions for a file that cannot be decoded. A file that cannot be read raises
+`PictureReadError` instead."""
 
 JPEG_FORMATS = ("JPEG", "MPO")
 """Pillow's names of the formats whose files start with a JPEG."""
+
+DEFAULT_PICTURE_GB = 2.0
+"""Memory that decoding a picture may take, in GB, unless `limit_memory` or the environment variable
+AUTHFACE_PICTURE_GB states another limit."""
+
+OWN_BUFFER_FORMATS = ("WEBP", "AVIF", "HEIF")
+"""Formats whose decoders keep two pictures of 4 bytes per pixel besides Pillow's."""
 
 TRANSPOSED_ORIENTATIONS = tuple(
     value for value, orientation in ORIENTATIONS.items() if orientation.swaps_axes
@@ -45,18 +69,215 @@ TRANSPOSED_ORIENTATIONS = tuple(
 EXIF_IFD = 0x8769
 ORIENTATION = 0x0112
 TIFF_WIDTH = 0x0100
+TIFF_TILE_WIDTH = 0x0142
+TIFF_TILE_LENGTH = 0x0143
+MAX_MESSAGE_BYTES = 10_000
+
+MAX_EXIF_BLOCKS = 256
+"""Largest number of EXIF blocks of a JPEG. Programs write one."""
 
 
-def _register_heif() -> None:
-    """Let Pillow read HEIC files if pillow-heif is installed."""
+class PictureReadError(Exception):
+    """A file could not be read, for example because its drive is away; it may succeed later."""
+
+
+PICTURE_ERRORS = (PictureReadError, *DECODE_ERRORS)
+"""Exceptions for a file that cannot be read or decoded."""
+
+
+class PictureTooLargeError(ValueError):
+    """Decoding a picture would take more memory than is allowed.
+
+    Attributes:
+        needed_gb: Memory that it would take.
+        limit_gb: Memory that is allowed.
+    """
+
+    def __init__(self, what: str, needed_gb: float, limit_gb: float) -> None:
+        super().__init__(
+            f"{what} would take {needed_gb:.1f} GB of memory, and the limit is {limit_gb:g} GB "
+            "(limits.picture_gb in authface.toml, or AUTHFACE_PICTURE_GB)"
+        )
+        self.needed_gb = needed_gb
+        self.limit_gb = limit_gb
+
+
+# The size of a picture is limited below, by memory.
+Image.MAX_IMAGE_PIXELS = None
+
+# Pillow logs some of the errors that it raises as well.
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+
+def _register_decoders() -> list[str]:
+    """Load the decoders of the supported formats. Returns Pillow's names of them.
+
+    A multi-picture file (MPO) is opened by the JPEG decoder.
+    """
+    from PIL import (  # noqa: F401
+        AvifImagePlugin,
+        BmpImagePlugin,
+        GifImagePlugin,
+        JpegImagePlugin,
+        PngImagePlugin,
+        WebPImagePlugin,
+    )
+
     try:
         import pillow_heif
     except ImportError:
+        pass
+    else:
+        pillow_heif.register_heif_opener()
+    names = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF")
+    return [name for name in names if name in Image.OPEN]
+
+
+_FORMATS = _register_decoders()
+_memory_limit_gb: float | None = None
+
+
+def limit_memory(limit_gb: float) -> None:
+    """Set the memory that decoding one picture may take in this process, in GB."""
+    global _memory_limit_gb
+    _memory_limit_gb = limit_gb
+
+
+def memory_limit_gb() -> float:
+    """Memory that decoding one picture may take, in GB.
+
+    Raises:
+        UserError: If AUTHFACE_PICTURE_GB is not a number.
+    """
+    if _memory_limit_gb is not None:
+        return _memory_limit_gb
+    text = os.environ.get("AUTHFACE_PICTURE_GB", str(DEFAULT_PICTURE_GB))
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"AUTHFACE_PICTURE_GB must be a number, not {text!r}") from None
+
+
+def read_file(path: Path) -> bytes:
+    """Read a picture file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        PictureReadError: If the file cannot be read.
+        PictureTooLargeError: If the file is larger than the memory that a picture may take.
+    """
+    try:
+        size_gb = path.stat().st_size / 1e9
+        if size_gb > memory_limit_gb():
+            raise PictureTooLargeError("the file", size_gb, memory_limit_gb())
+        return path.read_bytes()
+    except OSError as error:
+        raise _read_error(path, error) from error
+
+
+def _read_error(path: object, error: OSError) -> PictureReadError:
+    return PictureReadError(f"cannot read {path}: {error.strerror or error}")
+
+
+def open_image(source: bytes | Path | BinaryIO) -> ImageFile.ImageFile:
+    """Open a picture without decoding it, as `PIL.Image.open` does.
+
+    Args:
+        source: The content of the file, its path, or the file opened for reading.
+
+    Returns:
+        The opened picture; of a file with several pictures, the first. Decoding may still raise one
+        of `DECODE_ERRORS`.
+
+    Raises:
+        PictureReadError: If the file cannot be read.
+        PictureTooLargeError: If decoding would take more memory than is allowed.
+        Exception: One of `DECODE_ERRORS` if it is not a picture of a supported format.
+    """
+    if isinstance(source, Path):
+        data = read_file(source)
+    else:
+        data = source if isinstance(source, bytes) else source.read()
+    _check_metadata(data)
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except Image.UnidentifiedImageError:
+        raise ValueError("it is not a picture of a supported format") from None
+    except (RuntimeError, LookupError, TypeError, ArithmeticError, AttributeError) as error:
+        raise ValueError(f"damaged file ({type(error).__name__}: {error})") from error
+    _check_memory(image, len(data))
+    return image
+
+
+def _check_metadata(data: bytes) -> None:
+    """Refuse a file whose EXIF metadata would take a decoder too much memory or time."""
+    if data.startswith(TIFF_MAGIC):
+        check_directories(data)
         return
-    pillow_heif.register_heif_opener()
+    if not data.startswith((b"\xff\xd8", b"\x89PNG", b"RIFF")) and data[4:8] != b"ftyp":
+        return
+    num_blocks = 0
+    position = data.find(b"Exif\0\0")
+    while position >= 0:
+        num_blocks += 1
+        if num_blocks > MAX_EXIF_BLOCKS:
+            raise ValueError(f"it has more than {MAX_EXIF_BLOCKS} blocks of EXIF metadata")
+        start = position + 6
+        if data.startswith(TIFF_MAGIC, start):
+            check_directories(data, start)
+        position = data.find(b"Exif\0\0", start)
 
 
-_register_heif()
+def _check_memory(image: ImageFile.ImageFile, file_bytes: int) -> None:
+    """Refuse a picture whose decoding takes too much memory.
+
+    The peak is reached after decoding, while the colours are converted. The figures agree with the
+    measured peaks to a tenth.
+    """
+    width, height = image.size
+    if image.mode == "RGBA":
+        bytes_per_pixel = 16  # the picture, its background, the composite and its RGB copy
+    elif image.mode in ("LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        bytes_per_pixel = 20  # and its conversion to RGBA
+    elif image.mode.startswith("I"):
+        bytes_per_pixel = 15  # 16 or 32 bits, scaled in floating point
+    else:
+        bytes_per_pixel = 11  # the RGB picture and its pixels, twice while they are copied
+    if image.format in OWN_BUFFER_FORMATS:
+        bytes_per_pixel += 8
+    num_pixels = width * height
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        num_pixels = max(num_pixels, _largest_tile(image))
+    needed_gb = (num_pixels * bytes_per_pixel + file_bytes) / 1e9
+    if needed_gb > memory_limit_gb():
+        what = f"decoding {width} x {height} pixels ({image.mode})"
+        raise PictureTooLargeError(what, needed_gb, memory_limit_gb())
+
+
+def _largest_tile(image: TiffImagePlugin.TiffImageFile) -> int:
+    """Pixels of a tile of a TIFF, which may be larger than the picture."""
+    sides = (image.tag_v2.get(tag, 0) for tag in (TIFF_TILE_WIDTH, TIFF_TILE_LENGTH))
+    width, height = (side if isinstance(side, int) else 0 for side in sides)
+    return width * height
+
+
+@contextmanager
+def decoder_messages() -> Iterator[None]:
+    """Turn what a C library prints to stderr into warnings. libtiff prints its errors."""
+    with tempfile.TemporaryFile() as file:
+        saved = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            file.seek(0)
+            lines = file.read(MAX_MESSAGE_BYTES).decode("utf-8", "replace").splitlines()
+            for line in dict.fromkeys(lines):
+                warnings.warn(line.removeprefix("tempfile.tif: "), stacklevel=3)
 
 
 @dataclass(frozen=True)
@@ -77,7 +298,8 @@ class _Header:
 class Photo:
     """A photograph that is decoded on first use, at most once per scale.
 
-    The properties and methods raise one of `DECODE_ERRORS` if the file cannot be decoded.
+    The properties and methods raise `PictureReadError` if the file cannot be read, and one of
+    `DECODE_ERRORS` if it cannot be decoded.
 
     Args:
         read: Returns the content of the file. It is called at most once.
@@ -90,7 +312,10 @@ class Photo:
     @cached_property
     def data(self) -> bytes:
         """The unmodified content of the file."""
-        return self._read()
+        try:
+            return self._read()
+        except OSError as error:
+            raise _read_error(error.filename or "the file", error) from error
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -146,12 +371,10 @@ class Photo:
         image, origin_px, shrink = self._jpeg.decode((left, top, right, bottom), shrink)
         return PhotoRegion(np.asarray(to_srgb(image)), origin_px, shrink)
 
-    def _open(self) -> Image.Image:
-        return Image.open(io.BytesIO(self.data))
-
     @cached_property
     def _header(self) -> _Header:
-        with self._open() as image:
+        data = self.data
+        with _decoding(data), open_image(data) as image:
             exif = image.getexif()
             exif_directory = exif.get_ifd(EXIF_IFD)
             # Only the orientation of the main directory rotates the picture.
@@ -167,26 +390,52 @@ class Photo:
 
     @cached_property
     def _jpeg(self) -> JpegRegionDecoder:
-        return JpegRegionDecoder(self.data, cast(int, self.exif.get(ORIENTATION, 1)))
+        orientation = cast(int, self.exif.get(ORIENTATION, 1))
+        return JpegRegionDecoder(self.data, orientation, open_image)
 
     def _decode(self, long_side_px: int) -> np.ndarray:
         """Decode the photograph with its longer side at `long_side_px`."""
-        full_px = max(self.size_px)
-        image = self._open()
-        if long_side_px < full_px:
-            scale = long_side_px / full_px
-            image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
+        data = self.data
+        with _decoding(data):
+            image: Image.Image = open_image(data)
+            full_px = max(self.size_px)
+            if long_side_px < full_px:
+                scale = long_side_px / full_px
+                draft_size_px = (
+                    max(round(image.width * scale), 1),
+                    max(round(image.height * scale), 1),
+                )
+                image.draft("RGB", draft_size_px)
 
-        ImageOps.exif_transpose(image, in_place=True)
-        image = to_srgb(image)
-        if max(image.size) > long_side_px:
-            width, height = self.size_px
-            size_px = (
-                max(round(width * long_side_px / full_px), 1),
-                max(round(height * long_side_px / full_px), 1),
-            )
-            image = image.resize(size_px, Image.Resampling.LANCZOS, reducing_gap=3.0)
-        return np.asarray(image)
+            ImageOps.exif_transpose(image, in_place=True)
+            image = to_srgb(image)
+            if max(image.size) > long_side_px:
+                width, height = self.size_px
+                size_px = (
+                    max(round(width * long_side_px / full_px), 1),
+                    max(round(height * long_side_px / full_px), 1),
+                )
+                image = image.resize(size_px, Image.Resampling.LANCZOS, reducing_gap=3.0)
+            return np.asarray(image)
+
+
+@contextmanager
+def _decoding(data: bytes) -> Iterator[None]:
+    """Give every failure of a decoder the form of a `DECODE_ERRORS`.
+
+    Decoders raise many kinds of exceptions for damaged files: Pillow a ZeroDivisionError or
+    KeyError, libavif a RuntimeError.
+    """
+    try:
+        if data.startswith(TIFF_MAGIC):
+            with decoder_messages():
+                yield
+        else:
+            yield
+    except DECODE_ERRORS:
+        raise
+    except (RuntimeError, LookupError, TypeError, ArithmeticError, AttributeError) as error:
+        raise ValueError(f"damaged file ({type(error).__name__}: {error})") from error
 
 
 def decode_image(data: bytes) -> np.ndarray:
@@ -199,6 +448,7 @@ def decode_image(data: bytes) -> np.ndarray:
         (height, width, 3) uint8 sRGB, upright.
 
     Raises:
+        PictureTooLargeError: If decoding would take more memory than is allowed.
         Exception: One of `DECODE_ERRORS` if the file cannot be decoded.
     """
     return Photo(lambda: data).pixels()

@@ -3,6 +3,9 @@
 The GPS directory of EXIF is emptied, and GPS and place values in XMP and IPTC are overwritten with
 spaces, so that the length of the file stays the same. PNG chunks that hold such metadata compressed
 or in hexadecimal are removed.
+
+The time is linear in the size of the file, whatever the file contains. A file with more metadata
+blocks than any program writes is refused.
 """
 
 from __future__ import annotations
@@ -10,31 +13,39 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from authface_data.images.metadata import GPS_IFD
+from authface_data.images.tiff_directory import GPS_IFD, TIFF_MAGIC, TiffStructure
 
 # EXIF is a TIFF structure. It starts the file (TIFF), follows "Exif\0\0" (JPEG, HEIC), or follows
 # "EXIF" and a length of 4 bytes (WebP). Each entry is a prefix and the number of bytes between it
 # and the TIFF structure.
 EXIF_PREFIXES = ((b"Exif\0\0", 0), (b"EXIF", 4))
-TIFF_MAGIC = (b"II*\0", b"MM\0*")
-TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-"""Bytes per value of the TIFF types."""
 LAST_GPS_TAG = 31
 MAX_VALUE_BYTES = 65536
+
+MAX_BLOCKS = 256
+"""Largest number of EXIF or of IPTC blocks of a file. Programs write one of each, and a film scan
+of many pages one a page."""
+MAX_IPTC_BYTES = 1 << 20
+"""Largest part of an IPTC block that is searched. Such blocks are limited to 64 kB in a JPEG."""
 
 # XMP: XML between the first and the last occurrence of one of these names.
 XMP_MARKERS = (b"xmpmeta", b"rdf:RDF")
 MAX_XMP_BYTES = 1 << 20
 """Assumed length of an XMP packet whose closing tag is missing."""
-LOCATION_NAMES = (
-    rb"(?:[\w-]+:[Gg][Pp][Ss]\w+|photoshop:(?:City|State|Country)"
-    rb"|Iptc4xmpCore:(?:Location|CountryCode)"
-    rb"|Iptc4xmpExt:(?:City|Sublocation|ProvinceState|CountryName|CountryCode|Location\w+))"
+GPS_NAME = rb":[Gg][Pp][Ss]\w+"
+"""A GPS property after its prefix, such as `exif:GPSLatitude`."""
+PLACE_NAME = (
+    rb"photoshop:(?:City|State|Country)|Iptc4xmpCore:(?:Location|CountryCode)"
+    rb"|Iptc4xmpExt:(?:City|Sublocation|ProvinceState|CountryName|CountryCode|Location\w+)"
 )
-XMP_ATTRIBUTE = re.compile(rb"(<?" + LOCATION_NAMES + rb"""\s*=\s*["'])([^"']*)""")
-XMP_ELEMENT = re.compile(rb"(<" + LOCATION_NAMES + rb"(?:\s[^>]*)?>)(.*?)(?=</)", re.DOTALL)
+# In these patterns, every repetition ends at a character that the next attempt starts with, so
+# that a search reads each byte a bounded number of times.
+XMP_ATTRIBUTE = re.compile(
+    rb"(?:" + GPS_NAME + rb"|" + PLACE_NAME + rb""")\s*=\s*(?:"([^"<]*)|'([^'<]*))"""
+)
+XMP_OPENING_TAG = re.compile(rb"<(?:[\w-]+" + GPS_NAME + rb"|" + PLACE_NAME + rb")(?:\s[^<>]*)?>")
 
 # IPTC: records in a block of Photoshop's metadata. The third byte is the type of the record; these
 # types hold a city, sublocation, province, country or other location, as a name or a code.
@@ -45,6 +56,8 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 RAW_PROFILE = b"Raw profile type "
 """Prefix of the PNG chunks in which ImageMagick writes EXIF, XMP and IPTC in hexadecimal."""
 LOCATION_HINTS = (b"GPS", b"Gps", b"photoshop:", b"Iptc4xmp")
+MAX_TEXT_BYTES = 1 << 20
+"""Largest compressed text of a PNG that is unpacked. A larger one is removed without a look."""
 
 
 def strip_location(data: bytes) -> bytes:
@@ -56,6 +69,9 @@ def strip_location(data: bytes) -> bytes:
     Returns:
         The changed content, or the same object if the file holds no location or its metadata is
         malformed.
+
+    Raises:
+        ValueError: If the file has more than `MAX_BLOCKS` blocks of EXIF or of IPTC metadata.
     """
     if data.startswith(PNG_SIGNATURE):
         return _strip_png(data)
@@ -70,7 +86,8 @@ def _blank_location(data: bytes) -> bytes:
     expressions are applied only to the parts that these delimit.
     """
     output = bytearray(data)
-    for start in _tiff_starts(data):
+    for index, start in enumerate(_tiff_starts(data)):
+        _check_block_count(index, "EXIF")
         _clear_gps_directory(output, start)
 
     for marker in XMP_MARKERS:
@@ -80,9 +97,15 @@ def _blank_location(data: bytes) -> bytes:
             end = last if last > first else min(first + MAX_XMP_BYTES, len(output))
             _blank_xmp(output, first, end)
 
-    for position in _find_all(data, IPTC_BLOCK):
+    for index, position in enumerate(_find_all(data, IPTC_BLOCK)):
+        _check_block_count(index, "IPTC")
         _blank_iptc(output, position + len(IPTC_BLOCK))
     return bytes(output)
+
+
+def _check_block_count(index: int, kind: str) -> None:
+    if index >= MAX_BLOCKS:
+        raise ValueError(f"it has more than {MAX_BLOCKS} blocks of {kind} metadata")
 
 
 def _tiff_starts(data: bytes) -> Iterator[int]:
@@ -105,9 +128,28 @@ def _find_all(data: bytes, pattern: bytes) -> Iterator[int]:
 
 
 def _blank_xmp(output: bytearray, start: int, end: int) -> None:
-    for pattern in (XMP_ATTRIBUTE, XMP_ELEMENT):
-        for match in pattern.finditer(bytes(output[start:end])):
-            output[start + match.start(2) : start + match.end(2)] = b" " * len(match[2])
+    """Overwrite the locations in an XMP packet: attributes, and the content of elements."""
+    packet = bytes(output[start:end])
+    for match in XMP_ATTRIBUTE.finditer(packet):
+        group = match.lastindex or 0
+        _blank(output, start + match.start(group), start + match.end(group))
+
+    closing = 0
+    for match in XMP_OPENING_TAG.finditer(packet):
+        content_start = match.end()
+        if content_start <= closing:
+            continue  # within an element that is blanked already
+        closing = packet.find(b"</", content_start)
+        if closing < 0:  # malformed XML: blank the text and leave the rest
+            closing = len(packet)
+            next_tag = packet.find(b"<", content_start)
+            _blank(output, start + content_start, start + max(next_tag, content_start))
+            return
+        _blank(output, start + content_start, start + closing)
+
+
+def _blank(output: bytearray, start: int, end: int) -> None:
+    output[start:end] = b" " * (end - start)
 
 
 def _blank_iptc(output: bytearray, position: int) -> None:
@@ -122,7 +164,7 @@ def _blank_iptc(output: bytearray, position: int) -> None:
         return
     block_start = position + (output[position] + 2) // 2 * 2 + 4
     block_size = int.from_bytes(output[block_start - 4 : block_start], "big")
-    block_end = min(block_start + block_size, len(output))
+    block_end = min(block_start + min(block_size, MAX_IPTC_BYTES), len(output))
     for match in IPTC_LOCATION.finditer(bytes(output[block_start:block_end])):
         (length,) = struct.unpack(">H", match[1])
         start = block_start + match.end()
@@ -132,50 +174,44 @@ def _blank_iptc(output: bytearray, position: int) -> None:
 
 def _clear_gps_directory(output: bytearray, start: int) -> None:
     """Clear the GPS directory of the TIFF structure that starts at `start`, in place."""
-    byte_order = "<" if output[start : start + 2] == b"II" else ">"
-
-    def read(value_format: str, offset: int) -> int:
-        return int(struct.unpack_from(byte_order + value_format, output, start + offset)[0])
-
     try:
-        main_directory = read("I", 4)
-        for index in range(read("H", main_directory)):
-            entry = main_directory + 2 + 12 * index
-            if read("H", entry) != GPS_IFD:
-                continue
+        structure = TiffStructure(output, start)
+        main_directory = structure.first_directory()
+        pointers = [
+            structure.pointer(entry)
+            for entry in structure.entries(main_directory)
+            if entry.tag == GPS_IFD
+        ]
+        for gps_directory in pointers:
             # A malformed pointer can lead back to the main directory, which must not be cleared.
-            gps_directory = read("I", entry + 8)
             if gps_directory != main_directory:
-                _clear_directory(output, start, gps_directory, read)
+                _clear_directory(structure, output, gps_directory)
     except struct.error:
         return
 
 
-def _clear_directory(
-    output: bytearray, start: int, directory: int, read: Callable[[str, int], int]
-) -> None:
+def _clear_directory(structure: TiffStructure, output: bytearray, directory: int) -> None:
     """Overwrite a GPS directory and its values with zeros, in place.
 
     Args:
+        structure: The TIFF structure that the directory belongs to.
         output: The content of the file.
-        start: Where the TIFF structure starts.
-        directory: Offset of the directory within the TIFF structure.
-        read: Reads an integer in a given `struct` format at an offset within the TIFF structure.
+        directory: Offset of the directory within the structure.
     """
-    num_entries = read("H", directory)
-    entries = [directory + 2 + 12 * index for index in range(num_entries)]
-    if any(read("H", entry) > LAST_GPS_TAG for entry in entries):
+    entries = list(structure.entries(directory))
+    if any(entry.tag > LAST_GPS_TAG for entry in entries):
         return  # not a GPS directory
 
     for entry in entries:
-        size = TYPE_BYTES.get(read("H", entry + 2), 1) * read("I", entry + 4)
-        offset = read("I", entry + 8)
-        # Values of up to 4 bytes are stored in the entry itself.
-        if 4 < size < MAX_VALUE_BYTES and start + offset + size <= len(output):
-            output[start + offset : start + offset + size] = bytes(size)
+        value_start = structure.start + entry.value_offset
+        is_within = entry.size < MAX_VALUE_BYTES and value_start + entry.size <= len(output)
+        if not entry.is_inline and is_within:
+            output[value_start : value_start + entry.size] = bytes(entry.size)
 
-    length = min(2 + 12 * num_entries, len(output) - start - directory)
-    output[start + directory : start + directory + length] = bytes(length)
+    start = structure.start + directory
+    length = structure.count_bytes + structure.entry_bytes * len(entries)
+    length = min(length, len(output) - start)
+    output[start : start + length] = bytes(length)
 
 
 def _strip_png(data: bytes) -> bytes:
@@ -215,8 +251,9 @@ def _hides_location(chunk_type: bytes, body: bytes) -> bool:
     # In zTXt the text follows the compression method; in iTXt it follows the compression flag and
     # method, the language tag and the translated keyword.
     compressed = rest[1:] if chunk_type == b"zTXt" else rest[2:].split(b"\0", 2)[-1]
+    decompressor = zlib.decompressobj()
     try:
-        text = zlib.decompress(compressed)
+        text = decompressor.decompress(compressed, MAX_TEXT_BYTES)
     except zlib.error:
         return False
-    return any(hint in text for hint in LOCATION_HINTS)
+    return bool(decompressor.unconsumed_tail) or any(hint in text for hint in LOCATION_HINTS)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
+from authface_data.images.open import open_image
 from manifests.workspace import Workspace
 
 BACKGROUND = "#16181c"
@@ -69,5 +70,5 @@ def _section_height(section: Section) -> int:
 
 
 def _read_tile(workspace: Workspace, path: str) -> Image.Image:
-    with workspace.open(path) as file, Image.open(file) as crop:
+    with workspace.open(path) as file, open_image(file) as crop:
         return crop.convert("RGB").resize((TILE_PX, TILE_PX), Image.Resampling.LANCZOS)

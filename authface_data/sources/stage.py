@@ -12,7 +12,13 @@ from typing import Any, Literal
 from authface_data.engine.stage import Dropped, FileLink, Item, Rows, WritePixels
 from authface_data.images.hashes import hash_pixels, perceptual_hash
 from authface_data.images.metadata import camera_metadata, read_gps
-from authface_data.images.open import DECODE_ERRORS, IMAGE_SUFFIXES, Photo
+from authface_data.images.open import (
+    DECODE_ERRORS,
+    IMAGE_SUFFIXES,
+    Photo,
+    PictureTooLargeError,
+    read_file,
+)
 from authface_data.images.strip_location import strip_location
 from authface_data.sources.protocol import PhotoInput
 from manifests.schema import PHOTOS
@@ -49,7 +55,7 @@ def open_file(row: Mapping[str, Any]) -> Photo:
 
     def read() -> bytes:
         assert photo.file is not None
-        return Path(photo.file).read_bytes()
+        return read_file(Path(photo.file))
 
     return Photo(read)
 
@@ -124,13 +130,16 @@ class CollectStage:
         try:
             pixels = photo.pixels()
             camera = camera_metadata(photo.exif)
+            keeps_original = self.store_place or self.file_mode != "copy"
+            data = photo.data if keeps_original else strip_location(photo.data)
+        except PictureTooLargeError as error:
+            reason = f"too large: {source_photo.name}: {error}"
+            return Dropped(reason[:MAX_REASON_LENGTH], error.needed_gb, error.limit_gb)
         except DECODE_ERRORS as error:
             # Pillow's message may contain a memory address, which would differ from run to run.
             message = re.sub(r" <_io\S* object at \w+>", "", str(error))
             return Dropped(f"undecodable: {source_photo.name}: {message}"[:MAX_REASON_LENGTH])
 
-        keeps_original = self.store_place or self.file_mode != "copy"
-        data = photo.data if keeps_original else strip_location(photo.data)
         sha256 = hashlib.sha256(data).hexdigest()
         pixel_hash = hash_pixels(pixels)
         if self.tombstones and (

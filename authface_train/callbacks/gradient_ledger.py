@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from authface_data.images.open import open_image
 from authface_train.data.sample_keys import SampleKey, hash_order
 from authface_train.stages.restorer import RestorerTrainer
 from authface_train.training.loop import (
@@ -240,4 +241,4 @@ def plot_ledger(entries: Sequence[LedgerEntry]) -> Image.Image:
     png = io.BytesIO()
     figure.savefig(png, format="png")
     plt.close(figure)
-    return Image.open(png)
+    return open_image(png.getvalue())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from authface_data.images.open import open_image
 from manifests.workspace import Workspace
 
 
@@ -19,7 +20,7 @@ def load_crop(workspace: Workspace, path: str, size_px: int) -> np.ndarray:
     Returns:
         (size_px, size_px, 3) uint8, sRGB.
     """
-    with workspace.open(path) as file, Image.open(file) as image:
+    with workspace.open(path) as file, open_image(file) as image:
         crop = image.convert("RGB")
         if crop.size != (size_px, size_px):
             crop = crop.resize((size_px, size_px), Image.Resampling.LANCZOS)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
+from authface_data.images.open import PICTURE_ERRORS, open_image
 from authface_train.data import degradation
 from authface_train.data.sample_keys import numpy_generator
 from authface_train.evaluation.image_pairs import find_pictures
@@ -61,7 +62,7 @@ def degrade_pictures(files: Sequence[Path], output: Path, *, preset: str, seed: 
     for file in files:
         try:
             clean = _read_at_reference_size(file)
-        except (OSError, SyntaxError, ValueError) as error:
+        except PICTURE_ERRORS as error:
             failures.append(f"{file.name} cannot be decoded ({error})")
             continue
         generator = numpy_generator(seed, 0, file.stem, "degrade")
@@ -78,7 +79,7 @@ def degrade_pictures(files: Sequence[Path], output: Path, *, preset: str, seed: 
 
 def _read_at_reference_size(file: Path) -> np.ndarray:
     """(height, width, 3) uint8 RGB, upright, with the shorter side at 512 px."""
-    with Image.open(file) as image:
+    with open_image(file) as image:
         upright = ImageOps.exif_transpose(image).convert("RGB")
     scale = degradation.REFERENCE_PX / min(upright.size)
     if scale != 1:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from authface_data.faces.pose import head_pose
-from authface_data.images.open import DECODE_ERRORS
+from authface_data.images.open import PICTURE_ERRORS
 from authface_data.quality import skin_tone
 from authface_train.evaluation.fid import Fid, ReferenceSet
 from authface_train.evaluation.image_pairs import find_pictures, match_pictures, read_picture
@@ -192,7 +192,7 @@ def _measure_picture(
         pixels, conversions = read_picture(picture.path)
         if picture.reference is not None:
             reference_pixels, reference_conversions = read_picture(picture.reference)
-    except DECODE_ERRORS as error:
+    except PICTURE_ERRORS as error:
         evaluation.failed.append(f"{label} cannot be decoded ({error})")
         return None
     evaluation.notes += [f"{label}: {conversion}" for conversion in conversions]

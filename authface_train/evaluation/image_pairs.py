@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
-from authface_data.images.open import IMAGE_SUFFIXES, decode_image
+from authface_data.images.open import IMAGE_SUFFIXES, decode_image, open_image, read_file
 from authface_train.restore.output_folder import is_by_product
 from manifests.support.errors import UserError
 
@@ -101,7 +101,7 @@ def _unique_by_stem(pictures: Mapping[str, Path]) -> dict[str, Path]:
 
 def is_plain_rgb(path: Path) -> bool:
     """Whether every reader decodes the same pixels: 8-bit RGB, upright, without colour profile."""
-    with Image.open(path) as image:
+    with open_image(path) as image:
         has_profile = bool(image.info.get("icc_profile"))
         is_upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
         has_16_bits = ";16" in str(getattr(image, "tile", ""))
@@ -120,7 +120,7 @@ def read_picture(path: Path) -> tuple[np.ndarray, list[str]]:
     Raises:
         OSError, SyntaxError, ValueError: Pillow's errors for a file that cannot be decoded.
     """
-    with Image.open(path) as image:
+    with open_image(path) as image:
         mode = image.mode
         has_16_bits = mode.startswith("I") or ";16" in str(getattr(image, "tile", ""))
         has_alpha = mode in ("RGBA", "LA", "PA") or "transparency" in image.info
@@ -131,4 +131,4 @@ def read_picture(path: Path) -> tuple[np.ndarray, list[str]]:
         conversions.append("alpha composited over white")
     if mode in ("L", "LA", "1") or mode.startswith("I"):
         conversions.append("grey expanded to RGB")
-    return decode_image(path.read_bytes()), conversions
+    return decode_image(read_file(path)), conversions

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from authface_data.images.open import open_image
 from authface_train.evaluation.evaluate import Evaluation
 from authface_train.evaluation.intervals import bootstrap_interval
 from authface_train.evaluation.metrics import get_metric
@@ -109,4 +110,4 @@ def draw_curves(curves: pd.DataFrame) -> Image.Image:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     plt.close(figure)
-    return Image.open(buffer).convert("RGB")
+    return open_image(buffer.getvalue()).convert("RGB")

@@ -7,6 +7,7 @@ import io
 import torch
 from PIL import Image
 
+from authface_data.images.open import open_image
 from authface_train.facial_loss.weight import time_aware_weight
 
 PAPER_SETTINGS = ((-0.5, 1.0), (0.0, 1.0), (0.5, 1.0), (-0.5, 0.5))
@@ -42,4 +43,4 @@ def plot_weights() -> Image.Image:
     file = io.BytesIO()
     figure.savefig(file, format="png")
     plt.close(figure)
-    return Image.open(file)
+    return open_image(file.getvalue())

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from authface_data.faces.descriptor import SAME_PERSON_DISTANCE, FaceDescriptor
+from authface_data.images.open import open_image
 from manifests.schema import PHOTOS
 from manifests.splits import hash_share
 from manifests.store import Store
@@ -158,7 +158,7 @@ def _same_person_pairs(root: Path, rows: pd.DataFrame) -> list[tuple[int, int]]:
     face_descriptor = FaceDescriptor()
     face_descriptor.setup(None)
     descriptors = [
-        face_descriptor.describe(np.asarray(Image.open(root / path).convert("RGB")))
+        face_descriptor.describe(np.asarray(open_image(root / path).convert("RGB")))
         for path in rows["crop_path"]
     ]
     is_known = rows["person"].notna()

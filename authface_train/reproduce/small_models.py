@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from authface_data.images.open import open_image
 from authface_train.data.crops import load_crop
 from authface_train.data.pairs import DegradedPairs
 from authface_train.data.sample_keys import SampleKey
@@ -71,7 +72,7 @@ def generic_images() -> list[np.ndarray]:
 
 
 def _read_reduced(file: Path) -> np.ndarray:
-    with Image.open(file) as image:
+    with open_image(file) as image:
         rgb = image.convert("RGB")
         rgb.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
         return np.asarray(rgb)

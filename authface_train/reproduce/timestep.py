@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from authface_data.faces.detectors import make_detector
+from authface_data.images.open import open_image
 from authface_train.evaluation.image_pairs import find_pictures, match_pictures, read_picture
 from authface_train.restore.pipeline import Restorer
 from manifests.support.errors import UserError
@@ -164,4 +165,4 @@ def plot_confidence(table: pd.DataFrame) -> Image.Image:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     plt.close(figure)
-    return Image.open(buffer).convert("RGB")
+    return open_image(buffer.getvalue()).convert("RGB")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin
 
+from authface_data.images.open import open_image, read_file
 from authface_train.restore import jpeg_blocks
 from authface_train.restore.jpeg_blocks import Box
 from manifests.support.files import write_atomic
@@ -99,8 +100,8 @@ class ImageFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.data = path.read_bytes()
-        self.image = Image.open(io.BytesIO(self.data))
+        self.data = read_file(path)
+        self.image = open_image(self.data)
         _check_supported(self.image)
         self.image.load()
 

@@ -16,7 +16,7 @@ from PIL import Image
 from authface_data.faces.align import Quad
 from authface_data.faces.descriptor import FaceDescriptor
 from authface_data.faces.finder import FaceFinder, FaceSelection, FoundFace
-from authface_data.images.open import DECODE_ERRORS, decode_image
+from authface_data.images.open import PICTURE_ERRORS, decode_image, open_image, read_file
 from authface_train.restore.image_file import ImageFile, UnsupportedImageError
 from authface_train.restore.output_folder import CERTAINTY_FOLDER, RECORD_FILE, STRIP_FILE
 from authface_train.restore.paste import paste_face
@@ -122,9 +122,9 @@ def is_aligned_face(file: Path, faces: FaceSelection | None) -> bool:
     if faces is not None:
         return False
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
             return image.width == image.height
-    except DECODE_ERRORS:
+    except PICTURE_ERRORS:
         return False
 
 
@@ -241,7 +241,7 @@ class RestoreRunner:
                     for task in tasks:
                         try:
                             self._write_result(task)
-                        except DECODE_ERRORS as error:
+                        except PICTURE_ERRORS as error:
                             self._add_failure(task.file, "written", error)
                     if time.monotonic() - last_save > SAVE_INTERVAL_S:
                         self.save_record()
@@ -302,11 +302,11 @@ class RestoreRunner:
                         f"is an aligned face, whose result has {size_px} px; "
                         "--upscale applies to photographs only"
                     )
-                crop = _resize(decode_image(file.read_bytes()), size_px)
+                crop = _resize(decode_image(read_file(file)), size_px)
                 return RestoreTask(file, output_name, [crop])
             photo = ImageFile(file)
             faces = self.finder.find(photo.data, self.options.faces or "all", size_px)
-        except DECODE_ERRORS as error:
+        except PICTURE_ERRORS as error:
             self._add_failure(file, "decoded", error)
             return None
         if not faces:

@@ -11,7 +11,7 @@ from authface_data.faces.detect import detect_faces
 from authface_data.faces.detectors import make_detector
 from authface_data.http.download import Downloaded, Downloader, DownloadJob, DownloadRefused
 from authface_data.http.hosts import AllowedHosts
-from authface_data.images.open import DECODE_ERRORS, Photo
+from authface_data.images.open import PICTURE_ERRORS, Photo
 from authface_data.sources.protocol import PhotoInput, RejectedPhoto, RunOptions
 from authface_data.sources.remote import RemoteCollector, RemoteOptions
 from manifests.support.fingerprint import short_hash
@@ -86,7 +86,7 @@ class PreviewGate:
             faces = detect_faces(
                 self.detector, [Photo(path.read_bytes)], self.detect_long_side_px, self.threshold
             )
-        except DECODE_ERRORS:
+        except PICTURE_ERRORS:
             return True
         return bool(faces[0])
 

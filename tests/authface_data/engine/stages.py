@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
-from manifests.schema import SCORES
+from manifests.schema import FACES, SCORES
+from manifests.workspace import Workspace
 
 
 class NumberStage:
@@ -96,3 +97,18 @@ class CountedPicture:
 
 def no_picture(row) -> None:
     return None
+
+
+class CropStage(NumberStage):
+    """Writes a crop for a photo and names it in a row of `faces`."""
+
+    subject = "photo"
+    manifest = FACES
+
+    def process_item(self, item: Item, write_pixels: WritePixels) -> Rows | Dropped:
+        result = super().process_item(item, write_pixels)
+        if not isinstance(result, Rows):
+            return result
+        path = Workspace.crop_path(f"{item.key}_0", item.key)
+        write_pixels(path, item.key.encode())
+        return Rows([{"face_id": f"{item.key}_0", "photo_id": item.key, "crop_path": path}])
