@@ -224,6 +224,9 @@ def record_decisions(
             is added from `faces` and `photos`.
         now: The time of the decisions, in UTC. Default: the present time.
     """
+    rows = list(rows)
+    if not rows:
+        return
     decided_at = now or datetime.now(UTC)
     newest = newest_decision_time(workspace)
     if newest is not None and decided_at <= newest:
@@ -236,7 +239,6 @@ def record_decisions(
             )
         decided_at = newest + timedelta(microseconds=1)
 
-    rows = list(rows)
     locations = _locate_faces(workspace, [str(row["id"]) for row in rows])
     Store(workspace, DECISIONS).append(
         {**row, **locations.get(str(row["id"]), {}), "decided_at": decided_at} for row in rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,7 +68,10 @@ def _print_counts(ws: Workspace, counts: Sequence[LicenceCount]) -> None:
     table.add_column("faces", justify="right")
     for count in counts:
         table.add_row(
-            escape(count.licence_basis), escape(count.source), f"{count.photos:,}", f"{count.faces:,}"
+            escape(count.licence_basis),
+            escape(count.source),
+            f"{count.photos:,}",
+            f"{count.faces:,}",
         )
     console.print(table)
     unknown = sum(count.faces for count in counts if count.licence_basis == NO_BASIS)
@@ -159,7 +163,7 @@ def _print_preview(preview: Preview) -> None:
         console.print(f"  {escape(to_utf8(path))}: {description}")
     if len(preview.files) > MAX_SHOWN:
         console.print(f"  and {len(preview.files) - MAX_SHOWN} more files (--json lists all)")
-    _print_runs(preview.runs)
+    _print_runs(preview.runs, preview.unreadable_runs)
     if preview.alike:
         console.print(
             "[yellow]Near-duplicates that would stay[/] unless you add their ids: "
@@ -174,20 +178,27 @@ def _execute(ws: Workspace, forget_plan: ForgetPlan, as_json: bool) -> None:
 
     result = execute(ws, forget_plan)
     if as_json:
-        print_json({"photo_ids": forget_plan.photo_ids, "files": result.files, "runs": result.runs})
+        print_json({"photo_ids": forget_plan.photo_ids, **asdict(result)})
         return
     console.print(
         f"{len(forget_plan.photo_ids)} photographs forgotten. They will not be collected again."
     )
     for description, count in sorted(result.files.items()):
         console.print(f"  {count} files: {description}")
-    _print_runs(result.runs)
+    _print_runs(result.runs, result.unreadable_runs)
     console.print("Next: [bold]authface report[/] (the old report was removed)")
 
 
-def _print_runs(runs: Sequence[str]) -> None:
+def _print_runs(runs: Sequence[str], unreadable_runs: Sequence[str]) -> None:
     if runs:
         console.print(
             "[yellow]Models trained on these photographs, which they cannot forget:[/] "
-            f"{escape(', '.join(runs))}; train them again"
+            f"{escape(to_utf8(', '.join(runs)))}; train them again. Files outside the workspace "
+            "are not cleaned"
+        )
+    if unreadable_runs:
+        console.print(
+            "[yellow]Runs that have moved or are gone[/], whose models may have been trained on "
+            f"these photographs: {escape(to_utf8(', '.join(unreadable_runs)))}; find the models "
+            "and train them again, or remove them"
         )

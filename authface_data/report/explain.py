@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from manifests.captions import TAG_FAMILIES, tag_edits
 from manifests.decisions import DecisionSource, FaceDecision, face_decisions, source_of
 from manifests.run_folder import list_runs
+from manifests.run_register import find_trained_runs
 from manifests.schema import CAPTIONS, DECISIONS, FACES, PHOTOS, SCORES, VERDICTS, Manifest
 from manifests.store import Store
 from manifests.support.errors import UserError
@@ -54,7 +55,8 @@ class Explanation:
         photo: Row of `photos`, or None if the photograph was never collected.
         verdicts: Rows of `verdicts` about the photograph.
         faces: Its faces, or only the requested face.
-        runs: Names of the training runs that have learned from the photograph.
+        runs: Names of the training runs that have learned from the photograph; the folder of a run
+            outside the workspace.
     """
 
     photo: Row | None
@@ -83,11 +85,13 @@ def explain(workspace: Workspace, face_or_photo_id: str) -> Explanation:
     if not (faces or photos or verdicts):
         raise UserError(_describe_unknown(workspace, face_or_photo_id))
 
+    runs = [run.name for run in list_runs(workspace) if photo_id in run.lineage_photo_ids()]
+    runs += find_trained_runs(workspace, [photo_id]).outside
     return Explanation(
         photo=photos[0] if photos else None,
         verdicts=[row for row in verdicts if row["id"] == photo_id],
         faces=_explain_faces(workspace, faces, verdicts),
-        runs=[run.name for run in list_runs(workspace) if photo_id in run.lineage_photo_ids()],
+        runs=runs,
     )
 
 

@@ -19,9 +19,11 @@ import pyarrow.compute as pc
 
 from authface_data.gates import apply_gates
 from authface_data.images.hashes import hash_pixels
-from authface_data.images.open import DECODE_ERRORS, Photo
+from authface_data.images.open import PICTURE_ERRORS, Photo
 from authface_data.rights.workspace_sweep import REPLACEMENT, Traces, WorkspaceSweep
 from authface_data.sources.unsplash.stored_names import PHOTO_ID_PREFIX as UNSPLASH_PREFIX
+from manifests.decisions import face_decisions, record_decisions
+from manifests.run_register import find_trained_runs
 from manifests.schema import (
     CAPTIONS,
     DECISIONS,
@@ -49,6 +51,8 @@ ID_COLUMNS: dict[str, str] = {
 }
 """Manifest -> its column that names the photograph or the face."""
 URL_COLUMNS = ("source_url", "download_location")
+HANDED_OVER_NOTE = "a near-duplicate was dropped"
+"""Note of a drop that stays in force after the photograph it was made about is forgotten."""
 
 
 @dataclass
@@ -97,7 +101,11 @@ class Preview:
     files: dict[str, str]
     """Path of a file -> what would be done to it."""
     runs: list[str]
-    """Runs whose models were trained on the photographs."""
+    """Runs whose models were trained on the photographs: paths in the workspace, and absolute ones
+    of folders outside."""
+    unreadable_runs: list[str]
+    """Registered run folders that have moved or are gone; their models may have been trained on the
+    photographs."""
     already: list[str]
     """Requested ids that were forgotten earlier."""
     alike: list[str]
@@ -111,7 +119,9 @@ class ForgetResult:
     files: dict[str, int]
     """What was done -> number of files."""
     runs: list[str]
-    """Runs whose models were trained on the photographs."""
+    """Runs whose models were trained on the photographs, as in `Preview.runs`."""
+    unreadable_runs: list[str]
+    """As in `Preview.unreadable_runs`."""
 
 
 def plan(workspace: Workspace, ids: Sequence[str], why: str | None) -> tuple[ForgetPlan, list[str]]:
@@ -232,7 +242,7 @@ def _hash_pixels_of(workspace: Workspace, path: str) -> list[str]:
     """The hash of a picture's pixels; empty if the file is missing or cannot be decoded."""
     try:
         return [hash_pixels(Photo(lambda: workspace.read_bytes(path)).pixels())]
-    except DECODE_ERRORS:
+    except PICTURE_ERRORS:
         return []
 
 
@@ -245,6 +255,7 @@ def preview(workspace: Workspace, forget_plan: ForgetPlan, already: Sequence[str
         already: Requested ids that were forgotten earlier.
     """
     traces = forget_plan.traces()
+    registered = find_trained_runs(workspace, forget_plan.photo_ids)
     sweep = WorkspaceSweep(workspace, traces, {})
     files = {action.path: action.description for action in sweep.actions()}
     rows = {}
@@ -258,7 +269,8 @@ def preview(workspace: Workspace, forget_plan: ForgetPlan, already: Sequence[str
         photo_ids=forget_plan.photo_ids,
         rows=rows,
         files=files,
-        runs=sweep.runs,
+        runs=[*sweep.runs, *registered.outside],
+        unreadable_runs=registered.unreadable,
         already=list(already),
         alike=_near_duplicates(workspace, set(forget_plan.photo_ids)),
     )
@@ -298,6 +310,8 @@ def execute(workspace: Workspace, forget_plan: ForgetPlan) -> ForgetResult:
     tombstones = add_tombstones(workspace, secrets, forget_plan.why)
 
     traces = forget_plan.traces()
+    registered = find_trained_runs(workspace, forget_plan.photo_ids)
+    _hand_over_drops(workspace, traces)
     gates = Store(workspace, VERDICTS).read(["gate"])["gate"]
     has_gate_verdicts = bool(pc.any(pc.equal(gates, ALL_GATES)).as_py())
     for name, manifest in MANIFESTS.items():
@@ -319,13 +333,30 @@ def execute(workspace: Workspace, forget_plan: ForgetPlan) -> ForgetResult:
 
     remaining = [action.path for action in WorkspaceSweep(workspace, traces, {}).actions()]
     remaining += sweep.uncleaned
+    runs = [*sweep.runs, *registered.outside]
     workspace.remove(FORGETTING)
     if remaining:
+        models = f". Models trained on them: {', '.join(runs)}" if runs else ""
         raise PartialFailureError(
             f"{len(remaining)} files still name a forgotten photograph and could not be cleaned; "
-            f"remove them or edit them by hand: {', '.join(remaining[:5])}"
+            f"remove them or edit them by hand: {', '.join(remaining[:5])}{models}"
         )
-    return ForgetResult(files, sweep.runs)
+    return ForgetResult(files, runs, registered.unreadable)
+
+
+def _hand_over_drops(workspace: Workspace, traces: Traces) -> None:
+    """Record the drops that hold for near-duplicates which stay as drops of these faces.
+
+    Otherwise they would return to the set with the decisions about the forgotten photographs.
+    """
+    rows = []
+    for face_id, decision in face_decisions(workspace).items():
+        source = decision.source
+        stays = not traces.occur_in(face_id.encode())
+        if stays and decision.decision == "drop" and traces.occur_in(source.face_id.encode()):
+            row = {"id": face_id, "reviewer": source.reviewer, "decision": "drop"}
+            rows.append({**row, "note": HANDED_OVER_NOTE, "fingerprint": ""})
+    record_decisions(workspace, rows)
 
 
 def read_interrupted(workspace: Workspace) -> ForgetPlan | None:
@@ -337,11 +368,12 @@ def read_interrupted(workspace: Workspace) -> ForgetPlan | None:
 
 def _traced_rows(part: pa.Table, manifest: Manifest, traces: Traces) -> pa.Array:
     """(rows,) bool: the rows of a manifest that are about a photograph or name it."""
-    texts = part[ID_COLUMNS[manifest.name]].to_pylist()
+    columns = [ID_COLUMNS[manifest.name]]
     if manifest.name == VERDICTS.name:
-        reasons = part["reason"].to_pylist()
-        texts = [f"{id} {reason or ''}" for id, reason in zip(texts, reasons, strict=True)]
-    is_traced = [
-        text is not None and traces.occur_in(text.encode("utf-8", "replace")) for text in texts
-    ]
+        columns.append("reason")
+    if manifest.name == DECISIONS.name:
+        columns += ["photo_id", "pixel_hash"]
+    rows = part.select(columns).to_pylist()
+    texts = [" ".join(text for text in row.values() if text is not None) for row in rows]
+    is_traced = [traces.occur_in(text.encode("utf-8", "replace")) for text in texts]
     return pa.array(is_traced, pa.bool_())

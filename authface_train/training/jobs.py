@@ -44,6 +44,7 @@ from authface_train.stages.prior import PriorTrainer
 from authface_train.training import setup
 from authface_train.training.loop import Trainer, train
 from authface_train.training.setup import TrainingRows
+from manifests.run_register import register_run
 from manifests.support.errors import UserError
 from manifests.support.progress import ProgressBar
 from manifests.workspace import Workspace
@@ -171,6 +172,8 @@ def build_job(request: JobRequest) -> TrainingJob:
             preparation.estimator.fake_pass, settings, preparation.model_bytes
         ),
     )
+    if accelerator.is_main_process:
+        register_run(request.workspace, request.folder, request.stage)
     with setup.explain_out_of_memory(settings):
         return _assemble_job(preparation, settings, run)
 

@@ -169,6 +169,13 @@ def test_drop_holds_for_the_crop_from_another_source(base, run):
     explanation = run("explain", other, "-w", root)
     assert "decision in force: drop · near-duplicate of the crop, " in explanation
 
+    # The copy does not return when the photograph that the decision was made about is forgotten.
+    run("forget", "-w", root, dropped, "--yes")
+    assert kept_ids(root) == []
+    (decision,) = Store(workspace, DECISIONS).read().to_pylist()
+    assert (decision["id"], decision["decision"], decision["reviewer"]) == (other, "drop", "anna")
+    assert dropped.rsplit("_", 1)[0] not in str(decision)
+
 
 def test_other_faces_are_not_hit(filled, tmp_path):
     """The drop of a face holds for no other face of the demo, also none of the same person."""

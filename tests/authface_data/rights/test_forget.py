@@ -190,6 +190,26 @@ def test_no_trace_remains_and_the_photo_is_not_collected_again(
         assert not read_manifest(root, name).duplicated(list(kind.key)).any()
 
 
+def test_models_outside_the_workspace_are_named(filled, tmp_path, authface_here):
+    root = shutil.copytree(filled, tmp_path / "ws")
+    folder = tmp_path / "models" / "prior"
+    train = ["train-prior", "-w", root, "--preset", "tiny", "--steps", 1, "--set", "audit=false"]
+    done = authface_here(*train, "--output", folder)
+    assert done.returncode == 0, done.stderr
+    photo_id = photo_to_forget(root)
+    explanation = json.loads(authface_here("explain", "-w", root, photo_id, "--json").stdout)
+    assert explanation["runs"] == [str(folder)]
+    preview = json.loads(authface_here("forget", "-w", root, photo_id, "--json").stdout)
+    assert (preview["runs"], preview["unreadable_runs"]) == ([str(folder)], [])
+    done = authface_here("forget", "-w", root, photo_id, "--yes")
+    assert f"which they cannot forget: {folder}; train them again" in done.stdout
+
+    folder.rename(tmp_path / "models" / "renamed")
+    done = authface_here("forget", "-w", root, photo_to_forget(root), "--yes")
+    assert "have moved or are gone" in done.stdout
+    assert f"may have been trained on these photographs: {folder};" in done.stdout
+
+
 def test_forgotten_id_is_skipped_when_its_source_is_collected_again(
     filled, tmp_path, authface_here, photos
 ):
