@@ -247,17 +247,22 @@ def _print_report(ws: Workspace, report: CollectReport) -> None:
             "training refuses them; collect them again with --licence-basis"
         )
 
+    failed_message = (
+        f"{report.failed} photographs could not be collected; `authface status` lists the "
+        "reasons. Try them again with --retry failed"
+    )
     if report.error is not None:
+        if report.failed:
+            console.print(f"[yellow]{failed_message}[/]")
         raise report.error
     if report.failed:
-        raise PartialFailureError(
-            f"{report.failed} photographs could not be collected; `authface status` lists the "
-            "reasons. Try them again with --retry failed"
-        )
+        raise PartialFailureError(failed_message)
 
 
 def _print_refresh(report: RefreshReport) -> None:
     _print_vanished(report.vanished)
+    for note in report.notes:
+        console.print(escape(note))
     if report.error is not None:
         raise report.error
     console.print(f"{report.checked} photographs looked up, {len(report.vanished)} have vanished")

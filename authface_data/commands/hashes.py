@@ -21,7 +21,7 @@ def hashes(
 ) -> None:
     """Hash the pictures of a folder, so that `filter --exclude-hashes` can keep them out."""
     from authface_data.duplicates import hash_pictures
-    from authface_data.sources.file_source import find_image_files
+    from authface_data.sources.image_files import find_image_files
     from manifests.support.errors import UserError
     from manifests.support.files import write_atomic
     from manifests.support.progress import track

@@ -67,6 +67,8 @@ def status(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> No
 def _print_status(status: Status) -> None:
     from rich.table import Table
 
+    from authface_data.sources.skipped_files import describe_skipped
+
     table = Table(title=escape(status.workspace), title_justify="left")
     table.add_column("manifest")
     table.add_column("rows", justify="right")
@@ -80,6 +82,8 @@ def _print_status(status: Status) -> None:
     for title, reasons_by_subject in (("Dropped", status.dropped), ("Failed", status.failed)):
         if reasons_by_subject:
             _print_reasons(title, reasons_by_subject)
+    if status.skipped_files:
+        console.print(f"Files that were skipped: {escape(describe_skipped(status.skipped_files))}")
     for name, description in status.runs.items():
         console.print(f"run {escape(name)}: {escape(description)}")
     console.print(f"Next: [bold]{status.next}[/]")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from authface_data.sources.skipped_files import read_skipped
 from manifests.run_folder import WorkspaceRun, list_runs
 from manifests.schema import MANIFESTS, VERDICTS
 from manifests.store import Store
@@ -20,6 +21,10 @@ REASON_LABELS = {
     "excluded": "on the list of --exclude-hashes",
     "bad row": "bad row",
     "too_large": "too large",
+    "not_square": "not square, in a set of aligned faces",
+    "too_small": "too small, in a set of aligned faces",
+    "other_size": "another size than most of the set",
+    "not_aligned": "landmarks not where FFHQ's alignment puts them",
     "NoTags": "the model gave no tags",
 }
 """Labels of reasons that have details after a colon, such as the id of another photograph."""
@@ -37,6 +42,7 @@ class Status:
         captioned: Number of kept faces with a caption in use.
         dropped: Subject -> reason -> number of dropped rows.
         failed: Subject -> reason -> number of failed rows.
+        skipped_files: Suffix -> number of files in the collected folders that are no pictures.
         runs: Name of a training run -> its stage, steps and state.
         next: The command to run next.
     """
@@ -48,6 +54,7 @@ class Status:
     captioned: int
     dropped: dict[str, dict[str, int]] = field(default_factory=dict)
     failed: dict[str, dict[str, int]] = field(default_factory=dict)
+    skipped_files: dict[str, int] = field(default_factory=dict)
     runs: dict[str, str] = field(default_factory=dict)
     next: str = ""
 
@@ -74,6 +81,7 @@ def collect_status(workspace: Workspace) -> Status:
         captioned=num_captioned,
         dropped=_count_reasons(verdicts[verdicts["verdict"] == "dropped"]),
         failed=_count_reasons(verdicts[verdicts["verdict"] == "failed"]),
+        skipped_files=read_skipped(workspace),
         runs=runs,
         next=_next_command(
             rows,

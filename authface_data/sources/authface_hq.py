@@ -6,18 +6,19 @@ are imported as those of a captioner named `qwen`.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
 from authface_data.captions.qwen import import_captions
-from authface_data.sources.aligned import AlignedSource
-from authface_data.sources.file_source import ImageFile
+from authface_data.sources.aligned import AlignedSource, plain_name
+from authface_data.sources.file_source import SourceFile
+from authface_data.sources.image_files import path_text
 from authface_data.sources.protocol import CollectReport, PhotoInput, RunOptions
-from manifests.support.fingerprint import fingerprint, short_hash
-from manifests.support.text import to_utf8
+from authface_data.sources.sidecar_fields import load_json
+from manifests.support.fingerprint import fingerprint
+from manifests.support.text import excerpt, to_utf8
 
 PREFIX = "afhq_"
 CAPTION_KEYS = (
@@ -44,52 +45,51 @@ class AuthfaceHqSource(AlignedSource):
         report.notes.append(f"{import_captions(self.workspace)} captions by qwen")
         return report
 
-    def photo_id(self, image_file: ImageFile) -> str:
-        """`afhq_` and the picture's path within the folder, without its suffix.
+    def photo_id(self, file: SourceFile) -> str:
+        """`afhq_` and the picture's path within the folder, without its suffix."""
+        stem = file.relative_path.rsplit(".", 1)[0]
+        return PREFIX + plain_name(stem, stem.replace("/", "_"))
 
-        A hash is added where characters had to be replaced: other paths may give the same letters.
-        """
-        stem = image_file.relative_path.rsplit(".", 1)[0]
-        name = re.sub(r"[^A-Za-z0-9_-]", "_", stem)
-        if name != stem.replace("/", "_"):
-            name += f"-{short_hash(stem)}"
-        return PREFIX + name
-
-    def describe(self, image_file: ImageFile, photo_id: str) -> PhotoInput:
+    def describe(self, file: SourceFile, photo_id: str) -> PhotoInput:
         """Describe one picture, with its caption as `source_tags`.
 
         Args:
-            image_file: The picture.
+            file: The picture.
             photo_id: Its id.
         """
-        path = image_file.path
+        path = file.path
         tags = _read_tags(path.with_name(f"{path.stem}_qwen.json"), self.skipped)
-        stat = path.stat()
+        earlier = fingerprint(size=file.size, time=file.mtime_ns, tags=tags)
         return PhotoInput(
             photo_id=photo_id,
-            name=image_file.relative_path,
+            name=to_utf8(file.relative_path),
             file=str(path),
-            fingerprint=fingerprint(size=stat.st_size, time=stat.st_mtime_ns, tags=tags),
+            fingerprint=earlier
+            if file.sha256 is None
+            else fingerprint(content=file.sha256, tags=tags),
+            earlier_fingerprint=earlier,
             columns={"aligned": True, "source_tags": tags},
         )
 
 
 def _read_tags(path: Path, skipped: list[str]) -> list[str] | None:
     """The tags of a caption file, or None and a message in `skipped`."""
+    tags: dict[str, None] = {}  # keeps the order of first appearance
     try:
-        caption = json.loads(path.read_text("utf-8-sig"))
+        for text in _caption_texts(load_json(path)):
+            tags |= dict.fromkeys(_split_tags(text))
     except FileNotFoundError:
-        skipped.append(f"{path} does not exist; its picture has no caption")
+        skipped.append(f"{path_text(path)} does not exist; its picture has no caption")
         return None
     except (ValueError, RecursionError, OSError) as error:
-        skipped.append(f"{path} cannot be read as JSON ({error}); its picture has no caption")
+        skipped.append(
+            f"{path_text(path)} cannot be read as JSON ({excerpt(str(error))}); its picture has no "
+            "caption"
+        )
         return None
 
-    tags: dict[str, None] = {}  # keeps the order of first appearance
-    for text in _caption_texts(caption):
-        tags |= dict.fromkeys(_split_tags(text))
     if not tags:
-        skipped.append(f"{path} holds no caption")
+        skipped.append(f"{path_text(path)} holds no caption")
         return None
     return list(tags)
 

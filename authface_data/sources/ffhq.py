@@ -12,12 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from authface_data.sources.aligned import AlignedSource
-from authface_data.sources.file_source import FileOptions, ImageFile
+import numpy as np
+
+from authface_data.faces.align import ffhq_quad
+from authface_data.faces.landmarks import alignment_points
+from authface_data.sources.aligned import AlignedSource, Size, plain_name
+from authface_data.sources.file_source import FileOptions, SourceFile
+from authface_data.sources.image_files import path_text
 from authface_data.sources.protocol import PhotoInput
 from manifests.support.errors import UserError
 from manifests.support.fingerprint import fingerprint
-from manifests.support.text import to_utf8
+from manifests.support.text import excerpt, to_utf8
 from manifests.workspace import Workspace
 
 PREFIX = "ffhq_"
@@ -25,6 +30,20 @@ JSON_NAMES = ("ffhq-dataset-v2.json", "ffhq-dataset-v1.json")
 LANDMARKS = 68
 DEFAULT_SIDE_PX = 1024
 SIDE_KEY = "landmarks_side_px"
+
+MALFORMED_ERRORS = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+"""Exceptions that an entry of the wrong shape causes."""
+PICTURE_CORNERS = np.array([[0, 0], [0, 1], [1, 1], [1, 0]])
+"""Corners of a picture in the order of a quad, relative to its side."""
+MAX_CORNER_OFFSET = 0.15
+"""How far a corner of the landmarks' quad may be from one of the picture, relative to its side."""
 
 
 class FfhqSource(AlignedSource):
@@ -36,6 +55,7 @@ class FfhqSource(AlignedSource):
     """
 
     name: ClassVar[str] = "ffhq"
+    has_one_size: ClassVar[bool] = True
 
     def __init__(self, workspace: Workspace, options: FileOptions) -> None:
         super().__init__(workspace, options)
@@ -45,34 +65,57 @@ class FfhqSource(AlignedSource):
         """Read the JSON file of the set, if it has one."""
         self._metadata = _read_json(self.options.path, self.skipped)
 
-    def photo_id(self, image_file: ImageFile) -> str:
+    def photo_id(self, file: SourceFile) -> str:
         """`ffhq_` and the picture's name without its suffix, such as `ffhq_00042`."""
-        return PREFIX + re.sub(r"[^A-Za-z0-9_-]", "_", image_file.path.stem)
+        return PREFIX + plain_name(file.path.stem, file.path.stem)
 
-    def describe(self, image_file: ImageFile, photo_id: str) -> PhotoInput:
+    def describe(self, file: SourceFile, photo_id: str) -> PhotoInput:
         """Describe one picture by its entry in the JSON file.
 
         Args:
-            image_file: The picture.
+            file: The picture.
             photo_id: Its id.
         """
-        stem = image_file.path.stem
+        stem = file.path.stem
         metadata: Mapping[str, object] = {}
         if stem.isascii() and stem.isdecimal():
             metadata = self._metadata.get(str(int(stem)), {})
 
         columns = dict(metadata)
         side_px = columns.pop(SIDE_KEY, None)
-        stat = image_file.path.stat()
+        # The keyword `said` is part of the hash and must stay.
+        earlier = fingerprint(size=file.size, time=file.mtime_ns, said=metadata)
         return PhotoInput(
             photo_id=photo_id,
-            name=image_file.relative_path,
-            file=str(image_file.path),
-            # The keyword `said` is part of the hash and must stay.
-            fingerprint=fingerprint(size=stat.st_size, time=stat.st_mtime_ns, said=metadata),
+            name=to_utf8(file.relative_path),
+            file=str(file.path),
+            fingerprint=earlier
+            if file.sha256 is None
+            else fingerprint(content=file.sha256, metadata=metadata),
+            earlier_fingerprint=earlier,
             columns={"aligned": True, **columns},
             landmarks_side_px=side_px if isinstance(side_px, float) else None,
         )
+
+    def alignment_problem(self, photo: PhotoInput, size: Size) -> str | None:
+        """Why the landmarks of a picture show that it is not aligned as in FFHQ, or None.
+
+        FFHQ cuts out the quad that the landmarks define, so the quad of the landmarks in the
+        picture is the picture.
+
+        Args:
+            photo: The picture.
+            size: Its size.
+        """
+        landmarks, side_px = photo.columns.get("landmarks68_px"), photo.landmarks_side_px
+        if landmarks is None or side_px is None:
+            return None
+        with np.errstate(all="ignore"):
+            corners = ffhq_quad(*alignment_points(np.array(landmarks))).corners_px
+            offset = float(np.abs((corners + 0.5) / side_px - PICTURE_CORNERS).max())
+        if offset <= MAX_CORNER_OFFSET:
+            return None
+        return "not_aligned: its landmarks are not where FFHQ's alignment puts them"
 
 
 def licence_basis(licence: str) -> str:
@@ -92,18 +135,24 @@ def _read_json(folder: Path, skipped: list[str]) -> dict[str, dict[str, object]]
         return {}
     try:
         entries = json.loads(path.read_text("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from error
+    except (ValueError, RecursionError, OSError) as error:
+        raise UserError(
+            f"{path_text(path)} cannot be read as JSON ({excerpt(str(error))}); replace it with "
+            "the file of the data set, or remove it"
+        ) from error
     if not isinstance(entries, dict):
-        raise UserError(f"{path} must be a JSON object that maps picture numbers to metadata")
+        raise UserError(
+            f"{path} must be a JSON object that maps picture numbers to metadata; remove it, or replace it"
+        )
 
     metadata: dict[str, dict[str, object]] = {}
     for number, entry in entries.items():
         try:
             metadata[number] = _columns(entry)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except MALFORMED_ERRORS as error:
             skipped.append(
-                f"{path}: entry {number} is malformed ({error}); its metadata is ignored"
+                f"{path_text(path)}: entry {excerpt(number)} is malformed "
+                f"({excerpt(str(error))}); its metadata is ignored"
             )
             metadata[number] = {}
     return metadata
@@ -120,7 +169,7 @@ def _find_json(folder: Path) -> Path | None:
 def _columns(entry: Any) -> dict[str, object]:
     """Columns of the photos manifest from one entry, and the side that its landmarks refer to.
 
-    Raises KeyError, TypeError, ValueError or AttributeError if the entry is malformed.
+    Raises one of MALFORMED_ERRORS if the entry is malformed.
     """
     metadata = entry["metadata"]
     image = entry["image"]

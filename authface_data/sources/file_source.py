@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from authface_data.engine import local
-from authface_data.engine.stage import Chain
+from authface_data.engine.stage import Chain, expected_fingerprints
 from authface_data.images.open import IMAGE_SUFFIXES
+from authface_data.sources.file_digests import FileDigests
+from authface_data.sources.image_files import (
+    ImageFile,
+    TableReader,
+    find_image_files,
+    path_text,
+)
+from authface_data.sources.linked_files import check_links, read_links, repair_links
 from authface_data.sources.protocol import (
     CollectReport,
     LicensedOptions,
@@ -20,81 +35,43 @@ from authface_data.sources.protocol import (
     RunOptions,
     SourceOptions,
 )
-from authface_data.sources.refresh import find_vanished_files, record_vanished
-from authface_data.sources.sidecars import Sidecars
+from authface_data.sources.refresh import record_lost_originals
+from authface_data.sources.skipped_files import describe_skipped, store_skipped
 from authface_data.sources.stage import CollectStage, FileMode, open_file
-from manifests.schema import PHOTOS
-from manifests.settings import SETTINGS_FILE
+from authface_data.sources.stored_photos import COLLECT_GATE, StoredPhotos
+from manifests.schema import PHOTOS, VERDICTS
 from manifests.store import Store
-from manifests.support.errors import UserError
+from manifests.support.errors import PartialFailureError, UserError
+from manifests.support.progress import ProgressBar
 from manifests.tombstones import Tombstones
 from manifests.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
+MIN_FILES_WITH_PROGRESS = 1000
+"""Fewer files are read without a progress bar."""
+SAVE_INTERVAL_S = 30.0
+"""How often the digests of a large folder are stored while it is read."""
+MAX_SKIPPED_MESSAGES = 20
 
-class ImageFile(NamedTuple):
-    """An image file below a folder."""
+
+@dataclass(frozen=True)
+class SourceFile:
+    """An image file of a source.
+
+    Attributes:
+        path: Where it is.
+        relative_path: Path within the source's folder, with forward slashes.
+        size: Number of bytes.
+        mtime_ns: Time of the last change.
+        sha256: Hash of the content, or None if the file cannot be read.
+    """
 
     path: Path
     relative_path: str
-    """Path within the folder, with forward slashes."""
-
-
-def find_image_files(
-    folder: Path, skipped: list[str], sidecars: Sidecars | None = None
-) -> Iterator[ImageFile]:
-    """Find the image files below a folder, in order of path.
-
-    Links are followed, but no file or folder is visited twice. Hidden files and folders that are
-    workspaces are left out.
-
-    Args:
-        folder: The folder to search.
-        skipped: Receives a message for each folder that cannot be read.
-        sidecars: Reads the CSV files of each folder before its images are yielded.
-
-    Yields:
-        The image files.
-
-    Raises:
-        UserError: If there is no such folder.
-    """
-    if not folder.is_dir():
-        raise UserError(
-            f"{folder} is no folder; --path takes the folder that holds the photographs"
-        )
-
-    visited_folders: set[str] = set()
-    linked_files: set[Path] = set()
-    real_top = Path(os.path.realpath(folder))
-    tree = os.walk(folder, followlinks=True, onerror=lambda error: skipped.append(str(error)))
-    for parent, subfolders, names in tree:
-        real_parent = os.path.realpath(parent)
-        if real_parent in visited_folders or SETTINGS_FILE in names:
-            subfolders.clear()
-            continue
-        visited_folders.add(real_parent)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        if sidecars is not None:
-            sidecars.read_tables(Path(parent), names)
-
-        for name in sorted(names):
-            path = Path(parent, name)
-            if not _is_image_file(path):
-                continue
-            if path.is_symlink():
-                target = Path(os.path.realpath(path))
-                # A target below the folder is found under its own name.
-                if target in linked_files or target.is_relative_to(real_top):
-                    continue
-                linked_files.add(target)
-            yield ImageFile(path, path.relative_to(folder).as_posix())
-
-
-def _is_image_file(path: Path) -> bool:
-    is_hidden = path.name.startswith(".")
-    return not is_hidden and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    size: int
+    mtime_ns: int
+    sha256: str | None
 
 
 class FileOptions(LicensedOptions):
@@ -124,10 +101,79 @@ class FileSource(ABC):
         self.options = options
         self.skipped: list[str] = []
         """Messages about files, folders and metadata that `photos` could not use."""
+        self.ignored: Counter[str] = Counter()
+        """Suffix -> number of files that are no pictures."""
+        self.superseded_ids: set[str] = set()
+        """Ids under which files failed that could not be read, and can be read now."""
+        self.notes: list[str] = []
+        """Further results, one line each."""
+        self.digests = FileDigests(workspace)
+        self._tombstones = Tombstones(workspace)
 
     @abstractmethod
     def describe_photos(self) -> Iterator[PhotoInput]:
         """Describe each image file of the folder."""
+
+    def table_reader(self) -> TableReader | None:
+        """Reads the tables of each folder while the files are listed."""
+        return None
+
+    @cached_property
+    def files(self) -> list[SourceFile]:
+        """The image files of the folder, all read once; messages about others go to `skipped`.
+
+        Raises:
+            UserError: If there is no such folder, or if it is in the workspace.
+        """
+        self._check_outside_workspace()
+        image_files = list(
+            find_image_files(
+                self.options.path,
+                self.skipped,
+                tables=self.table_reader(),
+                ignored=self.ignored,
+                exclude=self._local_root(),
+            )
+        )
+        files = []
+        last_save = time.monotonic()
+        has_progress = len(image_files) >= MIN_FILES_WITH_PROGRESS
+        with ProgressBar("read", len(image_files), "files", enabled=has_progress) as progress:
+            for image_file in image_files:
+                file = self._read(image_file)
+                if file is not None:
+                    files.append(file)
+                if time.monotonic() - last_save > SAVE_INTERVAL_S:
+                    self.digests.save(self._tombstones.contains)
+                    last_save = time.monotonic()
+                progress.advance()
+        return files
+
+    def _read(self, image_file: ImageFile) -> SourceFile | None:
+        """Look up or compute the digest of a file. None if the file was removed meanwhile."""
+        path = image_file.path
+        sha256 = None
+        try:
+            status = path.stat()
+        except OSError as error:
+            self.skipped.append(f"{path_text(path)} cannot be read: {error.strerror}")
+            return None
+        try:
+            sha256 = self.digests.digest(path).sha256
+        except FileNotFoundError:
+            self.skipped.append(f"{path_text(path)} was removed while the folder was read")
+            return None
+        except OSError as error:
+            # The collect stage records the failure.
+            logger.debug("%s cannot be read: %s", path_text(path), error.strerror)
+        return SourceFile(
+            path, image_file.relative_path, status.st_size, status.st_mtime_ns, sha256
+        )
+
+    @cached_property
+    def stored(self) -> StoredPhotos:
+        """What earlier collections have stored."""
+        return StoredPhotos(self.workspace, self.digests)
 
     def photos(self) -> Iterator[PhotoInput]:
         """Describe the photographs of the folder; messages about unusable files go to `skipped`."""
@@ -136,16 +182,28 @@ class FileSource(ABC):
             is_empty = False
             yield photo
         if is_empty:
-            suffixes = ", ".join(IMAGE_SUFFIXES)
-            raise UserError(f"no pictures in {self.options.path}; supported: {suffixes}")
+            message = f"no pictures in {self.options.path}; supported: {', '.join(IMAGE_SUFFIXES)}"
+            if self.ignored:
+                message += f". Skipped: {describe_skipped(self.ignored)}"
+            raise UserError(message)
 
     def collect(self, run: RunOptions) -> CollectReport:
         """Bring the photographs of the folder into the workspace."""
-        tombstones = Tombstones(self.workspace)
-        offered = list(self.photos())
-        photos = [photo for photo in offered if not tombstones.contains(photo.photo_id)]
-        for message in self.skipped:
-            logger.warning("skipped: %s", message)
+        links_files = self.options.files == "reference"
+        try:
+            num_repaired = self._repair_links() if links_files else 0
+            offered = list(self.photos())
+        except UserError as error:
+            if links_files:
+                self._explain_missing_originals(error)
+            raise
+        finally:
+            if "files" in self.__dict__:  # the folder was read
+                store_skipped(self.workspace, self.options.path, self.ignored)
+
+        photos = [photo for photo in offered if not self._tombstones.contains(photo.photo_id)]
+        self._remember_digests(offered)
+        self._warn_about_skipped()
         unlicensed = self._without_licence_basis(photos)
 
         stage = CollectStage(
@@ -153,8 +211,9 @@ class FileSource(ABC):
             self.options.licence_basis,
             file_mode=self.options.files,
             store_place=self.workspace.settings.collect.store_place,
-            tombstones=tombstones,
+            tombstones=self._tombstones,
         )
+        photos = self._keep_earlier_fingerprints(stage, photos)
         outcomes = local.run_chain(
             self.workspace,
             Chain([stage], open_file),
@@ -164,6 +223,7 @@ class FileSource(ABC):
             retry_failed=run.retry_failed,
             redo=run.redo,
         )
+        self._remove_superseded_failures()
         stored_paths = Store(self.workspace, PHOTOS).read(["path"])["path"].to_pylist()
         self.workspace.remove_unlisted("photos", set(stored_paths))
 
@@ -173,11 +233,87 @@ class FileSource(ABC):
             failed=outcomes.failed[stage.name],
             forgotten=len(offered) - len(photos),
             without_licence_basis=len(unlicensed),
+            notes=self.notes,
         )
         report.already_present = len(photos) - report.collected - report.rejected - report.failed
-        if self.options.files == "reference":
-            report.vanished = self.refresh(self.workspace, wait=True).vanished
+        if num_repaired:
+            report.notes.append(f"{num_repaired} links repaired")
+        if self.ignored:
+            report.notes.append(f"skipped: {describe_skipped(self.ignored)}")
+        if links_files:
+            refreshed = self.refresh(self.workspace, wait=True)
+            report.notes += refreshed.notes
+            report.error = refreshed.error
         return report
+
+    def _local_root(self) -> Path | None:
+        return self.workspace.local_path("") if self.workspace.is_local else None
+
+    def _check_outside_workspace(self) -> None:
+        root = self._local_root()
+        if root is not None:
+            folder = Path(os.path.realpath(self.options.path))
+            if folder.is_relative_to(os.path.realpath(root)):
+                raise UserError(
+                    f"--path {path_text(self.options.path)} is inside the workspace, which holds "
+                    "what was collected; give the folder of the original photographs"
+                )
+
+    def _repair_links(self) -> int:
+        """Link photographs anew whose originals are lost, if the folder has the same content."""
+        check = check_links(read_links(self.workspace), self.digests)
+        lost = [*check.missing, *check.changed]
+        contents = {file.path: file.sha256 for file in self.files if file.sha256 is not None}
+        return repair_links(self.workspace, lost, contents)
+
+    def _explain_missing_originals(self, error: UserError) -> None:
+        """Raise an error about missing originals, if there are any and no picture was found."""
+        check = check_links(read_links(self.workspace), self.digests)
+        if check.missing and not self.__dict__.get("files"):
+            raise PartialFailureError(f"{error}. {check.missing_message()}") from error
+
+    def _remember_digests(self, photos: list[PhotoInput]) -> None:
+        """Store the digests of the folder's files, with the ids of their photographs."""
+        for photo in photos:
+            assert photo.file is not None
+            self.digests.set_photo_id(Path(photo.file), photo.photo_id)
+        self.digests.save(self._tombstones.contains, self.options.path)
+
+    def _warn_about_skipped(self) -> None:
+        for message in self.skipped[:MAX_SKIPPED_MESSAGES]:
+            logger.warning("skipped: %s", message)
+        num_more = len(self.skipped) - MAX_SKIPPED_MESSAGES
+        if num_more > 0:
+            logger.warning("skipped: %d more messages of this kind", num_more)
+
+    def _keep_earlier_fingerprints(
+        self, stage: CollectStage, photos: list[PhotoInput]
+    ) -> list[PhotoInput]:
+        """Recognise results of earlier versions of authface, which are up to date too."""
+        earlier = expected_fingerprints(
+            stage,
+            [(photo.photo_id, {"fingerprint": photo.earlier_fingerprint}) for photo in photos],
+        )
+        kept = []
+        for photo in photos:
+            result = self.stored.results.get(photo.photo_id)
+            if result is not None and result.fingerprint == earlier[photo.photo_id]:
+                assert photo.file is not None
+                if self.stored.has_content(photo.photo_id, Path(photo.file)):
+                    photo = replace(photo, fingerprint=photo.earlier_fingerprint)
+            kept.append(photo)
+        return kept
+
+    def _remove_superseded_failures(self) -> None:
+        """Remove failures of files that could not be read and have other ids now."""
+        if not self.superseded_ids:
+            return
+        ids = pa.array(sorted(self.superseded_ids), pa.string())
+
+        def is_superseded(part: pa.Table) -> pa.Array:
+            return pc.and_(pc.equal(part["gate"], COLLECT_GATE), pc.is_in(part["id"], ids))
+
+        Store(self.workspace, VERDICTS).compact(is_superseded)
 
     def _without_licence_basis(self, photos: list[PhotoInput]) -> list[PhotoInput]:
         if self.options.licence_basis is not None:
@@ -193,7 +329,9 @@ class FileSource(ABC):
 
     @classmethod
     def refresh(cls, workspace: Workspace, wait: bool) -> RefreshReport:
-        """Look up which linked originals were removed or changed."""
-        checked, vanished = find_vanished_files(workspace)
-        record_vanished(workspace, vanished, checked)
-        return RefreshReport(len(checked), vanished)
+        """Look up which linked originals are missing or have changed, and record them."""
+        check = check_links(read_links(workspace), FileDigests(workspace))
+        record_lost_originals(workspace, check.reasons(), check.checked)
+        error = PartialFailureError(check.missing_message()) if check.missing else None
+        notes = [check.changed_message()] if check.changed else []
+        return RefreshReport(len(check.checked), [], error, notes=notes)

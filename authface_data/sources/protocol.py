@@ -58,6 +58,8 @@ class PhotoInput:
     """File name, for messages and as a description if the source has none."""
     fingerprint: str = ""
     """Changes with the file and the source's metadata; the photograph is then stale."""
+    earlier_fingerprint: str = ""
+    """What earlier versions of authface computed; a row that has it may be up to date too."""
     file: str | None = None
     """Path of the file on this machine."""
     is_temporary: bool = False
@@ -153,7 +155,9 @@ class RefreshReport:
     checked: int
     vanished: list[str]
     error: AuthfaceError | None = None
-    """Why not all photographs were checked; run the command again for the rest."""
+    """Why not all photographs were checked, or that originals are missing."""
+    notes: list[str] = field(default_factory=list)
+    """Further results, one line each."""
 
 
 class Plan(Protocol):

@@ -1,10 +1,8 @@
-"""Photographs that vanished at their source: how they are found, and how they are recorded."""
+"""Photographs that vanished at their source, and linked originals that are lost: their records."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Iterator
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
 
 import httpx
 import pyarrow as pa
@@ -15,7 +13,7 @@ from authface_data.http.hosts import AllowedHosts, HostRefused, RequestPacer, gu
 from manifests.schema import PHOTOS, VERDICTS
 from manifests.store import Store
 from manifests.support.fingerprint import fingerprint
-from manifests.verdicts import verdict_row
+from manifests.verdicts import Verdict, verdict_row
 from manifests.workspace import Workspace
 
 GATE = "collect:refresh"
@@ -32,15 +30,33 @@ def record_vanished(
         vanished: Ids of the photographs that vanished.
         checked: Ids of all photographs that were looked up; earlier records of these are removed.
     """
+    _record(workspace, "dropped", dict.fromkeys(vanished, REASON), checked)
+
+
+def record_lost_originals(
+    workspace: Workspace, reasons: Mapping[str, str], checked: Collection[str]
+) -> None:
+    """Record which linked photographs have lost their original; it may come back.
+
+    Args:
+        workspace: The workspace.
+        reasons: Id of a photograph -> what happened to its original.
+        checked: Ids of all photographs that were looked up; earlier records of these are removed.
+    """
+    _record(workspace, "failed", reasons, checked)
+
+
+def _record(
+    workspace: Workspace, verdict: Verdict, reasons: Mapping[str, str], checked: Collection[str]
+) -> None:
+    """Replace the records of the photographs that were looked up."""
     gate_fingerprint = fingerprint(gate=GATE)
     store = Store(workspace, VERDICTS)
-    outdated_ids = pa.array(sorted({*checked, *vanished}), pa.string())
+    outdated_ids = pa.array(sorted({*checked, *reasons}), pa.string())
     new_verdicts = store.table(
         [
-            verdict_row(
-                "photo", photo_id, GATE, "dropped", fingerprint=gate_fingerprint, reason=REASON
-            )
-            for photo_id in vanished
+            verdict_row("photo", photo_id, GATE, verdict, fingerprint=gate_fingerprint, reason=text)
+            for photo_id, text in reasons.items()
         ]
     )
 
@@ -105,27 +121,3 @@ def _is_gone(client: httpx.Client, url: str) -> bool:
         except (httpx.HTTPError, HostRefused):
             return False
     return True
-
-
-def find_vanished_files(workspace: Workspace) -> tuple[set[str], list[str]]:
-    """Find photographs that are links to an original (`--files reference`) which was lost.
-
-    Args:
-        workspace: The workspace.
-
-    Returns:
-        Ids of the photographs that are links, and of the links whose original is missing or has
-        changed.
-    """
-    rows = Store(workspace, PHOTOS).read(["photo_id", "path", "bytes", "sha256"]).to_pylist()
-    links = [row for row in rows if workspace.local_path(row["path"]).is_symlink()]
-    checked = {row["photo_id"] for row in links}
-    vanished = [row["photo_id"] for row in links if _has_changed(workspace, row)]
-    return checked, vanished
-
-
-def _has_changed(workspace: Workspace, row: dict[str, Any]) -> bool:
-    path = workspace.local_path(row["path"])
-    if not path.exists() or path.stat().st_size != row["bytes"]:
-        return True
-    return hashlib.sha256(path.read_bytes()).hexdigest() != row["sha256"]

@@ -1,78 +1,73 @@
 """Credit, licence and consent from sidecar files beside the photographs of a folder.
 
-`portrait.jpg.json` or `portrait.json` describes one picture. Any CSV file with a column `file` (or
-`filename`, `file_name`, `path`) describes the pictures that it lists by their path from its folder.
-Values of a nearer CSV file override those of one in a parent folder, and JSON overrides CSV.
+`portrait.jpg.json` or `portrait.json` describes one picture, and so do the JSON files of Google
+Takeout. Any CSV file with a column `file` (or `filename`, `file_name`, `path`) describes the
+pictures that it lists by their path from its folder. Values of a nearer CSV file override those of
+one in a parent folder, and JSON overrides CSV. Names match in any Unicode form and case, unless
+another picture has exactly that name.
+
+Sidecar files may come from other programs: what is unknown or malformed in them is passed over.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
-from manifests.support.errors import UserError
-from manifests.support.text import to_utf8
+from authface_data.sources import takeout
+from authface_data.sources.image_files import has_image_suffix, path_text
+from authface_data.sources.sidecar_fields import (
+    COLUMN_OF_FIELD,
+    UnusedFields,
+    is_file,
+    load_json,
+    text_problem,
+)
+from authface_data.sources.sidecar_tables import SidecarTable, read_table
+from manifests.support.text import excerpt, normal_name, to_utf8
 
-COLUMN_OF_FIELD = {
-    "photographer": "photographer_name",
-    "photographer_url": "photographer_url",
-    "source_url": "source_url",
-    "licence": "licence",
-    "license": "licence",
-    "licence_basis": "licence_basis",
-    "consent_ref": "consent_ref",
-    "person": "person",
-    "note": "note",
-    "description": "description",
-}
-"""Field of a sidecar file -> column of the photos manifest."""
-
-FIELD_NAMES = ", ".join(name for name in COLUMN_OF_FIELD if name != "license")
-FILE_COLUMNS = ("file", "filename", "file_name", "path")
-
-
-@dataclass
-class SidecarTable:
-    """One CSV file that describes pictures."""
-
-    path: Path
-    rows: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Path of a picture from the folder of the CSV file -> columns of the photos manifest."""
-    matched: set[str] = field(default_factory=set)
-    """Paths of the rows that describe an existing picture."""
+MAX_SUGGESTIONS = 2000
+"""Number of picture names that are compared with the rows of a table that match none."""
 
 
 class Sidecars:
-    """The sidecar files below one folder, read while its subfolders are visited from the top."""
+    """The sidecar files below one folder, read while its subfolders are visited from the top.
 
-    def __init__(self) -> None:
-        self.tables: list[SidecarTable] = []
+    Args:
+        store_place: Read the place of a picture too.
+    """
 
-    def columns_for(self, picture: Path) -> dict[str, str]:
+    def __init__(self, store_place: bool = False) -> None:
+        self.store_place = store_place
+        self.problems: list[str] = []
+        """Messages about files that cannot be used."""
+        self.unused = UnusedFields()
+        self._tables: dict[Path, list[SidecarTable]] = {}
+        """Folder -> its tables."""
+        self._undescribed: list[Path] = []
+        """Pictures without a row in a table."""
+        self._names = _FolderNames(Path(), [])
+
+    def columns_for(self, picture: Path) -> dict[str, object]:
         """Columns of the photos manifest for one picture.
 
-        Raises:
-            UserError: If a sidecar file of the picture is malformed.
+        Args:
+            picture: The picture. Pictures of the same folder should follow each other.
         """
-        columns: dict[str, str] = {}
-        for table in self.tables:  # tables of parent folders come first
-            try:
-                relative_path = PurePosixPath(picture.relative_to(table.path.parent)).as_posix()
-            except ValueError:
-                continue
-            if relative_path in table.rows:
-                table.matched.add(relative_path)
-                columns.update(table.rows[relative_path])
+        columns: dict[str, object] = {}
+        is_in_table = False
+        for folder in reversed(picture.parents):  # tables of parent folders come first
+            for table in self._tables.get(folder, []):
+                row = table.row_for(picture)
+                if row is not None:
+                    is_in_table = True
+                    columns.update(row)
+        if not is_in_table and len(self._undescribed) < MAX_SUGGESTIONS:
+            self._undescribed.append(picture)
 
-        same_stem = picture.with_suffix(".json")
-        full_name = picture.with_name(f"{picture.name}.json")
-        for path in (same_stem, full_name):
-            if path.is_file() and path != picture:
-                columns.update(_read_json(path, is_full_name=path == full_name))
+        for path, belongs_to_picture in self._json_files(picture):
+            columns.update(self._read_json(path, belongs_to_picture))
         return columns
 
     def read_tables(self, folder: Path, names: list[str]) -> None:
@@ -83,101 +78,154 @@ class Sidecars:
             names: Names of all its files.
         """
         for name in sorted(names):
-            is_csv = name.lower().endswith(".csv") and not name.startswith(".")
-            if is_csv and (folder / name).is_file():
-                table = _read_csv(folder / name)
+            path = folder / name
+            if name.lower().endswith(".csv") and not name.startswith(".") and is_file(path):
+                table = read_table(path, self.problems)
                 if table is not None:
-                    self.tables.append(table)
+                    self._tables.setdefault(folder, []).append(table)
 
-    def unmatched_rows(self) -> list[str]:
-        """One message for each CSV file with rows that match no picture."""
-        messages = []
-        for table in self.tables:
-            unmatched = sorted(set(table.rows) - table.matched)
-            if unmatched:
-                messages.append(
-                    f"{table.path}: {len(unmatched)} rows match no picture (first: {unmatched[0]})"
+    def messages(self) -> list[str]:
+        """What is wrong with sidecar files: one line for each file or field."""
+        unmatched = (
+            table.unmatched_message(self._undescribed)
+            for tables in self._tables.values()
+            for table in tables
+        )
+        messages = [message for message in unmatched if message is not None]
+        return [*self.problems, *self.unused.problems(), *messages]
+
+    def notes(self) -> list[str]:
+        """What sidecar files hold that is not used: one line, or none."""
+        return self.unused.notes()
+
+    def _json_files(self, picture: Path) -> Iterator[tuple[Path, bool]]:
+        """JSON files beside a picture, those that take precedence last.
+
+        Yields:
+            The path, and whether the name shows that the file belongs to the picture.
+            `portrait.json` may belong to another program.
+        """
+        folder = picture.parent
+        if self._names.folder != folder:
+            self._names = _FolderNames(folder, _list_names(folder))
+        if not self._names.has_json:
+            return
+        same_stem = self._names.find(f"{picture.stem}.json", picture)
+        if same_stem is not None:
+            yield folder / same_stem, False
+        from_takeout = self._names.find_takeout(picture)
+        if from_takeout is not None:
+            yield folder / from_takeout, True
+        full_name = self._names.find(f"{picture.name}.json", picture)
+        if full_name is not None:
+            yield folder / full_name, True
+
+    def _read_json(self, path: Path, belongs_to_picture: bool) -> dict[str, object]:
+        """Columns of the photos manifest from a JSON file; problems are noted."""
+        try:
+            content = load_json(path)
+            if belongs_to_picture and not isinstance(content, dict):
+                raise ValueError("it is no JSON object")
+        except (ValueError, RecursionError, OSError) as error:
+            if belongs_to_picture:
+                self.problems.append(
+                    f"{path_text(path)} is not used as a sidecar file: {excerpt(str(error))}"
                 )
-        return messages
-
-
-def _read_json(path: Path, is_full_name: bool) -> dict[str, str]:
-    """Columns of the photos manifest from a JSON file beside a picture.
-
-    `portrait.jpg.json` must be a sidecar file. `portrait.json` may belong to another program and is
-    ignored unless it has a known field.
-    """
-    try:
-        content = json.loads(path.read_text("utf-8-sig"))
-    except (ValueError, RecursionError, OSError) as error:
-        if not is_full_name:
             return {}
-        raise UserError(f"{path} cannot be read as JSON: {error}") from error
+        if not isinstance(content, dict):
+            return {}
+        is_takeout = takeout.is_takeout(content)
+        is_sidecar = is_takeout or any(name in COLUMN_OF_FIELD for name in content)
+        if not belongs_to_picture and not is_sidecar:
+            return {}
 
-    is_sidecar = isinstance(content, dict) and bool(set(content) & set(COLUMN_OF_FIELD))
-    if not is_full_name and not is_sidecar:
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must be a JSON object with some of the fields {FIELD_NAMES}")
-    for name, value in content.items():
-        if name not in COLUMN_OF_FIELD:
-            raise UserError(f"{path}: unknown field {name!r}; known fields: {FIELD_NAMES}")
-        if not isinstance(value, str | None):
-            raise UserError(f"{path}: {name} must be a text")
-    return _to_columns(content)
+        columns = self._known_fields(path, content, is_takeout)
+        if is_takeout:
+            date = takeout.taken_at(content)
+            if date is None:
+                self.unused.add_unusable(path, takeout.DATE_KEY, "is no date")
+            else:
+                columns["taken_at"] = date
+            if self.store_place:
+                columns |= takeout.position(content)
+        return columns
+
+    def _known_fields(
+        self, path: Path, content: Mapping[str, object], is_takeout: bool
+    ) -> dict[str, object]:
+        """Columns from the known fields of a JSON object; empty values are left out."""
+        columns: dict[str, object] = {}
+        unknown = []
+        for name, value in content.items():
+            column = COLUMN_OF_FIELD.get(name)
+            problem = text_problem(value)
+            if column is None:
+                unknown.append(name)
+            elif problem is None:
+                if text := to_utf8(str(value)):
+                    columns[column] = text
+            elif value is not None:
+                self.unused.add_unusable(path, name, problem)
+        if is_takeout:
+            used = (takeout.DATE_KEY, takeout.PLACE_KEY) if self.store_place else takeout.DATE_KEY
+            unknown = [name for name in unknown if name not in used]
+        self.unused.add_unknown(path, unknown)
+        return columns
 
 
-def _read_csv(path: Path) -> SidecarTable | None:
-    """Read a CSV file. Returns None if it does not describe pictures."""
-    text = _decode_csv(path.read_bytes())
-    header, _, rest = text.partition("\n")
-    if header.strip().lower().startswith("sep=") and rest:  # written by Excel
-        text = rest
-        header = rest.partition("\n")[0]
+class _FolderNames:
+    """The file names of one folder, which are found in any Unicode form and case."""
 
-    separator = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
-    try:
-        header_names = reader.fieldnames or []
-    except csv.Error:
+    def __init__(self, folder: Path, names: list[str]) -> None:
+        self.folder = folder
+        self.has_json = False
+        self._names = set(names)
+        self._json_names: dict[str, list[str]] = {}
+        """Normal name of a JSON file -> its exact names."""
+        self._pictures: dict[str, set[str]] = {}
+        """Normal stem of pictures -> their exact names."""
+        for name in names:
+            if name.lower().endswith(".json"):
+                self.has_json = True
+                self._json_names.setdefault(normal_name(name), []).append(name)
+            elif has_image_suffix(name):
+                self._pictures.setdefault(normal_name(Path(name).stem), set()).add(name)
+
+    def find(self, name: str, picture: Path) -> str | None:
+        """The JSON file of a name, or of a similar name that can only mean this picture."""
+        if name in self._names:
+            return name
+        similar = self._json_names.get(normal_name(name), [])
+        if len(similar) != 1 or not self._is_unique(picture):
+            return None
+        return similar[0]
+
+    def find_takeout(self, picture: Path) -> str | None:
+        """The JSON file that Google Takeout has written for a picture."""
+        for name in takeout.sidecar_names(picture.name):
+            found = self.find(name, picture)
+            if found is not None and self._is_unambiguous(name, picture):
+                return found
         return None
-    column_names = {name.strip().lower(): name for name in header_names if name}
-    file_column = next((column_names[name] for name in FILE_COLUMNS if name in column_names), None)
-    if file_column is None or not set(column_names) & set(COLUMN_OF_FIELD):
-        return None
 
-    table = SidecarTable(path)
-    field_columns = {
-        name: column for name, column in column_names.items() if name in COLUMN_OF_FIELD
-    }
+    def _is_unique(self, picture: Path) -> bool:
+        """Whether no other picture has a name that differs only by case or Unicode form."""
+        return self._pictures.get(normal_name(picture.stem)) == {picture.name}
+
+    def _is_unambiguous(self, json_name: str, picture: Path) -> bool:
+        """Whether a cut name can only mean this picture."""
+        stem = takeout.COPY_NUMBER.sub("", json_name.removesuffix(".json"))
+        if stem.startswith(takeout.COPY_NUMBER.sub("", picture.stem) + picture.suffix):
+            return True
+        return not any(
+            name.startswith(stem) and name != picture.name
+            for names in self._pictures.values()
+            for name in names
+        )
+
+
+def _list_names(folder: Path) -> list[str]:
     try:
-        for row in reader:
-            file = (row.get(file_column) or "").strip().replace("\\", "/").removeprefix("./")
-            if not file:
-                continue
-            # Of two rows about one picture, the non-empty values of the later one win.
-            columns = table.rows.setdefault(file, {})
-            columns |= _to_columns(
-                {name: row.get(column) for name, column in field_columns.items()}
-            )
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}") from error
-    return table
-
-
-def _decode_csv(data: bytes) -> str:
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError:
-        return data.decode("cp1252", "replace")  # the default of Excel in western locales
-
-
-def _to_columns(fields: Mapping[str, object]) -> dict[str, str]:
-    """Rename fields to columns; empty and missing values are left out."""
-    columns = {}
-    for name, value in fields.items():
-        text = to_utf8(value) if isinstance(value, str) else ""
-        if text:
-            columns[COLUMN_OF_FIELD[name]] = text
-    return columns
+        return os.listdir(folder)
+    except OSError:
+        return []

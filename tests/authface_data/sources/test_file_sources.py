@@ -94,14 +94,6 @@ def test_nearer_sidecars_override_and_json_overrides_csv(tmp_path, workspace):
     assert "1 rows match no picture (first: missing.jpg)" in skipped[0]
 
 
-@pytest.mark.parametrize("text", ["[]", "{", '{"photographr": "x"}', '{"note": 3}'])
-def test_malformed_sidecar_is_refused(tmp_path, workspace, text):
-    save_image(tmp_path / "1.jpg")
-    (tmp_path / "1.jpg.json").write_text(text)
-    with pytest.raises(UserError, match=r"1\.jpg\.json"):
-        describe_photos(FolderSource, workspace, tmp_path)
-
-
 FFHQ_ENTRY = {
     "metadata": {
         "photo_url": "https://www.flickr.com/photos/x/1/",
@@ -267,7 +259,8 @@ def test_files_are_copied_or_linked(tmp_path, authface_here, file_mode):
     if file_mode == "reference":
         original.unlink()
         refreshed = authface_here("collect", "-w", root, "--source", "folder", "--refresh")
-        assert f"authface forget -- {row['photo_id']}" in refreshed.stdout
+        assert refreshed.returncode == 4
+        assert "forget" not in refreshed.stdout + refreshed.stderr
     elif file_mode == "hardlink":
         assert authface_here("forget", "-w", root, row["photo_id"], "--yes").returncode == 0
         assert original.exists()  # only the workspace's link is removed
