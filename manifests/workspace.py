@@ -108,10 +108,17 @@ class Workspace:
                 f"{root} is a workspace already; edit its {SETTINGS_FILE}, or choose another "
                 "directory"
             )
-        with explain_write_errors(path):
+        settings_path = f"{path}/{SETTINGS_FILE}"
+        with explain_write_errors(settings_path):
             for folder in FOLDERS:
                 fs.makedirs(f"{path}/{folder}", exist_ok=True)
-            fs.pipe_file(f"{path}/{SETTINGS_FILE}", settings_toml.encode())
+            try:
+                fs.pipe_file(settings_path, settings_toml.encode())
+            except OSError:
+                # A part of the settings would look like a workspace.
+                if fs.exists(settings_path):
+                    fs.rm_file(settings_path)
+                raise
         return cls(root)
 
     @cached_property

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from manifests.support.files import atomic_path
+from manifests.support.files import atomic_path, explain_write_errors
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -64,7 +64,10 @@ class CsvLog:
         """Append one row; None becomes an empty cell, floats are written in full precision."""
         header = self._header or self._open_existing()
         if set(row) <= set(header):
-            with self.path.open("a", newline="", encoding="utf-8") as file:
+            with (
+                explain_write_errors(self.path),
+                self.path.open("a", newline="", encoding="utf-8") as file,
+            ):
                 csv.DictWriter(file, header, restval="").writerow(row)
             self._header = header
         else:

@@ -1,6 +1,10 @@
 """Finding and creating workspaces, their paths and files."""
 
+import logging
+import os
 import pickle
+import re
+from hashlib import sha256
 
 import pytest
 
@@ -41,6 +45,55 @@ def test_ids_that_differ_by_case_have_different_files():
     upper = Workspace.photo_path("us_ABC", "5f", ".jpg")
     assert lower.lower() != upper.lower()
     assert lower.startswith("photos/us_abc-")
+
+
+@pytest.mark.parametrize("length", [16, 200, 201, 5000])
+def test_names_of_pictures_fit_every_file_system(workspace, length):
+    ids = ["a" * length, "a" * (length - 1) + "b"]
+    paths = {
+        make(id, "5f", ".jpeg")
+        for id in ids
+        for make in (Workspace.photo_path, Workspace.crop_path)
+    }
+    assert len(paths) == 4
+    for path in paths:
+        assert len(path.rsplit("/", 1)[-1]) < 230
+        workspace.write_bytes(path, b"x")
+
+
+def write_picture(workspace, folder, picture_id, content):
+    """Write a file as a command does. Returns its path."""
+    make_path = Workspace.photo_path if folder == "photos" else Workspace.crop_path
+    path = make_path(picture_id, sha256(content).hexdigest(), ".png")
+    workspace.write_bytes(path, content)
+    return path
+
+
+@pytest.mark.parametrize("folder", ["photos", "faces"])
+def test_only_own_files_are_removed_from_the_folders_of_pictures(workspace, folder, caplog):
+    listed = write_picture(workspace, folder, "fs_1", b"listed")
+    left_by_a_kill = write_picture(workspace, folder, "fs_2", b"left")
+    long_id = write_picture(workspace, folder, "afhq_" + "x" * 300, b"long")
+    link = f"{folder}/fs_3-01234567.jpg"
+    workspace.link(link, "/nonexistent/original.jpg", hard=False)
+    # A photograph named by date, one with a name like ours but other content, and a folder.
+    foreign = ["IMG-20230101.jpg", "us_trip-20230101.jpg", "mine"]
+    for name in foreign[:2]:
+        workspace.write_bytes(f"{folder}/{name}", b"mine")
+    workspace.write_bytes(f"{folder}/mine/a.jpg", b"mine")
+    workspace.write_bytes(f"{folder}/.DS_Store", b"")
+    workspace.write_bytes(f"{folder}/Thumbs.db", b"")
+
+    with caplog.at_level(logging.WARNING):
+        workspace.remove_unlisted(folder, {listed})
+    assert workspace.list_names(folder) == sorted(
+        [*foreign, ".DS_Store", "Thumbs.db", listed.rsplit("/", 1)[-1]]
+    )
+    for path in (left_by_a_kill, long_id, link):
+        assert not os.path.lexists(workspace.local_path(path))
+    assert re.search(
+        r"3 files in \S+ are not from authface \(IMG-20230101.jpg, \.\.\.\)", caplog.text
+    )
 
 
 def test_create_exclusive_and_remove_if_same(workspace):

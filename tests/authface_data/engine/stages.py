@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
-from manifests.schema import FACES, SCORES
+from authface_data.images.open import PictureReadError
+from manifests.schema import FACES, PHOTOS, SCORES
 from manifests.workspace import Workspace
 
 
@@ -112,3 +115,24 @@ class CropStage(NumberStage):
         path = Workspace.crop_path(f"{item.key}_0", item.key)
         write_pixels(path, item.key.encode())
         return Rows([{"face_id": f"{item.key}_0", "photo_id": item.key, "crop_path": path}])
+
+
+class PhotoStage(NumberStage):
+    """Describes a photo. Its rows may misbehave as files from outside do."""
+
+    subject = "photo"
+    manifest = PHOTOS
+
+    def process_item(self, item: Item, write_pixels: WritePixels) -> Rows | Dropped:
+        action = item.row.get("action", "")
+        if action == "slow":
+            time.sleep(30)
+        if action == "stuck":  # as a C library that never returns
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+            time.sleep(30)
+        if action == "unreadable":
+            raise PictureReadError(f"cannot read {item.key}: Input/output error")
+        if action == "warn":
+            warnings.warn("corrupt EXIF data", stacklevel=1)
+            warnings.warn("corrupt EXIF data", stacklevel=1)
+        return Rows([{"photo_id": item.key, "width": 1}])

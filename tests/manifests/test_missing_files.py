@@ -1,0 +1,106 @@
+"""Rows whose files are gone: they are found, named, and the command that repairs is given."""
+
+import os
+
+import captioned_workspace
+import pytest
+from captioned_workspace import face_id
+
+from authface_data.captions.export import export_dataset
+from authface_data.report.page import write_report
+from authface_train.training.setup import load_rows
+from manifests.missing_files import find_missing_files, name_some, require_crops
+from manifests.schema import FACES, PHOTOS
+from manifests.store import Store
+from manifests.support.errors import UserError
+
+
+@pytest.fixture
+def captioned(workspace, tmp_path):
+    """Three faces with crops; of their photographs a and b are files and c is a link."""
+    captioned_workspace.fill(workspace)
+    original = tmp_path / "original.jpg"
+    original.write_bytes(b"c")
+    paths = {name: f"photos/fs_{name}.jpg" for name in "abc"}
+    workspace.write_bytes(paths["a"], b"a")
+    workspace.write_bytes(paths["b"], b"b")
+    workspace.link(paths["c"], str(original), hard=False)
+    photos = Store(workspace, PHOTOS)
+    rows = [{**row, "path": paths[row["photo_id"][-1]]} for row in photos.read().to_pylist()]
+    photos.append(rows)
+    faces = Store(workspace, FACES)
+    faces.append([{**row, "crop_sha256": row["face_id"]} for row in faces.read().to_pylist()])
+    return workspace
+
+
+def crop_paths(workspace):
+    faces = Store(workspace, FACES).read(["face_id", "crop_path"]).to_pylist()
+    return {row["face_id"]: row["crop_path"] for row in faces}
+
+
+def test_nothing_is_missing_in_a_whole_workspace(captioned):
+    found = find_missing_files(captioned)
+    assert (found.photo_ids, found.broken_links, found.face_ids) == ([], [], [])
+    require_crops(captioned, crop_paths(captioned))
+
+
+def test_missing_photos_broken_links_and_crops_are_found(captioned, tmp_path):
+    captioned.remove("photos/fs_a.jpg")
+    os.remove(tmp_path / "original.jpg")
+    captioned.remove(f"faces/{face_id('b')}.png")
+    found = find_missing_files(captioned)
+    assert found.photo_ids == ["fs_a", "fs_c"]
+    assert found.broken_links == ["fs_c"]
+    assert found.face_ids == [face_id("b")]
+
+
+def test_missing_folder_of_crops(captioned):
+    for path in crop_paths(captioned).values():
+        captioned.remove(path)
+    captioned.local_path("faces").rmdir()
+    with pytest.raises(UserError, match=r"crops of 3 faces are missing \(fs_a_1, fs_b_1, fs_c_1\)"):
+        require_crops(captioned, crop_paths(captioned))
+
+
+def test_command_depends_on_whether_the_photograph_is_there(captioned, tmp_path):
+    captioned.remove(f"faces/{face_id('c')}.png")
+    with pytest.raises(UserError, match="run `authface filter` to make them again"):
+        require_crops(captioned, crop_paths(captioned))
+    os.remove(tmp_path / "original.jpg")  # the photograph is a link to it
+    with pytest.raises(UserError, match=r"1 of their photographs \(fs_c\); offer .*collect`"):
+        require_crops(captioned, crop_paths(captioned))
+
+
+def test_ids_are_named_in_order_and_counted():
+    assert name_some({"b", "a"}) == "a, b"
+    assert name_some([f"f{number}" for number in range(9, 0, -1)]) == "f1, f2, f3 and 6 more"
+
+
+def test_commands_that_need_crops_name_the_missing_ones(captioned, tmp_path):
+    captioned.remove(f"faces/{face_id('b')}.png")
+    message = r"crops of 1 faces are missing \(fs_b_1\); run `authface filter`"
+    output = tmp_path / "new" / "export"
+    with pytest.raises(UserError, match=message):
+        export_dataset(captioned, output, "kohya")
+    assert not output.exists()
+    with pytest.raises(UserError, match=message):
+        load_rows(captioned, "both", allow_unknown_licence=False)
+    with pytest.raises(UserError, match=message):
+        write_report(captioned)
+    assert captioned.list_names("reports") == []
+
+
+def test_review_and_caption_commands_name_the_missing_crops(captioned, authface_here):
+    captioned.remove(f"faces/{face_id('a')}.png")
+    csv_file = captioned.local_path("review.csv")
+    for command in (
+        ["review", "export", "--csv", csv_file, "--all"],
+        ["review", "sheet"],
+        ["caption", "--captioner", "measured"],
+    ):
+        completed = authface_here(*command, "-w", captioned.root)
+        assert completed.returncode == 2, completed.stdout + completed.stderr
+        assert "crops of 1 faces are missing (fs_a_1)" in completed.stderr
+        assert "authface filter" in completed.stderr
+    assert not csv_file.exists()
+    assert captioned.list_names("reports") == []
