@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TextIO
 
-GRACE_S = 30.0
-"""Time after which a worker process ends that does not react to the limit."""
 REPEAT_S = 1.0
 
 
@@ -33,7 +31,7 @@ def time_limit(seconds: float, ends_process: bool) -> Iterator[None]:
 
     Args:
         seconds: The limit.
-        ends_process: End this process, `GRACE_S` after the limit, if the block is still running.
+        ends_process: End this process if the block is still running after twice the limit.
 
     Raises:
         TimeLimitError: If the block took longer than the limit.
@@ -47,8 +45,8 @@ def time_limit(seconds: float, ends_process: bool) -> Iterator[None]:
 
     previous = signal.signal(signal.SIGALRM, interrupt)
     if ends_process:
-        # faulthandler's timer runs in a thread of its own that does not need the interpreter.
-        faulthandler.dump_traceback_later(seconds + GRACE_S, exit=True, file=_null_file())
+        # faulthandler's timer runs in a C thread, which does not need the interpreter.
+        faulthandler.dump_traceback_later(2 * seconds, exit=True, file=_null_file())
     # The signal repeats in case that a library discards the first exception, as destructors do.
     signal.setitimer(signal.ITIMER_REAL, seconds, REPEAT_S)
     try:

@@ -73,7 +73,8 @@ TIFF_TILE_WIDTH = 0x0142
 TIFF_TILE_LENGTH = 0x0143
 MAX_MESSAGE_BYTES = 10_000
 
-MAX_EXIF_BLOCKS = 256
+EXIF_PREFIX = b"Exif\0\0"
+MAX_EXIF_BLOCKS = 64
 """Largest number of EXIF blocks of a JPEG. Programs write one."""
 
 
@@ -218,16 +219,14 @@ def _check_metadata(data: bytes) -> None:
         return
     if not data.startswith((b"\xff\xd8", b"\x89PNG", b"RIFF")) and data[4:8] != b"ftyp":
         return
-    num_blocks = 0
-    position = data.find(b"Exif\0\0")
+    if data.count(EXIF_PREFIX) > MAX_EXIF_BLOCKS:
+        raise ValueError(f"it has more than {MAX_EXIF_BLOCKS} blocks of EXIF metadata")
+    position = data.find(EXIF_PREFIX)
     while position >= 0:
-        num_blocks += 1
-        if num_blocks > MAX_EXIF_BLOCKS:
-            raise ValueError(f"it has more than {MAX_EXIF_BLOCKS} blocks of EXIF metadata")
-        start = position + 6
+        start = position + len(EXIF_PREFIX)
         if data.startswith(TIFF_MAGIC, start):
             check_directories(data, start)
-        position = data.find(b"Exif\0\0", start)
+        position = data.find(EXIF_PREFIX, start)
 
 
 def _check_memory(image: ImageFile.ImageFile, file_bytes: int) -> None:

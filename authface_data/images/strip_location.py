@@ -14,6 +14,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 
 from authface_data.images.tiff_directory import GPS_IFD, TIFF_MAGIC, TiffStructure
 
@@ -22,9 +23,11 @@ from authface_data.images.tiff_directory import GPS_IFD, TIFF_MAGIC, TiffStructu
 # and the TIFF structure.
 EXIF_PREFIXES = ((b"Exif\0\0", 0), (b"EXIF", 4))
 LAST_GPS_TAG = 31
+MAX_GPS_ENTRIES = 1024
+"""A directory of more tags is not a GPS directory, which has at most 32 of them."""
 MAX_VALUE_BYTES = 65536
 
-MAX_BLOCKS = 256
+MAX_BLOCKS = 64
 """Largest number of EXIF or of IPTC blocks of a file. Programs write one of each, and a film scan
 of many pages one a page."""
 MAX_IPTC_BYTES = 1 << 20
@@ -86,8 +89,7 @@ def _blank_location(data: bytes) -> bytes:
     expressions are applied only to the parts that these delimit.
     """
     output = bytearray(data)
-    for index, start in enumerate(_tiff_starts(data)):
-        _check_block_count(index, "EXIF")
+    for start in _limited(_tiff_starts(data), "EXIF"):
         _clear_gps_directory(output, start)
 
     for marker in XMP_MARKERS:
@@ -97,15 +99,17 @@ def _blank_location(data: bytes) -> bytes:
             end = last if last > first else min(first + MAX_XMP_BYTES, len(output))
             _blank_xmp(output, first, end)
 
-    for index, position in enumerate(_find_all(data, IPTC_BLOCK)):
-        _check_block_count(index, "IPTC")
+    for position in _limited(_find_all(data, IPTC_BLOCK), "IPTC"):
         _blank_iptc(output, position + len(IPTC_BLOCK))
     return bytes(output)
 
 
-def _check_block_count(index: int, kind: str) -> None:
-    if index >= MAX_BLOCKS:
+def _limited(positions: Iterator[int], kind: str) -> list[int]:
+    """The positions of metadata blocks. Raises ValueError if there are too many."""
+    limited = list(islice(positions, MAX_BLOCKS + 1))
+    if len(limited) > MAX_BLOCKS:
         raise ValueError(f"it has more than {MAX_BLOCKS} blocks of {kind} metadata")
+    return limited
 
 
 def _tiff_starts(data: bytes) -> Iterator[int]:
@@ -178,9 +182,7 @@ def _clear_gps_directory(output: bytearray, start: int) -> None:
         structure = TiffStructure(output, start)
         main_directory = structure.first_directory()
         pointers = [
-            structure.pointer(entry)
-            for entry in structure.entries(main_directory)
-            if entry.tag == GPS_IFD
+            entry.offset for entry in structure.entries(main_directory) if entry.tag == GPS_IFD
         ]
         for gps_directory in pointers:
             # A malformed pointer can lead back to the main directory, which must not be cleared.
@@ -198,14 +200,16 @@ def _clear_directory(structure: TiffStructure, output: bytearray, directory: int
         output: The content of the file.
         directory: Offset of the directory within the structure.
     """
+    if structure.num_entries(directory) > MAX_GPS_ENTRIES:
+        return
     entries = list(structure.entries(directory))
     if any(entry.tag > LAST_GPS_TAG for entry in entries):
         return  # not a GPS directory
 
     for entry in entries:
-        value_start = structure.start + entry.value_offset
-        is_within = entry.size < MAX_VALUE_BYTES and value_start + entry.size <= len(output)
-        if not entry.is_inline and is_within:
+        value_start = structure.start + entry.offset
+        is_within = value_start + entry.size <= len(output)
+        if structure.inline_bytes < entry.size < MAX_VALUE_BYTES and is_within:
             output[value_start : value_start + entry.size] = bytes(entry.size)
 
     start = structure.start + directory

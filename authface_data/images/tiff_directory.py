@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of TIFF and BigTIFF structures of both byte orders."""
@@ -30,23 +30,19 @@ MAX_EXTRA_BYTES = 64_000_000
 """Bytes by which the values of all tags may exceed the file; values of some files overlap."""
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One tag of a directory.
 
     Attributes:
-        position: Offset of the entry within the structure.
         tag: Number of the tag.
         size: Bytes of all its values.
-        value_offset: Offset of the values within the structure.
-        is_inline: Whether the values are stored in the entry itself.
+        offset: Offset of the values within the structure. Values that fit are stored in place of
+            the offset.
     """
 
-    position: int
     tag: int
     size: int
-    value_offset: int
-    is_inline: bool
+    offset: int
 
 
 class TiffStructure:
@@ -70,7 +66,7 @@ class TiffStructure:
         self.is_big = b"+" in magic
         self.entry_bytes = 20 if self.is_big else 12
         self.count_bytes = 8 if self.is_big else 2
-        self._value_gap = 12 if self.is_big else 8
+        self.inline_bytes = 8 if self.is_big else 4
         self._count_format = "Q" if self.is_big else "H"
         self._offset_format = "Q" if self.is_big else "I"
 
@@ -97,7 +93,7 @@ class TiffStructure:
         return self.read(self._count_format, directory)
 
     def entries(self, directory: int) -> Iterator[Entry]:
-        """The tags of a directory, at most `MAX_ENTRIES` of them.
+        """The tags of a directory, as far as the file reaches.
 
         Args:
             directory: Offset of the directory.
@@ -105,20 +101,13 @@ class TiffStructure:
         Raises:
             struct.error: If the file ends before the directory.
         """
-        for index in range(min(self.num_entries(directory), MAX_ENTRIES)):
-            position = directory + self.count_bytes + self.entry_bytes * index
-            tag = self.read("H", position)
-            type_bytes = TYPE_BYTES.get(self.read("H", position + 2), 1)
-            size = type_bytes * self.read(self._offset_format, position + 4)
-            is_inline = size <= (8 if self.is_big else 4)
-            value_offset = position + self._value_gap
-            if not is_inline:
-                value_offset = self.read(self._offset_format, value_offset)
-            yield Entry(position, tag, size, value_offset, is_inline)
-
-    def pointer(self, entry: Entry) -> int:
-        """Offset of the directory that an entry of `SUB_DIRECTORIES` points to."""
-        return self.read(self._offset_format, entry.position + self._value_gap)
+        start = self.start + directory + self.count_bytes
+        end = start + self.entry_bytes * min(self.num_entries(directory), MAX_ENTRIES)
+        content = self.data[start:end]
+        content = content[: len(content) // self.entry_bytes * self.entry_bytes]
+        entry_format = f"{self.byte_order}HH{self._offset_format * 2}"
+        for tag, value_type, count, offset in struct.iter_unpack(entry_format, content):
+            yield Entry(tag, TYPE_BYTES.get(value_type, 1) * count, offset)
 
 
 def check_directories(data: bytes, start: int = 0) -> None:
@@ -148,10 +137,10 @@ def check_directories(data: bytes, start: int = 0) -> None:
             visited.add(directory)
             for entry in structure.entries(directory):
                 # Decoders skip values that lie beyond the end of the file.
-                if entry.value_offset + entry.size <= available:
+                if entry.offset + entry.size <= available:
                     total_bytes += entry.size
                 if entry.tag in SUB_DIRECTORIES:
-                    waiting.append(structure.pointer(entry))
+                    waiting.append(entry.offset)
                 if total_bytes > available + MAX_EXTRA_BYTES:
                     raise ValueError(
                         f"the tags of its metadata hold more than {total_bytes // 1_000_000} MB"

@@ -86,7 +86,28 @@ def nearest_name(name: str, known: Iterable[str]) -> str | None:
     return names[matches[0]] if matches else None
 
 
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """The error message about an unknown name, with the nearest known name or else all of them.
+
+    Args:
+        kind: What the name should be, for example "captioner".
+        name: The name that is not known.
+        known: The known names.
+    """
+    names = list(known)
+    hint = did_you_mean(name, names) or f"; choose from: {', '.join(names)}"
+    return f'unknown {kind} "{excerpt(name, 80)}"{hint}'
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of an error message about an unknown name: `; did you mean X?`, or nothing."""
+    """End of an error message about an unknown name.
+
+    Args:
+        name: The name that is not known.
+        known: The known names.
+
+    Returns:
+        "; did you mean X?" with the nearest known name, or "" if none is similar.
+    """
     nearest = nearest_name(name, known)
     return "" if nearest is None else f"; did you mean {nearest}?"

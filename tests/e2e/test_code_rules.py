@@ -160,6 +160,14 @@ def test_only_commands_print():
     assert not findings, places(findings)
 
 
+def test_one_module_opens_pictures():
+    """Pillow's own `Image.open` runs any decoder, also those that execute what they read."""
+    opening = re.compile(r"\bImage\.open\b|\bImageFile\.Parser\b|\bimread\b")
+    sources = [*modules("authface_data"), *modules("authface_train"), *modules("manifests")]
+    users = {relative(path) for path in sources if opening.search(path.read_text("utf-8"))}
+    assert users == {"authface_data/images/open.py"}
+
+
 def test_dialect_stays_away():
     findings = code_figures.dialect()
     assert not findings, places(findings)

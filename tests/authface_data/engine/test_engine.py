@@ -5,13 +5,13 @@ import os
 
 import pandas as pd
 import pytest
-from stages import CountedPicture, NumberStage, TooFewResults, no_picture
+from stages import CountedPicture, NumberStage, PhotoStage, TooFewResults, no_picture
 
 from authface_data.engine import local
 from authface_data.engine.stage import Chain, expected_fingerprints
-from manifests.schema import SCORES, VERDICTS
+from manifests.schema import PHOTOS, SCORES, VERDICTS
 from manifests.store import Store
-from manifests.support.errors import UserError
+from manifests.support.errors import PartialFailureError, UserError
 from manifests.workspace import Workspace
 
 
@@ -273,3 +273,63 @@ def test_fingerprint_depends_on_name_version_settings_and_input():
         fingerprint(NumberStage(), {"mark": "y"}),
     }
     assert len(fingerprints) == 5
+
+
+def limit_seconds(workspace, seconds):
+    settings = workspace.root + "/authface.toml"
+    with open(settings, "a") as file:
+        file.write(f"\n[limits]\nfile_seconds = {seconds}\n")
+    return Workspace(workspace.root)
+
+
+def read_photos(workspace):
+    rows = Store(workspace, PHOTOS).read(["photo_id", "warnings"]).to_pylist()
+    return {row["photo_id"]: row["warnings"] for row in rows}
+
+
+def test_slow_file_is_a_failed_row_that_can_be_retried(workspace):
+    workspace = limit_seconds(workspace, 0.2)
+    outcomes = run(workspace, PhotoStage(), make_inputs(3, f1="slow"))
+    assert set(read_photos(workspace)) == {"f0", "f2"}
+    assert outcomes.failed["m"] == 1
+    reason = read_verdicts(workspace)["f1"]["reason"]
+    assert reason == "took longer than 0.2 s (limits.file_seconds)"
+    run(workspace, PhotoStage(), make_inputs(3), retry_failed=True)
+    assert set(read_photos(workspace)) == {"f0", "f1", "f2"}
+    assert read_verdicts(workspace) == {}
+
+
+def test_file_that_hangs_in_a_library_ends_its_worker(workspace):
+    workspace = limit_seconds(workspace, 0.5)
+    run(workspace, PhotoStage(), make_inputs(6, f1="stuck"), workers=2)
+    assert set(read_photos(workspace)) == {"f0", "f2", "f3", "f4", "f5"}
+    verdict = read_verdicts(workspace)["f1"]
+    assert verdict["verdict"] == "failed"
+    assert "no answer in time" in verdict["reason"]
+
+
+def test_warnings_of_libraries_are_a_note_of_the_row(workspace, capfd):
+    run(workspace, PhotoStage(), make_inputs(2, f1="warn"))
+    assert read_photos(workspace) == {"f0": None, "f1": "corrupt EXIF data"}
+    assert "corrupt" not in capfd.readouterr().err
+
+
+def test_unreadable_file_fails_and_is_retried(workspace):
+    run(workspace, PhotoStage(), make_inputs(3, f1="unreadable"))
+    verdict = read_verdicts(workspace)["f1"]
+    assert verdict["verdict"] == "failed"
+    assert verdict["reason"] == "cannot read f1: Input/output error"
+    run(workspace, PhotoStage(), make_inputs(3), retry_failed=True)
+    assert set(read_photos(workspace)) == {"f0", "f1", "f2"}
+
+
+def test_many_unreadable_files_in_a_row_stop_the_run(workspace, monkeypatch):
+    monkeypatch.setattr(local, "MAX_READ_ERRORS", 3)
+    actions = dict.fromkeys(["f1", "f3", "f5", "f6", "f7"], "unreadable")
+    with pytest.raises(PartialFailureError, match=r"3 files in a row .* --retry failed"):
+        run(workspace, PhotoStage(), make_inputs(9, **actions))
+    # What was done before is kept, and the failures are recorded.
+    assert set(read_photos(workspace)) == {"f0", "f2", "f4"}
+    assert set(read_verdicts(workspace)) == set(actions)
+    run(workspace, PhotoStage(), make_inputs(9), retry_failed=True)
+    assert len(read_photos(workspace)) == 9
