@@ -9,11 +9,11 @@ rules can change later.
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Sequence
 
 from authface_data.captions.vocabulary import SensitiveAttribute, Vocabulary, load_vocabulary
+from manifests.support.parsing import parse_json
 
 MAX_PHRASE_WORDS = 8
 """A longer phrase is treated as a sentence, which gives no tags."""
@@ -81,7 +81,7 @@ def _unwrap_json(answer: str) -> str:
     if not body.startswith(("{", "[")):
         return body
     try:
-        return "\n".join(_collect_strings(json.loads(body)))
+        return "\n".join(_collect_strings(parse_json(body)))
     except ValueError:
         # The JSON is cut off: take every complete string that is not a key.
         return "\n".join(text for text, colon in JSON_STRING.findall(body) if not colon)

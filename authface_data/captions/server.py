@@ -7,13 +7,11 @@ killed run does not pay for an answer twice.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from typing import Any, TypedDict
-from urllib.parse import urlsplit
+from typing import Any
 
 import httpx
 from PIL import Image
@@ -22,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from authface_data.captions import prompts
 from authface_data.captions.compose import NoTags, caption_columns
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
+from authface_data.http.answer import Answer, request_answer
 from authface_data.http.hosts import is_public
 from authface_data.http.retry import (
     RetryableError,
@@ -29,17 +28,22 @@ from authface_data.http.retry import (
     is_retryable_status,
     retry_after_s,
 )
+from authface_data.http.transport import DeadlineBackend, PooledTransport, parse_url
 from authface_data.images.encode import data_uri
 from manifests.schema import CAPTIONS
 from manifests.settings import Captions
 from manifests.support.errors import PartialFailureError, UserError
 from manifests.support.fingerprint import fingerprint
+from manifests.support.parsing import parse_json
+from manifests.support.text import excerpt, to_utf8
 from manifests.verdicts import Subject
 from manifests.workspace import Workspace
 
 API_KEY_VARIABLE = "AUTHFACE_API_KEY"
 ANSWERS_FOLDER = "cache/answers"
 MAX_TOKENS = 160
+MAX_CONTENT_LENGTH = 8000
+"""Characters that no answer of `MAX_TOKENS` tokens has."""
 JPEG_QUALITY = 95
 MAX_SIDE_PX = 1024
 TAGS_SCHEMA = {
@@ -71,7 +75,17 @@ class _Completion(BaseModel):
     system_fingerprint: str | None = None
 
 
-class StoredAnswer(TypedDict):
+class _Model(BaseModel):
+    id: str
+
+
+class _Models(BaseModel):
+    """The part of a list of models that is used."""
+
+    data: list[_Model]
+
+
+class StoredAnswer(BaseModel):
     """An answer as stored in the workspace: its text, and the server's revision of the model."""
 
     content: str
@@ -120,14 +134,20 @@ class ServerStage:
         if self._server.model:
             return self._server.model
         try:
-            listing = self._request("GET", "models").json()
-            names = [str(model["id"]) for model in listing["data"]]
-        except (ValueError, KeyError, TypeError, RetryableError) as error:
+            listing = _Models.model_validate(self._request("GET", "models").json())
+        except ValidationError as error:
             raise UserError(
-                f"{self._host} does not list its models ({error}); choose one with --model"
+                f"{self._host} does not list its models (its answer has another form); choose one "
+                "with --model"
             ) from error
+        except (ValueError, RetryableError) as error:
+            raise UserError(
+                f"{self._host} does not list its models ({excerpt(str(error))}); choose one with "
+                "--model"
+            ) from error
+        names = [model.id for model in listing.data]
         if len(names) != 1:
-            offered = ", ".join(names) or "no model"
+            offered = excerpt(", ".join(names)) or "no model"
             raise UserError(f"{self._host} serves {offered}; choose a model with --model")
         return names[0]
 
@@ -160,7 +180,7 @@ class ServerStage:
         """Build the row of a face from its answers, or record the error and return None."""
         try:
             answers = future.result()
-            texts = [answer["content"] for answer in answers]
+            texts = [answer.content for answer in answers]
             columns = caption_columns(texts, item.row.get("measurements"), self._captions)
         except NoTags as error:
             # Without the stored answers, `--retry failed` sends the questions again.
@@ -175,7 +195,7 @@ class ServerStage:
             "face_id": item.key,
             "captioner": self.name,
             "model": self.model,
-            "model_revision": answers[0]["revision"],
+            "model_revision": answers[0].revision,
             "prompt_hash": prompts.prompt_hash(),
             **columns,
         }
@@ -186,14 +206,22 @@ class ServerStage:
         image_uri = ""
         for question in prompts.QUESTIONS:
             path = self._answer_path(item, question)
-            if self._workspace.exists(path):
-                answers.append(json.loads(self._workspace.read_bytes(path)))
-                continue
-            image_uri = image_uri or _crop_uri(item)
-            answer = self._complete(image_uri, question)
-            write_pixels(path, json.dumps(answer).encode())
+            answer = self._stored_answer(path)
+            if answer is None:
+                image_uri = image_uri or _crop_uri(item)
+                answer = self._complete(image_uri, question)
+                write_pixels(path, answer.model_dump_json().encode())
             answers.append(answer)
         return answers
+
+    def _stored_answer(self, path: str) -> StoredAnswer | None:
+        """Return an answer of the workspace, or None if it is missing or damaged."""
+        if not self._workspace.exists(path):
+            return None
+        try:
+            return StoredAnswer.model_validate(parse_json(self._workspace.read_bytes(path)))
+        except ValueError:
+            return None
 
     def _answer_path(self, item: Item, question: str) -> str:
         """Return the path of a stored answer; `authface forget` finds it by the crop's hash."""
@@ -215,27 +243,20 @@ class ServerStage:
         }
         if self._supports_schemas:
             body_with_schema = {**body, "response_format": RESPONSE_FORMAT}
-            response = self._request("POST", "chat/completions", body_with_schema)
-            if response.status_code in (400, 422):
+            answer = self._request("POST", "chat/completions", body_with_schema)
+            if answer.status in (400, 422):
                 self._supports_schemas = False
-                response = self._request("POST", "chat/completions", body)
+                answer = self._request("POST", "chat/completions", body)
         else:
-            response = self._request("POST", "chat/completions", body)
+            answer = self._request("POST", "chat/completions", body)
 
-        if response.status_code != 200:
+        if answer.status != 200:
             raise ValueError(
-                f"{self._host} refused the request with HTTP {response.status_code}: "
-                f"{_excerpt(response)}"
+                f"{self._host} refused the request with HTTP {answer.status}: {answer.excerpt()}"
             )
-        completion = _Completion.model_validate_json(response.content)
-        return {
-            "content": completion.choices[0].message.content or "",
-            "revision": completion.system_fingerprint,
-        }
+        return _parse_completion(answer)
 
-    def _request(
-        self, method: str, path: str, body: dict[str, object] | None = None
-    ) -> httpx.Response:
+    def _request(self, method: str, path: str, body: dict[str, object] | None = None) -> Answer:
         """Send a request, with retries.
 
         Args:
@@ -244,7 +265,7 @@ class ServerStage:
             body: JSON body of a POST request.
 
         Returns:
-            The response. A response to "POST" with status 200 is a completion with content.
+            The answer. One to "POST" with status 200 is a completion with content.
 
         Raises:
             PartialFailureError: If the server cannot be reached.
@@ -257,40 +278,40 @@ class ServerStage:
             )
         except httpx.ConnectError as error:
             raise PartialFailureError(
-                f"cannot connect to {self._host} ({error}); start the server and run the command "
+                f"cannot connect to {self._host} ({excerpt(str(error))}); start the server and run the command "
                 "again, finished captions are kept"
             ) from error
         except httpx.TransportError as error:
             raise RetryableError(
-                f"no response from {self._host}: {type(error).__name__} {error}"
+                f"no response from {self._host}: {type(error).__name__} {excerpt(str(error))}"
             ) from error
 
-    def _request_once(
-        self, method: str, path: str, body: dict[str, object] | None
-    ) -> httpx.Response:
-        response = self._client.request(method, path, json=body)
-        status = response.status_code
+    def _request_once(self, method: str, path: str, body: dict[str, object] | None) -> Answer:
+        answer = request_answer(
+            self._client, method, path, json=body, total_timeout_s=self._server.timeout_s
+        )
+        status = answer.status
         if is_retryable_status(status):
-            raise RetryableError(f"HTTP {status} from {self._host}", retry_after_s(response))
+            raise RetryableError(f"HTTP {status} from {self._host}", retry_after_s(answer.headers))
         if status in (401, 403):
             raise UserError(
                 f"{self._host} refuses the key in {API_KEY_VARIABLE} (HTTP {status}); check the key"
             )
         if status == 404:
             raise UserError(
-                f"{self._host} has no {path} or no such model (HTTP 404, {_excerpt(response)}); "
+                f"{self._host} has no {path} or no such model (HTTP 404, {answer.excerpt()}); "
                 "check --base-url and --model"
             )
         if status == 200 and method == "POST":
-            _check_completion(response)
-        return response
+            _parse_completion(answer)
+        return answer
 
     @cached_property
     def _client(self) -> httpx.Client:
         headers = {}
         key = os.environ.get(API_KEY_VARIABLE, "").strip()
         if key:
-            is_https = urlsplit(self._server.base_url).scheme == "https"
+            is_https = self._base_url.scheme == "https"
             if not is_https and not _is_private_host(self._host):
                 raise UserError(
                     f"the key in {API_KEY_VARIABLE} would be sent to {self._host} unencrypted; "
@@ -298,30 +319,39 @@ class ServerStage:
                 )
             headers["Authorization"] = f"Bearer {key}"
         return httpx.Client(
-            base_url=self._server.base_url.rstrip("/") + "/",
+            transport=PooledTransport(DeadlineBackend(), self._server.concurrency),
+            base_url=self._base_url,
             headers=headers,
             timeout=self._server.timeout_s,
             trust_env=False,
         )
 
+    @cached_property
+    def _base_url(self) -> httpx.URL:
+        try:
+            return parse_url(self._server.base_url.rstrip("/") + "/")
+        except ValueError as error:
+            raise UserError(
+                f"captions.server.base_url is not a URL: {excerpt(self._server.base_url)}"
+            ) from error
+
     @property
     def _host(self) -> str:
-        return urlsplit(self._server.base_url).hostname or self._server.base_url
+        return self._base_url.host
 
 
-def _check_completion(response: httpx.Response) -> None:
-    """Raise RetryableError if a response is not a completion or its content is empty."""
+def _parse_completion(answer: Answer) -> StoredAnswer:
+    """Parse a chat completion. Raises RetryableError if it is none or its content is empty."""
     try:
-        completion = _Completion.model_validate_json(response.content)
-    except ValidationError as error:
-        raise RetryableError(f"not a completion: {response.text[:80]!r}") from error
-    if not completion.choices or not (completion.choices[0].message.content or "").strip():
+        completion = _Completion.model_validate(answer.json())
+    except ValueError as error:
+        raise RetryableError(f"not a completion: {answer.excerpt(80)}") from error
+    content = completion.choices[0].message.content if completion.choices else None
+    if not content or not content.strip():
         raise RetryableError("an empty answer")
-
-
-def _excerpt(response: httpx.Response) -> str:
-    """Return the beginning of a response's text, on one line."""
-    return " ".join(response.text.split())[:200]
+    if len(content) > MAX_CONTENT_LENGTH:
+        raise RetryableError(f"an answer of {len(content):,} characters")
+    return StoredAnswer(content=to_utf8(content), revision=completion.system_fingerprint)
 
 
 def _crop_uri(item: Item) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from authface_data.http.deadline import total_timeout
+from authface_data.http.transport import total_timeout
 from manifests.support.parsing import parse_json
 from manifests.support.text import excerpt
 

@@ -19,8 +19,12 @@ from pathlib import Path
 import httpx
 
 from authface_data.http.answer import parse_count
-from authface_data.http.deadline import total_timeout
-from authface_data.http.hosts import AllowedHosts, HostRefused, RequestPacer, guarded_client
+from authface_data.http.hosts import (
+    AllowedHosts,
+    HostRefused,
+    RequestPacer,
+    guarded_client,
+)
 from authface_data.http.partial_download import PartialDownload, resume_version
 from authface_data.http.retry import (
     RETRYABLE_ERRORS,
@@ -29,6 +33,7 @@ from authface_data.http.retry import (
     is_retryable_status,
     retry_after_s,
 )
+from authface_data.http.transport import parse_url, total_timeout
 from manifests.settings import Collect
 from manifests.support.errors import UserError
 from manifests.support.text import excerpt
@@ -199,7 +204,10 @@ class Downloader:
 
     def _follow_redirects(self, job: DownloadJob, url: str) -> int:
         for _ in range(MAX_REDIRECTS + 1):
-            host = httpx.URL(url).host
+            try:
+                host = parse_url(url).host
+            except ValueError:
+                raise _Refused("malformed_url") from None
             with self._host_slots_lock:
                 host_slot = self._host_slots[host]
             with host_slot:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httpcore
 import httpx
 
-from authface_data.http.deadline import DeadlineBackend, PooledTransport
+from authface_data.http.transport import DeadlineBackend, PooledTransport
 from manifests.support.text import excerpt
 
 USER_AGENT = "authface/0.1"

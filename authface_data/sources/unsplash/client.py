@@ -17,6 +17,7 @@ from pydantic import JsonValue, ValidationError
 from authface_data.http.answer import Answer, parse_count, request_answer
 from authface_data.http.hosts import AllowedHosts, HostRefused, guarded_client
 from authface_data.http.retry import RetryableError, call_with_retries
+from authface_data.http.transport import parse_url
 from authface_data.sources.unsplash.rate_limiter import RateLimiter
 from authface_data.sources.unsplash.responses import Details, Photo
 from manifests.settings import Collect
@@ -113,8 +114,8 @@ class UnsplashApi:
         access_key = _read_access_key()
         self.base_url = settings.unsplash.base_url.rstrip("/")
         try:
-            self._base = httpx.URL(self.base_url)
-        except httpx.InvalidURL as error:
+            self._base = parse_url(self.base_url)
+        except ValueError as error:
             raise UserError(f"collect.unsplash.base_url is not a URL: {self.base_url}") from error
 
         self._headers = {
@@ -239,8 +240,8 @@ class UnsplashApi:
 
     def _report_url(self, location: str) -> httpx.URL:
         try:
-            url = httpx.URL(location)
-        except httpx.InvalidURL:
+            url = parse_url(location)
+        except ValueError:
             raise NotReportable("its download location is not a URL") from None
 
         is_behind_proxy = url.host == OFFICIAL_HOST != self._base.host

@@ -13,6 +13,7 @@ UNSPLASH_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 IMAGE_HOST = "images.unsplash.com"
 PLUS_URLS = ("https://plus.unsplash.com/", "http://plus.unsplash.com/")
 MAX_SIDE_PX = 200_000
+MAX_URL_LENGTH = 4096
 
 
 def image_hosts(workspace: Workspace) -> AllowedHosts:
@@ -43,7 +44,7 @@ def reject_by_metadata(
     Returns:
         The rejection, or None if the photograph may be downloaded.
     """
-    if not url.isprintable() or " " in url:
+    if not url.isprintable() or " " in url or len(url) > MAX_URL_LENGTH:
         return RejectedPhoto(photo_id, "malformed_url")
     if url.lower().startswith(PLUS_URLS):
         return RejectedPhoto(photo_id, "unsplash_plus: watermarked, and its terms forbid training")

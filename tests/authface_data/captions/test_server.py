@@ -4,18 +4,20 @@ import time
 
 import numpy as np
 import pytest
+from broken_server import WRONG_VALUES, BrokenServer, body, broken_answers, broken_replies
 from caption_server import KEY, CaptionServer
 
 from authface_data.captions.server import ANSWERS_FOLDER, ServerStage, clear_answers
 from authface_data.engine import local
 from authface_data.engine.stage import Chain, Item
 from authface_data.http import retry as http_retry
+from authface_data.http.retry import RetryableError
 from authface_data.images.encode import encode_lossless
 from authface_data.images.open import Photo
 from manifests.schema import CAPTIONS, VERDICTS
 from manifests.settings import Captions, Server
 from manifests.store import Store
-from manifests.support.errors import PartialFailureError, UserError
+from manifests.support.errors import AuthfaceError, PartialFailureError, UserError
 
 FULL_CAPTION = "woman, black hair, red dress, smile, soft light, blurred background"
 
@@ -198,3 +200,82 @@ def test_unreachable_server_is_reported_in_one_line(workspace, short_waits):
         pass
     with pytest.raises(PartialFailureError, match=r"cannot connect to 127\.0\.0\.1"):
         caption(workspace, stopped_server, count=1, model="m")
+
+
+IMPATIENT = {"model": "m", "attempts": 1, "timeout_s": 0.4}
+FAILURES = (RetryableError, ValueError, AuthfaceError)
+
+
+def ask(workspace, server, **settings):
+    """Caption one face without the engine."""
+    stage = make_stage(workspace, server, **{**IMPATIENT, **settings})
+    ((key, row),) = make_inputs(1)
+    return stage.process([Item(key, row, open_crop(row))], workspace.write_bytes)
+
+
+@pytest.mark.parametrize("name", [*broken_replies(""), *broken_answers()])
+def test_broken_server_is_a_failed_row_in_bounded_time(workspace, name):
+    start_s = time.monotonic()
+    replies = {**broken_replies("application/json"), **broken_answers()}
+    with BrokenServer(replies[name]) as server, pytest.raises(FAILURES) as error:
+        ask(workspace, server)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 300
+    assert time.monotonic() - start_s < 4
+    assert workspace.list_names(ANSWERS_FOLDER) == []
+
+
+@pytest.mark.parametrize("value", WRONG_VALUES)
+def test_answer_of_another_form_is_a_failed_row(workspace, value):
+    with BrokenServer(body(value)) as server:
+        with pytest.raises(FAILURES) as error:
+            ask(workspace, server, timeout_s=5)
+        assert str(error.value).isprintable()
+        with pytest.raises(UserError, match=r"does not list its models|choose a model"):
+            _ = make_stage(workspace, server, attempts=1).model
+
+
+@pytest.mark.parametrize("name", ["nested", "gzip bomb", "one byte at a time"])
+def test_broken_list_of_models_is_one_line(workspace, name):
+    replies = {**broken_replies("application/json"), **broken_answers()}
+    with (
+        BrokenServer(replies[name]) as server,
+        pytest.raises(UserError, match=r"does not list its models \(.*choose one with") as error,
+    ):
+        _ = make_stage(workspace, server, attempts=1, timeout_s=0.4).model
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("x" * 100_000, "an answer of 100,000 characters"),
+        ("[" * 7000, r"^'\["),
+        ('{"tags": ' * 800, r"tags"),
+    ],
+)
+def test_hostile_content_is_a_failed_row(workspace, short_waits, content, message):
+    with CaptionServer() as server:
+        server.semantic = server.photographic = content
+        server.supports_schemas = True
+        with pytest.raises(FAILURES, match=message):
+            ask(workspace, server, model="tiny-vlm", timeout_s=5)
+
+
+@pytest.mark.parametrize("stored", [b"", b"[]", b'{"content": 7}', b"\xff", b"[" * 100_000])
+def test_damaged_stored_answer_is_requested_again(workspace, server, stored):
+    caption(workspace, server, count=1)
+    rows = Store(workspace, CAPTIONS).read().to_pylist()
+    for name in workspace.list_names(ANSWERS_FOLDER):
+        workspace.write_bytes(f"{ANSWERS_FOLDER}/{name}", stored)
+    (result,) = ask(workspace, server, model="tiny-vlm", timeout_s=5)
+    assert result.rows[0]["caption"] == rows[0]["caption"]
+    assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://xn--/v1", "http://127.0.0.1:99999/v1"])
+def test_malformed_address_is_one_line(workspace, url):
+    settings = Server(base_url=url, model="m", attempts=1)
+    stage = ServerStage(Captions(server=settings), workspace)
+    with pytest.raises(UserError, match=r"captions\.server\.base_url is not a URL"):
+        stage._request("GET", "models")

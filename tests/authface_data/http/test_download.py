@@ -1,8 +1,11 @@
 """Downloads from a server with faults."""
 
+import gzip
 import json
+import time
 
 import pytest
+from broken_server import BrokenServer, body, broken_replies, head
 from unsplash_server import Photo, UnsplashServer, make_jpeg
 
 from authface_data.http.download import (
@@ -174,3 +177,76 @@ def test_connections_per_host_are_limited(tmp_path):
         assert {type(result) for result in results} == {Downloaded}
         assert len(results) == 30
         assert 2 <= server.max_concurrent <= 3
+
+
+IMPATIENT = Collect(attempts=1, read_timeout_s=1, total_timeout_s=0.4, max_megabytes=0.5)
+
+
+def download_from(server, folder):
+    job = DownloadJob("a", f"{server.url}/a.jpg?x", folder / "a")
+    with Downloader(IMPATIENT, AllowedHosts(set(), ["127.0.0.1"])) as downloader:
+        return downloader.fetch(job)
+
+
+@pytest.mark.parametrize("name", broken_replies(""))
+def test_broken_reply_is_a_failure_or_refusal_in_bounded_time(tmp_path, name):
+    start_s = time.monotonic()
+    with BrokenServer(broken_replies("image/jpeg")[name]) as server:
+        result = download_from(server, tmp_path)
+    assert time.monotonic() - start_s < 3
+    assert isinstance(result, DownloadFailed | DownloadRefused)
+    text = result.message if isinstance(result, DownloadFailed) else result.reason
+    assert text.isprintable()
+    assert len(text) < 300
+    assert not (tmp_path / "a").exists()
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 1e6
+
+
+def test_packed_picture_is_refused(tmp_path):
+    with BrokenServer(body(gzip.compress(b"x"), "image/jpeg", content_encoding="gzip")) as server:
+        result = download_from(server, tmp_path)
+    assert isinstance(result, DownloadRefused)
+    assert result.reason == "content_encoding: gzip"
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://xn--/x",
+        "http://[::1",
+        "http://h:99999/x",
+        "http://127.0.0.1:99999/x",
+        "http://\x7f/",
+        "http:///x",
+        "//",
+        "",
+        "\xff\xfe",
+        "javascript:alert(1)",
+        "http://h/" + "a" * 70_000,
+        "http://user:password@127.0.0.1/x",
+    ],
+    ids=lambda location: ascii(location[:30]),
+)
+def test_malformed_redirect_is_refused(tmp_path, location):
+    with BrokenServer(lambda: [head(302, location=location)]) as server:
+        result = download_from(server, tmp_path)
+    assert isinstance(result, DownloadFailed | DownloadRefused)
+    text = result.message if isinstance(result, DownloadFailed) else result.reason
+    assert text.isprintable()
+    assert "password" not in text
+    assert server.num_requests <= 6
+
+
+@pytest.mark.parametrize(
+    "state",
+    [b"", b"[]", b"[" * 100_000, b"\xff", b'{"url": 1}', b'{"url": URL, "version": 5}']
+    + [b'{"url": URL, "version": "a\\nb"}', b'{"url": URL, "version": "\\u00e9"}'],
+)
+def test_damaged_state_of_a_download_starts_it_again(fetch, tmp_path, state):
+    with UnsplashServer([make_photo()]) as server:
+        url = json.dumps(f"{server.url}/img/photo-a?ixid=1").encode()
+        (tmp_path / "a.part").write_bytes(b"x" * 100)
+        (tmp_path / "a.json").write_bytes(state.replace(b"URL", url))
+        result, target = fetch(server, "a")
+        assert isinstance(result, Downloaded)
+        assert target.read_bytes() == server.photos[0].data

@@ -1,4 +1,4 @@
-"""A time limit for whole requests.
+"""The connections of all HTTP clients: a time limit for whole requests, and checks of URLs.
 
 The timeouts of httpx limit the silence of a connection. A server that sends one byte a second is
 never silent, neither in its headers nor in its body; only a limit for the whole request ends it.
@@ -105,6 +105,22 @@ class _DeadlineStream(httpcore.NetworkStream):
         return self._stream.get_extra_info(info)
 
 
+def parse_url(url: str) -> httpx.URL:
+    """Parse a URL from a server or a setting.
+
+    Raises:
+        ValueError: If it is malformed.
+    """
+    try:
+        parsed = httpx.URL(url)
+        _ = parsed.host  # decodes international names, which may be malformed too
+    except httpx.InvalidURL as error:
+        raise ValueError(str(error)) from error
+    if parsed.port is not None and parsed.port > 65535:
+        raise ValueError(f"the port is {parsed.port}")
+    return parsed
+
+
 class PooledTransport(httpx.HTTPTransport):
     """The transport of httpx over a connection pool with a network backend of ours.
 
@@ -116,11 +132,22 @@ class PooledTransport(httpx.HTTPTransport):
     """
 
     def __init__(self, backend: httpcore.NetworkBackend, connections: int) -> None:
-        super().__init__()
+        ssl_context = httpx.create_ssl_context()
+        super().__init__(verify=ssl_context)
         self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(),
+            ssl_context=ssl_context,
             max_connections=connections,
             max_keepalive_connections=connections,
             keepalive_expiry=5.0,
             network_backend=backend,
         )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request. A redirect to a malformed URL is an error of the protocol."""
+        response = super().handle_request(request)
+        try:
+            parse_url(response.headers.get("location", ""))
+        except ValueError:
+            response.close()
+            raise httpx.RemoteProtocolError("it redirects to a malformed URL") from None
+        return response
