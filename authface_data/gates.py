@@ -20,12 +20,15 @@ import pyarrow.compute as pc
 from authface_data.duplicates import Exclusions, Match, find_duplicates
 from authface_data.measurements import MEASURED_COLUMNS, Measurements, read_measurements
 from authface_data.minors import possible_minors
+from authface_data.quality import MEASURES
+from authface_data.quality.iqa import iqa_metric_names
 from manifests.decisions import face_decisions
 from manifests.schema import PHOTOS, VERDICTS
 from manifests.settings import Gate
 from manifests.store import Store
 from manifests.support.errors import UserError
 from manifests.support.fingerprint import fingerprint
+from manifests.support.text import did_you_mean, excerpt
 from manifests.verdicts import ALL_GATES, ANY_FACE, POSSIBLE_MINOR
 from manifests.workspace import Workspace
 
@@ -70,11 +73,55 @@ def check_gates(gates: Sequence[Gate], metrics: Sequence[str]) -> None:
             raise UserError(f'gate name "{gate.name}" is reserved; choose another name')
         if ":" in gate.name:
             raise UserError(f'gate name "{gate.name}" contains a colon; choose another name')
-        if gate.metric not in metrics and gate.metric not in MEASURED_COLUMNS:
-            known = ", ".join([*metrics, *MEASURED_COLUMNS])
-            raise UserError(
-                f'gate "{gate.name}": unknown measurement "{gate.metric}"; choose from: {known}'
-            )
+        check_measurement(f'gate "{gate.name}"', gate.metric, metrics)
+
+
+def check_measurement(place: str, name: str, metrics: Sequence[str]) -> None:
+    """Check that a measurement is known.
+
+    Args:
+        place: Where the name stands, for the message.
+        name: The name.
+        metrics: The metrics of `scores` that are known besides `MEASURED_COLUMNS`.
+
+    Raises:
+        UserError: If it is not known, or if it is a metric that has not been measured.
+    """
+    known = [*metrics, *MEASURED_COLUMNS]
+    if name in known:
+        return
+    if name in MEASURES:
+        raise UserError(f"{place}: {name} has not been measured; run `authface filter`")
+    iqa_metrics = iqa_metric_names()
+    if name in iqa_metrics:
+        raise UserError(
+            f"{place}: {name} has not been measured; add it to filter.metrics in authface.toml and "
+            "run `authface filter`"
+        )
+    hint = (
+        did_you_mean(name, [*known, *MEASURES, *iqa_metrics])
+        or f"; choose from: {', '.join(known)}"
+    )
+    raise UserError(f'{place}: unknown measurement "{excerpt(name, 80)}"{hint}')
+
+
+def check_gate_names(
+    workspace: Workspace, gates: Sequence[Gate], measurements: Measurements
+) -> None:
+    """Check the names of gates before they are evaluated on stored measurements.
+
+    A metric that exists but has not been measured is accepted: its faces have the verdict failed.
+
+    Args:
+        workspace: The workspace.
+        gates: The gates to check.
+        measurements: The stored measurements.
+
+    Raises:
+        UserError: If a gate has an unusable name or an unknown measurement.
+    """
+    metrics = [*MEASURES, *workspace.settings.filter.metrics, *iqa_metric_names()]
+    check_gates(gates, [*metrics, *measurements.metrics])
 
 
 @dataclass
@@ -161,9 +208,13 @@ def evaluate_gates(workspace: Workspace, gates: Sequence[Gate]) -> GateResult:
 
     Args:
         workspace: The workspace to read from.
-        gates: The gates, as checked by `check_gates`.
+        gates: The gates.
+
+    Raises:
+        UserError: If a gate has an unusable name or an unknown measurement.
     """
     measurements = read_measurements(workspace)
+    check_gate_names(workspace, gates, measurements)
     count = len(measurements)
     result = GateResult(
         measurements=measurements,

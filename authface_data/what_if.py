@@ -9,7 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from authface_data.gates import GateResult, check_gates, evaluate_gates
+from authface_data.gates import (
+    GateResult,
+    check_gates,
+    check_measurement,
+    evaluate_gates,
+)
 from authface_data.images.encode import encode_image
 from authface_data.report.contact_sheet import Section, draw_contact_sheet
 from manifests.schema import FACES
@@ -76,6 +81,7 @@ def what_if(workspace: Workspace, condition: str, metrics: Sequence[str]) -> Cha
         new_gates = [gate.model_copy(update=update) if gate in replaced else gate for gate in gates]
     else:
         new_gates = [*gates, tried]
+    check_measurement("--what-if", tried.metric, metrics)
     check_gates(new_gates, metrics)
 
     before = evaluate_gates(workspace, gates)

@@ -6,17 +6,33 @@ Unknown keys are errors; the message suggests the closest known key.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
+from manifests.names import CAPTION_ORIGINS, CAPTIONERS, DETECTORS, LANDMARKS
 from manifests.support.errors import UserError
 from manifests.support.parsing import parse_toml
-from manifests.support.text import excerpt
+from manifests.support.text import excerpt, unknown_name
 
 SETTINGS_FILE = "authface.toml"
+
+
+def _known_name(kind: str, name: str, known: Sequence[str]) -> str:
+    """Return a name if it is known; otherwise raise ValueError with the nearest one."""
+    if name not in known:
+        raise ValueError(unknown_name(kind, name, known))
+    return name
 
 
 class Section(BaseModel):
@@ -89,6 +105,16 @@ class Filter(Section):
     duplicate_radius: int = Field(6, ge=0, le=16)
     """Photographs are duplicates if at most this many of 64 bits of their hashes differ."""
 
+    @field_validator("detector")
+    @classmethod
+    def _check_detector(cls, name: str) -> str:
+        return _known_name("detector", name, DETECTORS)
+
+    @field_validator("landmarks")
+    @classmethod
+    def _check_landmarks(cls, name: str) -> str:
+        return _known_name("landmarks", name, LANDMARKS)
+
 
 class Gate(Section):
     """`[[gates]]`: a criterion that faces must meet to be kept.
@@ -153,6 +179,16 @@ class Captions(Section):
     server: Server = Server()
     """The caption server."""
 
+    @field_validator("captioner")
+    @classmethod
+    def _check_captioner(cls, name: str) -> str:
+        return _known_name("captioner", name, CAPTIONERS)
+
+    @field_validator("use")
+    @classmethod
+    def _check_use(cls, names: list[str]) -> list[str]:
+        return [_known_name("captioner", name, CAPTION_ORIGINS) for name in names]
+
 
 class Splits(Section):
     """`[splits]`: shares of the validation and test splits. Groups of photos are not divided."""
@@ -215,7 +251,7 @@ def load_settings(data: bytes, path: str) -> Settings:
     try:
         return Settings.model_validate(table)
     except ValidationError as error:
-        raise UserError(f"{path}: {_describe(error)}") from error
+        raise UserError(f"{path}: {_describe(error, table)}") from error
 
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -240,11 +276,13 @@ def override(section: SectionT, **values: object) -> SectionT:
     except ValidationError as error:
         details = error.errors()[0]
         option = "--" + str(details["loc"][0]).replace("_", "-")
+        if details["type"] == "value_error":
+            raise UserError(f"{option}: {details['ctx']['error']}") from error
         raise UserError(f"{option} {details['input']!r}: {details['msg'].lower()}") from error
 
 
-def _describe(error: ValidationError) -> str:
-    """Describe the most helpful of the validation errors."""
+def _describe(error: ValidationError, table: Mapping[str, object]) -> str:
+    """Describe the most helpful of the validation errors of a table, the content of the file."""
     # A misspelt key often causes a second error, a missing key. The misspelling explains both.
     details: ErrorDetails = error.errors()[0]
     for candidate in error.errors():
@@ -253,14 +291,31 @@ def _describe(error: ValidationError) -> str:
             break
 
     keys = [excerpt(str(key), 80) for key in details["loc"]]
-    name = ".".join(keys)
+    place = ""
+    keys_in_place = keys
+    if keys[0] == "gates" and len(keys) > 1:
+        place = f"{_name_gate(table['gates'], keys[1])}: "
+        keys_in_place = keys[2:]
+    name = ".".join(keys_in_place)
+    if details["type"] == "value_error":  # raised by a validator of this module
+        return place + ": ".join(filter(None, [name, str(details["ctx"]["error"])]))
     if details["type"] != "extra_forbidden":
         value = excerpt(repr(details["input"]), 80)
-        return f"{name}: {details['msg'].lower()} (the value is {value})"
+        message = f"{details['msg'].lower()} (the value is {value})"
+        return place + ": ".join(filter(None, [name, message]))
     section_keys = [key for key in keys[:-1] if not key.isdigit()]
     matches = difflib.get_close_matches(keys[-1], _known_keys(section_keys), n=1, cutoff=0)
     hint = f"; did you mean {matches[0]}?" if matches else ""
-    return f"unknown setting {name}{hint}"
+    return f"{place}unknown setting {name}{hint}"
+
+
+def _name_gate(gates: object, index: str) -> str:
+    """The name of a gate in a message: `gate "sharp"`, or its number if it has no name."""
+    if isinstance(gates, list) and index.isdigit():
+        gate = gates[int(index)]
+        if isinstance(gate, dict) and isinstance(gate.get("name"), str) and gate["name"]:
+            return f'gate "{excerpt(gate["name"], 80)}"'
+    return f"gate {int(index) + 1}" if index.isdigit() else "gates"
 
 
 def _known_keys(section_keys: list[str]) -> list[str]:

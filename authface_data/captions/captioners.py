@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from manifests.names import CAPTIONERS
 from manifests.schema import CAPTIONS, PHOTOS
 from manifests.settings import override
 from manifests.store import Store
 from manifests.support.errors import UserError
 from manifests.support.fingerprint import fingerprint
+from manifests.support.text import unknown_name
 from manifests.verdicts import kept_faces
 from manifests.workspace import Workspace
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from authface_data.engine.stage import Stage
     from manifests.settings import Captions
 
-CAPTIONERS = ("llava", "server", "measured")
 CAMERA_COLUMNS = ["focal_length_mm", "aperture", "iso"]
 FACE_COLUMNS = [
     "photo_id",
@@ -60,7 +61,7 @@ def override_settings(
         UserError: If the captioner is unknown or does not have one of the options.
     """
     if captioner not in CAPTIONERS:
-        raise UserError(f'unknown captioner "{captioner}"; choose from: {", ".join(CAPTIONERS)}')
+        raise UserError(unknown_name("captioner", captioner, CAPTIONERS))
     _check_option("--model", model, captioner, ("llava", "server"))
     _check_option("--base-url", base_url, captioner, ("server",))
     _check_option("--precision", precision, captioner, ("llava",))
@@ -87,7 +88,7 @@ def create_stage(workspace: Workspace, captioner: str, settings: Captions) -> St
 
     Args:
         workspace: The workspace.
-        captioner: One of `CAPTIONERS`.
+        captioner: One of `manifests.names.CAPTIONERS`.
         settings: The section `captions`, with options applied.
 
     Returns:

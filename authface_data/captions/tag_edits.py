@@ -11,7 +11,7 @@ from typing import Literal
 from manifests.captions import current_tags
 from manifests.decisions import TAG_ID_PREFIX, record_decisions, tag_decisions
 from manifests.support.errors import UserError
-from manifests.support.text import to_utf8
+from manifests.support.text import did_you_mean, to_utf8
 from manifests.workspace import Workspace
 
 DEFAULT_REVIEWER = "owner"
@@ -81,8 +81,12 @@ def restore_tag(workspace: Workspace, tag: str, *, reviewer: str, note: str | No
         UserError: If the tag is invalid, or nothing has been decided about it.
     """
     tag = clean_tag(tag).lower()
-    if tag not in {decision.tag for decision in tag_decisions(workspace)}:
-        raise UserError(f"no decision about the tag {tag!r}; `authface tags` lists the decisions")
+    decided = {decision.tag for decision in tag_decisions(workspace)}
+    if tag not in decided:
+        raise UserError(
+            f"no decision about the tag {tag!r}{did_you_mean(tag, decided)}; "
+            "`authface tags` lists the decisions"
+        )
     _record(workspace, tag, "keep", renamed_to=None, reviewer=reviewer, note=note)
     return count_captions_with(workspace, tag)
 
@@ -119,7 +123,12 @@ def count_captions_with(workspace: Workspace, tag: str) -> int:
 def _count_existing(workspace: Workspace, tag: str) -> int:
     count = count_captions_with(workspace, tag)
     if not count:
-        raise UserError(f"no caption in use has the tag {tag!r}; `authface tags` lists the tags")
+        families = current_tags(workspace).values()
+        used = {item for tags in families for item in (*tags.semantic, *tags.photographic)}
+        raise UserError(
+            f"no caption in use has the tag {tag!r}{did_you_mean(tag, used)}; "
+            "`authface tags` lists the tags"
+        )
     return count
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from authface_data.weights import DLIB68, find_weights
 from manifests.support.errors import UserError
+from manifests.support.text import unknown_name
 
 # Indices into dlib's 68 landmarks. Left and right are as seen in the image.
 LEFT_EYE = slice(36, 42)
@@ -101,7 +102,7 @@ def make_landmarker(name: str) -> Landmarker:
         UserError: If the name is unknown.
     """
     if name not in LANDMARKERS:
-        raise UserError(f"unknown landmark backend {name!r}; choose from: {', '.join(LANDMARKERS)}")
+        raise UserError(unknown_name("landmarks", name, LANDMARKERS))
     return LANDMARKERS[name]()
 
 

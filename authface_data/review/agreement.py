@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
-from authface_data.gates import passes_threshold
+from authface_data.gates import check_gate_names, passes_threshold
 from authface_data.measurements import Measurements, read_measurements
 from manifests.schema import DECISIONS, VERDICTS
 from manifests.settings import Gate
@@ -75,6 +75,7 @@ class Agreement:
 def measure_agreement(workspace: Workspace) -> Agreement:
     """Compare the last decision of every reviewer with the verdicts and with other reviewers."""
     measurements = read_measurements(workspace)
+    check_gate_names(workspace, workspace.settings.gates, measurements)
     face_ids = measurements.face_ids.to_pylist()
     decisions = _decisions_by_reviewer(workspace, face_ids)
     keeps = (decisions == "keep").sum(axis=1)

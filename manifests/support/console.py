@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import logging
+import re
 import shlex
 import signal
 import sys
@@ -22,7 +23,7 @@ from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from manifests.support.errors import AuthfaceError, Terminated
-from manifests.support.text import strip_control
+from manifests.support.text import did_you_mean, strip_control
 
 WorkspaceOption = Annotated[
     Path | None,
@@ -165,7 +166,7 @@ class AuthfaceGroup(TyperGroup):
             _exit(str(error), error.exit_code)
         except UsageError as error:
             help_hint = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
-            _exit(error.format_message() + help_hint, 2)
+            _exit(_describe_usage_error(error.format_message()) + help_hint, 2)
         except OSError as error:
             if error.errno not in USER_ERRNOS:
                 raise
@@ -244,6 +245,15 @@ def _set_level(level: int) -> None:
     from manifests.support.logs import configure_logging
 
     configure_logging(level)
+
+
+def _describe_usage_error(message: str) -> str:
+    """Typer's message; if it lists the values of an option, the nearest one is added."""
+    message = message.replace("Value error, ", "")
+    match = re.search(r"'([^']*)' is not one of (.*?)\.?$", message)
+    if match is None:
+        return message
+    return message.rstrip(".") + did_you_mean(match[1], re.findall(r"'(.*?)'", match[2]))
 
 
 def _exit(message: str, code: int) -> NoReturn:

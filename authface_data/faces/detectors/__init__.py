@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from manifests.support.errors import UserError
+from manifests.support.text import unknown_name
 
 DETECTORS = {
     "retinaface": "authface_data.faces.detectors.retinaface:RetinaFaceResNet50",
@@ -79,6 +80,6 @@ def make_detector(name: str) -> Detector:
         UserError: If the name is unknown.
     """
     if name not in DETECTORS:
-        raise UserError(f"unknown detector {name!r}; choose from: {', '.join(DETECTORS)}")
+        raise UserError(unknown_name("detector", name, DETECTORS))
     module_name, class_name = DETECTORS[name].split(":")
     return getattr(import_module(module_name), class_name)()

@@ -54,5 +54,5 @@ def test_error_for_missing_weights_names_the_file_and_its_place(monkeypatch, tmp
 
 
 def test_unknown_metric_is_rejected():
-    with pytest.raises(UserError, match="unknown metric 'msuiq'"):
+    with pytest.raises(UserError, match=r'unknown metric "msuiq"; did you mean musiq\?'):
         iqa.IqaMetric("msuiq", "cpu", None)

@@ -1,0 +1,122 @@
+"""Names that users type in settings and options: each error gives the nearest known name."""
+
+import subprocess
+import sys
+
+import pytest
+from review_workspace import fill_review_workspace
+
+from authface_data.faces.detectors import DETECTORS
+from authface_data.faces.landmarks import LANDMARKERS
+from authface_data.quality.iqa import iqa_metric_names
+from manifests import names
+from manifests.settings import preset_text
+from manifests.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A workspace with faces, of which tests change the settings only."""
+    path = tmp_path_factory.mktemp("names") / "ws"
+    return fill_review_workspace(Workspace.create(path, preset_text("embedded"))).root
+
+
+@pytest.fixture
+def run(root, authface_here):
+    """Runs a command under settings; it must fail as a user's mistake. Returns its message."""
+
+    def run_command(settings: str, *command: object) -> str:
+        Workspace(root).write_bytes("authface.toml", settings.encode())
+        result = authface_here(*command, "-w", root)
+        assert result.returncode == 2, result.stdout + result.stderr
+        assert result.stderr.count("\n") == 1
+        return result.stderr
+
+    return run_command
+
+
+GATE = '[[gates]]\nname = "sharp"\nmetric = "{metric}"\nop = ">="\nthreshold = {threshold}\n'
+
+
+def test_names_of_settings_are_those_of_the_classes():
+    assert tuple(DETECTORS) == names.DETECTORS
+    assert tuple(LANDMARKERS) == names.LANDMARKS
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ('[captions]\ncaptioner = "lava"', 'captioner: unknown captioner "lava"; did you mean lla'),
+        ('[captions]\nuse = ["qwn"]', 'captions.use: unknown captioner "qwn"; did you mean qwen?'),
+        ('[captions]\nuse = ["zz"]', 'captioner "zz"; choose from: llava, server, measured, qwen'),
+        ('[filter]\ndetector = "retinaf"', 'detector "retinaf"; did you mean retinaface?'),
+        ('[filter]\nlandmarks = "dlip"', 'unknown landmarks "dlip"; did you mean dlib?'),
+        (GATE.format(metric="skin", threshold='"x"'), 'gate "sharp": threshold: input should be'),
+        (GATE.format(metric="skin", threshold=1) + "best = 3", 'gate "sharp": a gate needs either'),
+        (GATE.format(metric="skin", threshold=1) + "bst = 3", 'gate "sharp": unknown setting bst;'),
+        ('[[gates]]\nmetric = "skin"\nop = ">="\nbest = 1', "gate 1: name: field required"),
+    ],
+)
+@pytest.mark.parametrize("command", ["status", "filter", "caption", "tags"])
+def test_names_in_settings_are_checked_by_every_command(run, settings, message, command):
+    assert message in run(settings, command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["filter"],
+        ["filter", "--regate"],
+        ["filter", "--what-if", "skin>=0.4"],
+        ["review", "export", "--csv", "/nowhere/review.csv"],
+        ["review", "sheet"],
+        ["review", "agreement"],
+    ],
+    ids=" ".join,
+)
+def test_measurements_of_gates_are_checked_by_every_command_that_uses_them(run, command):
+    message = run(GATE.format(metric="sharpnes", threshold=1), *command)
+    assert 'gate "sharp": unknown measurement "sharpnes"; did you mean sharpness?' in message
+
+
+def test_metric_that_is_not_measured(run):
+    message = run(GATE.format(metric="musiq", threshold=1), "filter", "--regate")
+    assert 'gate "sharp": musiq has not been measured; add it to filter.metrics' in message
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["filter", "--metrics", "niqe,musik"], 'unknown metric "musik"; did you mean musiq?'),
+        (["filter", "--metrics", "zzzz"], "choose one of pyiqa's no-reference metrics"),
+        (["filter", "--detector", "retinafce"], '--detector: unknown detector "retinafce"; did'),
+        (["filter", "--landmarks", "dlb"], '--landmarks: unknown landmarks "dlb"; did you mean d'),
+        (["filter", "--what-if", "skn>=1"], '--what-if: unknown measurement "skn"; did you mean'),
+        (["filter", "--what-if", "musiq>=1"], "--what-if: musiq has not been measured; add it to"),
+        (["caption", "--captioner", "sever"], 'captioner "sever"; did you mean server?'),
+        (["tags", "remove", "soft ligt"], "tag 'soft ligt'; did you mean soft light?"),
+        (["tags", "restore", "soft light"], "no decision about the tag 'soft light'; `auth"),
+        (
+            ["export-captions", "--output", "/nowhere", "--format", "koya"],
+            "Invalid value for '--format': 'koya' is not one of 'kohya', 'simpletuner', "
+            "'imagefolder', 'jsonl'; did you mean kohya?",
+        ),
+    ],
+    ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else "",
+)
+def test_nearest_name_of_options(run, command, message):
+    assert message in run("", *command)
+
+
+def test_metric_names_are_known_without_torch():
+    script = (
+        "import sys\n"
+        "from authface_data.quality.iqa import iqa_metric_names\n"
+        "print(' '.join(iqa_metric_names()), 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    *listed, has_torch = done.stdout.split()
+    assert has_torch == "False"
+    assert listed == list(iqa_metric_names())
+    assert {"musiq", "niqe", "piqe"} <= set(listed)
+    assert "lpips" not in listed
