@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from manifests.schema import TOMBSTONES
 from manifests.store import Store
+from manifests.support.errors import UserError
 from manifests.workspace import Workspace
 
 KEY_FILE = "manifests/.tombstone-key"
+KEY = re.compile(rb"[0-9a-f]{64}")
 
 
 class Tombstones:
@@ -25,15 +28,21 @@ class Tombstones:
 
     Args:
         workspace: The workspace to read.
+
+    Raises:
+        UserError: If the key of the tombstones is missing or damaged.
     """
 
     def __init__(self, workspace: Workspace) -> None:
-        self._key = b""
-        self._hashes: set[str] = set()
-        if workspace.exists(KEY_FILE):
-            self._key = workspace.read_bytes(KEY_FILE)
-            keyed_hashes = Store(workspace, TOMBSTONES).read(["keyed_hash"])["keyed_hash"]
-            self._hashes = set(keyed_hashes.to_pylist())
+        keyed_hashes = Store(workspace, TOMBSTONES).read(["keyed_hash"])["keyed_hash"]
+        self._hashes: set[str] = set(keyed_hashes.to_pylist())
+        has_key = workspace.exists(KEY_FILE)
+        self._key = workspace.read_bytes(KEY_FILE) if has_key else b""
+        if (self._hashes or has_key) and not KEY.fullmatch(self._key):
+            raise UserError(
+                f"{workspace.root}/{KEY_FILE} is missing or damaged; restore it from a backup, "
+                "because without it photographs that were forgotten cannot be recognised"
+            )
 
     def __bool__(self) -> bool:
         return bool(self._hashes)
@@ -60,8 +69,9 @@ def add_tombstones(
     Returns:
         All tombstones of the workspace.
     """
-    workspace.create_exclusive(KEY_FILE, secrets.token_hex(32).encode())
     present = Tombstones(workspace)
+    if workspace.create_exclusive(KEY_FILE, secrets.token_hex(32).encode()):
+        present = Tombstones(workspace)
     now = datetime.now(UTC)
     rows = [
         {

@@ -254,6 +254,7 @@ class Workspace:
                         os.link(temporary, full_path)
                     finally:
                         temporary.unlink(missing_ok=True)
+                    self._sync_folder(path)
                 else:
                     with self.fs.open(full_path, "xb") as file:
                         file.write(data)
