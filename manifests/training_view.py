@@ -32,7 +32,10 @@ PHOTO_COLUMNS = (
 
 
 def training_view(
-    workspace: Workspace, tags: TagChoice = "both", allow_unknown_licence: bool = False
+    workspace: Workspace,
+    tags: TagChoice = "both",
+    allow_unknown_licence: bool = False,
+    source: str | None = None,
 ) -> pd.DataFrame:
     """Join kept faces with their photographs, captions and splits.
 
@@ -40,20 +43,26 @@ def training_view(
         workspace: The workspace to read.
         tags: The families of tags that captions are made of.
         allow_unknown_licence: Include faces of photographs without a licence basis.
+        source: Only include faces of photographs from this source.
 
     Returns:
         One row per kept face, sorted by face_id: the columns of `faces`, `PHOTO_COLUMNS`,
-        `captioner`, `tags` (list of str), `caption` (tags as text) and `split`. A face without a
-        caption has missing values in the three caption columns. Captions by a captioner fit CLIP's
-        77 tokens; captions edited by a person may be longer.
+        `captioner`, `tags` (list of str), `caption` (tags as text), `split` and `split_group` (the
+        smallest photo_id of the photographs that must stay in one split). A face without a caption
+        has missing values in the three caption columns. Captions by a captioner fit CLIP's 77
+        tokens; captions edited by a person may be longer. The split `train` has faces unless all
+        are pinned to other splits.
 
     Raises:
-        UserError: If a kept face has no licence basis and these are not allowed.
+        UserError: If a kept face has no licence basis and these are not allowed, or if
+            `splits.people` does not match the photographs.
     """
     workspace.check_no_interrupted_forget()
     faces = kept_faces(workspace)
     photos = Store(workspace, PHOTOS).read_pandas(list(PHOTO_COLUMNS))
     view = faces.merge(photos, on="photo_id", how="left", validate="many_to_one")
+    if source is not None:
+        view = view[view["source"] == source]
     if not allow_unknown_licence:
         require_basis(view)
 
@@ -61,8 +70,12 @@ def training_view(
     view = view.merge(captions, on="face_id", how="left", validate="one_to_one")
 
     settings = workspace.settings
-    splits = assign_splits(photos, settings.splits, settings.filter.duplicate_radius)
-    view["split"] = splits.reindex(view["photo_id"]).to_numpy()
+    splits = assign_splits(
+        photos, settings.splits, settings.filter.duplicate_radius, set(view["photo_id"])
+    )
+    splits_of_faces = splits.reindex(view["photo_id"])
+    view["split"] = splits_of_faces["split"].to_numpy()
+    view["split_group"] = splits_of_faces["group"].to_numpy()
     return view.sort_values("face_id").reset_index(drop=True)
 
 

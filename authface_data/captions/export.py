@@ -15,6 +15,7 @@ Paths in the configurations are relative: start the trainers in the exported fol
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +24,14 @@ from typing import Any, Literal
 
 from authface_data.rights import licences
 from manifests.missing_files import require_crops
+from manifests.splits import explain_empty_val
 from manifests.support.errors import UserError
 from manifests.support.files import new_folder, write_atomic
 from manifests.support.progress import track
 from manifests.training_view import TagChoice, training_view
 from manifests.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 ExportFormat = Literal["kohya", "simpletuner", "imagefolder", "jsonl"]
 
@@ -109,6 +113,9 @@ def export_dataset(
         credits_text = licences.credits_markdown(licences.list_credits(workspace))
         write_atomic(folder / "CREDITS.md", credits_text)
 
+    why_none_held_out = explain_empty_val(view, workspace.settings.splits)
+    if why_none_held_out is not None:
+        logger.warning(why_none_held_out)
     counts = Counter(crop.split for crop in crops)
     return {split: counts[split] for split in SPLIT_FOLDERS.values() if counts[split]}
 

@@ -247,7 +247,7 @@ def advise(audits: Sequence[AuditRow]) -> str:
     if not held_out:
         return (
             "no faces are held out, so memorisation cannot be measured; "
-            "set splits.val in authface.toml"
+            "collect photographs of other people, and set splits.val in authface.toml"
         )
 
     lowest_loss, best_step = min(held_out)

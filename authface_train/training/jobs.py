@@ -10,6 +10,7 @@ A command creates a `JobRequest` and passes it to one of three functions:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 
     from authface_train.stages.calibrate import Calibration
     from authface_train.stages.restorer import RestorerTrainer
+
+logger = logging.getLogger(__name__)
 
 STAGE_OF_SETTINGS = {PriorSettings: "prior", RestorerSettings: "restorer"}
 TRAINED_MODEL = {"prior": "unet", "restorer": "controlnet"}
@@ -278,6 +281,8 @@ def _prepare(request: JobRequest) -> _Preparation:
     """Start the processes, read the faces and load the base; see `build_job` for the errors."""
     accelerator, settings = setup.start_processes(request.settings)
     rows = request.rows or _load_rows(request)
+    if rows.why_none_held_out is not None and accelerator.is_main_process:
+        logger.warning(rows.why_none_held_out)
     pipeline = request.load_pipeline()
     scale_factor = vae_scale_factor(pipeline)
     model_bytes = parameter_bytes(

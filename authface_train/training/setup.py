@@ -30,6 +30,7 @@ from authface_train.training.loop import accumulation_steps, samples_per_process
 from authface_train.training.sharding import sharding_from_launcher
 from manifests.missing_files import require_crops
 from manifests.run_folder import MODEL_INDEX_FILE, RUNS, is_finished, read_notes, read_run
+from manifests.splits import explain_empty_val
 from manifests.support.errors import MissingResourceError, UserError
 from manifests.training_view import TagChoice, training_view
 from manifests.workspace import Workspace
@@ -90,10 +91,12 @@ class TrainingRows:
     Attributes:
         training: Rows of the split `train`.
         held_out: Rows of the split `val`; may be empty.
+        why_none_held_out: Why `held_out` is empty although faces should be held out, or None.
     """
 
     training: pd.DataFrame
     held_out: pd.DataFrame
+    why_none_held_out: str | None = None
 
     @property
     def all(self) -> pd.DataFrame:
@@ -120,19 +123,27 @@ def load_rows(
         UserError: If there is no face to train on, or if faces lack a caption, a licence basis or
             a crop.
     """
-    view = training_view(workspace, tags, allow_unknown_licence=allow_unknown_licence)
-    if source == "ffhq":
-        view = view[view["source"] == "ffhq"]
-        if view.empty:
-            raise UserError(
-                "--source ffhq: no kept face comes from FFHQ; run "
-                "`authface collect --source ffhq --path DIR`, then `authface filter`"
-            )
+    view = training_view(
+        workspace,
+        tags,
+        allow_unknown_licence=allow_unknown_licence,
+        source=None if source == "workspace" else source,
+    )
+    if view.empty and source == "ffhq":
+        raise UserError(
+            "--source ffhq: no kept face comes from FFHQ; run "
+            "`authface collect --source ffhq --path DIR`, then `authface filter`"
+        )
+    if view.empty:
+        raise UserError(
+            "there is no kept face to train on; run `authface filter`, then `authface status`"
+        )
 
     training = view[view["split"] == "train"].reset_index(drop=True)
     if training.empty:
         raise UserError(
-            "there is no kept face to train on; run `authface filter`, then `authface status`"
+            "splits.people in authface.toml pins all kept faces to val or test; pin a person to "
+            "train, or remove a pin"
         )
     num_without_caption = int((training["caption"].fillna("") == "").sum())
     if tags != "none" and num_without_caption:
@@ -141,7 +152,11 @@ def load_rows(
             f"{num_without_caption} kept faces have no caption{family}; run `authface caption` "
             "first, or use --tags none"
         )
-    rows = TrainingRows(training, view[view["split"] == "val"].reset_index(drop=True))
+    rows = TrainingRows(
+        training,
+        held_out=view[view["split"] == "val"].reset_index(drop=True),
+        why_none_held_out=explain_empty_val(view, workspace.settings.splits),
+    )
     require_crops(workspace, dict(zip(rows.all["face_id"], rows.all["crop_path"], strict=True)))
     return rows
 

@@ -216,10 +216,10 @@ def test_chain_of_near_duplicates_is_never_split():
     for column in ("sha256", "photographer_name", "person"):
         photos[column] = None
     half = Splits(val=0.5)
-    together = assign_splits(photos, half, 6)
+    together = assign_splits(photos, half, 6)["split"]
     assert all(len({together[f"p{3 * n + k}"] for k in range(3)}) == 1 for n in range(30))
     assert together.nunique() == 2
-    assert assign_splits(photos, half, 5).to_dict() != together.to_dict()
+    assert assign_splits(photos, half, 5)["split"].to_dict() != together.to_dict()
 
 
 def test_exclusions_of_photographs_and_crops(twins, tmp_path):
