@@ -190,20 +190,15 @@ class FileSource(ABC):
     def collect(self, run: RunOptions) -> CollectReport:
         """Bring the photographs of the folder into the workspace."""
         links_files = self.options.files == "reference"
-        try:
-            num_repaired = self._repair_links() if links_files else 0
-            offered = list(self.photos())
-        except UserError as error:
-            if links_files:
-                self._explain_missing_originals(error)
-            raise
-        finally:
-            if "files" in self.__dict__:  # the folder was read
-                store_skipped(self.workspace, self.options.path, self.ignored)
-
-        photos = [photo for photo in offered if not self._tombstones.contains(photo.photo_id)]
+        files = self.files if os.path.isdir(self.options.path) else []
+        store_skipped(self.workspace, self.options.path, self.ignored)
+        repaired = self._repair_links(files) if links_files else set()
+        offered = list(self.photos())
         self._remember_digests(offered)
         self._warn_about_skipped()
+        known = [photo for photo in offered if not self._tombstones.contains(photo.photo_id)]
+        # A repaired photograph is as it was; its licence basis need not be given again.
+        photos = [photo for photo in known if photo.photo_id not in repaired]
         unlicensed = self._without_licence_basis(photos)
 
         stage = CollectStage(
@@ -231,13 +226,13 @@ class FileSource(ABC):
             collected=outcomes.processed[stage.name],
             rejected=outcomes.dropped[stage.name],
             failed=outcomes.failed[stage.name],
-            forgotten=len(offered) - len(photos),
+            forgotten=len(offered) - len(known),
             without_licence_basis=len(unlicensed),
             notes=self.notes,
         )
-        report.already_present = len(photos) - report.collected - report.rejected - report.failed
-        if num_repaired:
-            report.notes.append(f"{num_repaired} links repaired")
+        report.already_present = len(known) - report.collected - report.rejected - report.failed
+        if repaired:
+            report.notes.append(f"{len(repaired)} links repaired")
         if self.ignored:
             report.notes.append(f"skipped: {describe_skipped(self.ignored)}")
         if links_files:
@@ -259,18 +254,19 @@ class FileSource(ABC):
                     "what was collected; give the folder of the original photographs"
                 )
 
-    def _repair_links(self) -> int:
-        """Link photographs anew whose originals are lost, if the folder has the same content."""
-        check = check_links(read_links(self.workspace), self.digests)
-        lost = [*check.missing, *check.changed]
-        contents = {file.path: file.sha256 for file in self.files if file.sha256 is not None}
-        return repair_links(self.workspace, lost, contents)
+    def _repair_links(self, files: list[SourceFile]) -> set[str]:
+        """Link photographs anew whose originals are lost, if the folder has the same content.
 
-    def _explain_missing_originals(self, error: UserError) -> None:
-        """Raise an error about missing originals, if there are any and no picture was found."""
+        Returns their ids. Raises PartialFailureError if originals are missing and the folder has no
+        pictures at all.
+        """
         check = check_links(read_links(self.workspace), self.digests)
-        if check.missing and not self.__dict__.get("files"):
-            raise PartialFailureError(f"{error}. {check.missing_message()}") from error
+        if check.missing and not files:
+            raise PartialFailureError(
+                f"{path_text(self.options.path)} has no pictures, and {check.missing_message()}"
+            )
+        contents = {file.path: file.sha256 for file in files if file.sha256 is not None}
+        return repair_links(self.workspace, [*check.missing, *check.changed], contents)
 
     def _remember_digests(self, photos: list[PhotoInput]) -> None:
         """Store the digests of the folder's files, with the ids of their photographs."""

@@ -73,12 +73,11 @@ class FolderSource(FileSource):
         new_id = _hash_id(file, f"{file.size}\0{file.sha256}")
         if new_id in self.stored:
             return new_id
-        candidates = [self.stored.linked_id(file.path)]
-        if self._has_earlier_ids:
-            candidates.append(_earlier_id(file))
-        for candidate in candidates:
-            is_free = candidate is not None and candidate not in assigned
-            if is_free and self.stored.has_content(candidate, file.path):
+        earlier_id = _earlier_id(file) if self._has_earlier_ids else None
+        for candidate in (self.stored.linked_id(file.path), earlier_id):
+            if candidate is None or candidate in assigned:
+                continue
+            if self.stored.has_content(candidate, file.path):
                 return candidate
         return new_id
 

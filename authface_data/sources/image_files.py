@@ -67,9 +67,9 @@ def find_image_files(
     Raises:
         UserError: If there is no such folder.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(
-            f"{folder} is no folder; --path takes the folder that holds the photographs"
+            f"{path_text(folder)} is no folder; --path takes the folder that holds the photographs"
         )
 
     visited_folders: set[str] = set()

@@ -109,7 +109,7 @@ def check_links(links: Collection[LinkedPhoto], digests: FileDigests) -> LinkChe
 
 def repair_links(
     workspace: Workspace, lost: Collection[LinkedPhoto], files: Mapping[Path, str]
-) -> int:
+) -> set[str]:
     """Link photographs to files with the content of their lost originals.
 
     Of several files with the same content, the one whose path ends most like that of the original
@@ -121,20 +121,20 @@ def repair_links(
         files: Path -> SHA-256 of the files that may take the place of originals.
 
     Returns:
-        Number of repaired links.
+        Ids of the photographs whose links were repaired.
     """
     paths_by_content: dict[str, list[Path]] = {}
     for path, sha256 in files.items():
         paths_by_content.setdefault(sha256, []).append(path)
 
-    num_repaired = 0
+    repaired = set()
     for photo in lost:
         paths = paths_by_content.get(photo.sha256)
         if paths:
             best = max(paths, key=lambda path: _common_end(path, photo.original))
             workspace.link(photo.path, str(best), hard=False)
-            num_repaired += 1
-    return num_repaired
+            repaired.add(photo.photo_id)
+    return repaired
 
 
 def _common_end(path: Path, other: Path) -> int:

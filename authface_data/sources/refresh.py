@@ -95,7 +95,7 @@ def find_vanished_urls(
     with client:
         for photo_id, url in _download_locations(workspace, source):
             checked.add(photo_id)
-            if not hosts.is_user_host(httpx.URL(url).host):
+            if not hosts.is_user_host(urlsplit(url).hostname or ""):
                 pacer.wait(source)
             if _is_gone(client, url):
                 vanished.append(photo_id)
@@ -115,7 +115,10 @@ def _is_gone(client: httpx.Client, url: str) -> bool:
     separator = "&" if "?" in url else "?"
     for variant in (url, f"{url}{separator}fit=max"):
         try:
-            with client.stream("GET", variant, headers={"Range": "bytes=0-0"}) as response:
+            with (
+                total_timeout(LOOK_UP_TIMEOUT_S),
+                client.stream("GET", variant, headers={"Range": "bytes=0-0"}) as response,
+            ):
                 if response.status_code not in GONE_STATUS_CODES:
                     return False
         except (httpx.HTTPError, HostRefused):

@@ -43,7 +43,7 @@ class SidecarTable:
         return self.rows[file]
 
     def unmatched_message(self, pictures: Iterable[Path]) -> str | None:
-        """A message about the rows that match no picture, or None if there are none.
+        """A message about the rows that match no picture, or None if all match.
 
         Args:
             pictures: Pictures that no table lists; the nearest name among them is suggested.
