@@ -135,7 +135,9 @@ def render_page(
             for method in evaluation.methods
             if method != DEGRADED
         ]
-    template = resources.files("authface_train.evaluation").joinpath("page.html.jinja").read_text()
+    template = (
+        resources.files("authface_train.evaluation").joinpath("page.html.jinja").read_text("utf-8")
+    )
     environment = jinja2.Environment(autoescape=True)
     return environment.from_string(template).render(
         title=title,

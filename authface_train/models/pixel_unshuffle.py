@@ -48,7 +48,7 @@ class PixelUnshuffle(ModelMixin, ConfigMixin):
         config = Path(folder, "vae", "config.json")
         if not config.is_file():
             return False
-        return json.loads(config.read_text()).get("_class_name") == cls.__name__
+        return json.loads(config.read_text("utf-8")).get("_class_name") == cls.__name__
 
     def encode(self, images: torch.Tensor) -> AutoencoderKLOutput:
         """Encode pictures.

@@ -63,7 +63,7 @@ def read_results(folder: Path) -> pd.DataFrame:
     """
     frames = []
     for path in sorted(folder.glob("*.json")):
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text("utf-8"))
         if record["split"] == "test":
             images = pd.DataFrame(record["images"])
             frames.append(images.assign(row=record["row"], seed=record["seed"]))
@@ -150,7 +150,7 @@ def report(folder: Path, name: str = "table2") -> str:
 
 
 def _describe_experiment(folder: Path, images: pd.DataFrame) -> str:
-    records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    records = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
     record = next(record for record in records if record["split"] == "test")
     machines = sorted({record["machine"] for record in records})
     scale = record["scale"]
@@ -233,7 +233,7 @@ def _tuning_table(folder: Path) -> str:
         "|" + "---|" * (1 + len(METRICS)),
     ]
     for path in sorted(folder.glob("tuning-*.json")):
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text("utf-8"))
         means = pd.DataFrame(record["images"])[list(METRICS)].mean()
         values = " | ".join(f"{value:.3f}" for value in means)
         lines.append(f"| {record['row'].removeprefix('tuning-')} | {values} |")

@@ -321,7 +321,7 @@ def report(table: str, request: PaperRequest) -> str:
         return _table3_report(request)
     if table not in ("table1", "table2", "table4"):
         return ""
-    markdown = (request.test_folder / table / "table.md").read_text()
+    markdown = (request.test_folder / table / "table.md").read_text("utf-8")
     return f"{markdown}\n{ABLATIONS[table].paper_note}." if table in ABLATIONS else markdown
 
 
@@ -329,7 +329,7 @@ def _table3_report(request: PaperRequest) -> str:
     lines = ["| captions | FID | NIQE |", "|---|---|---|"]
     for tags in TABLE3_TAGS:
         summary = request.test_folder / "table3" / tags / "summary.json"
-        means = json.loads(summary.read_text())["methods"][tags]
+        means = json.loads(summary.read_text("utf-8"))["methods"][tags]
         lines.append(f"| {tags} | {_format_mean(means, 'fid')} | {_format_mean(means, 'niqe')} |")
     return "\n".join([*lines, "", f"{PAPER_TABLE3}."])
 

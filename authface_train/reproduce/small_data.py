@@ -100,7 +100,7 @@ def _build_workspace(root: Path, photos: Path, split_table: Path, extra_photos: 
 
     run_command("init", root, "--preset", "embedded")
     settings_file = root / "authface.toml"
-    settings_file.write_text(SETTINGS)
+    settings_file.write_text(SETTINGS, "utf-8")
     collect = ["collect", "-w", root, "--source", "folder", "--path", photos]
     collect += ["--licence-basis", LICENCE_BASIS]
     run_command(*collect)
@@ -110,10 +110,12 @@ def _build_workspace(root: Path, photos: Path, split_table: Path, extra_photos: 
     split_of_group = _assign_groups(rows)
     for file, group in zip(rows["file"], rows["group"], strict=True):
         sidecar = photos / f"{file}.json"
-        content = json.loads(sidecar.read_text()) if sidecar.is_file() else {}
+        content = json.loads(sidecar.read_text("utf-8")) if sidecar.is_file() else {}
         write_json(sidecar, {**content, "person": group})
     pins = "\n".join(f'"{group}" = "{split}"' for group, split in split_of_group.items())
-    settings_file.write_text(f"{SETTINGS}\n[splits]\nval = 0.0\n\n[splits.people]\n{pins}\n")
+    settings_file.write_text(
+        f"{SETTINGS}\n[splits]\nval = 0.0\n\n[splits.people]\n{pins}\n", "utf-8"
+    )
     run_command(*collect, "--yes")
     run_command("caption", "-w", root)
 

@@ -84,12 +84,12 @@ class Experiment:
         """Refuse to mix results of different latents or sizes."""
         content = json.dumps({"latent": self.latent, **vars(self.scale)}, indent=1)
         file = self.folder / "experiment.json"
-        if file.is_file() and file.read_text() != content:
+        if file.is_file() and file.read_text("utf-8") != content:
             raise UserError(
                 f"{self.folder} holds an experiment with other latents or steps; use another "
                 "--output"
             )
-        file.write_text(content)
+        file.write_text(content, "utf-8")
 
     # Models
 
@@ -390,7 +390,7 @@ class Experiment:
             "split": split,
             "latent": self.latent,
             "scale": vars(self.scale),
-            "gate": json.loads((self.folder / "base" / "gate.json").read_text()),
+            "gate": json.loads((self.folder / "base" / "gate.json").read_text("utf-8")),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
             "evaluation_s": round(time.monotonic() - started, 1),
             "images": images,

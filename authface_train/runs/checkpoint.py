@@ -109,7 +109,7 @@ def load_latest(
         if model.ema is not None:
             model.ema.load_state_dict(load_file(_ema_path(source, name)))
 
-    state = json.loads((source / STATE_FILE).read_text())
+    state = json.loads((source / STATE_FILE).read_text("utf-8"))
     if accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(state["scaler"])
     return int(state["step"])

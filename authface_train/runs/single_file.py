@@ -241,7 +241,7 @@ def _vae_state(folder: Path) -> StateDict:
 
 
 def _read_config(folder: Path) -> dict:
-    return json.loads((folder / "config.json").read_text())
+    return json.loads((folder / "config.json").read_text("utf-8"))
 
 
 def _layer_name(kind: str, rest: str) -> str:

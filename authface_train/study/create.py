@@ -166,12 +166,12 @@ def render_page(a: Method, b: Method, pairs: Sequence[Pair], seed: int) -> str:
     }
     files = resources.files("authface_train.study")
     template = jinja2.Environment(autoescape=True).from_string(
-        files.joinpath("page.html.jinja").read_text()
+        files.joinpath("page.html.jinja").read_text("utf-8")
     )
     # `<` is escaped so that a file name cannot close the script element that holds the data.
     return template.render(
         data=json.dumps(data).replace("<", "\\u003c"),
-        script=files.joinpath("page.js").read_text(),
+        script=files.joinpath("page.js").read_text("utf-8"),
     )
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 
+import code_figures
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -18,7 +19,7 @@ from manifests.settings import Gate
 from manifests.store import Store
 from manifests.workspace import Workspace
 
-ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\r[bold]Zoë → “x”"
+ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\r[bold][/x]Zoë → “x”"
 """Colours, the title of a window and a cleared screen, in text that also looks like markup."""
 INVALID_NAME = os.fsdecode(b"caf\xe9 \x1b[2J.jpg")
 """A file name with an escape code that is not valid UTF-8."""
@@ -54,6 +55,9 @@ def hostile_workspace(root) -> Workspace:
         "crop_size_px": 512,
         "qsize_px": 300.0,
         "box_px": [0.0, 0.0, 9.0, 9.0],
+        "quad_px": [[0.0, 0.0], [0.0, 9.0], [9.0, 9.0], [9.0, 0.0]],
+        "landmarks5_px": [[1.0, 1.0]] * 5,
+        "landmarks_crop_px": [[1.0, 1.0]] * 5,
     }
     boxes = ("left_eye_box_crop_px", "right_eye_box_crop_px", "mouth_box_crop_px")
     angles = ("yaw_deg", "pitch_deg", "roll_deg")
@@ -137,7 +141,7 @@ def test_no_command_fails_for_characters_or_prints_escape_codes(
 
 def test_data_is_shown_with_visible_escapes(hostile):
     result = CliRunner().invoke(cli.app, ["explain", "fs_0", "-w", str(hostile)])
-    assert "\\x1b[31mred\\x1b]0;title\\x07\\x9b2J\\r[bold]Zoë → “x”" in result.stdout
+    assert "\\x1b[31mred\\x1b]0;title\\x07\\x9b2J\\r[bold][/x]Zoë → “x”" in result.stdout
     ascii_result = CliRunner(charset="ascii").invoke(
         cli.app, ["explain", "fs_0", "-w", str(hostile)]
     )
@@ -198,3 +202,9 @@ def test_progress_bar_and_log_lines_in_a_terminal_with_a_small_character_set():
     assert b"\x1b[2J" not in done.stderr
     assert b"\x1b[3J" not in done.stderr
     assert b"2/2" in done.stderr
+
+
+def test_files_are_read_in_utf8_in_every_locale():
+    """Without an encoding, Python reads a file in the character set of the terminal."""
+    for path in code_figures.source_files():
+        assert ".read_text()" not in path.read_text("utf-8"), path
