@@ -97,7 +97,7 @@ class PictureTooLargeError(ValueError):
     def __init__(self, what: str, needed_gb: float, limit_gb: float) -> None:
         super().__init__(
             f"{what} would take {needed_gb:.1f} GB of memory, and the limit is {limit_gb:g} GB "
-            "(limits.picture_gb in authface.toml, or AUTHFACE_PICTURE_GB)"
+            "(limits.picture_gb in authface.toml; AUTHFACE_PICTURE_GB outside a workspace)"
         )
         self.needed_gb = needed_gb
         self.limit_gb = limit_gb
@@ -263,8 +263,8 @@ def _largest_tile(image: TiffImagePlugin.TiffImageFile) -> int:
 
 
 @contextmanager
-def decoder_messages() -> Iterator[None]:
-    """Turn what a C library prints to stderr into warnings. libtiff prints its errors."""
+def _printed_as_warnings() -> Iterator[None]:
+    """Turn what a C library prints to stderr into warnings."""
     with tempfile.TemporaryFile() as file:
         saved = os.dup(2)
         os.dup2(file.fileno(), 2)
@@ -373,7 +373,7 @@ class Photo:
     @cached_property
     def _header(self) -> _Header:
         data = self.data
-        with _decoding(data), open_image(data) as image:
+        with decoding(data), open_image(data) as image:
             exif = image.getexif()
             exif_directory = exif.get_ifd(EXIF_IFD)
             # Only the orientation of the main directory rotates the picture.
@@ -395,7 +395,7 @@ class Photo:
     def _decode(self, long_side_px: int) -> np.ndarray:
         """Decode the photograph with its longer side at `long_side_px`."""
         data = self.data
-        with _decoding(data):
+        with decoding(data):
             image: Image.Image = open_image(data)
             full_px = max(self.size_px)
             if long_side_px < full_px:
@@ -419,15 +419,21 @@ class Photo:
 
 
 @contextmanager
-def _decoding(data: bytes) -> Iterator[None]:
-    """Give every failure of a decoder the form of a `DECODE_ERRORS`.
+def decoding(data: bytes) -> Iterator[None]:
+    """Give every failure of a decoder the form of a `DECODE_ERRORS`, and its messages of warnings.
 
     Decoders raise many kinds of exceptions for damaged files: Pillow a ZeroDivisionError or
-    KeyError, libavif a RuntimeError.
+    KeyError, libavif a RuntimeError. libtiff prints to stderr.
+
+    Args:
+        data: The content of the file that is decoded in the block.
+
+    Raises:
+        Exception: One of `DECODE_ERRORS`.
     """
     try:
         if data.startswith(TIFF_MAGIC):
-            with decoder_messages():
+            with _printed_as_warnings():
                 yield
         else:
             yield

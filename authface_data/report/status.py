@@ -17,6 +17,7 @@ from manifests.workspace import Workspace
 
 REASON_LABELS = {
     "undecodable": "undecodable file",
+    "too large": "picture that would take too much memory",
     "duplicate_of": "duplicate of another photograph",
     "excluded": "on the list of --exclude-hashes",
     "bad row": "bad row",

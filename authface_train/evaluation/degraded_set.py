@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
-from authface_data.images.open import PICTURE_ERRORS, open_image
+from authface_data.images.open import PICTURE_ERRORS, decoding, open_image, read_file
 from authface_train.data import degradation
 from authface_train.data.sample_keys import numpy_generator
 from authface_train.evaluation.image_pairs import find_pictures
@@ -20,6 +20,8 @@ from manifests.support.files import atomic_path
 
 RECORD_FILE = "draws.parquet"
 """One row per degraded picture with the parameters that were drawn for it."""
+MAX_SIDE_PX = 32_768
+"""A picture whose longer side would be larger at the reference size is refused."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,12 @@ def degrade_pictures(files: Sequence[Path], output: Path, *, preset: str, seed: 
 
 def _read_at_reference_size(file: Path) -> np.ndarray:
     """(height, width, 3) uint8 RGB, upright, with the shorter side at 512 px."""
-    with open_image(file) as image:
+    data = read_file(file)
+    with decoding(data), open_image(data) as image:
         upright = ImageOps.exif_transpose(image).convert("RGB")
     scale = degradation.REFERENCE_PX / min(upright.size)
+    if max(upright.size) * scale > MAX_SIDE_PX:
+        raise ValueError(f"{upright.width} x {upright.height} pixels are too narrow")
     if scale != 1:
         size = (round(upright.width * scale), round(upright.height * scale))
         upright = upright.resize(size, Image.Resampling.LANCZOS)

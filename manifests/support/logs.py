@@ -38,5 +38,10 @@ def configure_logging(level: int = logging.INFO) -> None:
         logger.propagate = False
         if not any(isinstance(handler, ConsoleHandler) for handler in logger.handlers):
             logger.addHandler(ConsoleHandler())
+    # Warnings of libraries are for developers: -v shows them, above a progress bar.
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").setLevel(
+        logging.WARNING if level <= logging.DEBUG else logging.ERROR
+    )
     # Python's own handler of last resort writes control characters, and breaks a progress bar.
     logging.lastResort = ConsoleHandler(logging.WARNING)

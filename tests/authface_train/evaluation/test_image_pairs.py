@@ -47,7 +47,7 @@ def test_duplicate_names_are_refused_and_ambiguous_stems_not_matched(tmp_path):
     single = find_pictures(make_pictures(tmp_path / "single", "a.png"))
     assert match_pictures(ambiguous, single).pairs == {}
     with pytest.raises(UserError, match="no pictures"):
-        find_pictures(make_pictures(tmp_path / "empty", "a.gif"))
+        find_pictures(make_pictures(tmp_path / "empty", "a.txt"))
 
 
 def test_by_products_of_restore_are_left_out(tmp_path):
