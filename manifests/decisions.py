@@ -208,9 +208,9 @@ def tag_decisions(workspace: Workspace) -> list[TagDecision]:
 
 
 def newest_decision_time(workspace: Workspace) -> datetime | None:
-    """When the newest decision was recorded, or None if there is none."""
-    newest = pc.max(Store(workspace, DECISIONS).read(["decided_at"])["decided_at"]).as_py()
-    return newest
+    """When the newest decision was recorded, or None without decisions."""
+    times = Store(workspace, DECISIONS).read_pandas(["decided_at"])["decided_at"]
+    return None if times.empty else times.max().to_pydatetime()
 
 
 def record_decisions(

@@ -199,7 +199,7 @@ def _equal_photos(
         photos_of_hash.setdefault(photo["pixel_hash"], []).append(photo)
         photo_of_id[photo["photo_id"]] = photo
 
-    pairs = []
+    pairs: list[tuple[_DecidedFace, dict, int | None]] = []
     for face in decided_faces:
         equal = list(photos_of_hash.get(face.pixel_hash, [])) if face.pixel_hash else []
         # The pixels of an older workspace's photographs may not have been hashed.

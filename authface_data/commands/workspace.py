@@ -169,9 +169,9 @@ def _print_face(explanation: FaceExplanation) -> None:
         _print_facts(f"caption by {caption['captioner']}", caption["caption"])
     for decision in explanation.decisions:
         _print_decision(decision)
-    decision = explanation.decision
-    if decision is not None:
-        _print_source("decision in force", decision.decision, decision.source)
+    in_force = explanation.decision
+    if in_force is not None:
+        _print_source("decision in force", in_force.decision, in_force.source)
     for family, source in explanation.edited_tags.items():
         _print_source(f"{family} in force", "edited", source)
 
