@@ -173,12 +173,12 @@ def large_photograph(materials: Materials, rng: random.Random) -> Content:
     return Content(save(rng.choice(materials.portraits).resize(size), "JPEG", quality=5), ".jpg")
 
 
-@kind("any", weight=0.1)
+@kind("refused", weight=0.1, is_slow=True)
 def jpeg_of_many_scans(materials: Materials, rng: random.Random) -> Content:
-    """A progressive JPEG whose last scan is repeated 20,000 times."""
+    """A progressive JPEG whose last scan is repeated 60,000 times."""
     data = save(Image.new("L", (4000, 4000), 99), "JPEG", progressive=True)
     last_scan = data[data.rindex(b"\xff\xda") : -2]
-    return Content(data[:-2] + last_scan * (20_000 + rng.randrange(100)) + data[-2:], ".jpg")
+    return Content(data[:-2] + last_scan * (60_000 + rng.randrange(100)) + data[-2:], ".jpg")
 
 
 # Metadata

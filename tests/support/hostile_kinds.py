@@ -35,7 +35,7 @@ SUFFIXES = {
     "BMP": (".bmp",),
     "GIF": (".gif",),
 }
-PHOTO_PX = 800
+PHOTO_PX = 640
 """Longer side of the ordinary photographs."""
 SMALL_PX = 240
 """Longer side of the pictures that are damaged."""
@@ -113,23 +113,27 @@ class Kind:
         make: Makes a file.
         expected: What must become of its files.
         weight: Its share of the corpus, relative to the other kinds.
+        is_slow: A file of it exhausts the time limit, so that small corpora do without.
     """
 
     name: str
     make: Maker
     expected: Expected
     weight: float
+    is_slow: bool = False
 
 
 KINDS: dict[str, Kind] = {}
 
 
-def kind(expected: Expected, weight: float = 1.0) -> Callable[[Maker], Maker]:
+def kind(
+    expected: Expected, weight: float = 1.0, is_slow: bool = False
+) -> Callable[[Maker], Maker]:
     """Register a function as the kind of its name."""
 
     def register(make: Maker) -> Maker:
         name = make.__name__.replace("_", "-")
-        KINDS[name] = Kind(name, make, expected, weight)
+        KINDS[name] = Kind(name, make, expected, weight, is_slow)
         return make
 
     return register
@@ -151,13 +155,13 @@ def save(image: Image.Image, format_name: str, **options: object) -> bytes:
 # Ordinary photographs, so that the whole chain of commands has something to do
 
 
-@kind("row", weight=24)
+@kind("row", weight=10)
 def photograph(materials: Materials, rng: random.Random) -> Content:
     quality = rng.randrange(60, 96)
     return Content(save(materials.photograph(rng), "JPEG", quality=quality), ".jpg")
 
 
-@kind("row", weight=8)
+@kind("row", weight=5)
 def photograph_of_format(materials: Materials, rng: random.Random) -> Content:
     format_name = rng.choice(FORMATS)
     picture = materials.photograph(rng)
@@ -165,7 +169,7 @@ def photograph_of_format(materials: Materials, rng: random.Random) -> Content:
     return Content(save(picture, format_name), rng.choice(SUFFIXES[format_name]))
 
 
-@kind("row", weight=3)
+@kind("row", weight=2)
 def photograph_rotated_by_exif(materials: Materials, rng: random.Random) -> Content:
     exif = Image.Exif()
     exif[0x0112] = rng.randrange(1, 9)
@@ -192,9 +196,9 @@ def picture_with_other_suffix(materials: Materials, rng: random.Random) -> Conte
 
 @kind("row", weight=2)
 def picture_of_other_mode(materials: Materials, rng: random.Random) -> Content:
-    """TIFF and PNG with one bit, a palette, alpha, CMYK, Lab, 16 bits or floating point."""
+    """TIFF and PNG with one bit, a palette, alpha, CMYK, Lab or 16 bits."""
     picture = materials.photograph(rng).resize((200, 150))
-    mode = rng.choice(("1", "L", "LA", "P", "RGBA", "CMYK", "LAB", "YCbCr", "I;16", "I", "F"))
+    mode = rng.choice(("1", "L", "LA", "P", "RGBA", "CMYK", "LAB", "YCbCr", "I;16"))
     if mode == "LAB":
         lab = ImageCms.createProfile("LAB")
         rgb = ImageCms.createProfile("sRGB")
@@ -205,6 +209,12 @@ def picture_of_other_mode(materials: Materials, rng: random.Random) -> Content:
         values = np.asarray(picture.convert("L")).astype(np.uint16) * 257
         return Content(save(Image.fromarray(values), rng.choice(("TIFF", "PNG"))), ".tif")
     return Content(save(picture.convert(mode), "TIFF"), ".tif")
+
+
+@kind("any", weight=1)
+def picture_of_32_bits(materials: Materials, rng: random.Random) -> Content:
+    picture = materials.photograph(rng).resize((200, 150)).convert(rng.choice(("I", "F")))
+    return Content(save(picture, "TIFF"), ".tif")
 
 
 @kind("row", weight=2)
