@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.run_folder import LINEAGE_FILE
+from manifests.support.parsing import parse_json_object
 from manifests.workspace import Workspace
 
 REGISTER_FILE = "manifests/runs.jsonl"
@@ -85,7 +86,7 @@ def list_registered_runs(workspace: Workspace) -> list[RegisteredRun]:
     run_of_folder: dict[str, RegisteredRun] = {}
     for line in workspace.read_bytes(REGISTER_FILE).decode("utf-8", "replace").splitlines():
         try:
-            values = json.loads(line)
+            values = parse_json_object(line)
             run = RegisteredRun(**{key: str(value) for key, value in values.items()})
         except (ValueError, TypeError, AttributeError):
             continue  # a line that a crash cut off

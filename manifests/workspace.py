@@ -14,7 +14,7 @@ import os
 import re
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -327,7 +327,7 @@ class Workspace:
             except FileNotFoundError:
                 return
 
-    def remove_unlisted(self, folder: str, keep: set[str]) -> None:
+    def remove_unlisted(self, folder: str, keep: set[str], keep_ids: Collection[str] = ()) -> None:
         """Remove the files of `photos` or `faces` that no manifest row refers to.
 
         Only files that this workspace wrote are removed: their names contain a hash of their
@@ -336,10 +336,14 @@ class Workspace:
         Args:
             folder: The folder to clean.
             keep: Paths of the files to keep.
+            keep_ids: Photographs or faces whose files are kept too.
         """
+        keep_stems = {_picture_stem(picture_id) for picture_id in keep_ids}
         foreign_names = []
         for name in self.list_names(folder):
             if f"{folder}/{name}" in keep:
+                continue
+            if name.rpartition("-")[0] in keep_stems:
                 continue
             if self._is_own_picture(folder, name):
                 self.remove(f"{folder}/{name}")
@@ -445,9 +449,14 @@ class Workspace:
             )
 
 
+def _picture_stem(picture_id: str) -> str:
+    """The id of a picture as it stands in file names; a very long one is shortened."""
+    if len(picture_id) <= MAX_STEM_LENGTH:
+        return picture_id
+    return f"{picture_id[: MAX_STEM_LENGTH - 9]}-{short_hash(picture_id)}"
+
+
 def _picture_name(picture_id: str, sha256: str) -> str:
-    """Name of a picture without its suffix; a very long id is shortened."""
-    stem = picture_id
-    if len(stem) > MAX_STEM_LENGTH:
-        stem = f"{stem[: MAX_STEM_LENGTH - 9]}-{short_hash(stem)}"
+    """Name of a picture without its suffix."""
+    stem = _picture_stem(picture_id)
     return f"{stem}-{short_hash(stem + sha256)}"

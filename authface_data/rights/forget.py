@@ -16,6 +16,7 @@ from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import TypeAdapter
 
 from authface_data.gates import apply_gates
 from authface_data.images.hashes import hash_pixels
@@ -37,6 +38,7 @@ from manifests.schema import (
 )
 from manifests.store import Store
 from manifests.support.errors import PartialFailureError, UserError
+from manifests.support.parsing import parse_json_object
 from manifests.tombstones import Tombstones, add_tombstones
 from manifests.verdicts import ALL_GATES, DUPLICATE_PREFIX
 from manifests.workspace import FORGETTING, Workspace
@@ -360,10 +362,21 @@ def _hand_over_drops(workspace: Workspace, traces: Traces) -> None:
 
 
 def read_interrupted(workspace: Workspace) -> ForgetPlan | None:
-    """The plan of an interrupted execution, or None."""
+    """The plan of an interrupted execution, or None.
+
+    Raises:
+        UserError: If the file with the plan is damaged.
+    """
     if not workspace.exists(FORGETTING):
         return None
-    return ForgetPlan(**json.loads(workspace.read_bytes(FORGETTING)))
+    try:
+        plan = parse_json_object(workspace.read_bytes(FORGETTING))
+        return TypeAdapter(ForgetPlan).validate_python(plan)
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"{workspace.root}/{FORGETTING}, the plan of an interrupted forget, is damaged; remove "
+            "it and forget the same photographs again"
+        ) from error
 
 
 def _traced_rows(part: pa.Table, manifest: Manifest, traces: Traces) -> pa.Array:

@@ -14,18 +14,20 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from authface_data.images.hashes import hash_pixels
-from authface_data.images.open import DECODE_ERRORS, IMAGE_SUFFIXES, Photo
+from authface_data.images.open import IMAGE_SUFFIXES, PICTURE_ERRORS, Photo
 from authface_data.sources.unsplash.stored_names import LISTINGS_FOLDER
 from authface_data.sources.unsplash.stored_names import PHOTO_ID_PREFIX as UNSPLASH_PREFIX
 from manifests.lock import LOCK
 from manifests.run_folder import LINEAGE_FILE
 from manifests.schema import MANIFESTS
 from manifests.store import PART_NAME
+from manifests.support.parsing import parse_json_object
 from manifests.workspace import FOLDERS, FORGETTING, STRIP_FILE, TEMP, Workspace
 
 COMPOSITE_FILES = (STRIP_FILE, "anatomy.jpg")
@@ -232,7 +234,7 @@ class WorkspaceSweep:
         """Whether a picture has the same pixels as a photograph or crop, in any format."""
         try:
             return hash_pixels(Photo(read).pixels()) in self.traces.pixel_hashes
-        except DECODE_ERRORS:
+        except PICTURE_ERRORS:
             return False
 
     def _table_action(self, path: Path, relative: str, table: pa.Table) -> FileAction | None:
@@ -284,7 +286,7 @@ class WorkspaceSweep:
     def _listing_action(self, path: Path, relative: str) -> FileAction | None:
         """Remove photographs from a stored page of search results; a damaged page is removed."""
         try:
-            page = json.loads(path.read_text())
+            page: dict[str, Any] = parse_json_object(path.read_bytes())
             kept = [
                 row
                 for row in page["photos"]

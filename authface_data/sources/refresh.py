@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from urllib.parse import urlsplit
 
 import httpx
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 
 from authface_data.http.download import GONE_STATUS_CODES
 from authface_data.http.hosts import AllowedHosts, HostRefused, RequestPacer, guarded_client
+from authface_data.http.transport import total_timeout
 from manifests.schema import PHOTOS, VERDICTS
 from manifests.store import Store
 from manifests.support.fingerprint import fingerprint
@@ -17,6 +19,8 @@ from manifests.verdicts import Verdict, verdict_row
 from manifests.workspace import Workspace
 
 GATE = "collect:refresh"
+LOOK_UP_TIMEOUT_S = 60.0
+"""Longest duration of one request."""
 REASON = "vanished at its source: forget it?"
 
 

@@ -9,6 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import IO
 
 MAX_LINES_PER_ROW = 64
+MAX_ROW_LENGTH = 131_072
+"""Characters of a row, as many as the module csv accepts in a field. Longer rows are malformed."""
+MAX_ATTEMPTS = 4
+"""Lines with a quote that are tried as the end of a row."""
 
 Row = dict[str, str]
 BadRowHandler = Callable[[int, str], None]
@@ -38,6 +42,9 @@ def read_rows(stream: IO[str], on_bad_row: BadRowHandler) -> Iterator[Row]:
         line_number = lines.number
         if not line:
             continue
+        if len(line) > MAX_ROW_LENGTH:
+            on_bad_row(line_number, f"it is longer than {MAX_ROW_LENGTH:,} characters")
+            continue
         values: list[str] | None = line.split("\t")
         if '"' in line:
             values = _parse_quoted(line, lines, len(header))
@@ -58,11 +65,18 @@ class _LineReader:
         self.number = 0
 
     def next_line(self) -> str | None:
-        line = self._returned.popleft() if self._returned else self._stream.readline()
+        """The next line without its line break, or its beginning if it is too long for a row."""
+        line = self._returned.popleft() if self._returned else self._read_line()
         if not line:
             return None
         self.number += 1
         return line.rstrip("\r\n")
+
+    def _read_line(self) -> str:
+        line = rest = self._stream.readline(MAX_ROW_LENGTH + 2)
+        while rest and not rest.endswith("\n"):
+            rest = self._stream.readline(MAX_ROW_LENGTH)
+        return line
 
     def put_back(self, lines: list[str]) -> None:
         self._returned.extendleft(f"{line}\n" for line in reversed(lines))
@@ -80,9 +94,15 @@ def _parse_quoted(line: str, lines: _LineReader, num_columns: int) -> list[str] 
         return unquoted  # a quote that encloses nothing, such as an inch mark
 
     continuation: list[str] = []
+    length = len(line)
+    num_attempts = 0
     while len(continuation) < MAX_LINES_PER_ROW and (following := lines.next_line()) is not None:
         continuation.append(following)
+        length += len(following)
+        if length > MAX_ROW_LENGTH or num_attempts == MAX_ATTEMPTS:
+            break
         if following.count('"') % 2:
+            num_attempts += 1
             values = _parse_row("\n".join([line, *continuation]))
             if len(values) == num_columns:
                 return values
@@ -93,5 +113,5 @@ def _parse_quoted(line: str, lines: _LineReader, num_columns: int) -> list[str] 
 def _parse_row(text: str) -> list[str]:
     try:
         return next(csv.reader(io.StringIO(text, newline=""), delimiter="\t"), [])
-    except csv.Error:  # a field longer than the limit of csv
+    except csv.Error:
         return []

@@ -43,7 +43,7 @@ DAMAGED_TOML = {
 
 @pytest.mark.parametrize("case", DAMAGED_JSON)
 def test_damaged_json_is_a_value_error_of_one_line(case):
-    with pytest.raises(ValueError, match=".") as error:
+    with pytest.raises(ValueError, match=r".") as error:
         parse_json(DAMAGED_JSON[case])
     assert "\n" not in str(error.value)
 
