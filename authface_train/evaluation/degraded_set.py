@@ -17,6 +17,7 @@ from authface_train.data.sample_keys import numpy_generator
 from authface_train.evaluation.image_pairs import find_pictures
 from manifests.support.errors import UserError
 from manifests.support.files import atomic_path
+from manifests.support.text import to_storable
 
 RECORD_FILE = "draws.parquet"
 """One row per degraded picture with the parameters that were drawn for it."""
@@ -72,7 +73,7 @@ def degrade_pictures(files: Sequence[Path], output: Path, *, preset: str, seed: 
         degraded = degradation.degrade(clean, params)
         pixels = np.rint(degraded * 255).astype(np.uint8)
         Image.fromarray(pixels).save(output / f"{file.stem}.png")
-        row = {"file": file.name, "preset": preset, "seed": seed}
+        row = {"file": to_storable(file.name), "preset": preset, "seed": seed}
         rows.append({**row, **dataclasses.asdict(params)})
     with atomic_path(output / RECORD_FILE) as temporary:
         pd.DataFrame(rows).to_parquet(temporary, index=False)
@@ -122,7 +123,7 @@ def read_degradations(path: Path, folders: Iterable[Path]) -> pd.DataFrame:
     names = [Path(file).stem for file in record["file"]]
     stems: set[str] = set()
     for folder in folders:
-        stems |= {picture.stem for picture in find_pictures(folder).values()}
+        stems |= {to_storable(picture.stem) for picture in find_pictures(folder).values()}
     if stems.isdisjoint(names):
         raise UserError(
             f"{path} names no picture of the folders; use the {RECORD_FILE} of the same test set"

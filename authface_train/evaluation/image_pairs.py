@@ -13,6 +13,7 @@ from PIL import ExifTags
 from authface_data.images.open import IMAGE_SUFFIXES, decode_image, open_image, read_file
 from authface_train.restore.output_folder import is_by_product
 from manifests.support.errors import UserError
+from manifests.support.text import to_storable
 
 
 def find_pictures(folder: Path) -> dict[str, Path]:
@@ -27,7 +28,8 @@ def find_pictures(folder: Path) -> dict[str, Path]:
         Path relative to the folder without suffix, for example "one/face-0", to the file.
 
     Raises:
-        UserError: If the folder holds no pictures, or two with the same name.
+        UserError: If the folder holds no pictures, two with the same name, or one whose name is
+            not UTF-8.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
@@ -37,6 +39,8 @@ def find_pictures(folder: Path) -> dict[str, Path]:
         if not is_picture or not path.is_file() or is_by_product(path, folder):
             continue
         name = path.relative_to(folder).with_suffix("").as_posix()
+        if to_storable(name) != name:
+            raise UserError(f"the name of {path} is not UTF-8; rename the file")
         if name in pictures:
             raise UserError(
                 f"two pictures of {folder} are named {name}: {pictures[name].name} and "

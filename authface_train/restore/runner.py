@@ -25,6 +25,7 @@ from authface_train.restore.uncertainty import Uncertainty, draw_uncertainty, me
 from manifests.support.errors import UserError
 from manifests.support.files import atomic_path
 from manifests.support.progress import ProgressBar
+from manifests.support.text import to_storable
 from manifests.workspace import Workspace
 
 STRIP_FACES = 8
@@ -395,8 +396,8 @@ class RestoreRunner:
         unet_dtype = str(self.restorer.pipeline.unet.dtype)
         self.rows.append(
             {
-                "input": str(task.file),
-                "output": path.relative_to(self.output).as_posix(),
+                "input": to_storable(str(task.file)),
+                "output": to_storable(path.relative_to(self.output).as_posix()),
                 "face": index,
                 "box_px": None if face is None else face.box_px.tolist(),
                 "quad_px": None if face is None else face.quad.corners_px.ravel().tolist(),

@@ -17,6 +17,11 @@ def to_utf8(text: str) -> str:
     return text.encode("utf-8", "replace").decode().strip()
 
 
+def to_storable(path: str) -> str:
+    """A path as Parquet and text files can store it: bytes that are not UTF-8 become `\\udcff`."""
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
 def escape_markdown(text: str) -> str:
     """Escape text so that Markdown shows it literally, on one line: no links, tags or headings."""
     one_line = " ".join(text.split())

@@ -1,5 +1,7 @@
 """Finding, matching and reading pictures."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -48,6 +50,12 @@ def test_duplicate_names_are_refused_and_ambiguous_stems_not_matched(tmp_path):
     assert match_pictures(ambiguous, single).pairs == {}
     with pytest.raises(UserError, match="no pictures"):
         find_pictures(make_pictures(tmp_path / "empty", "a.txt"))
+
+
+def test_name_that_is_not_utf8_is_refused(tmp_path):
+    make_pictures(tmp_path / "in", os.fsdecode(b"a\xff.png"))
+    with pytest.raises(UserError, match="not UTF-8; rename"):
+        find_pictures(tmp_path / "in")
 
 
 def test_by_products_of_restore_are_left_out(tmp_path):
