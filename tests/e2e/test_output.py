@@ -121,7 +121,7 @@ READING_COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("charset", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize("charset", ["ascii", "utf-8"])
 @pytest.mark.parametrize("command", READING_COMMANDS, ids=lambda command: command[0][:8])
 def test_no_command_fails_for_characters_or_prints_escape_codes(
     hostile, tmp_path, charset, command

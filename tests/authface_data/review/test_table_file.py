@@ -9,7 +9,9 @@ from datetime import date, datetime
 import openpyxl
 import pytest
 from review_workspace import fill_review_workspace, open_in_spreadsheet, save_in_spreadsheet
+from typer.testing import CliRunner
 
+import cli
 from authface_data.review import workbook
 from authface_data.review.faces import ReviewFace, faces_to_review
 from authface_data.review.import_table import read_review_table
@@ -414,22 +416,23 @@ def test_broken_zip_is_one_line(reviewed):
 # The command
 
 
-def test_export_writes_the_format_of_the_name(reviewed, authface_here, tmp_path):
-    where = ["-w", reviewed.root, "--csv"]
-    export = ["review", "export", *where]
-    assert authface_here(*export, tmp_path / "a.csv", "--separator", ";").returncode == 0
+def test_export_writes_the_format_of_the_name(reviewed, tmp_path):
+    def run(*command: object):
+        return CliRunner().invoke(cli.app, ["review", *map(str, command), "-w", reviewed.root])
+
+    assert run("export", "--csv", tmp_path / "a.csv", "--separator", ";").exit_code == 0
     assert (tmp_path / "a.csv").read_text("utf-8-sig").startswith("id;decision;reason;")
-    assert authface_here(*export, tmp_path / "a.tsv", "--separator", "tab").returncode == 0
+    assert run("export", "--csv", tmp_path / "a.tsv", "--separator", "tab").exit_code == 0
     assert (tmp_path / "a.tsv").read_text("utf-8-sig").startswith("id\tdecision\treason\t")
-    assert authface_here(*export, tmp_path / "a.XLSX").returncode == 0
-    imported = authface_here("review", "import", tmp_path / "a.XLSX", "-w", reviewed.root)
+    assert run("export", "--csv", tmp_path / "a.XLSX").exit_code == 0
+    imported = run("import", tmp_path / "a.XLSX")
     assert "0 rows with changes; 0 already imported, 4 empty" in imported.stdout
     for name, options, message in (
         ("b.ods", [], "cannot write a table as .ods; use a name that ends in .csv or .xlsx"),
         ("b.xlsx", ["--separator", ";"], "--separator is only valid for a CSV file"),
         ("b.csv", ["--separator", "|"], "--separator"),
     ):
-        result = authface_here(*export, tmp_path / name, *options)
-        assert result.returncode == 2
+        result = run("export", "--csv", tmp_path / name, *options)
+        assert result.exit_code == 2
         assert message in result.stderr
         assert not (tmp_path / name).exists()
