@@ -8,7 +8,7 @@ here before it starts.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from manifests.schema import FACES, PHOTOS, Manifest
@@ -122,6 +122,39 @@ def require_photo(workspace: Workspace, photo_id: str, path: str) -> None:
         raise UserError(
             f"the file of photograph {photo_id} is missing; offer it again with `authface collect`"
         )
+
+
+def require_photo_rows(face_photo_ids: Iterable[str], known_photo_ids: Collection[str]) -> None:
+    """Check that the photographs of faces have rows. Rows vanish with a damaged part of `photos`.
+
+    Args:
+        face_photo_ids: Photographs of faces.
+        known_photo_ids: Photographs that have a row.
+
+    Raises:
+        UserError: If a photograph of a face has no row.
+    """
+    unknown = {photo_id for photo_id in face_photo_ids if photo_id not in known_photo_ids}
+    if unknown:
+        raise UserError(
+            f"{len(unknown)} photographs of faces have no row in the manifest photos "
+            f"({name_some(unknown)}); offer them again with `authface collect`"
+        )
+
+
+def remove_unlisted_photos(workspace: Workspace) -> None:
+    """Remove the files in `photos` that no row refers to, such as those that a kill left behind.
+
+    Files of photographs that have faces are kept: their rows were lost with a damaged part.
+
+    Args:
+        workspace: The workspace to write.
+    """
+    paths = _paths_by_id(workspace, PHOTOS)
+    face_photo_ids = Store(workspace, FACES).distinct("photo_id")
+    workspace.remove_unlisted(
+        "photos", {path for path in paths.values() if path}, face_photo_ids - paths.keys()
+    )
 
 
 def name_some(ids: Collection[str]) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from manifests.captions import caption_text, current_captions
 from manifests.licence_policy import require_basis
+from manifests.missing_files import require_photo_rows
 from manifests.schema import PHOTOS
 from manifests.splits import assign_splits
 from manifests.store import Store
@@ -54,12 +55,13 @@ def training_view(
         are pinned to other splits.
 
     Raises:
-        UserError: If a kept face has no licence basis and these are not allowed, or if
-            `splits.people` does not match the photographs.
+        UserError: If the photograph of a kept face has no row, or no licence basis and these are
+            not allowed, or if `splits.people` does not match the photographs.
     """
     workspace.check_no_interrupted_forget()
     faces = kept_faces(workspace)
     photos = Store(workspace, PHOTOS).read_pandas(list(PHOTO_COLUMNS))
+    require_photo_rows(faces["photo_id"], set(photos["photo_id"]))
     view = faces.merge(photos, on="photo_id", how="left", validate="many_to_one")
     if source is not None:
         view = view[view["source"] == source]

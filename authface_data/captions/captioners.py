@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from manifests.missing_files import require_photo_rows
 from manifests.names import CAPTIONERS
 from manifests.schema import CAPTIONS, PHOTOS
 from manifests.settings import override
@@ -115,8 +116,10 @@ def load_inputs(workspace: Workspace) -> list[CaptionInput]:
     """
     photos = Store(workspace, PHOTOS).read(["photo_id", *CAMERA_COLUMNS]).to_pylist()
     photo_of = {photo["photo_id"]: photo for photo in photos}
+    faces = kept_faces(workspace, FACE_COLUMNS)
+    require_photo_rows(faces["photo_id"], photo_of)
     inputs = []
-    for face in kept_faces(workspace, FACE_COLUMNS).to_dict("records"):
+    for face in faces.to_dict("records"):
         row = {**face, **photo_of[face["photo_id"]]}
         row["measurement_hash"] = _measurement_hash(row)
         inputs.append((face["face_id"], row))

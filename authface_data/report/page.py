@@ -16,7 +16,7 @@ from authface_data.report.anatomy import draw_largest_face
 from authface_data.report.balance import list_underrepresented, measure_balance
 from authface_data.report.cards import JPEG_QUALITY, make_cards, photo_title, thumbnail_uri
 from authface_data.report.status import collect_status, describe_run
-from manifests.missing_files import require_crops
+from manifests.missing_files import require_crops, require_photo_rows
 from manifests.run_folder import AUDIT, AUDIT_FILE, METRICS_FILE, WorkspaceRun, list_runs
 from manifests.schema import FACES, PHOTOS, VERDICTS
 from manifests.store import Store
@@ -68,6 +68,7 @@ def write_report(workspace: Workspace) -> str:
     workspace.check_no_interrupted_forget()
     photos = {row["photo_id"]: row for row in Store(workspace, PHOTOS).read().to_pylist()}
     faces = Store(workspace, FACES).read().to_pylist()
+    require_photo_rows((face["photo_id"] for face in faces), photos)
     verdicts = Store(workspace, VERDICTS).read().to_pylist()
     lost_photos = _list_lost_photos(photos, verdicts)
     unknown_photos = [photo for photo in lost_photos if photo.photo_id not in photos]

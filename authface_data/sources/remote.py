@@ -32,7 +32,7 @@ from authface_data.sources.protocol import (
 )
 from authface_data.sources.rejections import METADATA_GATE, PREVIEW_GATE, RejectionLog
 from authface_data.sources.stage import CollectStage, open_file
-from manifests.missing_files import find_missing_keys
+from manifests.missing_files import find_missing_keys, remove_unlisted_photos
 from manifests.schema import PHOTOS, VERDICTS
 from manifests.settings import Collect
 from manifests.store import Store
@@ -361,8 +361,7 @@ class RemoteCollector:
         for name in self.workspace.list_names(DOWNLOADS_FOLDER):
             if not name.endswith((".part", ".json")):
                 self.workspace.remove(f"{DOWNLOADS_FOLDER}/{name}")
-        stored_paths = Store(self.workspace, PHOTOS).read(["path"])["path"].to_pylist()
-        self.workspace.remove_unlisted("photos", set(stored_paths))
+        remove_unlisted_photos(self.workspace)
 
 
 def download_name(photo_id: str, url: str) -> str:

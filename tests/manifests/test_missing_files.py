@@ -1,15 +1,22 @@
 """Rows whose files are gone: they are found, named, and the command that repairs is given."""
 
+import hashlib
 import os
 
 import captioned_workspace
+import pyarrow.compute as pc
 import pytest
 from captioned_workspace import face_id
 
 from authface_data.captions.export import export_dataset
 from authface_data.report.page import write_report
 from authface_train.training.setup import load_rows
-from manifests.missing_files import find_missing_files, name_some, require_crops
+from manifests.missing_files import (
+    find_missing_files,
+    name_some,
+    remove_unlisted_photos,
+    require_crops,
+)
 from manifests.schema import FACES, PHOTOS
 from manifests.store import Store
 from manifests.support.errors import UserError
@@ -69,6 +76,30 @@ def test_command_depends_on_whether_the_photograph_is_there(captioned, tmp_path)
     os.remove(tmp_path / "original.jpg")  # the photograph is a link to it
     with pytest.raises(UserError, match=r"1 of their photographs \(fs_c\); offer .*collect`"):
         require_crops(captioned, crop_paths(captioned))
+
+
+def test_files_whose_rows_were_lost_are_kept(captioned):
+    """A damaged part of `photos` was removed; the files may be the only copies."""
+    content = b"d"
+    lost = captioned.photo_path("fs_a", hashlib.sha256(content).hexdigest(), ".jpg")
+    left_by_a_kill = captioned.photo_path("fs_d", hashlib.sha256(content).hexdigest(), ".jpg")
+    for path in (lost, left_by_a_kill):
+        captioned.write_bytes(path, content)
+    Store(captioned, PHOTOS).compact(drop=lambda part: pc.equal(part["photo_id"], "fs_a"))
+    remove_unlisted_photos(captioned)
+    assert captioned.exists(lost)
+    assert not captioned.exists(left_by_a_kill)
+
+
+def test_photographs_without_rows_are_named(captioned, tmp_path, authface_here):
+    for path in Store(captioned, PHOTOS).parts():
+        captioned.remove(path)
+    export = ["export-captions", "--format", "jsonl", "--output", tmp_path / "export"]
+    for command in (["report"], ["caption"], export, [*export, "--allow-unknown-licence"]):
+        completed = authface_here(*command, "-w", captioned.root)
+        assert completed.returncode == 2, completed.stdout + completed.stderr
+        assert "3 photographs of faces have no row in the manifest photos" in completed.stderr
+        assert "(fs_a, fs_b, fs_c); offer them again with `authface collect`" in completed.stderr
 
 
 def test_ids_are_named_in_order_and_counted():
