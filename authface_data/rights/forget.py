@@ -343,7 +343,7 @@ def execute(workspace: Workspace, forget_plan: ForgetPlan) -> ForgetResult:
             f"{len(remaining)} files still name a forgotten photograph and could not be cleaned; "
             f"remove them or edit them by hand: {', '.join(remaining[:5])}{models}"
         )
-    return ForgetResult(files, runs, registered.unreadable)
+    return ForgetResult(dict(files), runs, registered.unreadable)
 
 
 def _hand_over_drops(workspace: Workspace, traces: Traces) -> None:

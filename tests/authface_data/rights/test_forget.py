@@ -274,7 +274,7 @@ def test_ids_with_a_common_prefix_are_not_confused(tmp_path, authface_here):
     """`IMG_20260101` looks like a face of `IMG`, and `IMG_20260101_1` begins with both."""
     names = ["IMG", "IMG_20260101", "IMG_20260101_1", "IMG_2", "other_IMG"]
     for number, name in enumerate(names):
-        write_picture(tmp_path / f"hq/{name}.png", number)
+        write_picture(tmp_path / f"hq/{name}.png", number, size=128)
         (tmp_path / f"hq/{name}_qwen.json").write_text(json.dumps(f"tag {number}"))
     root = tmp_path / "ws"
     assert authface_here(*init_workspace(root)).returncode == 0
