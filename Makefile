@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export AUTHFACE_CACHE ?= $(CURDIR)/.assets
 
-.PHONY: demo test fast lint clean
+.PHONY: demo test fast storm lint clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -25,6 +25,11 @@ test: .venv/.installed
 
 fast: .venv/.installed
 	$(BIN)/pytest -q -m "not slow"
+
+storm: .venv/.installed
+	$(BIN)/authface demo --fetch
+	$(BIN)/python tests/support/public_faces.py
+	$(BIN)/python benchmarks/storm.py
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

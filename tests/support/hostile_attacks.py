@@ -294,7 +294,7 @@ def odd_exif(materials: Materials, rng: random.Random) -> Content:
     gps = exif.get_ifd(0x8825)
     gps[2] = (51.0, 30.0, rng.choice((0.0, 1e9)))
     gps[1] = "N"
-    return Content(save(materials.photograph(rng), "JPEG", exif=exif), ".jpg")
+    return Content(save(materials.scene(rng), "JPEG", exif=exif), ".jpg")
 
 
 def colour_profile(space: Literal["sRGB", "LAB"]) -> bytes:
@@ -315,7 +315,7 @@ def odd_colour_profile(materials: Materials, rng: random.Random) -> Content:
     )
     format_name = rng.choice(("JPEG", "PNG", "WEBP", "TIFF"))
     mode = rng.choice(("RGB", "L")) if format_name in ("JPEG", "PNG") else "RGB"
-    picture = materials.photograph(rng).resize((220, 160)).convert(mode)
+    picture = materials.scene(rng).resize((220, 160)).convert(mode)
     return Content(save(picture, format_name, icc_profile=profile), SUFFIXES[format_name][0])
 
 

@@ -21,8 +21,11 @@ from pathlib import Path
 import hostile_attacks  # noqa: F401 (registers its kinds)
 from hostile_kinds import KINDS, Content, Expected, Materials
 
+from authface_data.sources.demo_photos import PHOTOS
 from authface_data.weights import cache_dir
 
+PUBLIC_PHOTOGRAPHS = ("single_face.jpg", "lenna.png", "einstein.jpg", "tongue.jpg")
+"""Photographs of one face among those of public_faces.py."""
 CAMERA = "camera"
 LINKED = "linked"
 ALIGNED = "aligned"
@@ -50,11 +53,17 @@ class HostileFile:
 
 
 def base_photographs() -> list[Path]:
-    """The photographs of faces in the cache: those of the demo and of the tests."""
+    """Photographs of one face in the cache: those of the demo and some of the tests."""
     cache = cache_dir()
-    folders = (cache / "photos" / "public-domain", cache / "photos" / "us-government-likely")
-    paths = [path for folder in (*folders, cache / "public-faces") for path in folder.glob("*")]
-    return sorted(path for path in paths if path.suffix in (".jpg", ".png"))
+    public = [cache / "public-faces" / name for name in PUBLIC_PHOTOGRAPHS]
+    demo = [photo.path for photo in PHOTOS]
+    missing = [path for path in (*demo, *public) if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{missing[0]} is missing; run `authface demo --fetch` and "
+            "`python tests/support/public_faces.py`"
+        )
+    return [*demo, *public]
 
 
 def write_hostile_files(
