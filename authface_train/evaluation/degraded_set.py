@@ -68,7 +68,7 @@ def degrade_pictures(files: Sequence[Path], output: Path, *, preset: str, seed: 
         except PICTURE_ERRORS as error:
             failures.append(f"{file.name} cannot be decoded ({error})")
             continue
-        generator = numpy_generator(seed, 0, file.stem, "degrade")
+        generator = numpy_generator(seed, 0, to_storable(file.stem), "degrade")
         params = degradation.draw_params(ranges, generator)
         degraded = degradation.degrade(clean, params)
         pixels = np.rint(degraded * 255).astype(np.uint8)

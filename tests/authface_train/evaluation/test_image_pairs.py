@@ -49,7 +49,7 @@ def test_duplicate_names_are_refused_and_ambiguous_stems_not_matched(tmp_path):
     single = find_pictures(make_pictures(tmp_path / "single", "a.png"))
     assert match_pictures(ambiguous, single).pairs == {}
     with pytest.raises(UserError, match="no pictures"):
-        find_pictures(make_pictures(tmp_path / "empty", "a.txt"))
+        find_pictures(make_pictures(tmp_path / "empty", "a.tga"))
 
 
 def test_name_that_is_not_utf8_is_refused(tmp_path):
