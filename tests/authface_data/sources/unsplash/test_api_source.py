@@ -197,6 +197,26 @@ def test_reached_limit_is_remembered_by_the_next_run(tmp_path, authface_here):
         assert photos["download_reported_at"].isna().all()
 
 
+def test_photograph_without_a_file_is_downloaded_again(tmp_path, authface_here):
+    photos = [Photo(name, make_jpeg(number), *SIZE_PX) for number, name in enumerate("ab")]
+    with UnsplashServer(photos) as server:
+        root = make_workspace(tmp_path / "ws", authface_here, server)
+        collect = ["collect", "-w", root, "--source", "unsplash", "--query", "x"]
+        collect += ["--i-have-permission", "all"]
+        assert authface_here(*collect, env=ENV).returncode == 0
+        rows = read_manifest(root, "photos").set_index("photo_id")
+        (root / rows.loc["us_a", "path"]).unlink()
+        again = authface_here(*collect, env=ENV)
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert "1 photographs collected (" in again.stdout
+        assert ", 1 already in the workspace" in again.stdout
+        for photo_id, row in rows.iterrows():
+            name = photo_id.removeprefix("us_")
+            assert (root / row["path"]).read_bytes() == server.by_id(name).data
+        assert server.image_requests == {"a": 2, "b": 1}
+        assert len(read_manifest(root, "photos")) == 2
+
+
 def test_plan_estimates_the_collection_from_one_request(tmp_path, authface_here):
     photos = []
     for number in range(300):
