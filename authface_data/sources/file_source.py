@@ -39,7 +39,8 @@ from authface_data.sources.refresh import record_lost_originals
 from authface_data.sources.skipped_files import describe_skipped, store_skipped
 from authface_data.sources.stage import CollectStage, FileMode, open_file
 from authface_data.sources.stored_photos import COLLECT_GATE, StoredPhotos
-from manifests.schema import PHOTOS, VERDICTS
+from manifests.missing_files import remove_unlisted_photos
+from manifests.schema import VERDICTS
 from manifests.store import Store
 from manifests.support.errors import PartialFailureError, UserError
 from manifests.support.progress import ProgressBar
@@ -52,7 +53,6 @@ MIN_FILES_WITH_PROGRESS = 1000
 """Fewer files are read without a progress bar."""
 SAVE_INTERVAL_S = 30.0
 """How often the digests of a large folder are stored while it is read."""
-MAX_SKIPPED_MESSAGES = 20
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,8 @@ class FileSource(ABC):
             is_empty = False
             yield photo
         if is_empty:
-            message = f"no pictures in {self.options.path}; supported: {', '.join(IMAGE_SUFFIXES)}"
+            folder = path_text(self.options.path)
+            message = f"no pictures in {folder}; supported: {', '.join(IMAGE_SUFFIXES)}"
             if self.ignored:
                 message += f". Skipped: {describe_skipped(self.ignored)}"
             raise UserError(message)
@@ -195,7 +196,8 @@ class FileSource(ABC):
         repaired = self._repair_links(files) if links_files else set()
         offered = list(self.photos())
         self._remember_digests(offered)
-        self._warn_about_skipped()
+        for message in self.skipped:
+            logger.warning("skipped: %s", message)
         known = [photo for photo in offered if not self._tombstones.contains(photo.photo_id)]
         # A repaired photograph is as it was; its licence basis need not be given again.
         photos = [photo for photo in known if photo.photo_id not in repaired]
@@ -219,8 +221,7 @@ class FileSource(ABC):
             redo=run.redo,
         )
         self._remove_superseded_failures()
-        stored_paths = Store(self.workspace, PHOTOS).read(["path"])["path"].to_pylist()
-        self.workspace.remove_unlisted("photos", set(stored_paths))
+        remove_unlisted_photos(self.workspace)
 
         report = CollectReport(
             collected=outcomes.processed[stage.name],
@@ -275,13 +276,6 @@ class FileSource(ABC):
             self.digests.set_photo_id(Path(photo.file), photo.photo_id)
         self.digests.save(self._tombstones.contains, self.options.path)
 
-    def _warn_about_skipped(self) -> None:
-        for message in self.skipped[:MAX_SKIPPED_MESSAGES]:
-            logger.warning("skipped: %s", message)
-        num_more = len(self.skipped) - MAX_SKIPPED_MESSAGES
-        if num_more > 0:
-            logger.warning("skipped: %d more messages of this kind", num_more)
-
     def _keep_earlier_fingerprints(
         self, stage: CollectStage, photos: list[PhotoInput]
     ) -> list[PhotoInput]:
@@ -319,7 +313,7 @@ class FileSource(ABC):
             raise UserError(
                 f"--licence-basis is required for --source {self.name}: {len(unlicensed)} of "
                 f"{len(photos)} photographs have no licence_basis in a sidecar file (first: "
-                f"{unlicensed[0].name}); give own, public-domain or other:TEXT"
+                f"{path_text(unlicensed[0].name)}); give own, public-domain or other:TEXT"
             )
         return unlicensed
 

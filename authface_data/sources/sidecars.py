@@ -166,10 +166,10 @@ class Sidecars:
                     columns[column] = text
             elif value is not None:
                 self.unused.add_unusable(path, name, problem)
-        if is_takeout:
-            used = (takeout.DATE_KEY, takeout.PLACE_KEY) if self.store_place else takeout.DATE_KEY
-            unknown = [name for name in unknown if name not in used]
-        self.unused.add_unknown(path, unknown)
+        used_keys = [takeout.DATE_KEY] if is_takeout else []
+        if is_takeout and self.store_place:
+            used_keys.append(takeout.PLACE_KEY)
+        self.unused.add_unknown(path, [name for name in unknown if name not in used_keys])
         return columns
 
 
