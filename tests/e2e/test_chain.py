@@ -274,12 +274,14 @@ def test_sidecar_file_names_the_photographer(tmp_path, authface_here, photos):
     assert photo["photographer_name"] == "Q. T."
     assert pd.isna(photo["licence"])
 
-    for invalid in ('{"fotographer": "P. S."}', '["P. S."]', '{"photographer": 3}', "{"):
+    # What cannot be used is named, and the photograph is stale.
+    for invalid in ('["P. S."]', '{"photographer": 3}', "{"):
         sidecar.write_text(invalid)
         refused = authface_here(*collect)
         assert refused.returncode == 2
         assert "a.jpg.json" in refused.stderr
-        assert refused.stderr.count("\n") == 1
+        assert "1 of collect" in refused.stderr
+        assert refused.stderr.count("\n") == 2
 
 
 @pytest.mark.parametrize(
@@ -316,7 +318,7 @@ def test_mistake_ends_with_code_2_and_one_line(workspace, authface_here, argumen
     if arguments[0] not in ("init", "nonsense"):
         arguments = (*arguments, "-w", workspace.root)
     if arguments[:2] == ("filter", "--detector"):  # The command needs a photograph.
-        folder = workspace.local_path("in")
+        folder = workspace.local_path("..") / "in"
         folder.mkdir()
         Image.new("RGB", (8, 8)).save(folder / "x.png")
         assert authface_here(*collect_folder(workspace.root, folder)).returncode == 0
