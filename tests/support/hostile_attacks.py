@@ -47,7 +47,7 @@ def postscript(materials: Materials, rng: random.Random) -> Content:
 def unsupported_format(materials: Materials, rng: random.Random) -> Content:
     picture = rng.choice(materials.portraits).resize((128, 128))
     format_name = rng.choice(
-        ("EPS", "PDF", "ICNS", "ICO", "PCX", "PPM", "TGA", "SGI", "DDS", "IM", "QOI", "JPEG2000",
+        ("EPS", "ICNS", "ICO", "PCX", "PPM", "TGA", "SGI", "DDS", "IM", "QOI", "JPEG2000",
          "MSP", "XBM", "SPIDER", "BLP", "PSD", "FITS", "FLI", "WMF")
     )  # fmt: skip
     match format_name:

@@ -40,12 +40,12 @@ FAKE_GHOSTSCRIPT = """#!/bin/sh
 [ "$1" = "--version" ] || echo "$@" >> "{marker}"
 echo 10.0
 """
-MAX_KILL_AFTER_S = 9.0
-"""A long command is killed this many seconds after its start at the latest."""
 START_S = 0.4
 """Earliest moment of a kill: before, Python itself is starting."""
 WORKER_SHARE = 0.25
 """Share of the kills of a long command that hit one of its worker processes first."""
+WORKER_KILL_S = (3.0, 6.0)
+"""When a worker process of the run that completes a long command is killed, in seconds."""
 ATTEMPTS = 4
 """Attempts to kill a command that ends sooner than expected."""
 
@@ -202,12 +202,16 @@ class Storm:
         return self.figures
 
     def _share_kills(self) -> dict[str, int]:
-        """Number of kills of each step; together `num_kills`."""
-        total = sum(step.kills for step in self.steps) or 1
-        kills = {step.name: int(step.kills * self.num_kills / total) for step in self.steps}
-        by_weight = sorted(self.steps, key=lambda step: -step.kills)
-        for index in range(self.num_kills - sum(kills.values())):
-            kills[by_weight[index % len(by_weight)].name] += 1
+        """Number of kills of each step: one for each as far as they suffice, the rest by weight."""
+        steps = sorted((step for step in self.steps if step.kills), key=lambda step: -step.kills)
+        kills = {step.name: 0 for step in self.steps}
+        for step in steps[: self.num_kills]:
+            kills[step.name] = 1
+        left = self.num_kills - sum(kills.values())
+        total = sum(step.kills for step in steps) or 1
+        shares = [int(step.kills * left / total) for step in steps]
+        for index, step in enumerate(steps):
+            kills[step.name] += shares[index] + (index < left - sum(shares))
         return kills
 
     def _run_step(
@@ -231,8 +235,12 @@ class Storm:
             killed += hits
         completed = undisturbed
         if killed or step.kills:
-            completed = self._start(step, stormy).finish()
+            running = self._start(step, stormy)
+            if killed and step.has_workers and not running.wait(self.rng.uniform(*WORKER_KILL_S)):
+                killed += self._kill_worker(running)
+            completed = running.finish()
             self._check(step, completed)
+        self.figures.kills += killed
         self._account(step, stormy, files, completed)
         self._compare(step, calm, stormy)
         self.show(
@@ -249,12 +257,11 @@ class Storm:
                 ended = self._start(step, side, stop).finish()
                 hits = int(ended.code == -signal.SIGKILL)
             else:
-                latest = min(undisturbed.seconds * 0.95, MAX_KILL_AFTER_S) * 0.5**attempt
+                latest = min(undisturbed.seconds * 0.95, step.kill_within_s) * 0.5**attempt
                 moment = self.rng.uniform(min(START_S, latest), latest)
                 hits, ended = self._kill_at(self._start(step, side), moment)
             self._scan(step, ended)
             if hits:
-                self.figures.kills += hits
                 return hits
         return 0
 
@@ -263,16 +270,23 @@ class Storm:
         hits = 0
         if running.wait(moment):
             return 0, running.finish()
-        workers = list(running.workers())
-        if workers and self.rng.random() < WORKER_SHARE:
-            with suppress(psutil.NoSuchProcess):
-                self.rng.choice(workers).kill()
-                hits += 1
-                self.figures.worker_kills += 1
+        if self.rng.random() < WORKER_SHARE:
+            hits += self._kill_worker(running)
             if running.wait(self.rng.uniform(0.5, 4)):
                 return hits, running.finish()
         hits += running.kill()
         return hits, running.finish()
+
+    def _kill_worker(self, running: Running) -> int:
+        """Kill a worker process of a command, and return whether there was one."""
+        workers = list(running.workers())
+        if not workers:
+            return 0
+        with suppress(psutil.NoSuchProcess):
+            self.rng.choice(workers).kill()
+            self.figures.worker_kills += 1
+            return 1
+        return 0
 
     def _start(self, step: Step, side: Side, stop: int = 0) -> Running:
         running = Running(

@@ -74,6 +74,9 @@ class Step:
         name: Name for messages.
         arguments: The arguments of `authface`.
         kills: Share of the kills, relative to the other steps.
+        kill_within_s: The command is killed this many seconds after its start at the latest.
+            Commands that go on where they were killed are killed early and often.
+        has_workers: With many files the command starts worker processes; one of them is killed.
         codes: Exit codes that are right.
         prepare: Called once before the command.
         collects: Folder of the corpus that the command collects.
@@ -83,6 +86,8 @@ class Step:
     name: str
     arguments: Callable[[Side], Arguments]
     kills: float = 1
+    kill_within_s: float = 40
+    has_workers: bool = False
     codes: tuple[int, ...] = (0,)
     prepare: Callable[[Side], None] | None = None
     collects: str | None = None
@@ -192,17 +197,19 @@ def collect_aligned(side: Side) -> Arguments:
 
 
 STEPS = (
-    Step("init", lambda side: init_workspace(side.workspace), 2, (0, 2)),
+    Step("init", lambda side: init_workspace(side.workspace), kills=2, codes=(0, 2)),
     Step(
         "collect",
         lambda side: collect_folder(side.workspace, side.corpus / CAMERA),
         kills=34,
+        kill_within_s=9,
+        has_workers=True,
         codes=(0, 4),
         prepare=settle,
         collects=CAMERA,
     ),
-    Step("collect --files reference", collect_linked, 9, (0, 4), collects=LINKED),
-    Step("collect --source ffhq", collect_aligned, 5, (0, 4), collects=ALIGNED),
+    Step("collect --files reference", collect_linked, kills=9, codes=(0, 4), collects=LINKED),
+    Step("collect --source ffhq", collect_aligned, kills=5, codes=(0, 4), collects=ALIGNED),
     Step(
         "hashes",
         lambda side: ["hashes", "--input", side.part(0), "--output", side.output / "hashes.txt"],
@@ -210,7 +217,14 @@ STEPS = (
         codes=(0, 4),
         outputs=("out/hashes.txt",),
     ),
-    Step("filter", in_workspace("filter"), kills=26, codes=(0, 4)),
+    Step(
+        "filter",
+        in_workspace("filter"),
+        kills=26,
+        kill_within_s=9,
+        has_workers=True,
+        codes=(0, 4),
+    ),
     Step(
         "review export",
         lambda side: ["review", "export", "--csv", side.output / "review.csv", "-w", side.workspace],
@@ -227,7 +241,7 @@ STEPS = (
         prepare=review,
     ),
     Step("filter --regate", in_workspace("filter", "--regate"), 4),
-    Step("caption", in_workspace("caption", "--captioner", "measured"), 8, (0, 4)),
+    Step("caption", in_workspace("caption", "--captioner", "measured"), kills=8, codes=(0, 4)),
     Step(
         "tags rename",
         lambda side: ["tags", "rename", kept_tag(side), "a new name", "-w", side.workspace],
