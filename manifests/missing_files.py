@@ -10,11 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from manifests.schema import FACES, PHOTOS, Manifest
 from manifests.store import Store
 from manifests.support.errors import UserError
 from manifests.workspace import Workspace
+
+KeyT = TypeVar("KeyT", str, int)
 
 PATH_COLUMNS = {PHOTOS.name: "path", FACES.name: "crop_path"}
 """Manifest -> the column with the path of a row's file, for the manifests that have files."""
@@ -52,8 +55,8 @@ def find_missing_files(workspace: Workspace) -> MissingFiles:
 
 
 def find_missing_keys(
-    workspace: Workspace, paths: Mapping[str, str | None], *, count_broken_links: bool = False
-) -> set[str]:
+    workspace: Workspace, paths: Mapping[KeyT, str | None], *, count_broken_links: bool = False
+) -> set[KeyT]:
     """Find the keys whose file is missing. Every folder is listed once.
 
     Args:

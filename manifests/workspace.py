@@ -46,6 +46,7 @@ MAX_STEM_LENGTH = 200
 """File names may have 255 bytes; the rest is for the hash and the suffix."""
 PICTURE_NAME = re.compile(r"(?P<stem>[A-Za-z0-9_-]+)-(?P<digest>[0-9a-f]{8})\.[a-z0-9]+")
 """Names of the files in `photos` and `faces`, see `Workspace.photo_path`."""
+READ_BLOCK_BYTES = 1 << 20
 FILES_OF_SYSTEMS = ("Thumbs.db", "desktop.ini")
 """Files that file managers leave in every folder that they show."""
 
@@ -197,7 +198,15 @@ class Workspace:
         return self.fs.open(self._full_path(path), "rb")
 
     def read_bytes(self, path: str, limit: int | None = None) -> bytes:
-        """Read a whole file, or at most its first `limit` bytes."""
+        """Read a file.
+
+        Args:
+            path: The file to read.
+            limit: Read at most this many bytes from its start. Default: the whole file.
+
+        Returns:
+            Its content.
+        """
         return self.fs.cat_file(self._full_path(path), end=limit)
 
     def list_names(self, folder: str) -> list[str]:
@@ -368,11 +377,13 @@ class Workspace:
         if self.is_local and self.local_path(path).is_symlink():
             return True  # The link can be removed: its target stays.
         try:
+            digest = hashlib.sha256()
             with self.open(path) as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                while block := file.read(READ_BLOCK_BYTES):
+                    digest.update(block)
         except OSError:
             return False
-        return name.startswith(_picture_name(match["stem"], sha256))
+        return name.startswith(_picture_name(match["stem"], digest.hexdigest()))
 
     def empty_temp(self) -> None:
         """Remove unfinished files of this host's dead processes.
@@ -450,7 +461,7 @@ class Workspace:
 
 
 def _picture_stem(picture_id: str) -> str:
-    """The id of a picture as it stands in file names; a very long one is shortened."""
+    """The id of a picture in file names; a very long id is shortened."""
     if len(picture_id) <= MAX_STEM_LENGTH:
         return picture_id
     return f"{picture_id[: MAX_STEM_LENGTH - 9]}-{short_hash(picture_id)}"

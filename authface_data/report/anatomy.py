@@ -8,7 +8,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from authface_data.images.open import PictureReader, open_image
+from authface_data.images.open import PictureReader
+from authface_data.images.stored_picture import read_stored_picture
 from authface_data.report.cards import Card, make_cards
 from authface_data.report.contact_sheet import BACKGROUND, MUTED_COLOUR, TEXT_COLOUR
 from manifests.captions import caption_text
@@ -146,9 +147,9 @@ def _draw_detection(
 
 def _draw_crop(workspace: Workspace, face: dict[str, Any]) -> Image.Image:
     """The crop with its landmarks and the boxes of the visible regions."""
-    with workspace.open(face["crop_path"]) as file, open_image(file) as crop:
-        scale = SIDE_PX / crop.width
-        image = crop.convert("RGB").resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
+    crop = read_stored_picture(workspace, face["crop_path"])
+    scale = SIDE_PX / crop.width
+    image = crop.resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(image)
     for region in ("left_eye", "right_eye", "mouth"):
         if face[f"{region}_visible"]:

@@ -8,9 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from authface_data.images.colour import to_srgb
 from authface_data.images.encode import data_uri
-from authface_data.images.open import open_image
+from authface_data.images.stored_picture import read_stored_picture
 from manifests.captions import current_tags
 from manifests.licence_policy import basis_label, photographer_label
 from manifests.schema import SCORES
@@ -124,7 +123,6 @@ def thumbnail_uri(workspace: Workspace, path: str, max_side_px: int) -> str:
         path: Path of the picture in the workspace.
         max_side_px: Length of the long side, if the picture is not smaller.
     """
-    with workspace.open(path) as file, open_image(file) as opened:
-        picture = to_srgb(opened)
-        picture.thumbnail((max_side_px, max_side_px), Image.Resampling.LANCZOS)
-        return data_uri(picture, quality=JPEG_QUALITY)
+    picture = read_stored_picture(workspace, path)
+    picture.thumbnail((max_side_px, max_side_px), Image.Resampling.LANCZOS)
+    return data_uri(picture, quality=JPEG_QUALITY)

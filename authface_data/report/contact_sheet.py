@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from authface_data.images.open import open_image
+from authface_data.images.stored_picture import read_stored_picture
 from manifests.workspace import Workspace
 
 BACKGROUND = "#16181c"
@@ -70,5 +70,5 @@ def _section_height(section: Section) -> int:
 
 
 def _read_tile(workspace: Workspace, path: str) -> Image.Image:
-    with workspace.open(path) as file, open_image(file) as crop:
-        return crop.convert("RGB").resize((TILE_PX, TILE_PX), Image.Resampling.LANCZOS)
+    crop = read_stored_picture(workspace, path)
+    return crop.resize((TILE_PX, TILE_PX), Image.Resampling.LANCZOS)

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from PIL import Image
 
 from authface_data.images.encode import data_uri
-from authface_data.images.open import open_image
+from authface_data.images.stored_picture import read_stored_picture
 from authface_data.review.faces import ReviewFace
 from authface_data.review.table import (
     ANSWER_COLUMNS,
@@ -51,8 +51,7 @@ def render_page(workspace: Workspace, faces: Sequence[ReviewFace]) -> bytes:
     face_data = []
     crops = []
     for face in faces:
-        with workspace.open(face.crop_path) as file, open_image(file) as opened:
-            crop = opened.convert("RGB")
+        crop = read_stored_picture(workspace, face.crop_path)
         face_data.append(_face_data(face, metrics, crop))
         crops.append({"id": face.face_id, "uri": data_uri(crop, quality=quality)})
 

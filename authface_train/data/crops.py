@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from authface_data.images.open import open_image
+from authface_data.images.stored_picture import read_stored_picture
 from manifests.workspace import Workspace
 
 
@@ -19,9 +19,11 @@ def load_crop(workspace: Workspace, path: str, size_px: int) -> np.ndarray:
 
     Returns:
         (size_px, size_px, 3) uint8, sRGB.
+
+    Raises:
+        UserError: If the crop is missing or damaged.
     """
-    with workspace.open(path) as file, open_image(file) as image:
-        crop = image.convert("RGB")
-        if crop.size != (size_px, size_px):
-            crop = crop.resize((size_px, size_px), Image.Resampling.LANCZOS)
-        return np.asarray(crop)
+    crop = read_stored_picture(workspace, path)
+    if crop.size != (size_px, size_px):
+        crop = crop.resize((size_px, size_px), Image.Resampling.LANCZOS)
+    return np.asarray(crop)

@@ -10,6 +10,7 @@ from captioned_workspace import face_id
 
 from authface_data.captions.export import export_dataset
 from authface_data.report.page import write_report
+from authface_train.data.crops import load_crop
 from authface_train.training.setup import load_rows
 from manifests.missing_files import (
     find_missing_files,
@@ -76,6 +77,20 @@ def test_command_depends_on_whether_the_photograph_is_there(captioned, tmp_path)
     os.remove(tmp_path / "original.jpg")  # the photograph is a link to it
     with pytest.raises(UserError, match=r"1 of their photographs \(fs_c\); offer .*collect`"):
         require_crops(captioned, crop_paths(captioned))
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture"])
+def test_damaged_crop_is_named(captioned, content):
+    path = f"faces/{face_id('a')}.png"
+    whole = captioned.read_bytes(path)
+    assert (load_crop(captioned, path, 16) == (255, 0, 0)).all()
+    for damaged in (content, whole[: len(whole) // 2]):
+        captioned.write_bytes(path, damaged)
+        with pytest.raises(UserError, match=rf"{path} cannot be read .*run `authface filter`"):
+            load_crop(captioned, path, 16)
+    captioned.remove(path)
+    with pytest.raises(UserError, match=rf"{path} is missing; run `authface filter`"):
+        load_crop(captioned, path, 16)
 
 
 def test_files_whose_rows_were_lost_are_kept(captioned):
