@@ -92,9 +92,24 @@ def require_crops(workspace: Workspace, crop_paths: Mapping[str, str]) -> None:
     Raises:
         UserError: If a crop is missing. The message names faces and the command that repairs.
     """
+    message = describe_missing_crops(workspace, crop_paths)
+    if message is not None:
+        raise UserError(message)
+
+
+def describe_missing_crops(workspace: Workspace, crop_paths: Mapping[str, str]) -> str | None:
+    """Name the faces whose crop is missing, and the command that repairs.
+
+    Args:
+        workspace: The workspace.
+        crop_paths: face_id -> path of the crop.
+
+    Returns:
+        One line, or None if no crop is missing.
+    """
     face_ids = find_missing_keys(workspace, crop_paths)
     if not face_ids:
-        return
+        return None
     faces = Store(workspace, FACES).read(["face_id", "photo_id"]).to_pylist()
     photo_ids = {face["photo_id"] for face in faces if face["face_id"] in face_ids}
     photo_paths = _paths_by_id(workspace, PHOTOS)
@@ -102,29 +117,12 @@ def require_crops(workspace: Workspace, crop_paths: Mapping[str, str]) -> None:
     lost_photo_ids |= photo_ids & find_missing_keys(workspace, photo_paths, count_broken_links=True)
     problem = f"the crops of {len(face_ids)} faces are missing ({name_some(face_ids)})"
     if lost_photo_ids:
-        raise UserError(
+        return (
             f"{problem}, and so are {len(lost_photo_ids)} of their photographs "
             f"({name_some(lost_photo_ids)}); offer these again with `authface collect`, then run "
             "`authface filter`"
         )
-    raise UserError(f"{problem}; run `authface filter` to make them again")
-
-
-def require_photo(workspace: Workspace, photo_id: str, path: str) -> None:
-    """Check that the file of a photograph exists.
-
-    Args:
-        workspace: The workspace.
-        photo_id: The photograph.
-        path: Path of its file.
-
-    Raises:
-        UserError: If the file is missing.
-    """
-    if not workspace.exists(path):
-        raise UserError(
-            f"the file of photograph {photo_id} is missing; offer it again with `authface collect`"
-        )
+    return f"{problem}; run `authface filter` to make them again"
 
 
 def require_photo_rows(face_photo_ids: Iterable[str], known_photo_ids: Collection[str]) -> None:

@@ -130,7 +130,7 @@ def _read_decided_faces(
     photo_of_id = _rows_by_key(photos, "photo_id", photo_ids - {None})
 
     decided_faces = []
-    for face_id, row in recorded.iterrows():
+    for face_id, row in recorded.to_dict("index").items():  # iterrows would make None a float
         face = face_of_id.get(str(face_id), {})
         photo_id = face.get("photo_id") or row["photo_id"]
         photo = photo_of_id.get(photo_id, {})

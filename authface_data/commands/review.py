@@ -77,6 +77,7 @@ def export(
 
     Reviewers fill in the columns decision, rating, reason and note, and edit the tags.
     """
+    from manifests.missing_files import describe_missing_crops
     from manifests.workspace import Workspace
 
     _check_table_format(csv, separator)
@@ -84,7 +85,12 @@ def export(
         raise UserError(
             f"{csv} already exists and may hold decisions; choose another file or remove it"
         )
-    faces = _select_faces(Workspace.find(workspace), near_threshold, sample, everything)
+    ws = Workspace.find(workspace)
+    faces = _select_faces(ws, near_threshold, sample, everything)
+    # The table has no pictures: faces whose crop is lost can be dropped with it.
+    missing = describe_missing_crops(ws, {face.face_id: face.crop_path for face in faces})
+    if missing is not None:
+        console.print(f"[yellow]Warning:[/] {escape(missing)}")
     _write(csv, _table_content(csv, faces, separator))
     console.print(
         f"{len(faces)} faces written to {quote_path(csv)}; "

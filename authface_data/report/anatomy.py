@@ -13,7 +13,7 @@ from authface_data.images.stored_picture import read_stored_picture
 from authface_data.report.cards import Card, make_cards
 from authface_data.report.contact_sheet import BACKGROUND, MUTED_COLOUR, TEXT_COLOUR
 from manifests.captions import caption_text
-from manifests.missing_files import require_crops, require_photo
+from manifests.missing_files import find_missing_files
 from manifests.schema import FACES, PHOTOS, VERDICTS
 from manifests.store import Store
 from manifests.workspace import Workspace
@@ -33,17 +33,14 @@ MUTED_PREFIX = "-"
 
 
 def draw_largest_face(workspace: Workspace, licence_basis: str | None = None) -> Image.Image | None:
-    """Draw the anatomy of the largest face of the workspace.
+    """Draw the anatomy of the largest face of the workspace whose files are there.
 
     Args:
         workspace: The workspace.
         licence_basis: Choose among photographs with this licence basis only. Default: all.
 
     Returns:
-        An RGB picture, or None if there is no face.
-
-    Raises:
-        UserError: If the crop or the photograph is missing.
+        An RGB picture, or None if there is no face with its files.
     """
     photos = {row["photo_id"]: row for row in Store(workspace, PHOTOS).read().to_pylist()}
     faces = Store(workspace, FACES).read().to_pylist()
@@ -51,13 +48,14 @@ def draw_largest_face(workspace: Workspace, licence_basis: str | None = None) ->
         faces = [
             face for face in faces if photos[face["photo_id"]]["licence_basis"] == licence_basis
         ]
+    lost = find_missing_files(workspace)
+    lost_ids = {*lost.photo_ids, *lost.face_ids}
+    faces = [face for face in faces if lost_ids.isdisjoint((face["photo_id"], face["face_id"]))]
     if not faces:
         return None
 
     face = max(faces, key=lambda row: row["qsize_px"])
     photo = photos[face["photo_id"]]
-    require_crops(workspace, {face["face_id"]: face["crop_path"]})
-    require_photo(workspace, photo["photo_id"], photo["path"])
     verdicts = Store(workspace, VERDICTS).read().to_pylist()
     card = make_cards(workspace, photos, [face], verdicts)[face["face_id"]]
     return draw_anatomy(workspace, photo, face, list_facts(photo, face, card))

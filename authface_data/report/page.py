@@ -16,7 +16,7 @@ from authface_data.report.anatomy import draw_largest_face
 from authface_data.report.balance import list_underrepresented, measure_balance
 from authface_data.report.cards import JPEG_QUALITY, make_cards, photo_title, thumbnail_uri
 from authface_data.report.status import collect_status, describe_run
-from manifests.missing_files import require_crops, require_photo_rows
+from manifests.missing_files import find_missing_keys, require_crops, require_photo_rows
 from manifests.run_folder import AUDIT, AUDIT_FILE, METRICS_FILE, WorkspaceRun, list_runs
 from manifests.schema import FACES, PHOTOS, VERDICTS
 from manifests.store import Store
@@ -63,7 +63,7 @@ def write_report(workspace: Workspace) -> str:
         The path of the report in the workspace.
 
     Raises:
-        UserError: If a picture that the report shows is missing.
+        UserError: If the crop of a kept face that the report shows is missing.
     """
     workspace.check_no_interrupted_forget()
     photos = {row["photo_id"]: row for row in Store(workspace, PHOTOS).read().to_pylist()}
@@ -76,9 +76,11 @@ def write_report(workspace: Workspace) -> str:
     kept_ids = set(kept_faces(workspace, [])["face_id"])
     kept = [face["face_id"] for face in faces if face["face_id"] in kept_ids]
     dropped = [face["face_id"] for face in faces if face["face_id"] not in kept_ids]
-    pictured_ids = {*kept[:MAX_CARDS], *dropped[:MAX_CARDS]}
     crop_paths = {face["face_id"]: face["crop_path"] for face in faces}
-    require_crops(workspace, {face_id: crop_paths[face_id] for face_id in pictured_ids})
+    require_crops(workspace, {face_id: crop_paths[face_id] for face_id in kept[:MAX_CARDS]})
+    # A dropped face is shown without a picture if its crop is missing.
+    pictured_ids = {*kept[:MAX_CARDS], *dropped[:MAX_CARDS]}
+    pictured_ids -= find_missing_keys(workspace, crop_paths)
     cards = make_cards(workspace, photos, faces, verdicts, pictured_ids)
 
     anatomy = draw_largest_face(workspace)

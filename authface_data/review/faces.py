@@ -13,7 +13,6 @@ from authface_data.gates import GateResult, evaluate_gates
 from authface_data.review.snapshot import EPOCH, Snapshot
 from manifests.captions import FaceTags, current_tags
 from manifests.decisions import face_decisions, newest_decision_time
-from manifests.missing_files import require_crops
 from manifests.schema import DECISIONS, FACES, PHOTOS, VERDICTS
 from manifests.settings import Gate
 from manifests.store import Store
@@ -67,9 +66,6 @@ def faces_to_review(
 
     Returns:
         Flagged faces first, then by ascending margin.
-
-    Raises:
-        UserError: If the crop of a selected face is missing.
     """
     faces = _read_faces(workspace)
     if near_threshold is not None:
@@ -78,7 +74,6 @@ def faces_to_review(
     if sample is not None:
         faces = sorted(faces, key=lambda face: hashlib.sha256(face.face_id.encode()).digest())
         faces = faces[:sample]
-    require_crops(workspace, {face.face_id: face.crop_path for face in faces})
     return sorted(faces, key=lambda face: (not face.flag, face.margin, face.face_id))
 
 

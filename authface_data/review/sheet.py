@@ -20,6 +20,7 @@ from authface_data.review.table import (
     table_cells,
     table_columns,
 )
+from manifests.missing_files import find_missing_keys, require_crops
 from manifests.support.fingerprint import fingerprint
 from manifests.workspace import Workspace
 
@@ -41,11 +42,22 @@ def render_page(workspace: Workspace, faces: Sequence[ReviewFace]) -> bytes:
 
     Args:
         workspace: The workspace that holds the crops.
-        faces: The faces to show, in this order.
+        faces: The faces to show, in this order. A face that a person has dropped is left out if its
+            crop is missing.
 
     Returns:
         An HTML document in UTF-8 that loads nothing from outside.
+
+    Raises:
+        UserError: If the crop of another face is missing or damaged.
     """
+    lost_ids = find_missing_keys(workspace, {face.face_id: face.crop_path for face in faces})
+    faces = [
+        face
+        for face in faces
+        if face.face_id not in lost_ids or not face.last_decision.startswith("drop by")
+    ]
+    require_crops(workspace, {face.face_id: face.crop_path for face in faces})
     metrics = collect_metrics(faces)
     quality = FINE_QUALITY if len(faces) <= MAX_FINE_CROPS else COARSE_QUALITY
     face_data = []

@@ -4,12 +4,15 @@ import hashlib
 import os
 
 import captioned_workspace
+import pandas as pd
 import pyarrow.compute as pc
 import pytest
 from captioned_workspace import face_id
 
 from authface_data.captions.export import export_dataset
 from authface_data.report.page import write_report
+from authface_data.review.faces import faces_to_review
+from authface_data.review.sheet import render_page
 from authface_train.data.crops import load_crop
 from authface_train.training.setup import load_rows
 from manifests.missing_files import (
@@ -37,7 +40,11 @@ def captioned(workspace, tmp_path):
     rows = [{**row, "path": paths[row["photo_id"][-1]]} for row in photos.read().to_pylist()]
     photos.append(rows)
     faces = Store(workspace, FACES)
-    faces.append([{**row, "crop_sha256": row["face_id"]} for row in faces.read().to_pylist()])
+    boxes = {
+        f"{name}_box_crop_px": [2.0, 2.0, 6.0, 6.0] for name in ("left_eye", "right_eye", "mouth")
+    }
+    crop = {"crop_sha256": "5f", "crop_size_px": 16, **boxes}
+    faces.append([{**row, **crop} for row in faces.read().to_pylist()])
     return workspace
 
 
@@ -77,6 +84,26 @@ def test_command_depends_on_whether_the_photograph_is_there(captioned, tmp_path)
     os.remove(tmp_path / "original.jpg")  # the photograph is a link to it
     with pytest.raises(UserError, match=r"1 of their photographs \(fs_c\); offer .*collect`"):
         require_crops(captioned, crop_paths(captioned))
+
+
+def test_face_that_a_person_dropped_needs_no_crop(captioned, tmp_path, authface_here):
+    """This is the way out if an original is lost for good."""
+    captioned.remove(f"faces/{face_id('b')}.png")
+    table = tmp_path / "drops.csv"
+    exported = authface_here("review", "export", "--csv", table, "-w", captioned.root)
+    assert exported.returncode == 0, exported.stdout + exported.stderr
+    assert "Warning: the crops of 1 faces are missing (fs_b_1)" in exported.stdout
+    rows = pd.read_csv(table, dtype=str)
+    rows.loc[rows["id"] == face_id("b"), "decision"] = "drop"
+    rows.to_csv(table, index=False)
+    imported = authface_here(
+        "review", "import", table, "--reviewer", "anna", "--yes", "-w", captioned.root
+    )
+    assert imported.returncode == 0, imported.stdout + imported.stderr
+    output = tmp_path / "export"
+    assert sum(export_dataset(captioned, output, "kohya").values()) == 2
+    assert len(load_rows(captioned, "both", allow_unknown_licence=False).all) == 2
+    assert b"fs_b_1" not in render_page(captioned, faces_to_review(captioned))
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture"])
@@ -138,9 +165,7 @@ def test_commands_that_need_crops_name_the_missing_ones(captioned, tmp_path):
 
 def test_review_and_caption_commands_name_the_missing_crops(captioned, authface_here):
     captioned.remove(f"faces/{face_id('a')}.png")
-    csv_file = captioned.local_path("review.csv")
     for command in (
-        ["review", "export", "--csv", csv_file, "--all"],
         ["review", "sheet"],
         ["caption", "--captioner", "measured"],
     ):
@@ -148,5 +173,4 @@ def test_review_and_caption_commands_name_the_missing_crops(captioned, authface_
         assert completed.returncode == 2, completed.stdout + completed.stderr
         assert "crops of 1 faces are missing (fs_a_1)" in completed.stderr
         assert "authface filter" in completed.stderr
-    assert not csv_file.exists()
     assert captioned.list_names("reports") == []
