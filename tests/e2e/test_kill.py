@@ -1,21 +1,19 @@
 """Commands killed with SIGKILL and run again give the rows of an undisturbed run, none twice."""
 
-import os
 import random
 import shutil
 import signal
 import time
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from commands import collect_folder, init_workspace, set_options
 from killable import count_operations, run_killable
 from PIL import Image
+from workspace_state import count_doubled, read_state
 
 from manifests.run_folder import METRICS_FILE
-from manifests.schema import MANIFESTS
 
 pytestmark = pytest.mark.slow
 
@@ -31,27 +29,6 @@ def stage_command(name: str, root: Path, folder: Path) -> list[object]:
         # Our own measures of artefacts are enough; IQA metrics would only make the test longer.
         return ["filter", "--metrics", "", "-w", root]
     return ["caption", "-w", root]
-
-
-def read_state(root: Path) -> dict[str, object]:
-    """Everything in a workspace that must not depend on kills: rows without times, and files."""
-    state: dict[str, object] = {}
-    for name, manifest in MANIFESTS.items():
-        key = list(manifest.key)
-        folder = root / "manifests" / name
-        rows = pd.read_parquet(folder)
-        assert not rows.duplicated(key).any(), f"{name} holds a row twice"
-        assert not [part for part in os.listdir(folder) if part.startswith(".")]
-        rows = rows.drop(columns=["created_at", "collected_at"], errors="ignore")
-        state[name] = rows.sort_values(key).astype(str).to_dict("records")
-    for name in ("photos", "faces"):
-        state[f"{name} files"] = sorted(
-            (path.name, path.read_bytes()) for path in (root / name).iterdir()
-        )
-    temporary = root / ".tmp"
-    state["temporary files"] = list(temporary.iterdir()) if temporary.exists() else []
-    state["is locked"] = (root / ".lock").exists()
-    return state
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +104,7 @@ def test_killed_command_run_again_gives_undisturbed_state(
 
     completed = run_killable(command)
     assert completed.returncode == 0, completed.stdout
+    assert not any(count_doubled(root).values())
     assert read_state(root) == stage["after"]
 
 
