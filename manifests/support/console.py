@@ -136,6 +136,7 @@ USER_ERRNOS = (
     errno.ENOSPC,
     errno.EROFS,
     errno.EDQUOT,
+    errno.ENAMETOOLONG,
 )
 
 
