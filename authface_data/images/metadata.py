@@ -10,6 +10,7 @@ from PIL import ExifTags
 
 from authface_data.images.open import open_image
 from authface_data.images.tiff_directory import GPS_IFD
+from manifests.support.text import to_utf8
 
 
 class CameraMetadata(TypedDict):
@@ -73,7 +74,7 @@ def _text(value: object) -> str | None:
         return None
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
-    return str(value).strip("\0 ") or None
+    return to_utf8(str(value)) or None
 
 
 def _number(value: object) -> float | None:

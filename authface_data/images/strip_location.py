@@ -15,6 +15,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from itertools import islice
+from typing import TypeVar
 
 from authface_data.images.tiff_directory import GPS_IFD, TIFF_MAGIC, TiffStructure
 
@@ -22,6 +23,8 @@ from authface_data.images.tiff_directory import GPS_IFD, TIFF_MAGIC, TiffStructu
 # "EXIF" and a length of 4 bytes (WebP). Each entry is a prefix and the number of bytes between it
 # and the TIFF structure.
 EXIF_PREFIXES = ((b"Exif\0\0", 0), (b"EXIF", 4))
+JPEG_EXIF_MARKER = b"\xff\xe1"
+"""Marker of the JPEG segment that holds EXIF; its length follows, and then the prefix."""
 LAST_GPS_TAG = 31
 MAX_GPS_ENTRIES = 1024
 """A directory of more tags is not a GPS directory, which has at most 32 of them."""
@@ -62,6 +65,8 @@ LOCATION_HINTS = (b"GPS", b"Gps", b"photoshop:", b"Iptc4xmp")
 MAX_TEXT_BYTES = 1 << 20
 """Largest compressed text of a PNG that is unpacked. A larger one is removed without a look."""
 
+BlockT = TypeVar("BlockT")
+
 
 def strip_location(data: bytes) -> bytes:
     """Blank GPS and place metadata in a picture file.
@@ -89,8 +94,8 @@ def _blank_location(data: bytes) -> bytes:
     expressions are applied only to the parts that these delimit.
     """
     output = bytearray(data)
-    for start in _limited(_tiff_starts(data), "EXIF"):
-        _clear_gps_directory(output, start)
+    for start, end in _limited(_tiff_structures(data), "EXIF"):
+        _clear_gps_directory(output, start, end)
 
     for marker in XMP_MARKERS:
         first = data.find(marker)
@@ -104,23 +109,29 @@ def _blank_location(data: bytes) -> bytes:
     return bytes(output)
 
 
-def _limited(positions: Iterator[int], kind: str) -> list[int]:
+def _limited(blocks: Iterator[BlockT], kind: str) -> list[BlockT]:
     """The positions of metadata blocks. Raises ValueError if there are too many."""
-    limited = list(islice(positions, MAX_BLOCKS + 1))
+    limited = list(islice(blocks, MAX_BLOCKS + 1))
     if len(limited) > MAX_BLOCKS:
         raise ValueError(f"it has more than {MAX_BLOCKS} blocks of {kind} metadata")
     return limited
 
 
-def _tiff_starts(data: bytes) -> Iterator[int]:
-    """Yield the position of every TIFF structure that may hold EXIF tags."""
+def _tiff_structures(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where every TIFF structure that may hold EXIF tags starts, and ends at the latest."""
     if data.startswith(TIFF_MAGIC):
-        yield 0
+        yield 0, len(data)
     for prefix, gap in EXIF_PREFIXES:
         for position in _find_all(data, prefix):
             start = position + len(prefix) + gap
-            if data.startswith(TIFF_MAGIC, start):
-                yield start
+            if not data.startswith(TIFF_MAGIC, start):
+                continue
+            end = len(data)
+            if data[position - 4 : position - 2] == JPEG_EXIF_MARKER:
+                end = position - 2 + int.from_bytes(data[position - 2 : position], "big")
+            elif gap:  # a chunk of a WebP file states its length
+                end = start + int.from_bytes(data[start - gap : start], "little")
+            yield start, min(end, len(data))
 
 
 def _find_all(data: bytes, pattern: bytes) -> Iterator[int]:
@@ -176,46 +187,46 @@ def _blank_iptc(output: bytearray, position: int) -> None:
         output[start:end] = b" " * max(end - start, 0)
 
 
-def _clear_gps_directory(output: bytearray, start: int) -> None:
-    """Clear the GPS directory of the TIFF structure that starts at `start`, in place."""
+def _clear_gps_directory(output: bytearray, start: int, end: int) -> None:
+    """Clear the GPS directory of the TIFF structure from `start` to `end`, in place."""
     try:
         structure = TiffStructure(output, start)
         main_directory = structure.first_directory()
+        main_end = main_directory + structure.directory_bytes(main_directory)
         pointers = [
             entry.offset for entry in structure.entries(main_directory) if entry.tag == GPS_IFD
         ]
-        for gps_directory in pointers:
-            # A malformed pointer can lead back to the main directory, which must not be cleared.
-            if gps_directory != main_directory:
-                _clear_directory(structure, output, gps_directory)
+        for pointer in pointers:
+            for position, size in _gps_ranges(structure, pointer):
+                # A malformed offset can lead to the header, the main directory, or out of the
+                # structure. Clearing these would ruin the file.
+                is_in_header = position < structure.header_bytes
+                is_in_main = position < main_end and position + size > main_directory
+                if not is_in_header and not is_in_main and start + position + size <= end:
+                    output[start + position : start + position + size] = bytes(size)
     except struct.error:
         return
 
 
-def _clear_directory(structure: TiffStructure, output: bytearray, directory: int) -> None:
-    """Overwrite a GPS directory and its values with zeros, in place.
+def _gps_ranges(structure: TiffStructure, directory: int) -> list[tuple[int, int]]:
+    """(offset, size) of a GPS directory and of its values; [] if it is not a GPS directory.
 
     Args:
         structure: The TIFF structure that the directory belongs to.
-        output: The content of the file.
         directory: Offset of the directory within the structure.
     """
     if structure.num_entries(directory) > MAX_GPS_ENTRIES:
-        return
+        return []
     entries = list(structure.entries(directory))
     if any(entry.tag > LAST_GPS_TAG for entry in entries):
-        return  # not a GPS directory
-
-    for entry in entries:
-        value_start = structure.start + entry.offset
-        is_within = value_start + entry.size <= len(output)
-        if structure.inline_bytes < entry.size < MAX_VALUE_BYTES and is_within:
-            output[value_start : value_start + entry.size] = bytes(entry.size)
-
-    start = structure.start + directory
+        return []
+    ranges = [
+        (entry.offset, entry.size)
+        for entry in entries
+        if structure.inline_bytes < entry.size < MAX_VALUE_BYTES
+    ]
     length = structure.count_bytes + structure.entry_bytes * len(entries)
-    length = min(length, len(output) - start)
-    output[start : start + length] = bytes(length)
+    return [*ranges, (directory, length)]
 
 
 def _strip_png(data: bytes) -> bytes:

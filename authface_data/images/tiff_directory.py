@@ -67,6 +67,7 @@ class TiffStructure:
         self.entry_bytes = 20 if self.is_big else 12
         self.count_bytes = 8 if self.is_big else 2
         self.inline_bytes = 8 if self.is_big else 4
+        self.header_bytes = 16 if self.is_big else 8
         self._count_format = "Q" if self.is_big else "H"
         self._offset_format = "Q" if self.is_big else "I"
 
@@ -91,6 +92,10 @@ class TiffStructure:
     def num_entries(self, directory: int) -> int:
         """Number of tags of a directory. Raises struct.error if the file ends before."""
         return self.read(self._count_format, directory)
+
+    def directory_bytes(self, directory: int) -> int:
+        """Bytes of a directory, with the offset of the next one after it."""
+        return self.count_bytes + self.entry_bytes * self.num_entries(directory) + self.inline_bytes
 
     def entries(self, directory: int) -> Iterator[Entry]:
         """The tags of a directory, as far as the file reaches.

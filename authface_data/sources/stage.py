@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from authface_data.engine.stage import Dropped, FileLink, Item, Rows, WritePixels
 from authface_data.images.hashes import hash_pixels, perceptual_hash
 from authface_data.images.metadata import camera_metadata, read_gps
@@ -17,6 +19,7 @@ from authface_data.images.open import (
     IMAGE_SUFFIXES,
     Photo,
     PictureTooLargeError,
+    decode_image,
     read_file,
 )
 from authface_data.images.strip_location import strip_location
@@ -41,6 +44,9 @@ SOURCE_COLUMNS = (
     "landmarks68_px",
 )
 """Columns that are taken from the source as they are."""
+
+UNBOUNDED_METADATA_FORMATS = ("TIFF", "HEIF", "AVIF")
+"""Formats whose metadata may point anywhere in the file."""
 
 PLACE_COLUMNS = ("place", "latitude", "longitude")
 MAX_REASON_LENGTH = 500
@@ -131,7 +137,7 @@ class CollectStage:
             pixels = photo.pixels()
             camera = camera_metadata(photo.exif)
             keeps_original = self.store_place or self.file_mode != "copy"
-            data = photo.data if keeps_original else strip_location(photo.data)
+            data = photo.data if keeps_original else _without_location(photo)
         except PictureTooLargeError as error:
             reason = f"too large: {source_photo.name}: {error}"
             return Dropped(reason[:MAX_REASON_LENGTH], error.needed_gb, error.limit_gb)
@@ -187,6 +193,20 @@ class CollectStage:
             return data
         assert source_photo.file is not None
         return FileLink(source_photo.file, hard=self.file_mode != "reference")
+
+
+def _without_location(photo: Photo) -> bytes:
+    """The content of a photograph's file with the location blanked.
+
+    Raises:
+        ValueError: If the location overlaps the pixels, as only a malformed file can have it.
+    """
+    data = strip_location(photo.data)
+    # A JPEG, PNG or WebP has its metadata in segments that bound it.
+    is_bounded = data is photo.data or photo.format not in UNBOUNDED_METADATA_FORMATS
+    if not is_bounded and not np.array_equal(decode_image(data), photo.pixels()):
+        raise ValueError("its location overlaps its pixels")
+    return data
 
 
 def _rescale_landmarks(landmarks: Any, scale: float) -> list[list[float]] | None:

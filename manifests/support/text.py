@@ -10,11 +10,17 @@ _MARKDOWN_CHARACTERS = "\\`*_[]<>#|"
 
 
 def to_utf8(text: str) -> str:
-    """Replace characters that UTF-8 cannot encode, and strip surrounding blanks.
+    """Replace characters that UTF-8 cannot encode, and remove control characters and outer blanks.
 
-    JSON and file names may contain lone surrogates, which Parquet and text files cannot store.
+    JSON and file names may contain lone surrogates, which Parquet and text files cannot store, and
+    characters such as NUL, which tables cannot hold.
     """
-    return text.encode("utf-8", "replace").decode().strip()
+    encodable = text.encode("utf-8", "replace").decode()
+    return "".join(
+        character
+        for character in encodable
+        if character in "\n\t" or unicodedata.category(character) != "Cc"
+    ).strip()
 
 
 def to_storable(path: str) -> str:

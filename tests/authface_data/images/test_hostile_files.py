@@ -299,3 +299,25 @@ def test_time_limit_interrupts_and_leaves_no_alarm():
     with time_limit(0.05, ends_process=False):
         pass
     time.sleep(0.1)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("pointer", [0, 4, 8, 10, 26, 60])
+def test_gps_pointer_into_the_header_or_main_directory_ruins_nothing(pointer):
+    buffer = io.BytesIO()
+    small_picture().save(buffer, "TIFF", tiffinfo={0x8825: 0x7FFF_1234})
+    data = buffer.getvalue().replace(struct.pack("<I", 0x7FFF_1234), struct.pack("<I", pointer))
+    stripped = strip_location(data)
+    expected = np.asarray(small_picture())
+    assert np.array_equal(Photo(lambda: stripped).pixels(), expected)
+
+
+def test_gps_values_outside_of_their_jpeg_segment_are_left_alone():
+    exif = Image.Exif()
+    exif[0x8825] = {2: (33.0, 51.0, 25.2)}
+    jpeg = bytearray(encode(small_picture(), "JPEG", exif=exif.tobytes()))
+    entry = jpeg.index(struct.pack(">HHI", 2, 5, 3)) + 8
+    jpeg[entry : entry + 4] = struct.pack(">I", 600)  # into the compressed pixels
+    stripped = strip_location(bytes(jpeg))
+    assert stripped != bytes(jpeg)
+    assert np.array_equal(Photo(lambda: stripped).pixels(), Photo(lambda: bytes(jpeg)).pixels())
