@@ -6,13 +6,17 @@ last). It also holds the record of how the run was started, its checkpoints, met
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from manifests.support.errors import UserError
+from manifests.support.parsing import parse_json_object
+from manifests.support.text import excerpt
 from manifests.workspace import Workspace
 
 RUNS = "runs"
@@ -48,6 +52,7 @@ VALIDATION_FILE = "validation.csv"
 """Metrics of every validation, in `VALIDATION`."""
 GRADIENT_LEDGER_FILE = "ledger.csv"
 """Gradient norms of the parts of the Stage II loss."""
+ADVICE = "restore it from a backup, or remove the run and start another"
 
 
 def step_name(step: int, suffix: str = "") -> str:
@@ -69,17 +74,69 @@ def is_finished(folder: Path) -> bool:
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
-    """Read how a run was started (`run.json`). Returns None if the folder has no run."""
-    return _read_json(folder / RUN_FILE)
+    """Read how a run was started (`run.json`).
+
+    Returns:
+        The record, or None if the folder has no run.
+
+    Raises:
+        UserError: If the file is damaged.
+    """
+    path = folder / RUN_FILE
+    return _parse(path.read_bytes(), path, _RunRecord) if path.is_file() else None
 
 
 def read_notes(folder: Path) -> dict[str, Any]:
-    """Read the notes of a finished model (`authface.json`). Returns {} if the folder has none."""
-    return _read_json(folder / NOTES_FILE) or {}
+    """Read the notes of a finished model (`authface.json`).
+
+    Returns:
+        The notes, or {} if the folder has none.
+
+    Raises:
+        UserError: If the file is damaged.
+    """
+    path = folder / NOTES_FILE
+    return _parse(path.read_bytes(), path, _Notes) if path.is_file() else {}
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+class _RunRecord(BaseModel):
+    """The types of the values in `run.json`."""
+
+    model_config = ConfigDict(strict=True)
+
+    stage: str = ""
+    settings: dict[str, JsonValue] = {}
+    processes: int | None = None
+    data: str = ""
+    base: str = ""
+    base_digest: str = ""
+
+
+class _Notes(BaseModel):
+    """The types of the values in `authface.json`."""
+
+    model_config = ConfigDict(strict=True)
+
+    stage: str = ""
+    resolution_px: int | None = Field(None, ge=64, le=8192, multiple_of=8)
+    time_ids: list[float] | None = Field(None, min_length=6, max_length=6)
+    steps: int | None = None
+    untrained: bool = False
+
+
+def _parse(content: bytes, path: object, types: type[BaseModel]) -> dict[str, Any]:
+    """Parse the content of a JSON file and check the types of the known values."""
+    try:
+        values = parse_json_object(content)
+        types.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        reason = f"{key}: {first['msg'].lower()}"
+        raise UserError(f"{path} is damaged ({excerpt(reason)}); {ADVICE}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({excerpt(str(error))}); {ADVICE}") from error
+    return values
 
 
 @dataclass(frozen=True)
@@ -104,21 +161,35 @@ class WorkspaceRun:
         return self.workspace.exists(f"{RUNS}/{self.name}/{MODEL_INDEX_FILE}")
 
     def read_run(self) -> dict[str, Any] | None:
-        """Read how the run was started. Returns None if the folder has no run."""
+        """Read how the run was started, as `read_run` does."""
         content = self.read_file(RUN_FILE)
-        return None if content is None else json.loads(content)
+        return None if content is None else _parse(content, self._path(RUN_FILE), _RunRecord)
 
     def read_notes(self) -> dict[str, Any]:
-        """Read the notes of a finished model. Returns {} if the folder has none."""
-        return json.loads(self.read_file(NOTES_FILE) or b"{}")
+        """Read the notes of a finished model, as `read_notes` does."""
+        content = self.read_file(NOTES_FILE)
+        return {} if content is None else _parse(content, self._path(NOTES_FILE), _Notes)
+
+    def _path(self, path: str) -> str:
+        return f"{self.workspace.root}/{RUNS}/{self.name}/{path}"
 
     def lineage_photo_ids(self) -> set[str]:
-        """Ids of the photographs that the run has learned from."""
+        """Ids of the photographs that the run has learned from.
+
+        Raises:
+            UserError: If the lineage is damaged.
+        """
         path = f"{RUNS}/{self.name}/{LINEAGE_FILE}"
         if not self.workspace.exists(path):
             return set()
-        with self.workspace.open(path) as file:
-            return set(pq.read_table(file, columns=["photo_id"])["photo_id"].to_pylist())
+        try:
+            with self.workspace.open(path) as file:
+                return set(pq.read_table(file, columns=["photo_id"])["photo_id"].to_pylist())
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise UserError(
+                f"{self._path(LINEAGE_FILE)} is damaged ({excerpt(str(error))}); restore it from a "
+                "backup, or remove the run"
+            ) from error
 
 
 def list_runs(workspace: Workspace) -> list[WorkspaceRun]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from manifests.schema import CAPTIONS
 from manifests.settings import Captions
 from manifests.support import hub
 from manifests.support.errors import MissingResourceError, UserError
+from manifests.support.model_folder import check_model_files, explain_loading
 from manifests.verdicts import Subject
 
 if TYPE_CHECKING:
@@ -88,9 +90,12 @@ class LlavaStage:
         options: dict[str, Any] = {"dtype": torch.bfloat16 if is_cuda else torch.float32}
         if precision != "bf16":
             options |= _quantization_options(precision, device)
+        if Path(source).is_dir():
+            check_model_files(Path(source))
         try:
-            self._processor = LlavaNextProcessor.from_pretrained(source)
-            model = LlavaNextForConditionalGeneration.from_pretrained(source, **options)
+            with explain_loading(source):
+                self._processor = LlavaNextProcessor.from_pretrained(source)
+                model = LlavaNextForConditionalGeneration.from_pretrained(source, **options)
         except OSError as error:
             raise hub.missing_model_error(
                 self.model_name, "config, tokenizer and *.safetensors", self.weights_dir, error

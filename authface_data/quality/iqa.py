@@ -7,6 +7,7 @@ import functools
 import importlib.util
 import io
 import os
+import pickle
 import re
 import tempfile
 import urllib.error
@@ -83,6 +84,8 @@ def create_metric(metric: str, device: str, weights_dir: str | None) -> torch.nn
         MissingResourceError: If its weights are missing and cannot be downloaded.
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # pyiqa would run code of the files that it loads; torch refuses everything but tensors.
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     import pyiqa
     import torch
 
@@ -99,6 +102,11 @@ def create_metric(metric: str, device: str, weights_dir: str | None) -> torch.nn
             if metric == "niqe":
                 options["pretrained_model_path"] = _save_niqe_parameters(weights_dir, folder)
             return pyiqa.create_metric(metric, device=torch.device(device), **options)
+    except pickle.UnpicklingError as error:
+        raise MissingResourceError(
+            f"the weights of {metric} hold more than tensors and are not loaded, because such files "
+            "can run code; use another metric"
+        ) from error
     except (OSError, urllib.error.URLError) as error:
         raise MissingResourceError(
             f"the weights of {metric} are missing and could not be downloaded; "

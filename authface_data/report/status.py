@@ -12,6 +12,7 @@ from authface_data.sources.skipped_files import read_skipped
 from manifests.run_folder import WorkspaceRun, list_runs
 from manifests.schema import MANIFESTS, VERDICTS
 from manifests.store import Store
+from manifests.support.text import excerpt
 from manifests.verdicts import ALL_GATES, ANY_FACE, kept_faces
 from manifests.workspace import Workspace
 
@@ -125,7 +126,8 @@ def describe_run(run: WorkspaceRun) -> str | None:
     if record is None:
         return None
     state = "finished" if run.is_finished() else "not finished"
-    return f"{record['stage']}, {record['settings']['steps']} steps, {state}"
+    steps = record.get("settings", {}).get("steps")
+    return f"{excerpt(str(record.get('stage')), 40)}, {excerpt(str(steps), 40)} steps, {state}"
 
 
 def _next_command(

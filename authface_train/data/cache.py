@@ -12,6 +12,7 @@ key, LMDB several processes that write without waiting for each other.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
@@ -22,6 +23,8 @@ from accelerate.utils import gather_object
 from manifests.support.errors import AuthfaceError
 from manifests.support.fingerprint import short_hash
 from manifests.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 Record = dict[str, torch.Tensor]
 ProgressFunction = Callable[[int, int], None]
@@ -51,14 +54,21 @@ class Cache:
 
     def refresh(self) -> None:
         """Open the parts that were written since the last call, by any process."""
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         for name in self.workspace.list_names(self.folder):
             if name in self._parts or not name.endswith(".safetensors"):
                 continue
-            part = safe_open(self.workspace.local_path(f"{self.folder}/{name}"), framework="pt")
+            path = self.workspace.local_path(f"{self.folder}/{name}")
+            try:
+                part = safe_open(path, framework="pt")
+                keys = json.loads(part.metadata()["keys"])
+            except (SafetensorError, ValueError, KeyError, TypeError) as error:
+                logger.warning("%s is damaged (%s); its records are made again", path, error)
+                self.workspace.remove(f"{self.folder}/{name}")
+                continue
             self._parts[name] = part
-            for row, key in enumerate(json.loads(part.metadata()["keys"])):
+            for row, key in enumerate(keys):
                 self._locations.setdefault(key, (name, row))
 
     def __contains__(self, key: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -12,6 +11,9 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
+
+from manifests.support.model_folder import ADVICE
+from manifests.support.parsing import read_json_object
 
 LOG_VARIANCE = -30.0
 """Log variance of the posterior: small enough that every sample equals the mean."""
@@ -48,7 +50,7 @@ class PixelUnshuffle(ModelMixin, ConfigMixin):
         config = Path(folder, "vae", "config.json")
         if not config.is_file():
             return False
-        return json.loads(config.read_text("utf-8")).get("_class_name") == cls.__name__
+        return read_json_object(config, ADVICE).get("_class_name") == cls.__name__
 
     def encode(self, images: torch.Tensor) -> AutoencoderKLOutput:
         """Encode pictures.

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from authface_train.models.loading import load_checked, try_parts
+
 # diffusers finds the class of a saved PixelUnshuffle only if its module is imported already.
 from authface_train.models.pixel_unshuffle import PixelUnshuffle
 from manifests.support import hub
@@ -95,11 +97,16 @@ def load_base(base: str, weights_dir: str | None, seed: int) -> StableDiffusionX
 
     model = hub.resolve_model(base, weights_dir)
     try:
-        return StableDiffusionXLPipeline.from_pretrained(
-            model, dtype=torch.float32, use_safetensors=True
+        pipeline = load_checked(
+            lambda: StableDiffusionXLPipeline.from_pretrained(
+                model, dtype=torch.float32, use_safetensors=True
+            ),
+            model,
         )
     except OSError as error:
         raise hub.missing_model_error(base, PIPELINE_FILES, weights_dir, error) from error
+    try_parts(pipeline, model)
+    return pipeline
 
 
 def load_vae(base: str, weights_dir: str | None, seed: int) -> AutoencoderKL | PixelUnshuffle:
@@ -118,7 +125,12 @@ def load_vae(base: str, weights_dir: str | None, seed: int) -> AutoencoderKL | P
 
     model = hub.resolve_model(base, weights_dir)
     vae_class = PixelUnshuffle if PixelUnshuffle.is_vae_of(model) else AutoencoderKL
-    return vae_class.from_pretrained(model, subfolder="vae", dtype=torch.float32)
+    try:
+        return load_checked(
+            lambda: vae_class.from_pretrained(model, subfolder="vae", dtype=torch.float32), model
+        )
+    except OSError as error:
+        raise hub.missing_model_error(base, "the folder vae", weights_dir, error) from error
 
 
 def tiny_sdxl(seed: int) -> StableDiffusionXLPipeline:

@@ -11,11 +11,14 @@ import torch
 from PIL import Image
 
 from authface_train.data.prompts import time_ids
+from authface_train.models.loading import load_checked, try_parts
 from authface_train.restore.colour_fix import COLOUR_FIXES
 from authface_train.restore.sampling import Sampling, make_scheduler
 from manifests.run_folder import MODEL_INDEX_FILE, read_notes
 from manifests.support import hub
 from manifests.support.errors import UserError
+from manifests.support.model_folder import ADVICE, explain_loading
+from manifests.support.text import excerpt
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionXLControlNetPipeline
@@ -61,22 +64,24 @@ class Restorer:
         folder = hub.download_model(
             model, weights_dir, "model_index.json and the folders of its parts"
         )
+        notes = read_notes(folder)
+        self.size_px: int = notes.get("resolution_px") or DEFAULT_RESOLUTION_PX
+        ids = notes.get("time_ids") or time_ids(self.size_px)
+        self.notes: dict[str, Any] = {**notes, "time_ids": ids}
+
         pipeline = _load_pipeline(model, folder, DTYPES[precision])
-        # SDXL's VAE overflows in fp16.
-        pipeline.vae.to(torch.float32)
-        pipeline.scheduler = make_scheduler(sampling.scheduler, pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)
-        self.pipeline = pipeline.to(self.device)
+        with explain_loading(folder):
+            # SDXL's VAE overflows in fp16.
+            pipeline.vae.to(torch.float32)
+            self.pipeline = pipeline.to(self.device)
+        try_parts(self.pipeline, str(folder))
+        with explain_loading(folder / "scheduler"):
+            pipeline.scheduler = make_scheduler(sampling.scheduler, pipeline.scheduler.config)
 
         self._prompts = self._encode_prompts()
         self.pipeline.text_encoder = None
         self.pipeline.text_encoder_2 = None
-
-        self.notes: dict[str, Any] = read_notes(folder) or {
-            "resolution_px": DEFAULT_RESOLUTION_PX,
-            "time_ids": time_ids(DEFAULT_RESOLUTION_PX),
-        }
-        self.size_px = int(self.notes["resolution_px"])
 
     @torch.no_grad()
     def restore(self, pictures: Sequence[np.ndarray], seed: int | None = None) -> list[np.ndarray]:
@@ -264,13 +269,20 @@ def _load_pipeline(
             )
     try:
         if (folder / MODEL_INDEX_FILE).is_file():
-            return StableDiffusionXLControlNetPipeline.from_pretrained(folder, dtype=dtype)
-        return StableDiffusionXLControlNetPipeline(
-            **_load_parts(folder, dtype), add_watermarker=False
+            return load_checked(
+                lambda: StableDiffusionXLControlNetPipeline.from_pretrained(folder, dtype=dtype),
+                str(folder),
+            )
+        return load_checked(
+            lambda: StableDiffusionXLControlNetPipeline(
+                **_load_parts(folder, dtype), add_watermarker=False
+            ),
+            str(folder),
         )
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise UserError(f"cannot load {model} as a restorer: {reason}") from error
+    except OSError as error:
+        raise UserError(
+            f"cannot load {model} as a restorer ({excerpt(str(error))}); {ADVICE}"
+        ) from error
 
 
 def _load_parts(folder: Path, dtype: torch.dtype) -> dict[str, object]:

@@ -14,6 +14,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -26,9 +27,14 @@ from authface_train.training.sharding import (
 )
 from authface_train.training.trainable_model import TrainableModel
 from manifests.run_folder import step_name
+from manifests.support.errors import UserError
+from manifests.support.model_folder import explain_loading
+from manifests.support.parsing import read_json_object
+from manifests.support.text import excerpt
 
 FOLDER_PATTERN = re.compile(r"step-(\d{8})")
 STATE_FILE = "state.json"
+ADVICE = "remove this checkpoint, so that --resume uses the one before it"
 
 
 def list_steps(folder: Path) -> list[int]:
@@ -92,14 +98,26 @@ def load_latest(
 
     Returns:
         Number of steps that are done; 0 without a checkpoint.
-    """
-    from safetensors.torch import load_file
 
+    Raises:
+        UserError: If the checkpoint is damaged.
+    """
     steps = list_steps(folder)
     if not steps:
         return 0
 
     source = folder / step_name(steps[-1])
+    try:
+        with explain_loading(source, ADVICE):
+            return _load(source, models, accelerator)
+    except OSError as error:
+        raise UserError(f"{source} cannot be read ({excerpt(str(error))}); {ADVICE}") from error
+
+
+def _load(source: Path, models: Mapping[str, TrainableModel], accelerator: Accelerator) -> int:
+    """Load one checkpoint. Returns the number of steps that are done."""
+    from safetensors.torch import load_file
+
     for name, model in models.items():
         load_model_state(model.module, load_file(_weights_path(source, name)), accelerator)
         moments = torch.load(
@@ -109,10 +127,13 @@ def load_latest(
         if model.ema is not None:
             model.ema.load_state_dict(load_file(_ema_path(source, name)))
 
-    state = json.loads((source / STATE_FILE).read_text("utf-8"))
+    state: dict[str, Any] = read_json_object(source / STATE_FILE, ADVICE)
+    step = state.get("step")
+    if not isinstance(step, int) or source.name != step_name(step):
+        raise UserError(f"{source / STATE_FILE} is damaged (its step is another); {ADVICE}")
     if accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(state["scaler"])
-    return int(state["step"])
+    return step
 
 
 def _weights_path(folder: Path, name: str) -> Path:

@@ -18,6 +18,7 @@ from manifests.run_folder import (
 )
 from manifests.support.errors import UserError
 from manifests.support.files import atomic_path
+from manifests.support.model_folder import check_model_files, explain_loading
 
 LORA_WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 
@@ -50,7 +51,8 @@ def export_single_file(folder: Path, output: Path, *, half: bool = False) -> lis
         raise UserError(f"--output {output} must be named NAME.safetensors")
     _check_unused(output)
 
-    state = original_state_dict(folder)
+    with explain_loading(folder):
+        state = original_state_dict(folder)
     if half:
         state = {
             name: value if name.startswith("first_stage_model.") else _to_half(value)
@@ -118,6 +120,7 @@ def _check_finished(folder: Path) -> None:
             f"{folder} holds no finished model (no {MODEL_INDEX_FILE}); "
             "train one with `authface train-prior`"
         )
+    check_model_files(folder)
 
 
 def _check_unused(output: Path) -> None:

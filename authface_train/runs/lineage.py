@@ -8,8 +8,10 @@ import pandas as pd
 
 from manifests.licence_policy import basis_label, photographer_label
 from manifests.run_folder import LINEAGE_FILE
+from manifests.support.errors import UserError
 from manifests.support.files import atomic_path
-from manifests.support.text import escape_markdown
+from manifests.support.model_folder import explain_loading
+from manifests.support.text import escape_markdown, excerpt
 
 COLUMNS = [
     "photo_id",
@@ -37,12 +39,30 @@ def write_lineage(folder: Path, stage: str, view: pd.DataFrame, base: Path) -> p
     rows = view[["face_id", *COLUMNS]].drop_duplicates("face_id").assign(stage=stage)
     tables = [rows]
     if (base / LINEAGE_FILE).is_file():
-        tables.append(pd.read_parquet(base / LINEAGE_FILE))
+        tables.append(read_lineage(base))
     lineage = pd.concat(tables, ignore_index=True)
 
     with atomic_path(folder / LINEAGE_FILE) as temporary:
         lineage.to_parquet(temporary, index=False)
     return lineage
+
+
+def read_lineage(folder: Path) -> pd.DataFrame:
+    """Read the lineage of a run.
+
+    Raises:
+        UserError: If the file is damaged.
+    """
+    path = folder / LINEAGE_FILE
+    advice = "restore it from a backup, or use another model"
+    try:
+        with explain_loading(path, advice):
+            lineage = pd.read_parquet(path)
+            if "photo_id" not in lineage:
+                raise ValueError("it has no column photo_id")
+            return lineage
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({excerpt(str(error))}); {advice}") from error
 
 
 def credits_markdown(lineage: pd.DataFrame) -> str:

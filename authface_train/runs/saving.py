@@ -6,19 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 from accelerate import Accelerator
 
 from authface_train.data.prompts import time_ids
 from authface_train.models.sdxl import TINY
+from authface_train.runs.lineage import read_lineage
 from authface_train.runs.model_card import model_card
 from authface_train.runs.training_run import TrainingRun
 from authface_train.settings import PriorSettings, RestorerSettings
 from authface_train.stages.prior import make_trainable
 from authface_train.training.sharding import model_state
 from authface_train.training.trainable_model import TrainableModel
-from manifests.run_folder import LINEAGE_FILE, LORA, read_notes
+from manifests.run_folder import LORA, read_notes
 
 if TYPE_CHECKING:
     from diffusers import ControlNetModel, DiffusionPipeline, StableDiffusionXLPipeline
@@ -113,7 +113,7 @@ def _save_pipeline(
     base: str,
 ) -> None:
     untrained = base == TINY or bool(read_notes(Path(base)).get("untrained"))
-    lineage = pd.read_parquet(run.folder / LINEAGE_FILE)
+    lineage = read_lineage(run.folder)
     notes: dict[str, object] = {
         "stage": run.stage,
         "resolution_px": settings.resolution_px,

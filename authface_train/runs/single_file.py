@@ -12,11 +12,14 @@ https://github.com/Stability-AI/generative-models:
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from manifests.support.model_folder import ADVICE
+from manifests.support.parsing import read_json_object
 
 StateDict = dict[str, torch.Tensor]
 
@@ -240,8 +243,8 @@ def _vae_state(folder: Path) -> StateDict:
     return state
 
 
-def _read_config(folder: Path) -> dict:
-    return json.loads((folder / "config.json").read_text("utf-8"))
+def _read_config(folder: Path) -> dict[str, Any]:
+    return read_json_object(folder / "config.json", ADVICE)
 
 
 def _layer_name(kind: str, rest: str) -> str:

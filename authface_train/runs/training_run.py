@@ -167,9 +167,9 @@ class TrainingRun:
             raise UserError(
                 f"{self.folder} holds a run; continue it with --resume or use another --output"
             )
-        if previous["stage"] != record["stage"]:
+        if previous.get("stage") != record["stage"]:
             raise UserError(
-                f"{self.folder} holds a run of stage {previous['stage']}, not {record['stage']}; "
+                f"{self.folder} holds a run of stage {previous.get('stage')}, not {record['stage']}; "
                 "use another --output"
             )
         self._check_same_settings(previous, record)
@@ -190,7 +190,7 @@ class TrainingRun:
         if not record["settings"]["exact_resume"]:
             free = free | FREE_WHERE_INEXACT
 
-        before = {**_flatten(previous["settings"]), "processes": previous.get("processes")}
+        before = {**_flatten(previous.get("settings", {})), "processes": previous.get("processes")}
         now = {**_flatten(record["settings"]), "processes": record["processes"]}
         for name, value in now.items():
             if name in free or name.startswith(OBSERVING_PREFIXES) or before.get(name) == value:
@@ -208,7 +208,7 @@ class TrainingRun:
             "base_digest": "the base model has changed",
         }
         for key, change in descriptions.items():
-            if previous[key] != record[key]:
+            if previous.get(key) != record[key]:
                 raise UserError(
                     f"cannot resume: {change} since {self.folder} was started; use a new --output"
                 )

@@ -186,11 +186,10 @@ def choose_micro_batch(
     """
     num_processes = accelerator.num_processes
     if settings.micro_batch is None and resume:
-        record = run.read_record()
-        if record is not None:
-            settings = settings.model_copy(
-                update={"micro_batch": record["settings"]["micro_batch"]}
-            )
+        record = run.read_record() or {}
+        micro_batch = record.get("settings", {}).get("micro_batch")
+        if isinstance(micro_batch, int) and micro_batch > 0:
+            settings = settings.model_copy(update={"micro_batch": micro_batch})
     if settings.micro_batch is None:
         own_capacity = torch.tensor(
             [memory_capacity(accelerator.device, num_processes)],
@@ -310,4 +309,4 @@ def latest_prior(workspace: Workspace) -> str:
 def base_of_run(folder: Path) -> str | None:
     """Base model that the run in a folder started from, or None if the folder holds no run."""
     record = read_run(folder)
-    return None if record is None else str(record["base"])
+    return None if record is None else record.get("base")

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from manifests import run_folder
+from manifests.support.errors import UserError
 
 
 @pytest.fixture
@@ -50,3 +51,39 @@ def test_lineage_gives_photo_ids(workspace, run):
 def test_step_names_sort_by_step():
     assert run_folder.step_name(1000, ".png") == "step-00001000.png"
     assert run_folder.step_name(20) < run_folder.step_name(100)
+
+
+DAMAGED = [b"", b"[]", b"\xff", b"[" * 100_000, b"null"]
+DAMAGED_RUNS = [*DAMAGED, b'{"stage": 7}', b'{"settings": []}', b'{"base": null}', b'{"data": {}}']
+DAMAGED_NOTES = [*DAMAGED, b'{"resolution_px": "512"}', b'{"resolution_px": 10000000}']
+DAMAGED_NOTES += [b'{"time_ids": [1]}', b'{"time_ids": "abcdef"}', b'{"untrained": "no"}']
+
+
+@pytest.mark.parametrize("content", DAMAGED_RUNS)
+def test_damaged_record_of_a_run_is_one_line(workspace, run, content):
+    (run / run_folder.RUN_FILE).write_bytes(content)
+    (workspace_run,) = run_folder.list_runs(workspace)
+    for read in (workspace_run.read_run, lambda: run_folder.read_run(run)):
+        with pytest.raises(UserError, match=r"runs/prior/run\.json is damaged \(") as error:
+            read()
+        assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("content", DAMAGED_NOTES)
+def test_damaged_notes_of_a_model_are_one_line(workspace, run, content):
+    (run / run_folder.NOTES_FILE).write_bytes(content)
+    (workspace_run,) = run_folder.list_runs(workspace)
+    for read in (workspace_run.read_notes, lambda: run_folder.read_notes(run)):
+        with pytest.raises(UserError, match=r"runs/prior/authface\.json is damaged \(") as error:
+            read()
+        assert str(error.value).isprintable()
+
+
+def test_damaged_lineage_is_one_line(workspace, run):
+    (run / run_folder.LINEAGE_FILE).write_bytes(b"PAR1" + bytes(100))
+    (workspace_run,) = run_folder.list_runs(workspace)
+    with pytest.raises(UserError, match=r"lineage\.parquet is damaged \("):
+        workspace_run.lineage_photo_ids()
+    pd.DataFrame({"a": [1]}).to_parquet(run / run_folder.LINEAGE_FILE)
+    with pytest.raises(UserError, match=r"lineage\.parquet is damaged \("):
+        workspace_run.lineage_photo_ids()

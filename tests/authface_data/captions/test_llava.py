@@ -196,6 +196,28 @@ def test_missing_weights_raise():
         LlavaStage(Captions(), None).setup("cpu")
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", b"[]"),
+        ("config.json", b"[" * 100_000),
+        ("config.json", b'{"model_type": "llava_next", "text_config": "small"}'),
+        ("config.json", b'{"model_type": "llava_next", "text_config": {"num_hidden_layers": 1e9}}'),
+        ("processor_config.json", b'{"patch_size": [1], "image_processor": 7}'),
+        ("tokenizer_config.json", b"null"),
+        ("tokenizer.json", b"{}"),
+        ("model.safetensors", b"\0" * 100),
+    ],
+)
+def test_damaged_checkpoint_is_one_line(tmp_path, name, content):
+    folder = tiny_llava.save(tmp_path)
+    (folder / name).write_bytes(content)
+    with pytest.raises((UserError, MissingResourceError)) as error:
+        load_stage(folder)
+    assert str(folder) in str(error.value)
+    assert str(error.value).isprintable()
+
+
 def test_quantization_needs_a_gpu(checkpoint):
     with pytest.raises(UserError, match="4bit needs a GPU"):
         load_stage(checkpoint, precision="4bit")

@@ -17,7 +17,9 @@ from PIL import Image
 
 from authface_data.images.hashes import hash_pixels
 from authface_data.images.open import DECODE_ERRORS, Photo
+from authface_data.rights.forget import read_interrupted
 from manifests.schema import MANIFESTS
+from manifests.support.errors import UserError
 from manifests.training_view import training_view
 from manifests.workspace import Workspace
 
@@ -392,6 +394,16 @@ def test_interrupted_forget_is_finished_by_repeating_it(crowded, tmp_path, authf
         assert finished.returncode == 0, finished.stdout + finished.stderr
         assert find_traces(root, *evidence) == []
         assert not (root / ".forgetting.json").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"[" * 100_000, b"\xff", b'{"photo_ids": "a"}', b'{"photo_ids": [1]}', b"{}"],
+)
+def test_damaged_plan_of_an_interrupted_forget_is_one_line(workspace, content):
+    workspace.write_bytes(".forgetting.json", content)
+    with pytest.raises(UserError, match=r"\.forgetting\.json, the plan of .* is damaged; remove"):
+        read_interrupted(workspace)
 
 
 def test_unknown_ids_are_rejected(filled, tmp_path, authface_here):

@@ -291,3 +291,20 @@ def test_tiny_model_depends_on_its_seed_and_restores_the_global_generator():
     assert not torch.equal(first.unet.conv_in.weight, other.unet.conv_in.weight)
     assert first.tokenizer_2.pad_token == "!"
     assert np.isfinite(first.unet.conv_in.weight.detach().numpy()).all()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"\0" * 8, "truncated", "other metadata"])
+def test_damaged_part_is_made_again(workspace, accelerator, caplog, content):
+    fill(workspace, ["1", "2"], accelerator)
+    (name,) = workspace.list_names("cache/x")
+    path = workspace.local_path(f"cache/x/{name}")
+    if content == "truncated":
+        content = path.read_bytes()[:-10]
+    elif content == "other metadata":
+        content = path.read_bytes().replace(b'"keys"', b'"kees"')
+    path.write_bytes(content)
+    computed = []
+    cache = fill(workspace, ["1", "2"], accelerator, computed)
+    assert computed == ["1", "2"]
+    assert torch.equal(cache["2"]["x"], torch.full((2, 3), 2.0))
+    assert "is damaged" in caplog.text

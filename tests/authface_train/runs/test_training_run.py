@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from authface_train.presets import load_preset
-from authface_train.runs.lineage import COLUMNS
+from authface_train.runs.lineage import COLUMNS, write_lineage
 from authface_train.runs.training_run import TrainingRun
 from manifests.support.errors import UserError
 
@@ -108,3 +108,22 @@ def test_metrics_of_repeated_steps_and_torn_rows_are_dropped(run):
     run.truncate_metrics(2)
     run.log_metrics(3, {"loss": 5.0, "rate": 1.0})
     assert [row["loss"] for row in run.read_metrics()] == ["1.0", "2.0", "5.0"]
+
+
+@pytest.mark.parametrize("key", ["stage", "settings", "data", "base", "base_digest", "processes"])
+@pytest.mark.parametrize("value", [None, 7.5, [1], {"a": [1]}, "abc"])
+def test_record_with_a_wrong_value_is_one_line(run, key, value):
+    start(run)
+    record = run.read_record()
+    (run.folder / "run.json").write_text(json.dumps({**record, key: value}))
+    if (key, value) in (("base", "abc"), ("processes", None)):
+        return
+    with pytest.raises(UserError) as error:
+        start(run, resume=True)
+    assert str(error.value).isprintable()
+
+
+def test_damaged_lineage_of_the_base_is_one_line(run, tmp_path):
+    (tmp_path / "lineage.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"lineage\.parquet cannot be loaded"):
+        write_lineage(tmp_path / "run", "restorer", make_view(), tmp_path)
