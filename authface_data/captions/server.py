@@ -341,7 +341,7 @@ class ServerStage:
 
 
 def _parse_completion(answer: Answer) -> StoredAnswer:
-    """Parse a chat completion. Raises RetryableError if it is none or its content is empty."""
+    """Parse a chat completion. Raises RetryableError if it is malformed or empty."""
     try:
         completion = _Completion.model_validate(answer.json())
     except ValueError as error:

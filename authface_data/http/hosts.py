@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Collection, Iterable
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -94,10 +95,22 @@ class _GuardedBackend(DeadlineBackend):
         self.hosts = hosts
 
     def connect_tcp(
-        self, host: str, port: int, timeout: float | None = None, **options: Any
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
+        connect = partial(
+            super().connect_tcp,
+            port=port,
+            timeout=timeout,
+            local_address=local_address,
+            socket_options=socket_options,
+        )
         if self.hosts.is_user_host(host):
-            return super().connect_tcp(host, port, timeout, **options)
+            return connect(host)
 
         try:
             resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -109,10 +122,10 @@ class _GuardedBackend(DeadlineBackend):
 
         for address in addresses[:-1]:
             try:
-                return super().connect_tcp(address, port, timeout, **options)
+                return connect(address)
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 continue
-        return super().connect_tcp(addresses[-1], port, timeout, **options)
+        return connect(addresses[-1])
 
 
 def guarded_client(

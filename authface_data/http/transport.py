@@ -7,7 +7,7 @@ never silent, neither in its headers nor in its body; only a limit for the whole
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -69,11 +69,26 @@ class DeadlineBackend(httpcore.SyncBackend):
     """The network backend of httpcore, limited by `total_timeout`."""
 
     def connect_tcp(
-        self, host: str, port: int, timeout: float | None = None, **options: Any
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect to a host."""
+        """Connect to a host.
+
+        Args:
+            host: Name or address.
+            port: The port.
+            timeout: Longest duration of the attempt, in seconds.
+            local_address: Address of this machine to connect from.
+            socket_options: Options of the socket.
+        """
         with _limited(timeout, httpcore.ConnectTimeout) as limited_s:
-            return _DeadlineStream(super().connect_tcp(host, port, limited_s, **options))
+            return _DeadlineStream(
+                super().connect_tcp(host, port, limited_s, local_address, socket_options)
+            )
 
 
 class _DeadlineStream(httpcore.NetworkStream):
@@ -143,7 +158,11 @@ class PooledTransport(httpx.HTTPTransport):
         )
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request. A redirect to a malformed URL is an error of the protocol."""
+        """Send a request. A redirect to a malformed URL is an error of the protocol.
+
+        Args:
+            request: The request.
+        """
         response = super().handle_request(request)
         try:
             parse_url(response.headers.get("location", ""))

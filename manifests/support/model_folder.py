@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from manifests.run_folder import MODEL_INDEX_FILE
 from manifests.support.errors import AuthfaceError, UserError
 from manifests.support.parsing import parse_json_object, read_json_object
 from manifests.support.text import excerpt
@@ -53,8 +54,8 @@ def check_model_files(folder: Path) -> None:
             ) from error
         except ValueError as error:
             raise UserError(f"{path} is damaged ({excerpt(str(error))}); {ADVICE}") from error
-    if (folder / "model_index.json").is_file():
-        _check_index(folder / "model_index.json")
+    if (folder / MODEL_INDEX_FILE).is_file():
+        _check_index(folder / MODEL_INDEX_FILE)
 
 
 def _check_numbers(path: Path, values: dict[str, JsonValue]) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from authface_train.models.pixel_unshuffle import PixelUnshuffle
-from authface_train.models.sdxl import load_base, load_vae, tiny_sdxl
+from authface_train.models.sdxl import load_base, load_vae
 from authface_train.reproduce import small_models
 
 
@@ -17,9 +17,7 @@ def test_pixel_unshuffle_is_lossless_and_survives_saving(tmp_path):
     assert float(posterior.mean.norm()) == pytest.approx(float(images.norm()))
     assert torch.equal(vae.decode(posterior.mean).sample, images)
 
-    pipeline = tiny_sdxl(0)
-    pipeline.vae = vae
-    pipeline.save_pretrained(tmp_path)
+    small_models.make_base(tmp_path, vae)
     for loaded in (load_base(str(tmp_path), None, 0).vae, load_vae(str(tmp_path), None, 0)):
         assert isinstance(loaded, PixelUnshuffle)
         assert loaded.config.scaling_factor == 2.0
