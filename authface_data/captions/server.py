@@ -278,8 +278,8 @@ class ServerStage:
             )
         except httpx.ConnectError as error:
             raise PartialFailureError(
-                f"cannot connect to {self._host} ({excerpt(str(error))}); start the server and run the command "
-                "again, finished captions are kept"
+                f"cannot connect to {self._host} ({excerpt(str(error))}); start the server and run "
+                "the command again, finished captions are kept"
             ) from error
         except httpx.TransportError as error:
             raise RetryableError(

@@ -104,8 +104,8 @@ def create_metric(metric: str, device: str, weights_dir: str | None) -> torch.nn
             return pyiqa.create_metric(metric, device=torch.device(device), **options)
     except pickle.UnpicklingError as error:
         raise MissingResourceError(
-            f"the weights of {metric} hold more than tensors and are not loaded, because such files "
-            "can run code; use another metric"
+            f"the weights of {metric} hold more than tensors and are not loaded, because such "
+            "files can run code; use another metric"
         ) from error
     except (OSError, urllib.error.URLError) as error:
         raise MissingResourceError(

@@ -1,4 +1,4 @@
-"""Review tables as Excel workbooks (.xlsx), written and read by openpyxl, an optional dependency."""
+"""Review tables as Excel workbooks (.xlsx), written and read by the optional openpyxl."""
 
 from __future__ import annotations
 

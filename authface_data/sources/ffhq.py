@@ -142,7 +142,8 @@ def _read_json(folder: Path, skipped: list[str]) -> dict[str, dict[str, object]]
         ) from error
     if not isinstance(entries, dict):
         raise UserError(
-            f"{path} must be a JSON object that maps picture numbers to metadata; remove it, or replace it"
+            f"{path} must be a JSON object that maps picture numbers to metadata; remove it, or "
+            "replace it"
         )
 
     metadata: dict[str, dict[str, object]] = {}

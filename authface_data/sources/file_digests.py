@@ -28,7 +28,7 @@ SCHEMA = pa.schema(
     ]
 )
 SETTLED_NS = 2_000_000_000
-"""Coarsest step of a file system's clock: a younger file may change without a change of its time."""
+"""Coarsest step of a file system's clock: a younger file may change while its time stays."""
 DAMAGE_ERRORS = (pa.ArrowException, OSError, ValueError, TypeError, LookupError)
 """Exceptions that a damaged Parquet file can raise."""
 
@@ -103,7 +103,12 @@ class FileDigests:
         return known.blanked_sha256
 
     def set_photo_id(self, path: Path, photo_id: str) -> None:
-        """Note the id of a file's photograph, if the file could be read."""
+        """Note the id of a file's photograph, if the file could be read.
+
+        Args:
+            path: The file.
+            photo_id: Id of its photograph.
+        """
         known = self._current.get(_path_name(path))
         if known is not None:
             known.photo_id = photo_id

@@ -64,7 +64,7 @@ class SourceFile:
         relative_path: Path within the source's folder, with forward slashes.
         size: Number of bytes.
         mtime_ns: Time of the last change.
-        sha256: Hash of the content, or None if the file cannot be read.
+        sha256: Hash of the content, or None if the file cannot be read or is too large.
     """
 
     path: Path
@@ -153,13 +153,16 @@ class FileSource(ABC):
         """Look up or compute the digest of a file. None if the file was removed meanwhile."""
         path = image_file.path
         sha256 = None
+        # The collect stage drops larger files, and reading one could take hours.
+        memory_limit_bytes = self.workspace.settings.limits.picture_gb * 1e9
         try:
             status = path.stat()
         except OSError as error:
             self.skipped.append(f"{path_text(path)} cannot be read: {error.strerror}")
             return None
         try:
-            sha256 = self.digests.digest(path).sha256
+            if status.st_size <= memory_limit_bytes:
+                sha256 = self.digests.digest(path).sha256
         except FileNotFoundError:
             self.skipped.append(f"{path_text(path)} was removed while the folder was read")
             return None

@@ -42,13 +42,24 @@ class UnusedFields:
         self._unusable: dict[tuple[str, str], list[Path]] = {}
 
     def add_unknown(self, path: Path, fields: list[str]) -> None:
-        """Note fields that no column of the photos manifest is for."""
+        """Note fields that no column of the photos manifest is for.
+
+        Args:
+            path: The sidecar file.
+            fields: Names of the fields.
+        """
         if fields:
             self._unknown.update(fields)
             self._files_with_unknown.append(path)
 
     def add_unusable(self, path: Path, field: str, problem: str) -> None:
-        """Note a known field whose value cannot be used, and why."""
+        """Note a known field whose value cannot be used.
+
+        Args:
+            path: The sidecar file.
+            field: Name of the field.
+            problem: Why its value cannot be used, such as "is not a text".
+        """
         self._unusable.setdefault((field, problem), []).append(path)
 
     def problems(self) -> list[str]:

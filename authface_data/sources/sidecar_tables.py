@@ -123,7 +123,8 @@ def read_table(path: Path, problems: list[str]) -> SidecarTable | None:
             )
     except csv.Error as error:
         problems.append(
-            f"{path_text(path)}, line {reader.line_num}: {error}; the rows from here on are not used"
+            f"{path_text(path)}, line {reader.line_num}: {error}; the rows from here on are not "
+            "used"
         )
     return table
 

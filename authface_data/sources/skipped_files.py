@@ -1,4 +1,4 @@
-"""Files in a collected folder that are no pictures: counted by suffix, for messages and `status`."""
+"""Files in a collected folder that are no pictures: counted by suffix for messages and status."""
 
 from __future__ import annotations
 

@@ -65,7 +65,8 @@ class StoredPhotos:
             path: The file.
 
         Returns:
-            False if the file cannot be read. Also True for a photograph that was dropped or failed: its content is not known.
+            False if the file cannot be read. True for a photograph that was dropped or failed,
+            whose content is not known.
         """
         stored = self.results.get(photo_id)
         if stored is None:
@@ -74,8 +75,8 @@ class StoredPhotos:
             return True
         try:
             # The workspace keeps copies without the place where they were taken.
-            return stored.sha256 == self.digests.digest(
-                path
-            ).sha256 or stored.sha256 == self.digests.blanked_sha256(path)
-        except OSError:
+            if stored.sha256 == self.digests.digest(path).sha256:
+                return True
+            return stored.sha256 == self.digests.blanked_sha256(path)
+        except (OSError, ValueError):  # also a file whose metadata is refused
             return False

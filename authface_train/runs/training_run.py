@@ -169,8 +169,8 @@ class TrainingRun:
             )
         if previous.get("stage") != record["stage"]:
             raise UserError(
-                f"{self.folder} holds a run of stage {previous.get('stage')}, not {record['stage']}; "
-                "use another --output"
+                f"{self.folder} holds a run of stage {previous.get('stage')}, not "
+                f"{record['stage']}; use another --output"
             )
         self._check_same_settings(previous, record)
         self._check_same_inputs(previous, record)

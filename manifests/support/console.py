@@ -180,8 +180,8 @@ class AuthfaceGroup(TyperGroup):
 def accept_any_text() -> None:
     """Let stdout and stderr print every text, also in a terminal with a small character set.
 
-    Characters that the encoding does not have are printed as `\\u2192`. Otherwise an arrow or a file
-    name that is not valid UTF-8 would end a command with an error.
+    Characters that the encoding does not have are printed as `\\u2192`. Otherwise an arrow or a
+    file name that is not valid UTF-8 would end a command with an error.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

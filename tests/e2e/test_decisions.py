@@ -1,4 +1,4 @@
-"""A person's decision holds for the picture: in copies, under other names and from other sources."""
+"""A person's decision holds for the picture: in copies, under other names, from other sources."""
 
 import csv
 import json

@@ -31,6 +31,8 @@ def test_every_hostile_picture_is_a_row_with_its_reason(tmp_path, authface_here,
     (folder / "script.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 22000, 22000, 8, 6, 0, 0, 0))
     (folder / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", b""))
+    with (folder / "huge.tif").open("wb") as file:
+        file.truncate(3_000_000_000)  # a sparse file
     (folder / "drive.jpg").symlink_to("/proc/self/mem")  # reading it is an I/O error
 
     assert authface_here(*init_workspace(root)).returncode == 0
@@ -41,10 +43,11 @@ def test_every_hostile_picture_is_a_row_with_its_reason(tmp_path, authface_here,
     assert sorted(names) == ["good.jpg", "narrow.jpg"]
     verdicts = Store(workspace, VERDICTS).read(["verdict", "reason"]).to_pylist()
     reasons = sorted((row["verdict"], row["reason"]) for row in verdicts)
-    assert [verdict for verdict, _ in reasons] == ["dropped", "dropped", "failed"]
+    assert [verdict for verdict, _ in reasons] == ["dropped", "dropped", "dropped", "failed"]
     assert reasons[0][1].startswith("too large: bomb.png: decoding 22000 x 22000 pixels (RGBA)")
-    assert reasons[1][1].startswith("undecodable: script.jpg: it is not a picture")
-    assert "Input/output error" in reasons[2][1]
+    assert reasons[1][1].startswith("too large: huge.tif: the file would take 3.0 GB")
+    assert reasons[2][1].startswith("undecodable: script.jpg: it is not a picture")
+    assert "Input/output error" in reasons[3][1]
 
     # A file that could not be read may be there later, so the command ends with "done in part".
     assert collected.returncode == 4
