@@ -42,10 +42,14 @@ echo 10.0
 """
 START_S = 0.4
 """Earliest moment of a kill: before, Python itself is starting."""
+START_SHARE = 0.1
+"""Share of a run in which a command that continues has not yet reached new work."""
 WORKER_SHARE = 0.25
-"""Share of the kills of a long command that hit one of its worker processes first."""
-WORKER_KILL_S = (3.0, 6.0)
-"""When a worker process of the run that completes a long command is killed, in seconds."""
+"""Share of the kills of a command with workers that hit a worker first, besides its first kill."""
+WORKER_KILL_S = (0.2, 4.0)
+"""When a worker process is killed, in seconds after the workers were started."""
+MAX_WORKER_START_S = 20.0
+POLL_S = 0.1
 ATTEMPTS = 4
 """Attempts to kill a command that ends sooner than expected."""
 
@@ -195,7 +199,7 @@ class Storm:
         if corpus_digest(corpus) != before:
             self.figures.differences.append("a file of the corpus was changed")
         self._check_processes()
-        self._read_log(files)
+        self._read_log()
         if self.marker.exists():
             self.figures.executed += self.marker.read_text(errors="replace").splitlines()
         self.figures.seconds = time.monotonic() - started
@@ -227,8 +231,11 @@ class Storm:
         self._check(step, undisturbed)
 
         killed = 0
+        share = min(1.0, 2 / max(num_kills, 1)) if step.has_workers else 1.0
         while killed < num_kills:
-            hits = self._kill(step, stormy, undisturbed)
+            kills_worker = step.has_workers and (not killed or self.rng.random() < WORKER_SHARE)
+            hits = self._kill_worker_and_command(step, stormy) if kills_worker else 0
+            hits = hits or self._kill(step, stormy, undisturbed, share)
             if not hits:
                 self.figures.errors.append(f"{step.name}: it ends too soon to be killed")
                 break
@@ -236,7 +243,7 @@ class Storm:
         completed = undisturbed
         if killed or step.kills:
             running = self._start(step, stormy)
-            if killed and step.has_workers and not running.wait(self.rng.uniform(*WORKER_KILL_S)):
+            if killed and step.has_workers:
                 killed += self._kill_worker(running)
             completed = running.finish()
             self._check(step, completed)
@@ -248,44 +255,59 @@ class Storm:
             f"{killed} kills, exit codes {undisturbed.code} and {completed.code}"
         )
 
-    def _kill(self, step: Step, side: Side, undisturbed: Ended) -> int:
-        """Start a command and kill it, and return the number of processes that were killed."""
+    def _kill(self, step: Step, side: Side, undisturbed: Ended, share: float) -> int:
+        """Start a command and kill it at a random moment.
+
+        Args:
+            step: The command.
+            side: The arrangement in the storm.
+            undisturbed: The same command in the other arrangement.
+            share: The part of the undisturbed run, from its start, after which it is killed.
+
+        Returns:
+            The number of processes that were killed: 0 if the command always ends sooner.
+        """
         for attempt in range(ATTEMPTS):
             by_operation = undisturbed.num_operations and self.rng.random() < 0.5 and not attempt
             if by_operation:
-                stop = self.rng.randint(1, undisturbed.num_operations)
-                ended = self._start(step, side, stop).finish()
+                last = max(round(share * undisturbed.num_operations), 1)
+                ended = self._start(step, side, self.rng.randint(1, last)).finish()
                 hits = int(ended.code == -signal.SIGKILL)
             else:
-                latest = min(undisturbed.seconds * 0.95, step.kill_within_s) * 0.5**attempt
+                latest = min(0.95, share + START_SHARE) * undisturbed.seconds * 0.5**attempt
                 moment = self.rng.uniform(min(START_S, latest), latest)
-                hits, ended = self._kill_at(self._start(step, side), moment)
+                running = self._start(step, side)
+                hits = 0 if running.wait(moment) else running.kill()
+                ended = running.finish()
             self._scan(step, ended)
             if hits:
                 return hits
         return 0
 
-    def _kill_at(self, running: Running, moment: float) -> tuple[int, Ended]:
-        """Kill a command after some seconds, perhaps one of its workers before."""
-        hits = 0
-        if running.wait(moment):
-            return 0, running.finish()
-        if self.rng.random() < WORKER_SHARE:
-            hits += self._kill_worker(running)
-            if running.wait(self.rng.uniform(0.5, 4)):
-                return hits, running.finish()
-        hits += running.kill()
-        return hits, running.finish()
+    def _kill_worker_and_command(self, step: Step, side: Side) -> int:
+        """Start a command, kill one of its workers and then itself, and return the number killed.
+
+        It returns 0 if the command ends without having started workers.
+        """
+        running = self._start(step, side)
+        hits = self._kill_worker(running)
+        if not running.wait(self.rng.uniform(*WORKER_KILL_S)):
+            hits += running.kill()
+        self._scan(step, running.finish())
+        return hits
 
     def _kill_worker(self, running: Running) -> int:
-        """Kill a worker process of a command, and return whether there was one."""
-        workers = list(running.workers())
-        if not workers:
+        """Kill a worker process of a command; returns 0 if it ends without having started any."""
+        deadline = time.monotonic() + MAX_WORKER_START_S
+        while not running.wait(POLL_S) and time.monotonic() < deadline:
+            if not list(running.workers()):
+                continue
+            running.wait(self.rng.uniform(*WORKER_KILL_S))
+            with suppress(IndexError, psutil.NoSuchProcess):
+                self.rng.choice(list(running.workers())).kill()
+                self.figures.worker_kills += 1
+                return 1
             return 0
-        with suppress(psutil.NoSuchProcess):
-            self.rng.choice(workers).kill()
-            self.figures.worker_kills += 1
-            return 1
         return 0
 
     def _start(self, step: Step, side: Side, stop: int = 0) -> Running:
@@ -383,7 +405,7 @@ class Storm:
                 break
             time.sleep(0.2)
 
-    def _read_log(self, files: list[HostileFile]) -> None:
+    def _read_log(self) -> None:
         """Find the slowest file and the largest memory of the processes that worked on files."""
         for line in self.log.read_text().splitlines():
             entry = json.loads(line)

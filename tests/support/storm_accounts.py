@@ -140,7 +140,10 @@ def account_faces(root: Path) -> Account:
     verdicts = _verdicts(root, "faces")
     account = Account()
     for photo_id in _read(root, "photos")["photo_id"]:
-        account.add(photo_id, num_faces[photo_id], verdicts.get(photo_id, []))
+        found = verdicts.get(photo_id, [])
+        account.add(photo_id, num_faces[photo_id], found)
+        if "failed" in found:
+            account.wrong.append(f"{photo_id}: collected, but it cannot be read")
 
     scores = _read(root, "scores")
     scored = set(zip(scores["face_id"], scores["metric"], strict=True))

@@ -74,9 +74,8 @@ class Step:
         name: Name for messages.
         arguments: The arguments of `authface`.
         kills: Share of the kills, relative to the other steps.
-        kill_within_s: The command is killed this many seconds after its start at the latest.
-            Commands that go on where they were killed are killed early and often.
-        has_workers: With many files the command starts worker processes; one of them is killed.
+        has_workers: With many files the command starts worker processes, which are killed too. It
+            continues where it was killed, so that each run of many is killed early.
         codes: Exit codes that are right.
         prepare: Called once before the command.
         collects: Folder of the corpus that the command collects.
@@ -86,7 +85,6 @@ class Step:
     name: str
     arguments: Callable[[Side], Arguments]
     kills: float = 1
-    kill_within_s: float = 40
     has_workers: bool = False
     codes: tuple[int, ...] = (0,)
     prepare: Callable[[Side], None] | None = None
@@ -202,7 +200,6 @@ STEPS = (
         "collect",
         lambda side: collect_folder(side.workspace, side.corpus / CAMERA),
         kills=34,
-        kill_within_s=9,
         has_workers=True,
         codes=(0, 4),
         prepare=settle,
@@ -221,7 +218,6 @@ STEPS = (
         "filter",
         in_workspace("filter"),
         kills=26,
-        kill_within_s=9,
         has_workers=True,
         codes=(0, 4),
     ),
