@@ -151,6 +151,8 @@ class Storm:
         deadline_s: Time limit of a command.
         show: Receives lines about the progress.
         only: Names of the steps to run. Default: all.
+        kills_workers: Kill worker processes too. What they were processing is then processed again
+            one by one, which takes a minute.
     """
 
     def __init__(
@@ -163,6 +165,7 @@ class Storm:
         deadline_s: float = 600,
         show: Callable[[str], None] = lambda line: None,
         only: tuple[str, ...] = (),
+        kills_workers: bool = True,
     ) -> None:
         self.folder = folder
         self.num_files = num_files
@@ -172,6 +175,7 @@ class Storm:
         self.deadline_s = deadline_s
         self.show = show
         self.steps = [step for step in STEPS if not only or step.name in only]
+        self.kills_workers = kills_workers
         self.figures = Figures()
         self.marker = folder / "marker"
         self.log = folder / "log.jsonl"
@@ -231,10 +235,12 @@ class Storm:
         self._check(step, undisturbed)
 
         killed = 0
+        kills_workers = self.kills_workers and step.has_workers
         share = min(1.0, 2 / max(num_kills, 1)) if step.has_workers else 1.0
         while killed < num_kills:
-            kills_worker = step.has_workers and (not killed or self.rng.random() < WORKER_SHARE)
-            hits = self._kill_worker_and_command(step, stormy) if kills_worker else 0
+            hits = 0
+            if kills_workers and (not killed or self.rng.random() < WORKER_SHARE):
+                hits = self._kill_worker_and_command(step, stormy)
             hits = hits or self._kill(step, stormy, undisturbed, share)
             if not hits:
                 self.figures.errors.append(f"{step.name}: it ends too soon to be killed")
@@ -243,7 +249,7 @@ class Storm:
         completed = undisturbed
         if killed or step.kills:
             running = self._start(step, stormy)
-            if killed and step.has_workers:
+            if killed and kills_workers:
                 killed += self._kill_worker(running)
             completed = running.finish()
             self._check(step, completed)

@@ -23,6 +23,9 @@ FILE_SECONDS = 10
 """Time limit of a file in the storm's workspaces."""
 DETECT_PX = 640
 """Longer side at which faces are detected in the storm: the photographs are no larger."""
+LOWER_GATES = {"224": "60", "0.05": "0.6"}
+"""Thresholds of the preset for the size and the padding of faces, and lower ones, so that faces of
+small photographs are kept."""
 MODEL_PX = 64
 MAX_SMALL_BYTES = 60_000
 NUM_SMALL_FILES = 24
@@ -98,12 +101,14 @@ def in_workspace(*arguments: object) -> Callable[[Side], Arguments]:
 
 
 def settle(side: Side) -> None:
-    """Make the settings those of a storm: a short time limit, and no slow metrics."""
+    """Make the settings those of a storm: a short time limit, no slow metrics, lower gates."""
     path = side.workspace / SETTINGS_FILE
     settings = path.read_text()
     if "[limits]" in settings:
         return
     settings = re.sub(r"metrics = .*", f"metrics = []\ndetect_long_side_px = {DETECT_PX}", settings)
+    for threshold, lower in LOWER_GATES.items():
+        settings = settings.replace(f"threshold = {threshold}\n", f"threshold = {lower}\n")
     path.write_text(f"{settings}\n[limits]\nfile_seconds = {FILE_SECONDS}\n")
 
 
