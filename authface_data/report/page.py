@@ -20,6 +20,7 @@ from manifests.missing_files import find_missing_keys, require_crops, require_ph
 from manifests.run_folder import AUDIT, AUDIT_FILE, METRICS_FILE, WorkspaceRun, list_runs
 from manifests.schema import FACES, PHOTOS, VERDICTS
 from manifests.store import Store
+from manifests.support.errors import UserError
 from manifests.verdicts import ANY_FACE, kept_faces
 from manifests.workspace import STRIP_FILE, Workspace
 
@@ -134,9 +135,16 @@ def _view_runs(workspace: Workspace) -> list[RunView]:
     for run in list_runs(workspace):
         state = describe_run(run)
         if state is not None:
-            untrained = bool(run.read_notes().get("untrained"))
-            views.append(RunView(run.name, state, untrained, _draw_curves(run)))
+            views.append(RunView(run.name, state, _is_untrained(run), _draw_curves(run)))
     return views
+
+
+def _is_untrained(run: WorkspaceRun) -> bool:
+    """Whether a model was made for a trial; False if its notes are damaged."""
+    try:
+        return bool(run.read_notes().get("untrained"))
+    except UserError:
+        return False
 
 
 def _draw_curves(run: WorkspaceRun) -> list[curves.Curve]:

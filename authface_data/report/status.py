@@ -12,6 +12,7 @@ from authface_data.sources.skipped_files import read_skipped
 from manifests.run_folder import WorkspaceRun, list_runs
 from manifests.schema import MANIFESTS, VERDICTS
 from manifests.store import Store
+from manifests.support.errors import UserError
 from manifests.support.text import excerpt
 from manifests.verdicts import ALL_GATES, ANY_FACE, kept_faces
 from manifests.workspace import Workspace
@@ -122,7 +123,11 @@ def describe_runs(workspace: Workspace) -> dict[str, str]:
 
 def describe_run(run: WorkspaceRun) -> str | None:
     """Stage, number of steps and state of a run, or None if the folder has no run."""
-    record = run.read_run()
+    try:
+        record = run.read_run()
+        run.read_notes()
+    except UserError as error:
+        return str(error)
     if record is None:
         return None
     state = "finished" if run.is_finished() else "not finished"

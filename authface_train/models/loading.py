@@ -83,40 +83,45 @@ def try_parts(pipeline: DiffusionPipeline, model: str) -> None:
         if isinstance(part, torch.nn.Module) and any(
             weight.is_meta for weight in part.parameters()
         ):
-            raise UserError(f"{model} lacks weights of its {name}; {ADVICE}")
-    with explain_loading(model):
-        _ = pipeline.unet.add_embedding.linear_1.in_features  # read by the pipelines
-        side_px = TRIAL_CELLS * 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+            raise UserError(f"{model}/{name} lacks weights; {ADVICE}")
+
+    with explain_loading(f"the tokenizers and text encoders of {model}"):
         prompts, _, pooled_prompts, _ = pipeline.encode_prompt(
             prompt="", device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
-        prompts = prompts.to(dtype)
-        conditions = {
-            "text_embeds": pooled_prompts.to(dtype),
-            "time_ids": torch.full((1, 6), float(side_px), device=device, dtype=dtype),
-        }
-        picture = torch.zeros(1, 3, side_px, side_px, device=device)
+    with explain_loading(f"{model}/vae"):
         vae = pipeline.vae
+        side_px = TRIAL_CELLS * 2 ** (len(vae.config.block_out_channels) - 1)
+        picture = torch.zeros(1, 3, side_px, side_px, device=device)
         latents = vae.encode(picture.to(vae.dtype)).latent_dist.mean * vae.config.scaling_factor
         vae.decode(latents / vae.config.scaling_factor)
-
+    with explain_loading(f"{model}/scheduler"):
         scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
         scheduler.set_timesteps(1)
-        sample = latents.to(dtype)
         timestep = scheduler.timesteps[0].to(device)
-        residuals = {}
-        if getattr(pipeline, "controlnet", None) is not None:
+        sample = scheduler.step(latents, scheduler.timesteps[0], latents).prev_sample.to(dtype)
+
+    conditions = {
+        "text_embeds": pooled_prompts.to(dtype),
+        "time_ids": torch.full((1, 6), float(side_px), device=device, dtype=dtype),
+    }
+    residuals = {}
+    if getattr(pipeline, "controlnet", None) is not None:
+        with explain_loading(f"{model}/controlnet"):
             down_residuals, mid_residual = pipeline.controlnet(
                 sample,
                 timestep,
-                prompts,
+                prompts.to(dtype),
                 picture.to(dtype),
                 added_cond_kwargs=conditions,
                 return_dict=False,
             )
-            residuals = {
-                "down_block_additional_residuals": down_residuals,
-                "mid_block_additional_residual": mid_residual,
-            }
-        noise = pipeline.unet(sample, timestep, prompts, added_cond_kwargs=conditions, **residuals)
-        scheduler.step(noise.sample, scheduler.timesteps[0], sample)
+        residuals = {
+            "down_block_additional_residuals": down_residuals,
+            "mid_block_additional_residual": mid_residual,
+        }
+    with explain_loading(f"{model}/unet"):
+        _ = pipeline.unet.add_embedding.linear_1.in_features  # read by the pipelines
+        pipeline.unet(
+            sample, timestep, prompts.to(dtype), added_cond_kwargs=conditions, **residuals
+        )

@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 
+from authface_data.report.status import describe_runs
 from manifests import run_folder
 from manifests.support.errors import UserError
 
@@ -87,3 +88,13 @@ def test_damaged_lineage_is_one_line(workspace, run):
     pd.DataFrame({"a": [1]}).to_parquet(run / run_folder.LINEAGE_FILE)
     with pytest.raises(UserError, match=r"lineage\.parquet is damaged \("):
         workspace_run.lineage_photo_ids()
+
+
+def test_damaged_run_does_not_hide_the_status_of_the_others(workspace, run):
+    (run / run_folder.RUN_FILE).write_bytes(b"[1]")
+    good = workspace.local_path(f"{run_folder.RUNS}/restorer")
+    good.mkdir()
+    (good / run_folder.RUN_FILE).write_text('{"stage": "restorer", "settings": {"steps": 7}}')
+    runs = describe_runs(workspace)
+    assert "run.json is damaged" in runs["prior"]
+    assert runs["restorer"] == "restorer, 7 steps, not finished"

@@ -111,6 +111,15 @@ DAMAGES = {
     "model/scheduler cannot be loaded": lambda m: change_config(
         m / "scheduler/scheduler_config.json", beta_schedule=7
     ),
+    "model/unet cannot be loaded (group_norm()": lambda m: change_config(
+        m / "unet/config.json", norm_eps="small"
+    ),
+    "model/controlnet cannot be loaded": lambda m: change_config(
+        m / "controlnet/config.json", controlnet_conditioning_channel_order=7
+    ),
+    "text encoders of": lambda m: change_config(
+        m / "text_encoder_2/config.json", num_attention_heads=-1
+    ),
     "model/vae": lambda m: change_tensors(
         m / "vae/diffusion_pytorch_model.safetensors", lambda value: value.flatten()[:1]
     ),
@@ -131,7 +140,7 @@ def test_damaged_restorer_is_one_line_that_names_the_file(damaged, message):
 @pytest.mark.slow
 def test_damaged_base_is_one_line(damaged, model, tmp_path):
     change_config(damaged / "text_encoder/config.json", layer_norm_eps="small")
-    with pytest.raises(UserError, match=r"model/text_encoder|model cannot be loaded"):
+    with pytest.raises(UserError, match=r"text_encoder|text encoders"):
         load_base(str(damaged), None, 0)
     shutil.rmtree(damaged / "text_encoder")
     with pytest.raises((UserError, MissingResourceError), match="model"):
