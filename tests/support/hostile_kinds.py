@@ -104,8 +104,8 @@ class Materials:
         portrait = rng.choice(self.portraits)
         side = round(0.3 * min(portrait.size))
         left = rng.choice((0, portrait.width - side))
-        turned = portrait.rotate(rng.uniform(-4, 4), Image.Resampling.BICUBIC)
-        corner = turned.crop((left, 0, left + side, side))
+        rotated = portrait.rotate(rng.uniform(-4, 4), Image.Resampling.BICUBIC)
+        corner = rotated.crop((left, 0, left + side, side))
         return corner.resize((SMALL_PX, round(SMALL_PX * rng.uniform(0.5, 1))))
 
 

@@ -20,6 +20,7 @@ from authface_data.sources.file_source import FileOptions
 from authface_data.sources.registry import source_class
 from authface_data.sources.skipped_files import COUNTS_FILE
 from manifests.support.text import strip_control
+from manifests.verdicts import kept_faces
 from manifests.workspace import Workspace
 
 
@@ -157,14 +158,13 @@ def account_faces(root: Path) -> Account:
 
 
 def account_captions(root: Path, captioner: str = "measured") -> Account:
-    """Account for the kept faces that were captioned."""
-    rows = _read(root, "verdicts")
-    kept = rows[(rows["gate"] == "all_gates") & (rows["verdict"] == "kept")]
+    """Account for the faces that gates and people keep, which are captioned."""
+    kept = kept_faces(Workspace(str(root)), ["face_id"])
     captions = _read(root, "captions")
     captioned = set(captions.loc[captions["captioner"] == captioner, "face_id"])
     verdicts = _verdicts(root, f"captions:{captioner}")
     account = Account()
-    for face_id in kept.loc[kept["subject"] == "face", "id"]:
+    for face_id in kept["face_id"]:
         account.add(face_id, face_id in captioned, verdicts.get(face_id, []))
     account.doubled += doubled_keys(root)
     return account
