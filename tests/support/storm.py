@@ -424,7 +424,7 @@ class Storm:
 
 
 class Running:
-    """A command that runs in a session of its own.
+    """A command that runs in a new session.
 
     Args:
         arguments: The command and its arguments.

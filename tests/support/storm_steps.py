@@ -100,7 +100,7 @@ def in_workspace(*arguments: object) -> Callable[[Side], Arguments]:
     return lambda side: [*arguments, "-w", side.workspace]
 
 
-def settle(side: Side) -> None:
+def change_settings(side: Side) -> None:
     """Make the settings those of a storm: a short time limit, no slow metrics, lower gates."""
     path = side.workspace / SETTINGS_FILE
     settings = path.read_text()
@@ -207,7 +207,7 @@ STEPS = (
         kills=34,
         has_workers=True,
         codes=(0, 4),
-        prepare=settle,
+        prepare=change_settings,
         collects=CAMERA,
     ),
     Step("collect --files reference", collect_linked, kills=9, codes=(0, 4), collects=LINKED),

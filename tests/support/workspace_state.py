@@ -38,7 +38,7 @@ def count_doubled(root: Path) -> dict[str, int]:
 def read_state(root: Path) -> dict[str, object]:
     """Everything in a workspace that must not depend on kills: rows without times, and files.
 
-    Files are represented by their digests. The hashes of tombstones have a key of their own in
+    Files are represented by their digests. The key of the hashes of tombstones differs in
     each workspace, so that only their number is compared.
     """
     state: dict[str, object] = {}
