@@ -352,17 +352,25 @@ class _WorkerProcesses:
     def run(self, chunks: Iterator[list[Task]]) -> None:
         """Run all chunks.
 
-        When a worker dies, the tasks in progress are run again one by one. A task whose worker dies
-        again is recorded as failed.
+        When a worker dies, the tasks in progress are run again one by one, in one process as long
+        as it lives. A task whose worker dies again is recorded as failed.
         """
-        while suspects := self._run_until_crash(chunks, self.devices):
-            for task in suspects:
-                if self._run_until_crash(iter([[task]]), self.devices[:1]):
+        while suspects := self._run_until_crash(chunks, self.devices, 2 * len(self.devices)):
+            one_by_one = iter([[task] for task in suspects])
+            while culprits := self._run_until_crash(one_by_one, self.devices[:1], 1):
+                for task in culprits:
                     failure = Failed("its worker process died: out of memory, or no answer in time")
                     self.report([Outcome(task.key, index, failure) for index in task.stage_indices])
 
-    def _run_until_crash(self, chunks: Iterator[list[Task]], devices: list[str]) -> list[Task]:
+    def _run_until_crash(
+        self, chunks: Iterator[list[Task]], devices: list[str], max_running: int
+    ) -> list[Task]:
         """Run chunks in new worker processes.
+
+        Args:
+            chunks: The chunks to run; those that are not started are left in it.
+            devices: One device per worker process.
+            max_running: Number of chunks that are in progress at once at most.
 
         Returns:
             The tasks that were in progress when a worker died, or [] if all chunks are done.
@@ -380,7 +388,7 @@ class _WorkerProcesses:
             initargs=(self.chain, self.workspace.root, device_queue, num_threads),
         ) as pool:
             try:
-                self._feed(pool, chunks, 2 * len(devices), submitted)
+                self._feed(pool, chunks, max_running, submitted)
             except BrokenProcessPool:
                 return [task for chunk in submitted for task in chunk]
             except BaseException:
