@@ -143,6 +143,14 @@ def broken_answers() -> dict[str, Reply]:
     }
 
 
+TYPICAL_REPLIES = [
+    "one byte at a time",
+    "headers one byte at a time",
+    "body without end",
+    "no HTTP",
+]
+TYPICAL_ANSWERS = ["gzip bomb", "cut-off gzip", "nested", "10,000 digits", "invalid UTF-8", "HTML"]
+"""Names for the tests of callers; test_answer.py has all."""
 WRONG_VALUES = [
     b'"results"',
     b"null",

@@ -4,7 +4,15 @@ import time
 
 import numpy as np
 import pytest
-from broken_server import WRONG_VALUES, BrokenServer, body, broken_answers, broken_replies
+from broken_server import (
+    TYPICAL_ANSWERS,
+    TYPICAL_REPLIES,
+    WRONG_VALUES,
+    BrokenServer,
+    body,
+    broken_answers,
+    broken_replies,
+)
 from caption_server import KEY, CaptionServer
 
 from authface_data.captions.server import ANSWERS_FOLDER, ServerStage, clear_answers
@@ -213,7 +221,7 @@ def ask(workspace, server, **settings):
     return stage.process([Item(key, row, open_crop(row))], workspace.write_bytes)
 
 
-@pytest.mark.parametrize("name", [*broken_replies(""), *broken_answers()])
+@pytest.mark.parametrize("name", [*TYPICAL_REPLIES, *TYPICAL_ANSWERS])
 def test_broken_server_is_a_failed_row_in_bounded_time(workspace, name):
     start_s = time.monotonic()
     replies = {**broken_replies("application/json"), **broken_answers()}

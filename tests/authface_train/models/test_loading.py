@@ -9,7 +9,6 @@ import tiny_restorer
 import torch
 from diffusers import (
     AutoencoderKL,
-    ControlNetModel,
     DiffusionPipeline,
     EulerDiscreteScheduler,
     UNet2DConditionModel,
@@ -29,7 +28,6 @@ SIZE_PX = 64
 PARTS = {
     "unet": UNet2DConditionModel,
     "vae": AutoencoderKL,
-    "controlnet": ControlNetModel,
     "scheduler": EulerDiscreteScheduler,
     "text_encoder": CLIPTextModel,
 }

@@ -6,7 +6,16 @@ import json
 import time
 
 import pytest
-from broken_server import WRONG_VALUES, BrokenServer, body, broken_answers, broken_replies, head
+from broken_server import (
+    TYPICAL_ANSWERS,
+    TYPICAL_REPLIES,
+    WRONG_VALUES,
+    BrokenServer,
+    body,
+    broken_answers,
+    broken_replies,
+    head,
+)
 from unsplash_server import KEY, Photo, UnsplashServer
 
 from authface_data.http.hosts import AllowedHosts
@@ -56,7 +65,7 @@ def calls(api):
     }
 
 
-@pytest.mark.parametrize("name", broken_replies(""))
+@pytest.mark.parametrize("name", TYPICAL_REPLIES)
 def test_broken_reply_ends_every_request(open_api, name):
     start_s = time.monotonic()
     with BrokenServer(broken_replies("application/json")[name]) as server, open_api(server) as api:
@@ -69,7 +78,7 @@ def test_broken_reply_ends_every_request(open_api, name):
     assert time.monotonic() - start_s < 3
 
 
-@pytest.mark.parametrize("name", broken_answers())
+@pytest.mark.parametrize("name", TYPICAL_ANSWERS)
 def test_broken_answer_is_one_line(open_api, name):
     with (
         BrokenServer(broken_answers()[name]) as server,
