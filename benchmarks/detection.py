@@ -21,12 +21,11 @@ from authface_data.weights import cache_dir  # noqa: E402
 
 os.environ["AUTHFACE_CACHE"] = str(cache_dir())
 
-from public_faces import FRAME_PX, photographs, place_in_frame  # noqa: E402
+from public_faces import FRAME_PX, photographs, place_in_frame, read_photo  # noqa: E402
 
 from authface_data.faces.boxes import longer_side  # noqa: E402
 from authface_data.faces.detect import detect_faces  # noqa: E402
 from authface_data.faces.detectors import Detection, make_detector  # noqa: E402
-from authface_data.images.open import Photo  # noqa: E402
 
 SHARES = (0.03, 0.04, 0.06, 0.1, 0.3, 0.6, 0.8, 1.0, 1.1)
 LONG_SIDE_PX = 1920
@@ -47,7 +46,7 @@ def main() -> None:
     faces = []
     for path in photographs().values():
         if path.suffix in (".jpg", ".png", ".ppm"):
-            photo = Photo(path.read_bytes)
+            photo = read_photo(path)
             detections = detect_faces(detector, [photo], LONG_SIDE_PX, 0.9)[0]
             faces += [(photo.pixels(), detection.box_px) for detection in detections]
     print(f"{len(faces)} faces, retinaface-mobile, long side {LONG_SIDE_PX} px and a third of that")

@@ -43,6 +43,20 @@ def public_faces_folder() -> Path:
     return Path(os.environ["AUTHFACE_CACHE"]) / "public-faces"
 
 
+def read_photo(path: Path) -> Photo:
+    """A photograph of a public package. One of them is a PPM file, which authface does not read."""
+    from PIL import Image
+
+    from authface_data.images.encode import encode_image
+    from authface_data.images.open import Photo
+
+    if path.suffix != ".ppm":
+        return Photo(path.read_bytes)
+    with Image.open(path) as image:
+        data = encode_image(image.convert("RGB"), "PNG")
+    return Photo(lambda: data)
+
+
 def photographs() -> dict[str, Path]:
     """Path of each file by its name.
 
@@ -78,7 +92,6 @@ def crops(
     from authface_data.faces.detect import detect_faces
     from authface_data.faces.detectors import make_detector
     from authface_data.faces.landmarks import alignment_points, make_landmarker
-    from authface_data.images.open import Photo
 
     detector = make_detector("retinaface-mobile")
     detector.setup("cpu", None)
@@ -86,7 +99,7 @@ def crops(
     landmarker.setup(None)
     crops_by_face = {}
     for name, path in sorted(paths.items()):
-        photo = Photo(path.read_bytes)
+        photo = read_photo(path)
         faces = detect_faces(detector, [photo], 1920, 0.8)[0]
         for number, face in enumerate(sorted(faces, key=lambda face: face.box_px[0])):
             points = landmarker.locate(photo.pixels(), face.landmarks5_px)
@@ -128,7 +141,6 @@ def detected_faces() -> tuple[DetectedFace, ...]:
 
     from authface_data.engine.stage import Item, Rows
     from authface_data.faces.stage import FacesStage
-    from authface_data.images.open import Photo
 
     demo_folder = Path(os.environ["AUTHFACE_CACHE"]) / "photos"
     paths = {**photographs(), **{path.name: path for path in demo_folder.glob("*/*")}}
@@ -145,7 +157,7 @@ def detected_faces() -> tuple[DetectedFace, ...]:
     for name, path in sorted(paths.items()):
         if path.suffix not in IMAGE_SUFFIXES:
             continue
-        photo = Photo(path.read_bytes)
+        photo = read_photo(path)
         files: dict[str, bytes] = {}
         (result,) = stage.process([Item(f"fs_{name}", {}, photo)], files.__setitem__)
         assert isinstance(result, Rows)
