@@ -14,7 +14,7 @@ import os
 import re
 import socket
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -93,12 +93,21 @@ class Workspace:
         )
 
     @classmethod
-    def create(cls, root: str | Path, settings_toml: str) -> Workspace:
+    def create(
+        cls,
+        root: str | Path,
+        settings_toml: str,
+        fill: Callable[[Workspace], None] = lambda workspace: None,
+    ) -> Workspace:
         """Create the folders and write the settings.
+
+        The settings come last: a directory without them is no workspace, so that creating it can
+        be repeated after a crash.
 
         Args:
             root: Path or fsspec URL of the directory.
             settings_toml: Content of `authface.toml`.
+            fill: Writes the first content of the workspace.
 
         Raises:
             UserError: If the directory is a workspace already.
@@ -113,14 +122,11 @@ class Workspace:
         with explain_write_errors(settings_path):
             for folder in FOLDERS:
                 fs.makedirs(f"{path}/{folder}", exist_ok=True)
-            try:
-                fs.pipe_file(settings_path, settings_toml.encode())
-            except OSError:
-                # A part of the settings would look like a workspace.
-                if fs.exists(settings_path):
-                    fs.rm_file(settings_path)
-                raise
-        return cls(root)
+        workspace = cls.__new__(cls)  # __init__ requires the settings
+        workspace.fs, workspace.root = fs, path
+        fill(workspace)
+        workspace.write_bytes(SETTINGS_FILE, settings_toml.encode())
+        return workspace
 
     @cached_property
     def settings(self) -> Settings:

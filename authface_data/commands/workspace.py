@@ -38,11 +38,13 @@ def init(
     from manifests.store import Store
     from manifests.workspace import Workspace
 
-    ws = Workspace.create(directory, preset_text(preset))
-    for manifest in MANIFESTS.values():
+    def write_empty_manifests(ws: Workspace) -> None:
         # An empty part lets pandas and DuckDB open every manifest from the start.
-        store = Store(ws, manifest)
-        store.compact(add=store.table([]))
+        for manifest in MANIFESTS.values():
+            store = Store(ws, manifest)
+            store.compact(add=store.table([]))
+
+    ws = Workspace.create(directory, preset_text(preset), write_empty_manifests)
     console.print(
         f"Created {quote_path(ws.root)} from the preset {preset}; its settings are in authface.toml"
     )

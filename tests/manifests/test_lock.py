@@ -110,7 +110,7 @@ def test_lock_of_another_form_is_one_line_and_stays(workspace, case):
 
 
 def test_folder_named_lock_is_one_line(workspace, authface):
-    workspace.local_path(".lock").mkdir()
+    workspace.local_path(".lock").mkdir(exist_ok=True)
     result = authface("filter", "-w", workspace.root)
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
@@ -138,7 +138,7 @@ def test_unfinished_files_of_dead_processes_are_removed(workspace):
     file_of_dead_process = f"{host}.{dead_pid}.aa"
     file_of_living_process = f"{host}.{os.getpid()}.bb"
     folder = workspace.local_path(".tmp")
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for name in (file_of_dead_process, file_of_living_process, ".DS_Store"):
         (folder / name).write_bytes(b"")
     with workspace.lock("filter"):
