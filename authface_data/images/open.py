@@ -232,8 +232,8 @@ def _check_metadata(data: bytes) -> None:
 def _check_memory(image: ImageFile.ImageFile, file_bytes: int) -> None:
     """Refuse a picture whose decoding takes too much memory.
 
-    The peak is reached after decoding, while the colours are converted. The figures agree with the
-    measured peaks to a tenth.
+    The peak is reached after decoding, while the colours are converted. The figures are
+    measured peaks, rounded up; of AVIF and HEIF they are too high.
     """
     width, height = image.size
     if image.mode == "RGBA":
