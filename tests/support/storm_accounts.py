@@ -1,4 +1,4 @@
-"""Accounts of a storm's workspace: every input must end as exactly one row, verdict or skipped file.
+"""Accounts of a storm's workspace: every input must end as one row, verdict or skipped file.
 
 The accounts read the corpus and the manifests; only the ids of photographs are made by the program.
 """

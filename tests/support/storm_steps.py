@@ -228,7 +228,9 @@ STEPS = (
     ),
     Step(
         "review export",
-        lambda side: ["review", "export", "--csv", side.output / "review.csv", "-w", side.workspace],
+        lambda side: [
+            *("review", "export", "--csv", side.output / "review.csv", "-w", side.workspace)
+        ],
         kills=3,
         outputs=("out/review.csv",),
     ),

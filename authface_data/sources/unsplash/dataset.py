@@ -26,7 +26,7 @@ FULL = "unsplash-full-1.4.0"
 MAX_PACKING_RATIO = 200
 """Text packs to a tenth. A file that unpacks to more than this is a zip bomb."""
 MAX_BAD_ROWS = 10_000
-"""So many malformed rows in a row are no table of the data set."""
+"""A file with this many malformed rows in a row is not a table of the data set."""
 READ_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
