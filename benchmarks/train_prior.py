@@ -38,6 +38,7 @@ from PIL import Image  # noqa: E402
 
 from authface_train.data.latents import cached_latents  # noqa: E402
 from authface_train.data.prompts import cached_prompts, time_ids  # noqa: E402
+from authface_train.data.samples import Sample  # noqa: E402
 from authface_train.memory.dry_run import DummyCache  # noqa: E402
 from authface_train.memory.estimator import MemoryEstimator, memory_capacity  # noqa: E402
 from authface_train.memory.fake_tensor_pass import PriorPass  # noqa: E402
@@ -45,7 +46,6 @@ from authface_train.models.sdxl import DiffusionCore, detach_core  # noqa: E402
 from authface_train.presets import card_of, load_preset, preset_names  # noqa: E402
 from authface_train.settings import PriorSettings  # noqa: E402
 from authface_train.stages.prior import PriorTrainer, make_trainable, prior_losses  # noqa: E402
-from authface_train.training.loop import Sample  # noqa: E402
 from manifests.settings import preset_text  # noqa: E402
 from manifests.workspace import Workspace  # noqa: E402
 

@@ -47,12 +47,12 @@ from PIL import Image  # noqa: E402
 from authface_train.data.latents import cached_latents  # noqa: E402
 from authface_train.data.prompts import cached_prompts, time_ids  # noqa: E402
 from authface_train.data.sample_keys import SampleKey  # noqa: E402
+from authface_train.data.samples import Sample  # noqa: E402
 from authface_train.memory.dry_run import DummyCache  # noqa: E402
 from authface_train.models.sdxl import detach_core  # noqa: E402
 from authface_train.presets import load_preset  # noqa: E402
 from authface_train.settings import RestorerSettings  # noqa: E402
 from authface_train.stages.restorer import RestorerTrainer, make_controlnet  # noqa: E402
-from authface_train.training.loop import Sample  # noqa: E402
 from manifests.settings import preset_text  # noqa: E402
 from manifests.workspace import Workspace  # noqa: E402
 
@@ -113,8 +113,8 @@ def cached_trainer(
         accelerator=accelerator,
     )
     for index in range(bench.NUM_FACES):
-        # The trainer keeps decoded crops, and workers are forked with them.
-        trainer.sample(SampleKey(0, index))
+        # The dataset keeps decoded crops, and workers are forked with them.
+        trainer.dataset[SampleKey(0, index)]
     return trainer
 
 
@@ -134,7 +134,7 @@ def loaded_batch_step(trainer: RestorerTrainer) -> Callable[[], None]:
             return DATASET_LENGTH
 
         def __getitem__(self, number: int) -> Sample:
-            return trainer.sample(SampleKey(number // bench.NUM_FACES, number % bench.NUM_FACES))
+            return trainer.dataset[SampleKey(number // bench.NUM_FACES, number % bench.NUM_FACES)]
 
     loader = iter(torch.utils.data.DataLoader(Samples(), batch_size=bench.BATCH, num_workers=1))
     return lambda: run_step(trainer, keys, next(loader))
@@ -399,7 +399,7 @@ def print_worker_speed(workspace: Workspace, view: pd.DataFrame, accelerator: Ac
     trainer = cached_trainer(workspace, view, "time-aware", accelerator)
     started_s = time.perf_counter()
     for index in range(bench.NUM_FACES):
-        trainer.sample(SampleKey(1, index))
+        trainer.dataset[SampleKey(1, index)]
     samples_per_s = bench.NUM_FACES / (time.perf_counter() - started_s)
     print(f"one worker makes {samples_per_s:.1f} samples/s of decoded crops")
 

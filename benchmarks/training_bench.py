@@ -30,11 +30,12 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from authface_train.data.prompts import Embedding
 from authface_train.data.sample_keys import SampleKey
+from authface_train.data.samples import Sample
 from authface_train.models.sdxl import DiffusionCore, tiny_sdxl
 from authface_train.runs.training_run import TrainingRun
 from authface_train.settings import TrainSettings
 from authface_train.training import loop
-from authface_train.training.loop import Sample, StepLosses, Trainer, stack_samples, to_device
+from authface_train.training.loop import StepLosses, Trainer, stack_samples, to_device
 from manifests.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def make_batch(trainer: Trainer, count: int, device: torch.device) -> Sample:
         count: Number of samples; faces repeat if there are fewer.
         device: Device of the batch.
     """
-    samples = [trainer.sample(SampleKey(0, index % trainer.num_faces)) for index in range(count)]
+    samples = [trainer.dataset[SampleKey(0, index % trainer.num_faces)] for index in range(count)]
     return to_device(stack_samples(samples), device)
 
 
@@ -280,6 +281,7 @@ class TimedTrainer:
 
     Attributes:
         models: The trainer's models.
+        dataset: The trainer's samples.
         num_faces: The trainer's number of faces.
         step_times: Times of the steps so far.
     """
@@ -287,12 +289,9 @@ class TimedTrainer:
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.models = trainer.models
+        self.dataset = trainer.dataset
         self.num_faces = trainer.num_faces
         self.step_times: list[StepTime] = []
-
-    def sample(self, key: SampleKey) -> Sample:
-        """Tensors of one sample."""
-        return self.trainer.sample(key)
 
     def step(self, step: int, keys: list[SampleKey], micro_batches: Iterator[Sample]) -> StepLosses:
         """One step of the trainer."""

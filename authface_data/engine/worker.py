@@ -7,10 +7,8 @@ import errno
 import logging
 import os
 import signal
-import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from multiprocessing import connection, parent_process
 from multiprocessing.queues import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -26,6 +24,7 @@ from authface_data.engine.stage import (
 )
 from authface_data.engine.time_limit import TimeLimitError, time_limit
 from authface_data.images.open import PictureReadError, limit_memory
+from manifests.support.child_process import exit_with_parent
 from manifests.support.errors import AuthfaceError, UserError
 from manifests.workspace import Workspace
 
@@ -117,7 +116,7 @@ def initialize_process(
     global _setup_error, _is_worker_process
     _is_worker_process = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The main process handles Ctrl-C.
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    exit_with_parent()
     # torch and OpenCV read these variables when `setup` imports them.
     for name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
         os.environ[name] = str(num_threads)
@@ -140,14 +139,6 @@ def keep_freed_memory() -> None:
         return  # The C library is not glibc.
     for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
         mallopt(option, 1 << 30)
-
-
-def _exit_with_parent() -> None:
-    """End this process when the command ends, also when it is killed."""
-    parent = parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 def run_tasks(tasks: Sequence[Task]) -> list[Outcome]:

@@ -24,7 +24,7 @@ from authface_train.models.sdxl import load_vae
 from authface_train.settings import PriorSettings, RestorerSettings
 from authface_train.stages.prior import PriorTrainer
 from authface_train.stages.restorer import RestorerTrainer
-from manifests.run_folder import AUDIT, PREVIEWS, VALIDATION
+from manifests.run_folder import PREVIEWS, VALIDATION
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -108,7 +108,8 @@ def _memorisation_audit(
         held_out = make_probe(rows.held_out, inputs.val_latents, inputs.val_prompts, orders=1)
     return MemorisationAudit(
         model=trainer.models["unet"],
-        noise_sampler=trainer.noise_sampler,
+        scheduler=trainer.scheduler,
+        scaling_factor=job.core.scaling_factor,
         time_ids=trainer.time_ids,
         training_probe=make_probe(
             rows.training, inputs.train_latents, inputs.train_prompts, settings.orders
@@ -120,7 +121,7 @@ def _memorisation_audit(
         last_step=settings.steps,
         seed=settings.seed,
         accelerator=job.accelerator,
-        folder=job.run.folder / AUDIT,
+        run_folder=job.run.folder,
     )
 
 
@@ -163,7 +164,7 @@ def _validation(
     return Validation(
         model=trainer.models["controlnet"],
         unet=trainer.unet,
-        scheduler=trainer.noise_sampler.scheduler,
+        scheduler=trainer.scheduler,
         pairs=pairs,
         held_out=has_held_out,
         null_prompt=trainer.null_prompt,

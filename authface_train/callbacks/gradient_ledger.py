@@ -104,7 +104,7 @@ class GradientLedger:
             One entry per timestep bin, without `step`.
         """
         device = self.trainer.accelerator.device
-        samples = [self.trainer.sample(SampleKey(0, index)) for index in self.face_indices]
+        samples = [self.trainer.dataset[SampleKey(0, index)] for index in self.face_indices]
         batch = to_device(stack_samples(samples), device)
         entries = []
         for timestep_bin in range(TIMESTEP_BINS):
@@ -140,7 +140,7 @@ class GradientLedger:
         eps = prediction.float().requires_grad_(True)
 
         noise_losses = noise_prediction_losses(
-            eps, batch, trainer.noise_sampler.scheduler, settings.min_snr_gamma
+            eps, batch, trainer.scheduler, settings.min_snr_gamma
         )
         pairs = trainer.region_pairs(noisy, eps, batch)
         visible = facial.count_visible(batch["visible"])

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,15 +35,17 @@ from authface_train.callbacks.sampling import evaluation_mode
 from authface_train.data.latents import sample_latent
 from authface_train.data.prompts import Embedding
 from authface_train.data.sample_keys import torch_generator
+from authface_train.runs.checkpoint import list_steps
 from authface_train.stages.prior import prior_losses
 from authface_train.training.loop import NUM_TRAIN_TIMESTEPS, to_device
-from authface_train.training.noise import NoiseSampler
 from authface_train.training.sharding import broadcast_decision
 from authface_train.training.trainable_model import TrainableModel
-from manifests.run_folder import AUDIT_FILE, step_name
+from manifests.run_folder import AUDIT, AUDIT_FILE, CHECKPOINTS, step_name
 from manifests.support.csv_file import read_rows, write_rows
 
 if TYPE_CHECKING:
+    from diffusers import DDPMScheduler
+
     from authface_train.training.metrics_logger import MetricsLogger
 
 logger = logging.getLogger(__name__)
@@ -92,7 +95,8 @@ class MemorisationAudit:
 
     Args:
         model: The U-Net in training; its EMA weights are audited if it keeps an EMA.
-        noise_sampler: Provides the noise schedule and the VAE's scaling factor.
+        scheduler: The noise schedule.
+        scaling_factor: The VAE's scaling factor.
         time_ids: (6,) SDXL size conditioning.
         training_probe: Training faces whose loss is measured.
         held_out_probe: Held-out faces whose loss is measured, or None if no faces are held out.
@@ -102,14 +106,16 @@ class MemorisationAudit:
         last_step: Number of steps of the whole run.
         seed: Seed of the timesteps and noise of the losses.
         accelerator: The run's accelerator.
-        folder: Where `audit.csv` and the pictures `nearest-step-00001000.png` are saved.
+        run_folder: Folder of the run. `audit.csv` and the pictures `nearest-step-00001000.png` are
+            saved in its `audit/`.
     """
 
     def __init__(
         self,
         *,
         model: TrainableModel,
-        noise_sampler: NoiseSampler,
+        scheduler: DDPMScheduler,
+        scaling_factor: float,
         time_ids: torch.Tensor,
         training_probe: Probe,
         held_out_probe: Probe | None,
@@ -119,10 +125,11 @@ class MemorisationAudit:
         last_step: int,
         seed: int,
         accelerator: Accelerator,
-        folder: Path,
+        run_folder: Path,
     ) -> None:
         self.model = model
-        self.noise_sampler = noise_sampler
+        self.scheduler = scheduler
+        self.scaling_factor = scaling_factor
         self.time_ids = time_ids
         self.training_probe = training_probe
         self.held_out_probe = held_out_probe
@@ -132,7 +139,8 @@ class MemorisationAudit:
         self.last_step = last_step
         self.seed = seed
         self.accelerator = accelerator
-        self.folder = folder
+        self.run_folder = run_folder
+        self.folder = run_folder / AUDIT
 
     def on_step_end(self, step: int, metrics_logger: MetricsLogger | None) -> None:
         """Audit the model if an audit is due and audit.csv has no row for this step."""
@@ -150,7 +158,8 @@ class MemorisationAudit:
 
         row |= self._compare(step, previews)
         earlier = [other for other in read_audits(self.folder) if int(other["step"]) < step]
-        row["advice"] = advise([*earlier, row])
+        checkpoints = list_steps(self.run_folder / CHECKPOINTS)
+        row["advice"] = advise([*earlier, row], self.run_folder, checkpoints)
         write_rows(self.folder / AUDIT_FILE, [*earlier, row], columns=COLUMNS)
         scalars = {name: value for name, value in row.items() if isinstance(value, float)}
         metrics_logger.log_scalars("audit", step, scalars)
@@ -163,13 +172,12 @@ class MemorisationAudit:
     def mean_loss(self, probe: Probe) -> float:
         """Mean noise loss over the faces of a probe, at `TIMESTEPS_PER_FACE` timesteps each."""
         device = self.accelerator.device
-        scheduler = self.noise_sampler.scheduler
         faces = zip(probe.latents, probe.prompts, probe.face_ids, strict=True)
         total = 0.0
         with evaluation_mode(self.model, self.accelerator):
             for latents, prompt, face_id in faces:
                 generator = torch_generator(self.seed, 0, face_id, "audit")
-                latent = sample_latent(latents, False, generator, self.noise_sampler.scaling_factor)
+                latent = sample_latent(latents, False, generator, self.scaling_factor)
                 max_offset = NUM_TRAIN_TIMESTEPS // TIMESTEPS_PER_FACE
                 offset = int(torch.randint(max_offset, (), generator=generator))
                 for index in range(TIMESTEPS_PER_FACE):
@@ -182,7 +190,7 @@ class MemorisationAudit:
                         "pooled": prompt.pooled[None],
                     }
                     losses = prior_losses(
-                        self.model.module, to_device(batch, device), self.time_ids, scheduler
+                        self.model.module, to_device(batch, device), self.time_ids, self.scheduler
                     )
                     total += float(losses)
         return total / len(probe.latents) / TIMESTEPS_PER_FACE
@@ -226,7 +234,7 @@ def read_audits(folder: Path) -> list[dict[str, str]]:
     return read_rows(folder / AUDIT_FILE)
 
 
-def advise(audits: Sequence[AuditRow]) -> str:
+def advise(audits: Sequence[AuditRow], run_folder: Path, checkpoints: Collection[int]) -> str:
     """Turn the audits of a run so far into advice.
 
     Training should stop if the held-out loss had its minimum at least `AUDITS_BEFORE_STOP` audits
@@ -234,6 +242,8 @@ def advise(audits: Sequence[AuditRow]) -> str:
 
     Args:
         audits: Rows of audit.csv by step, the current audit last.
+        run_folder: Folder of the run, for the command that exports a checkpoint.
+        checkpoints: Steps of the run's checkpoints. No other checkpoint is advised.
 
     Returns:
         One line.
@@ -259,6 +269,12 @@ def advise(audits: Sequence[AuditRow]) -> str:
             f"stop: the held-out loss was lowest at step {best_step} "
             f"({lowest_loss:.4f}, now {current_loss:.4f})"
         )
+        kept = [(loss, step) for loss, step in held_out if step in checkpoints]
+        if kept:
+            loss, step = min(kept)
+            which = "it" if step == best_step else f"the best of the kept ones ({loss:.4f})"
+            command = f"authface export {shlex.quote(str(run_folder))} --checkpoint {step}"
+            advice[-1] += f"; export {which} with `{command}`"
     if _value(current, "copies") > 0:
         picture = _picture_name(int(_value(current, "step")))
         advice.append(

@@ -46,7 +46,10 @@ def train_prior(
     preset: PresetOption = "paper",
     base: Annotated[
         str | None,
-        typer.Option(help="SDXL to start from: hub id or folder; `tiny` builds a random one."),
+        typer.Option(
+            help="SDXL to start from: hub id, folder or .safetensors file; `tiny` builds a random "
+            "one. Default: that of the preset, or of the resumed run."
+        ),
     ] = None,
     steps: StepsOption = None,
     tags: Annotated[
@@ -67,7 +70,11 @@ def train_prior(
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
-    settings = load_preset("prior", preset, _overrides(set_, base=base, steps=steps, tags=tags))
+    folder = output or ws.local_path(f"runs/prior-{preset}")
+    overrides = _overrides(set_, base=base, steps=steps, tags=tags)
+    if resume and "base" not in overrides:
+        overrides |= _overrides(None, base=_base_of_run(folder))
+    settings = load_preset("prior", preset, overrides)
     assert isinstance(settings, PriorSettings)
     silence_libraries()
     from authface_train.training.jobs import JobRequest
@@ -76,7 +83,7 @@ def train_prior(
         workspace=ws,
         settings=settings,
         base=settings.base,
-        folder=output or ws.local_path(f"runs/prior-{preset}"),
+        folder=folder,
         resume=resume,
         allow_unknown_licence=allow_unknown_licence,
     )
@@ -95,7 +102,7 @@ def train_restore(
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(help="Any SDXL instead of a prior: hub id or folder."),
+        typer.Option(help="Any SDXL instead of a prior: hub id, folder or .safetensors file."),
     ] = None,
     steps: StepsOption = None,
     degradation: Annotated[
@@ -132,7 +139,7 @@ def train_restore(
     from authface_train.data.degradation import get_preset as get_degradation
     from authface_train.presets import load_preset
     from authface_train.settings import RestorerSettings
-    from manifests.run_folder import is_finished, read_run
+    from manifests.run_folder import is_finished
     from manifests.workspace import Workspace
 
     if prior and base:
@@ -156,11 +163,11 @@ def train_restore(
     folder = output or ws.local_path(f"runs/restorer-{preset}")
     silence_libraries()
     from authface_train.training.jobs import JobRequest
-    from authface_train.training.setup import base_of_run, latest_prior
+    from authface_train.training.setup import latest_prior
 
     starting_model = prior or base
-    if starting_model is None and (resume or (calibrate and read_run(folder) is not None)):
-        starting_model = base_of_run(folder)
+    if starting_model is None and (resume or calibrate):
+        starting_model = _base_of_run(folder)
     request = JobRequest(
         workspace=ws,
         settings=settings,
@@ -186,12 +193,22 @@ def _overrides(set_options: list[str] | None, **options: object) -> dict[str, ob
     return overrides
 
 
+def _base_of_run(folder: Path) -> str | None:
+    """Base that the run in a folder started from, or None if the folder holds no run."""
+    from manifests.run_folder import read_run
+
+    record = read_run(folder)
+    return None if record is None else record.get("base")
+
+
 def _train(request: JobRequest, next_command: str) -> None:
     from authface_train.training.jobs import build_job, run_job
+    from authface_train.training.processes import run_together
     from manifests.run_folder import read_notes
 
-    job = build_job(request)
-    run_job(job)
+    with run_together():
+        job = build_job(request)
+        run_job(job)
     if not job.accelerator.is_main_process:
         return
     if read_notes(request.folder).get("untrained"):
@@ -209,8 +226,10 @@ def _train(request: JobRequest, next_command: str) -> None:
 def _plan(request: JobRequest, as_json: bool) -> None:
     from authface_train.commands.dry_run_table import print_plan
     from authface_train.training.jobs import plan_job
+    from authface_train.training.processes import run_together
 
-    plan: Plan = plan_job(request)
+    with run_together():
+        plan: Plan = plan_job(request)
     if as_json:
         print_json(plan)
     else:
@@ -222,5 +241,8 @@ def _plan(request: JobRequest, as_json: bool) -> None:
 def _calibrate(request: JobRequest) -> None:
     from authface_train.commands.calibration_table import print_calibration
     from authface_train.training.jobs import calibrate_job
+    from authface_train.training.processes import run_together
 
-    print_calibration(calibrate_job(request))
+    with run_together():
+        calibration = calibrate_job(request)
+    print_calibration(calibration)

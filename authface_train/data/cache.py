@@ -37,7 +37,8 @@ PART_RECORDS = 256
 class Cache:
     """Records in a folder of the workspace, by key.
 
-    The tensors are mapped from the files and must not be written to.
+    The tensors are mapped from the files and must not be written to. A pickled copy has no open
+    file and opens the parts that it reads.
 
     Args:
         workspace: The workspace.
@@ -54,22 +55,28 @@ class Cache:
 
     def refresh(self) -> None:
         """Open the parts that were written since the last call, by any process."""
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
 
         for name in self.workspace.list_names(self.folder):
             if name in self._parts or not name.endswith(".safetensors"):
                 continue
-            path = self.workspace.local_path(f"{self.folder}/{name}")
             try:
-                part = safe_open(path, framework="pt")
+                part = self._open(name)
                 keys = json.loads(part.metadata()["keys"])
             except (SafetensorError, ValueError, KeyError, TypeError) as error:
+                path = f"{self.folder}/{name}"
                 logger.warning("%s is damaged (%s); its records are made again", path, error)
-                self.workspace.remove(f"{self.folder}/{name}")
+                self.workspace.remove(path)
                 continue
             self._parts[name] = part
             for row, key in enumerate(keys):
                 self._locations.setdefault(key, (name, row))
+
+    # Any: safetensors has no types for its open files.
+    def _open(self, name: str) -> Any:
+        from safetensors import safe_open
+
+        return safe_open(self.workspace.local_path(f"{self.folder}/{name}"), framework="pt")
 
     def __contains__(self, key: str) -> bool:
         return key in self._locations
@@ -77,8 +84,13 @@ class Cache:
     def __getitem__(self, key: str) -> Record:
         """The tensors of a record by name."""
         name, row = self._locations[key]
+        if name not in self._parts:
+            self._parts[name] = self._open(name)
         part = self._parts[name]
         return {tensor: part.get_slice(tensor)[row] for tensor in part.offset_keys()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_parts": {}}
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """The distinct keys that have no record, in order of first appearance."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -121,6 +122,9 @@ class DegradedPairs:
             boxes_px=boxes_px,
             visible=visible,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_decoded": {}}
 
     def _reference_crop(self, index: int) -> np.ndarray:
         """A crop at `REFERENCE_PX`. Small sets stay decoded: decoding is slower than degrading."""

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from authface_train.data.sample_keys import step_keys
 from authface_train.memory.estimator import (
     MemoryEstimator,
-    estimate_disk_bytes,
+    estimate_disk_use,
     memory_capacity,
 )
 from authface_train.presets import Card, card_of, load_preset, preset_names
@@ -157,8 +157,8 @@ def plan_run(
         if fits_memory:
             step_s = _time_step(settings, make_trainer, accumulation, accelerator)
 
-    checkpoint_bytes = estimate_disk_bytes(estimator.fake_pass, settings, model_bytes)
-    disk_bytes = checkpoint_bytes + cache_size.missing_bytes
+    disk_use = estimate_disk_use(estimator.fake_pass, settings, model_bytes)
+    disk_bytes = disk_use.peak + cache_size.missing_bytes
     free_bytes = float(shutil.disk_usage(nearest_existing_folder(folder)).free)
 
     preset_that_fits: str | None = None
@@ -229,7 +229,7 @@ def _time_micro_batches(
         update={"batch": samples_per_process * num_processes}
     )
     keys = step_keys(settings.seed, 0, samples_per_process, trainer.num_faces)
-    samples = [trainer.sample(key) for key in keys[:micro_batch]]
+    samples = [trainer.dataset[key] for key in keys[:micro_batch]]
     batch = to_device(stack_samples(samples), accelerator.device)
 
     durations_s = []

@@ -14,9 +14,9 @@ from accelerate import Accelerator
 from authface_train.data.pairs import DegradedPairs
 from authface_train.data.prompts import Embedding, time_ids
 from authface_train.data.sample_keys import SampleKey
+from authface_train.data.samples import NoiseSampler, RegressionDataset, Sample
 from authface_train.settings import RestorerSettings
-from authface_train.training.loop import TIMESTEP_BINS, Sample, StepLosses
-from authface_train.training.noise import NoiseSampler
+from authface_train.training.loop import TIMESTEP_BINS, StepLosses
 from authface_train.training.sharding import clip_gradients
 from authface_train.training.trainable_model import TrainableModel, prepare_for_training
 from manifests.workspace import Workspace
@@ -42,6 +42,7 @@ class RegressionTrainer:
 
     Attributes:
         models: The trained models by name, here `unet`.
+        dataset: The training samples.
         num_faces: Number of training faces.
     """
 
@@ -59,25 +60,16 @@ class RegressionTrainer:
     ) -> None:
         self.settings = settings
         self.cell_px = cell_px
-        self.noise_sampler = noise_sampler
         self.null_prompt = null_prompt
         self.accelerator = accelerator
         self.num_faces = len(view)
-        self.pairs = DegradedPairs(
+        pairs = DegradedPairs(
             workspace, view, settings.resolution_px, settings.degradation, settings.seed
         )
+        self.dataset = RegressionDataset(noise_sampler, pairs)
         trainable = unet.train().requires_grad_(True)
         self.models: dict[str, TrainableModel] = {
             "unet": prepare_for_training(trainable, settings, accelerator)
-        }
-
-    def sample(self, key: SampleKey) -> Sample:
-        """The degraded and the clean face, each (3, size, size) in [0, 1]."""
-        _, flip = self.noise_sampler.sample(key)
-        clean = torch.from_numpy(self.pairs.clean_crop(key, flip).copy()).permute(2, 0, 1)
-        return {
-            "degraded": self.pairs.make_pair(key, flip).degraded,
-            "clean": clean.float() / 255,
         }
 
     def step(self, step: int, keys: list[SampleKey], micro_batches: Iterator[Sample]) -> StepLosses:

@@ -39,7 +39,7 @@ from authface_train.reproduce.small_settings import (
 from manifests.run_folder import is_finished, read_run
 from manifests.support.console import run_command
 from manifests.support.errors import UserError
-from manifests.support.files import write_json
+from manifests.support.files import apply_umask, write_json
 from manifests.training_view import training_view
 
 if TYPE_CHECKING:
@@ -282,13 +282,13 @@ class Experiment:
         from accelerate import Accelerator
         from diffusers import UNet2DConditionModel
 
+        from authface_train.data.samples import NoiseSampler
         from authface_train.models.sdxl import detach_core, load_base
         from authface_train.presets import load_preset
         from authface_train.runs.saving import final_weights
         from authface_train.runs.training_run import TrainingRun
         from authface_train.settings import RestorerSettings
         from authface_train.training.loop import train
-        from authface_train.training.noise import NoiseSampler
 
         overrides = training_settings(self.scale.restorer) | {
             "seed": seed,
@@ -316,7 +316,7 @@ class Experiment:
             cell_px=CELL_PX,
             workspace=self.faces.workspace,
             view=view,
-            noise_sampler=NoiseSampler(settings, view, latents, core),
+            noise_sampler=NoiseSampler(settings.seed, view, latents, core),
             null_prompt=null_prompt,
             accelerator=accelerator,
         )
@@ -329,9 +329,13 @@ class Experiment:
             base_digest="none",
             processes=1,
         )
-        train(trainer, [], settings=settings, run=run, accelerator=accelerator)
+        try:
+            train(trainer, [], settings=settings, run=run, accelerator=accelerator)
+        finally:
+            run.release()
         unet.load_state_dict(final_weights(trainer.models["unet"], accelerator))
         unet.save_pretrained(folder)
+        apply_umask(folder)
 
     # Scoring
 

@@ -77,5 +77,5 @@ def _train_discriminators(trainer: RestorerTrainer, num_steps: int) -> None:
     device = trainer.accelerator.device
     for step in range(num_steps):
         keys = step_keys(settings.seed, step, settings.batch, trainer.num_faces)
-        batch = stack_samples([trainer.sample(key) for key in keys])
+        batch = stack_samples([trainer.dataset[key] for key in keys])
         trainer.train_discriminators(step, to_device(batch, device))

@@ -10,14 +10,15 @@ import torch
 from accelerate import Accelerator
 
 from authface_train.data.prompts import Embedding, time_ids
-from authface_train.data.sample_keys import SampleKey, torch_generator
+from authface_train.data.sample_keys import SampleKey
+from authface_train.data.samples import NoiseSampler, PriorDataset, Sample
 from authface_train.models.sdxl import DiffusionCore
 from authface_train.settings import PriorSettings
-from authface_train.training.loop import TIMESTEP_BINS, Sample, StepLosses
+from authface_train.training.loop import TIMESTEP_BINS, StepLosses
 from authface_train.training.noise import (
-    NoiseSampler,
     accumulate_by_timestep,
     noise_prediction_losses,
+    training_scheduler,
 )
 from authface_train.training.sharding import clip_gradients, no_sync
 from authface_train.training.trainable_model import TrainableModel, prepare_for_training
@@ -110,7 +111,9 @@ class PriorTrainer:
 
     Attributes:
         models: The trained models by name, here `unet`.
+        dataset: The training samples.
         num_faces: Number of training faces.
+        scheduler: The noise schedule.
     """
 
     def __init__(
@@ -126,32 +129,15 @@ class PriorTrainer:
     ) -> None:
         self.settings = settings
         self.accelerator = accelerator
-        self.prompts = prompts
-        self.null_prompt = null_prompt
-        self.noise_sampler = NoiseSampler(settings, view, latents, core)
+        self.scheduler = training_scheduler(core)
+        self.noise_sampler = NoiseSampler(settings.seed, view, latents, core)
+        self.dataset = PriorDataset(settings, self.noise_sampler, prompts, null_prompt)
         self.num_faces = len(view)
         self.time_ids = torch.tensor(time_ids(settings.resolution_px))
         unet = make_trainable(core.unet, settings)
         self.models: dict[str, TrainableModel] = {
             "unet": prepare_for_training(unet, settings, accelerator)
         }
-
-    def sample(self, key: SampleKey) -> Sample:
-        """Tensors of one sample: latent, noise, timestep and the embedding of its caption."""
-        sample, _ = self.noise_sampler.sample(key)
-        face_id = self.noise_sampler.face_ids[key.index]
-        generator = torch_generator(self.settings.seed, key.epoch, face_id, "prior")
-        if self.settings.offset_noise:
-            noise = sample["noise"]
-            offset = torch.randn(len(noise), 1, 1, generator=generator)
-            sample["noise"] = noise + self.settings.offset_noise * offset
-
-        orders = self.settings.orders
-        prompt = self.prompts[key.index * orders + key.epoch % orders]
-        dropout = self.settings.caption_dropout
-        if dropout and float(torch.rand((), generator=generator)) < dropout:
-            prompt = self.null_prompt
-        return {**sample, "embeds": prompt.embeds, "pooled": prompt.pooled}
 
     def step(self, step: int, keys: list[SampleKey], micro_batches: Iterator[Sample]) -> StepLosses:
         """Train on one global batch."""
@@ -169,7 +155,7 @@ class PriorTrainer:
                     model.module,
                     batch,
                     self.time_ids,
-                    self.noise_sampler.scheduler,
+                    self.scheduler,
                     self.settings.min_snr_gamma,
                 )
                 loss = losses.sum() / share

@@ -17,14 +17,15 @@ from diffusers import ControlNetModel
 from authface_train.data.pairs import DegradedPairs
 from authface_train.data.prompts import Embedding, time_ids
 from authface_train.data.sample_keys import SampleKey
+from authface_train.data.samples import NoiseSampler, RestorerDataset, Sample
 from authface_train.facial_loss.loss import FacialLoss, RegionPair, VisibleCounts
 from authface_train.models.sdxl import DiffusionCore, hint_channels
 from authface_train.settings import RestorerSettings
-from authface_train.training.loop import TIMESTEP_BINS, Sample, StepLosses
+from authface_train.training.loop import TIMESTEP_BINS, StepLosses
 from authface_train.training.noise import (
-    NoiseSampler,
     accumulate_by_timestep,
     noise_prediction_losses,
+    training_scheduler,
 )
 from authface_train.training.sharding import clip_gradients, no_sync
 from authface_train.training.trainable_model import TrainableModel, prepare_for_training
@@ -69,7 +70,9 @@ class RestorerTrainer:
 
     Attributes:
         models: The trained models by name: `controlnet`, and `discriminators` with a facial loss.
+        dataset: The training samples.
         num_faces: Number of training faces.
+        scheduler: The noise schedule.
         unet: The frozen prior.
         facial: The facial loss, or None.
     """
@@ -89,11 +92,13 @@ class RestorerTrainer:
         self.settings = settings
         self.accelerator = accelerator
         self.null_prompt = null_prompt
-        self.noise_sampler = NoiseSampler(settings, view, latents, core)
+        self.scheduler = training_scheduler(core)
+        self.noise_sampler = NoiseSampler(settings.seed, view, latents, core)
         self.num_faces = len(view)
         self.pairs = DegradedPairs(
             workspace, view, settings.resolution_px, settings.degradation, settings.seed
         )
+        self.dataset = RestorerDataset(self.noise_sampler, self.pairs)
         self.time_ids = torch.tensor(time_ids(settings.resolution_px))
 
         # The prior is frozen but not under no_grad: gradients pass through its decoder. Autocast
@@ -121,7 +126,7 @@ class RestorerTrainer:
                 self.settings.facial,
                 channels=self.unet.config.in_channels,
                 vae_scale_factor=self.settings.resolution_px // latent_side,
-                alphas_cumprod=self.noise_sampler.scheduler.alphas_cumprod,
+                alphas_cumprod=self.scheduler.alphas_cumprod,
             )
         return loss.to(self.accelerator.device)
 
@@ -132,17 +137,6 @@ class RestorerTrainer:
             betas=self.settings.facial.discriminator_betas,
         )
         return TrainableModel(loss, self.accelerator.prepare(optimizer))
-
-    def sample(self, key: SampleKey) -> Sample:
-        """Tensors of one sample: latent, noise, timestep, degraded crop and facial regions."""
-        sample, flip = self.noise_sampler.sample(key)
-        pair = self.pairs.make_pair(key, flip)
-        return {
-            **sample,
-            "degraded": pair.degraded,
-            "boxes_px": pair.boxes_px,
-            "visible": pair.visible,
-        }
 
     def step(self, step: int, keys: list[SampleKey], micro_batches: Iterator[Sample]) -> StepLosses:
         """Train the ControlNet, then the discriminators, on one global batch."""
@@ -172,7 +166,7 @@ class RestorerTrainer:
                 noise_losses = noise_prediction_losses(
                     prediction,
                     batch,
-                    self.noise_sampler.scheduler,
+                    self.scheduler,
                     self.settings.min_snr_gamma,
                 )
                 noise_loss = noise_losses.sum() / share
@@ -227,7 +221,7 @@ class RestorerTrainer:
         Returns:
             The noisy latents z_t and the prediction, each (batch, channels, height, width).
         """
-        scheduler = self.noise_sampler.scheduler
+        scheduler = self.scheduler
         noisy = scheduler.add_noise(batch["latent"], batch["noise"], batch["timesteps"])
         device = noisy.device
         count = len(noisy)

@@ -28,7 +28,7 @@ from authface_train.memory.dry_run import StageSettings
 from authface_train.memory.estimator import (
     FLOAT32_BYTES,
     MemoryEstimator,
-    estimate_disk_bytes,
+    estimate_disk_use,
     parameter_bytes,
 )
 from authface_train.memory.fake_tensor_pass import (
@@ -37,6 +37,7 @@ from authface_train.memory.fake_tensor_pass import (
     RestorerPass,
     pooled_width,
 )
+from authface_train.memory.peak_cache import PeakCache
 from authface_train.models.sdxl import DiffusionCore, detach_core, load_base, vae_scale_factor
 from authface_train.runs import saving
 from authface_train.runs.training_run import TrainingRun
@@ -44,6 +45,7 @@ from authface_train.settings import PriorSettings, RestorerSettings
 from authface_train.stages.prior import PriorTrainer
 from authface_train.training import setup
 from authface_train.training.loop import Trainer, train
+from authface_train.training.processes import leave_together
 from authface_train.training.setup import TrainingRows
 from manifests.run_register import register_run
 from manifests.support.errors import UserError
@@ -171,22 +173,35 @@ def build_job(request: JobRequest) -> TrainingJob:
         resume=request.resume,
         base=request.base,
         unet=preparation.pipeline.unet,
-        disk_bytes=estimate_disk_bytes(
+        disk_use=estimate_disk_use(
             preparation.estimator.fake_pass, settings, preparation.model_bytes
         ),
     )
-    if accelerator.is_main_process:
-        register_run(request.workspace, request.folder, request.stage)
-    with setup.explain_out_of_memory(settings):
-        return _assemble_job(preparation, settings, run)
+    try:
+        if accelerator.is_main_process:
+            register_run(request.workspace, request.folder, request.stage)
+        with setup.explain_out_of_memory(settings):
+            return _assemble_job(preparation, settings, run)
+    except BaseException:
+        run.release()
+        raise
 
 
 def run_job(job: TrainingJob) -> None:
     """Train a job to its last step and save the model on the main process.
 
+    The other processes wait for the model; then all leave the process group.
+
     Raises:
         Terminated, KeyboardInterrupt, PartialFailureError: See `training.loop.train`.
     """
+    try:
+        _train_and_save(job)
+    finally:
+        job.run.release()
+
+
+def _train_and_save(job: TrainingJob) -> None:
     from authface_train.callbacks.build import build_callbacks
 
     with setup.explain_out_of_memory(job.settings):
@@ -201,6 +216,7 @@ def run_job(job: TrainingJob) -> None:
     weights = saving.final_weights(trained, job.accelerator)
     if job.accelerator.is_main_process:
         _save(job, weights)
+    leave_together(job.accelerator)
 
 
 def plan_job(request: JobRequest) -> dry_run.Plan:
@@ -301,7 +317,7 @@ def _prepare(request: JobRequest) -> _Preparation:
         accelerator=accelerator,
         rows=rows,
         pipeline=pipeline,
-        estimator=MemoryEstimator(fake_pass, accelerator.device),
+        estimator=MemoryEstimator(fake_pass, accelerator.device, PeakCache(request.workspace)),
         model_bytes=model_bytes,
     )
 

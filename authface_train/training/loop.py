@@ -7,30 +7,30 @@ import logging
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
-from authface_train.data.sample_keys import SampleKey, derive_seed, micro_batches, step_keys
+from authface_train.data.sample_keys import SampleKey, derive_seed, step_keys
+from authface_train.data.samples import Sample
 from authface_train.runs import checkpoint
 from authface_train.settings import TrainSettings
 from authface_train.training.loss_guard import DiscriminatorMonitor, LossGuard, primary_loss
 from authface_train.training.metrics_logger import MetricsLogger
 from authface_train.training.optimizer import learning_rate, set_learning_rate
+from authface_train.training.processes import leave_together
+from authface_train.training.sample_loader import sample_loader
+from authface_train.training.signals import SignalCatcher, stop_run
 from authface_train.training.trainable_model import TrainableModel
-from manifests.support.errors import Terminated, UserError
+from manifests.support.errors import UserError
 
 if TYPE_CHECKING:
     from authface_train.callbacks import Callback
     from authface_train.runs.training_run import TrainingRun
 
 logger = logging.getLogger(__name__)
-
-Sample = dict[str, torch.Tensor]
-"""Tensors by name: of one sample, or of a batch with a leading batch dimension."""
 
 NUM_TRAIN_TIMESTEPS = 1000
 """Timesteps of SDXL's noise schedule."""
@@ -58,15 +58,14 @@ class Trainer(Protocol):
 
     Attributes:
         models: The trained models by name. The learning rate schedule applies to the first.
+        dataset: Maps the key of a sample to its tensors on the CPU. They depend on the key and the
+            run's seed alone. Data workers receive a pickled copy.
         num_faces: Number of faces to draw samples from.
     """
 
     models: dict[str, TrainableModel]
+    dataset: Dataset[Sample]
     num_faces: int
-
-    def sample(self, key: SampleKey) -> Sample:
-        """Tensors of one sample on the CPU. They depend on the key and the run's seed alone."""
-        ...
 
     def step(self, step: int, keys: list[SampleKey], micro_batches: Iterator[Sample]) -> StepLosses:
         """Forward, backward and optimizer step of one global batch.
@@ -104,7 +103,8 @@ def train(
 ) -> None:
     """Train to `settings.steps`, from the newest checkpoint if there is one.
 
-    SIGTERM and Ctrl-C, sent to any process, finish the step, save a checkpoint and stop the run.
+    A signal of `STOP_SIGNALS`, sent to any process, finishes the step, saves a checkpoint and
+    stops the run.
 
     Args:
         trainer: The stage.
@@ -114,7 +114,7 @@ def train(
         accelerator: Knows the device and the processes.
 
     Raises:
-        Terminated: After SIGTERM, when the checkpoint is saved.
+        Terminated: After SIGTERM, SIGUSR1 or SIGHUP, when the checkpoint is saved.
         KeyboardInterrupt: After Ctrl-C, when the checkpoint is saved.
         PartialFailureError: If a loss is non-finite or spikes; the last checkpoint is kept.
         UserError: If the batch cannot be divided over the processes.
@@ -130,8 +130,10 @@ def train(
     loss_guard = LossGuard(settings.spike, history)
     discriminator_monitor = DiscriminatorMonitor()
     with (
-        _sample_loader(trainer, settings, first_step, accelerator) as loader,
-        _SignalCatcher() as signals,
+        sample_loader(
+            trainer.dataset, trainer.num_faces, settings, first_step, accelerator
+        ) as loader,
+        SignalCatcher(may_abort=accelerator.num_processes == 1) as signals,
         MetricsLogger(run, settings, first_step)
         if is_main
         else contextlib.nullcontext() as metrics_logger,
@@ -155,6 +157,8 @@ def train(
                 metrics_logger.log_step(step + 1, metrics, rate)
                 discriminator_monitor.check(step + 1, metrics)
 
+            if stop_signal and is_main:
+                logger.info("%s: saving step %d", signal.Signals(stop_signal).name, step + 1)
             is_last = step + 1 == settings.steps
             if is_last or stop_signal or (step + 1) % settings.checkpoint_every == 0:
                 checkpoint.save(
@@ -163,17 +167,25 @@ def train(
                     trainer.models,
                     accelerator,
                     keep=settings.keep_checkpoints,
+                    best=run.best_step(),
                 )
                 accelerator.wait_for_everyone()
-            if stop_signal and not is_last:
-                message = f"stopped after step {step + 1} and saved; continue with --resume"
-                if stop_signal == signal.SIGTERM:
-                    raise Terminated(message)
-                raise KeyboardInterrupt(message)
+            if stop_signal:
+                leave_together(accelerator)
+                stop_run(
+                    stop_signal,
+                    f"stopped after step {step + 1} and saved; continue with --resume",
+                )
             for callback in callbacks:
                 callback.on_step_end(step + 1, metrics_logger)
             if metrics_logger is not None:
                 metrics_logger.resume_timer()
+
+        # A signal during the last callbacks.
+        stop_signal = _reduce_signals(signals.received, accelerator)
+        if stop_signal:
+            leave_together(accelerator)
+            stop_run(stop_signal, "stopped after the last step; --resume writes the model")
 
 
 def _log_start(
@@ -199,11 +211,6 @@ def _log_start(
 
 
 # How the global batch is divided
-
-
-def _micro_batch(settings: TrainSettings) -> int:
-    assert settings.micro_batch is not None, "the micro-batch is derived before training starts"
-    return settings.micro_batch
 
 
 def samples_per_process(settings: TrainSettings, num_processes: int) -> int:
@@ -236,106 +243,14 @@ def accumulation_steps(settings: TrainSettings, num_processes: int) -> int:
         UserError: If a process's share of the batch is not a multiple of the micro-batch.
     """
     share = samples_per_process(settings, num_processes)
-    micro_batch = min(_micro_batch(settings), share)
+    assert settings.micro_batch is not None, "the micro-batch is derived before training starts"
+    micro_batch = min(settings.micro_batch, share)
     if share % micro_batch:
         raise UserError(
             f"batch {settings.batch} over {num_processes} processes is {share} samples each, not a "
             f"multiple of micro_batch {micro_batch}; change it with --set micro_batch=N"
         )
     return share // micro_batch
-
-
-# Loading samples
-
-
-class _SampleDataset(Dataset):
-    """Maps the key of a sample to its tensors."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-
-    def __getitem__(self, key: SampleKey) -> Sample:
-        return self.trainer.sample(key)
-
-
-class _MicroBatchSampler(Sampler):
-    """Yields the keys of one process's micro-batches, starting at step `first_step`."""
-
-    def __init__(
-        self,
-        *,
-        settings: TrainSettings,
-        num_faces: int,
-        first_step: int,
-        rank: int,
-        num_processes: int,
-    ) -> None:
-        self.settings = settings
-        self.num_faces = num_faces
-        self.first_step = first_step
-        self.rank = rank
-        self.num_processes = num_processes
-
-    def __iter__(self) -> Iterator[list[SampleKey]]:
-        micro_batch = _micro_batch(self.settings)
-        for step in range(self.first_step, self.settings.steps):
-            keys = step_keys(self.settings.seed, step, self.settings.batch, self.num_faces)
-            yield from micro_batches(keys, self.rank, self.num_processes, micro_batch)
-
-
-@contextlib.contextmanager
-def _sample_loader(
-    trainer: Trainer, settings: TrainSettings, first_step: int, accelerator: Accelerator
-) -> Iterator[Iterator[Sample]]:
-    """Iterate over this process's micro-batches. The end of the block ends the workers."""
-    batch_sampler = _MicroBatchSampler(
-        settings=settings,
-        num_faces=trainer.num_faces,
-        first_step=first_step,
-        rank=accelerator.process_index,
-        num_processes=accelerator.num_processes,
-    )
-    with _single_opencv_thread() if settings.workers else contextlib.nullcontext():
-        loader: Any = iter(
-            DataLoader(
-                _SampleDataset(trainer),
-                batch_sampler=batch_sampler,
-                num_workers=settings.workers,
-                worker_init_fn=_ignore_signals,
-                persistent_workers=settings.workers > 0,
-                pin_memory=accelerator.device.type == "cuda",
-            )
-        )
-    try:
-        yield loader
-    finally:
-        if settings.workers:
-            # Workers ignore signals. A process that reached its exit before they ended would wait
-            # for them forever.
-            loader._shutdown_workers()
-
-
-@contextlib.contextmanager
-def _single_opencv_thread() -> Iterator[None]:
-    """Keep OpenCV to one thread while worker processes are forked.
-
-    A forked thread pool deadlocks, so the limit cannot be set in the workers. Torch limits its own
-    threads in workers.
-    """
-    import cv2
-
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(threads)
-
-
-def _ignore_signals(_: int) -> None:
-    """Let workers finish the samples of the current step; the loop ends them."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
 
 
 # Reducing losses and signals over the processes
@@ -354,17 +269,15 @@ def _reduce_step(
         accelerator: Reduces over the processes.
 
     Returns:
-        Metrics by name, and the signal that any process received, or 0. The metrics include the
+        Metrics by name, and SIGTERM, SIGINT or 0, see `_signal_of_flags`. The metrics include the
         mean noise loss of each timestep bin, `loss_t000` to `loss_t900`; it is None if no process
         has a sample in the bin.
     """
     device = accelerator.device
     names = sorted(losses.means)
     means = torch.stack([losses.means[name].float().to(device) for name in names])
-    signals = torch.tensor(
-        [float(received == signal.SIGTERM), float(received == signal.SIGINT)], device=means.device
-    )
-    packed = torch.cat([means, losses.by_timestep.flatten().to(means), signals])
+    flags = _signal_flags(received, means.device)
+    packed = torch.cat([means, losses.by_timestep.flatten().to(means), flags])
     reduced: list[float] = accelerator.reduce(packed, "mean").tolist()  # type: ignore[union-attr]
 
     metrics: dict[str, float | None] = dict(zip(names, reduced, strict=False))
@@ -373,33 +286,26 @@ def _reduce_step(
     for index, (total, count) in enumerate(zip(sums, counts, strict=True)):
         first_timestep = index * NUM_TRAIN_TIMESTEPS // TIMESTEP_BINS
         metrics[f"loss_t{first_timestep:03d}"] = total / count if count else None
-
-    terminated, interrupted = reduced[-2:]
-    if terminated:
-        return metrics, signal.SIGTERM
-    return metrics, signal.SIGINT if interrupted else 0
+    return metrics, _signal_of_flags(reduced[-2:])
 
 
-class _SignalCatcher:
-    """Remembers SIGTERM and SIGINT, so that the current step is finished and saved.
+def _reduce_signals(received: int | None, accelerator: Accelerator) -> int:
+    """The signal that any process received, or 0. All processes must call it together."""
+    flags = _signal_flags(received, accelerator.device)
+    reduced: list[float] = accelerator.reduce(flags, "mean").tolist()  # type: ignore[union-attr]
+    return _signal_of_flags(reduced)
 
-    A second signal interrupts at once.
-    """
 
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._previous: dict[int, Any] = {}
+def _signal_flags(received: int | None, device: torch.device) -> torch.Tensor:
+    """(2,) float32: whether a signal other than Ctrl-C was received, and whether Ctrl-C was."""
+    is_interrupt = received == signal.SIGINT
+    is_other = received is not None and not is_interrupt
+    return torch.tensor([float(is_other), float(is_interrupt)], device=device)
 
-    def __enter__(self) -> _SignalCatcher:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._remember)
-        return self
 
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            raise KeyboardInterrupt
-        self.received = number
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+def _signal_of_flags(flags: Sequence[float]) -> int:
+    """SIGTERM for any signal other than Ctrl-C, SIGINT for Ctrl-C, or 0."""
+    is_other, is_interrupt = flags
+    if is_other:
+        return signal.SIGTERM
+    return signal.SIGINT if is_interrupt else 0

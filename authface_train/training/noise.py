@@ -1,74 +1,35 @@
-"""Noise, timesteps and flips of training samples, and the noise prediction loss of both stages."""
+"""The noise schedule of a base, and the noise prediction loss of both stages."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 
-from authface_train.data.latents import sample_latent
-from authface_train.data.sample_keys import SampleKey, torch_generator
+from authface_train.data.samples import Sample
 from authface_train.models.sdxl import DiffusionCore
-from authface_train.settings import TrainSettings
-from authface_train.training.loop import NUM_TRAIN_TIMESTEPS, TIMESTEP_BINS, Sample
+from authface_train.training.loop import NUM_TRAIN_TIMESTEPS, TIMESTEP_BINS
 from manifests.support.errors import UserError
 
 
-class NoiseSampler:
-    """Draws latent, noise, timestep and mirroring of a training sample from its key and the seed.
+def training_scheduler(core: DiffusionCore) -> DDPMScheduler:
+    """The noise schedule of a base, as a DDPM scheduler.
 
     Args:
-        settings: The run's settings; `seed` is used.
-        view: The training faces, one row each, with a column `face_id`.
-        latents: For each row (2 flips, mean and std, channels, height, width) float32: the VAE's
-            posterior of the crop and of its mirror image.
-        core: Its scheduler and scaling factor are used.
+        core: The base.
 
     Raises:
         UserError: If the base does not predict noise (epsilon).
     """
-
-    def __init__(
-        self,
-        settings: TrainSettings,
-        view: pd.DataFrame,
-        latents: Sequence[torch.Tensor],
-        core: DiffusionCore,
-    ) -> None:
-        self.settings = settings
-        self.latents = latents
-        self.face_ids = view["face_id"].tolist()
-        self.scaling_factor = core.scaling_factor
-        self.scheduler = DDPMScheduler.from_config(core.scheduler.config)
-        prediction_type = self.scheduler.config.prediction_type
-        if prediction_type != "epsilon":
-            raise UserError(
-                f"this base predicts {prediction_type}; only epsilon prediction is supported. "
-                "Use another --base"
-            )
-
-    def sample(self, key: SampleKey) -> tuple[Sample, bool]:
-        """Draw one sample.
-
-        Args:
-            key: Face and epoch; the same key always gives the same sample.
-
-        Returns:
-            `latent` and `noise`, (channels, height, width) float32, and `timesteps`, () int64; and
-            whether the crop is mirrored.
-        """
-        generator = torch_generator(
-            self.settings.seed, key.epoch, self.face_ids[key.index], "noise"
+    scheduler = DDPMScheduler.from_config(core.scheduler.config)
+    prediction_type = scheduler.config.prediction_type
+    if prediction_type != "epsilon":
+        raise UserError(
+            f"this base predicts {prediction_type}; only epsilon prediction is supported. "
+            "Use another --base"
         )
-        flip = bool(torch.rand((), generator=generator) < 0.5)
-        latent = sample_latent(self.latents[key.index], flip, generator, self.scaling_factor)
-        noise = torch.randn(latent.shape, generator=generator)
-        timestep = torch.randint(self.scheduler.config.num_train_timesteps, (), generator=generator)
-        return {"latent": latent, "noise": noise, "timesteps": timestep}, flip
+    return scheduler
 
 
 def noise_prediction_losses(

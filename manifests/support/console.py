@@ -140,6 +140,10 @@ USER_ERRNOS = (
 )
 
 
+# Slurm announces the end of a job with SIGUSR1, a closed terminal sends SIGHUP.
+TERMINATING_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
+
 class AuthfaceGroup(TyperGroup):
     """Command group that ends errors with one line and the documented exit code.
 
@@ -159,7 +163,10 @@ class AuthfaceGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
-        signal.signal(signal.SIGTERM, _raise_terminated)
+        for number in TERMINATING_SIGNALS:
+            # `nohup` ignores SIGHUP.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _raise_terminated)
         _set_level(logging.INFO)
         try:
             return super().invoke(ctx)
@@ -263,4 +270,7 @@ def _exit(message: str, code: int) -> NoReturn:
 
 
 def _raise_terminated(*_: object) -> None:
+    # Slurm and torchrun may send a signal twice; the second one must not end the clean-up.
+    for number in TERMINATING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     raise Terminated("terminated; finished work is saved, run the command again to continue")

@@ -8,10 +8,11 @@ from accelerate import Accelerator
 from authface_train.data.latents import cached_latents
 from authface_train.data.prompts import cached_prompts
 from authface_train.data.sample_keys import SampleKey, step_keys
+from authface_train.data.samples import Sample
 from authface_train.models.sdxl import detach_core, tiny_sdxl
 from authface_train.presets import load_preset
 from authface_train.stages.restorer import RestorerTrainer, make_controlnet
-from authface_train.training.loop import Sample, StepLosses, Trainer, stack_samples
+from authface_train.training.loop import StepLosses, Trainer, stack_samples
 from manifests.workspace import Workspace
 
 
@@ -53,7 +54,7 @@ def micro_batches(
     """The samples of the keys in micro-batches of `size`, by default in one."""
     size = size or len(keys)
     for first in range(0, len(keys), size):
-        yield stack_samples([trainer.sample(key) for key in keys[first : first + size]])
+        yield stack_samples([trainer.dataset[key] for key in keys[first : first + size]])
 
 
 def first_batch(trainer: Trainer, batch: int = 4) -> Sample:

@@ -35,7 +35,7 @@ def ledger(trainer, tmp_path):
 
 def ledger_batch(trainer, ledger, timestep):
     """The batch that the ledger measures, at one timestep."""
-    batch = stack_samples([trainer.sample(SampleKey(0, index)) for index in ledger.face_indices])
+    batch = stack_samples([trainer.dataset[SampleKey(0, index)] for index in ledger.face_indices])
     return {**batch, "timesteps": torch.full_like(batch["timesteps"], timestep)}
 
 

@@ -103,7 +103,7 @@ def test_loss_equals_the_written_out_noise_loss():
     keys = step_keys(0, 0, 4, NUM_FACES)
     batch = first_batch(trainer)
     timesteps = batch["timesteps"]
-    config = trainer.noise_sampler.scheduler.config
+    config = trainer.scheduler.config
     # SDXL's "scaled_linear" schedule.
     betas = np.linspace(config.beta_start**0.5, config.beta_end**0.5, 1000) ** 2
     alphas_cumprod = torch.tensor(np.cumprod(1 - betas)[timesteps.numpy()], dtype=torch.float32)
@@ -158,7 +158,7 @@ def test_twenty_steps_at_the_papers_rate_move_fp32_weights_but_not_bf16_weights(
         for name, value in first_batch(trainer, batch=1).items()
     }
     for _ in range(20):
-        losses = prior_losses(unet, batch, trainer.time_ids, trainer.noise_sampler.scheduler)
+        losses = prior_losses(unet, batch, trainer.time_ids, trainer.scheduler)
         losses.mean().backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -263,7 +263,7 @@ def test_min_snr_weights_the_loss_by_timestep():
     """SNR falls to gamma = 5 near timestep 200 of this schedule; earlier losses are scaled down."""
     trainer = make_trainer()
     unet = trainer.models["unet"].module
-    scheduler = trainer.noise_sampler.scheduler
+    scheduler = trainer.scheduler
     batch = first_batch(trainer)
     batch["timesteps"] = torch.tensor([10, 100, 500, 999])
     with torch.no_grad():
@@ -278,8 +278,8 @@ def test_min_snr_weights_the_loss_by_timestep():
 
 
 def test_offset_noise_adds_a_constant_per_channel():
-    plain = make_trainer().sample(SampleKey(0, 2))["noise"]
-    difference = make_trainer("offset_noise=0.1").sample(SampleKey(0, 2))["noise"] - plain
+    plain = make_trainer().dataset[SampleKey(0, 2)]["noise"]
+    difference = make_trainer("offset_noise=0.1").dataset[SampleKey(0, 2)]["noise"] - plain
     assert torch.allclose(difference, difference[:, :1, :1].expand_as(difference), atol=1e-6)
     assert len(set(difference[:, 0, 0].tolist())) == 4
 
@@ -290,8 +290,8 @@ def test_caption_dropout_replaces_captions_only():
     num_dropped = 0
     for epoch in range(200):
         key = SampleKey(epoch, epoch % NUM_FACES)
-        expected = plain.sample(key)
-        sample = with_dropout.sample(key)
+        expected = plain.dataset[key]
+        sample = with_dropout.dataset[key]
         is_dropped = torch.equal(sample["embeds"], NULL_PROMPT.embeds)
         assert torch.equal(sample["noise"], expected["noise"])
         assert is_dropped or torch.equal(sample["embeds"], expected["embeds"])
@@ -303,8 +303,8 @@ def test_caption_dropout_replaces_captions_only():
 def test_each_epoch_takes_the_next_tag_order():
     trainer = make_trainer("tag_order=shuffled", "tag_orders=3")
     for epoch in range(4):
-        embeds = trainer.sample(SampleKey(epoch, 1))["embeds"]
-        assert torch.equal(embeds, trainer.prompts[3 + epoch % 3].embeds)
+        embeds = trainer.dataset[SampleKey(epoch, 1)]["embeds"]
+        assert torch.equal(embeds, trainer.dataset.prompts[3 + epoch % 3].embeds)
 
 
 def test_lora_trains_lora_layers_only():

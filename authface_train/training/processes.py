@@ -1,0 +1,76 @@
+"""The processes of a run: they end together, and none outlives the others or their launcher."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+
+import torch.distributed
+from accelerate import Accelerator
+
+from authface_train.training.signals import end_promptly
+from manifests.support.child_process import signal_at_parent_end
+from manifests.support.errors import PartialFailureError
+
+LAUNCHER_VARIABLE = "TORCHELASTIC_RUN_ID"
+"""Environment variable that torchrun and `accelerate launch` set."""
+
+
+@contextlib.contextmanager
+def run_together() -> Iterator[None]:
+    """Run the block as one of the processes of a run.
+
+    A process that fails leaves the process group at once, so that the others do not wait for it.
+    If the launcher is killed, its processes receive SIGTERM.
+
+    Raises:
+        PartialFailureError: If another process has ended.
+    """
+    if LAUNCHER_VARIABLE in os.environ:
+        signal_at_parent_end(signal.SIGTERM)
+    with end_promptly():
+        try:
+            yield
+        except RuntimeError as error:
+            _leave_after_error()
+            if is_lost_connection(error):
+                raise PartialFailureError(
+                    "another process of the run has ended; see its output, then continue with "
+                    "--resume"
+                ) from error
+            raise
+        except BaseException:
+            _leave_after_error()
+            raise
+
+
+def leave_together(accelerator: Accelerator) -> None:
+    """Wait for all processes, then leave the process group. All processes must call it.
+
+    Without it a process may end while another one still uses the group: that one aborts.
+
+    Args:
+        accelerator: The run's accelerator.
+    """
+    accelerator.wait_for_everyone()
+    accelerator.state.destroy_process_group()
+
+
+def is_lost_connection(error: RuntimeError) -> bool:
+    """Whether a collective operation failed because another process has ended.
+
+    Args:
+        error: The error; gloo raises plain RuntimeErrors with the name of its source file.
+    """
+    return isinstance(error, torch.distributed.DistError) or "/gloo/" in str(error)
+
+
+def _leave_after_error() -> None:
+    """Leave the process group without waiting for the others.
+
+    NCCL's group is ended by the end of the process: leaving it in order would wait for the others.
+    """
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+        torch.distributed.destroy_process_group()
