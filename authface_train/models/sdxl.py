@@ -1,18 +1,21 @@
-"""Base models: SDXL from a folder or the hub, or a tiny random SDXL built from configuration."""
+"""Base models: SDXL from a folder, a single file or the hub, or a tiny random SDXL."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from authface_train.models.loading import load_checked, try_parts
-
-# diffusers finds the class of a saved PixelUnshuffle only if its module is imported already.
+from authface_train.models.base_check import check_base
+from authface_train.models.loading import clip_tokenizer, load_part, load_parts
 from authface_train.models.pixel_unshuffle import PixelUnshuffle
+from authface_train.models.sdxl_config import TINY, TINY_CONFIGURATION
+from authface_train.models.single_file_check import is_untrained_file
+from authface_train.models.single_file_loading import load_single_file, load_single_file_vae
+from manifests.run_folder import read_notes
 from manifests.support import hub
-from manifests.support.clip_tokens import clip_vocabulary
 
 if TYPE_CHECKING:
     from diffusers import (
@@ -22,9 +25,7 @@ if TYPE_CHECKING:
         UNet2DConditionModel,
     )
 
-TINY = "tiny"
-"""Name of the random model in the setting `base`."""
-
+CLASS_KEYS = ("_class_name", "architectures")
 PIPELINE_FILES = (
     "model_index.json and the folders unet, vae, text_encoder, text_encoder_2, tokenizer, "
     "tokenizer_2, scheduler"
@@ -84,53 +85,67 @@ def load_base(base: str, weights_dir: str | None, seed: int) -> StableDiffusionX
     """Load a base model in fp32 on the CPU.
 
     Args:
-        base: Hub id or folder; `tiny` builds a random model.
+        base: Hub id, folder or .safetensors file; `tiny` builds a random model.
         weights_dir: Folder that is searched for models before the hub.
         seed: Seed of the random model.
 
     Raises:
+        UserError: If the base is damaged or cannot be trained; see `check_base`.
         MissingResourceError: If the weights are neither on disk nor downloadable.
     """
     if base == TINY:
         return tiny_sdxl(seed)
     from diffusers import StableDiffusionXLPipeline
 
-    model = hub.resolve_model(base, weights_dir)
-    try:
-        pipeline = load_checked(
-            lambda: StableDiffusionXLPipeline.from_pretrained(
-                model, dtype=torch.float32, use_safetensors=True
-            ),
-            model,
-        )
-    except OSError as error:
-        raise hub.missing_model_error(base, PIPELINE_FILES, weights_dir, error) from error
-    try_parts(pipeline, model)
-    return pipeline
+    check_base(base, weights_dir)
+    model = _local_model(base, weights_dir)
+    if model.is_file():
+        return load_single_file(model)
+    return StableDiffusionXLPipeline(**load_parts(model, torch.float32))
 
 
 def load_vae(base: str, weights_dir: str | None, seed: int) -> AutoencoderKL | PixelUnshuffle:
     """Load the VAE of a base model in fp32 on the CPU.
 
     Args:
-        base: Hub id or folder; `tiny` builds a random model.
+        base: Hub id, folder or .safetensors file; `tiny` builds a random model.
         weights_dir: Folder that is searched for models before the hub.
         seed: Seed of the random model.
+
+    Raises:
+        UserError: If the VAE is missing or damaged.
+        MissingResourceError: If the weights are neither on disk nor downloadable.
     """
     if base == TINY:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return _tiny_vae()
-    from diffusers import AutoencoderKL
+    model = _local_model(base, weights_dir)
+    if model.is_file():
+        return load_single_file_vae(model)
+    return load_part(model, "vae", torch.float32)
 
-    model = hub.resolve_model(base, weights_dir)
-    vae_class = PixelUnshuffle if PixelUnshuffle.is_vae_of(model) else AutoencoderKL
-    try:
-        return load_checked(
-            lambda: vae_class.from_pretrained(model, subfolder="vae", dtype=torch.float32), model
-        )
-    except OSError as error:
-        raise hub.missing_model_error(base, "the folder vae", weights_dir, error) from error
+
+def is_untrained(base: str) -> bool:
+    """Whether a base has random weights: `tiny`, and what is trained from it."""
+    path = Path(base)
+    if base == TINY or not path.is_file():
+        return base == TINY or bool(read_notes(path).get("untrained"))
+    return is_untrained_file(path)
+
+
+def _local_model(base: str, weights_dir: str | None) -> Path:
+    """The folder or file of a base, downloaded from the hub if necessary."""
+    path = Path(hub.resolve_model(base, weights_dir, allow_file=True))
+    if path.exists():
+        return path
+    from diffusers import StableDiffusionXLPipeline
+
+    with hub.explain_download(base, PIPELINE_FILES, weights_dir):
+        folder = Path(StableDiffusionXLPipeline.download(base))
+        if not any((folder / "unet").glob("*.safetensors")):
+            folder = Path(StableDiffusionXLPipeline.download(base, variant="fp16"))
+        return folder
 
 
 def tiny_sdxl(seed: int) -> StableDiffusionXLPipeline:
@@ -140,70 +155,28 @@ def tiny_sdxl(seed: int) -> StableDiffusionXLPipeline:
         seed: Seed of the weights; the global generator is restored.
     """
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
-    from transformers import (
-        CLIPTextConfig,
-        CLIPTextModel,
-        CLIPTextModelWithProjection,
-        CLIPTokenizer,
-    )
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    text_config: dict[str, Any] = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_attention_heads": 4,
-        "num_hidden_layers": 3,
-        "projection_dim": 32,
-        "bos_token_id": 49406,
-        "eos_token_id": 49407,
-    }
-    vocabulary, merges = clip_vocabulary()
-    tokenizer_config: dict[str, Any] = {
-        "vocab": vocabulary,
-        "merges": merges,
-        "model_max_length": 77,
+    configs = {
+        name: {key: value for key, value in config.items() if key not in CLASS_KEYS}
+        for name, config in TINY_CONFIGURATION.items()
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # The VAE comes first, so that `load_vae` gives the same weights without the other models.
         return StableDiffusionXLPipeline(
             vae=_tiny_vae(),
-            text_encoder=CLIPTextModel(CLIPTextConfig(**text_config)),
-            text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**text_config)),
-            tokenizer=CLIPTokenizer(**tokenizer_config),
-            tokenizer_2=CLIPTokenizer(**tokenizer_config, pad_token="!"),
-            unet=UNet2DConditionModel(
-                sample_size=16,
-                block_out_channels=(32, 64),
-                layers_per_block=1,
-                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-                up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-                attention_head_dim=(2, 4),
-                use_linear_projection=True,
-                norm_num_groups=8,
-                addition_embed_type="text_time",
-                addition_time_embed_dim=8,
-                projection_class_embeddings_input_dim=80,
-                cross_attention_dim=64,
-            ),
-            scheduler=EulerDiscreteScheduler(
-                beta_start=0.00085,
-                beta_end=0.012,
-                beta_schedule="scaled_linear",
-                steps_offset=1,
-                timestep_spacing="leading",
-            ),
+            text_encoder=CLIPTextModel(CLIPTextConfig(**configs["text_encoder"])),
+            text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**configs["text_encoder_2"])),
+            tokenizer=clip_tokenizer("tokenizer"),
+            tokenizer_2=clip_tokenizer("tokenizer_2"),
+            unet=UNet2DConditionModel(**configs["unet"]),
+            scheduler=EulerDiscreteScheduler(**configs["scheduler"]),
         )
 
 
 def _tiny_vae() -> AutoencoderKL:
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL(
-        block_out_channels=(16, 16, 32, 32),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        norm_num_groups=8,
-        latent_channels=4,
-        sample_size=128,
-        scaling_factor=0.13025,
-    )
+    config = TINY_CONFIGURATION["vae"]
+    return AutoencoderKL(**{key: config[key] for key in config if key not in CLASS_KEYS})

@@ -11,14 +11,13 @@ import torch
 from PIL import Image
 
 from authface_train.data.prompts import time_ids
-from authface_train.models.loading import load_checked, try_parts
+from authface_train.models.loading import load_parts
 from authface_train.restore.colour_fix import COLOUR_FIXES
 from authface_train.restore.sampling import Sampling, make_scheduler
-from manifests.run_folder import MODEL_INDEX_FILE, read_notes
+from manifests.run_folder import read_notes
 from manifests.support import hub
 from manifests.support.errors import UserError
-from manifests.support.model_folder import ADVICE, explain_loading
-from manifests.support.text import excerpt
+from manifests.support.model_folder import explain_loading
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionXLControlNetPipeline
@@ -75,7 +74,6 @@ class Restorer:
             # SDXL's VAE overflows in fp16.
             pipeline.vae.to(torch.float32)
             self.pipeline = pipeline.to(self.device)
-        try_parts(self.pipeline, str(folder))
         with explain_loading(folder / "scheduler"):
             pipeline.scheduler = make_scheduler(sampling.scheduler, pipeline.scheduler.config)
 
@@ -267,41 +265,6 @@ def _load_pipeline(
                 f"{model} is not a restorer (it has no {part}); "
                 "use a run of `authface train-restore`"
             )
-    try:
-        if (folder / MODEL_INDEX_FILE).is_file():
-            return load_checked(
-                lambda: StableDiffusionXLControlNetPipeline.from_pretrained(folder, dtype=dtype),
-                str(folder),
-            )
-        return load_checked(
-            lambda: StableDiffusionXLControlNetPipeline(
-                **_load_parts(folder, dtype), add_watermarker=False
-            ),
-            str(folder),
-        )
-    except OSError as error:
-        raise UserError(
-            f"cannot load {model} as a restorer ({excerpt(str(error))}); {ADVICE}"
-        ) from error
-
-
-def _load_parts(folder: Path, dtype: torch.dtype) -> dict[str, object]:
-    """Load the parts of a pipeline by the names of the constructor's arguments."""
-    import diffusers
-    import transformers
-
-    networks: dict[str, type[Any]] = {
-        "text_encoder": transformers.CLIPTextModel,
-        "text_encoder_2": transformers.CLIPTextModelWithProjection,
-        "unet": diffusers.UNet2DConditionModel,
-        "controlnet": diffusers.ControlNetModel,
-        "vae": diffusers.AutoencoderKL,
-    }
-    parts: dict[str, object] = {
-        name: network.from_pretrained(folder / name, dtype=dtype)
-        for name, network in networks.items()
-    }
-    for name in ("tokenizer", "tokenizer_2"):
-        parts[name] = transformers.CLIPTokenizer.from_pretrained(folder / name)
-    parts["scheduler"] = diffusers.DDPMScheduler.from_pretrained(folder / "scheduler")
-    return parts
+    parts = load_parts(folder, dtype, with_controlnet=True)
+    with explain_loading(folder):
+        return StableDiffusionXLControlNetPipeline(**parts, add_watermarker=False)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import torch
 
+from authface_train.models.single_file_check import CONFIGURATION_KEY, UNTRAINED_KEY
+from authface_train.models.single_file_loading import read_configuration
 from authface_train.runs.single_file import original_state_dict
 from manifests.run_folder import (
     LINEAGE_FILE,
@@ -51,6 +54,7 @@ def export_single_file(folder: Path, output: Path, *, half: bool = False) -> lis
         raise UserError(f"--output {output} must be named NAME.safetensors")
     _check_unused(output)
 
+    configuration = read_configuration(folder)
     with explain_loading(folder):
         state = original_state_dict(folder)
     if half:
@@ -64,7 +68,8 @@ def export_single_file(folder: Path, output: Path, *, half: bool = False) -> lis
         "modelspec.architecture": "stable-diffusion-xl-v1-base",
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
         "modelspec.title": output.stem,
-        "authface.untrained": str(bool(read_notes(folder).get("untrained"))).lower(),
+        UNTRAINED_KEY: str(bool(read_notes(folder).get("untrained"))).lower(),
+        CONFIGURATION_KEY: json.dumps(configuration),
     }
     with atomic_path(output) as temporary:
         save_file(state, temporary, metadata=metadata)

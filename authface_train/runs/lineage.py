@@ -31,15 +31,17 @@ def write_lineage(folder: Path, stage: str, view: pd.DataFrame, base: Path) -> p
         folder: The run folder.
         stage: "prior" or "restorer".
         view: Training view of the run.
-        base: Folder of the base model. If it has a lineage, its rows are included.
+        base: Folder or single file of the base model. If it has a lineage, its rows are included;
+            that of `NAME.safetensors` is `NAME.lineage.parquet`, as `authface export` writes it.
 
     Returns:
         The lineage with columns face_id, `COLUMNS` and stage.
     """
     rows = view[["face_id", *COLUMNS]].drop_duplicates("face_id").assign(stage=stage)
     tables = [rows]
-    if (base / LINEAGE_FILE).is_file():
-        tables.append(read_lineage(base))
+    base_lineage = base.with_suffix(".lineage.parquet") if base.is_file() else base / LINEAGE_FILE
+    if base_lineage.is_file():
+        tables.append(_read(base_lineage))
     lineage = pd.concat(tables, ignore_index=True)
 
     with atomic_path(folder / LINEAGE_FILE) as temporary:
@@ -53,7 +55,10 @@ def read_lineage(folder: Path) -> pd.DataFrame:
     Raises:
         UserError: If the file is damaged.
     """
-    path = folder / LINEAGE_FILE
+    return _read(folder / LINEAGE_FILE)
+
+
+def _read(path: Path) -> pd.DataFrame:
     advice = "restore it from a backup, or use another model"
     try:
         with explain_loading(path, advice):

@@ -74,6 +74,9 @@ UNET_BLOCK_PATTERN = re.compile(
 QUERY_PATTERN = re.compile(
     r"(?P<layer>encoder\.layers\.\d+)\.self_attn\.q_proj\.(?P<kind>weight|bias)"
 )
+IN_PROJECTION_PATTERN = re.compile(
+    r"(?P<layer>encoder\.layers\.\d+)\.attn\.in_proj_(?P<kind>weight|bias)"
+)
 
 
 def original_state_dict(folder: Path) -> StateDict:
@@ -85,12 +88,36 @@ def original_state_dict(folder: Path) -> StateDict:
     Returns:
         Contiguous tensors by original name, in the precision they are stored in.
     """
+    weights = {
+        name: load_weights(folder / name)
+        for name in ("unet", "vae", "text_encoder", "text_encoder_2")
+    }
+    return to_original_names(
+        weights,
+        layers_per_block=_read_config(folder / "unet")["layers_per_block"],
+        vae_levels=len(_read_config(folder / "vae")["block_out_channels"]),
+    )
+
+
+def to_original_names(
+    weights: dict[str, StateDict], *, layers_per_block: int, vae_levels: int
+) -> StateDict:
+    """Rename the weights of an SDXL.
+
+    Args:
+        weights: State dicts of diffusers and transformers by part.
+        layers_per_block: Resnets per level of the U-Net's encoder.
+        vae_levels: Number of resolution levels of the VAE.
+
+    Returns:
+        Contiguous tensors by original name.
+    """
     state: StateDict = {}
-    state.update(_unet_state(folder / "unet"))
-    state.update(_vae_state(folder / "vae"))
-    for name, value in load_weights(folder / "text_encoder").items():
+    state.update(_unet_state(weights["unet"], layers_per_block))
+    state.update(_vae_state(weights["vae"], vae_levels))
+    for name, value in weights["text_encoder"].items():
         state[f"{TEXT_ENCODER_PREFIX}text_model.{name.removeprefix('text_model.')}"] = value
-    for name, value in open_clip_weights(load_weights(folder / "text_encoder_2")).items():
+    for name, value in open_clip_weights(weights["text_encoder_2"]).items():
         state[TEXT_ENCODER_2_PREFIX + name] = value
     return {name: value.contiguous() for name, value in state.items()}
 
@@ -217,9 +244,35 @@ def open_clip_weights(weights: StateDict) -> StateDict:
     return renamed
 
 
-def _unet_state(folder: Path) -> StateDict:
-    layers_per_block = _read_config(folder)["layers_per_block"]
-    weights = load_weights(folder)
+def from_open_clip(weights: StateDict) -> StateDict:
+    """Rename the weights of OpenCLIP's text model; the inverse of `open_clip_weights`.
+
+    Args:
+        weights: State dict of OpenCLIP's text model.
+
+    Returns:
+        State dict of a `CLIPTextModelWithProjection`.
+    """
+    renamed: StateDict = {}
+    for full_name, value in weights.items():
+        name = full_name
+        if name == "text_projection":
+            renamed["text_projection.weight"] = value.T
+            continue
+        for part, original_part in OPEN_CLIP.items():
+            name = name.replace(original_part, part)
+        match = IN_PROJECTION_PATTERN.fullmatch(name)
+        if match:
+            for letter, chunk in zip("qkv", value.chunk(3), strict=True):
+                renamed[f"text_model.{match['layer']}.self_attn.{letter}_proj.{match['kind']}"] = (
+                    chunk
+                )
+        else:
+            renamed[f"text_model.{name}"] = value
+    return renamed
+
+
+def _unet_state(weights: StateDict, layers_per_block: int) -> StateDict:
     blocks_with_attention = {
         name.split(".attentions")[0]
         for name in weights
@@ -231,10 +284,9 @@ def _unet_state(folder: Path) -> StateDict:
     }
 
 
-def _vae_state(folder: Path) -> StateDict:
-    num_levels = len(_read_config(folder)["block_out_channels"])
+def _vae_state(weights: StateDict, num_levels: int) -> StateDict:
     state: StateDict = {}
-    for name, value in load_weights(folder).items():
+    for name, value in weights.items():
         original_name = vae_name(name, num_levels)
         is_attention_matrix = ".attn_1." in original_name and value.dim() == 2
         state[VAE_PREFIX + original_name] = (

@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from manifests.support.errors import MissingResourceError, UserError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
+FILE_SUFFIXES = (".safetensors", ".ckpt", ".bin", ".gguf", ".pt", ".pth")
+"""Ends of the names of model files, which a hub id does not have."""
+
+CONFIG_PATTERNS = ["*.json", "*/*.json"]
+"""Files of a pipeline that are downloaded before its weights."""
+
 MAX_REASON_LENGTH = 160
 
 
-def resolve_model(model: str, weights_dir: str | None) -> str:
+def resolve_model(model: str, weights_dir: str | None, *, allow_file: bool = False) -> str:
     """Find a model on the disk.
 
     Args:
         model: A folder, or a hub id as owner/name.
-        weights_dir: A folder that may contain the model under its hub id.
+        weights_dir: A folder that may contain the model under its name.
+        allow_file: Whether the model may also be a file.
 
     Returns:
-        A local folder if there is one, else the hub id for the library to find or download.
+        A local folder or file if there is one, else the hub id for the library to find or download.
 
     Raises:
-        UserError: If `model` is neither a folder nor a possible hub id.
+        UserError: If `model` is neither on the disk nor a possible hub id.
     """
-    if Path(model).is_dir():
-        return model
-    if weights_dir and Path(weights_dir, model).is_dir():
-        return str(Path(weights_dir, model))
-    if not HUB_ID.fullmatch(model):
+    forms = "a model folder or a .safetensors file" if allow_file else "a model folder"
+    for place in [model, *([str(Path(weights_dir, model))] if weights_dir else [])]:
+        if Path(place).is_dir() or (allow_file and Path(place).is_file()):
+            return place
+        if Path(place).exists():
+            raise UserError(f"{place} is a file; use {forms}")
+    if not HUB_ID.fullmatch(model) or model.lower().endswith(FILE_SUFFIXES):
         raise UserError(
-            f"no model folder {model}; name a folder, or a model of the Hugging Face hub as "
+            f"there is no {model} on the disk; use {forms}, or a model of the Hugging Face hub as "
             "owner/name"
         )
     return model
@@ -76,9 +87,39 @@ def download_model(model: str, weights_dir: str | None, files: str) -> Path:
     if Path(location).is_dir():
         return Path(location)
     from huggingface_hub import snapshot_download
+
+    with explain_download(model, files, weights_dir):
+        return Path(snapshot_download(location))
+
+
+def download_configs(model: str, weights_dir: str | None) -> Path:
+    """Return a local folder with the configurations of a pipeline on the hub, without its weights.
+
+    Args:
+        model: The hub id.
+        weights_dir: Where the user may put the model, for the message.
+
+    Raises:
+        MissingResourceError: If the download fails.
+    """
+    from huggingface_hub import snapshot_download
+
+    with explain_download(model, "its files", weights_dir):
+        return Path(snapshot_download(model, allow_patterns=CONFIG_PATTERNS))
+
+
+@contextmanager
+def explain_download(model: str, files: str, weights_dir: str | None) -> Iterator[None]:
+    """Turn the errors of a download into a MissingResourceError.
+
+    Args:
+        model: The hub id.
+        files: The required files in words.
+        weights_dir: Where the user may put the model.
+    """
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        return Path(snapshot_download(location))
+        yield
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise missing_model_error(model, files, weights_dir, error) from error

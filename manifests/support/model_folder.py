@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from manifests.run_folder import MODEL_INDEX_FILE
 from manifests.support.errors import AuthfaceError, UserError
-from manifests.support.parsing import parse_json_object, read_json_object
+from manifests.support.parsing import read_json_object
+from manifests.support.safetensors_header import SafetensorsHeader, read_header
 from manifests.support.text import excerpt
 
 if TYPE_CHECKING:
@@ -20,14 +21,13 @@ if TYPE_CHECKING:
 
 OBJECT_SUFFIXES = ("config.json", "index.json", "vocab.json", "tokenizer.json", "_map.json")
 """Ends of the names of files that hold a JSON object."""
-CONFIG_FILES = ("config.json", "scheduler_config.json")
+SCHEDULER_CONFIG_FILE = "scheduler_config.json"
+CONFIG_FILES = ("config.json", SCHEDULER_CONFIG_FILE)
 """Files with the sizes of a model. Those of tokenizers use huge numbers for "no limit"."""
 MAX_LAYERS = 1000
 MAX_SIZE = 10**8
 LIBRARIES = ("diffusers", "transformers", "authface_train")
 """Packages whose classes a `model_index.json` may name."""
-MAX_HEADER_BYTES = 100_000_000
-"""The format's own limit for the header of a safetensors file."""
 ADVICE = "get the original file, or use another model"
 
 
@@ -40,22 +40,51 @@ def check_model_files(folder: Path) -> None:
     Raises:
         UserError: If a file is damaged, or the index names a class of another package.
     """
+    check_config_files(folder)
+    for path in [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*/*.safetensors"))]:
+        read_weights_header(path)
+
+
+def check_config_files(folder: Path) -> None:
+    """Check the configuration files of a model.
+
+    Args:
+        folder: A folder of diffusers or transformers, with or without a folder for each part.
+
+    Raises:
+        UserError: If a file is damaged, or the index names a class of another package.
+    """
     for path in [*sorted(folder.glob("*.json")), *sorted(folder.glob("*/*.json"))]:
         if path.name.endswith(OBJECT_SUFFIXES):
-            values = read_json_object(path, ADVICE)
+            values = read_config(path)
             if path.name in CONFIG_FILES:
                 _check_numbers(path, values)
-    for path in [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*/*.safetensors"))]:
-        try:
-            _check_safetensors(path)
-        except OSError as error:
-            raise UserError(
-                f"{path} cannot be read ({error.strerror or error}); {ADVICE}"
-            ) from error
-        except ValueError as error:
-            raise UserError(f"{path} is damaged ({excerpt(str(error))}); {ADVICE}") from error
     if (folder / MODEL_INDEX_FILE).is_file():
         _check_index(folder / MODEL_INDEX_FILE)
+
+
+def read_config(path: Path) -> dict[str, JsonValue]:
+    """Read a configuration file of a model.
+
+    Raises:
+        UserError: If the file is damaged.
+    """
+    # diffusers writes -Infinity for `lambda_min_clipped` of DPMSolverMultistepScheduler.
+    return read_json_object(path, ADVICE, allow_infinity=path.name == SCHEDULER_CONFIG_FILE)
+
+
+def read_weights_header(path: Path) -> SafetensorsHeader:
+    """Read the header of a safetensors file.
+
+    Raises:
+        UserError: If the file cannot be read or is damaged.
+    """
+    try:
+        return read_header(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}); {ADVICE}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({excerpt(str(error))}); {ADVICE}") from error
 
 
 def _check_numbers(path: Path, values: dict[str, JsonValue]) -> None:
@@ -81,33 +110,6 @@ def _check_index(path: Path) -> None:
                 f"{path} is damaged ({excerpt(name, 40)} does not name a class of "
                 f"{' or '.join(LIBRARIES)}); {ADVICE}"
             )
-
-
-def _check_safetensors(path: Path) -> None:
-    """Raise ValueError if the header of a file does not describe its content.
-
-    Format: https://huggingface.co/docs/safetensors
-    """
-    file_bytes = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if file_bytes < 8 or length > min(MAX_HEADER_BYTES, file_bytes - 8):
-            raise ValueError("its header is cut off")
-        header = parse_json_object(file.read(length))
-    content_bytes = file_bytes - 8 - length
-    ends = [_tensor_end(name, entry) for name, entry in header.items() if name != "__metadata__"]
-    if max(ends, default=0) != content_bytes:
-        raise ValueError(
-            f"it holds {content_bytes:,} bytes of tensors instead of {max(ends, default=0):,}"
-        )
-
-
-def _tensor_end(name: str, entry: JsonValue) -> int:
-    """Offset of the end of a tensor in the file."""
-    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
-    if isinstance(offsets, list) and len(offsets) == 2 and isinstance(offsets[1], int):
-        return offsets[1]
-    raise ValueError(f"its entry {excerpt(name, 40)} is malformed")
 
 
 @contextmanager

@@ -32,14 +32,15 @@ MAX_JSON_BYTES = 16_000_000
 _TOO_LARGE = "it contains a number that is too large"
 
 
-def parse_json(data: bytes | str) -> JsonValue:
+def parse_json(data: bytes | str, *, allow_infinity: bool = False) -> JsonValue:
     """Parse a JSON value strictly.
 
     Args:
         data: The text; bytes are UTF-8, UTF-16 or UTF-32.
+        allow_infinity: Accept Infinity and -Infinity, which Python writes.
 
     Returns:
-        The value. Its numbers are finite and fit into a float.
+        The value. Its other numbers are finite and fit into a float.
 
     Raises:
         ValueError: If the text is not valid JSON, contains NaN, Infinity or a larger number, or is
@@ -50,7 +51,7 @@ def parse_json(data: bytes | str) -> JsonValue:
             data,
             parse_int=_bounded_int,
             parse_float=_finite_float,
-            parse_constant=_refuse_constant,
+            parse_constant=_infinity if allow_infinity else _refuse_constant,
         )
     except RecursionError:
         raise ValueError(_too_deep()) from None
@@ -58,24 +59,27 @@ def parse_json(data: bytes | str) -> JsonValue:
     return value
 
 
-def parse_json_object(data: bytes | str) -> dict[str, JsonValue]:
+def parse_json_object(data: bytes | str, *, allow_infinity: bool = False) -> dict[str, JsonValue]:
     """Parse a JSON object strictly, see `parse_json`.
 
     Raises:
         ValueError: If the text is not valid JSON, or another value than an object.
     """
-    value = parse_json(data)
+    value = parse_json(data, allow_infinity=allow_infinity)
     if not isinstance(value, dict):
         raise ValueError("it does not hold an object")
     return value
 
 
-def read_json_object(path: Path, advice: str) -> dict[str, JsonValue]:
+def read_json_object(
+    path: Path, advice: str, *, allow_infinity: bool = False
+) -> dict[str, JsonValue]:
     """Read a file that must hold a JSON object.
 
     Args:
         path: The file.
         advice: What the user can do if the file is damaged; the end of the message.
+        allow_infinity: Accept Infinity and -Infinity, which Python writes.
 
     Raises:
         UserError: If the file cannot be read or holds something else.
@@ -85,7 +89,7 @@ def read_json_object(path: Path, advice: str) -> dict[str, JsonValue]:
             data = file.read(MAX_JSON_BYTES + 1)
         if len(data) > MAX_JSON_BYTES:
             raise ValueError(f"it is larger than {MAX_JSON_BYTES / 1e6:g} MB")
-        return parse_json_object(data)
+        return parse_json_object(data, allow_infinity=allow_infinity)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}); {advice}") from error
     except ValueError as error:
@@ -167,3 +171,7 @@ def _finite_float(text: str) -> float:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"it contains {name}, which is not valid JSON")
+
+
+def _infinity(name: str) -> float:
+    return _refuse_constant(name) if name == "NaN" else float(name)
