@@ -247,6 +247,7 @@ FREE_ON_RESUME = frozenset(
         "wandb",
         "ema_device",
         "exact_resume",
+        "base",  # its digest is compared instead: the same weights may have moved
     }
 )
 """Settings that a resumed run may change, because no step computes anything else with them."""

@@ -1,17 +1,19 @@
-"""One writer at a time: a lock file in the workspace that names its holder."""
+"""One writer at a time: a lock file that names its holder, in a workspace or in a run folder."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import psutil
 from pydantic import BaseModel, Field, ValidationError
 
 from manifests.support.errors import UserError
+from manifests.support.files import exclusive_access, explain_write_errors, link_new
 from manifests.support.parsing import parse_json_object
 from manifests.support.text import excerpt
 
@@ -36,11 +38,117 @@ class _Holder(BaseModel):
     command: str
 
 
-@contextmanager
-def writer_lock(workspace: Workspace, command: str) -> Iterator[None]:
-    """Hold the workspace for writing.
+class LockableFolder(Protocol):
+    """The operations of a folder that a lock needs. `Workspace` describes them."""
+
+    @property
+    def root(self) -> str:
+        """Path or URL of the folder."""
+        ...
+
+    def create_exclusive(self, path: str, data: bytes) -> bool:
+        """Write a file unless it exists. Returns whether it was written."""
+        ...
+
+    def read_bytes(self, path: str, limit: int | None = None) -> bytes:
+        """Read a file up to a number of bytes."""
+        ...
+
+    def remove_if_same(self, path: str, data: bytes) -> None:
+        """Remove a file if its content is `data`."""
+        ...
+
+
+class LocalFolder:
+    """A folder of the local file system that can be locked.
+
+    Args:
+        folder: The folder; it must exist while it is locked.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def root(self) -> str:
+        """Path of the folder."""
+        return str(self.folder)
+
+    def create_exclusive(self, path: str, data: bytes) -> bool:
+        """Write a file unless it exists, see `Workspace.create_exclusive`."""
+        target = self.folder / path
+        temporary = self.folder / f".writing-{os.getpid()}{path}"
+        with explain_write_errors(target):
+            try:
+                temporary.write_bytes(data)
+                return link_new(temporary, target)
+            except FileNotFoundError:
+                # The holder of the lock removes the temporary files of others.
+                if not target.exists():
+                    raise
+                return False
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def read_bytes(self, path: str, limit: int | None = None) -> bytes:
+        """Read a file up to a number of bytes."""
+        with (self.folder / path).open("rb") as file:
+            return file.read(-1 if limit is None else limit)
+
+    def remove_if_same(self, path: str, data: bytes) -> None:
+        """Remove a file if its content is `data`. Processes of this host do so one at a time."""
+        target = self.folder / path
+        # The folder may have been removed in the meantime.
+        with suppress(FileNotFoundError), exclusive_access(self.folder):
+            if target.read_bytes() == data:
+                target.unlink()
+
+
+class WriterLock:
+    """The right to write to a folder.
 
     A lock left behind by a dead process of this host is taken over.
+
+    Args:
+        folder: The folder to lock.
+        command: The authface command, for the message to another writer.
+    """
+
+    def __init__(self, folder: LockableFolder, command: str) -> None:
+        self.folder = folder
+        self.command = command
+        self._content: bytes | None = None
+
+    def acquire(self) -> None:
+        """Take the lock; do nothing if this object holds it.
+
+        Raises:
+            UserError: If a living process, or one of another host, holds the lock.
+        """
+        if self._content is not None:
+            return
+        pid = os.getpid()
+        holder = {
+            "host": socket.gethostname(),
+            "pid": pid,
+            "started": _start_time(pid),
+            "command": self.command,
+        }
+        content = json.dumps(holder).encode()
+        while not self.folder.create_exclusive(LOCK, content):
+            _remove_stale_lock(self.folder)
+        self._content = content
+
+    def release(self) -> None:
+        """Free the lock; do nothing if this object does not hold it."""
+        if self._content is not None:
+            self.folder.remove_if_same(LOCK, self._content)
+            self._content = None
+
+
+@contextmanager
+def writer_lock(workspace: Workspace, command: str) -> Iterator[None]:
+    """Hold the workspace for writing, see `WriterLock`.
 
     Args:
         workspace: The workspace to lock.
@@ -49,48 +157,39 @@ def writer_lock(workspace: Workspace, command: str) -> Iterator[None]:
     Raises:
         UserError: If a living process, or one of another host, holds the lock.
     """
-    pid = os.getpid()
-    own_lock = json.dumps(
-        {
-            "host": socket.gethostname(),
-            "pid": pid,
-            "started": _start_time(pid),
-            "command": command,
-        }
-    ).encode()
-    while not workspace.create_exclusive(LOCK, own_lock):
-        _remove_stale_lock(workspace)
+    lock = WriterLock(workspace, command)
+    lock.acquire()
     try:
         workspace.empty_temp()
         yield
     finally:
-        workspace.remove_if_same(LOCK, own_lock)
+        lock.release()
 
 
-def _remove_stale_lock(workspace: Workspace) -> None:
+def _remove_stale_lock(folder: LockableFolder) -> None:
     """Remove the present lock, or raise if its holder may be alive."""
     try:
-        lock = workspace.read_bytes(LOCK, limit=MAX_LOCK_BYTES)
+        lock = folder.read_bytes(LOCK, limit=MAX_LOCK_BYTES)
     except FileNotFoundError:
         return  # The holder has released it in the meantime.
     except OSError as error:
-        raise _unreadable(workspace, error.strerror or str(error)) from error
+        raise _unreadable(folder, error.strerror or str(error)) from error
     try:
         holder = _parse_holder(lock)
     except ValueError as error:
-        raise _unreadable(workspace, str(error)) from error
+        raise _unreadable(folder, str(error)) from error
     if not _is_stale(holder):
         raise UserError(
-            f"{workspace.root} is being written by `authface {excerpt(holder.command)}` "
+            f"{folder.root} is being written by `authface {excerpt(holder.command)}` "
             f"(process {holder.pid} on {excerpt(holder.host)}); wait for it, or remove {LOCK} "
             "there if that machine has stopped"
         )
-    workspace.remove_if_same(LOCK, lock)
+    folder.remove_if_same(LOCK, lock)
 
 
-def _unreadable(workspace: Workspace, reason: str) -> UserError:
+def _unreadable(folder: LockableFolder, reason: str) -> UserError:
     return UserError(
-        f"{workspace.root}/{LOCK} cannot be read ({excerpt(reason)}); remove it if no command is "
+        f"{folder.root}/{LOCK} cannot be read ({excerpt(reason)}); remove it if no command is "
         "writing there"
     )
 

@@ -7,7 +7,6 @@ needs real files, such as a training run, uses `Workspace.local_path`.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -27,7 +26,12 @@ from fsspec.implementations.local import LocalFileSystem
 from manifests.lock import writer_lock
 from manifests.settings import SETTINGS_FILE, Settings, load_settings
 from manifests.support.errors import UserError
-from manifests.support.files import explain_write_errors
+from manifests.support.files import (
+    exclusive_access,
+    explain_write_errors,
+    link_new,
+    sync_folder,
+)
 from manifests.support.fingerprint import short_hash
 from manifests.support.parsing import MAX_TOML_BYTES
 from manifests.support.text import strip_control
@@ -266,13 +270,13 @@ class Workspace:
                 if self.is_local:
                     temporary = self._write_temp(data)
                     try:
-                        os.link(temporary, full_path)
+                        is_new = link_new(temporary, Path(full_path))
                     finally:
                         temporary.unlink(missing_ok=True)
                     self._sync_folder(path)
-                else:
-                    with self.fs.open(full_path, "xb") as file:
-                        file.write(data)
+                    return is_new
+                with self.fs.open(full_path, "xb") as file:
+                    file.write(data)
         except FileExistsError:
             return False
         return True
@@ -410,12 +414,8 @@ class Workspace:
         if not self.is_local:
             yield
             return
-        handle = os.open(self.root, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with exclusive_access(self.root):
             yield
-        finally:
-            os.close(handle)
 
     def _temp_path(self) -> Path:
         folder = Path(self._full_path(TEMP))
@@ -436,11 +436,7 @@ class Workspace:
 
     def _sync_folder(self, path: str) -> None:
         """Flush the folder of a file to the disk, so that a rename survives a crash."""
-        handle = os.open(Path(self._full_path(path)).parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_folder(Path(self._full_path(path)).parent)
 
     # Locking
 

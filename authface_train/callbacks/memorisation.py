@@ -270,7 +270,7 @@ def advise(audits: Sequence[AuditRow], run_folder: Path, checkpoints: Collection
             f"({lowest_loss:.4f}, now {current_loss:.4f})"
         )
         kept = [(loss, step) for loss, step in held_out if step in checkpoints]
-        if kept:
+        if kept and best_step > 0:  # the model before the first step is the base
             loss, step = min(kept)
             which = "it" if step == best_step else f"the best of the kept ones ({loss:.4f})"
             command = f"authface export {shlex.quote(str(run_folder))} --checkpoint {step}"

@@ -26,6 +26,7 @@ from manifests.schema import PHOTOS
 from manifests.settings import SETTINGS_FILE, preset_text
 from manifests.store import Store
 from manifests.support.errors import UserError
+from manifests.support.files import apply_umask
 from manifests.support.progress import ProgressBar
 from manifests.workspace import Workspace
 
@@ -257,6 +258,7 @@ def make_base(folder: Path, vae: AutoencoderKL | PixelUnshuffle) -> None:
         torch.manual_seed(0)
         pipeline.unet = make_identity(UNet2DConditionModel(**config))
     pipeline.save_pretrained(folder)
+    apply_umask(folder)
 
 
 def unet_config(unet: UNet2DConditionModel) -> dict[str, Any]:

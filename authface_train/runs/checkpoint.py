@@ -9,15 +9,20 @@ come from counters (see `data/sample_keys.py`), so no generator state is saved.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
 
 from authface_train.training.sharding import (
     load_model_state,
@@ -28,13 +33,23 @@ from authface_train.training.sharding import (
 from authface_train.training.trainable_model import TrainableModel
 from manifests.run_folder import step_name
 from manifests.support.errors import UserError
-from manifests.support.model_folder import explain_loading
-from manifests.support.parsing import read_json_object
+from manifests.support.files import apply_umask, explain_write_errors, sync_folder
+from manifests.support.parsing import parse_json_object
+from manifests.support.safetensors_header import read_header
 from manifests.support.text import excerpt
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 FOLDER_PATTERN = re.compile(r"step-(\d{8})")
 STATE_FILE = "state.json"
-ADVICE = "remove this checkpoint, so that --resume uses the one before it"
+TEMPORARY_PREFIX = ".writing-"
+ADVICE = "restore one from a backup, or start another run with a new --output"
+
+
+class DamagedCheckpointError(Exception):
+    """A checkpoint cannot be loaded. The message says why, without its path."""
 
 
 def list_steps(folder: Path) -> list[int]:
@@ -45,6 +60,11 @@ def list_steps(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in matches if match)
 
 
+def folder_bytes(folder: Path) -> int:
+    """Size of all checkpoints in a folder, in bytes, with unfinished ones that will be removed."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def save(
     folder: Path,
     step: int,
@@ -52,6 +72,7 @@ def save(
     accelerator: Accelerator,
     *,
     keep: int,
+    best: int | None = None,
 ) -> None:
     """Write the checkpoint of a step and remove old ones.
 
@@ -63,33 +84,50 @@ def save(
         models: The models in training, by name.
         accelerator: The run's accelerator.
         keep: Number of newest checkpoints to keep.
+        best: Step of a checkpoint that is kept beside the newest ones.
+
+    Raises:
+        UserError: On all processes, if the main process cannot write. The other checkpoints are as
+            they were.
     """
-    temporary = folder / f".writing-{step}"
-    is_main = accelerator.is_main_process
-    if is_main:
+    target = folder / step_name(step)
+    temporary = folder / f"{TEMPORARY_PREFIX}{step}"
+
+    def prepare() -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".writing-*"):
+        for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
             shutil.rmtree(leftover)
         temporary.mkdir()
 
-    for name, model in models.items():
-        _save_model(temporary, name, model, accelerator)
-    if not is_main:
-        return
+    def finish() -> None:
+        state: dict[str, object] = {"step": step}
+        if accelerator.scaler is not None:
+            state["scaler"] = accelerator.scaler.state_dict()
+        (temporary / STATE_FILE).write_text(json.dumps(state))
+        _commit(temporary, target)
 
-    state: dict[str, object] = {"step": step}
-    if accelerator.scaler is not None:
-        state["scaler"] = accelerator.scaler.state_dict()
-    (temporary / STATE_FILE).write_text(json.dumps(state))
-    _commit(temporary, folder / step_name(step))
-    for old_step in list_steps(folder)[:-keep]:
-        shutil.rmtree(folder / step_name(old_step))
+    # Messages name the folder that is meant to appear, not the temporary one.
+    write = partial(_write_on_main, target, accelerator)
+    try:
+        write(prepare)
+        for name, model in models.items():
+            _save_model(temporary, name, model, accelerator, write)
+        write(finish)
+    except UserError:
+        if accelerator.is_main_process:
+            shutil.rmtree(temporary, ignore_errors=True)  # makes room on a full disk
+        raise
+    if accelerator.is_main_process:
+        _remove_old(folder, step, keep, best)
 
 
 def load_latest(
     folder: Path, models: Mapping[str, TrainableModel], accelerator: Accelerator
 ) -> int:
-    """Load the newest checkpoint into the models.
+    """Load the newest checkpoint that is not damaged into the models.
+
+    All processes must call it together. They load the same checkpoint: one that a single process
+    cannot read is damaged for all of them. A warning names each damaged checkpoint.
 
     Args:
         folder: Folder of the run's checkpoints.
@@ -100,83 +138,205 @@ def load_latest(
         Number of steps that are done; 0 without a checkpoint.
 
     Raises:
-        UserError: If the checkpoint is damaged.
+        UserError: If there are checkpoints and all of them are damaged.
     """
-    steps = list_steps(folder)
-    if not steps:
-        return 0
+    steps = [list_steps(folder)]
+    broadcast_object_list(steps)
+    damaged: dict[str, str] = {}
+    for step in reversed(steps[0]):
+        source = folder / step_name(step)
+        try:
+            _load(source, models, accelerator)
+        except DamagedCheckpointError as error:
+            damaged[source.name] = str(error)
+            continue
+        if damaged and accelerator.is_main_process:
+            logger.warning(
+                "%s; continuing from %s",
+                ", ".join(f"{folder / name} is damaged ({damaged[name]})" for name in damaged),
+                source.name,
+            )
+        return step
+    if damaged:
+        name, reason = next(iter(damaged.items()))
+        raise UserError(f"no checkpoint in {folder} can be loaded ({name}: {reason}); {ADVICE}")
+    return 0
 
-    source = folder / step_name(steps[-1])
+
+def check(folder: Path, models: Mapping[str, bool]) -> dict[str, Any]:
+    """Check that the files of a checkpoint are complete, without reading their tensors.
+
+    Args:
+        folder: Folder of the checkpoint.
+        models: Names of the models, and whether an EMA of their weights is kept.
+
+    Returns:
+        The content of its `state.json`.
+
+    Raises:
+        OSError, ValueError: If a file is missing or damaged.
+    """
+    for name, has_ema in models.items():
+        with _name_file(weights_path(folder, name)) as path:
+            read_header(path)
+        # A file that is cut off has no directory, which is at its end.
+        with _name_file(optimizer_path(folder, name)) as path, zipfile.ZipFile(path):
+            pass
+        if has_ema:
+            with _name_file(ema_path(folder, name)) as path:
+                read_header(path)
+    with _name_file(folder / STATE_FILE) as path:
+        state = parse_json_object(path.read_bytes())
+    step = state.get("step")
+    if not isinstance(step, int) or folder.name != step_name(step):
+        raise ValueError(f"{STATE_FILE} is that of another step")
+    return state
+
+
+@contextmanager
+def _name_file(path: Path) -> Iterator[Path]:
+    """Add the name of a file to the ValueError that says what is wrong with it."""
     try:
-        with explain_loading(source, ADVICE):
-            return _load(source, models, accelerator)
-    except OSError as error:
-        raise UserError(f"{source} cannot be read ({excerpt(str(error))}); {ADVICE}") from error
+        yield path
+    except (ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path.name}: {excerpt(str(error))}") from error
 
 
-def _load(source: Path, models: Mapping[str, TrainableModel], accelerator: Accelerator) -> int:
-    """Load one checkpoint. Returns the number of steps that are done."""
+def describe_damage(error: Exception) -> str:
+    """Why a file of a checkpoint cannot be loaded, in one line."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{Path(error.filename).name}: {error.strerror}"
+    return excerpt(str(error)) or type(error).__name__
+
+
+def _load(source: Path, models: Mapping[str, TrainableModel], accelerator: Accelerator) -> None:
+    """Load one checkpoint. Raises DamagedCheckpointError on all processes."""
     from safetensors.torch import load_file
 
+    has_ema = {name: model.ema is not None for name, model in models.items()}
+    state = _run_on_all(check, source, has_ema)
+    # Reading and loading alternate: loading a sharded model is collective, and a process that
+    # cannot read a file must not leave the others waiting.
     for name, model in models.items():
-        load_model_state(model.module, load_file(_weights_path(source, name)), accelerator)
-        moments = torch.load(
-            _optimizer_path(source, name), map_location="cpu", weights_only=True, mmap=True
-        )
-        load_optimizer_state(model.module, model.optimizer, moments)
+        weights = _run_on_all(load_file, weights_path(source, name))
+        _run_on_all(load_model_state, model.module, weights, accelerator)
+        del weights
+        moments = _run_on_all(_load_torch, optimizer_path(source, name))
+        _run_on_all(load_optimizer_state, model.module, model.optimizer, moments)
+        del moments
         if model.ema is not None:
-            model.ema.load_state_dict(load_file(_ema_path(source, name)))
-
-    state: dict[str, Any] = read_json_object(source / STATE_FILE, ADVICE)
-    step = state.get("step")
-    if not isinstance(step, int) or source.name != step_name(step):
-        raise UserError(f"{source / STATE_FILE} is damaged (its step is another); {ADVICE}")
+            average = _run_on_all(load_file, ema_path(source, name))
+            _run_on_all(model.ema.load_state_dict, average)
+            del average
     if accelerator.scaler is not None:
-        accelerator.scaler.load_state_dict(state["scaler"])
-    return step
+        _run_on_all(lambda: accelerator.scaler.load_state_dict(state["scaler"]))
 
 
-def _weights_path(folder: Path, name: str) -> Path:
+def _load_torch(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
+def _run_on_all(function: Callable[..., T], *arguments: object) -> T:
+    """Call a function on every process; if it fails on one, raise DamagedCheckpointError on all."""
+    result: T | None = None
+    reason = ""
+    try:
+        result = function(*arguments)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = describe_damage(error)
+    for any_reason in gather_object([reason]):
+        if any_reason:
+            raise DamagedCheckpointError(any_reason)
+    return cast(T, result)
+
+
+def weights_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.safetensors"
 
 
-def _optimizer_path(folder: Path, name: str) -> Path:
+def optimizer_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.optimiser.pt"
 
 
-def _ema_path(folder: Path, name: str) -> Path:
+def ema_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.ema.safetensors"
 
 
-def _save_model(folder: Path, name: str, model: TrainableModel, accelerator: Accelerator) -> None:
+def _save_model(
+    folder: Path,
+    name: str,
+    model: TrainableModel,
+    accelerator: Accelerator,
+    write: Callable[..., None],
+) -> None:
     """Gather the states of one model, and write them on the main process.
 
     Each state is written before the next one is gathered, since one of SDXL's U-Net takes 10 GB.
     """
     from safetensors.torch import save_file
 
-    is_main = accelerator.is_main_process
     weights = model_state(model.module, accelerator)
-    if is_main:
-        save_file(weights, _weights_path(folder, name))
+    write(save_file, weights, weights_path(folder, name))
     del weights
 
     moments = optimizer_state(model.module, model.optimizer, accelerator)
-    if is_main:
-        torch.save(moments, _optimizer_path(folder, name))
+    write(_save_torch, moments, optimizer_path(folder, name))
     del moments
 
     if model.ema is not None:
         average = model.ema.state_dict()
-        if is_main:
-            save_file(average, _ema_path(folder, name))
+        write(save_file, average, ema_path(folder, name))
+
+
+def _save_torch(value: object, path: Path) -> None:
+    # If torch opens the file, its error does not say that the disk is full.
+    with path.open("wb") as file:
+        torch.save(value, file)
+
+
+def _write_on_main(
+    path: Path, accelerator: Accelerator, write: Callable[..., object], *arguments: object
+) -> None:
+    """Write a part of `path` on the main process; if that fails, raise UserError on all."""
+    message: list[str | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            with explain_write_errors(path):
+                write(*arguments)
+        except UserError as error:
+            message = [str(error)]
+        except OSError as error:
+            message = [f"cannot write {path}: {error.strerror or error}"]
+    broadcast_object_list(message)
+    if message[0] is not None:
+        raise UserError(message[0])
 
 
 def _commit(temporary: Path, target: Path) -> None:
     """Flush the files to disk, then put the folder in place in one rename."""
+    apply_umask(temporary)
     for file in temporary.iterdir():
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
     if target.exists():
         shutil.rmtree(target)
     os.replace(temporary, target)
+    sync_folder(target.parent)
+
+
+def _remove_old(folder: Path, step: int, keep: int, best: int | None) -> None:
+    """Remove all checkpoints but the newest ones and the best one."""
+    steps = list_steps(folder)
+    newest = [other for other in steps if other <= step][-keep:]
+    for other in steps:
+        if other in newest or other == best:
+            continue
+        source = folder / step_name(other)
+        if other > step:
+            logger.warning("removed the damaged checkpoint %s, which is replaced now", source)
+        # Half of a removed checkpoint must not look like a whole one after a kill.
+        removed = folder / f"{TEMPORARY_PREFIX}removed-{other}"
+        os.replace(source, removed)
+        shutil.rmtree(removed)

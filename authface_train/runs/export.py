@@ -10,20 +10,52 @@ import torch
 
 from authface_train.models.single_file_check import CONFIGURATION_KEY, UNTRAINED_KEY
 from authface_train.models.single_file_loading import read_configuration
+from authface_train.runs.checkpoint import list_steps
 from authface_train.runs.single_file import original_state_dict
 from manifests.run_folder import (
+    CHECKPOINTS,
     LINEAGE_FILE,
     MODEL_CARD_FILE,
     MODEL_INDEX_FILE,
     NOTES_FILE,
     is_finished,
     read_notes,
+    read_run,
 )
 from manifests.support.errors import UserError
-from manifests.support.files import atomic_path
+from manifests.support.files import (
+    apply_umask,
+    atomic_path,
+    explain_write_errors,
+    write_atomic,
+)
 from manifests.support.model_folder import check_model_files, explain_loading
 
 LORA_WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
+
+
+def check_output(folder: Path, output: Path, *, single_file: bool) -> None:
+    """Check that an export can be written.
+
+    Args:
+        folder: Folder of a run or of a model.
+        output: File or folder to write.
+        single_file: Whether `output` is a single file.
+
+    Raises:
+        UserError: If the model does not fit in a single file, or `output` exists or has a wrong
+            suffix.
+    """
+    run = read_run(folder) or {}
+    if single_file and ((folder / "controlnet").is_dir() or run.get("stage") == "restorer"):
+        raise UserError(
+            "a restorer is a prior with a ControlNet and does not fit in a single file; "
+            "use --format folder"
+        )
+    if single_file and output.suffix != ".safetensors":
+        raise UserError(f"--output {output} must be named NAME.safetensors")
+    if output.exists():
+        raise UserError(f"{output} already exists; use another --output")
 
 
 def export_single_file(folder: Path, output: Path, *, half: bool = False) -> list[Path]:
@@ -45,14 +77,7 @@ def export_single_file(folder: Path, output: Path, *, half: bool = False) -> lis
     from safetensors.torch import save_file
 
     _check_finished(folder)
-    if (folder / "controlnet").is_dir():
-        raise UserError(
-            "a restorer is a prior with a ControlNet and does not fit in a single file; "
-            "use --format folder"
-        )
-    if output.suffix != ".safetensors":
-        raise UserError(f"--output {output} must be named NAME.safetensors")
-    _check_unused(output)
+    check_output(folder, output, single_file=True)
 
     configuration = read_configuration(folder)
     with explain_loading(folder):
@@ -73,6 +98,7 @@ def export_single_file(folder: Path, output: Path, *, half: bool = False) -> lis
     }
     with atomic_path(output) as temporary:
         save_file(state, temporary, metadata=metadata)
+        apply_umask(temporary)
 
     written = [output]
     companions = {
@@ -81,7 +107,7 @@ def export_single_file(folder: Path, output: Path, *, half: bool = False) -> lis
     }
     for name, target in companions.items():
         if (folder / name).is_file():
-            shutil.copyfile(folder / name, target)
+            write_atomic(target, (folder / name).read_bytes())
             written.append(target)
     return written
 
@@ -101,36 +127,39 @@ def export_folder(folder: Path, output: Path, *, half: bool = False) -> list[Pat
         UserError: If the folder holds no finished model, or `output` exists.
     """
     _check_finished(folder)
-    _check_unused(output)
+    check_output(folder, output, single_file=False)
 
     temporary = output.with_name(f".{output.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    components = [item for item in sorted(folder.iterdir()) if _is_component(item)]
-    for component in components:
-        shutil.copytree(component, temporary / component.name)
+    with explain_write_errors(output):
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            _copy_model(folder, temporary, half)
+            temporary.replace(output)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return [output]
+
+
+def _copy_model(folder: Path, target: Path, half: bool) -> None:
+    for component in [item for item in sorted(folder.iterdir()) if _is_component(item)]:
+        shutil.copytree(component, target / component.name)
         if half and component.name != "vae":
-            for file in (temporary / component.name).glob("*.safetensors"):
+            for file in (target / component.name).glob("*.safetensors"):
                 _convert_file_to_half(file)
     for name in (MODEL_INDEX_FILE, MODEL_CARD_FILE, LINEAGE_FILE, NOTES_FILE):
         if (folder / name).is_file():
-            shutil.copyfile(folder / name, temporary / name)
-    temporary.replace(output)
-    return [output]
+            shutil.copyfile(folder / name, target / name)
+    apply_umask(target)
 
 
 def _check_finished(folder: Path) -> None:
     if not is_finished(folder):
-        raise UserError(
-            f"{folder} holds no finished model (no {MODEL_INDEX_FILE}); "
-            "train one with `authface train-prior`"
-        )
+        advice = "train one with `authface train-prior`"
+        if list_steps(folder / CHECKPOINTS):
+            advice = "continue the run with --resume, or export a checkpoint with --checkpoint STEP"
+        raise UserError(f"{folder} holds no finished model (no {MODEL_INDEX_FILE}); {advice}")
     check_model_files(folder)
-
-
-def _check_unused(output: Path) -> None:
-    if output.exists():
-        raise UserError(f"{output} already exists; use another --output")
 
 
 def _is_component(path: Path) -> bool:

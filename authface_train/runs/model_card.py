@@ -20,7 +20,13 @@ PIPELINE_CLASSES = {
 
 
 def model_card(
-    stage: str, base: str, settings: dict[str, object], lineage: pd.DataFrame, untrained: bool
+    stage: str,
+    base: str,
+    settings: dict[str, object],
+    lineage: pd.DataFrame,
+    *,
+    untrained: bool,
+    checkpoint_step: int | None = None,
 ) -> str:
     """Build the text of a model card.
 
@@ -30,6 +36,7 @@ def model_card(
         settings: Settings of the run, as JSON values.
         lineage: The run's lineage.
         untrained: Whether the model rests on random weights.
+        checkpoint_step: Step of the checkpoint that holds the weights; None for the finished model.
 
     Returns:
         Markdown with the front matter of the Hugging Face Hub.
@@ -38,6 +45,10 @@ def model_card(
     photos = lineage["photo_id"].nunique()
     faces = lineage["face_id"].nunique()
 
+    checkpoint = ""
+    if checkpoint_step is not None:
+        checkpoint = f"Checkpoint of step {checkpoint_step} of a run of {settings['steps']} steps."
+
     sections = [
         "---\nlibrary_name: diffusers\ntags:\n- face-restoration\n- authface\n---",
         f"# {TITLES[stage]}",
@@ -45,6 +56,7 @@ def model_card(
         f"`DiffusionPipeline.from_pretrained(...)` loads it as a `{PIPELINE_CLASSES[stage]}`. "
         "`authface.json` records the training resolution and SDXL's time ids.",
         f"Trained from `{base}`; the licence of that model applies to this one too.",
+        checkpoint,
         f"## Data\n\n{faces} faces from {photos} photographs. "
         f"Licence basis: {'; '.join(bases) or 'not stated'}. "
         "`lineage.parquet` lists every photograph with its hash.",

@@ -6,28 +6,34 @@ File names and readers are in `manifests.run_folder`.
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
+from authface_train.models.sdxl import TINY
 from authface_train.runs import checkpoint
 from authface_train.runs.lineage import write_lineage
 from authface_train.settings import FREE_ON_RESUME, FREE_WHERE_INEXACT, TrainSettings
 from manifests import run_folder as names
+from manifests.lock import LOCK, LocalFolder, WriterLock
 from manifests.support import csv_file
 from manifests.support.errors import UserError
-from manifests.support.files import write_atomic, write_json
+from manifests.support.files import explain_write_errors, write_json
 from manifests.support.fingerprint import fingerprint
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
 
 # Settings that decide which pictures and measurements a run writes, not what it learns.
 OBSERVING_PREFIXES = ("draw.", "audit", "validation.", "ledger")
 TEMPORARY_PREFIX = ".writing-"
+COMMANDS = {"prior": "train-prior", "restorer": "train-restore"}
+"""Commands of the stages, for the message to another writer."""
+UNFINISHED_MODEL = ".saving"
+"""Folder of a model that is being saved."""
+PICTURE_STEP = re.compile(r"step-(\d{8})\.png$")
 
 
 class TrainingRun:
@@ -47,6 +53,7 @@ class TrainingRun:
         self.checkpoint_folder = folder / names.CHECKPOINTS
         self._metrics_path = folder / names.METRICS_FILE
         self._metrics_log = csv_file.CsvLog(self._metrics_path)
+        self._lock = WriterLock(LocalFolder(folder), COMMANDS.get(stage, stage))
 
     def start(
         self,
@@ -60,6 +67,9 @@ class TrainingRun:
     ) -> None:
         """Start a new run, or check that an existing one can be resumed. Main process only.
 
+        The run is locked against other writers until `release`. If the start is refused, the folder
+        is as it was.
+
         Args:
             settings: Settings of the run.
             view: Training view; its faces and captions become the run's data fingerprint.
@@ -70,7 +80,8 @@ class TrainingRun:
 
         Raises:
             UserError: If the folder holds a run and `resume` is false, if the run was started with
-                settings that resuming must keep, or if the folder holds something else.
+                settings that resuming must keep, if the folder holds something else, or if another
+                process writes the run.
         """
         record = {
             "stage": self.stage,
@@ -79,24 +90,25 @@ class TrainingRun:
             "data": fingerprint(
                 rows=view[["face_id", "crop_sha256", "caption"]].fillna("").to_dict("records")
             ),
-            "base": base,
+            "base": _absolute_path(base),
             "base_digest": base_digest,
         }
-        if self.folder.exists() and not self.folder.is_dir():
-            raise UserError(f"{self.folder} is a file; --output needs a folder")
+        self._check_startable(record, settings, resume)
+        with self._undo_on_error():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+            # Another process may have started the run before the lock was taken.
+            self._check_startable(record, settings, resume)
+            for leftover in self.folder.glob(f"{TEMPORARY_PREFIX}*"):
+                leftover.unlink(missing_ok=True)
+            shutil.rmtree(self.folder / UNFINISHED_MODEL, ignore_errors=True)
+            if self.read_record() is None:
+                write_lineage(self.folder, self.stage, view, Path(base))
+            write_json(self.folder / names.RUN_FILE, record)
 
-        previous = self.read_record()
-        if previous is not None:
-            self._check_resumable(previous, record, settings, resume)
-        elif self.folder.is_dir():
-            self._check_unused()
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.glob(f"{TEMPORARY_PREFIX}*"):
-            leftover.unlink()
-        if previous is None:
-            write_lineage(self.folder, self.stage, view, Path(base))
-        write_json(self.folder / names.RUN_FILE, record)
+    def release(self) -> None:
+        """Let other processes write the run; do nothing if this object has not locked it."""
+        self._lock.release()
 
     def read_record(self) -> dict[str, Any] | None:
         """What the run was started with, or None if the folder holds no run."""
@@ -107,11 +119,37 @@ class TrainingRun:
         rows = csv_file.read_rows(self._metrics_path)
         return [row for row in rows if row["step"].isdigit()]
 
-    def truncate_metrics(self, done_steps: int) -> None:
-        """Drop the metrics of steps after `done_steps`, which a resumed run repeats."""
+    def best_step(self) -> int | None:
+        """Step at which the audited held-out loss was lowest; None without such an audit.
+
+        The model before the first step does not count: it is the base.
+        """
+        losses = []
+        for row in csv_file.read_rows(self.folder / names.AUDIT / names.AUDIT_FILE):
+            if row["held_out_loss"] and int(row["step"]):
+                losses.append((float(row["held_out_loss"]), int(row["step"])))
+        return min(losses)[1] if losses else None
+
+    def discard_after(self, done_steps: int) -> None:
+        """Drop metrics and results of steps after `done_steps`, which a resumed run repeats."""
         rows = [row for row in self.read_metrics() if int(row["step"]) <= done_steps]
         csv_file.write_rows(self._metrics_path, rows)
         self._metrics_log = csv_file.CsvLog(self._metrics_path)
+
+        for path in (
+            self.folder / names.AUDIT / names.AUDIT_FILE,
+            self.folder / names.VALIDATION / names.VALIDATION_FILE,
+            self.folder / names.GRADIENT_LEDGER_FILE,
+        ):
+            rows = csv_file.read_rows(path)
+            kept = [row for row in rows if float(row["step"]) <= done_steps]
+            if len(kept) < len(rows):
+                csv_file.write_rows(path, kept, columns=list(rows[0]))
+        for folder in (names.PREVIEWS, names.AUDIT, names.VALIDATION):
+            for picture in (self.folder / folder).glob("*step-*.png"):
+                match = PICTURE_STEP.search(picture.name)
+                if match and int(match[1]) > done_steps:
+                    picture.unlink()
 
     def log_metrics(self, step: int, values: Mapping[str, float | None]) -> None:
         """Append the metrics of one step.
@@ -122,34 +160,67 @@ class TrainingRun:
         """
         self._metrics_log.append({"step": step, **values})
 
-    def save_model(self, pipeline: DiffusionPipeline, notes: dict[str, object], card: str) -> None:
+    def save_model(self, write: Callable[[Path], None]) -> None:
         """Save the finished model, so that `DiffusionPipeline.from_pretrained(folder)` loads it.
 
         `model_index.json` is moved into place last: a folder that has it holds a complete model.
 
         Args:
-            pipeline: The pipeline to save.
-            notes: Content of `authface.json`.
-            card: Text of the model card.
-        """
-        temporary = self.folder / ".saving"
-        shutil.rmtree(temporary, ignore_errors=True)
-        pipeline.save_pretrained(temporary, safe_serialization=True)
-        write_json(temporary / names.NOTES_FILE, notes)
-        write_atomic(temporary / names.MODEL_CARD_FILE, card)
+            write: Writes the model into an empty folder.
 
+        Raises:
+            UserError: If the disk is full or cannot be written. An earlier model is as it was.
+        """
+        temporary = self.folder / UNFINISHED_MODEL
+        with explain_write_errors(self.folder):
+            try:
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir()
+                write(temporary)
+                self._replace_model(temporary)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+    def _replace_model(self, new_model: Path) -> None:
         (self.folder / names.MODEL_INDEX_FILE).unlink(missing_ok=True)
-        saved = sorted(temporary.iterdir(), key=lambda item: item.name == names.MODEL_INDEX_FILE)
+        saved = sorted(new_model.iterdir(), key=lambda item: item.name == names.MODEL_INDEX_FILE)
         for item in saved:
             target = self.folder / item.name
             if target.is_dir():
                 shutil.rmtree(target)
             os.replace(item, target)
-        temporary.rmdir()
+
+    @contextmanager
+    def _undo_on_error(self) -> Iterator[None]:
+        """Release the run and remove what the block has written, if it raises."""
+        missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
+        had_lineage = (self.folder / names.LINEAGE_FILE).exists()
+        try:
+            yield
+        except BaseException:
+            self.release()
+            if not had_lineage and self.read_record() is None:
+                (self.folder / names.LINEAGE_FILE).unlink(missing_ok=True)
+            for path in missing:
+                with suppress(OSError):
+                    path.rmdir()  # stays if another process has written to it
+            raise
+
+    def _check_startable(
+        self, record: dict[str, Any], settings: TrainSettings, resume: bool
+    ) -> None:
+        """Raise UserError if the folder can neither take a new run nor continue this one."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(f"{self.folder} is a file; --output needs a folder")
+        previous = self.read_record()
+        if previous is not None:
+            self._check_resumable(previous, record, settings, resume)
+        elif self.folder.is_dir():
+            self._check_unused()
 
     def _check_unused(self) -> None:
         """Raise UserError if the folder holds more than an interrupted start leaves behind."""
-        file_names = {item.name for item in self.folder.iterdir()} - {names.LINEAGE_FILE}
+        file_names = {item.name for item in self.folder.iterdir()} - {names.LINEAGE_FILE, LOCK}
         if any(not name.startswith(TEMPORARY_PREFIX) for name in file_names):
             raise UserError(
                 f"{self.folder} is not empty and holds no run; use an empty or new --output"
@@ -212,6 +283,11 @@ class TrainingRun:
                 raise UserError(
                     f"cannot resume: {change} since {self.folder} was started; use a new --output"
                 )
+
+
+def _absolute_path(base: str) -> str:
+    """The base as it is found from any working directory."""
+    return str(Path(base).absolute()) if base != TINY and Path(base).exists() else base
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

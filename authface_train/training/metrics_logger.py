@@ -50,7 +50,7 @@ class MetricsLogger:
             str(self.run.folder / LOGS), purge_step=self.first_step + 1
         )
         self._wandb = _start_wandb(self.run, self.settings) if self.settings.wandb else None
-        self.run.truncate_metrics(self.first_step)
+        self.run.discard_after(self.first_step)
         self._progress.__enter__()
         return self
 

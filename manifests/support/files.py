@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
+import re
 import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from manifests.support.errors import UserError
+from manifests.support.errors import AuthfaceError, UserError
 from manifests.support.fingerprint import short_hash
 
 WRITE_ADVICE = {
@@ -20,6 +23,10 @@ WRITE_ADVICE = {
     errno.EROFS: "make the disk writable",
 }
 """Errors that only writing raises, and what to do about them."""
+RUST_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How libraries written in Rust, such as safetensors and tokenizers, report a system error."""
+NO_HARD_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
+"""Errors of a file system that has no hard links."""
 
 
 @contextmanager
@@ -34,14 +41,34 @@ def explain_write_errors(path: object) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in WRITE_ADVICE:
+    except AuthfaceError:
+        raise
+    except Exception as error:
+        number = _write_error_number(error)
+        if number is None:
             raise
         # The file is named here because `write` does not know it, and a temporary name is no help.
         raise UserError(
-            f"cannot write {path}: {os.strerror(error.errno)}; {WRITE_ADVICE[error.errno]} and "
+            f"cannot write {path}: {os.strerror(number)}; {WRITE_ADVICE[number]} and "
             "run the command again"
         ) from error
+
+
+def _write_error_number(error: BaseException | None) -> int | None:
+    """The number of the write error that led to an error, or None if it has another cause.
+
+    Libraries raise errors of their own: safetensors has the number in the text, and torch hides the
+    OSError behind a second error of its archive.
+    """
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        match = RUST_ERROR.search(str(error))
+        if number is None and match:
+            number = int(match[1])
+        if number in WRITE_ADVICE:
+            return number
+        error = error.__cause__ or error.__context__
+    return None
 
 
 @contextmanager
@@ -83,6 +110,73 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     data = content.encode("utf-8") if isinstance(content, str) else content
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+def link_new(temporary: Path, target: Path) -> bool:
+    """Give a complete file a second name, unless a file has that name already.
+
+    Args:
+        temporary: The complete file.
+        target: The new name, in the same file system.
+
+    Returns:
+        Whether this call made `target`.
+    """
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_HARD_LINKS:
+            raise
+        try:
+            with target.open("xb") as file:
+                file.write(temporary.read_bytes())
+        except FileExistsError:
+            return False
+    return True
+
+
+@contextmanager
+def exclusive_access(folder: str | Path) -> Iterator[None]:
+    """Lock a folder against other processes of this host, for a moment."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        # Some network file systems have no locks. Without one the block still works; only two
+        # processes that take over the same stale lock at once could disturb each other.
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def sync_folder(folder: str | Path) -> None:
+    """Flush a folder to the disk, so that a rename in it survives a crash."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def apply_umask(path: Path) -> None:
+    """Give a file, or all files in a folder, the permissions of a newly created file.
+
+    safetensors writes files that only their owner can read. The permissions are taken from a file
+    that is created for this purpose, since they depend on the umask and on the folder's ACL.
+
+    Args:
+        path: A file or a folder.
+    """
+    folder = path if path.is_dir() else path.parent
+    probe = folder / f".writing-{os.getpid()}-mode"
+    probe.touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for file in [path] if path.is_file() else path.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(mode)
 
 
 @contextmanager

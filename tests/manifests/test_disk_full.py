@@ -1,11 +1,10 @@
 """A full disk ends a command with one line that names the file, and leaves nothing half written."""
 
 import errno
-import resource
-from contextlib import contextmanager
 
 import captioned_workspace
 import pytest
+from full_disk import file_size_limit
 
 from authface_data.captions.export import FORMATS, export_dataset
 from manifests.schema import SCORES
@@ -15,17 +14,6 @@ from manifests.support.csv_file import CsvLog, write_rows
 from manifests.support.errors import UserError
 from manifests.support.files import new_folder, write_atomic
 from manifests.workspace import Workspace
-
-
-@contextmanager
-def file_size_limit(size):
-    """Let the system refuse to write files of more bytes, as a full disk does."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def no_space(*_):

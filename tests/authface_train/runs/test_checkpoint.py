@@ -1,26 +1,30 @@
-"""Damaged checkpoints are one line with the folder to remove."""
+"""Checkpoints: which ones are kept, damaged ones, a full disk, permissions."""
 
 import json
+import os
 
 import pytest
 import torch
 from accelerate import Accelerator
+from full_disk import file_size_limit
 from safetensors.torch import load_file, save_file
 
 from authface_train.runs import checkpoint
+from authface_train.training.ema import EMA
 from authface_train.training.trainable_model import TrainableModel
 from manifests.support.errors import UserError
 
 FOLDER = "step-00000002"
 
 
-def make_model():
+def make_model(width=4, ema=False):
     accelerator = Accelerator(cpu=True)
-    linear = torch.nn.Linear(4, 4)
+    linear = torch.nn.Linear(width, width)
     module, optimizer = accelerator.prepare(linear, torch.optim.AdamW(linear.parameters()))
-    accelerator.backward(module(torch.ones(1, 4)).sum())
+    accelerator.backward(module(torch.ones(1, width)).sum())
     optimizer.step()
-    return accelerator, TrainableModel(module, optimizer)
+    average = EMA(module, 0.9, torch.device("cpu")) if ema else None
+    return accelerator, TrainableModel(module, optimizer, average)
 
 
 def load(folder):
@@ -32,8 +36,12 @@ def load(folder):
 def folder(tmp_path):
     accelerator, model = make_model()
     for step in (1, 2):
-        checkpoint.save(tmp_path, step, {"unet": model}, accelerator, keep=2)
+        save(tmp_path, step, accelerator, model)
     return tmp_path
+
+
+def save(folder, step, accelerator, model, keep=2, best=None):
+    checkpoint.save(folder, step, {"unet": model}, accelerator, keep=keep, best=best)
 
 
 def change_tensor(path):
@@ -63,10 +71,113 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_damaged_checkpoint_is_one_line_and_the_one_before_it_loads(folder, name):
+def test_damaged_checkpoint_is_one_line_and_the_one_before_it_loads(folder, name, caplog):
     DAMAGES[name](folder / FOLDER)
-    with pytest.raises(UserError, match=rf"{FOLDER}.*; remove this checkpoint, so that") as error:
+    assert load(folder) == 1
+    (line,) = [record.message for record in caplog.records]
+    assert f"{FOLDER} is damaged (" in line
+    assert line.endswith("; continuing from step-00000001")
+    assert line.isprintable()
+    assert (folder / FOLDER).is_dir()
+
+
+def test_the_weights_are_those_of_the_checkpoint_before(folder):
+    (folder / FOLDER / "unet.optimiser.pt").write_bytes(b"")
+    accelerator, model = make_model()
+    weights = load_file(folder / "step-00000001/unet.safetensors")
+    checkpoint.load_latest(folder, {"unet": model}, accelerator)
+    assert torch.equal(accelerator.unwrap_model(model.module).weight, weights["weight"])
+
+
+def test_only_damaged_checkpoints_are_one_line(folder, caplog):
+    for step in (1, 2):
+        (folder / f"step-0000000{step}" / "state.json").unlink()
+    with pytest.raises(UserError, match=r"no checkpoint in .*0002: state.json: No such") as error:
         load(folder)
     assert str(error.value).isprintable()
-    (folder / FOLDER).rename(folder / "removed")
-    assert load(folder) == 1
+    assert not caplog.records
+
+
+def test_missing_or_cut_off_average_falls_back(tmp_path):
+    accelerator, model = make_model(ema=True)
+    for step in (1, 2):
+        save(tmp_path, step, accelerator, model)
+    average = tmp_path / FOLDER / "unet.ema.safetensors"
+    average.write_bytes(average.read_bytes()[:-1])
+    assert checkpoint.load_latest(tmp_path, {"unet": model}, accelerator) == 1
+    average.unlink()
+    assert checkpoint.load_latest(tmp_path, {"unet": model}, accelerator) == 1
+
+
+def test_damaged_checkpoint_stays_until_the_next_one_is_complete(folder, monkeypatch, caplog):
+    accelerator, model = make_model()
+    save(folder, 5, accelerator, model)
+    (folder / "step-00000005/unet.safetensors").write_bytes(b"")
+    assert load(folder) == 2
+    monkeypatch.setattr(torch, "save", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save(folder, 3, accelerator, model, keep=1)
+    monkeypatch.undo()
+    assert checkpoint.list_steps(folder) == [2, 5]
+
+    save(folder, 3, accelerator, model, keep=1)
+    assert checkpoint.list_steps(folder) == [3]
+    assert "removed the damaged checkpoint" in caplog.text
+    assert load(folder) == 3
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_newest_and_best_are_kept(tmp_path):
+    accelerator, model = make_model()
+    for step in range(1, 6):
+        save(tmp_path, step, accelerator, model, best=2 if step > 2 else None)
+    assert checkpoint.list_steps(tmp_path) == [2, 4, 5]
+    save(tmp_path, 6, accelerator, model, keep=1, best=5)
+    assert checkpoint.list_steps(tmp_path) == [5, 6]
+    # A best step without a checkpoint, as in runs of earlier versions.
+    save(tmp_path, 7, accelerator, model, keep=1, best=2)
+    assert checkpoint.list_steps(tmp_path) == [7]
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("size", [100, 3_000, 6_000, 10_000, 20_000, 21_500])
+def test_full_disk_is_one_line_and_the_last_checkpoint_is_intact(tmp_path, size):
+    accelerator, model = make_model(width=50, ema=True)
+    save(tmp_path, 1, accelerator, model)
+    size_of = {path.name: path.stat().st_size for path in (tmp_path / "step-00000001").iterdir()}
+    assert max(size_of.values()) > 21_500
+    with (
+        file_size_limit(size),
+        pytest.raises(UserError, match=r"cannot write .*/step-00000002: File too large; use"),
+    ):
+        save(tmp_path, 2, accelerator, model)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    assert checkpoint.load_latest(tmp_path, {"unet": model}, accelerator) == 1
+
+
+def test_disk_that_is_full_at_the_last_flush_is_one_line(folder, monkeypatch):
+    def no_space(*_):
+        raise OSError(28, "No space left on device")
+
+    accelerator, model = make_model()
+    monkeypatch.setattr("os.fsync", no_space)
+    with pytest.raises(UserError, match=r"step-00000003: No space .*; free some space and run"):
+        save(folder, 3, accelerator, model)
+    assert checkpoint.list_steps(folder) == [1, 2]
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+def test_files_have_the_permissions_of_the_umask(tmp_path, umask, mode):
+    accelerator, model = make_model(ema=True)
+    previous = os.umask(umask)
+    try:
+        save(tmp_path, 1, accelerator, model)
+    finally:
+        os.umask(previous)
+    files = list((tmp_path / "step-00000001").iterdir())
+    assert {path.stat().st_mode & 0o777 for path in files} == {mode}
+    assert len(files) == 4

@@ -1,14 +1,24 @@
 """The run folder: starting, resuming and metrics."""
 
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from full_disk import file_size_limit
+from safetensors.torch import save_file
 
 from authface_train.presets import load_preset
 from authface_train.runs.lineage import COLUMNS, write_lineage
 from authface_train.runs.training_run import TrainingRun
 from manifests.support.errors import UserError
+from manifests.support.files import apply_umask
 
 
 @pytest.fixture
@@ -23,12 +33,12 @@ def make_view(caption="a face"):
     )
 
 
-def start(run, *, resume=False, view=None, base_digest="0", **overrides):
+def start(run, *, resume=False, view=None, base="tiny", base_digest="0", **overrides):
     run.start(
         load_preset("prior", "tiny", overrides),
         make_view() if view is None else view,
         resume=resume,
-        base="tiny",
+        base=base,
         base_digest=base_digest,
         processes=1,
     )
@@ -86,9 +96,161 @@ def test_folder_with_other_files_is_refused(run):
     assert [item.name for item in run.folder.iterdir()] == ["notes.txt"]
 
 
+def test_refused_start_leaves_no_folder(tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/lineage.parquet").write_bytes(b"PAR1")
+    run = TrainingRun(tmp_path / "runs/new/run", "prior")
+    with pytest.raises(UserError, match=r"lineage\.parquet cannot be loaded"):
+        start(run, base=str(tmp_path / "base"))
+    assert [item.name for item in tmp_path.iterdir()] == ["base"]
+
+    run.folder.mkdir(parents=True)
+    with file_size_limit(10), pytest.raises(UserError, match="cannot write"):
+        start(run)
+    assert list(run.folder.iterdir()) == []
+    start(run)
+
+
+def test_base_may_move_and_is_found_from_any_folder(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sdxl").mkdir()
+    start(run, base="sdxl")
+    assert run.read_record()["base"] == str(tmp_path / "sdxl")
+    (tmp_path / "sdxl").rename(tmp_path / "moved")
+    start(run, resume=True, base=str(tmp_path / "moved"))
+    assert run.read_record()["base"] == str(tmp_path / "moved")
+    start(run, resume=True, base="owner/name")
+    with pytest.raises(UserError, match="the base model has changed"):
+        start(run, resume=True, base=str(tmp_path / "moved"), base_digest="1")
+    assert run.read_record()["base"] == "owner/name"
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from manifests.lock import LocalFolder, WriterLock
+WriterLock(LocalFolder(Path(sys.argv[1])), "train-prior").acquire()
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(run):
+    """A process that writes the run."""
+    start(run)
+    run.release()
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, run.folder], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_run_has_one_writer_and_a_killed_one_is_replaced(run, holder):
+    pattern = rf"`authface train-prior` \(process {holder.pid} on {socket.gethostname()}\)"
+    before = (run.folder / "run.json").read_bytes()
+    with pytest.raises(UserError, match=pattern):
+        start(run, resume=True, steps=99)
+    assert (run.folder / "run.json").read_bytes() == before
+    assert json.loads((run.folder / ".lock").read_bytes())["pid"] == holder.pid
+
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    start(run, resume=True)
+    assert json.loads((run.folder / ".lock").read_bytes())["pid"] == os.getpid()
+    other = TrainingRun(run.folder, "prior")
+    with pytest.raises(UserError, match="is being written by"):
+        start(other, resume=True)
+    other.release()
+    run.release()
+    run.release()
+    assert sorted(path.name for path in run.folder.iterdir()) == ["lineage.parquet", "run.json"]
+
+
+def test_remains_of_a_killed_start_are_no_reason_to_refuse_the_next(run, holder):
+    holder.kill()
+    holder.wait()
+    (run.folder / "run.json").unlink()
+    (run.folder / ".writing-1.lock").write_text("{")
+    start(run)
+    assert not list(run.folder.glob(".writing-*"))
+
+
+def test_lock_works_without_hard_links(run, monkeypatch):
+    def no_links(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", no_links)
+    start(run)
+    with pytest.raises(UserError, match="is being written by"):
+        start(TrainingRun(run.folder, "prior"), resume=True)
+    run.release()
+    assert not (run.folder / ".lock").exists()
+
+
+def write_results(folder, steps):
+    for name in ("drawn", "audit", "validation"):
+        (folder / name).mkdir(exist_ok=True)
+    for step in steps:
+        for picture in ("drawn/step", "audit/nearest-step", "validation/step"):
+            (folder / f"{picture}-{step:08d}.png").write_bytes(b"")
+    losses = [{"step": step, "held_out_loss": 9 - step} for step in steps]
+    pd.DataFrame(losses).to_csv(folder / "audit/audit.csv", index=False)
+    rows = [{"step": float(step), "psnr": 1.0} for step in steps]
+    pd.DataFrame(rows).to_csv(folder / "validation/validation.csv", index=False)
+    pd.DataFrame(rows).to_csv(folder / "ledger.csv", index=False)
+
+
+def test_results_of_repeated_steps_are_dropped(run):
+    start(run)
+    run.discard_after(0)
+    assert run.best_step() is None
+    write_results(run.folder, [0, 2, 4, 6])
+    assert run.best_step() == 6
+    run.discard_after(4)
+    assert run.best_step() == 4
+    for file in ("audit/audit.csv", "validation/validation.csv", "ledger.csv"):
+        assert pd.read_csv(run.folder / file)["step"].tolist() == [0, 2, 4], file
+    pictures = {int(path.stem[-8:]) for path in run.folder.rglob("*.png")}
+    assert pictures == {0, 2, 4}
+    assert len(list(run.folder.rglob("*.png"))) == 9
+
+
+def write_model(folder: Path):
+    (folder / "unet").mkdir()
+    save_file({"a": torch.zeros(1000)}, folder / "unet/model.safetensors")
+    (folder / "model_index.json").write_text("{}")
+    apply_umask(folder)
+
+
+def test_full_disk_keeps_the_earlier_model(run):
+    start(run)
+    run.save_model(write_model)
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    with file_size_limit(1000), pytest.raises(UserError, match=f"cannot write {run.folder}: File"):
+        run.save_model(write_model)
+    assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+def test_model_has_the_permissions_of_the_umask(run, umask, mode):
+    previous = os.umask(umask)
+    try:
+        start(run)
+        run.save_model(write_model)
+    finally:
+        os.umask(previous)
+    modes = {path.stat().st_mode & 0o777 for path in run.folder.rglob("*") if path.is_file()}
+    assert modes == {mode}
+    assert (run.folder / "unet").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
 def test_metrics_keep_full_precision_and_get_new_columns(run):
     start(run)
-    run.truncate_metrics(0)
+    run.discard_after(0)
     run.log_metrics(1, {"loss": 0.1 + 0.2})
     run.log_metrics(2, {"loss": None, "accuracy": 1.0})
     assert run.read_metrics() == [
@@ -99,13 +261,13 @@ def test_metrics_keep_full_precision_and_get_new_columns(run):
 
 def test_metrics_of_repeated_steps_and_torn_rows_are_dropped(run):
     start(run)
-    run.truncate_metrics(0)
+    run.discard_after(0)
     for step in (1, 2, 3):
         run.log_metrics(step, {"loss": float(step), "rate": 1.0})
     with (run.folder / "metrics.csv").open("a") as file:
         file.write("4,")
     assert [row["step"] for row in run.read_metrics()] == ["1", "2", "3"]
-    run.truncate_metrics(2)
+    run.discard_after(2)
     run.log_metrics(3, {"loss": 5.0, "rate": 1.0})
     assert [row["loss"] for row in run.read_metrics()] == ["1.0", "2.0", "5.0"]
 
