@@ -241,7 +241,9 @@ def _check_memory(image: ImageFile.ImageFile, file_bytes: int) -> None:
     elif image.mode in ("LA", "PA", "La", "RGBa") or "transparency" in image.info:
         bytes_per_pixel = 20  # and its conversion to RGBA
     elif image.mode.startswith("I"):
-        bytes_per_pixel = 15  # 16 or 32 bits, scaled in floating point
+        bytes_per_pixel = 17  # 16 or 32 bits, scaled in floating point
+    elif image.mode == "CMYK":
+        bytes_per_pixel = 13  # the coefficients of a progressive JPEG, and its four channels
     else:
         bytes_per_pixel = 11  # the RGB picture and its pixels, twice while they are copied
     if image.format in OWN_BUFFER_FORMATS:
@@ -249,7 +251,8 @@ def _check_memory(image: ImageFile.ImageFile, file_bytes: int) -> None:
     num_pixels = width * height
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         num_pixels = max(num_pixels, _largest_tile(image))
-    needed_gb = (num_pixels * bytes_per_pixel + file_bytes) / 1e9
+    # Blanking the location copies the file.
+    needed_gb = max(num_pixels * bytes_per_pixel + file_bytes, 2 * file_bytes) / 1e9
     if needed_gb > memory_limit_gb():
         what = f"decoding {width} x {height} pixels ({image.mode})"
         raise PictureTooLargeError(what, needed_gb, memory_limit_gb())

@@ -15,7 +15,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from itertools import islice
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from authface_data.images.tiff_directory import GPS_IFD, TIFF_MAGIC, TiffStructure
 
@@ -68,6 +68,20 @@ MAX_TEXT_BYTES = 1 << 20
 BlockT = TypeVar("BlockT")
 
 
+class Range(NamedTuple):
+    """A part of a file that is overwritten.
+
+    Attributes:
+        start: Offset of its first byte.
+        end: Offset of the byte after it.
+        fill: The byte that it is filled with.
+    """
+
+    start: int
+    end: int
+    fill: bytes
+
+
 def strip_location(data: bytes) -> bytes:
     """Blank GPS and place metadata in a picture file.
 
@@ -81,10 +95,7 @@ def strip_location(data: bytes) -> bytes:
     Raises:
         ValueError: If the file has more than `MAX_BLOCKS` blocks of EXIF or of IPTC metadata.
     """
-    if data.startswith(PNG_SIGNATURE):
-        return _strip_png(data)
-    blanked = _blank_location(data)
-    return data if blanked == data else blanked
+    return _strip_png(data) if data.startswith(PNG_SIGNATURE) else _blank_location(data)
 
 
 def _blank_location(data: bytes) -> bytes:
@@ -93,20 +104,36 @@ def _blank_location(data: bytes) -> bytes:
     A photograph can have tens of megabytes, so fixed byte strings are searched first, and regular
     expressions are applied only to the parts that these delimit.
     """
-    output = bytearray(data)
+    ranges: list[Range] = []
     for start, end in _limited(_tiff_structures(data), "EXIF"):
-        _clear_gps_directory(output, start, end)
+        ranges += _gps_directory_ranges(data, start, end)
 
     for marker in XMP_MARKERS:
         first = data.find(marker)
         if first >= 0:
             last = data.rfind(marker)
-            end = last if last > first else min(first + MAX_XMP_BYTES, len(output))
-            _blank_xmp(output, first, end)
+            end = last if last > first else min(first + MAX_XMP_BYTES, len(data))
+            ranges += _xmp_ranges(data, first, end)
 
     for position in _limited(_find_all(data, IPTC_BLOCK), "IPTC"):
-        _blank_iptc(output, position + len(IPTC_BLOCK))
-    return bytes(output)
+        ranges += _iptc_ranges(data, position + len(IPTC_BLOCK))
+    return _overwrite(data, ranges)
+
+
+def _overwrite(data: bytes, ranges: list[Range]) -> bytes:
+    """Fill parts of a file, with one copy of it. Returns the same object if nothing changes."""
+    content = memoryview(data)
+    pieces: list[bytes | memoryview] = []
+    position = 0
+    for start, end, fill in sorted(ranges):
+        if end > position:
+            start = max(start, position)  # ranges may overlap
+            pieces += [content[position:start], fill * (end - start)]
+            position = end
+    if not pieces:
+        return data
+    blanked = b"".join([*pieces, content[position:]])
+    return data if blanked == data else blanked
 
 
 def _limited(blocks: Iterator[BlockT], kind: str) -> list[BlockT]:
@@ -142,60 +169,54 @@ def _find_all(data: bytes, pattern: bytes) -> Iterator[int]:
         position = data.find(pattern, position + 1)
 
 
-def _blank_xmp(output: bytearray, start: int, end: int) -> None:
-    """Overwrite the locations in an XMP packet: attributes, and the content of elements."""
-    packet = bytes(output[start:end])
-    for match in XMP_ATTRIBUTE.finditer(packet):
+def _xmp_ranges(data: bytes, start: int, end: int) -> Iterator[Range]:
+    """Yield the locations in an XMP packet: attributes, and the content of elements."""
+    for match in XMP_ATTRIBUTE.finditer(data, start, end):
         group = match.lastindex or 0
-        _blank(output, start + match.start(group), start + match.end(group))
+        yield Range(match.start(group), match.end(group), b" ")
 
     closing = 0
-    for match in XMP_OPENING_TAG.finditer(packet):
+    for match in XMP_OPENING_TAG.finditer(data, start, end):
         content_start = match.end()
         if content_start <= closing:
             continue  # within an element that is blanked already
-        closing = packet.find(b"</", content_start)
+        closing = data.find(b"</", content_start, end)
         if closing < 0:  # malformed XML: blank the text and leave the rest
-            closing = len(packet)
-            next_tag = packet.find(b"<", content_start)
-            _blank(output, start + content_start, start + max(next_tag, content_start))
+            next_tag = data.find(b"<", content_start, end)
+            if next_tag >= 0:
+                yield Range(content_start, next_tag, b" ")
             return
-        _blank(output, start + content_start, start + closing)
+        yield Range(content_start, closing, b" ")
 
 
-def _blank(output: bytearray, start: int, end: int) -> None:
-    output[start:end] = b" " * (end - start)
-
-
-def _blank_iptc(output: bytearray, position: int) -> None:
-    """Overwrite the locations in an IPTC block.
+def _iptc_ranges(data: bytes, position: int) -> Iterator[Range]:
+    """Yield the locations in an IPTC block.
 
     Args:
-        output: The content of the file, changed in place.
+        data: The content of the file.
         position: Where the name of the block starts: a length byte and the name, padded to an even
             length, followed by the size of the block in 4 bytes.
     """
-    if position >= len(output):
+    if position >= len(data):
         return
-    block_start = position + (output[position] + 2) // 2 * 2 + 4
-    block_size = int.from_bytes(output[block_start - 4 : block_start], "big")
-    block_end = min(block_start + min(block_size, MAX_IPTC_BYTES), len(output))
-    for match in IPTC_LOCATION.finditer(bytes(output[block_start:block_end])):
+    block_start = position + (data[position] + 2) // 2 * 2 + 4
+    block_size = int.from_bytes(data[block_start - 4 : block_start], "big")
+    block_end = min(block_start + min(block_size, MAX_IPTC_BYTES), len(data))
+    for match in IPTC_LOCATION.finditer(data, block_start, block_end):
         (length,) = struct.unpack(">H", match[1])
-        start = block_start + match.end()
-        end = min(start + length, block_end)
-        output[start:end] = b" " * max(end - start, 0)
+        end = min(match.end() + length, block_end)
+        yield Range(match.end(), end, b" ")
 
 
-def _clear_gps_directory(output: bytearray, start: int, end: int) -> None:
-    """Clear the GPS directory of the TIFF structure from `start` to `end`, in place."""
+def _gps_directory_ranges(data: bytes, start: int, end: int) -> Iterator[Range]:
+    """Yield the GPS directory of the TIFF structure from `start` to `end`, and its values."""
     try:
-        structure = TiffStructure(output, start)
+        structure = TiffStructure(data, start)
         main_directory = structure.first_directory()
         main_end = main_directory + structure.directory_bytes(main_directory)
-        pointers = [
+        pointers = {
             entry.offset for entry in structure.entries(main_directory) if entry.tag == GPS_IFD
-        ]
+        }
         for pointer in pointers:
             for position, size in _gps_ranges(structure, pointer):
                 # A malformed offset can lead to the header, the main directory, or out of the
@@ -203,7 +224,7 @@ def _clear_gps_directory(output: bytearray, start: int, end: int) -> None:
                 is_in_header = position < structure.header_bytes
                 is_in_main = position < main_end and position + size > main_directory
                 if not is_in_header and not is_in_main and start + position + size <= end:
-                    output[start + position : start + position + size] = bytes(size)
+                    yield Range(start + position, start + position + size, b"\0")
     except struct.error:
         return
 

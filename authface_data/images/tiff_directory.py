@@ -1,7 +1,8 @@
 """TIFF directories, the structure of TIFF files and of EXIF metadata: walking and checking them.
 
 A directory lists tags with their values, or with the offset of the value. Nothing in the format
-stops 65,535 tags from sharing one large value, so that a file of 2 MB could take 65 GB of memory.
+stops 65,535 tags from sharing one large value, so that a file of 2 MB could take 65 GB of memory,
+or from leading to 65,535 overlapping directories of as many tags, which would take hours to read.
 `check_directories` refuses such files before a decoder reads them.
 """
 
@@ -26,6 +27,8 @@ TYPE_BYTES = {
 
 MAX_ENTRIES = 65_535
 """Largest number of tags of a directory. BigTIFF allows more, but there are no more tags."""
+MAX_TAGS = 10_000
+"""Largest number of tags of a structure in all its directories. Cameras write a few hundred."""
 MAX_EXTRA_BYTES = 64_000_000
 """Bytes by which the values of all tags may exceed the file; values of some files overlap."""
 
@@ -125,12 +128,13 @@ def check_directories(data: bytes, start: int = 0) -> None:
         start: Where the structure starts in the file.
 
     Raises:
-        ValueError: If the values of the tags are together much larger than the file, which means
-            that they overlap, or if there is no TIFF structure.
+        ValueError: If there are too many tags, if their values are together much larger than the
+            file, which means that they overlap, or if there is no TIFF structure.
     """
     structure = TiffStructure(data, start)
     available = len(data) - start
     total_bytes = 0
+    num_tags = 0
     visited: set[int] = set()
     waiting: list[int] = []
     try:
@@ -141,6 +145,9 @@ def check_directories(data: bytes, start: int = 0) -> None:
                 continue
             visited.add(directory)
             for entry in structure.entries(directory):
+                num_tags += 1
+                if num_tags > MAX_TAGS:
+                    raise ValueError(f"its metadata has more than {MAX_TAGS:,} tags")
                 # Decoders skip values that lie beyond the end of the file.
                 if entry.offset + entry.size <= available:
                     total_bytes += entry.size

@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from authface_data.engine.stage import Dropped, FileLink, Item, Rows, WritePixels
 from authface_data.images.hashes import hash_pixels, perceptual_hash
 from authface_data.images.metadata import camera_metadata, read_gps
@@ -134,10 +132,13 @@ class CollectStage:
 
         photo: Photo = item.picture
         try:
-            pixels = photo.pixels()
+            pixels = decode_image(photo.data)
+            pixel_hash = hash_pixels(pixels)
+            phash = perceptual_hash(pixels)
+            del pixels  # the blanked file may have to be decoded too
             camera = camera_metadata(photo.exif)
             keeps_original = self.store_place or self.file_mode != "copy"
-            data = photo.data if keeps_original else _without_location(photo)
+            data = photo.data if keeps_original else _without_location(photo, pixel_hash)
         except PictureTooLargeError as error:
             reason = f"too large: {source_photo.name}: {error}"
             return Dropped(reason[:MAX_REASON_LENGTH], error.needed_gb, error.limit_gb)
@@ -147,7 +148,6 @@ class CollectStage:
             return Dropped(f"undecodable: {source_photo.name}: {message}"[:MAX_REASON_LENGTH])
 
         sha256 = hashlib.sha256(data).hexdigest()
-        pixel_hash = hash_pixels(pixels)
         if self.tombstones and (
             self.tombstones.contains(sha256) or self.tombstones.contains(pixel_hash)
         ):
@@ -170,7 +170,7 @@ class CollectStage:
             "height": height,
             "format": photo.format,
             "description": columns.get("description") or source_photo.name,
-            "phash": perceptual_hash(pixels),
+            "phash": phash,
             "pixel_hash": pixel_hash,
             "collected_at": datetime.now(UTC),
         }
@@ -195,8 +195,12 @@ class CollectStage:
         return FileLink(source_photo.file, hard=self.file_mode != "reference")
 
 
-def _without_location(photo: Photo) -> bytes:
+def _without_location(photo: Photo, pixel_hash: str) -> bytes:
     """The content of a photograph's file with the location blanked.
+
+    Args:
+        photo: The photograph.
+        pixel_hash: Hash of its pixels.
 
     Raises:
         ValueError: If the location overlaps the pixels, as only a malformed file can have it.
@@ -204,7 +208,7 @@ def _without_location(photo: Photo) -> bytes:
     data = strip_location(photo.data)
     # A JPEG, PNG or WebP has its metadata in segments that bound it.
     is_bounded = data is photo.data or photo.format not in UNBOUNDED_METADATA_FORMATS
-    if not is_bounded and not np.array_equal(decode_image(data), photo.pixels()):
+    if not is_bounded and hash_pixels(decode_image(data)) != pixel_hash:
         raise ValueError("its location overlaps its pixels")
     return data
 

@@ -5,6 +5,7 @@ import io
 import struct
 import sys
 import time
+import tracemalloc
 import warnings
 import zlib
 
@@ -161,6 +162,18 @@ def test_tags_that_share_a_value_are_refused():
         open_image(tiff_with_tags(tags, size=1_800_000))
 
 
+def test_directories_that_overlap_are_refused():
+    """Each of 60,000 tags leads to another directory of about as many tags."""
+    data = tiff_with_tags([(0x8769, 4, 1, 10 + 12 * number) for number in range(60_000)])
+    jpeg = encode(small_picture(), "JPEG")
+    block = b"Exif\0\0" + data[:60_000]
+    blocks = (b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block) * 60
+    with time_limit(SECONDS, ends_process=False):
+        for hostile in (data, jpeg[:2] + blocks + jpeg[2:]):
+            with pytest.raises(ValueError, match="more than 10,000 tags"):
+                open_image(hostile)
+
+
 def test_directories_that_form_a_loop_end():
     with time_limit(SECONDS, ends_process=False):
         check_directories(tiff_with_tags([(0x8769, 4, 1, 8), (0x8825, 4, 1, 8)]))
@@ -289,6 +302,23 @@ def test_file_larger_than_the_limit_is_not_read(tmp_path):
         file.truncate(3_000_000_000)
     with pytest.raises(PictureTooLargeError, match=r"the file would take 3\.0 GB"):
         open_image(tmp_path / "huge.tif")
+
+
+def test_blanking_copies_a_file_once():
+    gps = b"<x:xmpmeta><exif:GPSLatitude>52.1N</exif:GPSLatitude><x:xmpmeta"
+    data = b"\xff\xd8" + gps + bytes(20_000_000)
+    assert strip_location(b"\xff\xd8" + bytes(100)) == b"\xff\xd8" + bytes(100)
+    tracemalloc.start()
+    try:
+        stripped = strip_location(data)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert b"52.1N" not in stripped
+    assert len(stripped) == len(data)
+    assert peak_bytes < 1.1 * len(data)
+    with pytest.raises(PictureTooLargeError):  # the content and its copy
+        opening._check_memory(open_image(encode(small_picture(), "JPEG")), 1_100_000_000)
 
 
 def test_time_limit_interrupts_and_leaves_no_alarm():
