@@ -80,7 +80,7 @@ class TrainSettings(Section):
     checkpoint_every: int = Field(1000, ge=1)
     """Steps between checkpoints."""
     keep_checkpoints: int = Field(2, ge=1)
-    """Number of newest checkpoints to keep."""
+    """Number of newest checkpoints to keep. The best one by the memorisation audit is kept too."""
     spike: float = Field(10.0, ge=0)
     """Stop the run when a loss exceeds this many times the median of the last 100; 0 stops only for
     losses that are not finite."""

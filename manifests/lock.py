@@ -36,6 +36,10 @@ class _Holder(BaseModel):
     started: float
     """Start time in seconds since the epoch."""
     command: str
+    slurm_job: str = ""
+    """Id of the Slurm job, or "" outside of Slurm."""
+    slurm_restarts: int = 0
+    """How often Slurm had requeued that job."""
 
 
 class LockableFolder(Protocol):
@@ -107,7 +111,8 @@ class LocalFolder:
 class WriterLock:
     """The right to write to a folder.
 
-    A lock left behind by a dead process of this host is taken over.
+    A lock left behind by a dead process of this host is taken over, and that of another host if
+    Slurm has requeued its job since: Slurm ends a job before it starts it again.
 
     Args:
         folder: The folder to lock.
@@ -133,6 +138,8 @@ class WriterLock:
             "pid": pid,
             "started": _start_time(pid),
             "command": self.command,
+            "slurm_job": _slurm_job(),
+            "slurm_restarts": _slurm_restarts(),
         }
         content = json.dumps(holder).encode()
         while not self.folder.create_exclusive(LOCK, content):
@@ -203,14 +210,24 @@ def _parse_holder(lock: bytes) -> _Holder:
 
 
 def _is_stale(holder: _Holder) -> bool:
-    """Whether the holder ran on this host and has ended.
+    """Whether the holder has ended: on this host, or as an earlier start of this Slurm job.
 
     The start time tells the holder from a later process with the same id.
     """
     if holder.host != socket.gethostname():
-        return False
+        is_same_job = holder.slurm_job != "" and holder.slurm_job == _slurm_job()
+        return is_same_job and holder.slurm_restarts < _slurm_restarts()
     started = _start_time(holder.pid)
     return started is None or abs(started - holder.started) > MAX_START_DIFFERENCE_S
+
+
+def _slurm_job() -> str:
+    return os.environ.get("SLURM_JOB_ID", "")
+
+
+def _slurm_restarts() -> int:
+    restarts = os.environ.get("SLURM_RESTART_COUNT", "")
+    return int(restarts) if restarts.isdecimal() else 0
 
 
 def _start_time(pid: int) -> float | None:

@@ -69,6 +69,21 @@ def test_lock_of_another_host_is_never_taken_over(workspace):
         workspace.lock("caption").__enter__()
 
 
+def test_lock_of_a_requeued_slurm_job_is_taken_over_on_another_host(workspace, monkeypatch):
+    other = {"host": "node1", "pid": 1, "started": 1.0, "command": "train-prior"}
+    for job, restarts, is_taken in (("7", "1", True), ("7", "0", False), ("8", "1", False)):
+        lock = json.dumps({**other, "slurm_job": "7", "slurm_restarts": 0}).encode()
+        workspace.write_bytes(".lock", lock)
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+        if is_taken:
+            with workspace.lock("filter"):
+                pass
+        else:
+            with pytest.raises(UserError, match="process 1 on node1"):
+                workspace.lock("filter").__enter__()
+
+
 HOLDER = {"host": socket.gethostname(), "pid": 2**22 + 1, "started": 1.0, "command": "filter"}
 FOREIGN_LOCKS = {
     "empty": b"",

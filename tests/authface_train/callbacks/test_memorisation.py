@@ -2,11 +2,13 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from commands import set_options
 from PIL import Image
 
 from authface_data.faces.descriptor import SAME_PERSON_DISTANCE, FaceDescriptor
@@ -142,6 +144,9 @@ def test_grid_shows_each_image_beside_its_nearest_face():
     assert grid[400, 400].tolist() == [0] * 3
 
 
+RUN = Path("my run")
+
+
 def audit(step, training_loss, held_out_loss=None, copies=0):
     return {
         "step": step,
@@ -178,12 +183,37 @@ def audit(step, training_loss, held_out_loss=None, copies=0):
     ],
 )
 def test_advice_follows_from_held_out_loss_and_copies(audits, pattern):
-    assert re.search(pattern, advise(audits))
+    assert re.search(pattern, advise(audits, RUN, []))
     # Rows that are read from the file hold strings.
     read_rows = []
     for row in audits:
         read_rows.append({name: "" if value is None else str(value) for name, value in row.items()})
-    assert advise(read_rows) == advise(audits)
+    assert advise(read_rows, RUN, []) == advise(audits, RUN, [])
+
+
+RISING = [audit(0, 1.0, 1.0), audit(10, 0.5, 0.6), audit(20, 0.3, 0.65), audit(30, 0.2, 0.7)]
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "end"),
+    [
+        ([10, 20, 30], "export it with `authface export 'my run' --checkpoint 10`"),
+        # Runs of earlier versions have removed the best checkpoint.
+        (
+            [20, 30],
+            "export the best of the kept ones (0.6500) with `authface export 'my run' "
+            "--checkpoint 20`",
+        ),
+        ([], "lowest at step 10 (0.6000, now 0.7000)"),
+    ],
+)
+def test_advice_names_the_export_of_a_checkpoint_that_exists(checkpoints, end):
+    assert advise(RISING, RUN, checkpoints).endswith(end)
+
+
+def test_base_is_never_advised_as_a_checkpoint():
+    rising = [audit(step, 1.0, 1.0 + step) for step in (0, 10, 20)]
+    assert advise(rising, RUN, [10, 20]).endswith("lowest at step 0 (1.0000, now 21.0000)")
 
 
 def test_face_descriptor_separates_people(photos, weights):
@@ -225,7 +255,7 @@ def test_run_is_audited_once_at_each_checkpoint(filled, tmp_path, authface_here)
     run = tmp_path / "run"
     copy_with_held_out_faces(filled, root)
     command = ["train-prior", "--preset", "tiny", "-w", root, "--output", run]
-    command += ["--set", "checkpoint_every=2", "--set", "draw.every=4"]
+    command += set_options("checkpoint_every=2", "draw.every=4", "keep_checkpoints=1")
     result = authface_here(*command, "--steps", 4)
     assert result.returncode == 0, result.stderr
 
@@ -245,11 +275,17 @@ def test_run_is_audited_once_at_each_checkpoint(filled, tmp_path, authface_here)
     assert previews == {f"step-{step:08d}.png" for step in (0, 4)}
     assert Image.open(run / "drawn/step-00000000.png").size == (512, 274 * num_prompts)
 
+    audits.loc[audits["step"] == 2, "held_out_loss"] = 0.001
+    audits.to_csv(run / "audit/audit.csv", index=False)
     before = (run / "audit/audit.csv").read_text()
     assert authface_here(*command, "--steps", 5, "--resume").returncode == 0
     after = (run / "audit/audit.csv").read_text()
     assert after.startswith(before)
     assert len(after.splitlines()) == 5
+    # The best checkpoint is kept beside the newest one.
+    kept = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert kept == ["step-00000002", "step-00000005"]
+    assert f"export it with `authface export {run} --checkpoint 2`" in after
 
 
 def preview_captions(root):
