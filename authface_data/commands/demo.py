@@ -106,6 +106,7 @@ def _train_and_restore(workspace: Path, steps: int) -> None:
         degraded,
         "--output",
         reports / "demo-restored",
+        "--aligned",
         "--steps",
         RESTORE_STEPS,
     )

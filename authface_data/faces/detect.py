@@ -1,13 +1,15 @@
-"""Face detection in large photographs, at two scales whose results are merged.
+"""Face detection in large photographs, at several scales whose results are merged.
 
 The anchors of a detector are 16 to 512 px, so it finds small faces only in a large picture, and
 large faces only in a small one. Each photograph is therefore searched twice. At the fine scale its
 long side is `long_side_px`, and faces from 2 % of that are found. At the coarse scale it is a third
-of that, and faces up to the whole frame are found.
+of that, and faces up to the whole frame are found. Faces that are smaller still are found in tiles
+of the photograph, see `detect_from_size`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,6 +33,17 @@ DUPLICATE_IOU = 0.4
 DUPLICATE_INSIDE = 0.7
 """A detection with more than this share of its box inside a kept one is a duplicate: the detector
 took a part of the face, such as an eye, for a face."""
+
+SCALE_RATIO = 3
+"""Ratio of the long sides of successive scales that are searched in tiles."""
+TILE_PX = 1280
+"""Side of a tile."""
+TILE_OVERLAP_PX = 320
+"""Overlap of neighbouring tiles. Each face up to this size lies whole in one of them."""
+TILE_BORDER_PX = 4
+"""A box this close to the border of a tile may be a part of a face, and is dropped."""
+TILE_FACE_PX = 24
+"""Longer side of the smallest faces that are found reliably in a tile."""
 
 
 def detect_faces(
@@ -65,6 +78,90 @@ def detect_faces(
         coarse_faces = _scale_to_photo(coarse_results[index], coarse_picture, photo)
         faces_by_photo.append(_merge_scales(coarse_faces, fine_faces, max(photo.size_px)))
     return faces_by_photo
+
+
+def detect_from_size(
+    detector: Detector, photo: Photo, min_face_px: float, min_score: float
+) -> list[Detection]:
+    """Detect the faces of a photograph from a given size upwards, however large it is.
+
+    The whole photograph is searched first, as by `detect_faces`. If it is so large that its
+    smallest faces are lost at that scale, it is also searched in overlapping tiles.
+
+    Args:
+        detector: A detector that is set up.
+        photo: The photograph.
+        min_face_px: Longer side of the box of the smallest face, in pixels of the photograph.
+        min_score: Lowest score of a face, 0 to 1.
+
+    Returns:
+        The faces in pixels of the photograph, highest score first.
+    """
+    (faces,) = detect_faces(detector, [photo], TILE_PX, min_score)
+    for long_side_px in _tiled_scales(max(photo.size_px), min_face_px):
+        picture = photo.pixels(long_side_px)
+        tile_faces = _detect_in_tiles(detector, picture, min_score)
+        # Larger scales come first, because a whole face is preferred to its parts.
+        faces = _drop_duplicates([*faces, *_scale_to_photo(tile_faces, picture, photo)])
+    found = [face for face in faces if longer_side(face.box_px) >= min_face_px]
+    return sorted(found, key=lambda face: -face.score)
+
+
+def _tiled_scales(full_px: int, min_face_px: float) -> list[int]:
+    """Long sides of the scales at which a photograph is searched in tiles, in ascending order.
+
+    Args:
+        full_px: Long side of the photograph.
+        min_face_px: Longer side of the smallest face in the photograph.
+    """
+    long_sides_px = []
+    long_side_px = round(full_px * min(1.0, TILE_FACE_PX / min_face_px))
+    while long_side_px > TILE_PX:
+        long_sides_px.append(long_side_px)
+        long_side_px //= SCALE_RATIO
+    return long_sides_px[::-1]
+
+
+def _detect_in_tiles(detector: Detector, picture: np.ndarray, min_score: float) -> list[Detection]:
+    """Detect the faces that lie whole in a tile of a picture, highest score first."""
+    height, width = picture.shape[:2]
+    origins_px = [(left, top) for top in _tile_starts(height) for left in _tile_starts(width)]
+    faces = []
+    for first in range(0, len(origins_px), detector.batch_size):
+        batch_px = origins_px[first : first + detector.batch_size]
+        tiles = [picture[top : top + TILE_PX, left : left + TILE_PX] for left, top in batch_px]
+        results = detector.detect(tiles, min_score)
+        for origin_px, tile_faces in zip(batch_px, results, strict=True):
+            moved = [_move(face, origin_px) for face in tile_faces]
+            faces += [face for face in moved if not _is_cut(face, origin_px, (width, height))]
+    return _drop_duplicates(sorted(faces, key=lambda face: -face.score))
+
+
+def _tile_starts(side_px: int) -> list[int]:
+    """Starts of the tiles along one side of a picture; the tiles cover it evenly."""
+    count = math.ceil(max(side_px - TILE_OVERLAP_PX, 1) / (TILE_PX - TILE_OVERLAP_PX))
+    return [round(start) for start in np.linspace(0, max(side_px - TILE_PX, 0), count)]
+
+
+def _move(face: Detection, origin_px: tuple[int, int]) -> Detection:
+    """Convert a detection in a tile to pixels of the picture."""
+    return Detection(
+        box_px=face.box_px + np.tile(origin_px, 2),
+        score=face.score,
+        landmarks5_px=face.landmarks5_px + origin_px,
+    )
+
+
+def _is_cut(face: Detection, origin_px: tuple[int, int], size_px: tuple[int, int]) -> bool:
+    """Whether a border of the tile at `origin_px`, inside the picture, may cut a face."""
+    for axis in (0, 1):
+        start, end = origin_px[axis], origin_px[axis] + TILE_PX
+        low, high = face.box_px[axis], face.box_px[axis + 2]
+        if (start > 0 and low < start + TILE_BORDER_PX) or (
+            end < size_px[axis] and high > end - TILE_BORDER_PX
+        ):
+            return True
+    return False
 
 
 def _reduce(picture: np.ndarray, long_side_px: int) -> np.ndarray:

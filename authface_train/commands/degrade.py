@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from authface_train.commands.input_images import list_pictures
+from authface_train.commands.input_images import MAX_SEED, expand_inputs, report_failures
 from manifests.support.console import console, quote_path
-from manifests.support.errors import PartialFailureError
 
 
 def degrade(
@@ -20,7 +19,10 @@ def degrade(
         typer.Option(help="gfpgan | bfrffusion | codeformer-large | codeformer-small | diffbir"),
     ] = "gfpgan",
     seed: Annotated[
-        int, typer.Option(help="The same seed and file name give the same degradation.")
+        int,
+        typer.Option(
+            min=0, max=MAX_SEED, help="The same seed and file name give the same degradation."
+        ),
     ] = 0,
 ) -> None:
     """Degrade pictures as in training, and record the parameters of each degradation.
@@ -29,10 +31,10 @@ def degrade(
     """
     from authface_train.evaluation.degraded_set import RECORD_FILE, degrade_pictures
 
-    degraded = degrade_pictures(list_pictures(input), output, preset=preset, seed=seed)
+    files = {path: names.face for path, names in expand_inputs([str(input)]).items()}
+    degraded = degrade_pictures(files, output, preset=preset, seed=seed)
     console.print(
         f"Degraded {degraded.count} pictures to {quote_path(output)}; their parameters are in "
         f"{RECORD_FILE}"
     )
-    if degraded.failures:
-        raise PartialFailureError("; ".join(degraded.failures))
+    report_failures(degraded.failures, len(files), "degraded")

@@ -11,7 +11,13 @@ from rich.markup import escape
 
 from authface_train.commands.input_images import parse_named_folder
 from authface_train.commands.silence_libraries import silence_libraries
-from manifests.support.console import WorkspaceOption, console, print_json, quote_path
+from manifests.support.console import (
+    WorkspaceOption,
+    console,
+    error_console,
+    print_json,
+    quote_path,
+)
 from manifests.support.errors import PartialFailureError, UserError
 
 if TYPE_CHECKING:
@@ -30,6 +36,13 @@ def evaluate(
     ],
     reference: Annotated[
         Path | None, typer.Option(help="Folder of the clean pictures, matched by name.")
+    ] = None,
+    suffix: Annotated[
+        str | None,
+        typer.Option(
+            help="Text that a method appended to names: `_sr` matches a_sr.png to a.png. "
+            "`_restored` and `_00` are known."
+        ),
     ] = None,
     degraded: Annotated[
         Path | None,
@@ -102,11 +115,12 @@ def evaluate(
     weights_dir = find_weights_dir(workspace)
     degradations = None
     if draws is not None:
-        degradations = degraded_set.read_degradations(draws, methods.values())
+        degradations = degraded_set.read_degradations(draws, methods.values(), suffix)
     evaluation = run_evaluation(
         methods,
         reference=reference,
         fid_reference=fid_set,
+        suffix=suffix,
         metrics=names,
         weights_dir=weights_dir,
         device="cuda" if torch.cuda.is_available() else "cpu",
@@ -200,6 +214,11 @@ def _raise_if_incomplete(evaluation: Evaluation, allow_missing: bool) -> None:
             f"{len(evaluation.failed)} pictures were not measured: {evaluation.failed[0]}"
         )
     if evaluation.missing and not allow_missing:
-        problems.append(f"{'; '.join(evaluation.missing.values())} (--allow-missing ends with 0)")
+        for message in evaluation.missing.values():
+            error_console.print(" ".join(message.split()), markup=False)
+        problems.append(
+            f"{', '.join(evaluation.missing)} not measured, because weights are missing "
+            "(--allow-missing ends with 0)"
+        )
     if problems:
         raise PartialFailureError("; ".join(problems))

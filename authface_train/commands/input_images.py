@@ -1,13 +1,20 @@
-"""Expands the values of options that name picture files and folders."""
+"""What the commands on folders of pictures share: their inputs, seeds and failures."""
 
 from __future__ import annotations
 
 import glob
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from manifests.support.errors import UserError
+from manifests.support.console import error_console
+from manifests.support.errors import PartialFailureError, UserError
+
+if TYPE_CHECKING:
+    from authface_train.restore.output_folder import ResultNames
+
+MAX_SEED = 2**63 - 1
+"""Largest seed: the records store seeds as signed integers of 64 bits."""
 
 
 def parse_named_folder(option: str, value: str) -> tuple[str, Path]:
@@ -32,30 +39,22 @@ def parse_named_folder(option: str, value: str) -> tuple[str, Path]:
     raise UserError(f"{option} {value}: {folder} is not a folder; use DIR or NAME=DIR")
 
 
-def list_pictures(path: Path) -> list[Path]:
-    """List a picture, or the pictures of a folder, sorted.
-
-    Raises:
-        UserError: If no picture is found, or two have the same stem.
-    """
-    return list(expand_inputs([str(path)]))
-
-
-def expand_inputs(inputs: Sequence[str]) -> dict[Path, Path]:
+def expand_inputs(inputs: Sequence[str]) -> dict[Path, ResultNames]:
     """Expand files, folders and glob patterns (`*`, `**`) to pictures.
 
     Args:
         inputs: Values of `--input`.
 
     Returns:
-        Each picture once, in the order of the inputs, and the path of its result relative to the
-        output folder. A pattern keeps the sub-folders that it leaves open.
+        Each picture once, in the order of the inputs, and the names of its result. A pattern keeps
+        the sub-folders that it leaves open.
 
     Raises:
-        UserError: If an input names no picture, or two results would have the same name.
+        UserError: If an input names no picture, or two inputs have the same name.
     """
     # Imported here because this module is loaded for `authface --help`.
     from authface_data.images.open import IMAGE_SUFFIXES
+    from authface_train.restore.output_folder import name_results
 
     names: dict[Path, Path] = {}
     for value in inputs:
@@ -77,15 +76,7 @@ def expand_inputs(inputs: Sequence[str]) -> dict[Path, Path]:
         if not expanded:
             raise UserError(f"no pictures in {path} (suffixes: {', '.join(IMAGE_SUFFIXES)})")
         names |= expanded
-
-    counts = Counter(name.with_suffix("") for name in names.values())
-    duplicates = sorted(str(name) for name, count in counts.items() if count > 1)
-    if duplicates:
-        raise UserError(
-            f"two pictures of --input are named {duplicates[0]}, so both results would be one "
-            "file; rename one"
-        )
-    return names
+    return name_results(names)
 
 
 def _select_pictures(paths: Iterable[Path], suffixes: Sequence[str]) -> list[Path]:
@@ -100,3 +91,20 @@ def _select_pictures(paths: Iterable[Path], suffixes: Sequence[str]) -> list[Pat
         and path.is_file()
         and not is_by_product(path, path.parent)
     )
+
+
+def report_failures(failures: Sequence[str], count: int, action: str) -> None:
+    """Print each failure on a line of its own, and end the command with exit code 4.
+
+    Args:
+        failures: One message per picture that failed; may be empty.
+        count: Number of all pictures.
+        action: What was done to them, such as "restored".
+
+    Raises:
+        PartialFailureError: If there are failures.
+    """
+    for failure in failures:
+        error_console.print(" ".join(failure.split()), markup=False)
+    if failures:
+        raise PartialFailureError(f"{len(failures)} of {count} pictures were not {action}")

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from authface_train.commands.input_images import expand_inputs
+from authface_train.commands.input_images import MAX_SEED, expand_inputs, report_failures
 from authface_train.commands.silence_libraries import silence_libraries
 from manifests.support.console import WorkspaceOption, console, quote_path
-from manifests.support.errors import PartialFailureError
+from manifests.support.errors import UserError
 
 if TYPE_CHECKING:
     from authface_train.restore.runner import RestoreRunner
+
+MAX_NAMES = 3
+"""Names that are printed of a list."""
 
 
 def restore(
@@ -30,14 +33,23 @@ def restore(
     output: Annotated[
         Path,
         typer.Option(
-            help="Folder for the results. Photographs keep their names, aligned faces become PNG."
+            help="Folder for the results: photographs keep their names, aligned faces become PNG. "
+            "Or, for one picture, a file (.jpg, .png, .webp, .tif)."
         ),
     ],
+    aligned: Annotated[
+        bool,
+        typer.Option(
+            "--aligned",
+            help="Every input is an aligned face. By default a square picture is one if its "
+            "landmarks lie as in an aligned face.",
+        ),
+    ] = False,
     faces: Annotated[
         Literal["largest", "all"] | None,
         typer.Option(
-            help="Treat every input as a photograph and restore these faces of it. By default "
-            "square inputs are aligned faces, and all faces of other inputs are restored."
+            help="Every input is a photograph; restore these faces of it. By default all faces of "
+            "pictures that are not aligned faces are restored."
         ),
     ] = None,
     preset: Annotated[
@@ -51,7 +63,8 @@ def restore(
         int | None, typer.Option(min=1, max=1000, help="Denoising steps [preset: 50].")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of the initial noise [preset: 123].")
+        int | None,
+        typer.Option(min=0, max=MAX_SEED, help="Seed of the initial noise [preset: 123]."),
     ] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="ddpm | ddim | dpm++ | euler | unipc [preset: ddpm].")
@@ -97,6 +110,14 @@ def restore(
     detector: Annotated[
         str, typer.Option(help="Face detector for photographs: retinaface-mobile | retinaface.")
     ] = "retinaface-mobile",
+    min_face_px: Annotated[
+        int,
+        typer.Option(
+            min=8,
+            help="Smallest face to restore in a photograph, in its pixels. Small faces in very "
+            "large photographs take longer to find.",
+        ),
+    ] = 32,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Restore inputs again whose result exists.")
     ] = False,
@@ -104,8 +125,8 @@ def restore(
 ) -> None:
     """Restore aligned faces (as `authface filter` writes them), or the faces of whole photographs.
 
-    `restored.parquet` records how each face was restored; `strip.jpg` shows the first faces,
-    degraded above restored.
+    In the output folder, `restored.parquet` records how each face was restored; `strip.jpg` shows
+    the first faces, degraded above restored.
     """
     import dataclasses
 
@@ -125,16 +146,32 @@ def restore(
     changes = {name: value for name, value in options.items() if value is not None}
     sampling = dataclasses.replace(PRESETS[preset], **changes)  # type: ignore[arg-type]
 
-    files = expand_inputs(input)
+    inputs = expand_inputs(input)
     silence_libraries()
+    from authface_data.faces.detectors import make_detector
     from authface_train.restore import runner
+    from authface_train.restore.output_folder import OutputTarget
 
-    runner.check_output_folder(files, output)
-    selected = files if overwrite else runner.select_missing(files, output, faces)
-    if len(selected) < len(files):
+    restore_options = runner.RestoreOptions(
+        aligned=aligned,
+        faces=faces,
+        upscale=upscale,
+        seeds=certainty,
+        batch=batch,
+        detector=detector,
+        min_face_px=min_face_px,
+    )
+    make_detector(detector)  # refuses an unknown name before the model is loaded
+    target = OutputTarget.parse(output)
+    if target.file is not None and certainty > 1:
+        raise UserError("--certainty writes maps besides the picture; use a folder for --output")
+    inputs = target.rename(inputs)
+    target.check(inputs)
+    selected = inputs if overwrite else runner.select_missing(inputs, target, restore_options)
+    if len(selected) < len(inputs):
         console.print(
-            f"{len(files) - len(selected)} of {len(files)} results exist in {quote_path(output)}; "
-            "--overwrite restores them again"
+            f"{len(inputs) - len(selected)} of {len(inputs)} results exist in "
+            f"{quote_path(output)}; --overwrite restores them again"
         )
     if not selected:
         return
@@ -143,20 +180,17 @@ def restore(
 
     weights_dir = runner.find_weights_dir(workspace)
     restorer = Restorer(model, sampling, weights_dir, precision)
-    output.mkdir(parents=True, exist_ok=True)
+    target.folder.mkdir(parents=True, exist_ok=True)
     restore_runner = runner.RestoreRunner(
         restorer=restorer,
-        output=output,
-        options=runner.RestoreOptions(
-            faces=faces, upscale=upscale, seeds=certainty, batch=batch, detector=detector
-        ),
+        target=target,
+        options=restore_options,
         model=model,
         weights_dir=weights_dir,
     )
     restore_runner.restore(selected)
     _print_summary(restore_runner)
-    if restore_runner.failures:
-        raise PartialFailureError("; ".join(restore_runner.failures))
+    report_failures(restore_runner.failures, len(selected), "restored")
 
 
 def _print_summary(runner: RestoreRunner) -> None:
@@ -166,11 +200,26 @@ def _print_summary(runner: RestoreRunner) -> None:
     summary = runner.summarise()
     if summary is None:
         return
+    target = runner.target
+    by_products = f"; settings are in {RECORD_FILE}, an overview in {STRIP_FILE}"
     console.print(
-        f"Restored {summary.faces} faces in {summary.pictures} pictures to "
-        f"{quote_path(runner.output)}, {summary.seconds_per_face:.2f} s per face; settings are in "
-        f"{RECORD_FILE}, an overview in {STRIP_FILE}"
+        f"Restored {_count(summary.faces, 'face')} to {quote_path(target.file or target.folder)}, "
+        f"{summary.seconds_per_face:.2f} s per face{by_products if target.file is None else ''}"
     )
+    kinds = []
+    if summary.aligned:
+        kinds.append(_count(summary.aligned, "aligned face"))
+    if summary.photographs:
+        kinds.append(_count(summary.photographs, "photograph"))
+    console.print(f"Inputs: {', '.join(kinds)}")
+    if runner.undetected:
+        more = ", ..." if len(runner.undetected) > MAX_NAMES else ""
+        console.print(
+            f"{_count(len(runner.undetected), 'square picture')} without a detected face taken for "
+            f"aligned faces ({', '.join(runner.undetected[:MAX_NAMES])}{more}); --faces all treats "
+            "square pictures as photographs",
+            markup=False,
+        )
     if summary.larger_faces:
         console.print(
             f"{summary.larger_faces} faces are larger than the model's "
@@ -179,7 +228,12 @@ def _print_summary(runner: RestoreRunner) -> None:
     if runner.options.seeds > 1:
         console.print(
             f"Maps of the disagreement between {runner.options.seeds} seeds are in "
-            f"{quote_path(runner.output / CERTAINTY_FOLDER)}"
+            f"{quote_path(target.folder / CERTAINTY_FOLDER)}"
         )
     if runner.restorer.notes.get("untrained"):
         console.print("[yellow]Untrained model:[/] the restored faces are noise")
+
+
+def _count(number: int, noun: str) -> str:
+    """A number and its noun, such as "2 faces"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from authface_train.commands.input_images import parse_named_folder
+from authface_train.commands.input_images import MAX_SEED, parse_named_folder
 from manifests.support.console import JsonOption, console, print_json, quote_path
 from manifests.support.errors import UserError
 
@@ -30,7 +30,10 @@ def create(
     count: Annotated[
         int | None, typer.Option(min=1, help="Number of pairs, drawn at random [all].")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the choice, order and sides of pairs.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, max=MAX_SEED, help="Seed of the choice, order and sides of pairs."),
+    ] = 0,
 ) -> None:
     """Create the page.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from authface_data.images.open import PICTURE_ERRORS, decoding, open_image, read_file
 from authface_train.data import degradation
 from authface_train.data.sample_keys import numpy_generator
-from authface_train.evaluation.image_pairs import find_pictures
+from authface_train.evaluation.image_pairs import find_pictures, match_pictures
 from manifests.support.errors import UserError
 from manifests.support.files import atomic_path
 from manifests.support.text import to_storable
@@ -38,15 +38,17 @@ class DegradedSet:
     failures: list[str]
 
 
-def degrade_pictures(files: Sequence[Path], output: Path, *, preset: str, seed: int) -> DegradedSet:
+def degrade_pictures(
+    files: Mapping[Path, Path], output: Path, *, preset: str, seed: int
+) -> DegradedSet:
     """Degrade pictures as in training, and record the parameters of each degradation.
 
     The shorter side of a picture is resized to 512 px first. The degradation of a picture depends
-    on the seed and its stem alone.
+    on the seed and the stem of its result alone.
 
     Args:
-        files: The clean pictures.
-        output: Folder for `<stem>.png` and the record.
+        files: The clean pictures, and the name of the PNG file that each one becomes.
+        output: Folder for the results and the record.
         preset: Name of the degradation ranges.
         seed: Seed of the degradations.
 
@@ -62,18 +64,23 @@ def degrade_pictures(files: Sequence[Path], output: Path, *, preset: str, seed: 
     output.mkdir(parents=True, exist_ok=True)
     rows = []
     failures = []
-    for file in files:
+    for file, name in files.items():
         try:
             clean = _read_at_reference_size(file)
         except PICTURE_ERRORS as error:
             failures.append(f"{file.name} cannot be decoded ({error})")
             continue
-        generator = numpy_generator(seed, 0, to_storable(file.stem), "degrade")
+        generator = numpy_generator(seed, 0, to_storable(name.stem), "degrade")
         params = degradation.draw_params(ranges, generator)
         degraded = degradation.degrade(clean, params)
         pixels = np.rint(degraded * 255).astype(np.uint8)
-        Image.fromarray(pixels).save(output / f"{file.stem}.png")
-        row = {"file": to_storable(file.name), "preset": preset, "seed": seed}
+        Image.fromarray(pixels).save(output / name)
+        row = {
+            "file": to_storable(file.name),
+            "name": to_storable(name.stem),
+            "preset": preset,
+            "seed": seed,
+        }
         rows.append({**row, **dataclasses.asdict(params)})
     with atomic_path(output / RECORD_FILE) as temporary:
         pd.DataFrame(rows).to_parquet(temporary, index=False)
@@ -94,12 +101,15 @@ def _read_at_reference_size(file: Path) -> np.ndarray:
     return np.asarray(upright)
 
 
-def read_degradations(path: Path, folders: Iterable[Path]) -> pd.DataFrame:
+def read_degradations(
+    path: Path, folders: Iterable[Path], suffix: str | None = None
+) -> pd.DataFrame:
     """Read the strength of the degradations from the record that `authface degrade` writes.
 
     Args:
         path: The record, `draws.parquet`.
         folders: Folders of pictures, to check that the record belongs to them.
+        suffix: Text that a method appended to the names of its pictures.
 
     Returns:
         One row per picture: `name` (stem), `blur_px` (geometric mean of the sigmas of both axes),
@@ -120,11 +130,10 @@ def read_degradations(path: Path, folders: Iterable[Path]) -> pd.DataFrame:
             f"{path} is not a record of degradations (it has no column {min(missing)}); "
             f"use {RECORD_FILE} of `authface degrade`"
         )
-    names = [Path(file).stem for file in record["file"]]
-    stems: set[str] = set()
-    for folder in folders:
-        stems |= {to_storable(picture.stem) for picture in find_pictures(folder).values()}
-    if stems.isdisjoint(names):
+    # Records of earlier versions name the input only.
+    names = list(record["name"] if "name" in record else map(_stem, record["file"]))
+    recorded = {name: Path(name) for name in names}
+    if not any(match_pictures(find_pictures(folder), recorded, suffix).pairs for folder in folders):
         raise UserError(
             f"{path} names no picture of the folders; use the {RECORD_FILE} of the same test set"
         )
@@ -137,3 +146,7 @@ def read_degradations(path: Path, folders: Iterable[Path]) -> pd.DataFrame:
             "jpeg": record["jpeg"].astype(float),
         }
     )
+
+
+def _stem(file: str) -> str:
+    return Path(file).stem

@@ -84,6 +84,7 @@ def evaluate(
     *,
     reference: Path | None,
     fid_reference: ReferenceSet | None,
+    suffix: str | None = None,
     metrics: Sequence[str],
     weights_dir: str | None,
     device: str,
@@ -94,6 +95,7 @@ def evaluate(
         methods: Method to the folder of its pictures. `DEGRADED` names the degraded pictures.
         reference: Folder of the clean pictures, matched by name.
         fid_reference: Pictures that FID is measured against; necessary for `fid`.
+        suffix: Text that a method appended to the names of its pictures.
         metrics: Names of metrics (see `select_metrics`).
         weights_dir: Folder of downloaded weights.
         device: Device of the networks, such as "cpu" or "cuda".
@@ -108,7 +110,7 @@ def evaluate(
         metrics=[name for name in metrics if name in image_metrics.metrics],
         missing=dict(image_metrics.missing),
     )
-    pictures = _list_pictures(methods, reference, evaluation)
+    pictures = _list_pictures(methods, reference, suffix, evaluation)
     rows = []
     for picture in track(pictures, "evaluate", unit="pictures"):
         row = _measure_picture(image_metrics, picture, evaluation)
@@ -152,26 +154,37 @@ def measure_faces(evaluation: Evaluation, weights_dir: str | None) -> None:
 
 
 def _list_pictures(
-    methods: Mapping[str, Path], reference: Path | None, evaluation: Evaluation
+    methods: Mapping[str, Path],
+    reference: Path | None,
+    suffix: str | None,
+    evaluation: Evaluation,
 ) -> list[_Picture]:
     """List the pictures of all methods. Those without a partner go to `evaluation.unmatched`."""
-    clean = find_pictures(reference) if reference is not None else {}
+    found = {method: find_pictures(folder) for method, folder in methods.items()}
+    clean = find_pictures(reference) if reference is not None else None
     listed = []
-    for method, folder in methods.items():
-        pictures = find_pictures(folder)
-        if reference is None:
+    for method, pictures in found.items():
+        if clean is None:
+            names = _names_of_degraded(pictures, found.get(DEGRADED, {}), suffix)
             listed += [
-                _Picture(method, name, path, None) for name, path in sorted(pictures.items())
+                _Picture(method, names.get(path, name), path, None)
+                for name, path in sorted(pictures.items())
             ]
             continue
-        matched = match_pictures(pictures, clean)
+        matched = match_pictures(pictures, clean, suffix)
         if not matched.pairs:
+            advice = (
+                matched.ambiguous[0]
+                if matched.ambiguous
+                else "pictures are matched by name (--suffix TEXT is what the method appended)"
+            )
             raise UserError(
-                f"no picture of {folder} has the name of a picture in {reference}; "
-                "pictures are matched by name"
+                f"no picture of {methods[method]} has the name of a picture in {reference}; "
+                f"{advice}"
             )
         for name, (path, partner) in matched.pairs.items():
             listed.append(_Picture(method, name, path, partner))
+        evaluation.unmatched += [f"{method}: {message}" for message in matched.ambiguous]
         evaluation.unmatched += [
             f"{method}: {name} has no reference" for name in matched.only_first
         ]
@@ -179,6 +192,14 @@ def _list_pictures(
             f"{method}: no restored picture for {name}" for name in matched.only_second
         ]
     return listed
+
+
+def _names_of_degraded(
+    pictures: Mapping[str, Path], degraded: Mapping[str, Path], suffix: str | None
+) -> dict[Path, str]:
+    """File to the name of its degraded picture, for the pictures that have one."""
+    pairs = match_pictures(pictures, degraded, suffix).pairs
+    return {path: name for name, (path, _) in pairs.items()}
 
 
 def _measure_picture(

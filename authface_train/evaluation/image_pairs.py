@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,12 @@ from authface_data.images.open import IMAGE_SUFFIXES, decode_image, open_image, 
 from authface_train.restore.output_folder import is_by_product
 from manifests.support.errors import UserError
 from manifests.support.text import to_storable
+
+APPENDED = re.compile(r"(?<=.)_(restored|\d\d)$")
+"""What methods append to the name of a picture: `_restored`, or the two-digit number of the face,
+as GFPGAN and CodeFormer do."""
+MAX_NAMES = 4
+"""Names that a message lists."""
 
 
 def find_pictures(folder: Path) -> dict[str, Path]:
@@ -25,15 +31,15 @@ def find_pictures(folder: Path) -> dict[str, Path]:
         folder: The folder.
 
     Returns:
-        Path relative to the folder without suffix, for example "one/face-0", to the file.
+        Name to file. A name is the path relative to the folder without suffix, for example
+        "one/face-0"; if files differ in their suffix alone, it is the path with suffix.
 
     Raises:
-        UserError: If the folder holds no pictures, two with the same name, or one whose name is
-            not UTF-8.
+        UserError: If the folder holds no pictures, or one whose name is not UTF-8.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
-    pictures: dict[str, Path] = {}
+    by_name: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         is_picture = path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
         if not is_picture or not path.is_file() or is_by_product(path, folder):
@@ -41,20 +47,21 @@ def find_pictures(folder: Path) -> dict[str, Path]:
         name = path.relative_to(folder).with_suffix("").as_posix()
         if to_storable(name) != name:
             raise UserError(f"the name of {path} is not UTF-8; rename the file")
-        if name in pictures:
-            raise UserError(
-                f"two pictures of {folder} are named {name}: {pictures[name].name} and "
-                f"{path.name}; rename one"
-            )
-        pictures[name] = path
-    if not pictures:
+        by_name.setdefault(name, []).append(path)
+    if not by_name:
         raise UserError(
             f"no pictures in {folder} or its sub-folders (suffixes: {', '.join(IMAGE_SUFFIXES)})"
         )
+    pictures: dict[str, Path] = {}
+    for name, paths in by_name.items():
+        if len(paths) == 1:
+            pictures[name] = paths[0]
+        else:
+            pictures |= {path.relative_to(folder).as_posix(): path for path in paths}
     return pictures
 
 
-@dataclass(frozen=True)
+@dataclass
 class MatchedPictures:
     """The pictures of two folders, matched by name.
 
@@ -62,45 +69,95 @@ class MatchedPictures:
         pairs: Name in the second folder to the pictures of both folders, sorted by name.
         only_first: Names that have no match in the second folder.
         only_second: Names that have no match in the first folder.
+        ambiguous: One message per group of pictures whose names allow several matches. They are
+            not matched, and are not among the names above.
     """
 
-    pairs: dict[str, tuple[Path, Path]]
-    only_first: list[str]
-    only_second: list[str]
+    pairs: dict[str, tuple[Path, Path]] = field(default_factory=dict)
+    only_first: list[str] = field(default_factory=list)
+    only_second: list[str] = field(default_factory=list)
+    ambiguous: list[str] = field(default_factory=list)
 
 
-def match_pictures(first: Mapping[str, Path], second: Mapping[str, Path]) -> MatchedPictures:
+def match_pictures(
+    first: Mapping[str, Path], second: Mapping[str, Path], suffix: str | None = None
+) -> MatchedPictures:
     """Match the pictures of two folders.
 
-    Names are compared with their sub-folders first. The remaining pictures are matched by their
-    stem alone if it is unique among the remaining pictures of each folder.
+    Whole names with their sub-folders are matched first, then bare names, then bare names without
+    what methods append to them: `name_restored` and `name_00` match `name`. Only names that are
+    unique in both folders are matched.
 
     Args:
         first: Pictures of the first folder, as `find_pictures` returns them.
         second: Pictures of the second folder.
+        suffix: Further text that a method appended to names.
     """
-    pairs = {name: (path, second[name]) for name, path in first.items() if name in second}
-    rest_first = {name: path for name, path in first.items() if name not in pairs}
-    rest_second = {name: path for name, path in second.items() if name not in pairs}
 
-    first_by_stem = _unique_by_stem(rest_first)
-    second_by_stem = _unique_by_stem(rest_second)
-    for name, path in rest_second.items():
-        if path.stem in first_by_stem and second_by_stem.get(path.stem) == path:
-            pairs[name] = (first_by_stem[path.stem], path)
+    def base_name(name: str) -> str:
+        return _base_name(name, suffix)
 
-    matched = {path for pair in pairs.values() for path in pair}
-    return MatchedPictures(
-        pairs=dict(sorted(pairs.items())),
-        only_first=sorted(name for name, path in rest_first.items() if path not in matched),
-        only_second=sorted(name for name, path in rest_second.items() if path not in matched),
+    matched = MatchedPictures(
+        pairs={name: (path, second[name]) for name, path in first.items() if name in second}
     )
+    rest_first = [name for name in first if name not in matched.pairs]
+    rest_second = [name for name in second if name not in matched.pairs]
+    for first_key, second_key in (
+        (_bare_name, _bare_name),
+        (base_name, _bare_name),
+        (_bare_name, base_name),
+        (base_name, base_name),
+    ):
+        first_by_key = _group(rest_first, first_key)
+        second_by_key = _group(rest_second, second_key)
+        for key in first_by_key.keys() & second_by_key.keys():
+            names_first, names_second = first_by_key[key], second_by_key[key]
+            if len(names_first) == len(names_second) == 1:
+                name = names_second[0]
+                matched.pairs[name] = (first[names_first[0]], second[name])
+            else:
+                matched.ambiguous.append(
+                    f"{_enumerate(names_first)} could match {_enumerate(names_second)}: not "
+                    "matched; rename them"
+                )
+            rest_first = [name for name in rest_first if name not in names_first]
+            rest_second = [name for name in rest_second if name not in names_second]
+
+    matched.pairs = dict(sorted(matched.pairs.items()))
+    matched.only_first = sorted(rest_first)
+    matched.only_second = sorted(rest_second)
+    matched.ambiguous.sort()
+    return matched
 
 
-def _unique_by_stem(pictures: Mapping[str, Path]) -> dict[str, Path]:
-    """Pictures by their stem; those that share a stem are left out."""
-    counts = Counter(path.stem for path in pictures.values())
-    return {path.stem: path for path in pictures.values() if counts[path.stem] == 1}
+def _bare_name(name: str) -> str:
+    """A name without its sub-folders."""
+    return name.rpartition("/")[2]
+
+
+def _base_name(name: str, suffix: str | None) -> str:
+    """A bare name without the suffix of its file and without what a method appended to it."""
+    bare = _bare_name(name)
+    if bare.lower().endswith(IMAGE_SUFFIXES):
+        bare = bare.rpartition(".")[0]
+    if suffix and bare.endswith(suffix) and bare != suffix:
+        return bare.removesuffix(suffix)
+    return APPENDED.sub("", bare)
+
+
+def _group(names: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:
+    """Names by their key."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(key(name), []).append(name)
+    return groups
+
+
+def _enumerate(names: Sequence[str]) -> str:
+    """Names in a sentence; of many, the first ones."""
+    if len(names) > MAX_NAMES:
+        return f"{', '.join(names[:MAX_NAMES])} and {len(names) - MAX_NAMES} more"
+    return " and ".join(names)
 
 
 def is_plain_rgb(path: Path) -> bool:

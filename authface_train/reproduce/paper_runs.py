@@ -177,7 +177,7 @@ def _train_restorer(request: PaperRequest, row: Row) -> PlannedCommand:
 def _restore(request: PaperRequest, row: str) -> PlannedCommand:
     folder = request.restored(row)
     arguments: list[object] = ["restore", "--model", request.model(f"restorer-{row}")]
-    arguments += ["--input", request.degraded, "--output", folder]
+    arguments += ["--input", request.degraded, "--output", folder, "--aligned"]
     if request.steps is not None:
         arguments += ["--steps", 2]
     return _make_command(request, [*arguments, "-w", request.workspace], folder)

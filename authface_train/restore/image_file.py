@@ -1,6 +1,6 @@
 """Rewrites the file of a photograph with some pixels changed.
 
-The format, EXIF data, colour profile and alpha channel are kept. Pixels stay in the colour space of
+The format, metadata, colour profile and alpha channel are kept. Pixels stay in the colour space of
 the file: only what is pasted into them is converted.
 """
 
@@ -14,12 +14,20 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin
 
-from authface_data.images.open import open_image, read_file
+from authface_data.images.open import decoding, open_image, read_file
 from authface_train.restore import jpeg_blocks
+from authface_train.restore.file_metadata import (
+    copy_png_chunks,
+    fits_compressed_tiff,
+    jpeg_segments,
+    portable_exif,
+)
 from authface_train.restore.jpeg_blocks import Box
 from manifests.support.files import write_atomic
 
 JPEG_FORMATS = ("JPEG", "MPO")
+LOSSY_FORMATS = {"HEIF": "HEIC", "HEIC": "HEIC", "AVIF": "AVIF", "GIF": "GIF"}
+"""Formats whose pixels would all change if they were written again, and their names."""
 SUPPORTED_MODES = ("RGB", "RGBA", "L", "LA", "P", "1")
 LOSSLESS_TIFF_COMPRESSIONS = (
     "raw",
@@ -46,32 +54,6 @@ INVERSE = {
     Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90,
 }
 """Inverse of each transpose that is not an involution."""
-
-TIFF_LAYOUT_TAGS = {
-    254,  # NewSubfileType
-    255,  # SubfileType
-    256,  # ImageWidth
-    257,  # ImageLength
-    258,  # BitsPerSample
-    259,  # Compression
-    262,  # PhotometricInterpretation
-    266,  # FillOrder
-    273,  # StripOffsets
-    277,  # SamplesPerPixel
-    278,  # RowsPerStrip
-    279,  # StripByteCounts
-    284,  # PlanarConfiguration
-    317,  # Predictor
-    320,  # ColorMap
-    322,  # TileWidth
-    323,  # TileLength
-    324,  # TileOffsets
-    325,  # TileByteCounts
-    338,  # ExtraSamples
-    339,  # SampleFormat
-    34675,  # ICC profile
-}
-"""TIFF tags that describe how pixels are stored; they are written anew."""
 
 
 class UnsupportedImageError(ValueError):
@@ -170,7 +152,8 @@ class ImageFile:
 
         buffer = io.BytesIO()
         image_format = "JPEG" if self.image.format in JPEG_FORMATS else self.image.format
-        stored.save(buffer, image_format, **self._save_options())
+        with decoding(self.data):
+            stored.save(buffer, image_format, **self._save_options())
         encoded = buffer.getvalue()
         if image_format == "JPEG" and same_size:
             boxes = self._stored_boxes(changed_px)
@@ -178,6 +161,8 @@ class ImageFile:
                 encoded = jpeg_blocks.replace_blocks(self.data, encoded, boxes)
             except ValueError as error:
                 raise UnsupportedImageError(str(error)) from error
+        if image_format == "PNG":
+            encoded = copy_png_chunks(self.data, encoded)
         write_atomic(path, encoded)
 
     @property
@@ -189,29 +174,46 @@ class ImageFile:
     def _save_options(self) -> dict[str, Any]:
         """Pillow options that keep the metadata and the encoding of the file."""
         info = self.image.info
+        if self.image.format == "PNG":
+            return {}  # the metadata are copied afterwards
+        if isinstance(self.image, JpegImagePlugin.JpegImageFile):
+            return self._jpeg_options(self.image)
+
         options: dict[str, Any] = {
             name: info[name] for name in ("icc_profile", "dpi") if info.get(name)
         }
-        exif = self.image.getexif()
-        if len(exif) and self.image.format == "TIFF":
-            options["exif"] = _without_layout_tags(exif)
-        elif len(exif):
-            options["exif"] = info.get("exif", exif)
+        if self.image.format == "TIFF":
+            exif = portable_exif(self.image)
+            compression = info.get("compression")
+            if not fits_compressed_tiff(exif):
+                compression = "raw"
+            is_lossless = compression in LOSSLESS_TIFF_COMPRESSIONS
+            options["compression"] = compression if is_lossless else "tiff_lzw"
+            options["exif"] = exif
+        elif info.get("exif"):
+            options["exif"] = info["exif"]
 
-        if isinstance(self.image, JpegImagePlugin.JpegImageFile):
-            options["qtables"] = self.image.quantization
-            options["progressive"] = bool(info.get("progressive"))
-            subsampling = JpegImagePlugin.get_sampling(self.image)
-            if subsampling >= 0:
-                options["subsampling"] = subsampling
-        elif self.image.format == "WEBP":
+        if self.image.format == "WEBP":
             # A lossy file could not be written again with the same pixels.
             options["lossless"] = True
             options["exact"] = True
-        elif self.image.format == "TIFF":
-            compression = info.get("compression")
-            is_lossless = compression in LOSSLESS_TIFF_COMPRESSIONS
-            options["compression"] = compression if is_lossless else "tiff_lzw"
+            if info.get("xmp"):
+                options["xmp"] = info["xmp"]
+        return options
+
+    @staticmethod
+    def _jpeg_options(image: JpegImagePlugin.JpegImageFile) -> dict[str, Any]:
+        """Pillow options that keep the metadata and the encoding of a JPEG."""
+        options: dict[str, Any] = {
+            "extra": jpeg_segments(image),
+            "qtables": image.quantization,
+            "progressive": bool(image.info.get("progressive")),
+        }
+        if image.info.get("dpi"):
+            options["dpi"] = image.info["dpi"]
+        subsampling = JpegImagePlugin.get_sampling(image)
+        if subsampling >= 0:
+            options["subsampling"] = subsampling
         return options
 
     def _stored_boxes(self, boxes_px: Sequence[Box]) -> list[Box]:
@@ -237,19 +239,13 @@ def _check_supported(image: Image.Image) -> None:
         raise UnsupportedImageError(
             f"{problem} and cannot be written back unchanged; save it as 8-bit RGB first"
         )
-    if image.format in ("HEIF", "HEIC"):
+    if image.format in LOSSY_FORMATS:
         raise UnsupportedImageError(
-            "is HEIC and cannot be written back unchanged; save it as JPEG or PNG first"
+            f"is {LOSSY_FORMATS[image.format]} and cannot be written back unchanged; save it as "
+            "JPEG or PNG first"
         )
     if getattr(image, "n_frames", 1) > 1 and image.format not in JPEG_FORMATS:
         raise UnsupportedImageError("has several frames; save the one to restore as a single file")
-
-
-def _without_layout_tags(exif: Image.Exif) -> Image.Exif:
-    """Remove the TIFF tags that describe how pixels are stored, in place."""
-    for tag in TIFF_LAYOUT_TAGS & set(exif):
-        del exif[tag]
-    return exif
 
 
 def _transform_from_srgb(icc_profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:

@@ -13,12 +13,26 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from authface_data.faces.align import Quad
+from authface_data.faces.align import Quad, align_photo
 from authface_data.faces.descriptor import FaceDescriptor
-from authface_data.faces.finder import FaceFinder, FaceSelection, FoundFace
-from authface_data.images.open import PICTURE_ERRORS, decode_image, open_image, read_file
+from authface_data.faces.finder import (
+    MIN_FACE_PX,
+    FaceFinder,
+    FaceSelection,
+    FoundFace,
+    covers_picture,
+    select_faces,
+)
+from authface_data.images.open import JPEG_FORMATS, PICTURE_ERRORS, Photo, open_image, read_file
+from authface_train.restore.converted_file import ConvertedFile, save_picture
 from authface_train.restore.image_file import ImageFile, UnsupportedImageError
-from authface_train.restore.output_folder import CERTAINTY_FOLDER, RECORD_FILE, STRIP_FILE
+from authface_train.restore.output_folder import (
+    CERTAINTY_FOLDER,
+    RECORD_FILE,
+    STRIP_FILE,
+    OutputTarget,
+    ResultNames,
+)
 from authface_train.restore.paste import paste_face
 from authface_train.restore.pipeline import Restorer
 from authface_train.restore.uncertainty import Uncertainty, draw_uncertainty, measure_uncertainty
@@ -35,6 +49,9 @@ SAVE_INTERVAL_S = 30.0
 """Seconds after which the record is saved during a run."""
 DETAIL_LOSS_SCALE = 1.25
 """Faces that are larger than this multiple of the model's size visibly lose detail."""
+MAX_UNDETECTED_PX = 1024
+"""Largest side of a square picture that is taken for an aligned face although no face is detected
+in it, as in heavily degraded crops."""
 
 
 def find_weights_dir(workspace: Path | None) -> str | None:
@@ -56,20 +73,38 @@ class RestoreOptions:
     """How files are restored.
 
     Attributes:
+        aligned: Whether every input is an aligned face.
         faces: Which faces of a photograph to restore; every input is then treated as a photograph.
-            None treats square inputs as aligned faces, and restores all faces of the others.
+            If it is None and `aligned` is false, a square input is an aligned face if its landmarks
+            say so, and all faces of the other inputs are restored.
         upscale: Factor by which a photograph is enlarged before its faces are pasted.
         seeds: Number of seeds with which each face is restored. The first one is the result; with
             more than one, their disagreement is measured.
         batch: Number of faces per batch.
         detector: Name of the face detector for photographs.
+        min_face_px: Longer side of the smallest face that is restored in a photograph.
     """
 
+    aligned: bool = False
     faces: FaceSelection | None = None
     upscale: int = 1
     seeds: int = 1
     batch: int = 4
     detector: str = "retinaface-mobile"
+    min_face_px: int = MIN_FACE_PX
+
+    def __post_init__(self) -> None:
+        if self.aligned and self.faces is not None:
+            raise UserError("--aligned and --faces exclude each other: --faces is for photographs")
+        if self.aligned and self.upscale > 1:
+            raise UserError("--upscale enlarges photographs; it has no effect with --aligned")
+
+    @property
+    def known_aligned(self) -> bool | None:
+        """Whether inputs are aligned faces; None if the landmarks of each input decide that."""
+        if self.aligned:
+            return True
+        return None if self.faces is None else False
 
 
 @dataclass
@@ -78,7 +113,7 @@ class RestoreTask:
 
     Attributes:
         file: The input file.
-        output_name: Path of the result relative to the output folder.
+        names: Names of its result.
         crops: Aligned faces, (size_px, size_px, 3) uint8 RGB each.
         photo: The photograph that contains the faces, or None if the input is an aligned face.
         faces: Faces of the photograph in the order of `crops`; empty for an aligned face.
@@ -87,9 +122,9 @@ class RestoreTask:
     """
 
     file: Path
-    output_name: Path
+    names: ResultNames
     crops: list[np.ndarray]
-    photo: ImageFile | None = None
+    photo: ImageFile | ConvertedFile | None = None
     faces: list[FoundFace] = field(default_factory=list)
     restored: list[list[np.ndarray]] = field(default_factory=list)
     seconds_per_face: float = 0.0
@@ -101,84 +136,33 @@ class RestoreSummary:
 
     Attributes:
         faces: Number of restored faces.
-        pictures: Number of written pictures.
+        aligned: Number of inputs that were aligned faces.
+        photographs: Number of inputs that were photographs.
         seconds_per_face: Mean duration per face.
         larger_faces: Number of faces larger than `DETAIL_LOSS_SCALE` times the model's size.
     """
 
     faces: int
-    pictures: int
+    aligned: int
+    photographs: int
     seconds_per_face: float
     larger_faces: int
 
 
-def is_aligned_face(file: Path, faces: FaceSelection | None) -> bool:
-    """Whether a file is treated as an aligned face.
-
-    Args:
-        file: A picture file.
-        faces: As in `RestoreOptions`. If None, square pictures are aligned faces; otherwise no
-            picture is.
-    """
-    if faces is not None:
-        return False
-    try:
-        with open_image(file) as image:
-            return image.width == image.height
-    except PICTURE_ERRORS:
-        return False
-
-
-def output_path(name: Path, output: Path, aligned: bool) -> Path:
-    """Path of the restored picture.
-
-    Args:
-        name: Path of the result relative to the output folder, with the suffix of the input.
-        output: The output folder.
-        aligned: Whether the input is an aligned face. Its result is a PNG file, while a photograph
-            keeps its format.
-    """
-    return output / (name.with_suffix(".png") if aligned else name)
-
-
-def check_output_folder(files: Mapping[Path, Path], output: Path) -> None:
-    """Refuse an output folder whose results would overwrite the inputs.
-
-    Args:
-        files: Input files, and the path of each result relative to the output folder.
-        output: The output folder.
-
-    Raises:
-        UserError: If `output` is a folder of the inputs, or an input has the name of the strip.
-    """
-    input_folders = set()
-    for file, name in files.items():
-        parents = file.resolve().parents
-        input_folders |= {parents[0], parents[len(name.parts) - 1]}
-    if output.resolve() in input_folders:
-        raise UserError(
-            "--output is a folder of --input: results would overwrite inputs; use another folder"
-        )
-    if any(file.name == STRIP_FILE for file in files):
-        raise UserError(
-            f"an input is named {STRIP_FILE}, like the overview that this command writes; rename it"
-        )
-
-
 def select_missing(
-    files: Mapping[Path, Path], output: Path, faces: FaceSelection | None
-) -> dict[Path, Path]:
+    inputs: Mapping[Path, ResultNames], target: OutputTarget, options: RestoreOptions
+) -> dict[Path, ResultNames]:
     """Input files whose result does not exist yet.
 
     Args:
-        files: Input files, and the path of each result relative to the output folder.
-        output: The output folder.
-        faces: As in `RestoreOptions`.
+        inputs: Input files, and the names of their results.
+        target: Where results are written.
+        options: How files are restored.
     """
     return {
-        file: name
-        for file, name in files.items()
-        if not output_path(name, output, is_aligned_face(file, faces)).exists()
+        path: names
+        for path, names in inputs.items()
+        if not target.result_exists(path, names, options.known_aligned)
     }
 
 
@@ -187,7 +171,7 @@ class RestoreRunner:
 
     Args:
         restorer: The model.
-        output: Folder for the results.
+        target: Where results are written.
         options: How files are restored.
         model: Name of the model as the user gave it, for the record.
         weights_dir: Folder of downloaded weights for the detector and the face descriptor.
@@ -195,24 +179,27 @@ class RestoreRunner:
     Attributes:
         rows: One row of the record per restored face.
         failures: One message per file that could not be restored.
+        undetected: Names of the inputs that were taken for aligned faces because they are square
+            and small, although no face was detected in them.
     """
 
     def __init__(
         self,
         *,
         restorer: Restorer,
-        output: Path,
+        target: OutputTarget,
         options: RestoreOptions,
         model: str,
         weights_dir: str | None,
     ) -> None:
         self.restorer = restorer
-        self.output = output
+        self.target = target
         self.options = options
         self.model = model
         self.weights_dir = weights_dir
         self.rows: list[dict[str, object]] = []
         self.failures: list[str] = []
+        self.undetected: list[str] = []
         self._strip_pairs: list[tuple[np.ndarray, np.ndarray]] = []
         self._seconds = 0.0
         self._larger_faces = 0
@@ -223,46 +210,55 @@ class RestoreRunner:
 
     @cached_property
     def finder(self) -> FaceFinder:
-        """The face detector, loaded when the first photograph needs it."""
-        return FaceFinder(self.options.detector, self.weights_dir)
+        """The face detector, loaded when the first input needs it."""
+        return FaceFinder(
+            self.options.detector,
+            self.weights_dir,
+            str(self.restorer.device),
+            self.options.min_face_px,
+        )
 
-    def restore(self, files: Mapping[Path, Path]) -> None:
+    def restore(self, inputs: Mapping[Path, ResultNames]) -> None:
         """Restore files, a batch of faces at a time, and write the record and the strip.
 
         A file that cannot be restored adds a message to `failures` and does not stop the others.
+        If the target is a single file, neither record nor strip is written.
 
         Args:
-            files: Input files, and the path of each result relative to the output folder.
+            inputs: Input files, and the names of their results.
         """
         last_save = time.monotonic()
         try:
-            with ProgressBar("restore", len(files), unit="pictures") as progress:
-                for tasks in self._batches(files):
+            with ProgressBar("restore", len(inputs), unit="pictures") as progress:
+                for tasks in self._batches(inputs):
                     self._restore_batch(tasks)
                     for task in tasks:
                         try:
                             self._write_result(task)
                         except PICTURE_ERRORS as error:
-                            self._add_failure(task.file, "written", error)
+                            self._add_failure(task.names, "written", error)
                     if time.monotonic() - last_save > SAVE_INTERVAL_S:
                         self.save_record()
                         last_save = time.monotonic()
                     progress.advance(len(tasks))
-                progress.update(len(files))
+                progress.update(len(inputs))
         finally:
             self.save_record()
-        if self._strip_pairs:
-            _draw_strip(self._strip_pairs).save(self.output / STRIP_FILE, quality=92)
+        if self._strip_pairs and self.target.file is None:
+            _draw_strip(self._strip_pairs).save(self.target.folder / STRIP_FILE, quality=92)
 
     def save_record(self) -> None:
         """Write the record of this and earlier runs; new rows replace those of the same result."""
-        if not self.rows:
+        if not self.rows or self.target.file is not None:
             return
-        path = self.output / RECORD_FILE
+        path = self.target.folder / RECORD_FILE
         record = pd.DataFrame(self.rows)
         if path.is_file():
             earlier = pd.read_parquet(path)
             earlier = earlier[~earlier["output"].isin(record["output"])]
+            if "aligned" not in earlier:
+                # A record of an earlier version; only faces of photographs have a box.
+                earlier = earlier.assign(aligned=earlier["box_px"].isna())
             record = pd.concat([earlier, record], ignore_index=True)
         with atomic_path(path) as temporary:
             record.to_parquet(temporary, index=False)
@@ -271,18 +267,21 @@ class RestoreRunner:
         """Counts of this run, or None if no face was restored."""
         if not self.rows:
             return None
+        is_aligned = {row["output"]: row["aligned"] for row in self.rows}
+        num_aligned = sum(map(bool, is_aligned.values()))
         return RestoreSummary(
             faces=len(self.rows),
-            pictures=len({row["output"] for row in self.rows}),
+            aligned=num_aligned,
+            photographs=len(is_aligned) - num_aligned,
             seconds_per_face=self._seconds / len(self.rows),
             larger_faces=self._larger_faces,
         )
 
-    def _batches(self, files: Mapping[Path, Path]) -> Iterator[list[RestoreTask]]:
+    def _batches(self, inputs: Mapping[Path, ResultNames]) -> Iterator[list[RestoreTask]]:
         """Group files until their faces fill a batch."""
         tasks: list[RestoreTask] = []
-        for file, name in files.items():
-            task = self._prepare(file, name)
+        for path, names in inputs.items():
+            task = self._prepare(path, names)
             if task is None:
                 continue
             tasks.append(task)
@@ -293,34 +292,71 @@ class RestoreRunner:
         if tasks:
             yield tasks
 
-    def _prepare(self, file: Path, output_name: Path) -> RestoreTask | None:
+    def _prepare(self, path: Path, names: ResultNames) -> RestoreTask | None:
         """Read a file and cut out its faces. Failures are recorded and give None."""
-        size_px = self.restorer.size_px
         try:
-            if is_aligned_face(file, self.options.faces):
-                if self.options.upscale > 1:
-                    raise UnsupportedImageError(
-                        f"is an aligned face, whose result has {size_px} px; "
-                        "--upscale applies to photographs only"
-                    )
-                crop = _resize(decode_image(read_file(file)), size_px)
-                return RestoreTask(file, output_name, [crop])
-            photo = ImageFile(file)
-            faces = self.finder.find(photo.data, self.options.faces or "all", size_px)
-        except PICTURE_ERRORS as error:
-            self._add_failure(file, "decoded", error)
-            return None
-        if not faces:
-            self.failures.append(f"{file.name}: no face found")
-            return None
-        return RestoreTask(file, output_name, [face.crop for face in faces], photo, faces)
+            photo = Photo(lambda: read_file(path))
+            if self.options.aligned:
+                return self._prepare_aligned(path, names, photo)
+            is_candidate = self.options.faces is None and photo.size_px[0] == photo.size_px[1]
+            # What cannot be written again is refused before its faces are searched.
+            file = None if is_candidate else self._open_photo(path)
+            found = self.finder.find(photo)
+            if is_candidate and self._is_aligned(found, photo.size_px[0], names):
+                return self._prepare_aligned(path, names, photo)
 
-    def _add_failure(self, file: Path, action: str, error: Exception) -> None:
+            faces = select_faces(found, self.options.faces or "all")
+            if not faces:
+                advice = "; --aligned restores it as an aligned face" if is_candidate else ""
+                self.failures.append(f"{names.photo}: no face found{advice}")
+                return None
+            crops = [align_photo(photo, face.quad, self.restorer.size_px).pixels for face in faces]
+            return RestoreTask(path, names, crops, file or self._open_photo(path), faces)
+        except PICTURE_ERRORS as error:
+            self._add_failure(names, "decoded", error)
+            return None
+
+    def _prepare_aligned(self, path: Path, names: ResultNames, photo: Photo) -> RestoreTask:
+        """The task of an aligned face."""
+        width, height = photo.size_px
+        if width != height:
+            raise UnsupportedImageError(
+                f"is {width} x {height} px, not square; --aligned takes aligned faces only"
+            )
+        size_px = self.restorer.size_px
+        if self.options.upscale > 1:
+            raise UnsupportedImageError(
+                f"is an aligned face, whose result has {size_px} px; --upscale applies to "
+                "photographs only (--faces all treats it as one)"
+            )
+        return RestoreTask(path, names, [_resize(photo.pixels(), size_px)])
+
+    def _is_aligned(self, found: Sequence[FoundFace], side_px: int, names: ResultNames) -> bool:
+        """Whether a square picture is an aligned face, judged by the faces that are found in it."""
+        if found:
+            return any(covers_picture(face, side_px) for face in found)
+        if side_px > MAX_UNDETECTED_PX:
+            return False
+        self.undetected.append(str(names.photo))
+        return True
+
+    def _open_photo(self, path: Path) -> ImageFile | ConvertedFile:
+        """Open a photograph for writing it again, in the format of the output file if it is one."""
+        image_format = self.target.image_format
+        if image_format is None:
+            return ImageFile(path)
+        with open_image(path) as image:
+            same_format = image.format == image_format or (
+                image_format == "JPEG" and image.format in JPEG_FORMATS
+            )
+        return ImageFile(path) if same_format else ConvertedFile(path, image_format)
+
+    def _add_failure(self, names: ResultNames, action: str, error: Exception) -> None:
         """Record that a file cannot be "decoded" or "written"."""
         if isinstance(error, UnsupportedImageError):
-            self.failures.append(f"{file.name} {error}")
+            self.failures.append(f"{names.photo} {error}")
         else:
-            self.failures.append(f"{file.name} cannot be {action} ({error})")
+            self.failures.append(f"{names.photo} cannot be {action} ({error})")
 
     def _restore_batch(self, tasks: Sequence[RestoreTask]) -> None:
         """Restore the crops of several files with every seed."""
@@ -344,20 +380,20 @@ class RestoreRunner:
 
     def _write_result(self, task: RestoreTask) -> None:
         """Write the picture of a file, and a record row for each of its faces."""
-        path = output_path(task.output_name, self.output, aligned=task.photo is None)
         if task.photo is None:
-            with atomic_path(path) as temporary:
-                Image.fromarray(task.restored[0][0]).save(temporary, "PNG")
+            path = self.target.folder / task.names.face
+            save_picture(path, task.restored[0][0], self.target.image_format or "PNG")
         else:
+            path = self.target.folder / task.names.photo
             self._write_photo(task.photo, task, path)
 
         for index, (crop, restored) in enumerate(zip(task.crops, task.restored, strict=True)):
-            uncertainty = self._measure_uncertainty(task.output_name, index, crop, restored)
+            uncertainty = self._measure_uncertainty(task.names, index, crop, restored)
             self._add_row(task, path, index, uncertainty)
             if len(self._strip_pairs) < STRIP_FACES:
                 self._strip_pairs.append((crop, restored[0]))
 
-    def _write_photo(self, photo: ImageFile, task: RestoreTask, path: Path) -> None:
+    def _write_photo(self, photo: ImageFile | ConvertedFile, task: RestoreTask, path: Path) -> None:
         """Paste the restored faces into their photograph and write it."""
         scale = self.options.upscale
         pixels = photo.pixels
@@ -374,14 +410,14 @@ class RestoreRunner:
         photo.write(pixels, changed_px, path)
 
     def _measure_uncertainty(
-        self, output_name: Path, index: int, crop: np.ndarray, restored: Sequence[np.ndarray]
+        self, names: ResultNames, index: int, crop: np.ndarray, restored: Sequence[np.ndarray]
     ) -> Uncertainty | None:
         """Measure and draw the disagreement between seeds; None with a single seed."""
         if self._descriptor is None:
             return None
         uncertainty = measure_uncertainty(crop, restored, self._descriptor)
-        folder = self.output / CERTAINTY_FOLDER
-        path = folder / output_name.with_name(f"{output_name.stem}-{index}.png")
+        folder = self.target.folder / CERTAINTY_FOLDER
+        path = folder / names.face.with_name(f"{names.face.stem}-{index}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
         draw_uncertainty(crop, restored[0], uncertainty.disagreement).save(path)
         return uncertainty
@@ -397,7 +433,8 @@ class RestoreRunner:
         self.rows.append(
             {
                 "input": to_storable(str(task.file)),
-                "output": to_storable(path.relative_to(self.output).as_posix()),
+                "output": to_storable(path.relative_to(self.target.folder).as_posix()),
+                "aligned": task.photo is None,
                 "face": index,
                 "box_px": None if face is None else face.box_px.tolist(),
                 "quad_px": None if face is None else face.quad.corners_px.ravel().tolist(),

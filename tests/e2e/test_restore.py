@@ -61,7 +61,8 @@ def quad_mask(quad_px, shape):
 def test_three_faces_are_restored_and_rest_is_unchanged(restore, three_faces, tmp_path):
     completed = restore(three_faces, tmp_path / "out")
     assert completed.returncode == 0, completed.stderr
-    assert "Restored 3 faces in 1 pictures" in completed.stdout
+    assert "Restored 3 faces to " in completed.stdout
+    assert "Inputs: 1 photograph\n" in completed.stdout
     assert "Untrained model" in completed.stdout
     rows = pd.read_parquet(tmp_path / "out/restored.parquet")
     assert rows["face"].tolist() == [0, 1, 2]
@@ -179,7 +180,8 @@ def test_files_that_cannot_be_restored_do_not_stop_others(restore, photos, tmp_p
         "empty.png: no face found",
         "broken.jpg cannot be decoded",
     ):
-        assert message in completed.stderr
+        assert f"\n{message}" in f"\n{completed.stderr}"
+    assert completed.stderr.rstrip().endswith("3 of 4 pictures were not restored")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "obama.jpg",
         "restored.parquet",

@@ -1,6 +1,7 @@
 """Degrading pictures from strangers: each one is degraded or named in a failure."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,8 @@ def test_odd_pictures_and_names_stop_nothing(tmp_path):
     Image.new("RGB", (65500, 1)).save(folder / "narrow.jpg")
     (folder / "script.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
 
-    result = degrade_pictures(sorted(folder.iterdir()), output, preset="gfpgan", seed=1)
+    files = {path: Path(f"{path.stem}.png") for path in sorted(folder.iterdir())}
+    result = degrade_pictures(files, output, preset="gfpgan", seed=1)
 
     assert result.count == 2
     assert "narrow.jpg" in result.failures[0]

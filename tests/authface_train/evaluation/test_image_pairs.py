@@ -1,6 +1,7 @@
 """Finding, matching and reading pictures."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,14 +43,70 @@ def test_full_names_are_matched_before_stems(tmp_path):
     assert pairs["other/x"] == (first["sub/x"], second["other/x"])
 
 
-def test_duplicate_names_are_refused_and_ambiguous_stems_not_matched(tmp_path):
-    with pytest.raises(UserError, match=r"two pictures .* are named a"):
-        find_pictures(make_pictures(tmp_path / "duplicate", "a.png", "a.jpg"))
+def test_names_that_differ_in_their_suffix_alone_are_kept_apart(tmp_path):
+    names = ("a.png", "a.jpg", "b.png")
+    clean = find_pictures(make_pictures(tmp_path / "clean", *names))
+    assert list(clean) == ["a.jpg", "a.png", "b"]
+    # `authface restore` names the results of aligned faces like this.
+    restored = find_pictures(make_pictures(tmp_path / "out", "a.png.png", "a.jpg.png", "b.png"))
+    pairs = match_pictures(restored, clean).pairs
+    assert {name: path.name for name, (path, _) in pairs.items()} == {
+        "a.jpg": "a.jpg.png",
+        "a.png": "a.png.png",
+        "b": "b.png",
+    }
+
+    single = find_pictures(make_pictures(tmp_path / "single", "a.png"))
+    matched = match_pictures(clean, single)
+    assert matched.pairs == {}
+    assert matched.ambiguous == ["a.jpg and a.png could match a: not matched; rename them"]
+
+
+def test_ambiguous_stems_are_named(tmp_path):
     ambiguous = find_pictures(make_pictures(tmp_path / "ambiguous", "x/a.png", "y/a.png"))
     single = find_pictures(make_pictures(tmp_path / "single", "a.png"))
-    assert match_pictures(ambiguous, single).pairs == {}
+    matched = match_pictures(ambiguous, single)
+    assert matched.pairs == {}
+    assert (matched.only_first, matched.only_second) == ([], [])
+    assert matched.ambiguous == ["x/a and y/a could match a: not matched; rename them"]
     with pytest.raises(UserError, match="no pictures"):
         find_pictures(make_pictures(tmp_path / "empty", "a.tga"))
+
+
+def match_names(first, second, suffix=None):
+    """Names of the matched pictures: second to first; and the result of `match_pictures`."""
+    matched = match_pictures(
+        {name: Path(name) for name in first}, {name: Path(name) for name in second}, suffix
+    )
+    return {name: str(path) for name, (path, _) in matched.pairs.items()}, matched
+
+
+def test_names_of_other_tools_are_matched(tmp_path):
+    restored = ["a_restored", "b_00", "sub/c_restored", "d", "d_00", "e_sr", "img_01_00"]
+    clean = ["a", "b", "c", "d", "e", "img_01", "img_02"]
+    pairs, matched = match_names(restored, clean)
+    assert pairs == {
+        "a": "a_restored",
+        "b": "b_00",
+        "c": "sub/c_restored",
+        "d": "d",
+        "img_01": "img_01_00",
+    }
+    assert matched.only_first == ["d_00", "e_sr"]
+    assert matched.only_second == ["e", "img_02"]
+    assert match_names(restored, clean, "_sr")[0]["e"] == "e_sr"
+    assert match_names(["a_00"], ["a_restored"])[0] == {"a_restored": "a_00"}
+
+
+def test_several_faces_of_a_picture_are_ambiguous():
+    pairs, matched = match_names(["a_00", "a_01", "b_00", "b_restored"], ["a", "b"])
+    assert pairs == {}
+    assert matched.ambiguous == [
+        "a_00 and a_01 could match a: not matched; rename them",
+        "b_00 and b_restored could match b: not matched; rename them",
+    ]
+    many = [f"a_{number:02d}" for number in range(9)]
+    assert "a_03 and 5 more could match a" in match_names(many, ["a"])[1].ambiguous[0]
 
 
 def test_name_that_is_not_utf8_is_refused(tmp_path):
