@@ -35,7 +35,7 @@ def make_view(caption="a face"):
 
 def start(run, *, resume=False, view=None, base="tiny", base_digest="0", **overrides):
     run.start(
-        load_preset("prior", "tiny", overrides),
+        load_preset("prior", "tiny", {"base": base, **overrides}),
         make_view() if view is None else view,
         resume=resume,
         base=base,
@@ -59,6 +59,29 @@ def test_started_run_needs_resume(run):
     with pytest.raises(UserError, match="continue it with --resume"):
         start(run)
     start(run, resume=True)
+
+
+def test_withdrawn_start_leaves_nothing_of_a_new_run(tmp_path):
+    run = TrainingRun(tmp_path / "new folder" / "run", "prior")
+    start(run)
+    run.withdraw()
+    assert list(tmp_path.iterdir()) == []
+
+    start(run)
+    run.release()
+    before = sorted(run.folder.iterdir())
+    resumed = TrainingRun(run.folder, "prior")
+    start(resumed, resume=True)
+    resumed.withdraw()
+    assert sorted(run.folder.iterdir()) == before
+
+
+def test_folder_is_checked_before_anything_is_loaded(run):
+    run.check_folder(resume=False)
+    start(run)
+    run.check_folder(resume=True)
+    with pytest.raises(UserError, match="holds a run"):
+        run.check_folder(resume=False)
 
 
 def test_resume_keeps_what_changes_the_results(run):
