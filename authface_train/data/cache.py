@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 
 from manifests.support.errors import AuthfaceError
 from manifests.support.fingerprint import short_hash
@@ -164,7 +164,9 @@ def fill_cache(
     Raises:
         AuthfaceError: If any process raised one; every process raises the first of them.
     """
-    missing = cache.missing(keys)
+    # The list of the main process: a process that starts later finds some of the others' records,
+    # and would divide a shorter list.
+    (missing,) = broadcast_object_list([cache.missing(keys)])
     local_keys = missing[accelerator.process_index :: accelerator.num_processes]
     local_error: list[AuthfaceError | None] = [None]
     pending: dict[str, Record] = {}

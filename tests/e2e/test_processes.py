@@ -74,7 +74,7 @@ def runs(filled, tmp_path_factory, authface_here):
         prior("gradients", *set_options("sharding=gradients")),
         restorer("two-restorer"),
     ]
-    for exit_code, output in finish(launch(2, commands)):
+    for exit_code, output in finish(launch(2, commands, base / "output")):
         assert exit_code == 0, output
     return base, root
 
@@ -147,17 +147,97 @@ def test_one_process_resumes_a_sharded_run_only_with_exact_resume_off(
     assert np.allclose(resumed["loss"], expected["loss"], rtol=1e-5)
 
 
-def test_both_processes_save_and_stop_when_one_gets_sigterm(runs, tmp_path):
+def wait_for_steps(run, count, ranks):
+    """Wait until the metrics of a run have so many rows."""
+    metrics = run / "metrics.csv"
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        if metrics.is_file() and len(metrics.read_text().splitlines()) > count:
+            return
+        assert all(rank.wait(0.05) is None for rank in ranks), ranks[0].log.read_text()
+    pytest.fail("the run does not train")
+
+
+def saved_step(run):
+    """The last step of a run, which must have a checkpoint."""
+    last_step = pd.read_csv(run / "metrics.csv")["step"].max()
+    assert (run / f"checkpoints/step-{last_step:08d}/state.json").is_file()
+    return last_step
+
+
+def test_both_processes_save_and_stop_when_one_gets_a_signal(runs, tmp_path):
+    """Slurm may signal a process that torchrun signals too: the second signal changes nothing."""
     base, root = runs
     run = tmp_path / "run"
     shutil.copytree(base / "full", run)
     options = ["--output", run, "--resume", "--steps", 100000, *set_options("sharding=full")]
-    processes = launch(2, [[*TRAIN_PRIOR, "-w", root, *options]])
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and len((run / "metrics.csv").read_text().splitlines()) < 8:
-        time.sleep(0.1)
-    processes[1].send_signal(signal.SIGTERM)
-    results = finish(processes, 120)
-    assert [exit_code for exit_code, _ in results] == [143, 143], results
-    last_step = pd.read_csv(run / "metrics.csv")["step"].max()
-    assert (run / f"checkpoints/step-{last_step:08d}/state.json").is_file()
+    ranks = launch(2, [[*TRAIN_PRIOR, "-w", root, *options]], tmp_path)
+    wait_for_steps(run, 7, ranks)
+    ranks[1].send_signal(signal.SIGUSR1)
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        for rank in ranks:
+            rank.send_signal(number)
+    for exit_code, output in finish(ranks, 120):
+        assert exit_code == 143, output
+        assert "and saved; continue with --resume" in output
+    saved_step(run)
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143), (signal.SIGHUP, 143)],
+)
+def test_signal_saves_a_checkpoint_and_ends_with_its_code(runs, tmp_path, number, exit_code):
+    _, root = runs
+    run = tmp_path / "run"
+    options = ["--steps", 100000, "--output", run, "-w", root]
+    ranks = launch(1, [[*TRAIN_PRIOR, *options, *set_options("workers=1")]], tmp_path)
+    wait_for_steps(run, 2, ranks)
+    ranks[0].send_signal(number)
+    ((code, output),) = finish(ranks, 60)
+    assert code == exit_code, output
+    assert f"stopped after step {saved_step(run)} and saved" in output
+    assert "Traceback" not in output
+
+
+def test_signal_before_the_first_step_ends_promptly_and_the_run_can_be_resumed(
+    runs, tmp_path, authface_here
+):
+    """The first start has --resume as well, so that a requeued job repeats its command."""
+    _, root = runs
+    run = tmp_path / "run"
+    # Latents of another size are not in the cache.
+    options = ["--steps", 1, "--resume", "--output", run, "-w", root]
+    command = [*TRAIN_PRIOR, *set_options("resolution_px=256"), *options]
+    ranks = launch(2, [command], tmp_path)
+    deadline = time.monotonic() + 100
+    while not run.exists() and time.monotonic() < deadline:
+        assert ranks[0].wait(0.02) is None, ranks[0].log.read_text()
+    started = time.monotonic()
+    for rank in ranks:
+        rank.send_signal(signal.SIGTERM)
+    for exit_code, output in finish(ranks, 60):
+        assert exit_code == 143, output
+        assert "Traceback" not in output
+    assert time.monotonic() - started < 30
+    assert not (run / "metrics.csv").exists()
+
+    for exit_code, output in finish(launch(2, [command], tmp_path / "resumed")):
+        assert exit_code == 0, output
+    assert (run / "model_index.json").is_file()
+
+
+def test_error_in_one_process_ends_the_other(runs, tmp_path):
+    base, root = runs
+    workspace = tmp_path / "workspace"
+    shutil.copytree(root, workspace)
+    # Its latents are in the cache, so the crop is first read by the process that trains on it.
+    crop = min((workspace / "faces").iterdir())
+    crop.write_bytes(crop.read_bytes()[:1000])
+    options = ["-w", workspace, "--prior", base / "one", "--output", tmp_path / "run"]
+    results = finish(launch(2, [[*TRAIN_RESTORE, *options]], tmp_path), 60)
+    codes = sorted(exit_code for exit_code, _ in results)
+    assert codes == [2, 4], results
+    for exit_code, output in results:
+        assert "Traceback" not in output
+        assert (crop.name if exit_code == 2 else "another process of the run has ended") in output

@@ -2,10 +2,6 @@
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -68,6 +64,21 @@ def test_restorer_holds_the_priors_unet_and_the_prior_has_moved(trained):
     assert all(torch.equal(value, restorer[name]) for name, value in prior.items())
     base = tiny_sdxl(0).unet.state_dict()
     assert any(not torch.equal(value, base[name]) for name, value in prior.items())
+
+
+def test_exported_checkpoint_of_a_restorer_is_its_model(trained, tmp_path, authface_here):
+    run = trained / "runs/restorer-tiny"
+    completed = authface_here("export", run, "--checkpoint", 4)
+    assert completed.returncode == 2
+    assert "--format folder" in completed.stderr
+    output = tmp_path / "model"
+    options = ["--checkpoint", 4, "--format", "folder", "--output", output]
+    completed = authface_here("export", run, *options)
+    assert completed.returncode == 0, completed.stderr
+    for file in (UNET_FILE, UNET_FILE.replace("unet", "controlnet")):
+        exported = load_file(output / file)
+        for name, value in load_file(run / file).items():
+            assert torch.equal(value, exported[name]), (file, name)
 
 
 @pytest.mark.parametrize(
@@ -273,35 +284,6 @@ def test_faces_without_a_licence_basis_are_refused_unless_allowed(trained, tmp_p
     assert "--allow-unknown-licence" in completed.stderr
     completed = authface_here(*command, "--allow-unknown-licence")
     assert completed.returncode == 0, completed.stderr
-
-
-@pytest.mark.parametrize(
-    ("signal_number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
-)
-def test_signal_saves_a_checkpoint_and_ends_with_its_code(
-    trained, tmp_path, signal_number, exit_code
-):
-    run = tmp_path / "run"
-    metrics = run / "metrics.csv"
-    options = ["--steps", "100000", "--output", str(run), "-w", str(trained)]
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "cli", *TRAIN_PRIOR, *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-    def num_steps():
-        return len(metrics.read_text().splitlines()) - 1 if metrics.is_file() else 0
-
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and num_steps() < 3:
-        time.sleep(0.1)
-    process.send_signal(signal_number)
-    process.communicate(timeout=60)
-    assert process.returncode == exit_code
-    last_step = pd.read_csv(metrics)["step"].max()
-    assert (run / f"checkpoints/step-{last_step:08d}").is_dir()
 
 
 def test_degrade_is_repeatable_and_never_overwrites_its_input(filled, tmp_path, authface_here):

@@ -1,78 +1,198 @@
-"""Processes that communicate through gloo on the CPU, started as torchrun starts them."""
+"""Processes that communicate through gloo on the CPU, with torchrun or started as it starts them.
+
+They are forked from a server that has imported the trainers, because importing them takes longer
+than training a tiny model.
+"""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import multiprocessing
 import os
 import socket
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 
-SCRIPT = """
-import json, sys
-import cli
-for arguments in json.loads(sys.argv[1]):
-    try:
-        cli.app(arguments)
-    except SystemExit as error:
-        if error.code:
-            raise
-"""
+CLI = Path(__file__).parents[2] / "cli.py"
+PRELOADED = (
+    "cli",
+    "torch.distributed.run",
+    "torch.utils.tensorboard",
+    "diffusers.loaders.single_file",
+    "authface_train.callbacks.build",
+    "authface_train.stages.restorer",
+    "authface_train.training.jobs",
+)
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(list(PRELOADED))
 
 
-def launch(num_processes: int, commands: Sequence[Sequence[object]]) -> list[subprocess.Popen[str]]:
+class Rank:
+    """A process that runs commands.
+
+    Args:
+        process: The process, not started yet.
+        log: File that receives its stdout and stderr.
+    """
+
+    def __init__(self, process: ForkServerProcess, log: Path) -> None:
+        self.process = process
+        self.log = log
+        process.start()
+
+    @property
+    def pid(self) -> int:
+        """Id of the process."""
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the process."""
+        os.kill(self.pid, number)
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Wait for its end; returns its exit code, or None if it is still running."""
+        self.process.join(timeout_s)
+        return self.process.exitcode
+
+
+def launch(num_processes: int, commands: Sequence[Sequence[object]], folder: Path) -> list[Rank]:
     """Start processes that each run the same commands one after the other.
 
     Args:
         num_processes: Number of processes (the world size).
         commands: Arguments of each command, without `authface`.
+        folder: Folder for their output.
 
     Returns:
-        One process per rank; its stdout includes stderr.
+        One process per rank.
     """
-    port = _find_free_port()
-    arguments = json.dumps([[str(argument) for argument in command] for command in commands])
-    processes = []
+    texts = [[str(argument) for argument in command] for command in commands]
+    # A port of its own for each command, since the store of the one before it may still be open.
+    ports = [_find_free_port() for _ in commands]
+    folder.mkdir(parents=True, exist_ok=True)
+    ranks = []
     for rank in range(num_processes):
         environment = {
-            **os.environ,
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
             "WORLD_SIZE": str(num_processes),
             "LOCAL_WORLD_SIZE": str(num_processes),
             "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "ACCELERATE_USE_CPU": "true",
-            "OMP_NUM_THREADS": "1",
         }
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", SCRIPT, arguments],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        processes.append(process)
-    return processes
+        log = folder / f"rank-{rank}.log"
+        process = _context.Process(target=_run_rank, args=(texts, ports, environment, log))
+        ranks.append(Rank(process, log))
+    return ranks
 
 
-def finish(
-    processes: Sequence[subprocess.Popen[str]], timeout_s: float = 300
-) -> list[tuple[int, str]]:
+def launch_torchrun(
+    num_processes: int, command: Sequence[object], folder: Path, *options: str
+) -> Rank:
+    """Start torchrun with processes that run a command.
+
+    Args:
+        num_processes: Number of processes (the world size).
+        command: Arguments of the command, without `authface`.
+        folder: Folder for the output: `torchrun.log`, and one folder per process in `ranks`.
+        options: Further options of torchrun.
+
+    Returns:
+        The process of torchrun.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = torchrun_options(num_processes, folder / "ranks") + list(options)
+    arguments += ["--run-path", "--start-method", "fork", CLI, *map(str, command)]
+    log = folder / "torchrun.log"
+    process = _context.Process(target=_run_torchrun, args=([*map(str, arguments)], log))
+    return Rank(process, log)
+
+
+def torchrun_options(num_processes: int, log_folder: Path) -> list[str]:
+    """Options of torchrun as docs/running.md documents them, with the output in log files."""
+    return [
+        f"--nproc-per-node={num_processes}",
+        "--shutdown-timeout=60",
+        "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
+        f"--master-port={_find_free_port()}",
+        f"--log-dir={log_folder}",
+        "--redirects=3",
+    ]
+
+
+def cpu_environment() -> dict[str, str]:
+    """Environment variables of processes that train on one core each, without a GPU."""
+    return {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+
+
+def finish(ranks: Sequence[Rank], timeout_s: float = 300) -> list[tuple[int, str]]:
     """Wait for processes and return the exit code and output of each.
 
     If one does not end within the time, all are killed and the test fails.
 
     Args:
-        processes: The processes.
+        ranks: The processes.
         timeout_s: Longest wait for each, in seconds.
     """
+    results = []
     try:
-        return [(process.wait(timeout_s), process.stdout.read()) for process in processes]
+        for rank in ranks:
+            code = rank.wait(timeout_s)
+            output = rank.log.read_text()
+            assert code is not None, f"process {rank.pid} does not end:\n{output}"
+            results.append((code, output))
     finally:
-        for process in processes:
-            process.kill()
+        for rank in ranks:
+            rank.process.kill()
+    return results
+
+
+def _run_rank(
+    commands: list[list[str]], ports: list[int], environment: dict[str, str], log: Path
+) -> None:
+    _prepare(log)
+    os.environ.update(environment)
+    from accelerate.state import AcceleratorState
+
+    import cli
+
+    for arguments, port in zip(commands, ports, strict=True):
+        os.environ["MASTER_PORT"] = str(port)
+        AcceleratorState._reset_state(reset_partial_state=True)
+        with _successful_exit():
+            cli.app(arguments)
+
+
+def _run_torchrun(arguments: list[str], log: Path) -> None:
+    _prepare(log)
+    from torch.distributed.run import main
+
+    main(arguments)
+
+
+def _prepare(log: Path) -> None:
+    """Write the output of this process to a file."""
+    import torch
+
+    os.environ.update(cpu_environment())
+    torch.set_num_threads(1)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(output, stream.fileno())
+    sys.argv[0] = "authface"
+
+
+@contextlib.contextmanager
+def _successful_exit() -> Iterator[None]:
+    """Continue after an exit with code 0."""
+    try:
+        yield
+    except SystemExit as error:
+        if error.code:
+            raise
 
 
 def _find_free_port() -> int:

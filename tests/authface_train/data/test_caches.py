@@ -96,6 +96,8 @@ def test_interrupted_cache_keeps_records_and_continues(workspace, accelerator, m
 
 
 def test_processes_divide_the_missing_records(workspace, monkeypatch):
+    """The second process starts when the first has written its records."""
+
     class TwoProcesses:
         num_processes = 2
 
@@ -103,13 +105,12 @@ def test_processes_divide_the_missing_records(workspace, monkeypatch):
             self.process_index = index
 
     monkeypatch.setattr(cache_module, "gather_object", lambda errors: errors)
+    of_main = list("12345")
+    monkeypatch.setattr(cache_module, "broadcast_object_list", lambda _: [of_main])
     computed = {0: [], 1: []}
     for rank in (0, 1):
-        cache = Cache(workspace, "cache/x")
-        # Both processes list the missing records before either has written one.
-        monkeypatch.setattr(cache, "missing", lambda keys: list(keys))
         fill_cache(
-            cache,
+            Cache(workspace, "cache/x"),
             list("12345"),
             lambda keys, rank=rank: make_records(keys, computed[rank]),
             TwoProcesses(rank),
