@@ -98,7 +98,10 @@ def train_restore(
     preset: PresetOption = "paper",
     prior: Annotated[
         str | None,
-        typer.Option(help="Folder of a Stage I run. Default: the newest of the workspace."),
+        typer.Option(
+            help="Folder of a Stage I run, or its exported .safetensors file. Default: the newest "
+            "of the workspace."
+        ),
     ] = None,
     base: Annotated[
         str | None,
@@ -144,7 +147,7 @@ def train_restore(
 
     if prior and base:
         raise UserError("--prior and --base both name the model to start from; use one of them")
-    if prior and not is_finished(Path(prior)):
+    if prior and not Path(prior).is_file() and not is_finished(Path(prior)):
         raise UserError(
             f"{prior} holds no finished prior (model_index.json is missing); "
             "make one with `authface train-prior`"

@@ -23,10 +23,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from authface_train.settings import TrainSettings
+from authface_train.memory.peak_cache import PeakCache
+from authface_train.settings import PriorSettings, TrainSettings
 from authface_train.training.loop import samples_per_process
 from authface_train.training.optimizer import bytes_per_parameter
 from manifests.support.errors import UserError
+from manifests.support.fingerprint import fingerprint
 
 USABLE_FRACTION = 0.92
 """Share of the memory that a run may fill. The rest is for the CUDA context and fragmentation."""
@@ -34,6 +36,10 @@ MAX_MICRO_BATCH = 16
 """Larger micro-batches do not make training faster."""
 FLOAT32_BYTES = 4.0
 BFLOAT16_BYTES = 2.0
+PASS_SETTINGS = {"resolution_px", "mixed_precision", "gradient_checkpointing", "lora_rank"}
+"""Settings that a fake pass depends on, beside the fields of its `PassConfig`."""
+PASS_VERSION = 1
+"""Increased when fake passes count otherwise, so that cached peaks are made again."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +71,12 @@ class FakeTensorPass(Protocol):
         num_trainable: Number of trained parameters.
         frozen_bytes: Memory in bytes of everything else that the stage keeps: frozen weights, and
             in Stage II the discriminators with their gradients and optimizer.
+        models: Classes and configurations of the models, as JSON. Equal ones need equal memory.
     """
 
     num_trainable: int
     frozen_bytes: float
+    models: str
 
     def run(self, config: PassConfig, counter: AbstractContextManager[object]) -> None:
         """Run the forward and backward pass of a micro-batch on fake tensors.
@@ -166,12 +174,19 @@ class MemoryEstimator:
     Args:
         fake_pass: The models of the stage.
         device: Device to train on.
+        peak_cache: Keeps the peaks of fake passes for later runs.
     """
 
-    def __init__(self, fake_pass: FakeTensorPass, device: torch.device) -> None:
+    def __init__(
+        self,
+        fake_pass: FakeTensorPass,
+        device: torch.device,
+        peak_cache: PeakCache | None = None,
+    ) -> None:
         self.fake_pass = fake_pass
         self.device = device
-        self._peaks: dict[tuple[object, ...], int] = {}
+        self.peak_cache = peak_cache
+        self._peaks: dict[str, int] = {}
 
     def estimate(self, settings: TrainSettings, micro_batch: int, num_processes: int) -> MemoryUse:
         """Estimate the memory of a run on each device.
@@ -261,36 +276,85 @@ class MemoryEstimator:
 
     def _peak_bytes(self, config: PassConfig) -> int:
         """Peak bytes of a fake pass, without the trained and frozen weights; computed once."""
-        key = (
-            # These settings do not change a pass of a given micro-batch.
-            config.settings.model_dump_json(exclude={"batch", "micro_batch", "steps"}),
-            config.micro_batch,
-            config.weight_dtype,
-            config.keep_gradients,
-            config.accumulate,
+        key = fingerprint(
+            models=self.fake_pass.models,
+            device=self.device.type,
+            settings=config.settings.model_dump(mode="json", include=PASS_SETTINGS),
+            micro_batch=config.micro_batch,
+            weight_dtype=str(config.weight_dtype),
+            keep_gradients=config.keep_gradients,
+            accumulate=config.accumulate,
+            versions=[torch.__version__, PASS_VERSION],
         )
-        if key not in self._peaks:
+        if key in self._peaks:
+            return self._peaks[key]
+        peak = self.peak_cache.read(key) if self.peak_cache else None
+        if peak is None:
             live_bytes = _LiveBytes()
             self.fake_pass.run(config, live_bytes)
-            self._peaks[key] = live_bytes.peak
-        return self._peaks[key]
+            peak = live_bytes.peak
+            if self.peak_cache:
+                self.peak_cache.write(key, peak)
+        self._peaks[key] = peak
+        return peak
 
 
-def estimate_disk_bytes(
+@dataclass(frozen=True)
+class DiskUse:
+    """Disk space of a run, in bytes.
+
+    Attributes:
+        checkpoint: Size of a checkpoint.
+        num_kept: Number of checkpoints that are kept.
+        model: Size of the finished model.
+    """
+
+    checkpoint: float
+    num_kept: int
+    model: float
+
+    @property
+    def peak(self) -> float:
+        """Most space that the run takes at once.
+
+        A new checkpoint is written before the oldest one is removed. When the model is written, the
+        oldest one has been removed.
+        """
+        return max(
+            (self.num_kept + 1) * self.checkpoint, self.num_kept * self.checkpoint + self.model
+        )
+
+    def missing(self, present: float, *, has_steps_left: bool) -> float:
+        """Free space that a resumed run needs.
+
+        Args:
+            present: Size of the checkpoints that the run has.
+            has_steps_left: Whether the run still writes checkpoints.
+        """
+        if not has_steps_left:
+            return self.model
+        return max(self.checkpoint, self.peak - present)
+
+
+def estimate_disk_use(
     fake_pass: FakeTensorPass, settings: TrainSettings, model_bytes: float
-) -> float:
-    """Maximum disk space in bytes that a run's checkpoints and its finished model take.
+) -> DiskUse:
+    """Estimate the disk space of a run's checkpoints and its finished model.
 
     Args:
         fake_pass: The models of the stage.
-        settings: `optimiser`, `ema_decay` and `keep_checkpoints` are used.
+        settings: `optimiser`, `ema_decay`, `keep_checkpoints` and `audit` are used.
         model_bytes: Size of the finished model.
     """
     weight, _, optimizer_state = bytes_per_parameter(settings)
     ema = FLOAT32_BYTES if settings.ema_decay else 0.0
-    checkpoint_bytes = fake_pass.num_trainable * (weight + optimizer_state + ema)
-    # A new checkpoint is written before the oldest one is removed.
-    return (settings.keep_checkpoints + 1) * checkpoint_bytes + model_bytes
+    # The best checkpoint by the memorisation audit is kept beside the newest ones.
+    num_best = 1 if isinstance(settings, PriorSettings) and settings.audit else 0
+    return DiskUse(
+        checkpoint=fake_pass.num_trainable * (weight + optimizer_state + ema),
+        num_kept=settings.keep_checkpoints + num_best,
+        model=model_bytes,
+    )
 
 
 def parameter_bytes(*models: torch.nn.Module) -> float:

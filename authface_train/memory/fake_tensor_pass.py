@@ -7,6 +7,7 @@ right dtype and device inside torch's FakeTensorMode. No memory is allocated and
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypedDict
@@ -64,12 +65,19 @@ class _UNetPass:
     Args:
         unet: U-Net of the base, of which only class and configuration are used.
         vae_scale_factor: Pixels per latent cell.
+
+    Attributes:
+        models: See `FakeTensorPass`.
     """
 
     def __init__(self, unet: UNet2DConditionModel, vae_scale_factor: int) -> None:
         self.unet_class = type(unet)
         self.unet_config = dict(unet.config)
         self.vae_scale_factor = vae_scale_factor
+        values = {name: value for name, value in unet.config.items() if not name.startswith("_")}
+        self.models = json.dumps(
+            [type(self).__name__, self.unet_class.__name__, values, vae_scale_factor]
+        )
 
     def _make_unet(self) -> UNet2DConditionModel:
         """The U-Net on the meta device."""
@@ -112,9 +120,11 @@ class PriorPass(_UNetPass):
         self, unet: UNet2DConditionModel, settings: PriorSettings, vae_scale_factor: int
     ) -> None:
         super().__init__(unet, vae_scale_factor)
-        trained_unet = self._make_trained_unet(settings)
-        self.num_trainable = _count_parameters(trained_unet, requires_grad=True)
-        self.frozen_bytes = FLOAT32_BYTES * _count_parameters(trained_unet, requires_grad=False)
+        self.num_trainable = _count_parameters(unet)
+        self.frozen_bytes = 0.0
+        if settings.lora_rank:
+            self.frozen_bytes = FLOAT32_BYTES * self.num_trainable
+            self.num_trainable = _count_trainable(self._make_trained_unet(settings))
 
     def run(self, config: PassConfig, counter: AbstractContextManager[object]) -> None:
         """Run the forward and backward pass of a micro-batch; see `FakeTensorPass.run`."""
@@ -152,16 +162,15 @@ class RestorerPass(_UNetPass):
         self, unet: UNet2DConditionModel, settings: RestorerSettings, vae_scale_factor: int
     ) -> None:
         super().__init__(unet, vae_scale_factor)
-        frozen_unet = self._make_unet()
-        controlnet = self._make_controlnet(settings, frozen_unet)
-        self.num_trainable = _count_parameters(controlnet, requires_grad=True)
+        controlnet = self._make_controlnet(settings, self._make_unet())
+        self.num_trainable = _count_parameters(controlnet)
         weight_bytes = BFLOAT16_BYTES if settings.mixed_precision == "bf16" else FLOAT32_BYTES
-        self.frozen_bytes = weight_bytes * _count_parameters(frozen_unet, requires_grad=True)
+        self.frozen_bytes = weight_bytes * _count_parameters(unet)
         if settings.facial.weight != "off":
             discriminator = PatchDiscriminator(
                 self.unet_config["in_channels"], settings.facial.discriminator_width
             )
-            num_weights = _count_parameters(discriminator, requires_grad=True)
+            num_weights = _count_parameters(discriminator)
             self.frozen_bytes += 2 * ADAM_BYTES * num_weights
 
     def run(self, config: PassConfig, counter: AbstractContextManager[object]) -> None:
@@ -208,12 +217,12 @@ class RestorerPass(_UNetPass):
         return controlnet
 
 
-def _count_parameters(module: torch.nn.Module, requires_grad: bool) -> int:
-    return sum(
-        parameter.numel()
-        for parameter in module.parameters()
-        if parameter.requires_grad == requires_grad
-    )
+def _count_parameters(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _count_trainable(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
 def _add_weights(module: torch.nn.Module, config: PassConfig, dtype: torch.dtype) -> None:

@@ -24,6 +24,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
+from authface_train.training.processes import run_on_main
 from authface_train.training.sharding import (
     load_model_state,
     load_optimizer_state,
@@ -300,18 +301,15 @@ def _write_on_main(
     path: Path, accelerator: Accelerator, write: Callable[..., object], *arguments: object
 ) -> None:
     """Write a part of `path` on the main process; if that fails, raise UserError on all."""
-    message: list[str | None] = [None]
-    if accelerator.is_main_process:
+
+    def write_explained() -> None:
         try:
             with explain_write_errors(path):
                 write(*arguments)
-        except UserError as error:
-            message = [str(error)]
         except OSError as error:
-            message = [f"cannot write {path}: {error.strerror or error}"]
-    broadcast_object_list(message)
-    if message[0] is not None:
-        raise UserError(message[0])
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+    run_on_main(accelerator, write_explained)
 
 
 def _commit(temporary: Path, target: Path) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,27 @@ class TrainingRun:
         self._metrics_path = folder / names.METRICS_FILE
         self._metrics_log = csv_file.CsvLog(self._metrics_path)
         self._lock = WriterLock(LocalFolder(folder), COMMANDS.get(stage, stage))
+        self._is_new = False
+        self._new_folders: list[Path] = []
+
+    def check_folder(self, resume: bool) -> None:
+        """Check that the folder is free for a new run, or holds one that may be continued.
+
+        Args:
+            resume: Whether an existing run may be continued.
+
+        Raises:
+            UserError: If it is neither.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(f"{self.folder} is a file; --output needs a folder")
+        if self.read_record() is not None:
+            if not resume:
+                raise UserError(
+                    f"{self.folder} holds a run; continue it with --resume or use another --output"
+                )
+        elif self.folder.is_dir():
+            self._check_unused()
 
     def start(
         self,
@@ -94,17 +115,35 @@ class TrainingRun:
             "base_digest": base_digest,
         }
         self._check_startable(record, settings, resume)
-        with self._undo_on_error():
+        self._is_new = False
+        self._new_folders = [
+            path for path in (self.folder, *self.folder.parents) if not path.exists()
+        ]
+        try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
             # Another process may have started the run before the lock was taken.
             self._check_startable(record, settings, resume)
+            self._is_new = self.read_record() is None
             for leftover in self.folder.glob(f"{TEMPORARY_PREFIX}*"):
                 leftover.unlink(missing_ok=True)
             shutil.rmtree(self.folder / UNFINISHED_MODEL, ignore_errors=True)
-            if self.read_record() is None:
+            if self._is_new:
                 write_lineage(self.folder, self.stage, view, Path(base))
             write_json(self.folder / names.RUN_FILE, record)
+        except BaseException:
+            self.withdraw()
+            raise
+
+    def withdraw(self) -> None:
+        """Undo the start of a new run, and release it. A run that was resumed stays as it is."""
+        if self._is_new:
+            for name in (names.RUN_FILE, names.LINEAGE_FILE):
+                (self.folder / name).unlink(missing_ok=True)
+        self.release()
+        for path in self._new_folders:
+            with suppress(OSError):
+                path.rmdir()  # stays if another process has written to it
 
     def release(self) -> None:
         """Let other processes write the run; do nothing if this object has not locked it."""
@@ -190,33 +229,14 @@ class TrainingRun:
                 shutil.rmtree(target)
             os.replace(item, target)
 
-    @contextmanager
-    def _undo_on_error(self) -> Iterator[None]:
-        """Release the run and remove what the block has written, if it raises."""
-        missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
-        had_lineage = (self.folder / names.LINEAGE_FILE).exists()
-        try:
-            yield
-        except BaseException:
-            self.release()
-            if not had_lineage and self.read_record() is None:
-                (self.folder / names.LINEAGE_FILE).unlink(missing_ok=True)
-            for path in missing:
-                with suppress(OSError):
-                    path.rmdir()  # stays if another process has written to it
-            raise
-
     def _check_startable(
         self, record: dict[str, Any], settings: TrainSettings, resume: bool
     ) -> None:
         """Raise UserError if the folder can neither take a new run nor continue this one."""
-        if self.folder.exists() and not self.folder.is_dir():
-            raise UserError(f"{self.folder} is a file; --output needs a folder")
+        self.check_folder(resume)
         previous = self.read_record()
         if previous is not None:
-            self._check_resumable(previous, record, settings, resume)
-        elif self.folder.is_dir():
-            self._check_unused()
+            self._check_resumable(previous, record, settings)
 
     def _check_unused(self) -> None:
         """Raise UserError if the folder holds more than an interrupted start leaves behind."""
@@ -231,13 +251,8 @@ class TrainingRun:
         previous: dict[str, Any],
         record: dict[str, Any],
         settings: TrainSettings,
-        resume: bool,
     ) -> None:
         """Raise UserError if the run cannot be continued with these settings and data."""
-        if not resume:
-            raise UserError(
-                f"{self.folder} holds a run; continue it with --resume or use another --output"
-            )
         if previous.get("stage") != record["stage"]:
             raise UserError(
                 f"{self.folder} holds a run of stage {previous.get('stage')}, not "

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,7 @@ from authface_train.memory.fake_tensor_pass import (
     pooled_width,
 )
 from authface_train.memory.peak_cache import PeakCache
+from authface_train.models.digest import model_digest
 from authface_train.models.sdxl import DiffusionCore, detach_core, load_base, vae_scale_factor
 from authface_train.runs import saving
 from authface_train.runs.training_run import TrainingRun
@@ -45,7 +47,7 @@ from authface_train.settings import PriorSettings, RestorerSettings
 from authface_train.stages.prior import PriorTrainer
 from authface_train.training import setup
 from authface_train.training.loop import Trainer, train
-from authface_train.training.processes import leave_together
+from authface_train.training.processes import leave_together, run_on_main
 from authface_train.training.setup import TrainingRows
 from manifests.run_register import register_run
 from manifests.support.errors import UserError
@@ -155,35 +157,42 @@ def build_job(request: JobRequest) -> TrainingJob:
         UserError: If the run cannot work as requested; nothing is written then.
         MissingResourceError: If the base is neither on disk nor downloadable.
     """
-    preparation = _prepare(request)
-    accelerator = preparation.accelerator
+    accelerator, settings = setup.start_processes(request.settings)
     run = TrainingRun(request.folder, request.stage)
-    settings = setup.choose_micro_batch(
-        preparation.settings,
-        run,
-        resume=request.resume,
-        estimator=preparation.estimator,
-        accelerator=accelerator,
-    )
-    setup.start_run(
-        run,
-        accelerator,
-        settings,
-        preparation.rows.training,
-        resume=request.resume,
-        base=request.base,
-        unet=preparation.pipeline.unet,
-        disk_use=estimate_disk_use(
-            preparation.estimator.fake_pass, settings, preparation.model_bytes
-        ),
-    )
+    run_on_main(accelerator, lambda: run.check_folder(request.resume))
+    preparation = _prepare(request, accelerator, settings)
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        base_digest = None
+        if accelerator.is_main_process:
+            # Hashing SDXL's U-Net takes seconds; meanwhile the memory is estimated.
+            base_digest = executor.submit(model_digest, preparation.pipeline.unet)
+        settings = setup.choose_micro_batch(
+            settings,
+            run,
+            resume=request.resume,
+            estimator=preparation.estimator,
+            accelerator=accelerator,
+        )
+        setup.start_run(
+            run,
+            accelerator,
+            settings,
+            preparation.rows.training,
+            resume=request.resume,
+            base=request.base,
+            base_digest=base_digest,
+            disk_use=estimate_disk_use(
+                preparation.estimator.fake_pass, settings, preparation.model_bytes
+            ),
+        )
     try:
+        with setup.explain_out_of_memory(settings):
+            job = _assemble_job(preparation, settings, run)
         if accelerator.is_main_process:
             register_run(request.workspace, request.folder, request.stage)
-        with setup.explain_out_of_memory(settings):
-            return _assemble_job(preparation, settings, run)
+        return job
     except BaseException:
-        run.release()
+        run.withdraw()
         raise
 
 
@@ -225,7 +234,7 @@ def plan_job(request: JobRequest) -> dry_run.Plan:
     Args:
         request: The requested run.
     """
-    preparation = _prepare(request)
+    preparation = _prepare(request, *setup.start_processes(request.settings))
     inputs = _dummy_inputs(preparation)
     cache_size = _estimate_cache_size(preparation, inputs)
     core = detach_core(preparation.pipeline)
@@ -262,7 +271,7 @@ def calibrate_job(request: JobRequest) -> Calibration:
             "--calibrate measures the facial loss, which facial.weight=off disables; choose "
             "another facial.weight"
         )
-    preparation = _prepare(request)
+    preparation = _prepare(request, *setup.start_processes(request.settings))
     run = TrainingRun(request.folder, request.stage)
     with setup.explain_out_of_memory(preparation.settings):
         job = _assemble_job(preparation, preparation.settings, run)
@@ -293,9 +302,10 @@ class _Preparation:
     model_bytes: float
 
 
-def _prepare(request: JobRequest) -> _Preparation:
-    """Start the processes, read the faces and load the base; see `build_job` for the errors."""
-    accelerator, settings = setup.start_processes(request.settings)
+def _prepare(
+    request: JobRequest, accelerator: Accelerator, settings: StageSettings
+) -> _Preparation:
+    """Read the faces and load the base; see `build_job` for the errors."""
     rows = request.rows or _load_rows(request)
     if rows.why_none_held_out is not None and accelerator.is_main_process:
         logger.warning(rows.why_none_held_out)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch.distributed
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from authface_train.training.signals import end_promptly
 from manifests.support.child_process import signal_at_parent_end
-from manifests.support.errors import PartialFailureError
+from manifests.support.errors import AuthfaceError, PartialFailureError
 
 LAUNCHER_VARIABLE = "TORCHELASTIC_RUN_ID"
 """Environment variable that torchrun and `accelerate launch` set."""
@@ -56,6 +57,29 @@ def leave_together(accelerator: Accelerator) -> None:
     """
     accelerator.wait_for_everyone()
     accelerator.state.destroy_process_group()
+
+
+def run_on_main(accelerator: Accelerator, function: Callable[[], object]) -> None:
+    """Run a function on the main process and raise its error, if any, on all processes.
+
+    All processes must call it together.
+
+    Args:
+        accelerator: The run's accelerator.
+        function: The function; it reads or writes files that all processes share.
+
+    Raises:
+        AuthfaceError: If the function raises one.
+    """
+    errors: list[AuthfaceError | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            function()
+        except AuthfaceError as error:
+            errors = [error]
+    broadcast_object_list(errors)
+    if errors[0] is not None:
+        raise errors[0]
 
 
 def is_lost_connection(error: RuntimeError) -> bool:

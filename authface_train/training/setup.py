@@ -5,6 +5,7 @@ Everything that makes a run impossible is reported here, before the first step.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import shutil
 from collections.abc import Iterator
@@ -20,29 +21,31 @@ from accelerate import Accelerator
 from accelerate.utils import (
     DistributedDataParallelKwargs,
     InitProcessGroupKwargs,
-    broadcast_object_list,
 )
 
-from authface_train.memory.estimator import MemoryEstimator, memory_capacity
-from authface_train.models.digest import model_digest
-from authface_train.settings import TrainSettings
+from authface_train.memory.estimator import DiskUse, MemoryEstimator, memory_capacity
+from authface_train.runs import checkpoint
+from authface_train.settings import PriorSettings, TrainSettings
 from authface_train.training.loop import accumulation_steps, samples_per_process
-from authface_train.training.sharding import sharding_from_launcher
+from authface_train.training.processes import run_on_main
+from authface_train.training.sharding import check_distribution, sharding_from_launcher
 from manifests.missing_files import require_crops
-from manifests.run_folder import MODEL_INDEX_FILE, RUNS, is_finished, read_notes, read_run
+from manifests.run_folder import MODEL_INDEX_FILE, RUNS, is_finished, read_notes
 from manifests.splits import explain_empty_val
 from manifests.support.errors import MissingResourceError, UserError
 from manifests.training_view import TagChoice, training_view
 from manifests.workspace import Workspace
 
 if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
+    from concurrent.futures import Future
 
     from authface_train.runs.training_run import TrainingRun
 
 logger = logging.getLogger(__name__)
 
 SettingsT = TypeVar("SettingsT", bound=TrainSettings)
+
+ADAMW = "optimiser=adamw"
 
 
 def start_processes(settings: SettingsT) -> tuple[Accelerator, SettingsT]:
@@ -56,6 +59,7 @@ def start_processes(settings: SettingsT) -> tuple[Accelerator, SettingsT]:
 
     Raises:
         UserError: If the settings cannot work with this device or number of processes.
+        MissingResourceError: If a setting needs a library that is not installed.
     """
     on_gpu = torch.cuda.is_available()
     if settings.mixed_precision == "fp16" and not on_gpu:
@@ -78,10 +82,32 @@ def start_processes(settings: SettingsT) -> tuple[Accelerator, SettingsT]:
             logger.info("using sharding=%s, as configured in the launcher", sharding)
         settings = settings.model_copy(update={"sharding": sharding})
 
+    check_libraries(settings)
+    check_distribution(settings, accelerator.num_processes)
     samples_per_process(settings, accelerator.num_processes)
     if settings.micro_batch is not None:
         accumulation_steps(settings, accelerator.num_processes)
     return accelerator, settings
+
+
+def check_libraries(settings: TrainSettings) -> None:
+    """Check that the optional libraries of the settings are installed, without importing them.
+
+    Raises:
+        MissingResourceError: If one is missing.
+    """
+    needs_peft = isinstance(settings, PriorSettings) and settings.lora_rank > 0
+    needs = (
+        ("wandb", settings.wandb, "wandb=true", "wandb=false"),
+        ("bitsandbytes", settings.optimiser == "adamw-8bit", "optimiser=adamw-8bit", ADAMW),
+        ("torchao", settings.optimiser == "adamw-8bit-bf16", "optimiser=adamw-8bit-bf16", ADAMW),
+        ("peft", needs_peft, "lora_rank", "lora_rank=0"),
+    )
+    for library, is_needed, setting, alternative in needs:
+        if is_needed and importlib.util.find_spec(library) is None:
+            raise MissingResourceError(
+                f"{setting} needs {library}; pip install {library}, or use --set {alternative}"
+            )
 
 
 @dataclass(frozen=True)
@@ -218,10 +244,10 @@ def start_run(
     *,
     resume: bool,
     base: str,
-    unet: UNet2DConditionModel,
-    disk_bytes: float,
+    base_digest: Future[str] | None,
+    disk_use: DiskUse,
 ) -> None:
-    """Start or resume the run folder on the main process. An error is raised on all processes.
+    """Start or resume the run folder on the main process; see `TrainingRun.start`.
 
     Args:
         run: The run.
@@ -230,38 +256,40 @@ def start_run(
         view: The training faces.
         resume: Whether an existing run may be continued.
         base: Hub id or folder of the model that the run starts from.
-        unet: That model's U-Net; its digest is recorded.
-        disk_bytes: Space that checkpoints and the model will take.
+        base_digest: Digest of that model's U-Net on the main process, None on the others.
+        disk_use: Space that checkpoints and the model will take.
 
     Raises:
         UserError: If the disk is too small or the run folder cannot be used.
     """
-    error_message: list[str | None] = [None]
-    if accelerator.is_main_process:
-        try:
-            if not resume:
-                _check_disk_space(run.folder, disk_bytes)
-            run.start(
-                settings,
-                view,
-                resume=resume,
-                base=base,
-                base_digest=model_digest(unet),
-                processes=accelerator.num_processes,
-            )
-        except UserError as error:
-            error_message = [str(error)]
-    broadcast_object_list(error_message)
-    if error_message[0] is not None:
-        raise UserError(error_message[0])
+
+    def start() -> None:
+        assert base_digest is not None
+        _check_disk_space(run, disk_use, settings.steps)
+        run.start(
+            settings,
+            view,
+            resume=resume,
+            base=base,
+            base_digest=base_digest.result(),
+            processes=accelerator.num_processes,
+        )
+
+    run_on_main(accelerator, start)
 
 
-def _check_disk_space(folder: Path, disk_bytes: float) -> None:
-    free_bytes = shutil.disk_usage(nearest_existing_folder(folder)).free
-    if free_bytes < disk_bytes:
+def _check_disk_space(run: TrainingRun, disk_use: DiskUse, last_step: int) -> None:
+    steps = checkpoint.list_steps(run.checkpoint_folder)
+    needed_bytes = disk_use.peak
+    if steps:
+        present_bytes = checkpoint.folder_bytes(run.checkpoint_folder)
+        needed_bytes = disk_use.missing(present_bytes, has_steps_left=steps[-1] < last_step)
+    free_bytes = shutil.disk_usage(nearest_existing_folder(run.folder)).free
+    if free_bytes < needed_bytes:
         raise UserError(
-            f"checkpoints and model need {disk_bytes / 1e9:.1f} GB, and {folder} has "
-            f"{free_bytes / 1e9:.1f} GB free; use another --output, or --set keep_checkpoints=1"
+            f"checkpoints and model need {needed_bytes / 1e9:.1f} GB, and {run.folder} has "
+            f"{free_bytes / 1e9:.1f} GB free; free some space, use another --output, or --set "
+            "keep_checkpoints=1"
         )
 
 
@@ -304,9 +332,3 @@ def latest_prior(workspace: Workspace) -> str:
             f"{runs} has no finished prior; run `authface train-prior` first, or use --prior DIR"
         )
     return str(max(finished, key=lambda folder: (folder / MODEL_INDEX_FILE).stat().st_mtime))
-
-
-def base_of_run(folder: Path) -> str | None:
-    """Base model that the run in a folder started from, or None if the folder holds no run."""
-    record = read_run(folder)
-    return None if record is None else record.get("base")

@@ -51,6 +51,31 @@ def sharding_from_launcher() -> str | None:
     return None
 
 
+def check_distribution(settings: TrainSettings, num_processes: int) -> None:
+    """Check that the settings work with a number of processes.
+
+    Args:
+        settings: `sharding`, `optimiser`, `mixed_precision` and `step_in_backward` are used.
+        num_processes: Number of processes.
+
+    Raises:
+        UserError: If they do not.
+    """
+    if num_processes == 1:
+        return
+    if settings.step_in_backward:
+        raise UserError(
+            "step_in_backward works with one process only; with several, use --set sharding=full "
+            "to save the memory of gradients"
+        )
+    is_supported = settings.optimiser == "adamw" and settings.mixed_precision != "fp16"
+    if settings.sharding != "none" and not is_supported:
+        raise UserError(
+            f"sharding={settings.sharding} needs optimiser=adamw and mixed_precision=bf16 or no; "
+            "use those, or --set sharding=none"
+        )
+
+
 def distribute_model(
     module: nn.Module,
     make_optimizer: OptimizerFactory,
@@ -67,20 +92,9 @@ def distribute_model(
 
     Returns:
         The distributed module and the prepared optimizer.
-
-    Raises:
-        UserError: If the settings do not work with several processes.
     """
-    has_several_processes = accelerator.num_processes > 1
-    if has_several_processes and settings.step_in_backward:
-        raise UserError(
-            "step_in_backward works with one process only; with several, use --set sharding=full "
-            "to save the memory of gradients"
-        )
-    if not has_several_processes or settings.sharding == "none":
+    if accelerator.num_processes == 1 or settings.sharding == "none":
         return accelerator.prepare(module, make_optimizer(module.parameters()))
-    if settings.optimiser != "adamw" or settings.mixed_precision == "fp16":
-        raise UserError("sharding needs optimiser=adamw and mixed_precision=bf16 or no")
 
     module.to(accelerator.device)
     _shard_module(module, settings)

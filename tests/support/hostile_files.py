@@ -220,10 +220,10 @@ def _endless_device(corpus: _Corpus) -> None:
     corpus.record(path, "endless-device", "skipped")
 
 
-def _link_to_parent(corpus: _Corpus) -> None:
-    path = corpus.new_path(CAMERA, "parent.jpg")
+def _link_to_own_folder(corpus: _Corpus) -> None:
+    path = corpus.new_path(CAMERA, "own-folder.jpg")
     path.symlink_to(".")
-    corpus.record(path, "link-to-parent", "any")
+    corpus.record(path, "link-to-own-folder", "any")
 
 
 def _unreadable(corpus: _Corpus) -> None:
@@ -248,7 +248,7 @@ _ENTRIES = (
     _dangling_link,
     _looping_links,
     _endless_device,
-    _link_to_parent,
+    _link_to_own_folder,
     _unreadable,
     _link_out_of_folder,
 )

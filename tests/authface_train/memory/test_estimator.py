@@ -13,13 +13,16 @@ from diffusers import UNet2DConditionModel
 from authface_train.commands.dry_run_table import print_plan
 from authface_train.facial_loss.discriminator import PatchDiscriminator
 from authface_train.memory import dry_run
-from authface_train.memory.estimator import MemoryEstimator, estimate_disk_bytes
+from authface_train.memory.estimator import DiskUse, MemoryEstimator, estimate_disk_use
 from authface_train.memory.fake_tensor_pass import PriorPass, RestorerPass
+from authface_train.memory.peak_cache import PeakCache
 from authface_train.models.sdxl import tiny_sdxl
 from authface_train.presets import card_of, load_preset, parse_set_option, preset_names
 from authface_train.training import setup
 from authface_train.training.loop import accumulation_steps
+from manifests.settings import preset_text
 from manifests.support.errors import UserError
+from manifests.workspace import Workspace
 
 pytestmark = pytest.mark.slow  # a fake pass takes seconds
 CPU = torch.device("cpu")
@@ -44,66 +47,77 @@ def unet():
     return tiny_sdxl(0).unet
 
 
+@pytest.fixture(scope="module")
+def peak_cache(tmp_path_factory):
+    """Shared by the tests, since a pass takes seconds."""
+    root = tmp_path_factory.mktemp("peaks") / "ws"
+    return PeakCache(Workspace.create(root, preset_text("embedded")))
+
+
+@pytest.fixture
+def estimate_prior(unet, peak_cache):
+    def estimate(*set_options, micro_batch=2, num_processes=1):
+        settings = prior_settings(*set_options)
+        estimator = MemoryEstimator(PriorPass(unet, settings, 8), CPU, peak_cache)
+        return estimator.estimate(settings, micro_batch, num_processes)
+
+    return estimate
+
+
 def prior_settings(*set_options):
     return load_preset("prior", "tiny", dict(map(parse_set_option, set_options)))
-
-
-def estimate_prior(unet, *set_options, micro_batch=2, num_processes=1):
-    settings = prior_settings(*set_options)
-    estimator = MemoryEstimator(PriorPass(unet, settings, 8), CPU)
-    return estimator.estimate(settings, micro_batch, num_processes)
 
 
 def count_parameters(module):
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def test_weights_gradients_and_optimizer_state_follow_from_the_settings(unet):
+def test_weights_gradients_and_optimizer_state_follow_from_the_settings(unet, estimate_prior):
     n = count_parameters(unet)
-    adamw = estimate_prior(unet)
+    adamw = estimate_prior()
     assert adamw.parameters == 4 * n
     assert adamw.gradients == 4 * n
     assert adamw.optimiser == 8 * n
     assert adamw.average == 0
 
-    adamw_8bit = estimate_prior(unet, "optimiser=adamw-8bit")
+    adamw_8bit = estimate_prior("optimiser=adamw-8bit")
     assert (adamw_8bit.parameters, adamw_8bit.gradients) == (4 * n, 4 * n)
     assert 2 * n < adamw_8bit.optimiser < 2.1 * n
 
-    bfloat16 = estimate_prior(unet, "optimiser=adamw-8bit-bf16", "mixed_precision=bf16")
+    bfloat16 = estimate_prior("optimiser=adamw-8bit-bf16", "mixed_precision=bf16")
     assert (bfloat16.parameters, bfloat16.gradients) == (2 * n, 2 * n)
 
-    step_in_backward = estimate_prior(unet, "step_in_backward=true", "clip_norm=0")
+    step_in_backward = estimate_prior("step_in_backward=true", "clip_norm=0")
     assert step_in_backward.gradients == 0
     assert step_in_backward.total < adamw.total
 
-    assert estimate_prior(unet, "ema_decay=0.9").average == 4 * n
+    assert estimate_prior("ema_decay=0.9").average == 4 * n
 
-    lora = estimate_prior(unet, "lora_rank=2")
+    lora = estimate_prior("lora_rank=2")
     assert lora.optimiser < 0.1 * adamw.optimiser
     assert lora.parameters > adamw.parameters
 
 
-def test_full_sharding_divides_weights_gradients_and_optimizer_state(unet):
-    single = estimate_prior(unet)
-    full = estimate_prior(unet, "sharding=full", num_processes=4)
+def test_full_sharding_divides_weights_gradients_and_optimizer_state(estimate_prior):
+    single = estimate_prior()
+    full = estimate_prior("sharding=full", num_processes=4)
     for part in ("parameters", "gradients", "optimiser"):
         assert getattr(full, part) == getattr(single, part) / 4
-    gradients = estimate_prior(unet, "sharding=gradients", num_processes=4)
+    gradients = estimate_prior("sharding=gradients", num_processes=4)
     assert full.total < gradients.total < single.total
 
 
-def test_activations_grow_with_the_micro_batch_and_shrink_with_checkpointing(unet):
-    small = estimate_prior(unet, micro_batch=4)
-    large = estimate_prior(unet, micro_batch=16)
-    checkpointed = estimate_prior(unet, "gradient_checkpointing=true", micro_batch=16)
+def test_activations_grow_with_the_micro_batch_and_shrink_with_checkpointing(estimate_prior):
+    small = estimate_prior(micro_batch=4)
+    large = estimate_prior(micro_batch=16)
+    checkpointed = estimate_prior("gradient_checkpointing=true", micro_batch=16)
     assert large.activations > 3 * small.activations
     assert checkpointed.activations < 0.7 * large.activations
 
 
-def test_micro_batch_follows_from_the_memory_and_keeps_the_batch(unet):
+def test_micro_batch_follows_from_the_memory_and_keeps_the_batch(unet, peak_cache):
     settings = prior_settings()
-    estimator = MemoryEstimator(PriorPass(unet, settings, 8), CPU)
+    estimator = MemoryEstimator(PriorPass(unet, settings, 8), CPU, peak_cache)
     for micro_batch in (1, 2, 4):
         needed_bytes = estimator.estimate(settings, micro_batch, 1).total
         assert estimator.derive_micro_batch(settings, 1, needed_bytes) == micro_batch
@@ -111,6 +125,38 @@ def test_micro_batch_follows_from_the_memory_and_keeps_the_batch(unet):
         assert micro_batch * accumulation_steps(with_micro_batch, 1) == settings.batch
     with pytest.raises(UserError, match="a micro-batch of one sample needs"):
         estimator.derive_micro_batch(settings, 1, 1e6)
+
+
+class CountingPass(PriorPass):
+    """A pass that counts how often it runs."""
+
+    num_runs = 0
+
+    def run(self, config, counter):
+        self.num_runs += 1
+        super().run(config, counter)
+
+
+def test_peaks_are_kept_in_the_workspace_for_later_runs(unet, tmp_path):
+    workspace = Workspace.create(tmp_path / "ws", preset_text("embedded"))
+    settings = prior_settings()
+
+    def estimate(**changes):
+        changed = settings.model_copy(update=changes)
+        fake_pass = CountingPass(unet, changed, 8)
+        estimator = MemoryEstimator(fake_pass, CPU, PeakCache(workspace))
+        return estimator.estimate(changed, 2, 1), fake_pass.num_runs
+
+    first, num_runs = estimate()
+    assert num_runs == 2
+    assert estimate(seed=7, learning_rate=1e-3) == (first, 0)
+    larger, num_runs = estimate(resolution_px=256)
+    assert num_runs == 2
+    assert larger.activations > first.activations
+
+    for path in (tmp_path / "ws/cache/memory").iterdir():
+        path.write_bytes(b"\xff")
+    assert estimate() == (first, 2)
 
 
 def discriminator_bytes(channels, width) -> float:
@@ -149,14 +195,27 @@ def sdxl_unet():
         )
 
 
+def test_disk_use_of_new_and_resumed_runs():
+    use = DiskUse(checkpoint=30, num_kept=1, model=7)
+    assert use.peak == 60  # not two checkpoints and the model
+    assert DiskUse(checkpoint=3, num_kept=1, model=7).peak == 10
+    assert use.missing(0, has_steps_left=True) == 60
+    assert use.missing(30, has_steps_left=True) == 30
+    assert use.missing(90, has_steps_left=True) == 30
+    assert use.missing(30, has_steps_left=False) == 7
+
+
 def test_size_of_the_paper_runs(sdxl_unet):
     settings = load_preset("prior", "paper")
     prior = PriorPass(sdxl_unet, settings, 8)
     assert prior.num_trainable == 2_567_463_684
     model_gb = prior.num_trainable * 4 / 1e9
-    # Three checkpoints, each with the weights and two moments.
-    disk_gb = estimate_disk_bytes(prior, settings, 0) / 1e9
-    assert disk_gb == pytest.approx(3 * 3 * model_gb, rel=0.01)
+    # Two newest checkpoints, the best one and a new one, each with the weights and two moments.
+    disk_use = estimate_disk_use(prior, settings, model_gb * 1e9)
+    assert disk_use.peak / 1e9 == pytest.approx(4 * 3 * model_gb, rel=0.01)
+    without_audit = settings.model_copy(update={"audit": False, "keep_checkpoints": 1})
+    disk_use = estimate_disk_use(prior, without_audit, model_gb * 1e9)
+    assert disk_use.peak / 1e9 == pytest.approx(2 * 3 * model_gb, rel=0.01)
 
     restorer = RestorerPass(sdxl_unet, load_preset("restorer", "paper"), 8)
     assert restorer.num_trainable == pytest.approx(1.251e9, rel=0.001)

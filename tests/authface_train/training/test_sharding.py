@@ -1,10 +1,9 @@
 """Launcher configuration and refused settings. Sharding itself: tests/e2e/test_processes.py."""
 
 import pytest
-import torch
 
 from authface_train.presets import load_preset
-from authface_train.training.sharding import distribute_model, sharding_from_launcher
+from authface_train.training.sharding import check_distribution, sharding_from_launcher
 from manifests.support.errors import UserError
 
 FSDP = {"ACCELERATE_USE_FSDP": "true"}
@@ -32,10 +31,6 @@ def test_launcher_configuration_is_read_once(monkeypatch, environment, expected)
     assert sharding_from_launcher() is None
 
 
-class TwoProcesses:
-    num_processes = 2
-
-
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -47,4 +42,5 @@ class TwoProcesses:
 def test_settings_that_need_one_process_are_refused(overrides, message):
     settings = load_preset("prior", "tiny", overrides)
     with pytest.raises(UserError, match=message):
-        distribute_model(torch.nn.Linear(2, 2), None, settings, TwoProcesses())
+        check_distribution(settings, num_processes=2)
+    check_distribution(settings, num_processes=1)
