@@ -183,15 +183,14 @@ def test_both_processes_save_and_stop_when_one_gets_a_signal(runs, tmp_path):
     saved_step(run)
 
 
-@pytest.mark.parametrize(
-    ("number", "exit_code"),
-    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143), (signal.SIGHUP, 143)],
-)
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGHUP, 143)])
 def test_signal_saves_a_checkpoint_and_ends_with_its_code(runs, tmp_path, number, exit_code):
     _, root = runs
     run = tmp_path / "run"
     options = ["--steps", 100000, "--output", run, "-w", root]
-    ranks = launch(1, [[*TRAIN_PRIOR, *options, *set_options("workers=1")]], tmp_path)
+    ranks = launch(
+        1, [[*TRAIN_PRIOR, *options, *set_options("workers=1", "draw.every=0")]], tmp_path
+    )
     wait_for_steps(run, 2, ranks)
     ranks[0].send_signal(number)
     ((code, output),) = finish(ranks, 60)
@@ -208,7 +207,7 @@ def test_signal_before_the_first_step_ends_promptly_and_the_run_can_be_resumed(
     run = tmp_path / "run"
     # Latents of another size are not in the cache.
     options = ["--steps", 1, "--resume", "--output", run, "-w", root]
-    command = [*TRAIN_PRIOR, *set_options("resolution_px=256"), *options]
+    command = [*TRAIN_PRIOR, *set_options("resolution_px=256", "draw.every=0"), *options]
     ranks = launch(2, [command], tmp_path)
     deadline = time.monotonic() + 100
     while not run.exists() and time.monotonic() < deadline:

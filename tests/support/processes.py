@@ -11,8 +11,7 @@ import multiprocessing
 import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
-from multiprocessing.context import ForkServerProcess
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 CLI = Path(__file__).parents[2] / "cli.py"
@@ -31,17 +30,20 @@ _context.set_forkserver_preload(list(PRELOADED))
 
 
 class Rank:
-    """A process that runs commands.
+    """A process that is forked from the server.
 
     Args:
-        process: The process, not started yet.
+        function: What it runs; the server imports its module by name.
+        arguments: The arguments of the function.
         log: File that receives its stdout and stderr.
     """
 
-    def __init__(self, process: ForkServerProcess, log: Path) -> None:
-        self.process = process
+    def __init__(
+        self, function: Callable[..., None], arguments: tuple[object, ...], log: Path
+    ) -> None:
         self.log = log
-        process.start()
+        self.process = _context.Process(target=_run, args=(function, arguments, log))
+        self.process.start()
 
     @property
     def pid(self) -> int:
@@ -84,8 +86,7 @@ def launch(num_processes: int, commands: Sequence[Sequence[object]], folder: Pat
             "MASTER_ADDR": "127.0.0.1",
         }
         log = folder / f"rank-{rank}.log"
-        process = _context.Process(target=_run_rank, args=(texts, ports, environment, log))
-        ranks.append(Rank(process, log))
+        ranks.append(Rank(_run_commands, (texts, ports, environment), log))
     return ranks
 
 
@@ -107,8 +108,7 @@ def launch_torchrun(
     arguments = torchrun_options(num_processes, folder / "ranks") + list(options)
     arguments += ["--run-path", "--start-method", "fork", CLI, *map(str, command)]
     log = folder / "torchrun.log"
-    process = _context.Process(target=_run_torchrun, args=([*map(str, arguments)], log))
-    return Rank(process, log)
+    return Rank(_run_torchrun, ([*map(str, arguments)],), log)
 
 
 def torchrun_options(num_processes: int, log_folder: Path) -> list[str]:
@@ -150,10 +150,7 @@ def finish(ranks: Sequence[Rank], timeout_s: float = 300) -> list[tuple[int, str
     return results
 
 
-def _run_rank(
-    commands: list[list[str]], ports: list[int], environment: dict[str, str], log: Path
-) -> None:
-    _prepare(log)
+def _run_commands(commands: list[list[str]], ports: list[int], environment: dict[str, str]) -> None:
     os.environ.update(environment)
     from accelerate.state import AcceleratorState
 
@@ -166,15 +163,14 @@ def _run_rank(
             cli.app(arguments)
 
 
-def _run_torchrun(arguments: list[str], log: Path) -> None:
-    _prepare(log)
+def _run_torchrun(arguments: list[str]) -> None:
     from torch.distributed.run import main
 
     main(arguments)
 
 
-def _prepare(log: Path) -> None:
-    """Write the output of this process to a file."""
+def _run(function: Callable[..., None], arguments: tuple[object, ...], log: Path) -> None:
+    """Call a function in this process, and write the output to a file."""
     import torch
 
     os.environ.update(cpu_environment())
@@ -183,6 +179,7 @@ def _prepare(log: Path) -> None:
     for stream in (sys.stdout, sys.stderr):
         os.dup2(output, stream.fileno())
     sys.argv[0] = "authface"
+    function(*arguments)
 
 
 @contextlib.contextmanager

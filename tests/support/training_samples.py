@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import Accelerator
 from PIL import Image
 from torch.utils.data import Dataset
 
@@ -18,6 +23,8 @@ from authface_train.data.sample_keys import SampleKey
 from authface_train.data.samples import NoiseSampler, PriorDataset, RestorerDataset, Sample
 from authface_train.facial_loss.regions import REGIONS
 from authface_train.presets import load_preset
+from authface_train.training.sample_loader import sample_loader
+from manifests.settings import preset_text
 from manifests.workspace import Workspace
 
 NUM_FACES = 3
@@ -81,3 +88,24 @@ def both_stages(workspace: Workspace) -> BothStages:
         PriorDataset(settings, sampler, Prompts(prompts, names), null_prompt),
         RestorerDataset(sampler, DegradedPairs(workspace, view, SIZE_PX, "gfpgan", 0)),
     )
+
+
+def load_until_killed(root: Path) -> None:
+    """Load samples with two workers, print their process ids and kill this process with SIGKILL.
+
+    Args:
+        root: Where a workspace is created.
+    """
+    dataset = both_stages(Workspace.create(root, preset_text("embedded")))
+    overrides = {"workers": 2, "batch": 2, "micro_batch": 2, "steps": 9}
+    settings = load_preset("prior", "tiny", overrides)
+    with sample_loader(dataset, NUM_FACES, settings, 0, Accelerator(cpu=True)) as loader:
+        next(loader)
+        workers = multiprocessing.active_children()
+        for worker in workers:
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGUSR1)
+            os.kill(worker.pid, signal.SIGTERM)
+        next(loader)
+        print(*(worker.pid for worker in workers), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)

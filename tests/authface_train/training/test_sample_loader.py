@@ -1,11 +1,8 @@
 """Data workers: the same samples for every start method, and no worker outlives its trainer."""
 
 import multiprocessing
-import os
 import pickle
 import signal
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -13,34 +10,13 @@ import psutil
 import pytest
 import torch
 from accelerate import Accelerator
-from training_samples import NUM_FACES, both_stages
+from processes import Rank
+from training_samples import NUM_FACES, both_stages, load_until_killed
 
 from authface_train.presets import load_preset
 from authface_train.training.sample_loader import sample_loader
 
 MAX_PICKLED_BYTES = 100_000
-
-KILLED_TRAINER = """
-import multiprocessing, os, signal, sys
-import torch
-from accelerate import Accelerator
-from training_samples import both_stages
-from authface_train.presets import load_preset
-from authface_train.training.sample_loader import sample_loader
-from manifests.settings import preset_text
-from manifests.workspace import Workspace
-
-workspace = Workspace.create(sys.argv[1], preset_text("embedded"))
-settings = load_preset("prior", "tiny", {"workers": 2, "batch": 2, "micro_batch": 2, "steps": 9})
-with sample_loader(both_stages(workspace), 3, settings, 0, Accelerator(cpu=True)) as loader:
-    next(loader)
-    for worker in multiprocessing.active_children():
-        os.kill(worker.pid, signal.SIGUSR1)
-        os.kill(worker.pid, signal.SIGTERM)
-    next(loader)
-    print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
 
 
 @pytest.fixture
@@ -115,16 +91,9 @@ def test_workers_can_be_forked_after_opencv_used_threads(dataset):
 
 @pytest.mark.slow
 def test_workers_ignore_signals_and_die_with_a_killed_trainer(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    trainer = subprocess.run(
-        [sys.executable, "-P", "-c", KILLED_TRAINER, tmp_path / "ws"],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=120,
-    )
-    assert trainer.returncode == -signal.SIGKILL, trainer.stderr
-    workers = [int(pid) for pid in trainer.stdout.split()]
+    trainer = Rank(load_until_killed, (tmp_path / "ws",), tmp_path / "log")
+    assert trainer.wait(120) == -signal.SIGKILL, trainer.log.read_text()
+    workers = [int(pid) for pid in trainer.log.read_text().splitlines()[-1].split()]
     assert len(workers) == 2
     remaining = [psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)]
     _, alive = psutil.wait_procs(remaining, timeout=3)
