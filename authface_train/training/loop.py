@@ -58,14 +58,19 @@ class Trainer(Protocol):
 
     Attributes:
         models: The trained models by name. The learning rate schedule applies to the first.
-        dataset: Maps the key of a sample to its tensors on the CPU. They depend on the key and the
-            run's seed alone. Data workers receive a pickled copy.
         num_faces: Number of faces to draw samples from.
     """
 
     models: dict[str, TrainableModel]
-    dataset: Dataset[Sample]
     num_faces: int
+
+    @property
+    def dataset(self) -> Dataset[Sample]:
+        """Maps the key of a sample to its tensors on the CPU.
+
+        They depend on the key and the run's seed alone. Data workers receive a pickled copy.
+        """
+        ...
 
     def step(self, step: int, keys: list[SampleKey], micro_batches: Iterator[Sample]) -> StepLosses:
         """Forward, backward and optimizer step of one global batch.
@@ -158,7 +163,7 @@ def train(
                 discriminator_monitor.check(step + 1, metrics)
 
             if stop_signal and is_main:
-                logger.info("%s: saving step %d", signal.Signals(stop_signal).name, step + 1)
+                logger.info("a signal stops the run; saving step %d", step + 1)
             is_last = step + 1 == settings.steps
             if is_last or stop_signal or (step + 1) % settings.checkpoint_every == 0:
                 checkpoint.save(

@@ -180,6 +180,10 @@ class TrainStorm:
         while True:
             run = self.folder / f"{stage}-{number}"
             disturbance = remaining[0] if remaining else None
+            if disturbance is not None and disturbance.after_steps is not None:
+                # No step is left in which a signal could be sent.
+                if _last_step(run) >= self.schedule.steps:
+                    disturbance = None
             self.figures.resumes += (run / METRICS_FILE).exists()
             code, was_sent = self._train(stage, run, disturbance, rng)
             if was_sent:
