@@ -38,12 +38,17 @@ SCALE_RATIO = 3
 """Ratio of the long sides of successive scales that are searched in tiles."""
 TILE_PX = 1280
 """Side of a tile."""
-TILE_OVERLAP_PX = 320
-"""Overlap of neighbouring tiles. Each face up to this size lies whole in one of them."""
+TILE_OVERLAP_PX = 160
+"""Overlap of neighbouring tiles. Each face that is taken from a tile lies whole in one of them."""
 TILE_BORDER_PX = 4
 """A box this close to the border of a tile may be a part of a face, and is dropped."""
-TILE_FACE_PX = 24
+TILE_MIN_FACE_PX = 20
 """Longer side of the smallest faces that are found reliably in a tile."""
+TILE_MAX_FACE_PX = 100
+"""Longer side of the largest faces that are taken from a tile. Larger ones are found at the next
+coarser scale; in a tile, which lacks their surroundings, most of them are not faces."""
+TILE_MIN_SCORE = 0.8
+"""Lowest score of a face in a tile: a large photograph has much texture that resembles a face."""
 
 
 def detect_faces(
@@ -92,7 +97,7 @@ def detect_from_size(
         detector: A detector that is set up.
         photo: The photograph.
         min_face_px: Longer side of the box of the smallest face, in pixels of the photograph.
-        min_score: Lowest score of a face, 0 to 1.
+        min_score: Lowest score of a face, 0 to 1. In tiles it is `TILE_MIN_SCORE` or higher.
 
     Returns:
         The faces in pixels of the photograph, highest score first.
@@ -100,7 +105,7 @@ def detect_from_size(
     (faces,) = detect_faces(detector, [photo], TILE_PX, min_score)
     for long_side_px in _tiled_scales(max(photo.size_px), min_face_px):
         picture = photo.pixels(long_side_px)
-        tile_faces = _detect_in_tiles(detector, picture, min_score)
+        tile_faces = _detect_in_tiles(detector, picture, max(min_score, TILE_MIN_SCORE))
         # Larger scales come first, because a whole face is preferred to its parts.
         faces = _drop_duplicates([*faces, *_scale_to_photo(tile_faces, picture, photo)])
     found = [face for face in faces if longer_side(face.box_px) >= min_face_px]
@@ -115,7 +120,7 @@ def _tiled_scales(full_px: int, min_face_px: float) -> list[int]:
         min_face_px: Longer side of the smallest face in the photograph.
     """
     long_sides_px = []
-    long_side_px = round(full_px * min(1.0, TILE_FACE_PX / min_face_px))
+    long_side_px = round(full_px * min(1.0, TILE_MIN_FACE_PX / min_face_px))
     while long_side_px > TILE_PX:
         long_sides_px.append(long_side_px)
         long_side_px //= SCALE_RATIO
@@ -123,7 +128,7 @@ def _tiled_scales(full_px: int, min_face_px: float) -> list[int]:
 
 
 def _detect_in_tiles(detector: Detector, picture: np.ndarray, min_score: float) -> list[Detection]:
-    """Detect the faces that lie whole in a tile of a picture, highest score first."""
+    """Detect the small faces that lie whole in a tile of a picture, highest score first."""
     height, width = picture.shape[:2]
     origins_px = [(left, top) for top in _tile_starts(height) for left in _tile_starts(width)]
     faces = []
@@ -132,7 +137,8 @@ def _detect_in_tiles(detector: Detector, picture: np.ndarray, min_score: float) 
         tiles = [picture[top : top + TILE_PX, left : left + TILE_PX] for left, top in batch_px]
         results = detector.detect(tiles, min_score)
         for origin_px, tile_faces in zip(batch_px, results, strict=True):
-            moved = [_move(face, origin_px) for face in tile_faces]
+            small = [face for face in tile_faces if longer_side(face.box_px) <= TILE_MAX_FACE_PX]
+            moved = [_move(face, origin_px) for face in small]
             faces += [face for face in moved if not _is_cut(face, origin_px, (width, height))]
     return _drop_duplicates(sorted(faces, key=lambda face: -face.score))
 
