@@ -15,7 +15,7 @@ import struct
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,8 +26,10 @@ from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
 from authface_data.images.colour import to_srgb
 from authface_data.images.jpeg_region import ORIENTATIONS, JpegRegionDecoder, PhotoRegion
+from authface_data.images.jpeg_scans import check_scans
 from authface_data.images.tiff_directory import TIFF_MAGIC, check_directories
 from manifests.support.errors import UserError
+from manifests.support.time_limit import TimeLimitError, has_time_limit, time_limit
 from manifests.workspace import Workspace
 
 IMAGE_SUFFIXES = (
@@ -57,6 +59,9 @@ JPEG_FORMATS = ("JPEG", "MPO")
 DEFAULT_PICTURE_GB = 2.0
 """Memory that decoding a picture may take, in GB, unless `limit_memory` or the environment variable
 AUTHFACE_PICTURE_GB states another limit."""
+
+DECODE_SECONDS = 60.0
+"""Time that decoding a picture may take where no other time limit applies."""
 
 OWN_BUFFER_FORMATS = ("WEBP", "AVIF", "HEIF")
 """Formats whose decoders keep two pictures of 4 bytes per pixel besides Pillow's."""
@@ -202,6 +207,7 @@ def open_image(source: bytes | Path | BinaryIO) -> ImageFile.ImageFile:
     else:
         data = source if isinstance(source, bytes) else source.read()
     _check_metadata(data)
+    check_scans(data)
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.UnidentifiedImageError:
@@ -426,7 +432,8 @@ def decoding(data: bytes) -> Iterator[None]:
     """Give every failure of a decoder the form of a `DECODE_ERRORS`, and its messages of warnings.
 
     Decoders raise many kinds of exceptions for damaged files: Pillow a ZeroDivisionError or
-    KeyError, libavif a RuntimeError. libtiff prints to stderr.
+    KeyError, libavif a RuntimeError. libtiff prints to stderr. Outside the engine, which has a time
+    limit of its own, decoding may take `DECODE_SECONDS`.
 
     Args:
         data: The content of the file that is decoded in the block.
@@ -434,14 +441,16 @@ def decoding(data: bytes) -> Iterator[None]:
     Raises:
         Exception: One of `DECODE_ERRORS`.
     """
+    limit = nullcontext() if has_time_limit() else time_limit(DECODE_SECONDS, ends_process=False)
     try:
-        if data.startswith(TIFF_MAGIC):
-            with _printed_as_warnings():
-                yield
-        else:
+        with limit, _printed_as_warnings() if data.startswith(TIFF_MAGIC) else nullcontext():
             yield
     except DECODE_ERRORS:
         raise
+    except TimeLimitError as error:
+        if has_time_limit():
+            raise
+        raise ValueError(f"decoding takes longer than {DECODE_SECONDS:g} s") from error
     except (RuntimeError, LookupError, TypeError, ArithmeticError, AttributeError) as error:
         raise ValueError(f"damaged file ({type(error).__name__}: {error})") from error
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from authface_data.engine.time_limit import time_limit
 from authface_data.images import open as opening
 from authface_data.images.metadata import camera_metadata
 from authface_data.images.open import (
@@ -26,6 +25,7 @@ from authface_data.images.open import (
 )
 from authface_data.images.strip_location import strip_location
 from authface_data.images.tiff_directory import check_directories
+from manifests.support.time_limit import TimeLimitError, time_limit
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/tmp/x) (w) file closefile\n"
 SECONDS = 10
@@ -321,9 +321,33 @@ def test_blanking_copies_a_file_once():
         opening._check_memory(open_image(encode(small_picture(), "JPEG")), 1_100_000_000)
 
 
-def test_time_limit_interrupts_and_leaves_no_alarm():
-    from authface_data.engine.time_limit import TimeLimitError
+def test_jpeg_of_many_scans_is_refused_and_a_progressive_photograph_is_not():
+    picture = Image.effect_noise((320, 240), 60).convert("RGB")
+    data = encode(picture, "JPEG", progressive=True)
+    assert data.count(b"\xff\xda") > 5
+    assert Photo(lambda: data).size_px == (320, 240)
 
+    last_scan = data[data.rindex(b"\xff\xda") : -2]
+    with pytest.raises(ValueError, match="more than 100 scans"):
+        open_image(data[:-2] + last_scan * 100 + data[-2:])
+    # A motion photo has a film behind its picture, where the bytes of the marker mean nothing.
+    assert open_image(data + last_scan * 200).size == (320, 240)
+
+
+def test_decoding_outside_the_engine_has_a_time_limit(monkeypatch):
+    monkeypatch.setattr(opening, "DECODE_SECONDS", 0.05)
+    data = encode(small_picture(), "PNG")
+    with pytest.raises(ValueError, match=r"longer than 0\.05 s"), opening.decoding(data):
+        time.sleep(5)
+    with (
+        pytest.raises(TimeLimitError),
+        time_limit(0.1, ends_process=False),
+        opening.decoding(data),
+    ):
+        time.sleep(5)
+
+
+def test_time_limit_interrupts_and_leaves_no_alarm():
     with pytest.raises(TimeLimitError), time_limit(0.05, ends_process=False):
         time.sleep(5)
     with time_limit(0.05, ends_process=False):

@@ -58,6 +58,11 @@ def time_limit(seconds: float, ends_process: bool) -> Iterator[None]:
             faulthandler.cancel_dump_traceback_later()
 
 
+def has_time_limit() -> bool:
+    """Whether a `time_limit` is running; they cannot be nested."""
+    return signal.getitimer(signal.ITIMER_REAL)[0] > 0
+
+
 _null: TextIO | None = None
 
 
