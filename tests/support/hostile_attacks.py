@@ -173,7 +173,7 @@ def large_photograph(materials: Materials, rng: random.Random) -> Content:
     return Content(save(rng.choice(materials.portraits).resize(size), "JPEG", quality=5), ".jpg")
 
 
-@kind("refused", weight=0.1, is_slow=True)
+@kind("refused", weight=0.1)
 def jpeg_of_many_scans(materials: Materials, rng: random.Random) -> Content:
     """A progressive JPEG whose last scan is repeated 60,000 times."""
     data = save(Image.new("L", (4000, 4000), 99), "JPEG", progressive=True)

@@ -31,8 +31,6 @@ LINKED = "linked"
 ALIGNED = "aligned"
 PART_FILES = 100
 """Number of files in a folder of a part."""
-MIN_FILES_WITH_SLOW = 1000
-"""Smaller corpora have no files that exhaust the time limit."""
 LINKED_SHARE = 0.08
 ALIGNED_SHARE = 0.04
 
@@ -82,8 +80,7 @@ def write_hostile_files(
         The files, in the order in which they were written.
     """
     materials = Materials(base_photographs(), marker or folder.parent / "marker")
-    has_slow = count >= MIN_FILES_WITH_SLOW
-    names = [kind.name for kind in KINDS.values() if has_slow or not kind.is_slow]
+    names = list(KINDS)
     corpus = _Corpus(folder, materials, random.Random(seed), names)
     num_linked = int(LINKED_SHARE * count)
     num_aligned = int(ALIGNED_SHARE * count)

@@ -121,27 +121,23 @@ class Kind:
         make: Makes a file.
         expected: What must become of its files.
         weight: Its share of the corpus, relative to the other kinds.
-        is_slow: A file of it exhausts the time limit, so that small corpora do without.
     """
 
     name: str
     make: Maker
     expected: Expected
     weight: float
-    is_slow: bool = False
 
 
 KINDS: dict[str, Kind] = {}
 
 
-def kind(
-    expected: Expected, weight: float = 1.0, is_slow: bool = False
-) -> Callable[[Maker], Maker]:
+def kind(expected: Expected, weight: float = 1.0) -> Callable[[Maker], Maker]:
     """Register a function as the kind of its name."""
 
     def register(make: Maker) -> Maker:
         name = make.__name__.replace("_", "-")
-        KINDS[name] = Kind(name, make, expected, weight, is_slow)
+        KINDS[name] = Kind(name, make, expected, weight)
         return make
 
     return register
