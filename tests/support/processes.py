@@ -11,9 +11,13 @@ import multiprocessing
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
+import psutil
+
+POLL_S = 0.02
 CLI = Path(__file__).parents[2] / "cli.py"
 PRELOADED = (
     "cli",
@@ -73,7 +77,7 @@ def launch(num_processes: int, commands: Sequence[Sequence[object]], folder: Pat
         One process per rank.
     """
     texts = [[str(argument) for argument in command] for command in commands]
-    # A port of its own for each command, since the store of the one before it may still be open.
+    # Each command has another port, since the store of the one before it may still be open.
     ports = [_find_free_port() for _ in commands]
     folder.mkdir(parents=True, exist_ok=True)
     ranks = []
@@ -148,6 +152,32 @@ def finish(ranks: Sequence[Rank], timeout_s: float = 300) -> list[tuple[int, str
         for rank in ranks:
             rank.process.kill()
     return results
+
+
+def wait_until_ended(
+    processes: Collection[psutil.Process], timeout_s: float
+) -> list[psutil.Process]:
+    """Wait for the end of processes, also of those that nobody has reaped yet.
+
+    Args:
+        processes: The processes.
+        timeout_s: Longest wait in seconds.
+
+    Returns:
+        The processes that are still running.
+    """
+    deadline = time.monotonic() + timeout_s
+    while alive := [process for process in processes if _is_alive(process)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(POLL_S)
+    return alive
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _run_commands(commands: list[list[str]], ports: list[int], environment: dict[str, str]) -> None:

@@ -19,6 +19,7 @@ from typing import Protocol
 
 import psutil
 from commands import set_options
+from processes import POLL_S, wait_until_ended
 
 from manifests.run_folder import METRICS_FILE, is_finished
 
@@ -26,7 +27,6 @@ NUM_PROCESSES = 2
 DEADLINE_S = 300.0
 """Longest duration of a run, and of the end of its processes after a signal."""
 STAGES = ("prior", "restorer")
-POLL_S = 0.02
 SAVED = re.compile(r"stopped after step (\d+) and saved")
 # TensorBoard's files hold times; run.json holds the version and the base's path.
 NOT_COMPARED = ("logs", "run.json", ".lock")
@@ -180,10 +180,9 @@ class TrainStorm:
         while True:
             run = self.folder / f"{stage}-{number}"
             disturbance = remaining[0] if remaining else None
-            if disturbance is not None and disturbance.after_steps is not None:
-                # No step is left in which a signal could be sent.
-                if _last_step(run) >= self.schedule.steps:
-                    disturbance = None
+            needs_steps = disturbance is not None and disturbance.after_steps is not None
+            if needs_steps and _last_step(run) >= self.schedule.steps:
+                disturbance = None
             self.figures.resumes += (run / METRICS_FILE).exists()
             code, was_sent = self._train(stage, run, disturbance, rng)
             if was_sent:
@@ -289,8 +288,8 @@ class TrainStorm:
             code = launched.wait(POLL_S)
         if code is None:
             self.figures.hangs.append(f"launch {self.figures.launches}")
-        alive = processes.wait(max(1.0, min(60.0, deadline - time.monotonic())))
-        for process in alive:
+        timeout_s = max(1.0, min(60.0, deadline - time.monotonic()))
+        for process in wait_until_ended(processes.known.values(), timeout_s):
             self.figures.left_over.append(f"launch {self.figures.launches}: {process}")
             with suppress(psutil.Error):
                 process.kill()
@@ -354,21 +353,6 @@ class Processes:
                 process.send_signal(disturbance.number)
                 sent = True
         return sent
-
-    def wait(self, timeout_s: float) -> list[psutil.Process]:
-        """Wait for the end of all processes and return those that are still running."""
-        deadline = time.monotonic() + timeout_s
-        while alive := [process for process in self.known.values() if _is_alive(process)]:
-            if time.monotonic() > deadline:
-                break
-            time.sleep(POLL_S)
-        return alive
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    with suppress(psutil.Error):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
 
 
 def _last_step(run: Path) -> int:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 import torch
 from accelerate import Accelerator
-from processes import Rank
+from processes import Rank, wait_until_ended
 from training_samples import NUM_FACES, both_stages, load_until_killed
 
 from authface_train.presets import load_preset
@@ -96,5 +96,4 @@ def test_workers_ignore_signals_and_die_with_a_killed_trainer(tmp_path):
     workers = [int(pid) for pid in trainer.log.read_text().splitlines()[-1].split()]
     assert len(workers) == 2
     remaining = [psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)]
-    _, alive = psutil.wait_procs(remaining, timeout=3)
-    assert not alive
+    assert not wait_until_ended(remaining, 10)
