@@ -129,7 +129,8 @@ class PriorSettings(TrainSettings):
     """Stage I: fine-tunes the whole U-Net of SDXL on captioned faces."""
 
     base: str = Field(json_schema_extra=PAPER)
-    """SDXL model to start from: hub id or folder; `tiny` builds a small random one."""
+    """SDXL model to start from: hub id, folder or .safetensors file; `tiny` builds a small random
+    one."""
     tags: Literal["none", "semantic", "photographic", "both"] = Field(
         "both", json_schema_extra=PAPER
     )

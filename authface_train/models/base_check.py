@@ -9,16 +9,15 @@ from authface_train.models.loading import (
     check_part,
     check_parts,
     part_class,
-    read_index,
     scheduler_class,
 )
 from authface_train.models.noise_schedule import check_noise_schedule, check_scheduler_class
 from authface_train.models.sdxl_config import TINY
 from authface_train.models.single_file_check import read_single_file
-from manifests.run_folder import RUN_FILE
+from manifests.run_folder import MODEL_INDEX_FILE, RUN_FILE
 from manifests.support import hub
 from manifests.support.errors import UserError
-from manifests.support.model_folder import ADVICE, LIBRARIES, check_config_files
+from manifests.support.model_folder import ADVICE, LIBRARIES, read_config, read_index
 from manifests.support.text import excerpt
 
 SD_VERSIONS = {768: "SD 1.5", 1024: "SD 2"}
@@ -53,9 +52,8 @@ def check_base(base: str, weights_dir: str | None) -> None:
 
 def _check_folder(folder: Path, *, with_weights: bool) -> None:
     _refuse_no_model(folder)
+    _refuse_custom_code(folder)
     index = read_index(folder)
-    _refuse_custom_code(folder, index)
-    check_config_files(folder)
     _refuse_other_models(folder, index)
     check_parts(folder, with_weights=with_weights)
     check_scheduler_class(str(folder), part_class(folder, "scheduler"))
@@ -64,7 +62,7 @@ def _check_folder(folder: Path, *, with_weights: bool) -> None:
 
 def _refuse_no_model(folder: Path) -> None:
     """Refuse a folder that is not in the layout of diffusers."""
-    if read_index(folder) or (folder / "unet").is_dir() or (folder / "transformer").is_dir():
+    if (folder / MODEL_INDEX_FILE).exists() or (folder / "unet").is_dir():
         return
     files = sorted(path.name for path in folder.glob("*.safetensors"))
     if (folder / RUN_FILE).is_file():
@@ -76,9 +74,12 @@ def _refuse_no_model(folder: Path) -> None:
     raise UserError(f"{folder} {problem}")
 
 
-def _refuse_custom_code(folder: Path, index: dict[str, Any]) -> None:
+def _refuse_custom_code(folder: Path) -> None:
     """Refuse a pipeline whose index names a module of its own."""
-    for name, value in index.items():
+    path = folder / MODEL_INDEX_FILE
+    if not path.is_file():
+        return
+    for name, value in read_config(path).items():
         names = value if isinstance(value, list) else []
         is_pair = len(names) == 2 and all(isinstance(item, str) for item in names)
         if is_pair and names[0].split(".")[0] not in LIBRARIES:

@@ -5,6 +5,7 @@ The libraries accept many wrong values and fail only when the model is used.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import types
 from pathlib import Path
@@ -33,9 +34,12 @@ KINDS = {
 CHOICES = {
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"),
     "controlnet_conditioning_channel_order": ("rgb", "bgr"),
+    "interpolation_type": ("linear", "log_linear"),
     "timestep_spacing": ("linspace", "leading", "trailing"),
 }
 """Values that the annotations of diffusers do not list and that fail only in use."""
+LIMITS = {"downsample_padding": 10, "steps_offset": 100}
+"""Largest values of numbers that fail only in use if they are too large."""
 
 
 def check_config(folder: Path, part_class: type[Any]) -> dict[str, Any]:
@@ -80,11 +84,13 @@ def check_values(
     )
     if reason is None and issubclass(part_class, ConfigMixin):
         reason = _misfit(values, part_class)
+    elif reason is None:
+        reason = _empty_value(values, part_class.config_class)
     if reason is not None:
         raise UserError(f"{part} cannot be loaded ({file_name}: {reason}); {ADVICE}")
 
     if not issubclass(part_class, ConfigMixin):
-        with explain_loading(part):
+        with explain_loading(part):  # transformers checks the types
             return dict(part_class.config_class.from_dict(values).to_dict())
     parameters = inspect.signature(part_class.__init__).parameters.values()
     defaults = {
@@ -101,6 +107,15 @@ def _is_negative(name: str, value: JsonValue) -> bool:
     return name not in SIGNED_VALUES and isinstance(value, int | float) and value < 0
 
 
+def _empty_value(values: dict[str, JsonValue], config_class: type[Any]) -> str | None:
+    """Which value is empty although the class of transformers needs one, or None."""
+    for field in dataclasses.fields(config_class):
+        is_needed = field.default not in (None, dataclasses.MISSING)
+        if is_needed and values.get(field.name, field.default) in (None, []):
+            return f"{field.name} must not be empty"
+    return None
+
+
 def _misfit(values: dict[str, JsonValue], part_class: type[ConfigMixin]) -> str | None:
     """Why the values do not fit a class of diffusers, or None if they do."""
     hints = get_type_hints(part_class.__init__)
@@ -109,11 +124,14 @@ def _misfit(values: dict[str, JsonValue], part_class: type[ConfigMixin]) -> str 
     if class_name is not None and not isinstance(class_name, str):
         return "_class_name must be a text"
     for name, value in values.items():
-        if name not in hints or value == defaults[name].default:
+        default = defaults[name].default if name in hints else value
+        if value == default and isinstance(value, bool) == isinstance(default, bool):
             continue
         if not _fits(value, hints[name]):
             found = excerpt(repr(value), 40)
             return f"{excerpt(name, 40)} must be {_describe(hints[name])}, not {found}"
+        if name in LIMITS and isinstance(value, int) and value > LIMITS[name]:
+            return f"{name} must be at most {LIMITS[name]}, not {value}"
         choices = CHOICES.get(name)
         if choices and value not in choices:
             return f"{name} must be one of {', '.join(choices)}, not {excerpt(repr(value), 40)}"

@@ -6,6 +6,7 @@ unpickles with `weights_only=True`. The files may be of a variant, such as `*.fp
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from dataclasses import dataclass
@@ -20,14 +21,13 @@ from authface_train.models.config_check import check_config
 
 # diffusers finds the class of a saved PixelUnshuffle only if its module is imported already.
 from authface_train.models.pixel_unshuffle import PixelUnshuffle
-from manifests.run_folder import MODEL_INDEX_FILE
 from manifests.support.clip_tokens import MAX_TOKENS, clip_vocabulary
 from manifests.support.errors import UserError
 from manifests.support.model_folder import (
     ADVICE,
     check_config_files,
     explain_loading,
-    read_config,
+    read_index,
     read_weights_header,
 )
 from manifests.support.text import excerpt
@@ -49,6 +49,16 @@ SDXL_NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 CLIP_VOCABULARY_SIZE = 49408
 PAD_TOKENS = {"tokenizer": "<|endoftext|>", "tokenizer_2": "!"}
 """Padding tokens of SDXL's tokenizers."""
+
+CONTROLNET_RELATIONS = (
+    "in_channels",
+    "cross_attention_dim",
+    "block_out_channels",
+    "layers_per_block",
+    "addition_embed_type",
+    "addition_time_embed_dim",
+)
+"""Values that a ControlNet shares with its U-Net."""
 
 WEIGHTS_PATTERN = re.compile(
     r"(?P<stem>diffusion_pytorch_model|model|pytorch_model)"
@@ -148,16 +158,6 @@ def scheduler_class(class_name: object, scheduler: object) -> type[Any]:
     raise UserError(f"{scheduler} cannot be loaded (diffusers has no scheduler {name}); {ADVICE}")
 
 
-def read_index(folder: Path) -> dict[str, Any]:
-    """Read the index of a pipeline folder, or return {} if it has none.
-
-    Raises:
-        UserError: If the file is damaged.
-    """
-    path = folder / MODEL_INDEX_FILE
-    return read_config(path) if path.is_file() else {}
-
-
 def check_part(folder: Path, name: str) -> dict[str, Any]:
     """Check the configuration of a part without loading it.
 
@@ -245,6 +245,7 @@ def load_tokenizer(folder: Path, name: str, vocabulary_size: int) -> CLIPTokeniz
         logger.info("%s has no folder %s; using CLIP's vocabulary, as SDXL does", folder, name)
         return clip_tokenizer(name)
     try:
+        check_config_files(part)
         with explain_loading(part):
             tokenizer = transformers.CLIPTokenizer.from_pretrained(part, local_files_only=True)
             tokenizer("a")
@@ -289,7 +290,6 @@ def load_parts(
     Raises:
         UserError: If a part is missing or damaged. The message names it.
     """
-    check_config_files(folder)
     # Everything that can be refused quickly is refused before weights are read.
     configs = check_parts(folder, with_controlnet=with_controlnet)
     parts: dict[str, Any] = {"scheduler": load_scheduler(folder)}
@@ -346,6 +346,7 @@ def check_relations(configs: dict[str, dict[str, Any]], model: str) -> None:
             unet["projection_class_embeddings_input_dim"],
             encoder_2["projection_dim"] + 6 * time_width,
         ),
+        "addition_embed_type": (unet["addition_embed_type"], "text_time"),
         "in_channels": (unet["in_channels"], configs["vae"]["latent_channels"]),
         "out_channels": (unet["out_channels"], unet["in_channels"]),
     }
@@ -357,8 +358,9 @@ def check_relations(configs: dict[str, dict[str, Any]], model: str) -> None:
     controlnet = configs.get("controlnet")
     if controlnet is None:
         return
-    for name in ("in_channels", "cross_attention_dim", "block_out_channels", "layers_per_block"):
-        if controlnet[name] != unet[name]:
+    for name in CONTROLNET_RELATIONS:
+        # A list from JSON equals a tuple that is the default of the class.
+        if json.dumps(controlnet[name]) != json.dumps(unet[name]):
             raise UserError(
                 f"{model}: {name} is {controlnet[name]} in controlnet and {unet[name]} in unet; "
                 f"{ADVICE}"

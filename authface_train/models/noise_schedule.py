@@ -58,7 +58,7 @@ def check_noise_schedule(base: str, config: dict[str, Any]) -> None:
             f"supported. {ADVICE}"
         )
     products = schedule.alphas_cumprod
-    if not torch.isfinite(products).all() or (products >= 1).any() or (products < 0).any():
+    if not torch.isfinite(products).all() or ((schedule.betas < 0) | (schedule.betas > 1)).any():
         raise UserError(f"{base} has a noise schedule with impossible betas. {ADVICE}")
     if float(products.min()) < MIN_ALPHA:
         raise zero_snr_error(base)

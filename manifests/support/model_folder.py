@@ -56,21 +56,38 @@ def check_config_files(folder: Path) -> None:
     """
     for path in [*sorted(folder.glob("*.json")), *sorted(folder.glob("*/*.json"))]:
         if path.name.endswith(OBJECT_SUFFIXES):
-            values = read_config(path)
-            if path.name in CONFIG_FILES:
-                _check_numbers(path, values)
-    if (folder / MODEL_INDEX_FILE).is_file():
-        _check_index(folder / MODEL_INDEX_FILE)
+            read_config(path)
+    read_index(folder)
 
 
 def read_config(path: Path) -> dict[str, JsonValue]:
     """Read a configuration file of a model.
 
     Raises:
-        UserError: If the file is damaged.
+        UserError: If the file is damaged, or a size is impossible.
     """
     # diffusers writes -Infinity for `lambda_min_clipped` of DPMSolverMultistepScheduler.
-    return read_json_object(path, ADVICE, allow_infinity=path.name == SCHEDULER_CONFIG_FILE)
+    values = read_json_object(path, ADVICE, allow_infinity=path.name == SCHEDULER_CONFIG_FILE)
+    if path.name in CONFIG_FILES:
+        _check_numbers(path, values)
+    return values
+
+
+def read_index(folder: Path) -> dict[str, JsonValue]:
+    """Read the index of a pipeline folder.
+
+    Returns:
+        The index, or {} if the folder has none.
+
+    Raises:
+        UserError: If the index is damaged, or names a class of another package.
+    """
+    path = folder / MODEL_INDEX_FILE
+    if not path.is_file():
+        return {}
+    index = read_config(path)
+    _check_index(path, index)
+    return index
 
 
 def read_weights_header(path: Path) -> SafetensorsHeader:
@@ -98,9 +115,9 @@ def _check_numbers(path: Path, values: dict[str, JsonValue]) -> None:
             raise UserError(f"{path} is damaged ({excerpt(key, 40)} is too large); {ADVICE}")
 
 
-def _check_index(path: Path) -> None:
+def _check_index(path: Path, index: dict[str, JsonValue]) -> None:
     """Check that the parts of a pipeline are pairs of a known package and a class."""
-    for name, value in read_json_object(path, ADVICE).items():
+    for name, value in index.items():
         if not isinstance(value, list):
             continue
         is_pair = len(value) == 2 and all(item is None or isinstance(item, str) for item in value)
