@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -12,12 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer.main
+import typer.testing
 
 ROOT = Path(__file__).parents[1]
 os.environ.setdefault("AUTHFACE_CACHE", str(ROOT / ".assets"))
-# No test uses the internet: the libraries read only files that are on the disk.
+# No test uses the internet or the models of this user: the libraries read only files of the tests.
 os.environ.update(
     HF_HUB_OFFLINE="1",
+    HF_HOME=str(Path(os.environ["AUTHFACE_CACHE"]) / "huggingface"),
     TRANSFORMERS_OFFLINE="1",
     NO_ALBUMENTATIONS_UPDATE="1",
     HF_HUB_DISABLE_TELEMETRY="1",
@@ -28,6 +32,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("AUTHFACE_WORKSPACE", None)
 
+# The runner would build the tree of all commands for each command, which takes 0.1 s.
+typer.testing._get_command = functools.cache(typer.main.get_command)
+
 from commands import collect_folder, init_workspace  # noqa: E402
 
 from authface_data.sources import demo_photos  # noqa: E402
@@ -35,13 +42,34 @@ from manifests.settings import preset_text  # noqa: E402
 from manifests.support.logs import PACKAGES  # noqa: E402
 from manifests.workspace import Workspace  # noqa: E402
 
+LONG_FILES = (
+    "tests/e2e/test_kill.py",
+    "tests/authface_train/memory/test_estimator.py",
+    "tests/e2e/test_storm.py",
+    "tests/e2e/test_processes.py",
+    "tests/authface_train/evaluation/test_metrics.py",
+    "tests/e2e/test_train.py",
+    "tests/e2e/test_reproduce.py",
+    "tests/authface_train/restore/test_pipeline.py",
+    "tests/authface_train/commands/test_silence_libraries.py",
+    "tests/e2e/test_missing.py",
+    "tests/e2e/test_captions.py",
+)
+"""Files that take more than 20 s, the longest first."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use the filled workspace as slow, because filling it takes 30 s."""
+    """Mark the tests that use the filled workspace as slow, and put long files first.
+
+    Filling the workspace takes 30 s. A long file that starts last keeps one process busy while the
+    others have nothing left to do.
+    """
     for item in items:
         uses_filled = "filled" in getattr(item, "fixturenames", ())
         if uses_filled and item.get_closest_marker("slow") is None:
             item.add_marker("slow")
+    ranks = {ROOT / file: rank for rank, file in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 def require_asset(path: Path) -> Path:
@@ -128,7 +156,6 @@ def run_command_here(
     Arguments and result are those of `run_command`.
     """
     from accelerate.state import AcceleratorState
-    from typer.testing import CliRunner
 
     import cli
 
@@ -136,7 +163,7 @@ def run_command_here(
     signal_handler = signal.getsignal(signal.SIGTERM)
     try:
         with contextlib.chdir(cwd or "."):
-            result = CliRunner(env=env).invoke(cli.app, list(map(str, arguments)))
+            result = typer.testing.CliRunner(env=env).invoke(cli.app, list(map(str, arguments)))
     finally:
         signal.signal(signal.SIGTERM, signal_handler)
         AcceleratorState._reset_state(reset_partial_state=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,8 +61,7 @@ class FaceDescriptor:
         self._detector.setup("cpu", weights_dir)
         self._landmarker = Dlib68()
         self._landmarker.setup(weights_dir)
-        path = find_weights(DLIB_DESCRIPTOR, weights_dir)
-        self._network = dlib.face_recognition_model_v1(str(path))
+        self._network = _load_network(find_weights(DLIB_DESCRIPTOR, weights_dir))
 
     def describe(self, picture: np.ndarray) -> np.ndarray | None:
         """Compute the descriptor of the face with the highest score.
@@ -105,6 +107,14 @@ class FaceDescriptor:
         shape = self._dlib.full_object_detection(rectangle, points)
         contiguous = np.ascontiguousarray(picture)
         return np.array(self._network.compute_face_descriptor(contiguous, shape))
+
+
+@functools.cache
+def _load_network(path: Path) -> Any:
+    """The descriptor network of a file, loaded once in a process."""
+    import dlib
+
+    return dlib.face_recognition_model_v1(str(path))
 
 
 def _enlarge_small(picture: np.ndarray) -> tuple[np.ndarray, float]:

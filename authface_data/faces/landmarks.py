@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import functools
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -62,7 +64,7 @@ class Dlib68:
         import dlib
 
         self._dlib = dlib
-        self._predictor = dlib.shape_predictor(str(find_weights(DLIB68, weights_dir)))
+        self._predictor = _load_predictor(find_weights(DLIB68, weights_dir))
 
     def locate(self, picture: np.ndarray, landmarks5_px: np.ndarray) -> np.ndarray:
         """Locate the 68 landmarks.
@@ -87,6 +89,14 @@ class FivePoints:
     def locate(self, picture: np.ndarray, landmarks5_px: np.ndarray) -> None:
         """Return None: this backend has no 68 landmarks."""
         return None
+
+
+@functools.cache
+def _load_predictor(path: Path) -> Any:
+    """The shape predictor of a file. Loading takes a second, and a command can need it twice."""
+    import dlib
+
+    return dlib.shape_predictor(str(path))
 
 
 LANDMARKERS: dict[str, type[Dlib68] | type[FivePoints]] = {

