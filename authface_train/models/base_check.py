@@ -80,8 +80,9 @@ def _refuse_custom_code(folder: Path) -> None:
     if not path.is_file():
         return
     for name, value in read_config(path).items():
-        names = value if isinstance(value, list) else []
-        is_pair = len(names) == 2 and all(isinstance(item, str) for item in names)
+        items = value if isinstance(value, list) else []
+        names = [item for item in items if isinstance(item, str)]
+        is_pair = len(names) == len(items) == 2
         if is_pair and names[0].split(".")[0] not in LIBRARIES:
             raise UserError(
                 f"{folder} needs code of its own ({excerpt(name, 40)} is "

@@ -96,16 +96,12 @@ def read_header(path: Path) -> SafetensorsHeader:
 
 
 def _tensor_info(name: str, entry: JsonValue) -> TensorInfo:
-    if isinstance(entry, dict):
-        offsets = entry.get("data_offsets")
-        shape = entry.get("shape", [])
-        is_well_formed = (
-            isinstance(offsets, list)
-            and len(offsets) == 2
-            and isinstance(offsets[1], int)
-            and isinstance(shape, list)
-            and all(isinstance(size, int) for size in shape)
-        )
-        if is_well_formed:
-            return TensorInfo(str(entry.get("dtype")), tuple(shape), offsets[1])
+    values = entry if isinstance(entry, dict) else {}
+    offsets = values.get("data_offsets")
+    shape = values.get("shape", [])
+    if isinstance(offsets, list) and isinstance(shape, list):
+        ends = [offset for offset in offsets if isinstance(offset, int)]
+        sizes = tuple(size for size in shape if isinstance(size, int))
+        if len(ends) == len(offsets) == 2 and len(sizes) == len(shape):
+            return TensorInfo(str(values.get("dtype")), sizes, ends[1])
     raise ValueError(f"its entry {excerpt(name, 40)} is malformed")
