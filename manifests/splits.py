@@ -188,9 +188,9 @@ def _match_people(people: pd.Series, settings: Splits) -> dict[str, str]:
         matches = spellings.get(normal_name(pinned))
         if matches is None:
             known = [person for persons in spellings.values() for person in persons]
+            hint = did_you_mean(pinned, known) or "; correct the name in authface.toml"
             raise UserError(
-                f"splits.people pins {pinned!r}, but no photograph has this person"
-                f"{did_you_mean(pinned, known)}. Correct the name in authface.toml, or remove it"
+                f"splits.people pins {pinned!r}, but no photograph has this person{hint}"
             )
         split_of_person.update(dict.fromkeys(matches, split))
     return split_of_person

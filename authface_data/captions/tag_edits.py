@@ -83,10 +83,8 @@ def restore_tag(workspace: Workspace, tag: str, *, reviewer: str, note: str | No
     tag = clean_tag(tag).lower()
     decided = {decision.tag for decision in tag_decisions(workspace)}
     if tag not in decided:
-        raise UserError(
-            f"no decision about the tag {tag!r}{did_you_mean(tag, decided)}; "
-            "`authface tags` lists the decisions"
-        )
+        hint = did_you_mean(tag, decided) or "; `authface tags` lists the decisions"
+        raise UserError(f"no decision about the tag {tag!r}{hint}")
     _record(workspace, tag, "keep", renamed_to=None, reviewer=reviewer, note=note)
     return count_captions_with(workspace, tag)
 
@@ -125,10 +123,8 @@ def _count_existing(workspace: Workspace, tag: str) -> int:
     if not count:
         families = current_tags(workspace).values()
         used = {item for tags in families for item in (*tags.semantic, *tags.photographic)}
-        raise UserError(
-            f"no caption in use has the tag {tag!r}{did_you_mean(tag, used)}; "
-            "`authface tags` lists the tags"
-        )
+        hint = did_you_mean(tag, used) or "; `authface tags` lists the tags"
+        raise UserError(f"no caption in use has the tag {tag!r}{hint}")
     return count
 
 

@@ -134,7 +134,10 @@ def _print_explanation(explanation: Explanation) -> None:
         _print_face(face)
     if explanation.runs:
         console.print(f"Training runs that used it: {escape(', '.join(explanation.runs))}")
-    else:
+    if explanation.unreadable_runs:
+        folders = escape(", ".join(explanation.unreadable_runs))
+        console.print(f"Runs that have moved or are gone, which may have used it: {folders}")
+    if not explanation.runs and not explanation.unreadable_runs:
         console.print("No training run has used it.")
 
 

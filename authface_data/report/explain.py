@@ -57,12 +57,15 @@ class Explanation:
         faces: Its faces, or only the requested face.
         runs: Names of the training runs that have learned from the photograph; the folder of a run
             outside the workspace.
+        unreadable_runs: Folders of runs that have moved or are gone, which may have learned from
+            the photograph.
     """
 
     photo: Row | None
     verdicts: list[Row]
     faces: list[FaceExplanation]
     runs: list[str]
+    unreadable_runs: list[str]
 
 
 def explain(workspace: Workspace, face_or_photo_id: str) -> Explanation:
@@ -86,12 +89,13 @@ def explain(workspace: Workspace, face_or_photo_id: str) -> Explanation:
         raise UserError(_describe_unknown(workspace, face_or_photo_id))
 
     runs = [run.name for run in list_runs(workspace) if photo_id in run.lineage_photo_ids()]
-    runs += find_trained_runs(workspace, [photo_id]).outside
+    registered = find_trained_runs(workspace, [photo_id])
     return Explanation(
         photo=photos[0] if photos else None,
         verdicts=[row for row in verdicts if row["id"] == photo_id],
         faces=_explain_faces(workspace, faces, verdicts),
-        runs=runs,
+        runs=runs + registered.outside,
+        unreadable_runs=registered.unreadable,
     )
 
 

@@ -88,7 +88,7 @@ def collect_status(workspace: Workspace) -> Status:
         runs=runs,
         next=_next_command(
             rows,
-            detector_has_run=bool((verdicts["gate"] == "faces").any()),
+            detector_verdicts=set(verdicts["verdict"][verdicts["gate"] == "faces"]),
             num_kept=len(kept),
             num_captioned=num_captioned,
             runs=runs,
@@ -138,7 +138,7 @@ def describe_run(run: WorkspaceRun) -> str | None:
 def _next_command(
     rows: Mapping[str, int],
     *,
-    detector_has_run: bool,
+    detector_verdicts: set[str],
     num_kept: int,
     num_captioned: int,
     runs: Mapping[str, str],
@@ -147,14 +147,16 @@ def _next_command(
 
     Args:
         rows: Number of rows by manifest.
-        detector_has_run: Whether the detector has found photographs without a face.
+        detector_verdicts: Verdicts of the detector about photographs, such as "failed".
         num_kept: Number of kept faces.
         num_captioned: Number of kept faces with a caption.
         runs: Descriptions of the training runs.
     """
     if not rows["photos"]:
         return "authface collect --source folder --path DIR --licence-basis own"
-    if not rows["faces"] and detector_has_run:
+    if not rows["faces"] and "failed" in detector_verdicts:
+        return "authface filter --retry failed"
+    if not rows["faces"] and detector_verdicts:
         return "collect other photographs: no face was found in any of these"
     if not rows["faces"]:
         return "authface filter"

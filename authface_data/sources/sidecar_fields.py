@@ -108,15 +108,17 @@ def load_json(path: Path) -> object:
 
     Raises:
         OSError: If there is no such file, or if it cannot be read.
-        ValueError: If it is no JSON, no regular file or too large.
-        RecursionError: If it is nested too deeply.
+        ValueError: If it is no JSON, nested too deeply, no regular file or too large.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("it is no file")
     if status.st_size > MAX_JSON_BYTES:
         raise ValueError(f"it is larger than {MAX_JSON_BYTES >> 20} MB")
-    return json.loads(path.read_bytes().decode("utf-8-sig"))
+    try:
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
 
 
 def _with_suggestion(name: str) -> str:

@@ -126,7 +126,7 @@ class Sidecars:
             content = load_json(path)
             if belongs_to_picture and not isinstance(content, dict):
                 raise ValueError("it is no JSON object")
-        except (ValueError, RecursionError, OSError) as error:
+        except (ValueError, OSError) as error:
             if belongs_to_picture:
                 self.problems.append(
                     f"{path_text(path)} is not used as a sidecar file: {excerpt(str(error))}"

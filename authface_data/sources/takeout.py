@@ -56,7 +56,7 @@ def taken_at(content: Mapping[str, object]) -> str | None:
     timestamp = date.get("timestamp") if isinstance(date, dict) else None
     try:
         taken = datetime.fromtimestamp(int(str(timestamp)), UTC)
-    except (ValueError, OverflowError, OSError, RecursionError):
+    except (ValueError, OverflowError, OSError):
         return None
     return taken.strftime("%Y:%m:%d %H:%M:%S")
 

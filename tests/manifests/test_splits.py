@@ -75,11 +75,11 @@ def test_pinned_person_determines_the_split_of_the_group():
 
 @pytest.mark.parametrize(
     ("name", "advice"),
-    [("Anna Smit", "; did you mean Anna Smith?"), ("Zed", "")],
+    [("Anna Smit", "; did you mean Anna Smith?"), ("Zed", "; correct the name in authface.toml")],
 )
 def test_pinned_person_whom_no_photograph_shows_is_refused(name, advice):
     frame = photos_frame(2, person=["Anna Smith", None])
-    message = f"splits.people pins {name!r}, but no photograph has this person{advice}. Correct"
+    message = f"splits.people pins {name!r}, but no photograph has this person{advice}"
     with pytest.raises(UserError, match=re.escape(message)):
         assign_splits(frame, Splits(people={name: "test"}))
 

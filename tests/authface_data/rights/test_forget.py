@@ -207,6 +207,9 @@ def test_models_outside_the_workspace_are_named(filled, tmp_path, authface_here)
     assert f"which they cannot forget: {folder}; train them again" in done.stdout
 
     folder.rename(tmp_path / "models" / "renamed")
+    explanation = authface_here("explain", "-w", root, photo_to_forget(root)).stdout
+    assert f"have moved or are gone, which may have used it: {folder}" in explanation
+    assert "No training run" not in explanation
     done = authface_here("forget", "-w", root, photo_to_forget(root), "--yes")
     assert "have moved or are gone" in done.stdout
     assert f"may have been trained on these photographs: {folder};" in done.stdout

@@ -148,6 +148,7 @@ def test_damaged_json_is_one_line(describe, content):
     assert columns["a.jpg"] == {}
     assert len(source.skipped) == 1
     assert "a.jpg.json is not used as a sidecar file: " in source.skipped[0]
+    assert "recursion" not in source.skipped[0]
     assert "\n" not in source.skipped[0]
     assert len(source.skipped[0]) < 800
 
