@@ -432,8 +432,8 @@ def decoding(data: bytes) -> Iterator[None]:
     """Give every failure of a decoder the form of a `DECODE_ERRORS`, and its messages of warnings.
 
     Decoders raise many kinds of exceptions for damaged files: Pillow a ZeroDivisionError or
-    KeyError, libavif a RuntimeError. libtiff prints to stderr. Outside the engine, which has a time
-    limit of its own, decoding may take `DECODE_SECONDS`.
+    KeyError, libavif a RuntimeError. libtiff prints to stderr. Where no time
+    limit runs, as in the engine, decoding may take `DECODE_SECONDS`.
 
     Args:
         data: The content of the file that is decoded in the block.

@@ -94,7 +94,7 @@ def _select_pictures(paths: Iterable[Path], suffixes: Sequence[str]) -> list[Pat
 
 
 def report_failures(failures: Sequence[str], count: int, action: str) -> None:
-    """Print each failure on a line of its own, and end the command with exit code 4.
+    """Print each failure on a separate line, and end the command with exit code 4.
 
     Args:
         failures: One message per picture that failed; may be empty.

@@ -75,7 +75,7 @@ def _refuse_no_model(folder: Path) -> None:
 
 
 def _refuse_custom_code(folder: Path) -> None:
-    """Refuse a pipeline whose index names a module of its own."""
+    """Refuse a pipeline whose index names a custom module."""
     path = folder / MODEL_INDEX_FILE
     if not path.is_file():
         return
@@ -85,7 +85,7 @@ def _refuse_custom_code(folder: Path) -> None:
         is_pair = len(names) == len(items) == 2
         if is_pair and names[0].split(".")[0] not in LIBRARIES:
             raise UserError(
-                f"{folder} needs code of its own ({excerpt(name, 40)} is "
+                f"{folder} needs custom code ({excerpt(name, 40)} is "
                 f"{excerpt('.'.join(names), 80)}), which is never run; use another model"
             )
 

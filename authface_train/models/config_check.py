@@ -164,12 +164,12 @@ def _fits(value: JsonValue, hint: Any) -> bool:
 
 
 def _describe(hint: Any) -> str:
-    """An annotation in words, such as "a whole number or a list"."""
+    """An annotation in English, such as "a whole number or a list"."""
     options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    words: list[str] = []
+    choices: list[str] = []
     for option in options:
         if get_origin(option) is Literal:
-            words += [str(choice) for choice in get_args(option)]
+            choices += [str(choice) for choice in get_args(option)]
         else:
-            words.append(KINDS.get(get_origin(option) or option, ""))
-    return " or ".join(dict.fromkeys(filter(None, words)))
+            choices.append(KINDS.get(get_origin(option) or option, ""))
+    return " or ".join(dict.fromkeys(filter(None, choices)))

@@ -1,6 +1,6 @@
 """Loads the parts of a pipeline from folders; a damaged part is named in one line.
 
-Weights are read from safetensors files or, if there are none, from `.bin` files, which torch
+Weights are read from safetensors files or, without any, from `.bin` files, which torch
 unpickles with `weights_only=True`. The files may be of a variant, such as `*.fp16.safetensors`.
 """
 
@@ -85,7 +85,7 @@ def find_weights(folder: Path) -> WeightFiles:
         folder: Folder of the part.
 
     Raises:
-        UserError: If there are none, a shard is missing, or a file is damaged.
+        UserError: If the folder has no weights, a shard is missing, or a file is damaged.
     """
     groups: dict[tuple[bool, str], list[Path]] = {}
     num_shards: dict[tuple[bool, str], int] = {}

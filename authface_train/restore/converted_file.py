@@ -67,7 +67,14 @@ class ConvertedFile:
             self._metadata = converted_metadata(image, image_format)
 
     def to_file_colours(self, srgb: np.ndarray) -> np.ndarray:
-        """Return the pixels unchanged: the written file is sRGB."""
+        """Return the pixels unchanged: the written file is sRGB.
+
+        Args:
+            srgb: (height, width, 3) uint8 sRGB.
+
+        Returns:
+            The same pixels.
+        """
         return srgb
 
     def write(self, pixels: np.ndarray, changed_px: Sequence[Box], path: Path) -> None:

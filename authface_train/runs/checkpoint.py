@@ -254,14 +254,32 @@ def _run_on_all(function: Callable[..., T], *arguments: object) -> T:
 
 
 def weights_path(folder: Path, name: str) -> Path:
+    """The weights of a model in a checkpoint.
+
+    Args:
+        folder: Folder of the checkpoint.
+        name: Name of the model.
+    """
     return folder / f"{name}.safetensors"
 
 
 def optimizer_path(folder: Path, name: str) -> Path:
+    """The optimizer state of a model in a checkpoint.
+
+    Args:
+        folder: Folder of the checkpoint.
+        name: Name of the model.
+    """
     return folder / f"{name}.optimiser.pt"
 
 
 def ema_path(folder: Path, name: str) -> Path:
+    """The moving average of a model's weights in a checkpoint.
+
+    Args:
+        folder: Folder of the checkpoint.
+        name: Name of the model.
+    """
     return folder / f"{name}.ema.safetensors"
 
 

@@ -62,6 +62,13 @@ def parse_json(data: bytes | str, *, allow_infinity: bool = False) -> JsonValue:
 def parse_json_object(data: bytes | str, *, allow_infinity: bool = False) -> dict[str, JsonValue]:
     """Parse a JSON object strictly, see `parse_json`.
 
+    Args:
+        data: The text; bytes are UTF-8, UTF-16 or UTF-32.
+        allow_infinity: Accept Infinity and -Infinity.
+
+    Returns:
+        The values by name.
+
     Raises:
         ValueError: If the text is not valid JSON, or another value than an object.
     """

@@ -1,4 +1,4 @@
-"""Runs a command in a process of its own and can kill it with SIGKILL."""
+"""Runs a command in a new process and can kill it with SIGKILL."""
 
 from __future__ import annotations
 
