@@ -51,20 +51,21 @@ def checkpoint_model(run_folder: Path, step: int, parent: Path) -> Iterator[Path
         raise UserError(f"{run_folder / RUN_FILE} names no stage; use the folder of a run")
     try:
         settings = STAGES[stage].model_validate(record["settings"])
+        origin = ModelOrigin(run_folder, stage, record["base"], step)
+        base_digest = record["base_digest"]
     except (ValidationError, KeyError) as error:
         raise UserError(
-            f"the settings in {run_folder / RUN_FILE} cannot be read ({excerpt(str(error))}); "
+            f"{run_folder / RUN_FILE} does not fit this version ({excerpt(str(error))}); "
             "export the checkpoint with the version of authface that trained the run"
         ) from error
     source = _find_checkpoint(run_folder, step)
-    origin = ModelOrigin(run_folder, stage, record["base"], step)
 
     folder = parent / f".writing-{run_folder.absolute().name}-{step_name(step)}"
     with explain_write_errors(folder.parent):
         try:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            _write_model(folder, source, settings, record["base_digest"], origin)
+            _write_model(folder, source, settings, base_digest, origin)
             shutil.copyfile(run_folder / LINEAGE_FILE, folder / LINEAGE_FILE)
             yield folder
         finally:

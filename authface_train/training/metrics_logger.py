@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import torch
 from authface_train.settings import TrainSettings
 from manifests.run_folder import LOGS
 from manifests.support.errors import MissingResourceError
+from manifests.support.files import explain_write_errors
 from manifests.support.fingerprint import short_hash
 from manifests.support.progress import ProgressBar
 
@@ -46,9 +48,10 @@ class MetricsLogger:
     def __enter__(self) -> MetricsLogger:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._tensorboard = SummaryWriter(
-            str(self.run.folder / LOGS), purge_step=self.first_step + 1
-        )
+        with self._explain_tensorboard_errors():
+            self._tensorboard = SummaryWriter(
+                str(self.run.folder / LOGS), purge_step=self.first_step + 1
+            )
         self._wandb = _start_wandb(self.run, self.settings) if self.settings.wandb else None
         self.run.discard_after(self.first_step)
         self._progress.__enter__()
@@ -61,7 +64,9 @@ class MetricsLogger:
         traceback: TracebackType | None,
     ) -> None:
         self._progress.__exit__(error_type, error, traceback)
-        self._tensorboard.close()
+        # On a full disk closing fails too; the first error is the one to report.
+        with self._explain_tensorboard_errors() if error is None else suppress(OSError):
+            self._tensorboard.close()
         if self._wandb is not None:
             self._wandb.finish(exit_code=int(error is not None))
 
@@ -104,8 +109,9 @@ class MetricsLogger:
             step: Step on the horizontal axis.
             values: Values by name.
         """
-        for name, value in values.items():
-            self._tensorboard.add_scalar(f"{group}/{name}", value, step)
+        with self._explain_tensorboard_errors():
+            for name, value in values.items():
+                self._tensorboard.add_scalar(f"{group}/{name}", value, step)
 
     def log_image(self, name: str, step: int, image: Image.Image) -> None:
         """Write an image to TensorBoard.
@@ -115,9 +121,13 @@ class MetricsLogger:
             step: Step it belongs to.
             image: An RGB image.
         """
-        self._tensorboard.add_image(
-            f"{self.run.stage}/{name}", np.asarray(image), step, dataformats="HWC"
-        )
+        with self._explain_tensorboard_errors():
+            self._tensorboard.add_image(
+                f"{self.run.stage}/{name}", np.asarray(image), step, dataformats="HWC"
+            )
+
+    def _explain_tensorboard_errors(self) -> AbstractContextManager[None]:
+        return explain_write_errors(self.run.folder / LOGS)
 
 
 def peak_memory_gb() -> float:
