@@ -215,15 +215,15 @@ def _print_summary(runner: RestoreRunner) -> None:
     if runner.undetected:
         more = ", ..." if len(runner.undetected) > MAX_NAMES else ""
         console.print(
-            f"{_count(len(runner.undetected), 'square picture')} without a detected face taken for "
-            f"aligned faces ({', '.join(runner.undetected[:MAX_NAMES])}{more}); --faces all treats "
+            f"No face was detected in {_count(len(runner.undetected), 'square picture')}, restored "
+            f"as aligned ({', '.join(runner.undetected[:MAX_NAMES])}{more}); --faces all treats "
             "square pictures as photographs",
             markup=False,
         )
     if summary.larger_faces:
         console.print(
-            f"{summary.larger_faces} faces are larger than the model's "
-            f"{runner.restorer.size_px} px and lose detail"
+            f"Larger than the model's {runner.restorer.size_px} px, so that they lose detail: "
+            f"{_count(summary.larger_faces, 'face')}"
         )
     if runner.options.seeds > 1:
         console.print(

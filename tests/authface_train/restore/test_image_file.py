@@ -4,9 +4,11 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from authface_data.images.open import Photo
+from authface_train.restore.converted_file import ConvertedFile
 from authface_train.restore.image_file import ImageFile, UnsupportedImageError
 
 BOX_PX = (200, 150, 360, 320)
@@ -88,6 +90,109 @@ def test_pixels_outside_box_and_metadata_are_kept(tmp_path, picture, name, optio
     assert after.image.info["icc_profile"] == before.image.info["icc_profile"]
 
 
+XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><credit>Änn</credit></x:xmpmeta>'.encode()
+ARTIST = "Änn"
+ARTIST_TAG, COPYRIGHT_TAG, XMP_TAG, IPTC_TAG, EXIF_TAG = 315, 33432, 700, 33723, 34665
+TAKEN_AT_TAG = 36867
+TAKEN_AT = "2020:01:01 00:00:00"
+IPTC = b"\x1c\x02P\0\x03Ann"
+
+
+def jpeg_segment(marker, content):
+    return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
+
+
+def save_with_credits(folder):
+    """Save a small picture with credits in each format; returns the files."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))
+    exif = Image.Exif()
+    exif[ARTIST_TAG] = ARTIST.encode()
+    exif.get_ifd(EXIF_TAG)[TAKEN_AT_TAG] = TAKEN_AT
+
+    iptc = jpeg_segment(0xED, b"Photoshop 3.0\x008BIM\x04\x04\0\0\0\0\0\x08" + IPTC)
+    comment = jpeg_segment(0xFE, ARTIST.encode())
+    image.save(folder / "a.jpg", exif=exif, xmp=XMP, extra=iptc + comment)
+    image.save(folder / "a.webp", exif=exif, xmp=XMP, lossless=True)
+
+    tags = ImageFileDirectory_v2()
+    tags[ARTIST_TAG] = ARTIST.encode()
+    tags[XMP_TAG], tags.tagtype[XMP_TAG] = XMP, 1
+    tags[IPTC_TAG], tags.tagtype[IPTC_TAG] = IPTC, 7
+    tags[EXIF_TAG] = {TAKEN_AT_TAG: TAKEN_AT}
+    image.save(folder / "a.tif", tiffinfo=tags)
+    image.save(folder / "plain.tif", compression="tiff_lzw", tiffinfo={COPYRIGHT_TAG: "Ann"})
+
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Author", "Ann")
+    text.add_text("Licence", "CC0 " * 100, zip=True)
+    text.add_itxt("Title", ARTIST, "de", "Titel")
+    text.add_itxt("XML:com.adobe.xmp", XMP.decode())
+    text.add(b"gAMA", (45455).to_bytes(4, "big"))
+    text.add(b"crDt", b"a private chunk")
+    text.add(b"tEXt", b"Source\0at the end", after_idat=True)
+    image.save(folder / "a.png", exif=exif, pnginfo=text, dpi=(300, 300))
+
+
+def read_credits(path):
+    """Artist, time and XMP of a picture, and its texts, segments and directory."""
+    with Image.open(path) as image:
+        image.load()
+        exif = image.getexif()
+        artist = exif.get(ARTIST_TAG, "").encode("latin-1").decode()
+        taken_at = exif.get_ifd(EXIF_TAG).get(TAKEN_AT_TAG)
+        return image, (artist, taken_at, image.info.get("xmp"))
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_credits_survive(tmp_path, scale):
+    """Of the same size, a JPEG is written block by block; enlarged, it is encoded anew."""
+    save_with_credits(tmp_path)
+    images = {}
+    for name in ("a.jpg", "a.webp", "a.tif", "a.png", "plain.tif"):
+        original = ImageFile(tmp_path / name)
+        pixels = original.pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+        pixels[:8, :8] = 9
+        original.write(pixels, [(0, 0, 8, 8)], tmp_path / f"out-{name}")
+        images[name], credits_ = read_credits(tmp_path / f"out-{name}")
+        if name != "plain.tif":
+            assert credits_ == (ARTIST, TAKEN_AT, XMP), name
+
+    segments = images["a.jpg"].applist
+    assert sum(content.endswith(IPTC) for name, content in segments if name == "APP13") == 1
+    assert [content for name, content in segments if name == "COM"] == [ARTIST.encode()]
+    assert images["a.tif"].tag_v2[IPTC_TAG] == IPTC
+    assert images["plain.tif"].tag_v2[COPYRIGHT_TAG] == "Ann"
+    assert images["plain.tif"].info["compression"] == "tiff_lzw"
+    texts = images["a.png"].text
+    assert (texts["Author"], texts["Title"]) == ("Ann", ARTIST)
+    assert texts["Licence"] == "CC0 " * 100
+    assert texts["Source"] == "at the end"
+    assert images["a.png"].info["dpi"] == pytest.approx((300, 300), abs=0.01)
+    assert images["a.png"].info["gamma"] == pytest.approx(0.45455)
+    assert b"crDta private chunk" in (tmp_path / "out-a.png").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp", "a.tif", "a.png"])
+def test_credits_survive_a_conversion(tmp_path, name):
+    save_with_credits(tmp_path)
+    for image_format in ("JPEG", "PNG", "TIFF", "WEBP"):
+        photo = ConvertedFile(tmp_path / name, image_format)
+        photo.write(photo.pixels, [], tmp_path / "converted")
+        image, credits_ = read_credits(tmp_path / "converted")
+        assert image.format == image_format
+        assert credits_ == (ARTIST, TAKEN_AT, XMP), image_format
+
+
+def test_converted_photograph_is_upright(tmp_path, picture):
+    path = save(tmp_path, picture, "a.jpg", orientation=6, quality=95, subsampling=0)
+    photo = ConvertedFile(path, "PNG")
+    photo.write(photo.pixels, [], tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size == (picture.height, picture.width)
+        assert image.getexif().get(ORIENTATION, 1) == 1
+        assert image.getexif()[MAKER] == "A maker"
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "L", "LA", "P"])
 def test_alpha_grey_and_palette_are_kept(tmp_path, picture, mode):
     image = picture.convert(mode)
@@ -128,11 +233,15 @@ def test_broken_profile_is_ignored(tmp_path, picture):
 def test_unsupported_files_are_refused(tmp_path, picture):
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "deep.png")
     picture.convert("CMYK").save(tmp_path / "print.jpg")
+    picture.save(tmp_path / "a.gif")
+    picture.resize((32, 32)).save(tmp_path / "a.avif")
     picture.save(tmp_path / "moving.webp", save_all=True, append_images=[picture.rotate(9)])
     for name, message in (
         ("deep.png", "16 bits"),
         ("print.jpg", "CMYK"),
         ("moving.webp", "several frames"),
+        ("a.gif", "is GIF"),
+        ("a.avif", "is AVIF"),
     ):
         with pytest.raises(UnsupportedImageError, match=message):
             ImageFile(tmp_path / name)
