@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export AUTHFACE_CACHE ?= $(CURDIR)/.assets
 
-.PHONY: demo test fast storm lint clean
+.PHONY: demo test fast storm train-storm lint clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -30,6 +30,10 @@ storm: .venv/.installed
 	$(BIN)/authface demo --fetch
 	$(BIN)/python tests/support/public_faces.py
 	$(BIN)/python benchmarks/storm.py
+
+train-storm: .venv/.installed
+	$(BIN)/authface demo --fetch
+	$(BIN)/python benchmarks/train_storm.py
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

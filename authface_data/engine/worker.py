@@ -22,10 +22,10 @@ from authface_data.engine.stage import (
     Stage,
     WritePixels,
 )
-from manifests.support.time_limit import TimeLimitError, time_limit
 from authface_data.images.open import PictureReadError, limit_memory
 from manifests.support.child_process import exit_with_parent
 from manifests.support.errors import AuthfaceError, UserError
+from manifests.support.time_limit import TimeLimitError, time_limit
 from manifests.workspace import Workspace
 
 logger = logging.getLogger(__name__)
