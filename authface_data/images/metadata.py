@@ -8,7 +8,7 @@ from typing import TypedDict
 
 from PIL import ExifTags
 
-from authface_data.images.open import open_image
+from authface_data.images.open import DECODE_ERRORS, decoding, open_image
 from authface_data.images.tiff_directory import GPS_IFD
 from manifests.support.text import to_utf8
 
@@ -58,8 +58,11 @@ def read_gps(data: bytes) -> tuple[float | None, float | None]:
         (latitude, longitude) in degrees, positive to the north and the east. A coordinate that is
         missing or malformed is None.
     """
-    with open_image(data) as image:
-        tags = image.getexif().get_ifd(GPS_IFD)
+    try:
+        with decoding(data), open_image(data) as image:
+            tags = image.getexif().get_ifd(GPS_IFD)
+    except DECODE_ERRORS:
+        return None, None
     latitude = _degrees(
         tags.get(ExifTags.GPS.GPSLatitude), tags.get(ExifTags.GPS.GPSLatitudeRef), "S"
     )
@@ -100,4 +103,6 @@ def _degrees(value: object, reference: object, negative: str) -> float | None:
     except (TypeError, ValueError, ZeroDivisionError):
         return None
     total = degrees + minutes / 60 + seconds / 3600
+    if not math.isfinite(total):
+        return None
     return -total if str(reference).strip("\0 ").upper() == negative else total

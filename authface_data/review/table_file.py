@@ -31,6 +31,7 @@ from manifests.support.text import nearest_name
 REQUIRED_COLUMNS = ("id", "decision", STATE)
 MAX_FILE_BYTES = 100_000_000
 MAX_COLUMNS = 1_000
+MAX_ROWS = 1_000_000
 MAX_HEADER_CHARACTERS = 100_000
 MAX_NAME_CHARACTERS = 100
 
@@ -171,6 +172,11 @@ def _csv_rows(text: str, separator: str) -> list[Row]:
     try:
         for cells in reader:
             rows.append((reader.line_num, cells))
+            if len(rows) > MAX_ROWS:
+                raise UserError(
+                    f"the table has more than {MAX_ROWS:,} rows; export fewer faces with "
+                    "--near-threshold or --sample"
+                )
     except csv.Error as error:
         reason = str(error)
         if "field limit" in reason:

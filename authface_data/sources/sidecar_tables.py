@@ -15,6 +15,8 @@ from manifests.support.text import excerpt, nearest_name, normal_name, to_utf8
 
 FILE_COLUMNS = ("file", "filename", "file_name", "path")
 MAX_CSV_BYTES = 256 << 20
+MAX_COLUMNS = 1_000
+"""Largest number of columns of a table that describes pictures."""
 
 
 @dataclass
@@ -105,6 +107,9 @@ def read_table(path: Path, problems: list[str]) -> SidecarTable | None:
         return None
     file_column = next((column_names[name] for name in FILE_COLUMNS if name in column_names), None)
     if file_column is None or not set(column_names) & set(COLUMN_OF_FIELD):
+        return None
+    if len(reader.fieldnames or []) > MAX_COLUMNS:
+        problems.append(f"{path_text(path)} has more than {MAX_COLUMNS:,} columns; it is not used")
         return None
 
     table = SidecarTable(path)

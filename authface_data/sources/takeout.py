@@ -8,7 +8,6 @@ few more. The number of a copy stays at the end: `IMG_1(2).jpg` belongs to
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -69,7 +68,8 @@ def position(content: Mapping[str, object]) -> dict[str, float]:
     latitude, longitude = place.get("latitude"), place.get("longitude")
     if not isinstance(latitude, int | float) or not isinstance(longitude, int | float):
         return {}
-    is_known = math.isfinite(latitude) and math.isfinite(longitude) and (latitude or longitude)
-    if not is_known or abs(latitude) > 90 or abs(longitude) > 180:
+    # A whole number in JSON may be too large for a float, but not for a comparison.
+    is_on_earth = abs(latitude) <= 90 and abs(longitude) <= 180
+    if not is_on_earth or not (latitude or longitude):
         return {}
     return {"latitude": float(latitude), "longitude": float(longitude)}

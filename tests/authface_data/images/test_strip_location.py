@@ -1,6 +1,8 @@
 """Stripping of locations: no pixel, no length and no other tag changes."""
 
 import io
+import math
+import struct
 import zlib
 
 import numpy as np
@@ -55,6 +57,24 @@ def test_gps_is_removed_and_everything_else_kept(image_format, endian):
         assert image.getexif()[CAMERA_MAKE] == "Canon"
         assert not image.getexif().get_ifd(GPS_IFD)
     assert strip_location(stripped) is stripped
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_gps_is_unknown():
+    """Every byte of the metadata is damaged in turn; no coordinate is infinite or an error."""
+    data = encode_with_gps("JPEG", "<")
+    start, end = data.index(b"Exif\0\0"), data.index(b"\xff\xdb")
+    unknown = 0
+    for position in range(start, end):
+        damaged = bytearray(data)
+        damaged[position] ^= 0xFF
+        coordinates = [value for value in read_gps(bytes(damaged)) if value is not None]
+        assert all(map(math.isfinite, coordinates))
+        unknown += not coordinates
+    assert unknown > 10
+    zeros = data.replace(struct.pack("<II", 33, 1), bytes(8))
+    assert zeros != data
+    assert None in read_gps(zeros)
 
 
 def test_gps_of_heic_is_removed():

@@ -12,7 +12,7 @@ from review_workspace import fill_review_workspace, open_in_spreadsheet, save_in
 from typer.testing import CliRunner
 
 import cli
-from authface_data.review import workbook
+from authface_data.review import table_file, workbook
 from authface_data.review.faces import ReviewFace, faces_to_review
 from authface_data.review.import_table import read_review_table
 from authface_data.review.table import to_csv
@@ -243,6 +243,13 @@ def test_huge_files_are_not_read(tmp_path):
         out.truncate(200_000_000)  # sparse
     with pytest.raises(UserError, match="is larger than 100 MB"):
         read_limited(file)
+
+
+def test_very_many_rows_are_refused(monkeypatch):
+    monkeypatch.setattr(table_file, "MAX_ROWS", 100)
+    parse_table(HEADER + b"\n" * 99)
+    with pytest.raises(UserError, match="the table has more than 100 rows"):
+        parse_table(HEADER + b"\n" * 200)
 
 
 # Workbooks

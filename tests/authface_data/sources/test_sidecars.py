@@ -11,6 +11,7 @@ from authface_data.sources.file_source import FileOptions
 from authface_data.sources.folder import FolderSource
 from authface_data.sources.sidecars import Sidecars
 from authface_data.sources.takeout import sidecar_names
+from manifests.support.time_limit import time_limit
 
 TAKEOUT = {
     "title": "IMG.jpg",
@@ -110,6 +111,14 @@ def test_place_of_takeout_is_read_only_if_it_is_stored(tmp_path, store_place):
     assert columns.get("longitude") == (8.5 if store_place else None)
 
 
+@pytest.mark.parametrize("latitude", [10**400, float("nan"), float("inf"), 91, "47", None, True])
+def test_impossible_place_of_takeout_is_unknown(tmp_path, latitude):
+    (tmp_path / "a.jpg").touch()
+    place = {"latitude": latitude, "longitude": 181}
+    (tmp_path / "a.jpg.json").write_text(json.dumps({**TAKEOUT, "geoData": place}))
+    assert "latitude" not in Sidecars(store_place=True).columns_for(tmp_path / "a.jpg")
+
+
 def test_value_of_wrong_type_is_passed_over_and_named(describe):
     columns, source = describe(
         {
@@ -178,6 +187,17 @@ def test_damaged_table_is_used_as_far_as_possible(describe, table, problem):
     assert columns["a.jpg"] == {"licence": "mine"}
     assert problem is None or problem in "\n".join(source.skipped)
     assert len(source.skipped) <= 1
+
+
+def test_table_of_very_many_columns_is_not_used(describe):
+    """Python's reader would fill each of 100,000 short rows up to 100,000 cells."""
+    names = ",".join(map(str, range(100_000)))
+    table = f"file,licence,{names}\n".encode() + b"a.jpg,mine\n" * 100_000
+    with time_limit(10, ends_process=False):
+        columns, source = describe({"a.jpg": None, "list.csv": table})
+    assert columns["a.jpg"] == {}
+    assert len(source.skipped) == 1
+    assert "list.csv has more than 1,000 columns; it is not used" in source.skipped[0]
 
 
 def test_names_match_in_any_unicode_form_and_case(describe):
