@@ -179,7 +179,7 @@ def name_results(names: Mapping[Path, Path]) -> dict[Path, ResultNames]:
 
     owners: dict[Path, Path] = {}
     for path, result in results.items():
-        for name in {result.photo, result.face}:
+        for name in dict.fromkeys((result.photo, result.face)):
             if name in owners:
                 raise UserError(
                     f"the results of {owners[name]} and {path} would be the same file {name}; "
