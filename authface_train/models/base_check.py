@@ -12,7 +12,7 @@ from authface_train.models.loading import (
     scheduler_class,
 )
 from authface_train.models.noise_schedule import check_noise_schedule, check_scheduler_class
-from authface_train.models.sdxl_config import TINY
+from authface_train.models.sdxl_config import PIPELINE_FILES, TINY
 from authface_train.models.single_file_check import read_single_file
 from manifests.run_folder import MODEL_INDEX_FILE, RUN_FILE
 from manifests.support import hub
@@ -47,7 +47,7 @@ def check_base(base: str, weights_dir: str | None) -> None:
     elif path.is_dir():
         _check_folder(path, with_weights=True)
     else:
-        _check_folder(hub.download_configs(base, weights_dir), with_weights=False)
+        _check_folder(hub.download_configs(base, weights_dir, PIPELINE_FILES), with_weights=False)
 
 
 def _check_folder(folder: Path, *, with_weights: bool) -> None:

@@ -11,7 +11,7 @@ import torch
 from authface_train.models.base_check import check_base
 from authface_train.models.loading import clip_tokenizer, load_part, load_parts
 from authface_train.models.pixel_unshuffle import PixelUnshuffle
-from authface_train.models.sdxl_config import TINY, TINY_CONFIGURATION
+from authface_train.models.sdxl_config import PIPELINE_FILES, TINY, TINY_CONFIGURATION
 from authface_train.models.single_file_check import is_untrained_file
 from authface_train.models.single_file_loading import load_single_file, load_single_file_vae
 from manifests.run_folder import read_notes
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     )
 
 CLASS_KEYS = ("_class_name", "architectures")
-PIPELINE_FILES = (
-    "model_index.json and the folders unet, vae, text_encoder, text_encoder_2, tokenizer, "
-    "tokenizer_2, scheduler"
-)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,12 @@ from typing import Any
 TINY = "tiny"
 """Name of the random model in the setting `base`."""
 
+PIPELINE_FILES = (
+    "model_index.json and the folders unet, vae, text_encoder, text_encoder_2, tokenizer, "
+    "tokenizer_2, scheduler"
+)
+"""The files of a base model, in words."""
+
 Configuration = dict[str, dict[str, Any]]
 """Configurations of the parts of a pipeline by the names of their folders."""
 

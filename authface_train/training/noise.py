@@ -10,7 +10,6 @@ from diffusers.training_utils import compute_snr
 from authface_train.data.samples import Sample
 from authface_train.models.sdxl import DiffusionCore
 from authface_train.training.loop import NUM_TRAIN_TIMESTEPS, TIMESTEP_BINS
-from manifests.support.errors import UserError
 
 
 def training_scheduler(core: DiffusionCore) -> DDPMScheduler:
@@ -18,9 +17,6 @@ def training_scheduler(core: DiffusionCore) -> DDPMScheduler:
 
     Args:
         core: The base.
-
-    Raises:
-        UserError: If the base does not predict noise (epsilon).
     """
     scheduler = DDPMScheduler.from_config(core.scheduler.config)
     prediction_type = scheduler.config.prediction_type

@@ -92,19 +92,20 @@ def download_model(model: str, weights_dir: str | None, files: str) -> Path:
         return Path(snapshot_download(location))
 
 
-def download_configs(model: str, weights_dir: str | None) -> Path:
+def download_configs(model: str, weights_dir: str | None, files: str) -> Path:
     """Return a local folder with the configurations of a pipeline on the hub, without its weights.
 
     Args:
         model: The hub id.
         weights_dir: Where the user may put the model, for the message.
+        files: The required files in words, for the message.
 
     Raises:
         MissingResourceError: If the download fails.
     """
     from huggingface_hub import snapshot_download
 
-    with explain_download(model, "its files", weights_dir):
+    with explain_download(model, files, weights_dir):
         return Path(snapshot_download(model, allow_patterns=CONFIG_PATTERNS))
 
 
