@@ -16,6 +16,8 @@ from manifests.store import Store
 from manifests.verdicts import kept_faces
 from manifests.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 PORTRAIT = "obama.jpg"
 
 

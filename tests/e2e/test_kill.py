@@ -19,7 +19,8 @@ pytestmark = pytest.mark.slow
 
 NUM_KILLS = {"collect": 6, "filter": 8, "caption": 6}
 LAST_CHECKPOINT = Path("checkpoints/step-00000009")
-LONG_SIDE_PX = 1500
+LONG_SIDE_PX = 1000
+MIRRORED = ("obama", "obama2")
 
 
 def stage_command(name: str, root: Path, folder: Path) -> list[object]:
@@ -33,15 +34,16 @@ def stage_command(name: str, root: Path, folder: Path) -> list[object]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, photos) -> Path:
-    """Twelve small photographs (those of the demo and their mirror images) and a broken file."""
+    """Eight small photographs (those of the demo and two mirror images) and a broken file."""
     folder = tmp_path_factory.mktemp("many")
     for path in photos.values():
         with Image.open(path) as opened:
             image = opened.convert("RGB")
         image.thumbnail((LONG_SIDE_PX, LONG_SIDE_PX))
         image.save(folder / f"{path.stem}.png")
-        mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        mirrored.save(folder / f"{path.stem}-mirrored.png")
+        if path.stem in MIRRORED:
+            mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            mirrored.save(folder / f"{path.stem}-mirrored.png")
     (folder / "broken.jpg").write_bytes(b"no picture")
     return folder
 
@@ -112,9 +114,9 @@ def test_commands_have_several_commits_to_kill_between(undisturbed):
     assert len(random_kills()) == 20
     assert all(stage["num_operations"] > 7 for stage in undisturbed.values())
     faces = undisturbed["filter"]["after"]["faces"]
-    assert len(faces) >= 12
+    assert len(faces) >= 8
     assert set(faces[0]) > {"face_id", "score"}
-    assert len(undisturbed["caption"]["after"]["captions"]) >= 8
+    assert len(undisturbed["caption"]["after"]["captions"]) >= 4
 
 
 def train_command(stage: str, root: Path, prior: Path, *options: object) -> list[object]:

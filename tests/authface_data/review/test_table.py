@@ -34,46 +34,44 @@ SIZE = Gate(name="size", metric="qsize_px", op=">=", threshold=300)
 def reviewed(workspace):
     """Four faces with captions by `measured`; the gate drops the two smallest."""
     workspace.settings.gates[:] = [SIZE]
+    photos, faces, captions = [], [], []
     for number, size in enumerate((500.0, 310.0, 290.0, 100.0)):
         face_id = f"fs_{number}_a"
         photo_id = f"fs_{number}"
-        Store(workspace, PHOTOS).append(
-            [
-                {
-                    "photo_id": photo_id,
-                    "description": "=cmd|' /C calc'!A0",
-                    "licence_basis": "own",
-                    "fingerprint": "f",
-                }
-            ]
+        photos.append(
+            {
+                "photo_id": photo_id,
+                "description": "=cmd|' /C calc'!A0",
+                "licence_basis": "own",
+                "fingerprint": "f",
+            }
         )
         workspace.write_bytes(f"faces/{face_id}.png", b"")
         box = [0.0, 0.0, 9.0, 9.0]
-        Store(workspace, FACES).append(
-            [
-                {
-                    "face_id": face_id,
-                    "photo_id": photo_id,
-                    "box_px": [0.0, 0.0, 100.0, 100.0],
-                    "qsize_px": size,
-                    "fingerprint": "f",
-                    "crop_path": f"faces/{face_id}.png",
-                    "crop_sha256": f"{number}" * 64,
-                    "crop_size_px": 512,
-                    "left_eye_box_crop_px": box,
-                    "right_eye_box_crop_px": box,
-                    "mouth_box_crop_px": box,
-                }
-            ]
+        faces.append(
+            {
+                "face_id": face_id,
+                "photo_id": photo_id,
+                "box_px": [0.0, 0.0, 100.0, 100.0],
+                "qsize_px": size,
+                "fingerprint": "f",
+                "crop_path": f"faces/{face_id}.png",
+                "crop_sha256": f"{number}" * 64,
+                "crop_size_px": 512,
+                "left_eye_box_crop_px": box,
+                "right_eye_box_crop_px": box,
+                "mouth_box_crop_px": box,
+            }
         )
         tags = {
             "photographic_tags": ["front view", "soft light"],
             "measured_tags": [],
             "caption": "front view, soft light",
         }
-        Store(workspace, CAPTIONS).append(
-            [{"face_id": face_id, "captioner": "measured", **tags, "fingerprint": "f"}]
-        )
+        captions.append({"face_id": face_id, "captioner": "measured", **tags, "fingerprint": "f"})
+    # One part for each manifest: every test reads them several times.
+    for manifest, rows in ((PHOTOS, photos), (FACES, faces), (CAPTIONS, captions)):
+        Store(workspace, manifest).append(rows)
     gates.apply_gates(workspace, [SIZE])
     return workspace
 
