@@ -16,16 +16,9 @@ def training_scheduler(core: DiffusionCore) -> DDPMScheduler:
     """The noise schedule of a base, as a DDPM scheduler.
 
     Args:
-        core: The base.
+        core: The base, which predicts noise; see `check_base`.
     """
-    scheduler = DDPMScheduler.from_config(core.scheduler.config)
-    prediction_type = scheduler.config.prediction_type
-    if prediction_type != "epsilon":
-        raise UserError(
-            f"this base predicts {prediction_type}; only epsilon prediction is supported. "
-            "Use another --base"
-        )
-    return scheduler
+    return DDPMScheduler.from_config(core.scheduler.config)
 
 
 def noise_prediction_losses(
