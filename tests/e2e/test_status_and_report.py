@@ -76,7 +76,7 @@ def test_explain_json_shows_the_faces_of_a_photo(filled, authface_here):
     smallest = faces.loc[faces["qsize_px"].idxmin()]
     output = authface_here("explain", smallest["photo_id"], "-w", filled, "--json").stdout
     explanation = json.loads(output)
-    assert list(explanation) == ["photo", "verdicts", "faces", "runs"]
+    assert list(explanation) == ["photo", "verdicts", "faces", "runs", "unreadable_runs"]
     (face,) = explanation["faces"]
     assert face["face"]["face_id"] == smallest["face_id"]
     assert face["kept"] is False

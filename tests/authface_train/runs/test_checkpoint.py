@@ -114,10 +114,10 @@ def test_damaged_checkpoint_stays_until_the_next_one_is_complete(folder, monkeyp
     save(folder, 5, accelerator, model)
     (folder / "step-00000005/unet.safetensors").write_bytes(b"")
     assert load(folder) == 2
-    monkeypatch.setattr(torch, "save", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    # `undo` would also undo the changes of the fixtures that capture logs.
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(torch, "save", interrupt)
         save(folder, 3, accelerator, model, keep=1)
-    monkeypatch.undo()
     assert checkpoint.list_steps(folder) == [2, 5]
 
     save(folder, 3, accelerator, model, keep=1)
