@@ -115,9 +115,10 @@ def test_damaged_checkpoint_stays_until_the_next_one_is_complete(folder, monkeyp
     (folder / "step-00000005/unet.safetensors").write_bytes(b"")
     assert load(folder) == 2
     # `undo` would also undo the changes of the fixtures that capture logs.
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(torch, "save", interrupt)
-        save(folder, 3, accelerator, model, keep=1)
+        with pytest.raises(KeyboardInterrupt):
+            save(folder, 3, accelerator, model, keep=1)
     assert checkpoint.list_steps(folder) == [2, 5]
 
     save(folder, 3, accelerator, model, keep=1)
