@@ -5,8 +5,8 @@
     python benchmarks/start_training.py --base DIR          a model on this disk
     python benchmarks/start_training.py --set lora_rank=4   settings, as for train-prior
 
-The random model takes 7 GB of the temporary folder (TMPDIR). Each start is a new process with
-captions left out. The first start encodes a face of the demo and estimates the memory; the later ones
+The random model takes 7 GB of the temporary folder (TMPDIR). Each start is a new process, without
+captions. The first start encodes the faces of the demo and estimates the memory; the later ones
 find both in the workspace's cache. Read times depend on whether the system has the files in memory.
 """
 
@@ -83,7 +83,9 @@ def save_random_sdxl(folder: Path) -> None:
 
 
 def make_workspace(folder: Path) -> None:
-    """Filter the demo's photograph in the public domain into a new workspace."""
+    """Filter the portraits of the demo into a new workspace."""
+    from authface_data.sources.demo_photos import US_GOVERNMENT
+
     for command in (
         ["demo", "--fetch"],
         ["init", folder, "--preset", "embedded"],
@@ -92,9 +94,9 @@ def make_workspace(folder: Path) -> None:
             "--source",
             "folder",
             "--path",
-            Path(os.environ["AUTHFACE_CACHE"]) / "photos" / "public-domain",
+            Path(os.environ["AUTHFACE_CACHE"]) / "photos" / "us-government-likely",
             "--licence-basis",
-            "public-domain",
+            US_GOVERNMENT,
             "-w",
             folder,
         ],
