@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(ROOT))
 os.environ.setdefault("AUTHFACE_CACHE", str(ROOT / ".assets"))
 
 NUM_STARTS = 3
@@ -36,50 +36,12 @@ AUTHFACE = [sys.executable, str(ROOT / "cli.py")]
 def save_random_sdxl(folder: Path) -> None:
     """Save a pipeline of SDXL's shape with random weights in fp16."""
     import torch
-    import training_bench as bench
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    from authface_train.models.sdxl import tiny_sdxl
+    from authface_train.models.sdxl import random_sdxl
+    from authface_train.models.sdxl_config import SDXL_CONFIGURATION
 
     torch.set_default_dtype(torch.float16)
-    pipeline = tiny_sdxl(0)
-    tiny_config = {
-        name: value for name, value in pipeline.unet.config.items() if not name.startswith("_")
-    }
-    pipeline.unet = UNet2DConditionModel(**{**tiny_config, **bench.SDXL_UNET})
-    pipeline.vae = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-        latent_channels=4,
-        sample_size=1024,
-        scaling_factor=bench.SCALING_FACTOR,
-    )
-    common = {"bos_token_id": 49406, "eos_token_id": 49407}
-    pipeline.text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            hidden_size=768,
-            intermediate_size=3072,
-            num_hidden_layers=12,
-            num_attention_heads=12,
-            projection_dim=768,
-            **common,
-        )
-    )
-    pipeline.text_encoder_2 = CLIPTextModelWithProjection(
-        CLIPTextConfig(
-            hidden_size=1280,
-            intermediate_size=5120,
-            num_hidden_layers=32,
-            num_attention_heads=20,
-            projection_dim=1280,
-            hidden_act="gelu",
-            **common,
-        )
-    )
-    pipeline.save_pretrained(folder)
+    random_sdxl(SDXL_CONFIGURATION, seed=0).save_pretrained(folder)
 
 
 def make_workspace(folder: Path) -> None:

@@ -32,6 +32,7 @@ from authface_train.data.prompts import Embedding
 from authface_train.data.sample_keys import SampleKey
 from authface_train.data.samples import Sample
 from authface_train.models.sdxl import DiffusionCore, tiny_sdxl
+from authface_train.models.sdxl_config import SDXL_CONFIGURATION, arguments
 from authface_train.runs.training_run import TrainingRun
 from authface_train.settings import TrainSettings
 from authface_train.training import loop
@@ -69,19 +70,8 @@ CPU_UNET: dict[str, object] = {
     "projection_class_embeddings_input_dim": 1280 + 6 * 8,
 }
 """A small U-Net with prompt embeddings of SDXL's size; its step takes 200 to 400 ms on a CPU."""
-SDXL_UNET: dict[str, object] = {
-    "sample_size": 128,
-    "block_out_channels": (320, 640, 1280),
-    "layers_per_block": 2,
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "attention_head_dim": (5, 10, 20),
-    "transformer_layers_per_block": (1, 2, 10),
-    "addition_time_embed_dim": 256,
-    "norm_num_groups": 32,
-    "projection_class_embeddings_input_dim": 2816,
-    "cross_attention_dim": 2048,
-}
+SDXL_UNET: dict[str, object] = {**arguments(SDXL_CONFIGURATION, "unet"), "norm_num_groups": 32}
+"""SDXL's U-Net, as changes to the tiny U-Net's configuration."""
 REGION_BOXES = {
     "left_eye": (0.30, 0.42, 0.42, 0.54),
     "right_eye": (0.58, 0.42, 0.70, 0.54),

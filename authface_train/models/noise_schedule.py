@@ -1,4 +1,4 @@
-"""Checks the noise schedule of a base: epsilon prediction, 1,000 timesteps, no zero terminal SNR."""
+"""Checks the noise schedule of a base: noise prediction, 1,000 timesteps, no zero terminal SNR."""
 
 from __future__ import annotations
 

@@ -11,7 +11,13 @@ import torch
 from authface_train.models.base_check import check_base
 from authface_train.models.loading import clip_tokenizer, load_part, load_parts
 from authface_train.models.pixel_unshuffle import PixelUnshuffle
-from authface_train.models.sdxl_config import PIPELINE_FILES, TINY, TINY_CONFIGURATION
+from authface_train.models.sdxl_config import (
+    PIPELINE_FILES,
+    TINY,
+    TINY_CONFIGURATION,
+    Configuration,
+    arguments,
+)
 from authface_train.models.single_file_check import is_untrained_file
 from authface_train.models.single_file_loading import load_single_file, load_single_file_vae
 from manifests.run_folder import read_notes
@@ -25,7 +31,7 @@ if TYPE_CHECKING:
         UNet2DConditionModel,
     )
 
-CLASS_KEYS = ("_class_name", "architectures")
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ def load_vae(base: str, weights_dir: str | None, seed: int) -> AutoencoderKL | P
     if base == TINY:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return _tiny_vae()
+            return _random_vae(TINY_CONFIGURATION)
     model = _local_model(base, weights_dir)
     if model.is_file():
         return load_single_file_vae(model)
@@ -150,29 +156,37 @@ def tiny_sdxl(seed: int) -> StableDiffusionXLPipeline:
     Args:
         seed: Seed of the weights; the global generator is restored.
     """
+    return random_sdxl(TINY_CONFIGURATION, seed)
+
+
+def random_sdxl(configuration: Configuration, seed: int) -> StableDiffusionXLPipeline:
+    """Build SDXL's classes with random weights in torch's default dtype.
+
+    Args:
+        configuration: Configurations of the networks and the scheduler.
+        seed: Seed of the weights; the global generator is restored.
+    """
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    configs = {
-        name: {key: value for key, value in config.items() if key not in CLASS_KEYS}
-        for name, config in TINY_CONFIGURATION.items()
-    }
+    text_config, text_config_2 = (
+        CLIPTextConfig(**arguments(configuration, name)) for name in TEXT_ENCODERS
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # The VAE comes first, so that `load_vae` gives the same weights without the other models.
         return StableDiffusionXLPipeline(
-            vae=_tiny_vae(),
-            text_encoder=CLIPTextModel(CLIPTextConfig(**configs["text_encoder"])),
-            text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**configs["text_encoder_2"])),
+            vae=_random_vae(configuration),
+            text_encoder=CLIPTextModel(text_config),
+            text_encoder_2=CLIPTextModelWithProjection(text_config_2),
             tokenizer=clip_tokenizer("tokenizer"),
             tokenizer_2=clip_tokenizer("tokenizer_2"),
-            unet=UNet2DConditionModel(**configs["unet"]),
-            scheduler=EulerDiscreteScheduler(**configs["scheduler"]),
+            unet=UNet2DConditionModel(**arguments(configuration, "unet")),
+            scheduler=EulerDiscreteScheduler(**arguments(configuration, "scheduler")),
         )
 
 
-def _tiny_vae() -> AutoencoderKL:
+def _random_vae(configuration: Configuration) -> AutoencoderKL:
     from diffusers import AutoencoderKL
 
-    config = TINY_CONFIGURATION["vae"]
-    return AutoencoderKL(**{key: config[key] for key in config if key not in CLASS_KEYS})
+    return AutoencoderKL(**arguments(configuration, "vae"))

@@ -18,6 +18,9 @@ PIPELINE_FILES = (
 )
 """The files of a base model, in words."""
 
+CLASS_KEYS = ("_class_name", "architectures")
+"""Keys that name the class of a part."""
+
 Configuration = dict[str, dict[str, Any]]
 """Configurations of the parts of a pipeline by the names of their folders."""
 
@@ -119,3 +122,13 @@ TINY_CONFIGURATION["text_encoder_2"] = {
     "architectures": ["CLIPTextModelWithProjection"],
 }
 """Configuration of the random model `tiny`: the classes of SDXL with small sizes."""
+
+
+def arguments(configuration: Configuration, name: str) -> dict[str, Any]:
+    """The arguments of the constructor of a part: its configuration without the class.
+
+    Args:
+        configuration: Configurations of the parts of a pipeline.
+        name: Name of the part.
+    """
+    return {key: value for key, value in configuration[name].items() if key not in CLASS_KEYS}

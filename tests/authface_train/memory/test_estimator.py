@@ -13,10 +13,11 @@ from diffusers import UNet2DConditionModel
 from authface_train.commands.dry_run_table import print_plan
 from authface_train.facial_loss.discriminator import PatchDiscriminator
 from authface_train.memory import dry_run
-from authface_train.memory.estimator import DiskUse, MemoryEstimator, estimate_disk_use
+from authface_train.memory.estimator import MemoryEstimator, estimate_disk_use
 from authface_train.memory.fake_tensor_pass import PriorPass, RestorerPass
 from authface_train.memory.peak_cache import PeakCache
 from authface_train.models.sdxl import tiny_sdxl
+from authface_train.models.sdxl_config import SDXL_CONFIGURATION, arguments
 from authface_train.presets import card_of, load_preset, parse_set_option, preset_names
 from authface_train.training import setup
 from authface_train.training.loop import accumulation_steps
@@ -179,30 +180,7 @@ def test_restorer_estimate_includes_the_frozen_unet(unet):
 def sdxl_unet():
     """SDXL's U-Net from its published configuration, without weights: 2.567 B parameters."""
     with torch.device("meta"):
-        return UNet2DConditionModel(
-            sample_size=128,
-            block_out_channels=(320, 640, 1280),
-            layers_per_block=2,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            attention_head_dim=(5, 10, 20),
-            transformer_layers_per_block=(1, 2, 10),
-            use_linear_projection=True,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=256,
-            projection_class_embeddings_input_dim=2816,
-            cross_attention_dim=2048,
-        )
-
-
-def test_disk_use_of_new_and_resumed_runs():
-    use = DiskUse(checkpoint=30, num_kept=1, model=7)
-    assert use.peak == 60  # not two checkpoints and the model
-    assert DiskUse(checkpoint=3, num_kept=1, model=7).peak == 10
-    assert use.missing(0, has_steps_left=True) == 60
-    assert use.missing(30, has_steps_left=True) == 30
-    assert use.missing(90, has_steps_left=True) == 30
-    assert use.missing(30, has_steps_left=False) == 7
+        return UNet2DConditionModel(**arguments(SDXL_CONFIGURATION, "unet"))
 
 
 def test_size_of_the_paper_runs(sdxl_unet):
