@@ -15,41 +15,16 @@ import os
 import platform
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import PIL
-from rich.console import Console
-from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "support"))
+sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT)]
 os.environ.setdefault("AUTHFACE_CACHE", str(ROOT / ".assets"))
 
-from storm import Figures, Storm  # noqa: E402
-
-from manifests.support.text import strip_control  # noqa: E402
-
-MAX_LISTED = 20
-console = Console(highlight=False, markup=False, soft_wrap=True)
-
-
-def print_figures(figures: Figures) -> None:
-    """Print the counts as a table, and what must not have happened."""
-    table = Table("count", "value", title="Storm")
-    for field in dataclasses.fields(figures):
-        value = getattr(figures, field.name)
-        if isinstance(value, list):
-            text = str(len(value))
-        else:
-            text = f"{value:.1f}" if isinstance(value, float) else str(value)
-        table.add_row(field.name, text)
-    console.print(table)
-    for name, messages in figures.faults().items():
-        for message in messages[:MAX_LISTED]:
-            console.print(strip_control(f"{name}: {message}"))
-        if len(messages) > MAX_LISTED:
-            console.print(f"{name}: {len(messages) - MAX_LISTED} more")
+from storm import Storm  # noqa: E402
+from storm_output import Log, print_figures  # noqa: E402
 
 
 def main() -> None:
@@ -66,22 +41,17 @@ def main() -> None:
         f"Python {platform.python_version()}, Pillow {PIL.__version__}, {os.cpu_count()} cores; "
         f"{options.files} files, {options.kills} kills, seed {options.seed}"
     )
-    started = time.monotonic()
-
-    def show(line: str) -> None:
-        console.print(strip_control(f"{time.monotonic() - started:6.0f} s  {line}"))
-
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         storm = Storm(
             options.keep or Path(temporary),
             num_files=options.files,
             num_kills=options.kills,
             seed=options.seed,
-            show=show,
+            show=Log(),
             only=tuple(options.only),
         )
         figures = storm.run()
-    print_figures(figures)
+    print_figures("Storm", figures)
     if options.json is not None:
         options.json.write_text(json.dumps(dataclasses.asdict(figures), indent=1))
     sys.exit(any(figures.faults().values()))

@@ -10,19 +10,15 @@ figures.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import platform
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
@@ -31,12 +27,10 @@ os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
 
 from commands import collect_folder, init_workspace  # noqa: E402
 from processes import cpu_environment, torchrun_options  # noqa: E402
+from storm_output import Log, print_figures  # noqa: E402
 from train_storm import NUM_PROCESSES, Schedule, TrainStorm  # noqa: E402
 
 from authface_data.sources import demo_photos  # noqa: E402
-
-MAX_LISTED = 20
-console = Console(highlight=False, markup=False, soft_wrap=True)
 
 
 class Torchrun:
@@ -99,28 +93,18 @@ def main() -> None:
         f"Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores; "
         f"{options.kills} SIGKILLs, {options.terms} SIGTERMs, seed {options.seed}"
     )
-    started = time.monotonic()
-
-    def show(line: str) -> None:
-        console.print(f"{time.monotonic() - started:6.0f} s  {line}")
+    log = Log()
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         fill_workspace(folder / "workspace", folder / "photos")
         schedule = Schedule(kills=options.kills, terms=options.terms, seed=options.seed)
-        storm = TrainStorm(folder, folder / "workspace", Torchrun, schedule, show)
+        storm = TrainStorm(folder, folder / "workspace", Torchrun, schedule, log)
         figures = storm.run()
 
-    table = Table("count", "value", title="Training storm")
-    for name, value in dataclasses.asdict(figures).items():
-        shown = len(value) if isinstance(value, list) else value
-        table.add_row(name, f"{shown:.1f}" if isinstance(shown, float) else str(shown))
-    table.add_row("duration_s", f"{time.monotonic() - started:.0f}")
-    console.print(table)
-    for name, messages in figures.faults().items():
-        for message in messages[:MAX_LISTED]:
-            console.print(f"{name}: {message}")
+    print_figures("Training storm", figures)
+    print(f"{log.seconds:.0f} s")
     sys.exit(any(figures.faults().values()))
 
 

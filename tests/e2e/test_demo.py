@@ -25,7 +25,7 @@ COMMANDS = (
     "report",
 )
 PROCESS_COMMANDS = ("init", "status")
-"""Commands that the tested demo runs in new processes, as for its users; all would take a minute."""
+"""Commands that the tested demo runs in new processes, as its users do; all would take a minute."""
 
 
 @pytest.fixture(scope="module")

@@ -8,28 +8,16 @@ import subprocess
 import sys
 
 import pytest
+from lock_holder import hold_lock
 
 from manifests.support.errors import UserError
-
-HOLD = """
-import sys, time
-from manifests.workspace import Workspace
-with Workspace(sys.argv[1]).lock("filter"):
-    print("held", flush=True)
-    time.sleep(60)
-"""
 
 
 @pytest.fixture
 def holder(workspace):
     """A process that holds the lock for `authface filter`."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, workspace.root], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "held\n"
-    yield process
-    process.kill()
-    process.wait()
+    with hold_lock(workspace.root, "filter") as process:
+        yield process
 
 
 def test_held_lock_is_refused_and_names_its_holder(workspace, holder):

@@ -1,8 +1,8 @@
 """A storm over both trainers: runs of two processes are killed and terminated, and resumed.
 
 Each stage is trained once undisturbed, then again while torchrun and its processes receive signals
-at seeded random moments. After each signal everything must end by itself, and the same command, with
-`--resume`, must continue. The finished run must have the same bits as the undisturbed one.
+at seeded random moments. After each signal everything must end by itself, and the same command,
+with `--resume`, must continue. The finished run must have the same bits as the undisturbed one.
 """
 
 from __future__ import annotations

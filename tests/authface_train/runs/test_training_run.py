@@ -4,14 +4,13 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from full_disk import file_size_limit
+from lock_holder import hold_lock
 from safetensors.torch import save_file
 
 from authface_train.presets import load_preset
@@ -148,28 +147,13 @@ def test_base_may_move_and_is_found_from_any_folder(run, tmp_path, monkeypatch):
     assert run.read_record()["base"] == "owner/name"
 
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from manifests.lock import LocalFolder, WriterLock
-WriterLock(LocalFolder(Path(sys.argv[1])), "train-prior").acquire()
-print("held", flush=True)
-time.sleep(60)
-"""
-
-
 @pytest.fixture
 def holder(run):
     """A process that writes the run."""
     start(run)
     run.release()
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, run.folder], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "held\n"
-    yield process
-    process.kill()
-    process.wait()
+    with hold_lock(run.folder, "train-prior") as process:
+        yield process
 
 
 def test_run_has_one_writer_and_a_killed_one_is_replaced(run, holder):
