@@ -15,7 +15,7 @@ BUSY_PROCESS = """
 import hashlib, signal
 from authface_train.training import signals
 
-for number in (signal.SIGTERM, signal.SIGUSR1):
+for number in signals.STOP_SIGNALS:
     signal.signal(number, lambda *_: None)
 signals.REACTION_S = 0.3
 with signals.end_promptly():
