@@ -253,16 +253,21 @@ def _measure_fid(
     evaluation: Evaluation, reference: ReferenceSet, weights_dir: str | None, device: str
 ) -> None:
     """Measure FID of each method and insert it at its place among the metrics."""
+    if reference.count < 2:
+        evaluation.notes.append(f"{reference.folder}: no FID against one picture; it needs two")
+        return
     try:
-        fid = Fid(weights_dir, device)
+        fid = Fid(find_pictures(reference.folder).values(), weights_dir, device)
     except MissingResourceError as error:
         evaluation.missing["fid"] = str(error)
         return
     evaluation.fid_reference = reference
-    reference_pictures = list(find_pictures(reference.folder).values())
     for method, rows in evaluation.scores.groupby("method", sort=False):
         pictures = [Path(path) for path in rows["path"]]
-        evaluation.fid[str(method)] = fid.compute(pictures, reference_pictures)
+        if len(pictures) < 2:
+            evaluation.notes.append(f"{method}: no FID of one picture; it needs two")
+            continue
+        evaluation.fid[str(method)] = fid.compute(pictures)
 
     measured = {*evaluation.metrics, "fid"}
     known = [name for name in METRICS if name in measured]

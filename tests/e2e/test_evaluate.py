@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from random_networks import use_torch_home
 
 pytestmark = pytest.mark.slow
 
@@ -107,9 +108,9 @@ def test_odd_pictures_are_reported(folders, authface_here):
     assert "1 pictures were not measured" in completed.stderr
 
 
-def test_metrics_without_weights_are_skipped(folders, authface):
+def test_metrics_without_weights_are_skipped(folders, authface_here, monkeypatch):
+    use_torch_home(folders / "nothing", monkeypatch)
     offline = {
-        "TORCH_HOME": str(folders / "nothing"),
         "HTTPS_PROXY": "http://127.0.0.1:9",
         "https_proxy": "http://127.0.0.1:9",
     }
@@ -123,14 +124,14 @@ def test_metrics_without_weights_are_skipped(folders, authface):
         "psnr,lpips,musiq",
         "--json",
     )
-    completed = authface(*arguments, env=offline)
+    completed = authface_here(*arguments, env=offline)
     assert completed.returncode == 4, completed.stderr
     summary = json.loads(completed.stdout)
     assert list(summary["methods"]["blurred"]) == ["psnr"]
     assert set(summary["missing"]) == {"lpips", "musiq"}
     assert "alexnet-owt-7be5be79.pth" in completed.stderr
     assert "musiq_koniq_ckpt" in completed.stderr
-    assert authface(*arguments, "--allow-missing", env=offline).returncode == 0
+    assert authface_here(*arguments, "--allow-missing", env=offline).returncode == 0
 
 
 @pytest.mark.parametrize(

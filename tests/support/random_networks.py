@@ -7,11 +7,19 @@ import torch
 import torchvision
 
 
+def use_torch_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torch and pyiqa, which reads TORCH_HOME on import alone, find weights in this folder."""
+    from pyiqa.utils import download_util
+
+    monkeypatch.setenv("TORCH_HOME", str(folder))
+    monkeypatch.setattr(download_util, "DEFAULT_CACHE_DIR", str(folder / "hub/pyiqa"))
+
+
 def save_alexnet_lpips(torch_home: Path) -> tuple[torch.nn.Module, list[torch.Tensor]]:
     """Save random weights of LPIPS on AlexNet.
 
     Args:
-        torch_home: The folder of the environment variable TORCH_HOME.
+        torch_home: The folder of the published weights (see `use_torch_home`).
 
     Returns:
         The network of the features, and the five non-negative weights (channels,) over them.
@@ -38,7 +46,7 @@ def save_inception(torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Save random weights of the Inception network of FID.
 
     Args:
-        torch_home: The folder of the environment variable TORCH_HOME.
+        torch_home: The folder of the published weights (see `use_torch_home`).
         monkeypatch: Prevents pyiqa from downloading the published weights while building.
     """
     from pyiqa.archs import inception

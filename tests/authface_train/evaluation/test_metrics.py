@@ -1,16 +1,19 @@
 """Values of the metrics, compared with other implementations."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import random_networks
 import torch
 from PIL import Image
+from pyiqa.archs import fid_arch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from authface_data.faces.descriptor import SAME_PERSON_DISTANCE
 from authface_data.faces.landmarks import alignment_points
+from authface_train.evaluation.fid import frechet_distance
 from authface_train.evaluation.metrics import (
     EQUAL_DB,
     METRICS,
@@ -108,29 +111,33 @@ def test_default_metrics_depend_on_given_references():
 
 
 @pytest.mark.slow
-def test_lpips_and_fid_with_networks_of_known_weights(faces, tmp_path, authface, monkeypatch):
+def test_lpips_and_fid_with_networks_of_known_weights(faces, tmp_path, authface_here, monkeypatch):
     """LPIPS equals a plain implementation; FID between equal sets is 0."""
     features, weights = random_networks.save_alexnet_lpips(tmp_path / "torch")
     random_networks.save_inception(tmp_path / "torch", monkeypatch)
+    random_networks.use_torch_home(tmp_path / "torch", monkeypatch)
     clean_folder = tmp_path / "clean"
     noisy_folder = tmp_path / "noisy"
-    clean_folder.mkdir()
-    noisy_folder.mkdir()
+    single_folder = tmp_path / "single"
+    for folder in (clean_folder, noisy_folder, single_folder):
+        folder.mkdir()
     for name, face in faces.items():
         Image.fromarray(face).save(clean_folder / f"{name}.png")
         Image.fromarray(add_noise(face, 20)).save(noisy_folder / f"{name}.png")
-    completed = authface(
+    shutil.copy(clean_folder / "obama.png", single_folder)
+    completed = authface_here(
         "evaluate",
         "--restored",
         f"noisy={noisy_folder}",
         "--restored",
         f"same={clean_folder}",
+        "--restored",
+        single_folder,
         "--reference",
         clean_folder,
         "--metrics",
         "lpips,fid",
         "--json",
-        env={"TORCH_HOME": str(tmp_path / "torch")},
     )
     assert completed.returncode == 0, completed.stderr
     summary = json.loads(completed.stdout)
@@ -145,6 +152,25 @@ def test_lpips_and_fid_with_networks_of_known_weights(faces, tmp_path, authface,
     assert noisy["fid"] > same["fid"]
     assert summary["fid_reference"]["count"] == 2
     assert len(summary["fid_reference"]["sha256"]) == 64
+    assert "fid" not in summary["methods"]["single"]
+    assert "single: no FID of one picture; it needs two" in summary["notes"]
+
+
+@pytest.mark.parametrize(("count", "reference_count"), [(300, 200), (40, 200), (40, 30)])
+def test_frechet_distance_equals_that_of_the_covariances(count, reference_count):
+    """Also with fewer pictures than features, when the covariance is singular."""
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(64, 64))
+    features = rng.normal(size=(count, 64)) @ mixing + 0.5
+    reference = 1.1 * rng.normal(size=(reference_count, 64)) @ mixing
+    expected = fid_arch.frechet_distance(
+        features.mean(0),
+        np.cov(features, rowvar=False),
+        reference.mean(0),
+        np.cov(reference, rowvar=False),
+    )
+    assert frechet_distance(features, reference) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(features, features) == pytest.approx(0, abs=1e-8)
 
 
 def plain_lpips(features, weights, first, second):
