@@ -44,6 +44,8 @@ from accelerate import Accelerator  # noqa: E402
 from diffusers import DDPMScheduler  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from authface_train.data.crops import cache_crops  # noqa: E402
+from authface_train.data.degradation import REFERENCE_PX  # noqa: E402
 from authface_train.data.latents import cached_latents  # noqa: E402
 from authface_train.data.prompts import cached_prompts, time_ids  # noqa: E402
 from authface_train.data.sample_keys import SampleKey  # noqa: E402
@@ -85,7 +87,7 @@ def restorer_settings(preset: str, overrides: Mapping[str, object]) -> RestorerS
 def cached_trainer(
     workspace: Workspace, view: pd.DataFrame, facial_weight: str, accelerator: Accelerator
 ) -> RestorerTrainer:
-    """Fill the workspace's caches, build the trainer of the CPU model and load all crops.
+    """Fill the workspace's caches and build the trainer of the CPU model.
 
     Args:
         workspace: Holds the crops and the caches.
@@ -96,6 +98,7 @@ def cached_trainer(
     overrides = {**bench.ROUND_SETTINGS, "workers": 1, "facial.weight": facial_weight}
     settings = restorer_settings("tiny", overrides)
     pipeline = bench.build_pipeline(bench.CPU_UNET)
+    cache_crops(workspace, view, REFERENCE_PX, accelerator, lambda *_: None)
     latents = cached_latents(
         workspace, pipeline.vae, view, bench.SIZE_PX, accelerator, lambda *_: None
     )
@@ -112,9 +115,6 @@ def cached_trainer(
         null_prompt=null_prompt,
         accelerator=accelerator,
     )
-    for index in range(bench.NUM_FACES):
-        # The dataset keeps decoded crops, and workers are forked with them.
-        trainer.dataset[SampleKey(0, index)]
     return trainer
 
 
@@ -285,7 +285,7 @@ class GpuScale:
         preset: Name of the trainer's preset.
         unet_config: Configuration of the U-Net, see `build_pipeline`.
         size_px: Side of the crops that are trained on.
-        mixed_precision: Setting of the accelerator.
+        mixed_precision: Setting of the trainer.
         batches: Pairs of micro-batch and gradient checkpointing.
     """
 
@@ -309,8 +309,7 @@ def measure_on_gpu(scale: GpuScale, device: torch.device) -> None:
         scale: Size of model and batches.
         device: Where it runs.
     """
-    on_cpu = device.type == "cpu"
-    accelerator = Accelerator(mixed_precision=scale.mixed_precision, cpu=on_cpu)
+    accelerator = Accelerator(cpu=device.type == "cpu")
     with tempfile.TemporaryDirectory() as temporary:
         workspace = Workspace.create(Path(temporary) / "ws", preset_text("embedded"))
         view = bench.make_crops(workspace, CROP_PX)
@@ -325,6 +324,7 @@ def measure_on_gpu(scale: GpuScale, device: torch.device) -> None:
                 "micro_batch": micro_batch,
                 "gradient_checkpointing": checkpointing,
                 "resolution_px": scale.size_px,
+                "mixed_precision": scale.mixed_precision,
             }
             measure = partial(
                 measure_step, scale, workspace=workspace, view=view, accelerator=accelerator

@@ -25,13 +25,15 @@ from authface_data.sources.unsplash.stored_names import LISTINGS_FOLDER
 from authface_data.sources.unsplash.stored_names import PHOTO_ID_PREFIX as UNSPLASH_PREFIX
 from manifests.lock import LOCK
 from manifests.run_folder import LINEAGE_FILE
-from manifests.schema import MANIFESTS
-from manifests.store import PART_NAME
+from manifests.schema import FACES, MANIFESTS
+from manifests.store import PART_NAME, Store
 from manifests.support.parsing import parse_json_object
 from manifests.workspace import FOLDERS, FORGETTING, STRIP_FILE, TEMP, Workspace
 
 COMPOSITE_FILES = (STRIP_FILE, "anatomy.jpg")
 """Pictures in `reports/` that show many faces. The command that made them makes them again."""
+CROP_CACHES = ("cache/crops/", "cache/latents/", "cache/descriptors/")
+"""Folders whose files hold what was computed from crops, by `crop_sha256`."""
 LINE_SUFFIXES = (".md", ".csv", ".txt", ".log", ".jsonl", ".tsv")
 IMAGE_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff")
 REPLACEMENT = "forgotten"
@@ -133,12 +135,15 @@ class WorkspaceSweep:
         self.runs: list[str] = []
         self.uncleaned: list[str] = []
         self._sizes: set[int] = set()
+        self._crop_hashes: set[str] = set()
 
     def actions(self) -> Iterator[FileAction]:
         """Yield an action for every file that must change. Running the action changes the file."""
         # A copy has the size of the original; other files need not be hashed.
         originals = [self.root / path for path in self.traces.paths]
         self._sizes = {path.stat().st_size for path in originals if path.exists()}
+        faces = Store(self.workspace, FACES).read(["crop_sha256"])
+        self._crop_hashes = set(faces["crop_sha256"].to_pylist())
         # Runs come first: pictures in a run that used a photograph may show it.
         self.runs = [
             path.parent.relative_to(self.root).as_posix()
@@ -303,6 +308,8 @@ class WorkspaceSweep:
 
     def _text_action(self, path: Path, relative: str) -> FileAction | None:
         """Remove lines or ids from a text file. Other files of the cache are removed."""
+        if relative.startswith(CROP_CACHES) and self._has_unknown_crops(path):
+            return self._removal(relative)
         if not _contains_traces(path, self.traces):
             return None
         suffix = path.suffix.lower()
@@ -314,6 +321,14 @@ class WorkspaceSweep:
             return self._removal(relative)
         self.uncleaned.append(relative)
         return None
+
+    def _has_unknown_crops(self, path: Path) -> bool:
+        """Whether a part of a cache holds a crop of no face: it may be an earlier crop of one."""
+        try:
+            keys = json.loads(json.loads(_read_header(path))["__metadata__"]["keys"])
+            return not self._crop_hashes.issuperset(keys)
+        except (ValueError, KeyError, TypeError):
+            return True  # damaged
 
     def _remove_lines(self, path: Path, relative: str) -> None:
         lines = path.read_bytes().splitlines(keepends=True)
@@ -335,8 +350,20 @@ def _read_table(path: Path) -> pa.Table | None:
 def _contains_traces(path: Path, traces: Traces) -> bool:
     if not path.stat().st_size:
         return False  # an empty file cannot be mapped
+    if path.suffix == ".safetensors":
+        # Tensors are gigabytes of numbers; all text is in the header.
+        return traces.occur_in(_read_header(path))
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return traces.occur_in(data)
+
+
+def _read_header(path: Path) -> bytes:
+    """The header of a safetensors file: JSON, after its length in 8 bytes. A damaged file may give
+    less or anything else.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return file.read(min(length, path.stat().st_size))
 
 
 def _contains_pictures(path: Path) -> bool:

@@ -24,7 +24,7 @@ def print_plan(plan: Plan) -> None:
         console.print(
             f"{plan.steps} steps of {plan.seconds_per_step:.2f} s "
             f"({plan.images_per_second:.2f} images/s): [bold]{_format_hours(plan.hours)}[/], "
-            f"after {plan.cache_missing_gb:.2f} GB of latents and prompts have been computed"
+            f"after {plan.cache_missing_gb:.2f} GB of inputs have been cached"
         )
     console.print(f"disk: {plan.disk_gb:.1f} GB needed, {plan.disk_free_gb:.1f} GB free")
     console.print(_conclusion(plan))

@@ -1,7 +1,7 @@
 """Caches of encoded tensors: computed once, then looked up by key and memory-mapped.
 
 A cache is a folder of immutable part files. A part is one safetensors file with up to
-`PART_RECORDS` records, whose metadata lists their keys. Parts are committed whole, so that an
+`PART_RECORDS` records and about `PART_BYTES`, whose metadata lists the keys of the records. Parts are committed whole, so that an
 interrupted run continues with the records that are missing, and every process writes parts of its
 own. If two runs write at once, a key may be in two parts; both hold the same record.
 
@@ -32,6 +32,7 @@ ProgressFunction = Callable[[int, int], None]
 Item = TypeVar("Item")
 
 PART_RECORDS = 256
+PART_BYTES = 2**26
 
 
 class Cache:
@@ -170,13 +171,16 @@ def fill_cache(
     local_keys = missing[accelerator.process_index :: accelerator.num_processes]
     local_error: list[AuthfaceError | None] = [None]
     pending: dict[str, Record] = {}
+    pending_bytes = 0
     try:
         records = zip(local_keys, compute(local_keys), strict=True)
         for count, (key, record) in enumerate(records, start=1):
             pending[key] = record
-            if len(pending) == PART_RECORDS:
+            pending_bytes += sum(tensor.nbytes for tensor in record.values())
+            if len(pending) == PART_RECORDS or pending_bytes >= PART_BYTES:
                 cache.write(pending)
                 pending = {}
+                pending_bytes = 0
             report(min(count * accelerator.num_processes, len(missing)), len(missing))
     except AuthfaceError as error:
         local_error = [error]

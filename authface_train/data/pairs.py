@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from authface_train.data.crops import load_crop
+from authface_train.data.crops import Crops, load_crop
 from authface_train.data.degradation import (
     REFERENCE_PX,
     DegradationParams,
@@ -21,9 +20,6 @@ from authface_train.data.degradation import (
 from authface_train.data.sample_keys import SampleKey, numpy_generator
 from authface_train.facial_loss.regions import REGIONS, flip_boxes
 from manifests.workspace import Workspace
-
-MAX_DECODED_CROPS = 256
-"""Decoded crops are kept in memory for training sets up to this size (200 MB)."""
 
 
 def region_boxes(view: pd.DataFrame, size_px: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,6 +55,8 @@ class DegradedPair:
 class DegradedPairs:
     """Degrades training crops on the fly, one degradation per seed, epoch and face.
 
+    `cache_crops` with `REFERENCE_PX` spares the samples the decoding of their crops.
+
     Args:
         workspace: The workspace.
         view: Training view.
@@ -80,7 +78,7 @@ class DegradedPairs:
         self.paths: list[str] = view["crop_path"].tolist()
         self.ranges = get_preset(degradation)
         self.boxes_px, self.visible = region_boxes(view, size_px)
-        self._decoded: dict[int, np.ndarray] = {}
+        self.reference_crops = Crops(workspace, view, REFERENCE_PX)
 
     def params(self, key: SampleKey) -> DegradationParams:
         """The degradation of a sample."""
@@ -110,7 +108,7 @@ class DegradedPairs:
             key: The sample.
             flip: Whether to mirror crop and boxes.
         """
-        crop = self._reference_crop(key.index)
+        crop = self.reference_crops[key.index]
         boxes_px = self.boxes_px[key.index]
         visible = self.visible[key.index]
         if flip:
@@ -122,14 +120,3 @@ class DegradedPairs:
             boxes_px=boxes_px,
             visible=visible,
         )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_decoded": {}}
-
-    def _reference_crop(self, index: int) -> np.ndarray:
-        """A crop at `REFERENCE_PX`. Small sets stay decoded: decoding is slower than degrading."""
-        if len(self.paths) > MAX_DECODED_CROPS:
-            return load_crop(self.workspace, self.paths[index], REFERENCE_PX)
-        if index not in self._decoded:
-            self._decoded[index] = load_crop(self.workspace, self.paths[index], REFERENCE_PX)
-        return self._decoded[index]

@@ -49,7 +49,7 @@ class Plan:
         seconds_per_step: Measured duration of a step; None if the run does not fit into memory.
         images_per_second: Measured samples per second, over all processes.
         hours: Duration of all steps.
-        cache_gb: Size of the cached latents and prompt embeddings.
+        cache_gb: Size of the cached crops, latents and prompt embeddings.
         cache_missing_gb: Size of the part that is not computed yet.
         disk_gb: Disk space for checkpoints, the finished model and the missing cache.
         disk_free_gb: Free disk space.
@@ -79,7 +79,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class CacheSize:
-    """Size of the cached latents and prompt embeddings, in bytes.
+    """Size of the cached crops, latents and prompt embeddings, in bytes.
 
     Attributes:
         all_bytes: Size for all faces and prompts.

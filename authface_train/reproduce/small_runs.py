@@ -16,6 +16,8 @@ import torch
 from PIL import Image
 
 from authface_train.callbacks.image_grid import to_image
+from authface_train.data.crops import cache_crops
+from authface_train.data.degradation import REFERENCE_PX
 from authface_train.data.pairs import DegradedPairs
 from authface_train.data.sample_keys import SampleKey
 from authface_train.models.pixel_unshuffle import PixelUnshuffle
@@ -299,6 +301,9 @@ class Experiment:
         assert isinstance(settings, RestorerSettings)
         accelerator = Accelerator(cpu=not torch.cuda.is_available())
         view = self._view("train")
+        cache_crops(
+            self.faces.workspace, view, REFERENCE_PX, accelerator, lambda completed, total: None
+        )
         null_prompt = self._null_prompt()
         core = detach_core(load_base(str(self.folder / "base"), None, 0))
         config = small_models.unet_config(core.unet)

@@ -22,6 +22,8 @@ import torch
 from accelerate import Accelerator
 
 from authface_train.data.captions import build_captions
+from authface_train.data.crops import cache_crops, crop_bytes, crops_cache
+from authface_train.data.degradation import REFERENCE_PX
 from authface_train.data.latents import Latents, cached_latents, latents_cache
 from authface_train.data.prompts import Embedding, Prompts, cached_prompts
 from authface_train.memory import dry_run
@@ -415,6 +417,15 @@ def _encode_prior_inputs(preparation: _Preparation, settings: PriorSettings) -> 
 
 
 def _encode_restorer_inputs(preparation: _Preparation) -> CachedInputs:
+    is_main = preparation.accelerator.is_main_process
+    with ProgressBar("crops", unit="faces", enabled=is_main) as bar:
+        cache_crops(
+            preparation.request.workspace,
+            preparation.rows.training,
+            REFERENCE_PX,
+            preparation.accelerator,
+            bar.update,
+        )
     return CachedInputs(
         train_latents=_encode_latents(preparation, preparation.rows.training),
         null_prompt=_encode_captions(preparation, [""])[0],
@@ -466,26 +477,30 @@ def _dummy_inputs(preparation: _Preparation) -> CachedInputs:
 
 
 def _estimate_cache_size(preparation: _Preparation, inputs: CachedInputs) -> dry_run.CacheSize:
-    """Size of the cached latents and prompt embeddings, from dummy inputs of the same shape."""
+    """Size of the cached crops, and of latents and prompts from dummy inputs of their shape."""
     rows = preparation.rows
     is_prior = isinstance(preparation.settings, PriorSettings)
     # Stage II does not encode held-out faces, and the empty prompt is its only prompt.
     encoded_rows = rows.all if is_prior else rows.training
     num_prompts = len(inputs.train_prompts) if is_prior else 1
-    cache = latents_cache(
-        preparation.request.workspace,
-        preparation.pipeline.vae,
-        preparation.settings.resolution_px,
-    )
-    num_missing = len(cache.missing(encoded_rows["crop_sha256"]))
+    workspace = preparation.request.workspace
+    latents = latents_cache(workspace, preparation.pipeline.vae, preparation.settings.resolution_px)
+    num_missing = len(latents.missing(encoded_rows["crop_sha256"]))
+    all_crop_bytes = missing_crop_bytes = 0
+    if not is_prior:
+        num_missing_crops = len(
+            crops_cache(workspace, REFERENCE_PX).missing(encoded_rows["crop_sha256"])
+        )
+        all_crop_bytes = len(encoded_rows) * crop_bytes(REFERENCE_PX)
+        missing_crop_bytes = num_missing_crops * crop_bytes(REFERENCE_PX)
 
     latent_bytes = FLOAT32_BYTES * inputs.train_latents[0].numel()
     values_per_prompt = sum(tensor.numel() for tensor in inputs.null_prompt)
     prompt_bytes = FLOAT32_BYTES * num_prompts * values_per_prompt
     return dry_run.CacheSize(
-        all_bytes=len(encoded_rows) * latent_bytes + prompt_bytes,
+        all_bytes=len(encoded_rows) * latent_bytes + prompt_bytes + all_crop_bytes,
         # All prompts count as missing: the captions that key their cache are not built here.
-        missing_bytes=num_missing * latent_bytes + prompt_bytes,
+        missing_bytes=num_missing * latent_bytes + prompt_bytes + missing_crop_bytes,
     )
 
 

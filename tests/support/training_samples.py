@@ -56,7 +56,7 @@ def both_stages(workspace: Workspace) -> BothStages:
     rng = np.random.default_rng(0)
     generator = torch.Generator().manual_seed(0)
     names = [f"face-{number}" for number in range(NUM_FACES)]
-    view = pd.DataFrame({"face_id": names, "crop_size_px": SIZE_PX})
+    view = pd.DataFrame({"face_id": names, "crop_sha256": names, "crop_size_px": SIZE_PX})
     view["crop_path"] = [f"faces/{name}.png" for name in names]
     for region in REGIONS:
         view[f"{region}_box_crop_px"] = [[8.0, 8.0, 24.0, 24.0]] * NUM_FACES

@@ -1,6 +1,8 @@
 """Latents and prompts are computed once: keyed, memory-mapped, resumable, shared by processes."""
 
 import json
+import pickle
+import re
 import shutil
 
 import numpy as np
@@ -11,10 +13,15 @@ from accelerate import Accelerator
 from safetensors import safe_open
 
 from authface_train.data import cache as cache_module
+from authface_train.data import crops as crops_module
 from authface_train.data.cache import Cache, fill_cache
 from authface_train.data.captions import captions_of_view
+from authface_train.data.crops import Crops, cache_crops, crops_cache
+from authface_train.data.degradation import REFERENCE_PX
 from authface_train.data.latents import cached_latents, sample_latent
+from authface_train.data.pairs import DegradedPairs
 from authface_train.data.prompts import BATCH_SIZE, cached_prompts, encode_prompts
+from authface_train.data.sample_keys import SampleKey
 from authface_train.models.sdxl import load_vae, tiny_sdxl
 from manifests.captions import caption_text
 from manifests.support.errors import UserError
@@ -76,6 +83,13 @@ def test_parts_are_plain_safetensors_files(workspace, accelerator, monkeypatch):
     with safe_open(workspace.local_path(f"cache/x/{parts[0]}"), framework="pt") as part:
         keys = json.loads(part.metadata()["keys"])
         assert part.get_tensor("x").shape == (len(keys), 2, 3)
+
+
+def test_large_records_are_divided_by_their_bytes(workspace, accelerator, monkeypatch):
+    record_bytes = sum(tensor.nbytes for tensor in next(make_records("1")).values())
+    monkeypatch.setattr(cache_module, "PART_BYTES", 2 * record_bytes)
+    fill(workspace, list("12345"), accelerator)
+    assert len(workspace.list_names("cache/x")) == 3
 
 
 def test_interrupted_cache_keeps_records_and_continues(workspace, accelerator, monkeypatch):
@@ -152,6 +166,37 @@ def test_latents_are_cached_per_crop_with_their_mirror_image(
     assert all(torch.equal(second[index + 1], first[index]) for index in range(len(first)))
     posterior = original_encode(encoded[0]).latent_dist
     assert torch.allclose(second[0], torch.stack([posterior.mean, posterior.std], 1))
+
+
+def test_samples_read_cached_crops_and_decode_nothing(copied_workspace, accelerator, monkeypatch):
+    view = training_view(copied_workspace)
+    keys = [SampleKey(0, index) for index in range(len(view))]
+
+    def make_pairs():
+        return DegradedPairs(copied_workspace, view, 128, "gfpgan", 0)
+
+    without_cache = [make_pairs().make_pair(key, True).degraded for key in keys]
+    decoded = list(Crops(copied_workspace, view, REFERENCE_PX))
+    cache_crops(copied_workspace, view, REFERENCE_PX, accelerator, ignore_progress)
+
+    def refuse(*arguments):
+        raise AssertionError("a crop is decoded")
+
+    monkeypatch.setattr(crops_module, "read_stored_picture", refuse)
+    cache_crops(copied_workspace, view, REFERENCE_PX, accelerator, ignore_progress)
+    pairs = pickle.loads(pickle.dumps(make_pairs()))
+    assert all(map(np.array_equal, pairs.reference_crops, decoded))
+    for key, degraded in zip(keys, without_cache, strict=True):
+        assert torch.equal(pairs.make_pair(key, True).degraded, degraded)
+
+
+def test_damaged_crop_is_named_while_crops_are_cached(copied_workspace, accelerator):
+    view = training_view(copied_workspace)
+    copied_workspace.local_path(view["crop_path"][1]).write_bytes(b"no picture")
+    with pytest.raises(UserError, match=re.escape(view["crop_path"][1])):
+        cache_crops(copied_workspace, view, REFERENCE_PX, accelerator, ignore_progress)
+    cached = crops_cache(copied_workspace, REFERENCE_PX)
+    assert view["crop_sha256"][0] in cached  # what was decoded before is kept
 
 
 def test_another_vae_or_size_has_separate_latents(copied_workspace, pipeline, accelerator):

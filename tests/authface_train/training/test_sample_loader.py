@@ -61,7 +61,7 @@ def test_pickled_samples_hold_no_pixels_and_no_open_file(dataset):
     assert len(pickled) < MAX_PICKLED_BYTES
     assert b"diffusers" not in pickled
     copy = pickle.loads(pickled)
-    assert copy.restorer.pairs._decoded == {}
+    assert copy.restorer.pairs.reference_crops.cache._parts == {}
     assert copy.prior.prompts.cache._parts == {}
 
 
