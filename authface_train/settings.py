@@ -56,7 +56,8 @@ class TrainSettings(Section):
     """Update each parameter during the backward pass and free its gradient at once, which saves the
     memory of all gradients. Works with one process, without accumulation, clipping and fp16."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "bf16"
-    """Autocast dtype. The weights stay in fp32."""
+    """Precision of the forward and backward pass. `bf16` computes with bf16 weights, which are
+    rounded from fp32 weights after every step; `fp16` is autocast of fp32 weights."""
     sharding: Literal["none", "gradients", "full"] = "none"
     """Distribution over several processes: `none` replicates the model (DDP), `gradients` gathers
     the weights once per step (ZeRO-2), `full` shards weights, gradients and moments (FSDP2,
@@ -65,7 +66,7 @@ class TrainSettings(Section):
     """Recompute activations in the backward pass: about a third slower, a fraction of the
     memory."""
     compile: bool = False
-    """Compile the trained model with `torch.compile`."""
+    """Compile the repeated blocks of the networks with `torch.compile`."""
     ema_decay: float = Field(0.0, ge=0, lt=1)
     """Decay of the exponential moving average of the weights, which is then saved as the model; 0
     disables it."""

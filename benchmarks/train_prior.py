@@ -46,6 +46,7 @@ from authface_train.models.sdxl import DiffusionCore, detach_core  # noqa: E402
 from authface_train.presets import card_of, load_preset, preset_names  # noqa: E402
 from authface_train.settings import PriorSettings  # noqa: E402
 from authface_train.stages.prior import PriorTrainer, make_trainable, prior_losses  # noqa: E402
+from authface_train.training.processes import make_accelerator  # noqa: E402
 from manifests.settings import preset_text  # noqa: E402
 from manifests.workspace import Workspace  # noqa: E402
 
@@ -290,7 +291,7 @@ def measure_preset(preset: str, tiny: bool, device: torch.device) -> str:
     """
     unet_config: Mapping[str, object] = {} if tiny else bench.SDXL_UNET
     settings = prior_settings(preset, {"resolution_px": bench.SIZE_PX} if tiny else {})
-    accelerator = Accelerator(mixed_precision=settings.mixed_precision, cpu=device.type == "cpu")
+    accelerator = make_accelerator(settings)
     core = bench.build_core(unet_config)
     estimator = MemoryEstimator(PriorPass(core.unet, settings, bench.CELL_PX), device)
     largest = estimator.derive_micro_batch(settings, 1, memory_capacity(device, 1))

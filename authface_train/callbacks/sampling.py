@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,11 +28,15 @@ def evaluation_mode(model: TrainableModel, accelerator: Accelerator) -> Iterator
 
     Args:
         model: The model in training. Its EMA weights are in place during the block if it keeps any.
-        accelerator: Provides the autocast context of the run's mixed precision.
+        accelerator: Knows the device, and provides the autocast context of fp16.
     """
+    autocast: AbstractContextManager[object] = accelerator.autocast()
+    if model.in_bfloat16:
+        # Samplers keep their latents in float32.
+        autocast = torch.autocast(accelerator.device.type, torch.bfloat16)
     model.module.eval()
     try:
-        with model.ema_weights(), accelerator.autocast():
+        with model.ema_weights(), autocast:
             yield
     finally:
         model.module.train()

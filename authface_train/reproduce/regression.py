@@ -17,7 +17,6 @@ from authface_train.data.sample_keys import SampleKey
 from authface_train.data.samples import NoiseSampler, RegressionDataset, Sample
 from authface_train.settings import RestorerSettings
 from authface_train.training.loop import TIMESTEP_BINS, StepLosses
-from authface_train.training.sharding import clip_gradients
 from authface_train.training.trainable_model import TrainableModel, prepare_for_training
 from manifests.workspace import Workspace
 
@@ -85,11 +84,8 @@ class RegressionTrainer:
             self.accelerator.backward(loss)
             total += loss.detach()
 
-        norm = clip_gradients(self.accelerator, model.module, self.settings.clip_norm)
-        model.optimizer.step()
-        model.optimizer.zero_grad(set_to_none=True)
-        if model.ema is not None:
-            model.ema.update()
+        norm = model.update(self.accelerator, self.settings)
+        assert norm is not None
         no_timesteps = torch.zeros(2, TIMESTEP_BINS, device=total.device)
         return StepLosses({"loss": total, "gradient_norm": norm}, no_timesteps)
 

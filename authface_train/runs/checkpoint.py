@@ -25,12 +25,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
 from authface_train.training.processes import run_on_main
-from authface_train.training.sharding import (
-    load_model_state,
-    load_optimizer_state,
-    model_state,
-    optimizer_state,
-)
+from authface_train.training.sharding import load_optimizer_state, optimizer_state
 from authface_train.training.trainable_model import TrainableModel
 from manifests.run_folder import step_name
 from manifests.support.errors import UserError
@@ -220,7 +215,7 @@ def _load(source: Path, models: Mapping[str, TrainableModel], accelerator: Accel
     # cannot read a file must not leave the others waiting.
     for name, model in models.items():
         weights = _run_on_all(load_file, weights_path(source, name))
-        _run_on_all(load_model_state, model.module, weights, accelerator)
+        _run_on_all(model.load_state, weights, accelerator)
         del weights
         moments = _run_on_all(_load_torch, optimizer_path(source, name))
         _run_on_all(load_optimizer_state, model.module, model.optimizer, moments)
@@ -296,7 +291,7 @@ def _save_model(
     """
     from safetensors.torch import save_file
 
-    weights = model_state(model.module, accelerator)
+    weights = model.state(accelerator)
     write(save_file, weights, weights_path(folder, name))
     del weights
 

@@ -17,7 +17,6 @@ from authface_train.runs.model_card import model_card
 from authface_train.runs.training_run import TrainingRun
 from authface_train.settings import PriorSettings, RestorerSettings
 from authface_train.stages.prior import make_trainable
-from authface_train.training.sharding import model_state
 from authface_train.training.trainable_model import TrainableModel
 from manifests.run_folder import LORA, MODEL_CARD_FILE, NOTES_FILE
 from manifests.support.files import apply_umask, write_atomic, write_json
@@ -46,9 +45,9 @@ def final_weights(model: TrainableModel, accelerator: Accelerator) -> StateDict:
         Tensors by parameter name, on the CPU.
     """
     if model.ema is None:
-        return model_state(model.module, accelerator)
+        return model.state(accelerator)
     with model.ema_weights():
-        state = model_state(model.module, accelerator)
+        state = model.state(accelerator)
         # On the CPU the state shares memory with the module, whose weights are restored below.
         return {name: value.clone() for name, value in state.items()}
 

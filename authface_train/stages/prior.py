@@ -14,13 +14,13 @@ from authface_train.data.sample_keys import SampleKey
 from authface_train.data.samples import NoiseSampler, PriorDataset, Sample
 from authface_train.models.sdxl import DiffusionCore
 from authface_train.settings import PriorSettings
+from authface_train.training.compilation import compile_blocks
 from authface_train.training.loop import TIMESTEP_BINS, StepLosses
 from authface_train.training.noise import (
     accumulate_by_timestep,
     noise_prediction_losses,
     training_scheduler,
 )
-from authface_train.training.sharding import clip_gradients, no_sync
 from authface_train.training.trainable_model import TrainableModel, prepare_for_training
 
 if TYPE_CHECKING:
@@ -34,11 +34,10 @@ def make_trainable(unet: UNet2DConditionModel, settings: PriorSettings) -> UNet2
     """Prepare a U-Net for training, in place.
 
     All weights are trained; with `lora_rank`, LoRA layers in the attention are trained instead.
-    `optimiser=adamw-8bit-bf16` converts the weights to bfloat16.
 
     Args:
         unet: The base's U-Net.
-        settings: `lora_rank`, `optimiser`, `gradient_checkpointing`, `compile` and `seed` are used.
+        settings: `lora_rank`, `gradient_checkpointing`, `compile` and `seed` are used.
 
     Returns:
         The same U-Net.
@@ -57,12 +56,10 @@ def make_trainable(unet: UNet2DConditionModel, settings: PriorSettings) -> UNet2
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             unet.add_adapter(config)
-    if settings.optimiser == "adamw-8bit-bf16":
-        unet.to(torch.bfloat16)
     if settings.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if settings.compile:
-        unet.compile()
+        compile_blocks(unet)
     return unet
 
 
@@ -74,6 +71,8 @@ def prior_losses(
     min_snr_gamma: float = 0.0,
 ) -> torch.Tensor:
     """Noise prediction losses of a batch of captioned latents.
+
+    The U-Net computes in the dtype of its weights, or in that of autocast.
 
     Args:
         unet: The U-Net.
@@ -91,8 +90,12 @@ def prior_losses(
         "text_embeds": batch["pooled"],
         "time_ids": micro_conditioning.to(noisy.device).expand(len(noisy), -1),
     }
+    dtype = next(unet.parameters()).dtype
     prediction = unet(
-        noisy, batch["timesteps"], batch["embeds"], added_cond_kwargs=conditions
+        noisy.to(dtype),
+        batch["timesteps"],
+        batch["embeds"].to(dtype),
+        added_cond_kwargs=conditions,
     ).sample
     return noise_prediction_losses(prediction, batch, scheduler, min_snr_gamma)
 
@@ -150,7 +153,10 @@ class PriorTrainer:
         for batch in micro_batches:
             num_seen += len(batch["latent"])
             is_last = num_seen == share
-            with no_sync(self.accelerator, model.module, is_last), self.accelerator.autocast():
+            with (
+                model.micro_batch(self.accelerator, is_last=is_last),
+                self.accelerator.autocast(),
+            ):
                 losses = prior_losses(
                     model.module,
                     batch,
@@ -164,12 +170,7 @@ class PriorTrainer:
             accumulate_by_timestep(by_timestep, losses, batch["timesteps"])
 
         means = {"loss": total}
-        if not self.settings.step_in_backward:
-            means["gradient_norm"] = clip_gradients(
-                self.accelerator, model.module, self.settings.clip_norm
-            )
-        model.optimizer.step()
-        model.optimizer.zero_grad(set_to_none=True)
-        if model.ema is not None:
-            model.ema.update()
+        norm = model.update(self.accelerator, self.settings)
+        if norm is not None:
+            means["gradient_norm"] = norm
         return StepLosses(means, by_timestep)

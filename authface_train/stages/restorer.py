@@ -21,18 +21,21 @@ from authface_train.data.samples import NoiseSampler, RestorerDataset, Sample
 from authface_train.facial_loss.loss import FacialLoss, RegionPair, VisibleCounts
 from authface_train.models.sdxl import DiffusionCore, hint_channels
 from authface_train.settings import RestorerSettings
+from authface_train.training.compilation import compile_blocks
 from authface_train.training.loop import TIMESTEP_BINS, StepLosses
 from authface_train.training.noise import (
     accumulate_by_timestep,
     noise_prediction_losses,
     training_scheduler,
 )
-from authface_train.training.sharding import clip_gradients, no_sync
 from authface_train.training.trainable_model import TrainableModel, prepare_for_training
 from manifests.workspace import Workspace
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
+
+FROZEN_DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""Dtypes of the prior's weights by `mixed_precision`."""
 
 
 def make_controlnet(
@@ -101,14 +104,17 @@ class RestorerTrainer:
         self.dataset = RestorerDataset(self.noise_sampler, self.pairs)
         self.time_ids = torch.tensor(time_ids(settings.resolution_px))
 
-        # The prior is frozen but not under no_grad: gradients pass through its decoder. Autocast
-        # would cast its weights to bf16 in every step anyway.
-        dtype = torch.bfloat16 if settings.mixed_precision == "bf16" else torch.float32
-        self.unet = core.unet.eval().requires_grad_(False).to(accelerator.device, dtype)
+        # The prior is frozen but not under no_grad: gradients pass through its decoder.
+        dtype = FROZEN_DTYPES[settings.mixed_precision]
+        self.unet = core.unet.eval().requires_grad_(False)
+        torch.nn.Module.to(self.unet, accelerator.device, dtype)
         controlnet.train().requires_grad_(True)
         if settings.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
             controlnet.enable_gradient_checkpointing()
+        if settings.compile:
+            compile_blocks(self.unet)
+            compile_blocks(controlnet)
 
         self.models: dict[str, TrainableModel] = {
             "controlnet": prepare_for_training(controlnet, settings, accelerator)
@@ -161,7 +167,7 @@ class RestorerTrainer:
         num_seen = 0
         for batch in micro_batches:
             num_seen += len(batch["latent"])
-            with no_sync(self.accelerator, controlnet, num_seen == share):
+            with model.micro_batch(self.accelerator, is_last=num_seen == share):
                 noisy, prediction = self.predict(controlnet, batch)
                 noise_losses = noise_prediction_losses(
                     prediction,
@@ -184,13 +190,9 @@ class RestorerTrainer:
             losses["noise_loss"] += noise_loss.detach()
             losses["loss"] += loss.detach()
 
-        losses["gradient_norm"] = clip_gradients(
-            self.accelerator, controlnet, self.settings.clip_norm
-        )
-        model.optimizer.step()
-        model.optimizer.zero_grad(set_to_none=True)
-        if model.ema is not None:
-            model.ema.update()
+        norm = model.update(self.accelerator, self.settings)
+        assert norm is not None
+        losses["gradient_norm"] = norm
         if visible is not None:
             self._discriminator_step(step, discriminator_inputs, visible, losses)
         return StepLosses(losses, by_timestep)
@@ -219,33 +221,35 @@ class RestorerTrainer:
                 `degraded`, (batch, 3, H, W) in [0, 1].
 
         Returns:
-            The noisy latents z_t and the prediction, each (batch, channels, height, width).
+            The noisy latents z_t, float32, and the prediction, each (batch, channels, height,
+            width).
         """
         scheduler = self.scheduler
         noisy = scheduler.add_noise(batch["latent"], batch["noise"], batch["timesteps"])
         device = noisy.device
+        dtype = self.unet.dtype
         count = len(noisy)
-        embeds = self.null_prompt.embeds[None].to(device).expand(count, -1, -1)
+        embeds = self.null_prompt.embeds[None].to(device, dtype).expand(count, -1, -1)
         conditions = {
             "text_embeds": self.null_prompt.pooled[None].to(device).expand(count, -1),
             "time_ids": self.time_ids.to(device).expand(count, -1),
         }
         with self.accelerator.autocast():
             down_residuals, mid_residual = controlnet(
-                noisy,
+                noisy.to(dtype),
                 batch["timesteps"],
                 encoder_hidden_states=embeds,
-                controlnet_cond=batch["degraded"],
+                controlnet_cond=batch["degraded"].to(dtype),
                 added_cond_kwargs=conditions,
                 return_dict=False,
             )
             prediction = self.unet(
-                noisy,
+                noisy.to(dtype),
                 batch["timesteps"],
                 encoder_hidden_states=embeds,
                 added_cond_kwargs=conditions,
-                down_block_additional_residuals=down_residuals,
-                mid_block_additional_residual=mid_residual,
+                down_block_additional_residuals=[residual.to(dtype) for residual in down_residuals],
+                mid_block_additional_residual=mid_residual.to(dtype),
             ).sample
         return noisy, prediction
 

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from authface_train.training.sharding import (
-    full_tensor,
-    local_shard,
-    reshard,
-    shard_like,
-    trainable_parameters,
-)
+from authface_train.training.sharding import full_tensor, local_shard, shard_like
 
 
 class EMA:
@@ -27,15 +21,22 @@ class EMA:
     the shards of an FSDP2 model into one state.
 
     Args:
-        module: The module. If it is sharded, each process averages the shards that it holds.
+        parameters: The trained weights. If they are sharded, each process averages its shards.
         decay: Weight of the average in an update, in [0, 1).
         device: Device that holds the average.
+        on_change: Is called when `swapped_in` has changed the weights.
     """
 
-    def __init__(self, module: torch.nn.Module, decay: float, device: torch.device) -> None:
-        self.module = module
-        self.parameters = trainable_parameters(module)
+    def __init__(
+        self,
+        parameters: Sequence[torch.nn.Parameter],
+        decay: float,
+        device: torch.device,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.parameters = parameters
         self.decay = decay
+        self.on_change = on_change
         self.steps = 0
         self.average = [
             local_shard(parameter).detach().to(device, torch.float32, copy=True)
@@ -53,7 +54,7 @@ class EMA:
 
     @contextlib.contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """Replace the module's weights by the average inside the context."""
+        """Replace the weights by the average inside the context."""
         trained = [
             local_shard(parameter).detach().to("cpu", copy=True) for parameter in self.parameters
         ]
@@ -67,7 +68,7 @@ class EMA:
     def _set_weights(self, shards: list[torch.Tensor]) -> None:
         for parameter, shard in zip(self.parameters, shards, strict=True):
             local_shard(parameter).copy_(shard)
-        reshard(self.module)
+        self.on_change()
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Gather the state on the CPU. All processes must call it together.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -47,21 +47,25 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def make_optimizer(
-    parameters: Iterable[torch.nn.Parameter], settings: TrainSettings
+    parameters: Iterable[torch.nn.Parameter],
+    settings: TrainSettings,
+    working_weights: Sequence[torch.nn.Parameter] | None = None,
 ) -> torch.optim.Optimizer:
     """Create the AdamW variant of the setting `optimiser`.
 
     Args:
-        parameters: The model's parameters; those without `requires_grad` are ignored.
+        parameters: The weights to update; those without `requires_grad` are ignored.
         settings: `optimiser`, `learning_rate`, `betas`, `epsilon`, `weight_decay` and
             `step_in_backward` are used.
+        working_weights: The weights that the model computes with, if `parameters` are their
+            masters; see `MasterWeights`.
 
     Raises:
         MissingResourceError: If the optimizer's library is not installed.
     """
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     if settings.step_in_backward:
-        return BackwardStepper(trainable, settings)
+        return BackwardStepper(trainable, settings, working_weights or trainable)
     return _make_adamw(trainable, settings)
 
 
@@ -119,14 +123,21 @@ class BackwardStepper(torch.optim.Optimizer):
     Args:
         parameters: The parameters to train.
         settings: Settings of the optimizer, see `make_optimizer`.
+        working_weights: The weights of the backward pass: the parameters themselves, or the weights
+            that they are the masters of.
     """
 
-    def __init__(self, parameters: list[torch.nn.Parameter], settings: TrainSettings) -> None:
+    def __init__(
+        self,
+        parameters: list[torch.nn.Parameter],
+        settings: TrainSettings,
+        working_weights: Sequence[torch.nn.Parameter],
+    ) -> None:
         super().__init__(parameters, {"lr": settings.learning_rate})
         self._optimizers = [_make_adamw([parameter], settings) for parameter in parameters]
-        for parameter, optimizer in zip(parameters, self._optimizers, strict=True):
+        for weight, optimizer in zip(working_weights, self._optimizers, strict=True):
             hook = functools.partial(self._step_parameter, optimizer)
-            parameter.register_post_accumulate_grad_hook(hook)
+            weight.register_post_accumulate_grad_hook(hook)
 
     def _step_parameter(self, optimizer: torch.optim.Optimizer, _: torch.Tensor) -> None:
         set_learning_rate(optimizer, self.param_groups[0]["lr"])

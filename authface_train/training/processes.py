@@ -1,4 +1,4 @@
-"""The processes of a run: they end together, and none outlives the others or their launcher."""
+"""The processes of a run: they start and end together, and none outlives its launcher."""
 
 from __future__ import annotations
 
@@ -6,17 +6,41 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import torch.distributed
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    InitProcessGroupKwargs,
+    broadcast_object_list,
+)
 
+from authface_train.settings import TrainSettings
 from authface_train.training.signals import end_promptly
 from manifests.support.child_process import signal_at_parent_end
 from manifests.support.errors import AuthfaceError, PartialFailureError
 
 LAUNCHER_VARIABLE = "TORCHELASTIC_RUN_ID"
 """Environment variable that torchrun and `accelerate launch` set."""
+
+
+def make_accelerator(settings: TrainSettings) -> Accelerator:
+    """Join the process group, on the GPU of this process or on the CPU.
+
+    Args:
+        settings: `mixed_precision` is used. Only fp16 uses Accelerate's autocast and loss scaler;
+            in bf16 the weights themselves are bf16, see `MasterWeights`.
+    """
+    return Accelerator(
+        mixed_precision="fp16" if settings.mixed_precision == "fp16" else "no",
+        cpu=not torch.cuda.is_available(),
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+            # The other processes wait while the main process saves or compares images.
+            InitProcessGroupKwargs(timeout=timedelta(hours=2)),
+        ],
+    )
 
 
 @contextlib.contextmanager

@@ -11,23 +11,18 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from accelerate.utils import (
-    DistributedDataParallelKwargs,
-    InitProcessGroupKwargs,
-)
 
 from authface_train.memory.estimator import DiskUse, MemoryEstimator, memory_capacity
 from authface_train.runs import checkpoint
 from authface_train.settings import PriorSettings, TrainSettings
 from authface_train.training.loop import accumulation_steps, samples_per_process
-from authface_train.training.processes import run_on_main
+from authface_train.training.processes import make_accelerator, run_on_main
 from authface_train.training.sharding import check_distribution, sharding_from_launcher
 from manifests.missing_files import require_crops
 from manifests.run_folder import MODEL_INDEX_FILE, RUNS, is_finished, read_notes
@@ -66,15 +61,7 @@ def start_processes(settings: SettingsT) -> tuple[Accelerator, SettingsT]:
         raise UserError(
             "mixed_precision=fp16 needs a CUDA GPU; use --set mixed_precision=no or bf16"
         )
-    accelerator = Accelerator(
-        mixed_precision=settings.mixed_precision,
-        cpu=not on_gpu,
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(gradient_as_bucket_view=True),
-            # The other processes wait while the main process saves or compares images.
-            InitProcessGroupKwargs(timeout=timedelta(hours=2)),
-        ],
-    )
+    accelerator = make_accelerator(settings)
 
     sharding = sharding_from_launcher()
     if sharding and sharding != settings.sharding:

@@ -157,19 +157,21 @@ def no_sync(accelerator: Accelerator, module: nn.Module, last: bool) -> Iterator
             yield
 
 
-def clip_gradients(accelerator: Accelerator, module: nn.Module, max_norm: float) -> torch.Tensor:
-    """Scale the gradients down to a norm over all parameters and processes.
+def clip_gradients(
+    accelerator: Accelerator, weights: Iterable[nn.Parameter], max_norm: float
+) -> torch.Tensor:
+    """Scale the gradients down to a norm over all weights and processes.
 
     Args:
         accelerator: The run's accelerator.
-        module: The distributed module.
+        weights: The trained weights.
         max_norm: Largest L2 norm; 0 leaves the gradients unchanged.
 
     Returns:
         The norm before clipping, a scalar tensor.
     """
     accelerator.unscale_gradients()
-    norm = torch.nn.utils.clip_grad_norm_(module.parameters(), max_norm or float("inf"))
+    norm = torch.nn.utils.clip_grad_norm_(weights, max_norm or float("inf"))
     return cast("DTensor", norm).full_tensor() if _is_dtensor(norm) else norm
 
 

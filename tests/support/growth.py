@@ -48,7 +48,7 @@ def main(set_options: list[str]) -> None:
     assert isinstance(settings, PriorSettings)
     tiny = tiny_sdxl(0)
     unet = UNet2DConditionModel.from_config({**tiny.unet.config, **WIDER_UNET})
-    accelerator = Accelerator(cpu=True, mixed_precision=settings.mixed_precision)
+    accelerator = Accelerator(cpu=True)
     estimator = MemoryEstimator(PriorPass(unet, settings, 8), accelerator.device)
     estimate = estimator.estimate(settings, settings.micro_batch, 1)
 

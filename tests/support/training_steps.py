@@ -1,19 +1,77 @@
 """Trainers of the tiny models, and steps of them without the training loop."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
+import torch
 from accelerate import Accelerator
 
 from authface_train.data.latents import cached_latents
-from authface_train.data.prompts import cached_prompts
+from authface_train.data.prompts import Embedding, cached_prompts
 from authface_train.data.sample_keys import SampleKey, step_keys
 from authface_train.data.samples import Sample
 from authface_train.models.sdxl import detach_core, tiny_sdxl
 from authface_train.presets import load_preset
+from authface_train.settings import PriorSettings
+from authface_train.stages.prior import PriorTrainer
 from authface_train.stages.restorer import RestorerTrainer, make_controlnet
 from authface_train.training.loop import StepLosses, Trainer, stack_samples
 from manifests.workspace import Workspace
+
+NUM_FACES = 6
+"""Faces of the trainer of Stage I."""
+NULL_PROMPT = Embedding(torch.zeros(77, 64), torch.zeros(32))
+
+
+class RandomLatents(Sequence):
+    """Random latents, different for every face.
+
+    Args:
+        side: Height and width of the latents.
+    """
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+
+    def __len__(self) -> int:
+        return NUM_FACES
+
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(index)
+        return torch.randn(2, 2, 4, self.side, self.side, generator=generator) * 5
+
+
+class RandomPrompts(Sequence):
+    """Random embeddings, different for every caption."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(100 + index)
+        return Embedding(
+            torch.randn(77, 64, generator=generator), torch.randn(32, generator=generator)
+        )
+
+
+def make_prior_trainer(
+    overrides: Mapping[str, object] | None = None, latent_side: int = 16
+) -> PriorTrainer:
+    """A trainer of Stage I on the tiny SDXL, with random latents and prompts."""
+    settings = load_preset("prior", "tiny", {"audit": False, **(overrides or {})})
+    assert isinstance(settings, PriorSettings)
+    return PriorTrainer(
+        settings=settings,
+        core=detach_core(tiny_sdxl(0)),
+        view=pd.DataFrame({"face_id": [f"face-{number}" for number in range(NUM_FACES)]}),
+        latents=RandomLatents(latent_side),
+        prompts=RandomPrompts(NUM_FACES * settings.orders),
+        null_prompt=NULL_PROMPT,
+        accelerator=Accelerator(cpu=True),
+    )
 
 
 def make_restorer_trainer(

@@ -23,7 +23,8 @@ def make_model(width=4, ema=False):
     module, optimizer = accelerator.prepare(linear, torch.optim.AdamW(linear.parameters()))
     accelerator.backward(module(torch.ones(1, width)).sum())
     optimizer.step()
-    average = EMA(module, 0.9, torch.device("cpu")) if ema else None
+    weights = list(module.parameters())
+    average = EMA(weights, 0.9, torch.device("cpu"), lambda: None) if ema else None
     return accelerator, TrainableModel(module, optimizer, average)
 
 

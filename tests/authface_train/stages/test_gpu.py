@@ -5,7 +5,6 @@ import gc
 import pandas as pd
 import pytest
 import torch
-from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from diffusers import UNet2DConditionModel
 from training_steps import micro_batches
@@ -19,6 +18,7 @@ from authface_train.models.sdxl import DiffusionCore, tiny_sdxl
 from authface_train.presets import load_preset, parse_set_option
 from authface_train.settings import PriorSettings
 from authface_train.stages.prior import PriorTrainer
+from authface_train.training.processes import make_accelerator
 
 pytestmark = [
     pytest.mark.gpu,
@@ -62,7 +62,7 @@ def make_trainer(settings: PriorSettings, unet: UNet2DConditionModel) -> PriorTr
         latents=latents,
         prompts=DummyCache(prompt, settings.batch),
         null_prompt=prompt,
-        accelerator=Accelerator(mixed_precision=settings.mixed_precision),
+        accelerator=make_accelerator(settings),
     )
 
 

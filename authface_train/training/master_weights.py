@@ -1,0 +1,117 @@
+"""Float32 master weights of a model that computes in bf16.
+
+A bf16 weight has 8 significant bits, so that an update at a learning rate of 5e-7 rounds to
+nothing. The optimizer therefore updates float32 weights, and after each step they are rounded to
+the weights that the model computes with. The gradients of micro-batches are added up in float32,
+too (Micikevicius et al. 2018, "Mixed Precision Training").
+
+Autocast, in contrast, casts all weights in every micro-batch and computes norms in float32, which
+doubles the memory traffic of the activations around them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from authface_train.settings import TrainSettings
+
+
+def uses_master_weights(settings: TrainSettings, num_processes: int) -> bool:
+    """Whether a model in training has master weights.
+
+    FSDP2 keeps float32 shards itself, and `adamw-8bit-bf16` rounds stochastically instead.
+
+    Args:
+        settings: `mixed_precision`, `optimiser` and `sharding` are used.
+        num_processes: Number of processes.
+    """
+    is_sharded = settings.sharding != "none" and num_processes > 1
+    return (
+        settings.mixed_precision == "bf16"
+        and settings.optimiser != "adamw-8bit-bf16"
+        and not is_sharded
+    )
+
+
+class MasterWeights:
+    """Keeps float32 copies of a module's trained weights and collects their gradients.
+
+    Args:
+        module: The module with float32 weights, on its device. It is converted to bf16 in place.
+        num_processes: Number of processes that train the module. They average their gradients.
+
+    Attributes:
+        weights: Float32 parameters by name. Their `grad` is the sum over the micro-batches.
+        is_last_micro_batch: Whether the next backward pass is the last one of a step. The processes
+            average the gradients during that pass.
+    """
+
+    def __init__(self, module: nn.Module, num_processes: int) -> None:
+        self.num_processes = num_processes
+        self.is_last_micro_batch = True
+        self._working = {
+            name: weight for name, weight in module.named_parameters() if weight.requires_grad
+        }
+        # The master weights take over the float32 memory; the module gets new bf16 tensors.
+        self.weights = {name: nn.Parameter(value.detach()) for name, value in self._working.items()}
+        # The `to` of diffusers' models warns about modules that SDXL does not have.
+        nn.Module.to(module, torch.bfloat16)
+        self._reductions: list[dist.Work] = []
+        for name, weight in self._working.items():
+            hook = functools.partial(self._collect, self.weights[name])
+            weight.register_post_accumulate_grad_hook(hook)
+
+    def _collect(self, master: nn.Parameter, weight: torch.Tensor) -> None:
+        """Add the gradient of a bf16 weight to that of its master weight, and free it."""
+        assert weight.grad is not None
+        if master.grad is None:
+            master.grad = weight.grad.float()
+        else:
+            master.grad.add_(weight.grad)
+        weight.grad = None
+        if self.is_last_micro_batch and self.num_processes > 1:
+            master.grad.div_(self.num_processes)
+            reduction = dist.all_reduce(master.grad, async_op=True)
+            assert reduction is not None
+            self._reductions.append(reduction)
+
+    def wait_for_gradients(self) -> None:
+        """Wait until the gradients are averaged over the processes."""
+        for reduction in self._reductions:
+            reduction.wait()
+        self._reductions.clear()
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Set the master weights. The module's own weights are not changed.
+
+        Args:
+            state: Float32 values by name; other names are ignored.
+        """
+        for name, weight in self.weights.items():
+            weight.copy_(state[name])
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Round the master weights to the module's bf16 weights. Call it after each change."""
+        for name, weight in self._working.items():
+            weight.copy_(self.weights[name])
+
+    def publish_in_backward(self) -> None:
+        """Publish each weight as soon as its gradient is complete, for `step_in_backward`.
+
+        Call it after the optimizer has registered its own hooks.
+        """
+        for name, weight in self._working.items():
+            hook = functools.partial(_copy, self.weights[name])
+            weight.register_post_accumulate_grad_hook(hook)
+
+
+@torch.no_grad()
+def _copy(master: nn.Parameter, weight: torch.Tensor) -> None:
+    weight.copy_(master)
