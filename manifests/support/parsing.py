@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from manifests.support.errors import UserError
@@ -49,13 +50,16 @@ def parse_json(data: bytes | str, *, allow_infinity: bool = False) -> JsonValue:
     try:
         value = json.loads(
             data,
-            parse_int=_bounded_int,
             parse_float=_finite_float,
             parse_constant=_infinity if allow_infinity else _refuse_constant,
         )
     except RecursionError:
         raise ValueError(_too_deep()) from None
-    _leaves(value)  # checks the depth
+    except ValueError as error:
+        if "int_max_str_digits" in str(error):
+            raise ValueError(_TOO_LARGE) from None
+        raise
+    _check_values(value, 10**MAX_DIGITS)
     return value
 
 
@@ -135,38 +139,33 @@ def _load_toml(data: bytes | str) -> dict[str, Any]:
         raise
     except ValueError:
         raise ValueError(_TOO_LARGE) from None
-    if any(isinstance(leaf, int) and leaf.bit_length() > 64 for leaf in _leaves(table)):
-        raise ValueError(_TOO_LARGE)
+    _check_values(table, 2**64)
     return table
 
 
-def _leaves(value: object) -> list[object]:
-    """The values that are neither lists nor tables; ValueError if nested above `MAX_DEPTH` deep."""
-    leaves: list[object] = []
+def _check_values(value: object, limit: int) -> None:
+    """Check the depth and the whole numbers of a parsed value.
+
+    A call for each item would take longer than parsing a tokenizer's 100,000 items.
+
+    Raises:
+        ValueError: If lists and tables are nested more than `MAX_DEPTH` deep, or the absolute value
+            of a whole number is not below the limit.
+    """
     level = [value]
     for _ in range(MAX_DEPTH + 1):
-        children: list[object] = []
-        for item in level:
-            if isinstance(item, dict):
-                children.extend(item.values())
-            elif isinstance(item, list):
-                children.extend(item)
-            else:
-                leaves.append(item)
-        if not children:
-            return leaves
-        level = children
+        if any(type(item) is int and not -limit < item < limit for item in level):
+            raise ValueError(_TOO_LARGE)
+        tables = [item.values() for item in level if type(item) is dict]
+        lists = [item for item in level if type(item) is list]
+        level = list(chain(chain.from_iterable(tables), chain.from_iterable(lists)))
+        if not level:
+            return
     raise ValueError(_too_deep())
 
 
 def _too_deep() -> str:
     return f"its values are nested more than {MAX_DEPTH} deep"
-
-
-def _bounded_int(text: str) -> int:
-    if len(text) > MAX_DIGITS:
-        raise ValueError(_TOO_LARGE)
-    return int(text)
 
 
 def _finite_float(text: str) -> float:
