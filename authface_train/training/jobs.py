@@ -515,13 +515,13 @@ def _save(job: TrainingJob, weights: dict[str, torch.Tensor]) -> None:
 
     from authface_train.stages.restorer import make_controlnet
 
-    unet = request.load_pipeline().unet
-    controlnet = make_controlnet(unet, job.settings.seed, job.core.vae_scale_factor)
+    pipeline = request.load_pipeline()
+    controlnet = make_controlnet(pipeline.unet, job.settings.seed, job.core.vae_scale_factor)
     saving.save_restorer(
         job.run,
         job.settings,
         weights,
         controlnet=controlnet,
-        load=request.load_pipeline,
+        load=lambda: pipeline,
         prior=request.base,
     )

@@ -7,6 +7,7 @@ than training a tiny model.
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import socket
@@ -203,6 +204,7 @@ def _run(function: Callable[..., None], arguments: tuple[object, ...], log: Path
     """Call a function in this process, and write the output to a file."""
     import torch
 
+    gc.freeze()  # the imported libraries, which need no collection
     os.environ.update(cpu_environment())
     torch.set_num_threads(1)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
