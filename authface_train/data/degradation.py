@@ -19,6 +19,8 @@ REFERENCE_PX = 512
 MAX_SHIFT = 20 / 255
 """Largest colour shift per channel."""
 
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of R, G and B in the grey value of a pixel."""
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 """The operations of the colour jitter, as numbered in `DegradationParams.jitter_order`."""
 
@@ -166,23 +168,23 @@ def degrade(image: np.ndarray, params: DegradationParams) -> np.ndarray:
     low_width = max(int(width // params.down), 1)
     low_height = max(int(height // params.down), 1)
 
-    degraded = np.multiply(image, 1 / 255, dtype=np.float32)
     kernel = gaussian_kernel(params.sigmas_px, params.turn_rad)
-    degraded = blur_and_resize(degraded, kernel, low_width, low_height)
-    noise = np.random.default_rng(params.noise_seed).standard_normal(degraded.shape, np.float32)
-    noise *= params.noise / 255
-    degraded = _compress_jpeg(np.clip(degraded + noise, 0, 1), params.jpeg)
-    degraded = cv2.resize(degraded, (width, height), interpolation=cv2.INTER_LINEAR)
+    levels = blur_and_resize(image, kernel, low_width, low_height)
+    noise = np.random.default_rng(params.noise_seed).standard_normal(levels.shape, np.float32)
+    noise *= params.noise
+    levels += noise
+    degraded = _compress_jpeg(levels, params.jpeg)
+    degraded = np.asarray(cv2.resize(degraded, (width, height), interpolation=cv2.INTER_LINEAR))
 
     if params.shift:
-        degraded += np.array(params.shift, np.float32)
+        cv2.add(degraded, (*params.shift, 0.0), dst=degraded)
         np.clip(degraded, 0, 1, out=degraded)
     if params.grey:
         grey = cv2.cvtColor(degraded, cv2.COLOR_RGB2GRAY)
-        degraded = np.repeat(grey[..., None], 3, axis=2)
+        degraded = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB))
     if params.jitter:
         degraded = _jitter_colours(degraded, params.jitter, params.jitter_order)
-    degraded = np.clip(degraded, 0, 1, out=degraded)
+    np.clip(degraded, 0, 1, out=degraded)
     if params.rounded:
         degraded *= 255
         np.rint(degraded, out=degraded)
@@ -208,14 +210,26 @@ def resize_degraded(image: np.ndarray, side_px: int) -> np.ndarray:
     return np.asarray(cv2.resize(image, (side_px, side_px), interpolation=interpolation))
 
 
-def _compress_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """Encode a picture as JPEG and decode it again."""
+def _compress_jpeg(levels: np.ndarray, quality: int) -> np.ndarray:
+    """Encode a picture as JPEG and decode it again.
+
+    Args:
+        levels: (height, width, 3) float32 RGB in grey levels, 0 to 255; larger and smaller values
+            are clipped. It is overwritten.
+        quality: JPEG quality.
+
+    Returns:
+        (height, width, 3) float32 RGB in [0, 1].
+    """
     import cv2
 
-    bgr = np.rint(image[..., ::-1] * 255).astype(np.uint8)
-    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    decoded = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
-    return np.ascontiguousarray(decoded[..., ::-1]).astype(np.float32) / 255
+    np.clip(levels, 0, 255, out=levels)
+    pixels = cv2.cvtColor(cv2.convertScaleAbs(levels), cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    degraded = decoded.astype(np.float32)
+    degraded /= 255
+    return degraded
 
 
 def _jitter_colours(
@@ -233,14 +247,13 @@ def _jitter_colours(
             image *= contrast
             image += (1 - contrast) * mean
         elif operation == SATURATION:
-            grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-            grey *= 1 - saturation
-            image *= saturation
-            image += grey[..., None]
+            mixture = saturation * np.eye(3) + (1 - saturation) * np.array(LUMA)
+            cv2.transform(image, mixture, dst=image)
         else:
             hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-            hsv[..., 0] += hue * 360 + (360 if hue < 0 else 0)
-            hsv[..., 0][hsv[..., 0] >= 360] -= 360
-            image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+            # Hues of more than 360 degrees are converted like those of a full turn less.
+            degrees = hue * 360 + (360 if hue < 0 else 0)
+            cv2.add(hsv, (degrees, 0.0, 0.0, 0.0), dst=hsv)
+            image = np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
         np.clip(image, 0, 1, out=image)
     return image

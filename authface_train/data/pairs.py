@@ -108,15 +108,19 @@ class DegradedPairs:
             key: The sample.
             flip: Whether to mirror crop and boxes.
         """
+        import cv2
+
         crop = self.reference_crops[key.index]
         boxes_px = self.boxes_px[key.index]
         visible = self.visible[key.index]
         if flip:
-            crop = np.ascontiguousarray(crop[:, ::-1])
+            crop = np.asarray(cv2.flip(crop, 1))
             boxes_px, visible = flip_boxes(boxes_px, visible, self.size_px)
         degraded = resize_degraded(degrade(crop, self.params(key)), self.size_px)
+        planes = np.empty((3, self.size_px, self.size_px), np.float32)
+        cv2.split(degraded, list(planes))
         return DegradedPair(
-            degraded=torch.from_numpy(degraded).permute(2, 0, 1).contiguous(),
+            degraded=torch.from_numpy(planes),
             boxes_px=boxes_px,
             visible=visible,
         )
