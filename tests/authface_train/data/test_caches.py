@@ -14,11 +14,12 @@ from safetensors import safe_open
 
 from authface_train.data import cache as cache_module
 from authface_train.data import crops as crops_module
+from authface_train.data import latents as latents_module
 from authface_train.data.cache import Cache, fill_cache
 from authface_train.data.captions import captions_of_view
 from authface_train.data.crops import Crops, cache_crops, crops_cache
 from authface_train.data.degradation import REFERENCE_PX
-from authface_train.data.latents import cached_latents, sample_latent
+from authface_train.data.latents import cached_latents, encode_in_batches, sample_latent
 from authface_train.data.pairs import DegradedPairs
 from authface_train.data.prompts import BATCH_SIZE, cached_prompts, encode_prompts
 from authface_train.data.sample_keys import SampleKey
@@ -224,6 +225,50 @@ def test_vae_that_returns_nan_is_refused(copied_workspace, pipeline, accelerator
     view = training_view(copied_workspace)
     with pytest.raises(UserError, match="NaN"):
         cached_latents(copied_workspace, pipeline.vae, view, 128, accelerator, ignore_progress)
+
+
+def encode(vae, crops, monkeypatch, batch_size=1, dtype=torch.float32):
+    monkeypatch.setattr(latents_module, "batch_size", lambda size_px, device: batch_size)
+    monkeypatch.setattr(latents_module, "working_dtype", lambda device: dtype)
+    device = torch.device("cpu")
+    return torch.stack(list(encode_in_batches(vae, iter(crops), crops.shape[1], device)))
+
+
+@pytest.fixture(scope="module")
+def random_crops():
+    return np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
+
+
+def test_batches_give_the_latents_of_single_crops(pipeline, random_crops, monkeypatch):
+    alone = encode(pipeline.vae, random_crops, monkeypatch)
+    batched = encode(pipeline.vae, random_crops, monkeypatch, batch_size=3)
+    assert alone.shape == batched.shape == (5, 2, 2, 4, 8, 8)
+    assert torch.allclose(batched, alone, rtol=1e-4, atol=1e-5)
+    # The second crop beside others, in a batch that is filled up.
+    others = encode(pipeline.vae, random_crops[[3, 1]], monkeypatch, batch_size=3)
+    assert torch.equal(others[1], batched[1])
+
+
+def test_latents_in_bf16_are_within_2_percent(pipeline, random_crops, monkeypatch):
+    exact = encode(pipeline.vae, random_crops, monkeypatch)
+    rounded = encode(pipeline.vae, random_crops, monkeypatch, 2, torch.bfloat16)
+    assert rounded.dtype == torch.float32
+    error = (rounded - exact).flatten(3).norm(dim=-1) / exact.flatten(3).norm(dim=-1)
+    assert 0 < float(error.max()) < 0.02
+    assert pipeline.vae.dtype == torch.float32  # a copy is rounded
+
+
+def test_vae_that_breaks_in_bf16_encodes_in_fp32(pipeline, random_crops, monkeypatch, caplog):
+    exact = encode(pipeline.vae, random_crops, monkeypatch, 2)
+    original_encode = type(pipeline.vae).encode
+
+    def overflow_in_bf16(vae, images):
+        broken = images.dtype == torch.bfloat16
+        return original_encode(vae, images * float("inf") if broken else images)
+
+    monkeypatch.setattr(type(pipeline.vae), "encode", overflow_in_bf16)
+    assert torch.equal(encode(pipeline.vae, random_crops, monkeypatch, 2, torch.bfloat16), exact)
+    assert caplog.text.count("encoding in float32") == 1
 
 
 def test_sampled_latent_is_scaled_mean_plus_std_times_noise():
