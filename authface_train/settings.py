@@ -76,8 +76,9 @@ class TrainSettings(Section):
     """Weight the noise loss by min(SNR, gamma) / SNR (Min-SNR, Hang et al. 2023); 0 disables it."""
     seed: int = 0
     """Seed of all random numbers."""
-    workers: int = Field(0, ge=0)
-    """Number of processes that prepare samples; 0 prepares them in the training process."""
+    workers: int | None = Field(None, ge=0)
+    """Processes per card that prepare samples; 0 prepares them in the training process. Default:
+    the card's share of the CPU cores less one, at most 8; 0 without a GPU."""
     checkpoint_every: int = Field(1000, ge=1)
     """Steps between checkpoints."""
     keep_checkpoints: int = Field(2, ge=1)

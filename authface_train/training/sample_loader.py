@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from authface_train.data.cores import cores_per_process, processes_per_machine
 from authface_train.data.sample_keys import SampleKey, micro_batches, step_keys
 from authface_train.data.samples import Sample
 from authface_train.settings import TrainSettings
 from authface_train.training.signals import STOP_SIGNALS
 from manifests.support.child_process import exit_with_parent
+
+logger = logging.getLogger(__name__)
+
+MAX_WORKERS = 8
+"""More are not needed: one worker prepares several times what a card trains."""
+PREFETCHED_BATCHES = 2
+"""Micro-batches that each worker prepares ahead."""
+SHARED_MEMORY = "/dev/shm"
+"""Workers pass samples through this file system. Containers often have 64 MB of it."""
 
 
 @contextlib.contextmanager
@@ -45,25 +58,62 @@ def sample_loader(
         rank=accelerator.process_index,
         num_processes=accelerator.num_processes,
     )
-    with _single_opencv_thread() if settings.workers else contextlib.nullcontext():
+    num_workers = settings.workers
+    if num_workers is None:
+        assert settings.micro_batch is not None, "the micro-batch is derived before training starts"
+        sample_bytes = sum(tensor.nbytes for tensor in dataset[SampleKey(0, 0)].values())
+        num_workers = derive_workers(settings.micro_batch * sample_bytes, accelerator.device)
+    with _single_opencv_thread() if num_workers else contextlib.nullcontext():
         # Any: the iterator of DataLoader has no public method that ends its workers.
         loader: Any = iter(
             DataLoader(
                 dataset,
                 batch_sampler=batch_sampler,
-                num_workers=settings.workers,
+                num_workers=num_workers,
+                prefetch_factor=PREFETCHED_BATCHES if num_workers else None,
                 worker_init_fn=_start_worker,
-                persistent_workers=settings.workers > 0,
+                persistent_workers=num_workers > 0,
                 pin_memory=accelerator.device.type == "cuda",
             )
         )
     try:
         yield loader
     finally:
-        if settings.workers:
+        if num_workers:
             # Workers ignore signals. A process that reached its exit before they ended would wait
             # for them forever.
             loader._shutdown_workers()
+
+
+def derive_workers(batch_bytes: int, device: torch.device) -> int:
+    """The number of data workers of each process, where it is not set.
+
+    A GPU gets the cores of its process but one, up to `MAX_WORKERS` and as many as the shared
+    memory allows. A CPU trains so slowly that it prepares its samples itself.
+
+    Args:
+        batch_bytes: Size of a micro-batch.
+        device: Device that trains.
+    """
+    if device.type == "cpu":
+        return 0
+    wanted = min(MAX_WORKERS, cores_per_process() - 1)
+    if wanted and os.path.isdir(SHARED_MEMORY):
+        free_bytes = shutil.disk_usage(SHARED_MEMORY).free // processes_per_machine()
+        # Each worker fills a batch while those before are waiting.
+        worker_bytes = (PREFETCHED_BATCHES + 1) * batch_bytes
+        if free_bytes < wanted * worker_bytes:
+            possible = free_bytes // worker_bytes
+            logger.warning(
+                "%s has space for %d data workers of %d; enlarge it (docker run --shm-size) to %.1f "
+                "GB",
+                SHARED_MEMORY,
+                possible,
+                wanted,
+                wanted * worker_bytes * processes_per_machine() / 1e9,
+            )
+            return possible
+    return wanted
 
 
 class MicroBatchSampler(Sampler[list[SampleKey]]):

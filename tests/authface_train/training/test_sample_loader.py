@@ -1,8 +1,11 @@
 """Data workers: the same samples for every start method, and no worker outlives its trainer."""
 
 import multiprocessing
+import os
 import pickle
+import shutil
 import signal
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -14,7 +17,8 @@ from processes import Rank, wait_until_ended
 from training_samples import NUM_FACES, both_stages, load_until_killed
 
 from authface_train.presets import load_preset
-from authface_train.training.sample_loader import sample_loader
+from authface_train.training import sample_loader as sample_loader_module
+from authface_train.training.sample_loader import derive_workers, sample_loader
 
 MAX_PICKLED_BYTES = 100_000
 
@@ -97,3 +101,33 @@ def test_workers_ignore_signals_and_die_with_a_killed_trainer(tmp_path):
     assert len(workers) == 2
     remaining = [psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)]
     assert not wait_until_ended(remaining, 10)
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "processes", "free_mb", "expected"),
+    [
+        ("cpu", 64, 1, 9000, 0),
+        ("cuda", 64, 1, 9000, 8),
+        ("cuda", 16, 4, 9000, 3),
+        ("cuda", 4, 4, 9000, 0),
+        ("cuda", 64, 1, 64, 2),  # 10 MB a batch, 3 batches a worker
+        ("cuda", 64, 4, 64, 0),
+    ],
+)
+def test_number_of_workers_follows_from_cores_and_shared_memory(
+    device, cores, processes, free_mb, expected, monkeypatch, caplog
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free_mb * 10**6))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert derive_workers(10**7, torch.device(device)) == expected
+    assert ("--shm-size" in caplog.text) == (free_mb == 64)
+
+
+def test_samples_are_the_same_where_workers_are_derived(dataset, monkeypatch):
+    monkeypatch.setattr(sample_loader_module, "derive_workers", lambda *_: 1)
+    (derived, *_), (expected, *_) = (
+        load(dataset, make_settings(workers=workers, steps=1)) for workers in (None, 0)
+    )
+    assert derived.pop("threads").tolist() == [1, 1]
+    assert all(torch.equal(derived[name], expected[name]) for name in derived)
