@@ -45,8 +45,6 @@ from manifests.workspace import Workspace
 STRIP_FACES = 8
 """Maximum number of faces in the strip."""
 STRIP_SIDE_PX = 256
-SAVE_INTERVAL_S = 30.0
-"""Seconds after which the record is saved during a run."""
 DETAIL_LOSS_SCALE = 1.25
 """Faces that are larger than this multiple of the model's size visibly lose detail."""
 MAX_UNDETECTED_PX = 1024
@@ -129,6 +127,11 @@ class RestoreTask:
     restored: list[list[np.ndarray]] = field(default_factory=list)
     seconds_per_face: float = 0.0
 
+    @property
+    def output(self) -> Path:
+        """Path of the result, relative to the output folder."""
+        return self.names.face if self.photo is None else self.names.photo
+
 
 @dataclass(frozen=True)
 class RestoreSummary:
@@ -201,6 +204,7 @@ class RestoreRunner:
         self.failures: list[str] = []
         self.undetected: list[str] = []
         self._strip_pairs: list[tuple[np.ndarray, np.ndarray]] = []
+        self._earlier = pd.DataFrame()
         self._seconds = 0.0
         self._larger_faces = 0
         self._descriptor: FaceDescriptor | None = None
@@ -227,40 +231,45 @@ class RestoreRunner:
         Args:
             inputs: Input files, and the names of their results.
         """
-        last_save = time.monotonic()
-        try:
-            with ProgressBar("restore", len(inputs), unit="pictures") as progress:
-                for tasks in self._batches(inputs):
-                    self._restore_batch(tasks)
-                    for task in tasks:
-                        try:
-                            self._write_result(task)
-                        except PICTURE_ERRORS as error:
-                            self._add_failure(task.names, "written", error)
-                    if time.monotonic() - last_save > SAVE_INTERVAL_S:
-                        self.save_record()
-                        last_save = time.monotonic()
-                    progress.advance(len(tasks))
-                progress.update(len(inputs))
-        finally:
-            self.save_record()
+        self._read_record()
+        with ProgressBar("restore", len(inputs), unit="pictures") as progress:
+            for tasks in self._batches(inputs):
+                self._restore_batch(tasks)
+                for task in tasks:
+                    self._add_rows(task)
+                # The record comes first: a run that is killed between the two leaves rows without
+                # results, which the next run replaces, and no result without rows.
+                self._save_record()
+                for task in tasks:
+                    try:
+                        self._write_result(task)
+                    except PICTURE_ERRORS as error:
+                        self._add_failure(task.names, "written", error)
+                        self._remove_rows(task)
+                progress.advance(len(tasks))
+            progress.update(len(inputs))
         if self._strip_pairs and self.target.file is None:
             _draw_strip(self._strip_pairs).save(self.target.folder / STRIP_FILE, quality=92)
 
-    def save_record(self) -> None:
-        """Write the record of this and earlier runs; new rows replace those of the same result."""
-        if not self.rows or self.target.file is not None:
-            return
+    def _read_record(self) -> None:
+        """Read the record of earlier runs in the folder."""
         path = self.target.folder / RECORD_FILE
-        record = pd.DataFrame(self.rows)
-        if path.is_file():
-            earlier = pd.read_parquet(path)
-            earlier = earlier[~earlier["output"].isin(record["output"])]
-            if "aligned" not in earlier:
-                # A record of an earlier version; only faces of photographs have a box.
-                earlier = earlier.assign(aligned=earlier["box_px"].isna())
+        if self.target.file is not None or not path.is_file():
+            return
+        self._earlier = pd.read_parquet(path)
+        if "aligned" not in self._earlier and not self._earlier.empty:
+            # A record of an earlier version; only faces of photographs have a box.
+            self._earlier = self._earlier.assign(aligned=self._earlier["box_px"].isna())
+
+    def _save_record(self) -> None:
+        """Write the record of this and earlier runs; new rows replace those of the same result."""
+        if self.target.file is not None:
+            return
+        record = pd.DataFrame(self.rows, columns=None if self.rows else ["output"])
+        if not self._earlier.empty:
+            earlier = self._earlier[~self._earlier["output"].isin(record["output"])]
             record = pd.concat([earlier, record], ignore_index=True)
-        with atomic_path(path) as temporary:
+        with atomic_path(self.target.folder / RECORD_FILE) as temporary:
             record.to_parquet(temporary, index=False)
 
     def summarise(self) -> RestoreSummary | None:
@@ -379,17 +388,14 @@ class RestoreRunner:
             task.seconds_per_face = elapsed / len(crops)
 
     def _write_result(self, task: RestoreTask) -> None:
-        """Write the picture of a file, and a record row for each of its faces."""
+        """Write the picture of a file."""
+        path = self.target.folder / task.output
         if task.photo is None:
-            path = self.target.folder / task.names.face
             save_picture(path, task.restored[0][0], self.target.image_format or "PNG")
         else:
-            path = self.target.folder / task.names.photo
             self._write_photo(task.photo, task, path)
 
-        for index, (crop, restored) in enumerate(zip(task.crops, task.restored, strict=True)):
-            uncertainty = self._measure_uncertainty(task.names, index, crop, restored)
-            self._add_row(task, path, index, uncertainty)
+        for crop, restored in zip(task.crops, task.restored, strict=True):
             if len(self._strip_pairs) < STRIP_FACES:
                 self._strip_pairs.append((crop, restored[0]))
 
@@ -422,9 +428,19 @@ class RestoreRunner:
         draw_uncertainty(crop, restored[0], uncertainty.disagreement).save(path)
         return uncertainty
 
-    def _add_row(
-        self, task: RestoreTask, path: Path, index: int, uncertainty: Uncertainty | None
-    ) -> None:
+    def _add_rows(self, task: RestoreTask) -> None:
+        """Add a record row for each face of a file."""
+        for index, (crop, restored) in enumerate(zip(task.crops, task.restored, strict=True)):
+            uncertainty = self._measure_uncertainty(task.names, index, crop, restored)
+            self._add_row(task, index, uncertainty)
+
+    def _remove_rows(self, task: RestoreTask) -> None:
+        """Remove the rows of a file whose picture could not be written."""
+        output = to_storable(task.output.as_posix())
+        self.rows = [row for row in self.rows if row["output"] != output]
+        self._save_record()
+
+    def _add_row(self, task: RestoreTask, index: int, uncertainty: Uncertainty | None) -> None:
         """Add the record row of the face at `index`."""
         face = task.faces[index] if task.faces else None
         if face is not None and face.quad.size_px > DETAIL_LOSS_SCALE * self.restorer.size_px:
@@ -433,7 +449,7 @@ class RestoreRunner:
         self.rows.append(
             {
                 "input": to_storable(str(task.file)),
-                "output": to_storable(path.relative_to(self.target.folder).as_posix()),
+                "output": to_storable(task.output.as_posix()),
                 "aligned": task.photo is None,
                 "face": index,
                 "box_px": None if face is None else face.box_px.tolist(),

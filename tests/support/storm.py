@@ -242,8 +242,10 @@ class Storm:
             if kills_workers and (not killed or self.rng.random() < WORKER_SHARE):
                 hits = self._kill_worker_and_command(step, stormy)
             hits = hits or self._kill(step, stormy, undisturbed, share)
-            if not hits:
+            if not hits and not killed:
                 self.figures.errors.append(f"{step.name}: it ends too soon to be killed")
+            if not hits:
+                # What the killed runs have done leaves too little to do for another kill.
                 break
             killed += hits
         completed = undisturbed

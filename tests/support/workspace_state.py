@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from manifests.schema import MANIFESTS
+from manifests.workspace import STRIP_FILE
 
 TIME_COLUMNS = [
     *("created_at", "collected_at", "decided_at", "forgotten_at", "restored_at", "seconds")
@@ -63,7 +64,10 @@ def read_state(root: Path) -> dict[str, object]:
 
 
 def read_files(folder: Path) -> dict[str, object]:
-    """Content of the files below a folder by relative path; pages and logs with times are left out.
+    """Content of the files below a folder by relative path.
+
+    Pages and logs with times are left out, and the strip of `authface restore`, which shows the
+    faces of its last run.
 
     Args:
         folder: A folder, or a file.
@@ -75,6 +79,8 @@ def read_files(folder: Path) -> dict[str, object]:
     content: dict[str, object] = {}
     for path in files:
         if not path.is_file() or path.suffix in (".html", ".log", ".lock"):
+            continue
+        if path.name == STRIP_FILE:
             continue
         name = str(path.relative_to(folder))
         if path.suffix == ".parquet":

@@ -139,6 +139,36 @@ def test_names_that_differ_in_their_suffix_alone_have_separate_results(restore, 
     assert [row["output"] for row in again.rows] == ["a.jpg.png"]
 
 
+def test_every_result_has_its_row_after_a_run_that_is_killed(
+    restore, pictures, tmp_path, monkeypatch
+):
+    def stop(*_):
+        raise SystemExit
+
+    out = tmp_path / "out"
+    out.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(RestoreRunner, "_write_photo", stop)
+        with pytest.raises(SystemExit):
+            restore([pictures], out, earlier=True, batch=1)
+    assert {path.name for path in out.iterdir()} == {"crop.png", "restored.parquet"}
+    assert len(restore([pictures], out, earlier=True).rows) == 1
+    record = pd.read_parquet(out / "restored.parquet")
+    assert record["output"].tolist() == ["crop.png", "square.png"]
+
+
+def test_picture_that_cannot_be_written_has_no_row(restore, pictures, tmp_path):
+    out = tmp_path / "out"
+    (out / "square.png").mkdir(parents=True)
+    runner = restore([pictures], out)
+    assert len(runner.failures) == 1
+    assert pd.read_parquet(out / "restored.parquet")["output"].tolist() == ["crop.png"]
+    (out / "crop.png").unlink()
+    runner = restore([pictures / "square.png"], out)
+    assert len(runner.failures) == 1
+    assert pd.read_parquet(out / "restored.parquet")["output"].tolist() == ["crop.png"]
+
+
 def test_results_of_other_kinds_are_not_taken_for_existing(restore, pictures, tmp_path):
     """`a.png` in the output folder is the result of an aligned face, not of a photograph."""
     folder, out = tmp_path / "in", tmp_path / "out"
