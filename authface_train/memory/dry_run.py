@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from authface_train.data.sample_keys import step_keys
+from authface_train.data.samples import Sample
 from authface_train.memory.estimator import (
     MemoryEstimator,
     estimate_disk_use,
@@ -21,6 +22,7 @@ from authface_train.memory.estimator import (
 from authface_train.presets import Card, card_of, load_preset, preset_names
 from authface_train.settings import PriorSettings, RestorerSettings
 from authface_train.training.loop import Trainer, accumulation_steps, stack_samples, to_device
+from authface_train.training.sample_loader import derive_workers
 from authface_train.training.setup import nearest_existing_folder
 from manifests.support.errors import UserError
 
@@ -46,7 +48,8 @@ class Plan:
         memory_there_gb: Memory that a run may use on each device.
         fits: Whether both memory and disk space suffice.
         steps: Steps of the whole run.
-        seconds_per_step: Measured duration of a step; None if the run does not fit into memory.
+        seconds_per_step: Measured duration of a step, with the preparation of its samples; None if
+            the run does not fit into memory.
         images_per_second: Measured samples per second, over all processes.
         hours: Duration of all steps.
         cache_gb: Size of the cached crops, latents and prompt embeddings.
@@ -155,7 +158,7 @@ def plan_run(
         settings = settings.model_copy(update={"micro_batch": micro_batch})
         accumulation = accumulation_steps(settings, num_processes)
         if fits_memory:
-            step_s = _time_step(settings, make_trainer, accumulation, accelerator)
+            step_s = time_step(settings, make_trainer, accumulation, accelerator)
 
     disk_use = estimate_disk_use(estimator.fake_pass, settings, model_bytes)
     disk_bytes = disk_use.peak + cache_size.missing_bytes
@@ -198,44 +201,72 @@ def _largest_micro_batch(
         return None
 
 
-def _time_step(
+def time_step(
     settings: StageSettings,
     make_trainer: Callable[[StageSettings], Trainer],
     accumulation: int,
     accelerator: Accelerator,
 ) -> float:
-    """Duration of a step in seconds, extrapolated from steps of one and of two micro-batches.
+    """Duration of a step in seconds, with the preparation of its samples.
 
-    The optimizer runs once per step, so the two durations differ by the cost of one micro-batch.
+    It is extrapolated from steps of one and of two micro-batches. The optimizer runs once per step,
+    so the two durations differ by the cost of one micro-batch.
+
+    Args:
+        settings: Settings of the run, with a micro-batch.
+        make_trainer: Builds the trainer.
+        accumulation: Micro-batches per step and process.
+        accelerator: Knows the device and the processes.
     """
     trainer = make_trainer(settings)
-    step_of_one_s = _time_micro_batches(trainer, settings, 1, accelerator)
-    if accumulation == 1:
-        return step_of_one_s
-    step_of_two_s = _time_micro_batches(trainer, settings, 2, accelerator)
-    micro_batch_s = max(0.0, step_of_two_s - step_of_one_s)
-    return step_of_one_s + (accumulation - 1) * micro_batch_s
+    batch, samples_s = _time_samples(trainer, settings)
+    batch = to_device(batch, accelerator.device)
+    step_s = _time_micro_batches(trainer, settings, batch, 1, accelerator)
+    if accumulation > 1:
+        step_of_two_s = _time_micro_batches(trainer, settings, batch, 2, accelerator)
+        step_s += (accumulation - 1) * max(0.0, step_of_two_s - step_s)
+    num_workers = settings.workers
+    if num_workers is None:
+        batch_bytes = sum(tensor.nbytes for tensor in batch.values())
+        num_workers = derive_workers(batch_bytes, accelerator.device)
+    if num_workers:
+        # Workers prepare samples while the device computes.
+        return max(step_s, accumulation * samples_s / num_workers)
+    return step_s + accumulation * samples_s
+
+
+def _time_samples(trainer: Trainer, settings: StageSettings) -> tuple[Sample, float]:
+    """Prepare a micro-batch on the CPU. Returns it and the seconds that it took one worker."""
+    keys = step_keys(settings.seed, 0, settings.batch, trainer.num_faces)
+    trainer.dataset[keys[0]]  # opens files
+    started = time.perf_counter()
+    batch = stack_samples([trainer.dataset[key] for key in keys[: settings.micro_batch]])
+    return batch, time.perf_counter() - started
 
 
 def _time_micro_batches(
-    trainer: Trainer, settings: StageSettings, num_micro_batches: int, accelerator: Accelerator
+    trainer: Trainer,
+    settings: StageSettings,
+    batch: Sample,
+    num_micro_batches: int,
+    accelerator: Accelerator,
 ) -> float:
-    """Duration of a step of `num_micro_batches` micro-batches in seconds, the shorter of two."""
-    micro_batch = settings.micro_batch
-    assert micro_batch is not None
+    """Duration of a step of `num_micro_batches` micro-batches in seconds, the shorter of two.
+
+    The step is the last one of the run, in which the facial loss of Stage II is at work.
+    """
+    micro_batch = len(batch["latent"])
     num_processes = accelerator.num_processes
     samples_per_process = num_micro_batches * micro_batch
     trainer.settings = settings.model_copy(  # type: ignore[attr-defined]
         update={"batch": samples_per_process * num_processes}
     )
     keys = step_keys(settings.seed, 0, samples_per_process, trainer.num_faces)
-    samples = [trainer.dataset[key] for key in keys[:micro_batch]]
-    batch = to_device(stack_samples(samples), accelerator.device)
 
     durations_s = []
     for _ in range(3):
         started = time.perf_counter()
-        trainer.step(0, keys * num_processes, iter([batch] * num_micro_batches))
+        trainer.step(settings.steps - 1, keys * num_processes, iter([batch] * num_micro_batches))
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         durations_s.append(time.perf_counter() - started)

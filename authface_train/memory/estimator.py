@@ -1,8 +1,8 @@
 """Estimates the memory of a training run without allocating it.
 
-A `FakeTensorPass` runs the forward and backward pass of one micro-batch on fake tensors: torch's
-FakeTensorMode computes the shape, dtype and device of every tensor but allocates no memory. A
-dispatch mode adds up the bytes of the tensors that are alive at the same time. Weights, gradients,
+A `FakeTensorPass` runs the forward and backward pass of one or two micro-batches on fake tensors:
+torch's FakeTensorMode computes the shape, dtype and device of every tensor but allocates no memory.
+A dispatch mode adds up the bytes of the tensors that are alive at the same time. Weights, gradients,
 optimizer state and EMA follow from the number of parameters.
 
 torch's own tools do not replace this: `torch.cuda.max_memory_allocated` needs the GPU and a run
@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import psutil
 import torch
@@ -26,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 from authface_train.memory.peak_cache import PeakCache
 from authface_train.settings import PriorSettings, TrainSettings
 from authface_train.training.loop import samples_per_process
+from authface_train.training.master_weights import uses_master_weights
 from authface_train.training.optimizer import bytes_per_parameter
 from manifests.support.errors import UserError
 from manifests.support.fingerprint import fingerprint
@@ -38,7 +38,7 @@ FLOAT32_BYTES = 4.0
 BFLOAT16_BYTES = 2.0
 PASS_SETTINGS = {"resolution_px", "mixed_precision", "gradient_checkpointing", "lora_rank"}
 """Settings that a fake pass depends on, beside the fields of its `PassConfig`."""
-PASS_VERSION = 1
+PASS_VERSION = 2
 """Increased when fake passes count otherwise, so that cached peaks are made again."""
 
 
@@ -50,9 +50,10 @@ class PassConfig:
         settings: Settings of the run.
         micro_batch: Samples of the forward pass.
         device: Device of the fake tensors. It need not exist on this machine.
-        weight_dtype: Dtype of the trained weights.
-        keep_gradients: Whether gradients stay in memory. If not, each is freed once it is computed,
-            as with `step_in_backward` or sharded gradients.
+        weight_dtype: Dtype of the weights that the models compute with.
+        gradients: What happens to a gradient once it is computed. "kept": it stays in the dtype of
+            the weight. "float32": it is added to a float32 gradient and freed. "freed": it is
+            freed, as with `step_in_backward` or when processes share it at once.
         accumulate: Whether a second micro-batch follows while the first one's gradients are kept.
     """
 
@@ -60,7 +61,7 @@ class PassConfig:
     micro_batch: int
     device: torch.device
     weight_dtype: torch.dtype
-    keep_gradients: bool
+    gradients: Literal["kept", "float32", "freed"]
     accumulate: bool
 
 
@@ -78,12 +79,13 @@ class FakeTensorPass(Protocol):
     frozen_bytes: float
     models: str
 
-    def run(self, config: PassConfig, counter: AbstractContextManager[object]) -> None:
+    def run(self, config: PassConfig, counter: LiveBytes) -> None:
         """Run the forward and backward pass of a micro-batch on fake tensors.
 
         Args:
             config: How the pass is run.
             counter: Context in which the pass is run, after models and inputs have been created.
+                The weights of the models are excluded from its count.
         """
         ...
 
@@ -93,12 +95,12 @@ class MemoryUse:
     """Estimated memory of one device, in bytes.
 
     Attributes:
-        parameters: Trained and frozen weights.
+        parameters: Trained and frozen weights, and the bf16 weights beside master weights.
         gradients: Gradients that stay until the optimizer steps.
         optimiser: Optimizer state.
         average: EMA weights on this device.
-        activations: Peak of everything else: activations, copies of weights in lower precision,
-            gathered shards.
+        activations: Peak of everything else: activations, copies of weights for autocast, gathered
+            shards.
     """
 
     parameters: float
@@ -113,8 +115,10 @@ class MemoryUse:
         return self.parameters + self.gradients + self.optimiser + self.average + self.activations
 
 
-class _LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):
     """Counts the bytes of the tensors that operations return, for as long as they are alive.
+
+    Views of a tensor count with it, and those of excluded tensors do not count.
 
     Attributes:
         current: Bytes alive now.
@@ -139,6 +143,11 @@ class _LiveBytes(TorchDispatchMode):
             if isinstance(leaf, torch.Tensor):
                 self._add(leaf.untyped_storage())
         return result
+
+    def exclude(self, module: torch.nn.Module) -> None:
+        """Do not count the weights and buffers of a module, nor views of them."""
+        for tensor in (*module.parameters(), *module.buffers()):
+            self._storages.add(tensor.untyped_storage()._cdata)
 
     def _add(self, storage: torch.UntypedStorage) -> None:
         # Views share a storage, which counts once.
@@ -198,23 +207,29 @@ class MemoryEstimator:
         """
         num_trainable = self.fake_pass.num_trainable
         per_parameter = bytes_per_parameter(settings)
-        weight, gradient, optimizer_state = (num_trainable * size for size in per_parameter)
+        weight = per_parameter.weight * num_trainable
+        gradient = per_parameter.gradient * num_trainable
+        optimizer_state = per_parameter.moments * num_trainable
         frozen = self.fake_pass.frozen_bytes
 
         is_sharded = settings.sharding != "none" and num_processes > 1
-        in_bfloat16 = settings.mixed_precision == "bf16" and (
-            is_sharded or settings.optimiser == "adamw-8bit-bf16"
-        )
-        keep_gradients = not (settings.step_in_backward or is_sharded)
-        accumulate = keep_gradients and settings.batch // num_processes > micro_batch
+        has_masters = uses_master_weights(settings, num_processes)
+        in_bfloat16 = settings.mixed_precision == "bf16"
         weight_dtype = torch.bfloat16 if in_bfloat16 else torch.float32
+        accumulate = settings.batch // num_processes > micro_batch
+        gradients: Literal["kept", "float32", "freed"] = "kept"
+        if settings.step_in_backward or (is_sharded and not accumulate):
+            gradients = "freed"
+        elif has_masters or is_sharded:
+            # FSDP2 adds up whole float32 gradients before it shares them in the last micro-batch.
+            gradients = "float32"
         # Memory grows linearly with the micro-batch: passes of one and two samples determine it.
         pass_of_one = PassConfig(
             settings=settings,
             micro_batch=1,
             device=self.device,
             weight_dtype=weight_dtype,
-            keep_gradients=keep_gradients,
+            gradients=gradients,
             accumulate=accumulate,
         )
         peak_of_one = self._peak_bytes(pass_of_one)
@@ -223,6 +238,9 @@ class MemoryEstimator:
 
         ema_on_device = settings.ema_device == "gpu" or self.device.type == "cpu"
         ema = FLOAT32_BYTES * num_trainable if settings.ema_decay and ema_on_device else 0.0
+        # The pass counts the gradients that stay until its end.
+        kept = 0.0 if gradients == "freed" else gradient
+        activations = max(0.0, peak - kept)
         if is_sharded:
             # `gradients` gathers all weights. `full` gathers those of two blocks at a time; the
             # larger blocks of SDXL hold a sixteenth of its weights each.
@@ -231,20 +249,19 @@ class MemoryEstimator:
             gathered = gathered_weight * num_trainable * gathered_share
             return MemoryUse(
                 parameters=weight / num_processes + frozen,
-                gradients=gradient / num_processes,
+                gradients=kept + gradient / num_processes,
                 optimiser=optimizer_state / num_processes,
                 average=ema / num_processes,
-                activations=peak + gathered,
+                activations=activations + gathered,
             )
 
-        gradients = gradient if keep_gradients else 0.0
+        working = BFLOAT16_BYTES * num_trainable if has_masters else 0.0
         return MemoryUse(
-            parameters=weight + frozen,
-            gradients=gradients,
+            parameters=weight + working + frozen,
+            gradients=kept,
             optimiser=optimizer_state,
             average=ema,
-            # The pass counts the gradients that it keeps.
-            activations=max(0.0, peak - gradients),
+            activations=activations,
         )
 
     def derive_micro_batch(
@@ -282,7 +299,7 @@ class MemoryEstimator:
             settings=config.settings.model_dump(mode="json", include=PASS_SETTINGS),
             micro_batch=config.micro_batch,
             weight_dtype=str(config.weight_dtype),
-            keep_gradients=config.keep_gradients,
+            gradients=config.gradients,
             accumulate=config.accumulate,
             versions=[torch.__version__, PASS_VERSION],
         )
@@ -290,7 +307,7 @@ class MemoryEstimator:
             return self._peaks[key]
         peak = self.peak_cache.read(key) if self.peak_cache else None
         if peak is None:
-            live_bytes = _LiveBytes()
+            live_bytes = LiveBytes()
             self.fake_pass.run(config, live_bytes)
             peak = live_bytes.peak
             if self.peak_cache:
@@ -346,12 +363,12 @@ def estimate_disk_use(
         settings: `optimiser`, `ema_decay`, `keep_checkpoints` and `audit` are used.
         model_bytes: Size of the finished model.
     """
-    weight, _, optimizer_state = bytes_per_parameter(settings)
+    per_parameter = bytes_per_parameter(settings)
     ema = FLOAT32_BYTES if settings.ema_decay else 0.0
     # The best checkpoint by the memorisation audit is kept beside the newest ones.
     num_best = 1 if isinstance(settings, PriorSettings) and settings.audit else 0
     return DiskUse(
-        checkpoint=fake_pass.num_trainable * (weight + optimizer_state + ema),
+        checkpoint=fake_pass.num_trainable * (per_parameter.weight + per_parameter.moments + ema),
         num_kept=settings.keep_checkpoints + num_best,
         model=model_bytes,
     )

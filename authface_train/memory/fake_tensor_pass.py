@@ -17,10 +17,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from authface_train.data.prompts import time_ids
 from authface_train.facial_loss.discriminator import PatchDiscriminator
-from authface_train.memory.estimator import BFLOAT16_BYTES, FLOAT32_BYTES, PassConfig
+from authface_train.memory.estimator import (
+    BFLOAT16_BYTES,
+    FLOAT32_BYTES,
+    LiveBytes,
+    PassConfig,
+)
 from authface_train.models.sdxl import hint_channels
 from authface_train.settings import PriorSettings, RestorerSettings, TrainSettings
 from authface_train.stages.prior import make_trainable
+from authface_train.training.master_weights import FROZEN_DTYPES
 
 if TYPE_CHECKING:
     from diffusers import ControlNetModel, UNet2DConditionModel
@@ -84,7 +90,7 @@ class _UNetPass:
         with torch.device("meta"):
             return self.unet_class.from_config(self.unet_config)
 
-    def _make_inputs(self, config: PassConfig) -> UNetInputs:
+    def _make_inputs(self, config: PassConfig, dtype: torch.dtype) -> UNetInputs:
         """Inputs of a micro-batch; fake tensors inside FakeTensorMode."""
         batch = config.micro_batch
         side = config.settings.resolution_px // self.vae_scale_factor
@@ -93,9 +99,11 @@ class _UNetPass:
         size_conditioning = time_ids(config.settings.resolution_px)
         with config.device:
             return {
-                "sample": torch.randn(batch, channels, side, side),
+                "sample": torch.randn(batch, channels, side, side, dtype=dtype),
                 "timestep": torch.zeros(batch, dtype=torch.long),
-                "encoder_hidden_states": torch.randn(batch, NUM_TOKENS, embedding_width),
+                "encoder_hidden_states": torch.randn(
+                    batch, NUM_TOKENS, embedding_width, dtype=dtype
+                ),
                 "added_cond_kwargs": {
                     "text_embeds": torch.randn(batch, pooled_width(self.unet_config)),
                     "time_ids": torch.tensor(size_conditioning).expand(batch, -1),
@@ -123,21 +131,24 @@ class PriorPass(_UNetPass):
         self.num_trainable = _count_parameters(unet)
         self.frozen_bytes = 0.0
         if settings.lora_rank:
-            self.frozen_bytes = FLOAT32_BYTES * self.num_trainable
+            in_bfloat16 = settings.mixed_precision == "bf16"
+            weight_bytes = BFLOAT16_BYTES if in_bfloat16 else FLOAT32_BYTES
+            self.frozen_bytes = weight_bytes * self.num_trainable
             self.num_trainable = _count_trainable(self._make_trained_unet(settings))
 
-    def run(self, config: PassConfig, counter: AbstractContextManager[object]) -> None:
+    def run(self, config: PassConfig, counter: LiveBytes) -> None:
         """Run the forward and backward pass of a micro-batch; see `FakeTensorPass.run`."""
         assert isinstance(config.settings, PriorSettings)
         unet = self._make_trained_unet(config.settings)
         with FakeTensorMode():
             _add_weights(unet, config, config.weight_dtype)
-            inputs = self._make_inputs(config)
-            _run_forward_backward(lambda: unet(**inputs).sample, inputs["sample"], config, counter)
+            counter.exclude(unet)
+            inputs = self._make_inputs(config, config.weight_dtype)
+            _run_forward_backward(lambda: unet(**inputs).sample, config, counter)
 
     def _make_trained_unet(self, settings: PriorSettings) -> UNet2DConditionModel:
-        # The dtype of the weights is set later, and compiled code cannot run on fake tensors.
-        settings = settings.model_copy(update={"optimiser": "adamw", "compile": False})
+        # Compiled code cannot run on fake tensors.
+        settings = settings.model_copy(update={"compile": False})
         return make_trainable(self._make_unet(), settings)
 
 
@@ -164,8 +175,8 @@ class RestorerPass(_UNetPass):
         super().__init__(unet, vae_scale_factor)
         controlnet = self._make_controlnet(settings, self._make_unet())
         self.num_trainable = _count_parameters(controlnet)
-        weight_bytes = BFLOAT16_BYTES if settings.mixed_precision == "bf16" else FLOAT32_BYTES
-        self.frozen_bytes = weight_bytes * _count_parameters(unet)
+        frozen_dtype = FROZEN_DTYPES[settings.mixed_precision]
+        self.frozen_bytes = float(frozen_dtype.itemsize * _count_parameters(unet))
         if settings.facial.weight != "off":
             discriminator = PatchDiscriminator(
                 self.unet_config["in_channels"], settings.facial.discriminator_width
@@ -173,19 +184,22 @@ class RestorerPass(_UNetPass):
             num_weights = _count_parameters(discriminator)
             self.frozen_bytes += 2 * ADAM_BYTES * num_weights
 
-    def run(self, config: PassConfig, counter: AbstractContextManager[object]) -> None:
+    def run(self, config: PassConfig, counter: LiveBytes) -> None:
         """Run the forward and backward pass of a micro-batch; see `FakeTensorPass.run`."""
         settings = config.settings
-        is_bfloat16 = settings.mixed_precision == "bf16"
+        frozen_dtype = FROZEN_DTYPES[settings.mixed_precision]
         unet = self._make_unet().requires_grad_(False)
         controlnet = self._make_controlnet(settings, unet)
         with FakeTensorMode():
             _add_weights(controlnet, config, config.weight_dtype)
-            _add_weights(unet, config, torch.bfloat16 if is_bfloat16 else torch.float32)
-            inputs = self._make_inputs(config)
+            _add_weights(unet, config, frozen_dtype)
+            counter.exclude(controlnet)
+            counter.exclude(unet)
+            inputs = self._make_inputs(config, frozen_dtype)
             size_px = settings.resolution_px
-            with config.device:
-                degraded = torch.randn(config.micro_batch, 3, size_px, size_px)
+            degraded = torch.randn(
+                (config.micro_batch, 3, size_px, size_px), dtype=frozen_dtype, device=config.device
+            )
 
             def forward() -> torch.Tensor:
                 down_residuals, mid_residual = controlnet(
@@ -193,11 +207,13 @@ class RestorerPass(_UNetPass):
                 )
                 return unet(
                     **inputs,
-                    down_block_additional_residuals=down_residuals,
-                    mid_block_additional_residual=mid_residual,
+                    down_block_additional_residuals=[
+                        residual.to(frozen_dtype) for residual in down_residuals
+                    ],
+                    mid_block_additional_residual=mid_residual.to(frozen_dtype),
                 ).sample
 
-            _run_forward_backward(forward, inputs["sample"], config, counter)
+            _run_forward_backward(forward, config, counter)
 
     def _make_controlnet(
         self, settings: TrainSettings, unet: UNet2DConditionModel
@@ -234,32 +250,46 @@ def _add_weights(module: torch.nn.Module, config: PassConfig, dtype: torch.dtype
                 requires_grad=parameter.requires_grad,
             )
             setattr(submodule, name, weight)
-            if parameter.requires_grad and not config.keep_gradients:
-                weight.register_post_accumulate_grad_hook(_free_gradient)
+            if parameter.requires_grad and config.gradients != "kept":
+                collect = _GradientCollector(config.gradients == "float32")
+                weight.register_post_accumulate_grad_hook(collect)
         for name, buffer in submodule.named_buffers(recurse=False):
             empty = torch.empty(buffer.shape, dtype=buffer.dtype, device=config.device)
             setattr(submodule, name, empty)
 
 
-def _free_gradient(parameter: torch.Tensor) -> None:
-    parameter.grad = None
+class _GradientCollector:
+    """Frees the gradient of a weight once it is computed, as `MasterWeights` and FSDP2 do.
+
+    Args:
+        keeps_sum: Whether the gradients are added up in float32.
+    """
+
+    def __init__(self, keeps_sum: bool) -> None:
+        self.keeps_sum = keeps_sum
+        self.total: torch.Tensor | None = None
+
+    def __call__(self, weight: torch.Tensor) -> None:
+        """Collect the gradient of the weight."""
+        gradient = weight.grad
+        assert gradient is not None
+        total = gradient.float() if self.total is None else self.total.add_(gradient)
+        if self.keeps_sum:
+            self.total = total
+        weight.grad = None
 
 
 def _run_forward_backward(
-    forward: Callable[[], torch.Tensor],
-    target: torch.Tensor,
-    config: PassConfig,
-    counter: AbstractContextManager[object],
+    forward: Callable[[], torch.Tensor], config: PassConfig, counter: LiveBytes
 ) -> None:
     """Run forward and backward passes of one or two micro-batches in the counter's context."""
-    autocast_dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    autocast_dtype = autocast_dtypes.get(config.settings.mixed_precision)
+    is_float16 = config.settings.mixed_precision == "fp16"
     with counter:
         for _ in range(2 if config.accumulate else 1):
             autocast: AbstractContextManager[object] = contextlib.nullcontext()
-            if autocast_dtype is not None:
-                autocast = torch.autocast(config.device.type, autocast_dtype)
+            if is_float16:
+                autocast = torch.autocast(config.device.type, torch.float16)
             with autocast:
-                loss = (forward().float() - target).square().mean()
+                loss = forward().float().square().mean()
             loss.backward()
             del loss

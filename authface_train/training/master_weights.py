@@ -20,6 +20,9 @@ from torch import nn
 
 from authface_train.settings import TrainSettings
 
+FROZEN_DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""Dtypes of a frozen model's weights by `mixed_precision`."""
+
 
 def uses_master_weights(settings: TrainSettings, num_processes: int) -> bool:
     """Whether a model in training has master weights.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -69,15 +70,30 @@ def make_optimizer(
     return _make_adamw(trainable, settings)
 
 
-def bytes_per_parameter(settings: TrainSettings) -> tuple[float, float, float]:
-    """Memory that training takes per trained parameter.
+@dataclass(frozen=True)
+class ParameterBytes:
+    """Bytes per trained parameter.
 
-    Returns:
-        Bytes of the weight, of its gradient and of its two moments.
+    Attributes:
+        weight: The weight that the optimizer updates and checkpoints hold.
+        gradient: Its gradient.
+        moments: Its two moments.
+    """
+
+    weight: float
+    gradient: float
+    moments: float
+
+
+def bytes_per_parameter(settings: TrainSettings) -> ParameterBytes:
+    """Memory that an optimizer takes per trained parameter.
+
+    Args:
+        settings: `optimiser` is used.
     """
     weight_bytes = 2.0 if settings.optimiser == "adamw-8bit-bf16" else 4.0
     moment_bytes = 4.0 if settings.optimiser == "adamw" else EIGHT_BIT_MOMENT_BYTES
-    return weight_bytes, weight_bytes, 2 * moment_bytes
+    return ParameterBytes(weight_bytes, weight_bytes, 2 * moment_bytes)
 
 
 def _make_adamw(

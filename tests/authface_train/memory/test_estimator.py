@@ -5,9 +5,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
 
 from authface_train.commands.dry_run_table import print_plan
@@ -85,6 +87,9 @@ def test_weights_gradients_and_optimizer_state_follow_from_the_settings(unet, es
     assert (adamw_8bit.parameters, adamw_8bit.gradients) == (4 * n, 4 * n)
     assert 2 * n < adamw_8bit.optimiser < 2.1 * n
 
+    masters = estimate_prior("mixed_precision=bf16")
+    assert (masters.parameters, masters.gradients) == (6 * n, 4 * n)
+
     bfloat16 = estimate_prior("optimiser=adamw-8bit-bf16", "mixed_precision=bf16")
     assert (bfloat16.parameters, bfloat16.gradients) == (2 * n, 2 * n)
 
@@ -97,6 +102,8 @@ def test_weights_gradients_and_optimizer_state_follow_from_the_settings(unet, es
     lora = estimate_prior("lora_rank=2")
     assert lora.optimiser < 0.1 * adamw.optimiser
     assert lora.parameters > adamw.parameters
+    lora = estimate_prior("lora_rank=2", "mixed_precision=bf16")
+    assert 2 * n < lora.parameters < 2.2 * n
 
 
 def test_full_sharding_divides_weights_gradients_and_optimizer_state(estimate_prior):
@@ -216,6 +223,44 @@ def test_card_presets_train_as_the_paper_preset_does(stage):
         assert settings.model_dump(exclude=card_settings) == paper
         assert settings.batch % card.count == 0
         assert settings.micro_batch is None
+
+
+class ClockedTrainer:
+    """A trainer whose samples take 1 s each, and its steps 5 s and 10 s per micro-batch."""
+
+    num_faces = 8
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.dataset = self
+        self.steps = set()
+
+    def __getitem__(self, key):
+        self.clock.now += 1
+        return {"latent": torch.zeros(4, 2, 2)}
+
+    def step(self, step, keys, micro_batches):
+        self.steps.add(step)
+        self.clock.now += 5 + 10 * len(list(micro_batches))
+
+
+@pytest.mark.parametrize(("workers", "expected_s"), [(0, 25 + 4), (2, 25), (1, 25)])
+def test_time_of_a_step_includes_its_samples_and_the_facial_loss(monkeypatch, workers, expected_s):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(dry_run.time, "perf_counter", lambda: clock.now)
+    settings = load_preset("restorer", "tiny", {"micro_batch": 2, "workers": workers})
+    trainer = ClockedTrainer(clock)
+    step_s = dry_run.time_step(settings, lambda _: trainer, 2, Accelerator(cpu=True))
+    assert step_s == expected_s
+    assert trainer.steps == {settings.steps - 1}
+
+
+def test_slow_samples_limit_the_speed_of_a_step(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(dry_run.time, "perf_counter", lambda: clock.now)
+    settings = load_preset("restorer", "tiny", {"batch": 60, "micro_batch": 60, "workers": 2})
+    trainer = ClockedTrainer(clock)
+    assert dry_run.time_step(settings, lambda _: trainer, 1, Accelerator(cpu=True)) == 30
 
 
 @pytest.mark.parametrize("stage", ["prior", "restorer"])
