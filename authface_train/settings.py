@@ -217,6 +217,9 @@ class RestorerSettings(TrainSettings):
     """Number of optimiser steps of the whole run; the paper states none for Stage II."""
     degradation: str = Field("gfpgan", json_schema_extra=PAPER)
     """Degradation preset: gfpgan, bfrffusion, codeformer-large, codeformer-small or diffbir."""
+    degrade_on: Literal["cpu", "gpu"] = "cpu"
+    """Where faces are degraded: `cpu` in the data workers, `gpu` in batches on the training device,
+    with the same parameters but other noise values."""
     source: Literal["workspace", "ffhq"] = "workspace"
     """Training faces: `ffhq` (the paper's choice for Stage II) or every kept face of the
     workspace."""

@@ -98,6 +98,29 @@ class DegradedPairs:
         crop = load_crop(self.workspace, self.paths[key.index], self.size_px)
         return np.ascontiguousarray(crop[:, ::-1]) if flip else crop
 
+    def reference_crop(self, key: SampleKey, flip: bool) -> np.ndarray:
+        """The crop of a sample at `REFERENCE_PX`, (side, side, 3) uint8.
+
+        Args:
+            key: The sample.
+            flip: Whether to mirror the crop.
+        """
+        import cv2
+
+        crop = self.reference_crops[key.index]
+        return np.asarray(cv2.flip(crop, 1)) if flip else crop
+
+    def regions(self, key: SampleKey, flip: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """The boxes of a sample's eyes and mouth, and which are visible; see `DegradedPair`.
+
+        Args:
+            key: The sample.
+            flip: Whether to mirror the boxes.
+        """
+        boxes_px = self.boxes_px[key.index]
+        visible = self.visible[key.index]
+        return flip_boxes(boxes_px, visible, self.size_px) if flip else (boxes_px, visible)
+
     def make_pair(self, key: SampleKey, flip: bool) -> DegradedPair:
         """Degrade the crop of a sample.
 
@@ -108,19 +131,34 @@ class DegradedPairs:
             key: The sample.
             flip: Whether to mirror crop and boxes.
         """
-        import cv2
-
-        crop = self.reference_crops[key.index]
-        boxes_px = self.boxes_px[key.index]
-        visible = self.visible[key.index]
-        if flip:
-            crop = np.asarray(cv2.flip(crop, 1))
-            boxes_px, visible = flip_boxes(boxes_px, visible, self.size_px)
-        degraded = resize_degraded(degrade(crop, self.params(key)), self.size_px)
-        planes = np.empty((3, self.size_px, self.size_px), np.float32)
-        cv2.split(degraded, list(planes))
+        degraded = degrade(self.reference_crop(key, flip), self.params(key))
+        boxes_px, visible = self.regions(key, flip)
         return DegradedPair(
-            degraded=torch.from_numpy(planes),
+            degraded=to_planes(resize_degraded(degraded, self.size_px)),
             boxes_px=boxes_px,
             visible=visible,
         )
+
+    def degrade_on_device(self, crops: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """Degrade a batch of crops where they are; see `degrade_batch`.
+
+        Args:
+            crops: (batch, 3, side, side) uint8 at `REFERENCE_PX`.
+            keys: (batch, 2) int64 epoch and index of the samples, on the CPU.
+
+        Returns:
+            (batch, 3, size, size) float32 in [0, 1].
+        """
+        from authface_train.data.degradation_torch import degrade_batch
+
+        params = [self.params(SampleKey(epoch, index)) for epoch, index in keys.tolist()]
+        return degrade_batch(crops, params, self.size_px)
+
+
+def to_planes(image: np.ndarray) -> torch.Tensor:
+    """Copy a picture (height, width, 3) to a tensor (3, height, width) of the same type."""
+    import cv2
+
+    planes = np.empty((3, *image.shape[:2]), image.dtype)
+    cv2.split(image, list(planes))
+    return torch.from_numpy(planes)

@@ -7,14 +7,14 @@ here imports diffusers, so that a worker starts quickly whatever the start metho
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
 from authface_train.data.latents import sample_latent
-from authface_train.data.pairs import DegradedPairs
+from authface_train.data.pairs import DegradedPairs, to_planes
 from authface_train.data.prompts import Embedding
 from authface_train.data.sample_keys import SampleKey, torch_generator
 from authface_train.settings import PriorSettings
@@ -114,15 +114,32 @@ class RestorerDataset(Dataset[Sample]):
     Args:
         noise_sampler: Draws latent, noise, timestep and mirroring.
         pairs: Degrades the crops.
+        degrade_on: `gpu` leaves the degradation to the trainer: instead of `degraded`, samples have
+            `crop`, (3, side, side) uint8 at `REFERENCE_PX`, and `key`, (2,) int64.
     """
 
-    def __init__(self, noise_sampler: NoiseSampler, pairs: DegradedPairs) -> None:
+    def __init__(
+        self,
+        noise_sampler: NoiseSampler,
+        pairs: DegradedPairs,
+        degrade_on: Literal["cpu", "gpu"] = "cpu",
+    ) -> None:
         self.noise_sampler = noise_sampler
         self.pairs = pairs
+        self.degrade_on = degrade_on
 
     def __getitem__(self, key: SampleKey) -> Sample:
         """`latent`, `noise`, `timesteps`, and the fields of `DegradedPair`."""
         sample, flip = self.noise_sampler.sample(key)
+        if self.degrade_on == "gpu":
+            boxes_px, visible = self.pairs.regions(key, flip)
+            return {
+                **sample,
+                "crop": to_planes(self.pairs.reference_crop(key, flip)),
+                "key": torch.tensor([key.epoch, key.index]),
+                "boxes_px": boxes_px,
+                "visible": visible,
+            }
         pair = self.pairs.make_pair(key, flip)
         return {
             **sample,

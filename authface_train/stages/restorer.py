@@ -101,7 +101,7 @@ class RestorerTrainer:
         self.pairs = DegradedPairs(
             workspace, view, settings.resolution_px, settings.degradation, settings.seed
         )
-        self.dataset = RestorerDataset(self.noise_sampler, self.pairs)
+        self.dataset = RestorerDataset(self.noise_sampler, self.pairs, settings.degrade_on)
         self.time_ids = torch.tensor(time_ids(settings.resolution_px))
 
         # The prior is frozen but not under no_grad: gradients pass through its decoder.
@@ -218,12 +218,16 @@ class RestorerTrainer:
         Args:
             controlnet: The ControlNet.
             batch: `latent` and `noise`, (batch, channels, height, width); `timesteps`, (batch,);
-                `degraded`, (batch, 3, H, W) in [0, 1].
+                `degraded`, (batch, 3, H, W) in [0, 1], or what `RestorerDataset` has instead.
 
         Returns:
             The noisy latents z_t, float32, and the prediction, each (batch, channels, height,
             width).
         """
+        if "degraded" in batch:
+            degraded = batch["degraded"]
+        else:
+            degraded = self.pairs.degrade_on_device(batch["crop"], batch["key"])
         scheduler = self.scheduler
         noisy = scheduler.add_noise(batch["latent"], batch["noise"], batch["timesteps"])
         device = noisy.device
@@ -239,7 +243,7 @@ class RestorerTrainer:
                 noisy.to(dtype),
                 batch["timesteps"],
                 encoder_hidden_states=embeds,
-                controlnet_cond=batch["degraded"].to(dtype),
+                controlnet_cond=degraded.to(dtype),
                 added_cond_kwargs=conditions,
                 return_dict=False,
             )

@@ -36,6 +36,8 @@ NUM_TRAIN_TIMESTEPS = 1000
 """Timesteps of SDXL's noise schedule."""
 TIMESTEP_BINS = 10
 """Bins of 100 timesteps in which the noise loss is recorded."""
+CPU_TENSORS = frozenset({"key"})
+"""Tensors of a sample that decide what is computed: reading them from a GPU would wait for it."""
 
 
 @dataclass
@@ -89,13 +91,16 @@ def stack_samples(samples: Sequence[Sample]) -> Sample:
 
 
 def to_device(batch: Sample, device: torch.device) -> Sample:
-    """Move a batch to a device. Copies from pinned memory run asynchronously.
+    """Move a batch to a device, but `CPU_TENSORS`. Copies from pinned memory run asynchronously.
 
     Args:
         batch: Tensors by name.
         device: The device.
     """
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+    return {
+        name: tensor if name in CPU_TENSORS else tensor.to(device, non_blocking=True)
+        for name, tensor in batch.items()
+    }
 
 
 def train(

@@ -234,3 +234,19 @@ def test_mirrored_sample_has_mirrored_regions(trainer, view):
         if not is_straight:
             assert torch.allclose(sample["boxes_px"][2], mirrored_mouth)
     assert orientations == {True, False}
+
+
+def test_faces_are_degraded_on_the_training_device(root, view):
+    on_cpu = make_trainer(root, view)
+    on_device = make_trainer(root, view, "degrade_on=gpu")
+    batch = first_batch(on_device)
+    expected = first_batch(on_cpu)
+    assert "degraded" not in batch
+    degraded = on_device.pairs.degrade_on_device(batch["crop"], batch["key"])
+    assert degraded.shape == expected["degraded"].shape
+    # The noise differs.
+    assert float((degraded - expected["degraded"]).abs().mean()) < 0.05
+    assert torch.equal(batch["boxes_px"], expected["boxes_px"])
+    # A new ControlNet returns zeros, so the loss does not depend on the noise.
+    losses = step_losses(on_device)
+    assert torch.equal(losses["noise_loss"], step_losses(on_cpu)["noise_loss"])
