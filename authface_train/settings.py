@@ -71,7 +71,10 @@ class TrainSettings(Section):
     """Decay of the exponential moving average of the weights, which is then saved as the model; 0
     disables it."""
     ema_device: Literal["cpu", "gpu"] = "cpu"
-    """Device that holds the EMA weights. `cpu` saves GPU memory but adds a copy per update."""
+    """Device that holds the EMA weights. `cpu` saves GPU memory, and each update then copies all
+    weights, which takes seconds for SDXL; see `ema_every`."""
+    ema_every: int = Field(1, ge=1)
+    """Steps between updates of the EMA. The decay applies to each step all the same."""
     min_snr_gamma: float = Field(0.0, ge=0)
     """Weight the noise loss by min(SNR, gamma) / SNR (Min-SNR, Hang et al. 2023); 0 disables it."""
     seed: int = 0
@@ -257,6 +260,9 @@ FREE_ON_RESUME = frozenset(
     }
 )
 """Settings that a resumed run may change, because no step computes anything else with them."""
+
+LATER_SETTINGS: dict[str, JsonValue] = {"ema_every": 1, "degrade_on": "cpu"}
+"""Settings that earlier versions did not have, with the values as which they behaved."""
 
 FREE_WHERE_INEXACT = frozenset({"micro_batch", "sharding", "compile", "processes"})
 """Settings that change only the order of sums; free with `exact_resume=false`."""

@@ -18,7 +18,12 @@ import pandas as pd
 from authface_train.models.sdxl import TINY
 from authface_train.runs import checkpoint
 from authface_train.runs.lineage import write_lineage
-from authface_train.settings import FREE_ON_RESUME, FREE_WHERE_INEXACT, TrainSettings
+from authface_train.settings import (
+    FREE_ON_RESUME,
+    FREE_WHERE_INEXACT,
+    LATER_SETTINGS,
+    TrainSettings,
+)
 from manifests import run_folder as names
 from manifests.lock import LOCK, LocalFolder, WriterLock
 from manifests.support import csv_file
@@ -276,7 +281,11 @@ class TrainingRun:
         if not record["settings"]["exact_resume"]:
             free = free | FREE_WHERE_INEXACT
 
-        before = {**_flatten(previous.get("settings", {})), "processes": previous.get("processes")}
+        before = {
+            **LATER_SETTINGS,
+            **_flatten(previous.get("settings", {})),
+            "processes": previous.get("processes"),
+        }
         now = {**_flatten(record["settings"]), "processes": record["processes"]}
         for name, value in now.items():
             if name in free or name.startswith(OBSERVING_PREFIXES) or before.get(name) == value:

@@ -11,10 +11,10 @@ from authface_train.training.sharding import full_tensor, local_shard, shard_lik
 
 
 class EMA:
-    """Averages the trained weights in fp32: `ema = decay * ema + (1 - decay) * weights`.
+    """Averages the trained weights in fp32: `ema = d * ema + (1 - d) * weights`.
 
-    After n updates the decay is at most (1 + n) / (10 + n), so that the average follows the first
-    steps closely.
+    d is the decay to the power of `every`. After n updates it is at most (1 + n) / (10 + n), so
+    that the average follows the first steps closely.
 
     `diffusers.training_utils.EMAModel` is not used: it needs the average in the dtype of the
     weights (in bf16 most updates would round to nothing) and on their device, and it cannot gather
@@ -22,9 +22,10 @@ class EMA:
 
     Args:
         parameters: The trained weights. If they are sharded, each process averages its shards.
-        decay: Weight of the average in an update, in [0, 1).
+        decay: Weight of the average after one step, in [0, 1).
         device: Device that holds the average.
         on_change: Is called when `swapped_in` has changed the weights.
+        every: Steps between updates.
     """
 
     def __init__(
@@ -33,9 +34,11 @@ class EMA:
         decay: float,
         device: torch.device,
         on_change: Callable[[], None],
+        every: int = 1,
     ) -> None:
         self.parameters = parameters
         self.decay = decay
+        self.every = every
         self.on_change = on_change
         self.steps = 0
         self.average = [
@@ -45,9 +48,12 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Include the current weights in the average. Call it after each optimizer step."""
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        """Include the current weights in the average if it is due. Call it after each step."""
         self.steps += 1
+        if self.steps % self.every:
+            return
+        num_updates = self.steps // self.every - 1
+        decay = min(self.decay**self.every, (1 + num_updates) / (10 + num_updates))
         for average, parameter in zip(self.average, self.parameters, strict=True):
             weights = local_shard(parameter).to(average.device, torch.float32)
             average.lerp_(weights, 1 - decay)

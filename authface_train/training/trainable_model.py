@@ -137,7 +137,7 @@ def prepare_for_training(
 
     Args:
         module: The module; its parameters with `requires_grad` are trained.
-        settings: `optimiser`, `mixed_precision`, `sharding`, `ema_decay` and `ema_device` are used.
+        settings: `optimiser`, `mixed_precision`, `sharding` and the settings of the EMA are used.
         accelerator: Knows the device and the processes.
     """
     if settings.optimiser == "adamw-8bit-bf16":
@@ -153,7 +153,13 @@ def prepare_for_training(
     if settings.ema_decay:
         on_gpu = settings.ema_device == "gpu"
         device = accelerator.device if on_gpu else torch.device("cpu")
-        model.ema = EMA(model.weights, settings.ema_decay, device, on_change=model.weights_changed)
+        model.ema = EMA(
+            model.weights,
+            settings.ema_decay,
+            device,
+            on_change=model.weights_changed,
+            every=settings.ema_every,
+        )
     return model
 
 

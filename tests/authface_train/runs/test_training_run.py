@@ -279,6 +279,16 @@ def test_metrics_of_repeated_steps_and_torn_rows_are_dropped(run):
     assert [row["loss"] for row in run.read_metrics()] == ["1.0", "2.0", "5.0"]
 
 
+def test_run_of_a_version_without_a_setting_had_the_present_default(run):
+    start(run)
+    record = run.read_record()
+    del record["settings"]["ema_every"]
+    (run.folder / "run.json").write_text(json.dumps(record))
+    start(run, resume=True)
+    with pytest.raises(UserError, match="ema_every was 1 and is 2 now"):
+        start(run, resume=True, ema_every=2)
+
+
 @pytest.mark.parametrize("key", ["stage", "settings", "data", "base", "base_digest", "processes"])
 @pytest.mark.parametrize("value", [None, 7.5, [1], {"a": [1]}, "abc"])
 def test_record_with_a_wrong_value_is_one_line(run, key, value):

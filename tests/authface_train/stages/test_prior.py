@@ -280,6 +280,19 @@ def test_ema_equals_the_written_out_recursion():
     assert other.steps == 6
 
 
+def test_ema_with_an_interval_decays_by_all_its_steps():
+    weight = torch.nn.Parameter(torch.zeros(1))
+    ema = EMA([weight], 0.5, torch.device("cpu"), lambda: None, every=3)
+    ema.steps = 30  # far enough that the decay is not limited any more
+    with torch.no_grad():
+        weight.add_(1.0)
+    averages = []
+    for _ in range(6):
+        ema.update()
+        averages.append(float(ema.average[0]))
+    assert averages == [0, 0, 1 - 0.5**3, 1 - 0.5**3, 1 - 0.5**3, 1 - 0.5**6]
+
+
 def test_learning_rate_is_a_function_of_the_step():
     overrides = {"learning_rate": 1.0, "steps": 110, "warmup_steps": 10}
     settings = load_preset("prior", "tiny", overrides)
