@@ -86,7 +86,13 @@ class Crops(Sequence[np.ndarray]):
         return self.load(self.keys[index])
 
     def load(self, key: str) -> np.ndarray:
-        """The crop with a `crop_sha256`.
+        """Load the crop with a key.
+
+        Args:
+            key: Its `crop_sha256`.
+
+        Returns:
+            (size_px, size_px, 3) uint8, sRGB.
 
         Raises:
             UserError: If the crop is not cached, and its file is missing or damaged.
@@ -96,7 +102,14 @@ class Crops(Sequence[np.ndarray]):
         return load_crop(self.workspace, self._paths[key], self.size_px)
 
     def load_ahead(self, keys: Iterable[str]) -> Iterator[np.ndarray]:
-        """The crops of keys, in their order. Threads decode the next ones, one on each core."""
+        """Load crops while threads decode the next ones, one on each core.
+
+        Args:
+            keys: `crop_sha256` of the crops.
+
+        Returns:
+            The crops in the order of the keys, each (size_px, size_px, 3) uint8.
+        """
         num_threads = cores_per_process()
         pending: deque[Future[np.ndarray]] = deque()
         with ThreadPoolExecutor(num_threads) as executor:

@@ -99,7 +99,12 @@ def cached_latents(
 
 
 def batch_size(size_px: int, device: torch.device) -> int:
-    """Number of crops in a batch of the VAE."""
+    """Number of crops in a batch of the VAE.
+
+    Args:
+        size_px: Side of the crops.
+        device: Where they are encoded.
+    """
     if device.type != "cuda":
         return 1
     return max(MAX_BATCH_PIXELS // size_px**2, 1)

@@ -99,11 +99,14 @@ class DegradedPairs:
         return np.ascontiguousarray(crop[:, ::-1]) if flip else crop
 
     def reference_crop(self, key: SampleKey, flip: bool) -> np.ndarray:
-        """The crop of a sample at `REFERENCE_PX`, (side, side, 3) uint8.
+        """Load the crop of a sample at `REFERENCE_PX`.
 
         Args:
             key: The sample.
             flip: Whether to mirror the crop.
+
+        Returns:
+            (REFERENCE_PX, REFERENCE_PX, 3) uint8.
         """
         import cv2
 
@@ -111,11 +114,14 @@ class DegradedPairs:
         return np.asarray(cv2.flip(crop, 1)) if flip else crop
 
     def regions(self, key: SampleKey, flip: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """The boxes of a sample's eyes and mouth, and which are visible; see `DegradedPair`.
+        """The boxes of a sample's eyes and mouth, and which are visible.
 
         Args:
             key: The sample.
             flip: Whether to mirror the boxes.
+
+        Returns:
+            `boxes_px` and `visible` of `DegradedPair`.
         """
         boxes_px = self.boxes_px[key.index]
         visible = self.visible[key.index]
@@ -156,7 +162,14 @@ class DegradedPairs:
 
 
 def to_planes(image: np.ndarray) -> torch.Tensor:
-    """Copy a picture (height, width, 3) to a tensor (3, height, width) of the same type."""
+    """Copy a picture to a tensor of the same type.
+
+    Args:
+        image: (height, width, 3).
+
+    Returns:
+        (3, height, width).
+    """
     import cv2
 
     planes = np.empty((3, *image.shape[:2]), image.dtype)
