@@ -154,7 +154,8 @@ def _check_values(value: object, limit: int) -> None:
     """
     level = [value]
     for _ in range(MAX_DEPTH + 1):
-        if any(type(item) is int and not -limit < item < limit for item in level):
+        numbers = [item for item in level if type(item) is int]
+        if numbers and not -limit < min(numbers) <= max(numbers) < limit:
             raise ValueError(_TOO_LARGE)
         tables = [item.values() for item in level if type(item) is dict]
         lists = [item for item in level if type(item) is list]

@@ -23,9 +23,9 @@ TRAIN_PRIOR = [
     "--preset",
     "tiny",
     "--steps",
-    4,
+    2,
     *set_options(
-        "checkpoint_every=2",
+        "checkpoint_every=1",
         "audit=false",
         "draw.every=2",
         "ema_decay=0.9",
@@ -38,11 +38,11 @@ TRAIN_RESTORE = [
     "--preset",
     "tiny",
     "--steps",
-    4,
+    2,
     *set_options("facial.discriminator_only_steps=0", "micro_batch=2"),
 ]
 MODEL_FILE = "unet/diffusion_pytorch_model.safetensors"
-CHECKPOINT = "checkpoints/step-00000004"
+CHECKPOINT = "checkpoints/step-00000002"
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_model_and_checkpoint_of_two_processes_are_those_of_one(runs, name):
         assert actual.keys() == expected.keys()
         difference = torch.cat([(actual[key] - expected[key]).abs().flatten() for key in expected])
         # Adam turns a gradient that is only rounding error into a full step, for a few weights.
-        assert difference.max() <= 4 * 1e-4, file
+        assert difference.max() <= 2 * 1e-4, file
         assert difference.mean() < 1e-7, file
         assert difference.median() < 1e-9, file
 
@@ -118,7 +118,7 @@ def test_model_and_checkpoint_of_two_processes_are_those_of_one(runs, name):
     for key, state in expected_state.items():
         assert torch.allclose(actual_state[key]["exp_avg"], state["exp_avg"], atol=1e-6)
     previews = sorted(path.name for path in (base / name / "drawn").iterdir())
-    assert previews == [f"step-{step:08d}.png" for step in (0, 2, 4)]
+    assert previews == [f"step-{step:08d}.png" for step in (0, 2)]
 
 
 def test_saved_model_holds_the_ema_weights(runs):
@@ -172,7 +172,7 @@ def test_both_processes_save_and_stop_when_one_gets_a_signal(runs, tmp_path):
     shutil.copytree(base / "full", run)
     options = ["--output", run, "--resume", "--steps", 100000, *set_options("sharding=full")]
     ranks = launch(2, [[*TRAIN_PRIOR, "-w", root, *options]], tmp_path)
-    wait_for_steps(run, 7, ranks)
+    wait_for_steps(run, 4, ranks)
     ranks[1].send_signal(signal.SIGUSR1)
     for number in (signal.SIGUSR1, signal.SIGTERM):
         for rank in ranks:
@@ -227,16 +227,14 @@ def test_signal_before_the_first_step_ends_promptly_and_the_run_can_be_resumed(
 
 
 def test_error_in_one_process_ends_the_other(runs, tmp_path):
-    base, root = runs
-    workspace = tmp_path / "workspace"
-    shutil.copytree(root, workspace)
-    # Its latents are in the cache, so the crop is first read by the process that trains on it.
-    crop = min((workspace / "faces").iterdir())
-    crop.write_bytes(crop.read_bytes()[:1000])
-    options = ["-w", workspace, "--prior", base / "one", "--output", tmp_path / "run"]
-    results = finish(launch(2, [[*TRAIN_RESTORE, *options]], tmp_path), 60)
-    codes = sorted(exit_code for exit_code, _ in results)
-    assert codes == [2, 4], results
-    for exit_code, output in results:
+    _, root = runs
+    command = [*TRAIN_PRIOR, "-w", root, "--output", tmp_path / "run"]
+    results = finish(launch(2, [command], tmp_path, failing_rank=1), 60)
+    for (exit_code, output), (expected_code, message) in zip(
+        results,
+        [(4, "another process of the run has ended"), (2, "a face is damaged")],
+        strict=True,
+    ):
+        assert exit_code == expected_code, output
+        assert message in output
         assert "Traceback" not in output
-        assert (crop.name if exit_code == 2 else "another process of the run has ended") in output

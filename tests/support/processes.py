@@ -1,7 +1,7 @@
 """Processes that communicate through gloo on the CPU, with torchrun or started as it starts them.
 
-They are forked from a server that has imported the trainers, because importing them takes longer
-than training a tiny model.
+They are forked from a server that has imported the commands and loaded dlib's model, because that
+takes longer than training a tiny model.
 """
 
 from __future__ import annotations
@@ -15,13 +15,22 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from unittest import mock
 
 import psutil
+
+from manifests.support.errors import UserError
 
 POLL_S = 0.02
 CLI = Path(__file__).parents[2] / "cli.py"
 PRELOADED = (
     "cli",
+    "authface_data.captions.captioners",
+    "authface_data.captions.measured.stage",
+    "authface_data.filter_faces",
+    "authface_data.sources.registry",
+    "cv2",
+    "preloaded_models",
     "torch.distributed.run",
     "torch.utils.tensorboard",
     "diffusers.loaders.single_file",
@@ -66,13 +75,20 @@ class Rank:
         return self.process.exitcode
 
 
-def launch(num_processes: int, commands: Sequence[Sequence[object]], folder: Path) -> list[Rank]:
+def launch(
+    num_processes: int,
+    commands: Sequence[Sequence[object]],
+    folder: Path,
+    failing_rank: int | None = None,
+) -> list[Rank]:
     """Start processes that each run the same commands one after the other.
 
     Args:
         num_processes: Number of processes (the world size).
         commands: Arguments of each command, without `authface`.
         folder: Folder for their output.
+        failing_rank: Rank of a process whose first step of Stage I ends with an error of exit
+            code 2.
 
     Returns:
         One process per rank.
@@ -91,7 +107,7 @@ def launch(num_processes: int, commands: Sequence[Sequence[object]], folder: Pat
             "MASTER_ADDR": "127.0.0.1",
         }
         log = folder / f"rank-{rank}.log"
-        ranks.append(Rank(_run_commands, (texts, ports, environment), log))
+        ranks.append(Rank(_run_commands, (texts, ports, environment, rank == failing_rank), log))
     return ranks
 
 
@@ -181,12 +197,17 @@ def _is_alive(process: psutil.Process) -> bool:
     return False
 
 
-def _run_commands(commands: list[list[str]], ports: list[int], environment: dict[str, str]) -> None:
+def _run_commands(
+    commands: list[list[str]], ports: list[int], environment: dict[str, str], fails: bool
+) -> None:
     os.environ.update(environment)
     from accelerate.state import AcceleratorState
 
     import cli
+    from authface_train.stages.prior import PriorTrainer
 
+    if fails:
+        PriorTrainer.step = mock.Mock(side_effect=UserError("a face is damaged"))
     for arguments, port in zip(commands, ports, strict=True):
         os.environ["MASTER_PORT"] = str(port)
         AcceleratorState._reset_state(reset_partial_state=True)
