@@ -120,7 +120,7 @@ def bare_step(
     unet = make_trainable(core.unet, settings).to(accelerator.device)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-4, fused=True)
     scheduler = DDPMScheduler.from_config(core.scheduler.config)
-    size_conditioning = torch.tensor(time_ids(settings.resolution_px))
+    size_conditioning = torch.tensor(time_ids(settings.resolution_px), device=accelerator.device)
 
     def step() -> None:
         with accelerator.autocast():

@@ -141,8 +141,8 @@ class FacialLoss(nn.Module):
             noise_prediction: The predicted noise, in the same shape.
             clean: The true latents, in the same shape.
             timesteps: (batch,) int64.
-            boxes_px: (batch, 3, 4) box edges in pixels.
-            visible: (batch, 3) bool; invisible regions give no patch.
+            boxes_px: (batch, 3, 4) box edges in pixels, on the CPU.
+            visible: (batch, 3) bool on the CPU; invisible regions give no patch.
 
         Returns:
             The pair of the eyes and the pair of the mouths.
@@ -161,7 +161,7 @@ class FacialLoss(nn.Module):
         ]
 
     def count_visible(self, visible: torch.Tensor) -> VisibleCounts:
-        """Count the visible patches of a batch, visible: (batch, 3) bool."""
+        """Count the visible patches of a batch, visible: (batch, 3) bool on the CPU."""
         eyes = visible[:, [LEFT_EYE, RIGHT_EYE]]
         return VisibleCounts({"eyes": int(eyes.sum()), "mouth": int(visible[:, MOUTH].sum())})
 

@@ -55,8 +55,8 @@ def cut_patches(
 
     Args:
         latents: (batch, channels, height, width).
-        boxes_px: (batch, 3, 4) box edges in pixels, see `REGIONS`.
-        visible: (batch, 3) bool; invisible regions give no patch.
+        boxes_px: (batch, 3, 4) box edges in pixels on the CPU, see `REGIONS`.
+        visible: (batch, 3) bool on the CPU; invisible regions give no patch.
         eye_cells: Side of an eye patch, in latent cells.
         mouth_cells: Side of a mouth patch, in latent cells.
         vae_scale_factor: Side of a latent cell, in pixels.
@@ -68,17 +68,16 @@ def cut_patches(
 
     def cut_region(region: int, cells: int) -> Patches:
         sample_index = torch.nonzero(visible[:, region]).flatten()
-        index_column = sample_index[:, None].to(latents.dtype)
-        boxes = boxes_px[sample_index, region].to(latents.dtype)
+        boxes = torch.cat([sample_index[:, None], boxes_px[sample_index, region]], dim=1)
         patches = roi_align(
             latents,
-            torch.cat([index_column, boxes], dim=1),
+            boxes.to(latents, non_blocking=True),
             cells,
             spatial_scale=1 / vae_scale_factor,
             sampling_ratio=2,
             aligned=True,
         )
-        return Patches(patches, sample_index)
+        return Patches(patches, sample_index.to(latents.device, non_blocking=True))
 
     left_eyes = cut_region(LEFT_EYE, eye_cells)
     right_eyes = cut_region(RIGHT_EYE, eye_cells)

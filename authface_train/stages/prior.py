@@ -78,7 +78,8 @@ def prior_losses(
         unet: The U-Net.
         batch: `latent` and `noise`, (batch, channels, height, width); `timesteps`, (batch,);
             `embeds`, (batch, 77, width); `pooled`, (batch, width).
-        micro_conditioning: (6,) SDXL's time ids: original size, crop offset, target size in px.
+        micro_conditioning: (6,) SDXL's time ids, on the device of the batch: original size, crop
+            offset, target size in px.
         scheduler: The noise schedule.
         min_snr_gamma: Gamma of min-SNR weighting; 0 disables it.
 
@@ -88,7 +89,7 @@ def prior_losses(
     noisy = scheduler.add_noise(batch["latent"], batch["noise"], batch["timesteps"])
     conditions = {
         "text_embeds": batch["pooled"],
-        "time_ids": micro_conditioning.to(noisy.device).expand(len(noisy), -1),
+        "time_ids": micro_conditioning.expand(len(noisy), -1),
     }
     dtype = next(unet.parameters()).dtype
     prediction = unet(
@@ -136,7 +137,7 @@ class PriorTrainer:
         self.noise_sampler = NoiseSampler(settings.seed, view, latents, core)
         self.dataset = PriorDataset(settings, self.noise_sampler, prompts, null_prompt)
         self.num_faces = len(view)
-        self.time_ids = torch.tensor(time_ids(settings.resolution_px))
+        self.time_ids = torch.tensor(time_ids(settings.resolution_px), device=accelerator.device)
         unet = make_trainable(core.unet, settings)
         self.models: dict[str, TrainableModel] = {
             "unet": prepare_for_training(unet, settings, accelerator)

@@ -23,6 +23,7 @@ from authface_train.models.sdxl import DiffusionCore, hint_channels
 from authface_train.settings import RestorerSettings
 from authface_train.training.compilation import compile_blocks
 from authface_train.training.loop import TIMESTEP_BINS, StepLosses
+from authface_train.training.master_weights import FROZEN_DTYPES
 from authface_train.training.noise import (
     accumulate_by_timestep,
     noise_prediction_losses,
@@ -33,9 +34,6 @@ from manifests.workspace import Workspace
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
-
-FROZEN_DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""Dtypes of the prior's weights by `mixed_precision`."""
 
 
 def make_controlnet(
@@ -72,6 +70,7 @@ class RestorerTrainer:
         accelerator: Knows the device and the processes.
 
     Attributes:
+        null_prompt: The same on the device.
         models: The trained models by name: `controlnet`, and `discriminators` with a facial loss.
         dataset: The training samples.
         num_faces: Number of training faces.
@@ -94,7 +93,7 @@ class RestorerTrainer:
     ) -> None:
         self.settings = settings
         self.accelerator = accelerator
-        self.null_prompt = null_prompt
+        self.null_prompt = Embedding(*(part.to(accelerator.device) for part in null_prompt))
         self.scheduler = training_scheduler(core)
         self.noise_sampler = NoiseSampler(settings.seed, view, latents, core)
         self.num_faces = len(view)
@@ -102,7 +101,7 @@ class RestorerTrainer:
             workspace, view, settings.resolution_px, settings.degradation, settings.seed
         )
         self.dataset = RestorerDataset(self.noise_sampler, self.pairs, settings.degrade_on)
-        self.time_ids = torch.tensor(time_ids(settings.resolution_px))
+        self.time_ids = torch.tensor(time_ids(settings.resolution_px), device=accelerator.device)
 
         # The prior is frozen but not under no_grad: gradients pass through its decoder.
         dtype = FROZEN_DTYPES[settings.mixed_precision]
@@ -230,13 +229,12 @@ class RestorerTrainer:
             degraded = self.pairs.degrade_on_device(batch["crop"], batch["key"])
         scheduler = self.scheduler
         noisy = scheduler.add_noise(batch["latent"], batch["noise"], batch["timesteps"])
-        device = noisy.device
         dtype = self.unet.dtype
         count = len(noisy)
-        embeds = self.null_prompt.embeds[None].to(device, dtype).expand(count, -1, -1)
+        embeds = self.null_prompt.embeds[None].to(dtype).expand(count, -1, -1)
         conditions = {
-            "text_embeds": self.null_prompt.pooled[None].to(device).expand(count, -1),
-            "time_ids": self.time_ids.to(device).expand(count, -1),
+            "text_embeds": self.null_prompt.pooled[None].expand(count, -1),
+            "time_ids": self.time_ids.expand(count, -1),
         }
         with self.accelerator.autocast():
             down_residuals, mid_residual = controlnet(

@@ -36,7 +36,7 @@ NUM_TRAIN_TIMESTEPS = 1000
 """Timesteps of SDXL's noise schedule."""
 TIMESTEP_BINS = 10
 """Bins of 100 timesteps in which the noise loss is recorded."""
-CPU_TENSORS = frozenset({"key"})
+CPU_TENSORS = frozenset({"key", "boxes_px", "visible"})
 """Tensors of a sample that decide what is computed: reading them from a GPU would wait for it."""
 
 

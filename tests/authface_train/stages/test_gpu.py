@@ -11,6 +11,7 @@ from training_steps import micro_batches
 
 from authface_train.data.prompts import Embedding
 from authface_train.data.sample_keys import step_keys
+from authface_train.facial_loss.regions import cut_patches
 from authface_train.memory.dry_run import DummyCache
 from authface_train.memory.estimator import MemoryEstimator
 from authface_train.memory.fake_tensor_pass import PriorPass
@@ -95,6 +96,17 @@ def test_model_overfits_a_repeated_sample(options):
     settings = make_settings("learning_rate=1e-4", *options)
     losses = take_steps(make_trainer(settings, make_unet()), 30)
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_cutting_regions_does_not_wait_for_the_gpu():
+    latents = torch.randn(2, 4, 16, 16, device="cuda", requires_grad=True)
+    boxes_px = torch.tensor([[[20.0, 20, 60, 60]] * 3] * 2)
+    visible = torch.tensor([[True, True, False], [True, False, True]])
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        cut_patches(latents, boxes_px, visible, eye_cells=4, mouth_cells=6, vae_scale_factor=8)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize(
