@@ -3,7 +3,7 @@
     python benchmarks/samples.py [--rate 12 50] [--seconds 10]        takes about a minute
 
 The samples have the sizes of SDXL: Stage I at 1024 px, Stage II at 512 px from crops of 1024 px,
-with the cached crops and without. They are collated to micro-batches as a data worker does, on one
+with the cached crops and without, and degraded by the card. They are collated to micro-batches as a data worker does, on one
 thread. `--rate` is the images/s of a card.
 """
 
@@ -109,6 +109,15 @@ def samples_per_second(dataset: Dataset[Sample], num_faces: int, duration_s: flo
     return number / (time.process_time() - started)
 
 
+def degraded_per_second(dataset: RestorerDataset) -> float:
+    """Crops that a GPU degrades per second, in micro-batches."""
+    keys = [SampleKey(0, index) for index in range(MICRO_BATCH)]
+    batch = default_collate([dataset[key] for key in keys])
+    crops = batch["crop"].cuda()
+    seconds = bench.time_steps(lambda: dataset.pairs.degrade_on_device(crops, batch["key"]), 8)
+    return MICRO_BATCH / min(seconds)
+
+
 def main() -> None:
     """Print a table with one row per kind of sample."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -133,6 +142,8 @@ def main() -> None:
         }
         cache_crops(workspace, view, REFERENCE_PX, Accelerator(cpu=True), lambda *_: None)
         datasets["Stage II, 512 px"] = restorer_samples()
+        on_gpu = RestorerDataset(sampler, restorer_samples().pairs, degrade_on="gpu")
+        datasets["Stage II, 512 px, degrade_on=gpu"] = on_gpu
 
         processor = platform.processor() or platform.machine()
         print(f"{processor}, one core, OpenCV {cv2.__version__}, torch {torch.__version__}")
@@ -143,6 +154,9 @@ def main() -> None:
             speed = samples_per_second(dataset, len(view), arguments.seconds)
             cores = " | ".join(str(math.ceil(rate / speed)) for rate in arguments.rate)
             print(f"| {name} | {speed:.0f} | {cores} |", flush=True)
+        if torch.cuda.is_available():
+            speed = degraded_per_second(on_gpu)
+            print(f"{torch.cuda.get_device_name()} degrades {speed:.0f} crops/s")
 
 
 if __name__ == "__main__":
