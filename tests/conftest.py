@@ -7,6 +7,7 @@ import functools
 import gc
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 import typer.main
 import typer.testing
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 os.environ.setdefault("AUTHFACE_CACHE", str(ROOT / ".assets"))
@@ -48,15 +50,20 @@ from manifests.workspace import Workspace  # noqa: E402
 LONG_FILES = (
     "tests/e2e/test_kill.py",
     "tests/authface_train/memory/test_estimator.py",
-    "tests/e2e/test_storm.py",
     "tests/e2e/test_processes.py",
-    "tests/authface_train/evaluation/test_metrics.py",
     "tests/e2e/test_train.py",
+    "tests/e2e/test_storm.py",
+    "tests/authface_data/rights/test_forget.py",
+    "tests/e2e/test_resume.py",
     "tests/e2e/test_reproduce.py",
+    "tests/e2e/test_run_folder.py",
+    "tests/authface_data/sources/unsplash/test_api_source.py",
     "tests/authface_train/restore/test_pipeline.py",
-    "tests/authface_train/commands/test_silence_libraries.py",
-    "tests/e2e/test_missing.py",
     "tests/e2e/test_captions.py",
+    "tests/e2e/test_missing.py",
+    "tests/e2e/test_train_storm.py",
+    "tests/e2e/test_wheel.py",
+    "tests/authface_train/commands/test_silence_libraries.py",
 )
 """Files that take more than 20 s, the longest first."""
 
@@ -193,10 +200,33 @@ def filled(
 ) -> Path:
     """A workspace with the photographs of the demo, collected, filtered and captioned.
 
-    Tests only read it; a test that changes the workspace copies it first.
+    Tests only read it; a test that changes the workspace copies it first. The workers of pytest-xdist
+    have copies of the one that the first of them makes.
     """
     root = tmp_path_factory.mktemp("filled") / "ws"
-    folder = tmp_path_factory.mktemp("photos")
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        fill_workspace(root, photos, tmp_path_factory.mktemp("photos"))
+        return root
+
+    shared = tmp_path_factory.getbasetemp().parent / "filled"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            unfinished = shared.with_name("unfinished")
+            fill_workspace(unfinished, photos, shared.with_name("photos"))
+            unfinished.rename(shared)
+    shutil.copytree(shared, root)
+    return root
+
+
+def fill_workspace(root: Path, photos: dict[str, Path], folder: Path) -> None:
+    """Make the workspace of `filled`.
+
+    Args:
+        root: The new workspace.
+        photos: The photographs by file name.
+        folder: A folder for links to them.
+    """
+    folder.mkdir(exist_ok=True)
     for name, path in photos.items():
         (folder / name).symlink_to(path)
     (folder / "broken.jpg").write_bytes(b"not a picture")
@@ -209,4 +239,3 @@ def filled(
     ):
         completed = run_command_here(*command)
         assert completed.returncode == 0, completed.stdout + completed.stderr
-    return root
