@@ -1,5 +1,6 @@
 """Forgetting: no copy and no id of the photograph remains, and it is not collected again."""
 
+import hashlib
 import io
 import json
 import random
@@ -91,23 +92,34 @@ def find_traces(
 ) -> list[str]:
     """Every file that names the photograph or has its pixels. Parquet files are decoded."""
     found = []
-    names = re.compile("|".join(map(re.escape, [photo_id, *face_ids, *hashes])))
+    names = [name.encode() for name in (photo_id, *face_ids, *hashes)]
     for path in root.rglob("*"):
         if not path.is_file():
             continue
-        texts = [str(path.relative_to(root))]
-        if path.suffix == ".parquet" and path.read_bytes()[:4] == b"PAR1":
-            texts.append(str(pq.read_table(path).to_pydict()))
-        else:
-            texts.append(path.read_bytes().decode("latin-1"))
-        if any(names.search(text) for text in texts):
+        content = path.read_bytes()
+        texts = [str(path.relative_to(root)).encode(errors="surrogateescape"), content]
+        if path.suffix == ".parquet" and content[:4] == b"PAR1":
+            texts[1] = str(pq.read_table(path).to_pydict()).encode(errors="surrogateescape")
+        if any(name in text for text in texts for name in names):
             found.append(f"{path}: named")
-        try:
-            if hash_pixels(Photo(path.read_bytes).pixels()) in pixels:
-                found.append(f"{path}: pixels")
-        except DECODE_ERRORS:
-            pass
+        if pixels_of(content) in pixels:
+            found.append(f"{path}: pixels")
     return found
+
+
+pixels_by_digest: dict[bytes, str | None] = {}
+"""Hashes of pictures by the SHA-256 of the file, since the copies of a workspace share theirs."""
+
+
+def pixels_of(content: bytes) -> str | None:
+    """The hash of the pixels of a picture file; None for other files."""
+    digest = hashlib.sha256(content).digest()
+    if digest not in pixels_by_digest:
+        try:
+            pixels_by_digest[digest] = hash_pixels(Photo(lambda: content).pixels())
+        except DECODE_ERRORS:
+            pixels_by_digest[digest] = None
+    return pixels_by_digest[digest]
 
 
 def collect_evidence(root: Path) -> tuple[str, list[str], set[str], set[str]]:
