@@ -374,10 +374,6 @@ def estimate_disk_use(
     )
 
 
-def parameter_bytes(*models: torch.nn.Module) -> float:
-    """Size of the models' parameters in bytes."""
-    total = 0
-    for model in models:
-        for parameter in model.parameters():
-            total += parameter.numel() * parameter.element_size()
-    return float(total)
+def count_parameters(*models: torch.nn.Module) -> int:
+    """Number of parameters of the models."""
+    return sum(parameter.numel() for model in models for parameter in model.parameters())

@@ -22,6 +22,7 @@ from authface_train.memory.estimator import (
     FLOAT32_BYTES,
     LiveBytes,
     PassConfig,
+    count_parameters,
 )
 from authface_train.models.sdxl import hint_channels
 from authface_train.settings import PriorSettings, RestorerSettings, TrainSettings
@@ -128,7 +129,7 @@ class PriorPass(_UNetPass):
         self, unet: UNet2DConditionModel, settings: PriorSettings, vae_scale_factor: int
     ) -> None:
         super().__init__(unet, vae_scale_factor)
-        self.num_trainable = _count_parameters(unet)
+        self.num_trainable = count_parameters(unet)
         self.frozen_bytes = 0.0
         if settings.lora_rank:
             in_bfloat16 = settings.mixed_precision == "bf16"
@@ -174,14 +175,14 @@ class RestorerPass(_UNetPass):
     ) -> None:
         super().__init__(unet, vae_scale_factor)
         controlnet = self._make_controlnet(settings, self._make_unet())
-        self.num_trainable = _count_parameters(controlnet)
+        self.num_trainable = count_parameters(controlnet)
         frozen_dtype = FROZEN_DTYPES[settings.mixed_precision]
-        self.frozen_bytes = float(frozen_dtype.itemsize * _count_parameters(unet))
+        self.frozen_bytes = float(frozen_dtype.itemsize * count_parameters(unet))
         if settings.facial.weight != "off":
             discriminator = PatchDiscriminator(
                 self.unet_config["in_channels"], settings.facial.discriminator_width
             )
-            num_weights = _count_parameters(discriminator)
+            num_weights = count_parameters(discriminator)
             self.frozen_bytes += 2 * ADAM_BYTES * num_weights
 
     def run(self, config: PassConfig, counter: LiveBytes) -> None:
@@ -231,10 +232,6 @@ class RestorerPass(_UNetPass):
             controlnet.enable_gradient_checkpointing()
             unet.enable_gradient_checkpointing()
         return controlnet
-
-
-def _count_parameters(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _count_trainable(module: torch.nn.Module) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,10 @@ VARIANTS = ("", "fp32", "fp16", "bf16")
 """Preferred variants of weight files, best first."""
 
 
+HALF_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16}
+"""Names of the half-precision dtypes in safetensors files."""
+
+
 @dataclass(frozen=True)
 class WeightFiles:
     """The weight files of a part that are loaded."""
@@ -76,6 +81,8 @@ class WeightFiles:
     paths: list[Path]
     variant: str | None
     is_safetensors: bool
+    dtype: torch.dtype
+    """float16 or bfloat16 if all weights are stored so, otherwise float32."""
 
 
 def find_weights(folder: Path) -> WeightFiles:
@@ -110,10 +117,23 @@ def find_weights(folder: Path) -> WeightFiles:
         raise UserError(
             f"{folder} has {len(paths)} of the {num_shards[best]} files of its weights; {ADVICE}"
         )
+    stored: set[str] = set()
     if best[0]:
         for path in paths:
-            read_weights_header(path)
-    return WeightFiles(paths, best[1] or None, best[0])
+            stored |= {info.dtype for info in read_weights_header(path).tensors.values()}
+    return WeightFiles(paths, best[1] or None, best[0], stored_dtype(stored))
+
+
+def stored_dtype(names: Collection[str]) -> torch.dtype:
+    """The dtype in which weights of a file are loaded without a conversion.
+
+    Args:
+        names: Names of the dtypes of its tensors, as in safetensors files.
+
+    Returns:
+        float16 or bfloat16 if all tensors are stored so, otherwise float32.
+    """
+    return HALF_DTYPES.get(next(iter(names)), torch.float32) if len(names) == 1 else torch.float32
 
 
 def part_class(folder: Path, name: str) -> type[Any]:
@@ -176,13 +196,14 @@ def check_part(folder: Path, name: str) -> dict[str, Any]:
     return check_config(folder / name, part_class(folder, name))
 
 
-def load_part(folder: Path, name: str, dtype: torch.dtype) -> Any:
+def load_part(folder: Path, name: str, dtype: torch.dtype | None) -> Any:
     """Load a network of a pipeline folder.
 
     Args:
         folder: Folder of the pipeline.
         name: Name of the network, a key of `NETWORKS`.
-        dtype: Data type of the weights in memory.
+        dtype: Data type of the weights in memory. None loads half precision as it is stored: the
+            file is mapped into memory, which takes no time.
 
     Raises:
         UserError: If the part cannot be loaded, or lacks weights.
@@ -194,7 +215,7 @@ def load_part(folder: Path, name: str, dtype: torch.dtype) -> Any:
         with explain_loading(part):
             network, loaded = part_class(folder, name).from_pretrained(
                 part,
-                dtype=dtype,
+                dtype=dtype or weights.dtype,
                 variant=weights.variant,
                 use_safetensors=weights.is_safetensors,
                 output_loading_info=True,
@@ -275,7 +296,11 @@ def clip_tokenizer(name: str) -> CLIPTokenizer:
 
 
 def load_parts(
-    folder: Path, dtype: torch.dtype, *, with_controlnet: bool = False
+    folder: Path,
+    dtype: torch.dtype,
+    *,
+    with_controlnet: bool = False,
+    unet_as_stored: bool = False,
 ) -> dict[str, Any]:
     """Load the parts of an SDXL from a folder, with or without `model_index.json`.
 
@@ -283,6 +308,7 @@ def load_parts(
         folder: Folder of the pipeline.
         dtype: Data type of the networks in memory.
         with_controlnet: Load the ControlNet of a restorer as well.
+        unet_as_stored: Load the U-Net in the dtype of its file, see `load_part`.
 
     Returns:
         The arguments of the constructor of a pipeline.
@@ -295,7 +321,10 @@ def load_parts(
     parts: dict[str, Any] = {"scheduler": load_scheduler(folder)}
     for name, encoder in (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")):
         parts[name] = load_tokenizer(folder, name, configs[encoder]["vocab_size"])
-    parts |= {name: load_part(folder, name, dtype) for name in configs if name in NETWORKS}
+    for name in configs:
+        if name in NETWORKS:
+            as_stored = unet_as_stored and name == "unet"
+            parts[name] = load_part(folder, name, None if as_stored else dtype)
     zeros = read_index(folder).get("force_zeros_for_empty_prompt", True)
     parts["force_zeros_for_empty_prompt"] = zeros is not False
     return parts

@@ -83,13 +83,16 @@ def detach_core(pipeline: StableDiffusionXLPipeline) -> DiffusionCore:
     return core
 
 
-def load_base(base: str, weights_dir: str | None, seed: int) -> StableDiffusionXLPipeline:
+def load_base(
+    base: str, weights_dir: str | None, seed: int, *, unet_as_stored: bool = False
+) -> StableDiffusionXLPipeline:
     """Load a base model in fp32 on the CPU.
 
     Args:
         base: Hub id, folder or .safetensors file; `tiny` builds a random model.
         weights_dir: Folder that is searched for models before the hub.
         seed: Seed of the random model.
+        unet_as_stored: Load the U-Net in the dtype of its file, see `load_part`.
 
     Raises:
         UserError: If the base is damaged or cannot be trained; see `check_base`.
@@ -102,8 +105,9 @@ def load_base(base: str, weights_dir: str | None, seed: int) -> StableDiffusionX
     check_base(base, weights_dir)
     model = _local_model(base, weights_dir)
     if model.is_file():
-        return load_single_file(model)
-    return StableDiffusionXLPipeline(**load_parts(model, torch.float32))
+        return load_single_file(model, unet_as_stored=unet_as_stored)
+    parts = load_parts(model, torch.float32, unet_as_stored=unet_as_stored)
+    return StableDiffusionXLPipeline(**parts)
 
 
 def load_vae(base: str, weights_dir: str | None, seed: int) -> AutoencoderKL | PixelUnshuffle:

@@ -15,6 +15,7 @@ from authface_train.models.loading import (
     SDXL_NETWORKS,
     clip_tokenizer,
     scheduler_class,
+    stored_dtype,
 )
 from authface_train.models.pixel_unshuffle import PixelUnshuffle
 from authface_train.models.sdxl_config import Configuration
@@ -24,11 +25,14 @@ from manifests.support.files import write_json
 from manifests.support.model_folder import SCHEDULER_CONFIG_FILE, explain_loading, read_config
 
 
-def load_single_file(path: Path) -> diffusers.StableDiffusionXLPipeline:
+def load_single_file(
+    path: Path, *, unet_as_stored: bool = False
+) -> diffusers.StableDiffusionXLPipeline:
     """Load an SDXL from a single file in fp32 on the CPU.
 
     Args:
         path: The file.
+        unet_as_stored: Load the U-Net in the dtype of the file, see `load_part`.
 
     Raises:
         UserError: If `read_single_file` refuses the file.
@@ -36,9 +40,14 @@ def load_single_file(path: Path) -> diffusers.StableDiffusionXLPipeline:
     file = read_single_file(path)
     scheduler = file.configuration["scheduler"]
     class_of_scheduler = scheduler_class(scheduler.get("_class_name"), path)
-    with TemporaryDirectory() as folder, explain_loading(path):
+    with TemporaryDirectory() as temporary, explain_loading(path):
+        folder = Path(temporary)
+        networks = {
+            name: _load_network(file, name, folder, as_stored=unet_as_stored and name == "unet")
+            for name in SDXL_NETWORKS
+        }
         return diffusers.StableDiffusionXLPipeline(
-            **{name: _load_network(file, name, Path(folder)) for name in SDXL_NETWORKS},
+            **networks,
             **{name: clip_tokenizer(name) for name in PAD_TOKENS},
             scheduler=class_of_scheduler.from_config(scheduler),
         )
@@ -72,13 +81,14 @@ def read_configuration(folder: Path) -> Configuration:
     return configuration
 
 
-def _load_network(file: SingleFile, name: str, folder: Path) -> Any:
-    """Load one network in fp32.
+def _load_network(file: SingleFile, name: str, folder: Path, *, as_stored: bool = False) -> Any:
+    """Load one network.
 
     Args:
         file: The file.
         name: Name of the network.
         folder: An empty folder; diffusers reads the configuration from it.
+        as_stored: Load it in the dtype of the file if that is half precision, instead of fp32.
     """
     network = file.networks[name]
     config = file.configuration[name]
@@ -89,6 +99,8 @@ def _load_network(file: SingleFile, name: str, folder: Path) -> Any:
     with safe_open(file.path, "pt") as opened:
         names = [key for key in opened.keys() if key.startswith(prefix)]  # noqa: SIM118
         state = {key.removeprefix(prefix): opened.get_tensor(key) for key in names}
+        stored = {opened.get_slice(key).get_dtype() for key in names}
+    dtype = stored_dtype(stored) if as_stored else torch.float32
 
     if name.startswith("text_encoder"):
         if file.is_original and name == "text_encoder_2":
@@ -97,9 +109,9 @@ def _load_network(file: SingleFile, name: str, folder: Path) -> Any:
             None,
             config=network.config_class.from_dict(config),
             state_dict=state,
-            dtype=torch.float32,
+            dtype=dtype,
         )
     if file.is_original:  # diffusers recognises the original names with their prefix
         state = {prefix + key: value for key, value in state.items()}
     write_json(folder / name / "config.json", config)
-    return network.from_single_file(state, config=str(folder), subfolder=name, dtype=torch.float32)
+    return network.from_single_file(state, config=str(folder), subfolder=name, dtype=dtype)

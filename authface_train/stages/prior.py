@@ -46,6 +46,8 @@ def make_trainable(unet: UNet2DConditionModel, settings: PriorSettings) -> UNet2
     if settings.lora_rank:
         from peft import LoraConfig
 
+        # New layers have the dtype of the U-Net, which may be half precision.
+        torch.nn.Module.to(unet, torch.float32)
         unet.requires_grad_(False)
         config = LoraConfig(
             r=settings.lora_rank,

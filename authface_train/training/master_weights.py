@@ -45,7 +45,7 @@ class MasterWeights:
     """Keeps float32 copies of a module's trained weights and collects their gradients.
 
     Args:
-        module: The module with float32 weights, on its device. It is converted to bf16 in place.
+        module: The module, on its device. It is converted to bf16 in place.
         num_processes: Number of processes that train the module. They average their gradients.
 
     Attributes:
@@ -60,8 +60,10 @@ class MasterWeights:
         self._working = {
             name: weight for name, weight in module.named_parameters() if weight.requires_grad
         }
-        # The master weights take over the float32 memory; the module gets new bf16 tensors.
-        self.weights = {name: nn.Parameter(value.detach()) for name, value in self._working.items()}
+        # Float32 memory of the module becomes that of the master weights.
+        self.weights = {
+            name: nn.Parameter(value.detach().float()) for name, value in self._working.items()
+        }
         # The `to` of diffusers' models warns about modules that SDXL does not have.
         nn.Module.to(module, torch.bfloat16)
         self._reductions: list[dist.Work] = []

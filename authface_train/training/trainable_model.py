@@ -140,11 +140,13 @@ def prepare_for_training(
         settings: `optimiser`, `mixed_precision`, `sharding` and the settings of the EMA are used.
         accelerator: Knows the device and the processes.
     """
-    if settings.optimiser == "adamw-8bit-bf16":
-        torch.nn.Module.to(module, torch.bfloat16)
+    # The base may be in half precision, as it is stored. Devices convert faster than the CPU.
+    module.to(accelerator.device)
     if uses_master_weights(settings, accelerator.num_processes):
-        model = _with_master_weights(module.to(accelerator.device), settings, accelerator)
+        model = _with_master_weights(module, settings, accelerator)
     else:
+        in_bfloat16 = settings.optimiser == "adamw-8bit-bf16"
+        torch.nn.Module.to(module, torch.bfloat16 if in_bfloat16 else torch.float32)
         distributed, optimizer = sharding.distribute_model(
             module, lambda parameters: make_optimizer(parameters, settings), settings, accelerator
         )

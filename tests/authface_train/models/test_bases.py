@@ -12,7 +12,7 @@ from diffusers import DPMSolverMultistepScheduler, EDMEulerScheduler
 from safetensors.torch import load_file, save_file
 
 from authface_train.models.base_check import check_base
-from authface_train.models.digest import tokenizer_digest
+from authface_train.models.digest import model_digest, tokenizer_digest
 from authface_train.models.sdxl import is_untrained, load_base, load_vae, tiny_sdxl
 from authface_train.models.sdxl_config import SDXL_CONFIGURATION
 from authface_train.models.single_file_check import CONFIGURATION_KEY
@@ -142,6 +142,24 @@ def test_folder_of_fp16_variants_without_tokenizers_and_index(folder, pipeline, 
     for name in NETWORKS:
         getattr(pipeline_in_half, name).half().float()
     assert_equal(loaded, pipeline_in_half)
+
+    as_stored = load_base(str(folder), None, 1, unet_as_stored=True)
+    assert as_stored.unet.dtype == torch.float16
+    assert as_stored.vae.dtype == torch.float32
+    assert model_digest(as_stored.unet) == model_digest(loaded.unet)
+
+
+def test_unet_of_a_file_in_half_precision_is_loaded_as_stored(pipeline, tmp_path):
+    state = {
+        f"{part}.{name}": value.bfloat16()
+        for part in NETWORKS
+        for name, value in getattr(pipeline, part).state_dict().items()
+    }
+    save_file(state, tmp_path / "base.safetensors")
+    loaded = load_base(str(tmp_path / "base.safetensors"), None, 1, unet_as_stored=True)
+    assert loaded.unet.dtype == torch.bfloat16
+    assert loaded.text_encoder.dtype == torch.float32
+    assert torch.equal(loaded.unet.conv_in.weight, state["unet.conv_in.weight"])
 
 
 def test_folder_of_bin_files_and_a_solver_that_writes_infinity(folder, pipeline):

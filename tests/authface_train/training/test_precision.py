@@ -5,11 +5,13 @@ import shutil
 import pandas as pd
 import pytest
 import torch
+from accelerate import Accelerator
 from training_steps import make_prior_trainer, make_restorer_trainer, take_step
 
-from authface_train.presets import parse_set_option
+from authface_train.presets import load_preset, parse_set_option
 from authface_train.training.compilation import COMPILED_BLOCKS
 from authface_train.training.master_weights import MasterWeights
+from authface_train.training.trainable_model import prepare_for_training
 from manifests.training_view import training_view
 from manifests.workspace import Workspace
 
@@ -134,6 +136,17 @@ def test_state_holds_the_master_weights_and_ema_weights_are_lent(make_trainer):
     assert torch.equal(
         trained_model(other).module.get_parameter(name), model.module.get_parameter(name)
     )
+
+
+@pytest.mark.parametrize("options", [(), (BF16,), ("sharding=full",)], ids=str)
+def test_base_in_half_precision_is_trained_in_float32(options):
+    settings = load_preset("prior", "tiny", dict(map(parse_set_option, options)))
+    module = torch.nn.Linear(3, 3).half()
+    expected = module.weight.detach().float()
+    model = prepare_for_training(module, settings, Accelerator(cpu=True))
+    state = model.state(Accelerator(cpu=True))
+    assert state["weight"].dtype == torch.float32
+    assert torch.equal(state["weight"], expected)
 
 
 def test_compile_applies_to_the_repeated_blocks_of_all_networks(make_trainer):
