@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from manifests.support.console import console, quote_path
+from manifests.support.errors import UserError
 
 
 def export(
@@ -25,6 +26,13 @@ def export(
             help="Export the model of this checkpoint. Default: the finished model.",
         ),
     ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="With --checkpoint: the model that the run started from, if it has moved.",
+        ),
+    ] = None,
     precision: Annotated[
         Literal["fp32", "fp16"],
         typer.Option(help="fp16 halves the size. The VAE stays fp32: it overflows in fp16."),
@@ -38,6 +46,8 @@ def export(
     from authface_train.runs.checkpoint_model import checkpoint_model
     from authface_train.runs.export import check_output, export_folder, export_single_file
 
+    if base is not None and checkpoint is None:
+        raise UserError("--base belongs to --checkpoint; a finished model needs no other files")
     is_file = format == "single-file"
     export_to = export_single_file if is_file else export_folder
     half = precision == "fp16"
@@ -46,7 +56,7 @@ def export(
         files = export_to(model, target, half=half)
     else:
         check_output(model, target, single_file=is_file)
-        with checkpoint_model(model, checkpoint, target.parent) as folder:
+        with checkpoint_model(model, checkpoint, target.parent, base) as folder:
             files = export_to(folder, target, half=half)
     if is_file:
         console.print(

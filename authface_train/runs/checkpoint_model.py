@@ -17,14 +17,16 @@ from authface_train.runs.saving import ModelOrigin, StateDict, write_prior, writ
 from authface_train.settings import STAGES, PriorSettings, RestorerSettings
 from manifests.run_folder import CHECKPOINTS, LINEAGE_FILE, RUN_FILE, read_run, step_name
 from manifests.settings import SETTINGS_FILE
-from manifests.support.errors import UserError
+from manifests.support.errors import MissingResourceError, UserError
 from manifests.support.files import explain_write_errors
 from manifests.support.text import excerpt
 from manifests.workspace import Workspace
 
 
 @contextmanager
-def checkpoint_model(run_folder: Path, step: int, parent: Path) -> Iterator[Path]:
+def checkpoint_model(
+    run_folder: Path, step: int, parent: Path, base: str | None = None
+) -> Iterator[Path]:
     """Write the model of a checkpoint as a diffusers folder that exists inside the context.
 
     The weights are those that the finished run would have saved at this step: the moving average if
@@ -34,13 +36,14 @@ def checkpoint_model(run_folder: Path, step: int, parent: Path) -> Iterator[Path
         run_folder: Folder of a run of either stage.
         step: Step of the checkpoint.
         parent: Folder for the temporary folder; it is created if necessary.
+        base: The model that the run started from, if it has moved since.
 
     Yields:
         The model folder, with notes, model card and lineage.
 
     Raises:
-        UserError: If the run has no such checkpoint, the checkpoint is damaged, or the base has
-            changed since the run was started.
+        UserError: If the run has no such checkpoint, the checkpoint is damaged, or the base is not
+            the one that the run was started from.
         MissingResourceError: If the base is neither on disk nor downloadable.
     """
     record = read_run(run_folder)
@@ -51,7 +54,7 @@ def checkpoint_model(run_folder: Path, step: int, parent: Path) -> Iterator[Path
         raise UserError(f"{run_folder / RUN_FILE} names no stage; use the folder of a run")
     try:
         settings = STAGES[stage].model_validate(record["settings"])
-        origin = ModelOrigin(run_folder, stage, record["base"], step)
+        origin = ModelOrigin(run_folder, stage, base or record["base"], step)
         base_digest = record["base_digest"]
     except (ValidationError, KeyError) as error:
         raise UserError(
@@ -59,6 +62,12 @@ def checkpoint_model(run_folder: Path, step: int, parent: Path) -> Iterator[Path
             "export the checkpoint with the version of authface that trained the run"
         ) from error
     source = _find_checkpoint(run_folder, step)
+    recorded = Path(record["base"])
+    if base is None and recorded.is_absolute() and not recorded.exists():
+        raise MissingResourceError(
+            f"{run_folder} was started from {recorded}, which is not there any more; name that "
+            "model with --base"
+        )
 
     folder = parent / f".writing-{run_folder.absolute().name}-{step_name(step)}"
     with explain_write_errors(folder.parent):
@@ -104,8 +113,8 @@ def _write_model(
     pipeline = load_base(origin.base, _weights_dir(origin.run_folder), settings.seed)
     if model_digest(pipeline.unet) != base_digest:
         raise UserError(
-            f"{origin.base} has changed since {origin.run_folder} was started from it; put the "
-            "original model back"
+            f"{origin.base} is not the model that {origin.run_folder} was started from, or has "
+            "changed since; name that model with --base"
         )
     if isinstance(settings, PriorSettings):
         write_prior(

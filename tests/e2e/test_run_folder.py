@@ -191,7 +191,7 @@ def test_checkpoint_of_an_unfinished_lora_run_is_one_file(train, tmp_path, authf
     assert "Checkpoint of step 2 of a run of 2 steps." in file.with_suffix(".md").read_text()
 
 
-def test_refused_exports_are_one_line(broken, tmp_path, authface_here):
+def test_refused_exports_are_one_line(prior, broken, tmp_path, authface_here):
     record = json.loads((broken / "run.json").read_text())
     export = ["export", broken, "--output", tmp_path / "x.safetensors", "--checkpoint"]
 
@@ -205,7 +205,20 @@ def test_refused_exports_are_one_line(broken, tmp_path, authface_here):
     assert "0003 is damaged (unet.optimiser.pt: " in refuse(*export, 3)
     record["base_digest"] = "0"
     (broken / "run.json").write_text(json.dumps(record))
-    assert "tiny has changed since" in refuse(*export, 1)
+    assert "tiny is not the model that" in refuse(*export, 1)
+    assert "--base belongs to --checkpoint" in refuse("export", broken, "--base", "tiny")
+
+    # The base has moved: the record names a folder that is gone.
+    original = json.loads((prior / "run.json").read_text())
+    original["base"] = str(tmp_path / "gone")
+    (broken / "run.json").write_text(json.dumps(original))
+    completed = authface_here(*export, 1)
+    assert completed.returncode == 3
+    assert "name that model with --base" in completed.stderr
+    completed = authface_here(*export, 1, "--base", "tiny")
+    assert completed.returncode == 0, completed.stderr
+    for suffix in (".safetensors", ".md", ".lineage.parquet"):
+        (tmp_path / "x").with_suffix(suffix).unlink()
     assert "holds no run" in refuse("export", tmp_path, "--checkpoint", 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
