@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -69,7 +70,8 @@ class Fid:
     """
 
     def __init__(self, reference: Iterable[Path], weights_dir: str | None, device: str) -> None:
-        self._metric = iqa.create_metric("fid", device, weights_dir)
+        metric: Any = iqa.create_metric("fid", device, weights_dir)
+        self._inception = metric.net.model
         self._device = device
         self._reference_features = self._compute_features(reference)
 
@@ -85,7 +87,7 @@ class Fid:
             _collect(pictures, Path(folder))
             return get_folder_features(
                 folder,
-                self._metric.net.model,
+                self._inception,
                 num_workers=0,
                 batch_size=BATCH_SIZE,
                 device=self._device,
@@ -120,7 +122,9 @@ def _covariance_factor(features: np.ndarray) -> np.ndarray:
     """A factor A of the covariance A^T A, with no more rows than columns."""
     features = features.astype(np.float64)
     factor = (features - features.mean(0)) / math.sqrt(len(features) - 1)
-    return np.linalg.qr(factor, mode="r") if len(factor) > factor.shape[1] else factor
+    if len(factor) <= factor.shape[1]:
+        return factor
+    return np.asarray(np.linalg.qr(factor, mode="r"))
 
 
 def _collect(pictures: Iterable[Path], folder: Path) -> None:
