@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 NUM_KILLS = {"collect": 6, "filter": 8, "caption": 6}
 LAST_CHECKPOINT = Path("checkpoints/step-00000009")
-LONG_SIDE_PX = 1000
+LONG_SIDE_PX = 800
 MIRRORED = ("obama", "obama2")
 
 

@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from multiprocessing import forkserver
 from pathlib import Path
 from unittest import mock
 
@@ -56,6 +57,7 @@ class Rank:
         self, function: Callable[..., None], arguments: tuple[object, ...], log: Path
     ) -> None:
         self.log = log
+        _start_server()
         self.process = _context.Process(target=_run, args=(function, arguments, log))
         self.process.start()
 
@@ -195,6 +197,13 @@ def _is_alive(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
+
+
+def _start_server() -> None:
+    """Start the server unless it runs. It finds modules of this folder only by PYTHONPATH."""
+    folders = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, folders))):
+        forkserver.ensure_running()
 
 
 def _run_commands(
