@@ -1,10 +1,8 @@
 """Speed of the Stage I trainer beside the bare step and diffusers' train_text_to_image_sdxl.py.
 
-    python benchmarks/train_prior.py               overhead and images/s on this machine's CPU
-    python benchmarks/train_prior.py --gpu         SDXL's U-Net with random weights at 1024 px:
-                                                   images/s, peak memory and model FLOPs utilisation
-                                                   (MFU) of each preset that fits
-    python benchmarks/train_prior.py --gpu --tiny  the same code on a tiny model, also without a GPU
+    python benchmarks/train_prior.py    overhead and images/s on this machine's CPU
+
+benchmarks/card.py measures it with SDXL's networks on a GPU.
 
 The overhead is what the loop adds: loading cached data, random numbers, logging, losses by
 timestep, communication. It is the period from one step to the next, compared with forward,
@@ -33,29 +31,22 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 import training_bench as bench  # noqa: E402
 from accelerate import Accelerator  # noqa: E402
-from diffusers import DDPMScheduler, UNet2DConditionModel  # noqa: E402
+from diffusers import DDPMScheduler  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from authface_train.data.latents import cached_latents  # noqa: E402
 from authface_train.data.prompts import cached_prompts, time_ids  # noqa: E402
 from authface_train.data.samples import Sample  # noqa: E402
-from authface_train.memory.dry_run import DummyCache  # noqa: E402
-from authface_train.memory.estimator import MemoryEstimator, memory_capacity  # noqa: E402
-from authface_train.memory.fake_tensor_pass import PriorPass  # noqa: E402
-from authface_train.models.sdxl import DiffusionCore, detach_core  # noqa: E402
-from authface_train.presets import card_of, load_preset, preset_names  # noqa: E402
+from authface_train.models.sdxl import detach_core  # noqa: E402
+from authface_train.presets import load_preset  # noqa: E402
 from authface_train.settings import PriorSettings  # noqa: E402
 from authface_train.stages.prior import PriorTrainer, make_trainable, prior_losses  # noqa: E402
-from authface_train.training.processes import make_accelerator  # noqa: E402
 from manifests.settings import preset_text  # noqa: E402
 from manifests.workspace import Workspace  # noqa: E402
 
 NUM_ROUNDS = 9
-MAX_MICRO_BATCH = 96
 NO_PICTURES = {"audit": False, "draw.every": 0}
 CAPTIONS = [f"person {number}, black hair, soft light" for number in range(bench.NUM_FACES)]
-PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
-"""Dense bfloat16 operations per second, by a part of the GPU's name."""
 
 
 def prior_settings(preset: str, overrides: Mapping[str, object]) -> PriorSettings:
@@ -212,9 +203,6 @@ def diffusers_step(
     return step
 
 
-# On the CPU
-
-
 def compare_on_cpu() -> None:
     """Print the overhead over the bare step, and images/s compared with diffusers' script."""
     settings = prior_settings("tiny", bench.ROUND_SETTINGS)
@@ -256,124 +244,5 @@ def compare_on_cpu() -> None:
     )
 
 
-# On the GPU
-
-
-def measure_on_gpu(tiny: bool) -> None:
-    """Print a table of the paper's preset and those for one GPU: the trainer's and the bare step.
-
-    Args:
-        tiny: Use the tiny model.
-    """
-    device = bench.choose_device(tiny)
-    print(f"{bench.device_name(device)}; torch {torch.__version__}")
-    print("| preset | micro-batch | images/s | bare images/s | peak GB | estimated GB | MFU |")
-    print("|---|---|---|---|---|---|---|")
-    presets = ["paper"]
-    for name in preset_names():
-        card = card_of(name)
-        if card is not None and card.count == 1:
-            presets.append(name)
-    for preset in presets:
-        print(measure_preset(preset, tiny, device))
-
-
-def measure_preset(preset: str, tiny: bool, device: torch.device) -> str:
-    """Time a preset's step on random inputs.
-
-    Args:
-        preset: Name of the preset.
-        tiny: Use the tiny model.
-        device: Where it runs.
-
-    Returns:
-        The preset's row of the table.
-    """
-    unet_config: Mapping[str, object] = {} if tiny else bench.SDXL_UNET
-    settings = prior_settings(preset, {"resolution_px": bench.SIZE_PX} if tiny else {})
-    accelerator = make_accelerator(settings)
-    core = bench.build_core(unet_config)
-    estimator = MemoryEstimator(PriorPass(core.unet, settings, bench.CELL_PX), device)
-    largest = estimator.derive_micro_batch(settings, 1, memory_capacity(device, 1))
-    micro_batch = min(4 if tiny else MAX_MICRO_BATCH, largest)
-    settings = settings.model_copy(update={"micro_batch": micro_batch, "batch": micro_batch})
-    estimated_gb = estimator.estimate(settings, micro_batch, 1).total / bench.GB
-    flops_per_image = 3 * count_forward_flops(core.unet, settings.resolution_px)
-
-    batch, step_s, peak_gb = measure_trainer(core, settings, accelerator)
-    del core
-    bench.free_gpu_memory()
-    bare_images_per_s = "-"
-    if settings.optimiser == "adamw":
-        bare_step_s = bench.time_step(bare_step(settings, unet_config, batch, accelerator))
-        bare_images_per_s = f"{micro_batch / bare_step_s:.2f}"
-
-    mfu = "-"
-    for name, peak_flops in PEAK_FLOPS.items():
-        if name in bench.device_name(device):
-            mfu = f"{flops_per_image * micro_batch / step_s / peak_flops:.0%}"
-    return (
-        f"| {preset} | {micro_batch} | {micro_batch / step_s:.2f} | {bare_images_per_s} | "
-        f"{peak_gb:.1f} | {estimated_gb:.1f} | {mfu} |"
-    )
-
-
-def measure_trainer(
-    core: DiffusionCore, settings: PriorSettings, accelerator: Accelerator
-) -> tuple[Sample, float, float]:
-    """Time the trainer's step. All faces have the same random latents and prompts.
-
-    Args:
-        core: The model.
-        settings: Settings of the run.
-        accelerator: Knows the device.
-
-    Returns:
-        The batch, the duration of a step in seconds, and the peak of the GPU memory in GB.
-    """
-    count = settings.batch
-    view = pd.DataFrame({"face_id": [str(number) for number in range(count)]})
-    latents = DummyCache(bench.random_latents(core.unet, settings.resolution_px), count)
-    prompt = bench.random_prompt(core.unet)
-    prompts = DummyCache(prompt, count * settings.orders)
-    bench.free_gpu_memory()
-    trainer = PriorTrainer(
-        settings=settings,
-        core=core,
-        view=view,
-        latents=latents,
-        prompts=prompts,
-        null_prompt=prompt,
-        accelerator=accelerator,
-    )
-    batch = bench.make_batch(trainer, count, accelerator.device)
-    step_s = bench.time_step(lambda: trainer.step(0, [], iter([batch])))
-    return batch, step_s, bench.peak_gpu_gb()
-
-
-def count_forward_flops(unet: UNet2DConditionModel, size_px: int) -> int:
-    """Count the floating-point operations of one image's forward pass.
-
-    Args:
-        unet: The U-Net, on the CPU.
-        size_px: Side of the image.
-    """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    latent = bench.random_latents(unet, size_px)[0, :1]
-    prompt = bench.random_prompt(unet)
-    conditions = {
-        "text_embeds": prompt.pooled[None],
-        "time_ids": torch.tensor([time_ids(size_px)]),
-    }
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        unet(latent, torch.tensor([0]), prompt.embeds[None], added_cond_kwargs=conditions)
-    return counter.get_total_flops()
-
-
 if __name__ == "__main__":
-    arguments = bench.parse_arguments(__doc__)
-    if arguments.gpu:
-        measure_on_gpu(arguments.tiny)
-    else:
-        compare_on_cpu()
+    compare_on_cpu()

@@ -1,12 +1,9 @@
 """Speed of the Stage II trainer beside the bare step and diffusers' train_controlnet_sdxl.py.
 
-    python benchmarks/train_restore.py               overhead, share of the facial loss and images/s
-                                                     on this machine's CPU
-    python benchmarks/train_restore.py --gpu         SDXL's U-Net and ControlNet with random weights
-                                                     at 512 px: images/s, peak memory, share of the
-                                                     facial loss, samples/s of a worker
-    python benchmarks/train_restore.py --gpu --tiny  the same code on a tiny model, with or without
-                                                     a GPU
+    python benchmarks/train_restore.py    overhead, share of the facial loss and images/s on this
+                                          machine's CPU
+
+benchmarks/card.py measures it with SDXL's networks on a GPU.
 
 The overhead is what the loop adds: its period from one step to the next, compared with the step in
 it (forward, backward, optimizers). That covers waiting for the worker that degrades faces, logging
@@ -25,10 +22,7 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +44,6 @@ from authface_train.data.latents import cached_latents  # noqa: E402
 from authface_train.data.prompts import cached_prompts, time_ids  # noqa: E402
 from authface_train.data.sample_keys import SampleKey  # noqa: E402
 from authface_train.data.samples import Sample  # noqa: E402
-from authface_train.memory.dry_run import DummyCache  # noqa: E402
 from authface_train.models.sdxl import detach_core  # noqa: E402
 from authface_train.presets import load_preset  # noqa: E402
 from authface_train.settings import RestorerSettings  # noqa: E402
@@ -219,9 +212,6 @@ def diffusers_step(workspace: Workspace, view: pd.DataFrame) -> Callable[[], Non
     return step
 
 
-# On the CPU
-
-
 def compare_on_cpu() -> None:
     """Print the overhead of the loop, the share of the facial loss, and diffusers' images/s."""
     accelerator = Accelerator(cpu=True)
@@ -274,140 +264,5 @@ def compare_on_cpu() -> None:
     print(f"images/s compared with the script's procedure, no facial loss: {speedup:.3f} times")
 
 
-# On the GPU
-
-
-@dataclass(frozen=True)
-class GpuScale:
-    """Size of the model and of the batches on a GPU.
-
-    Attributes:
-        preset: Name of the trainer's preset.
-        unet_config: Configuration of the U-Net, see `build_pipeline`.
-        size_px: Side of the crops that are trained on.
-        mixed_precision: Setting of the trainer.
-        batches: Pairs of micro-batch and gradient checkpointing.
-    """
-
-    preset: str
-    unet_config: Mapping[str, object]
-    size_px: int
-    mixed_precision: str
-    batches: tuple[tuple[int, bool], ...]
-
-
-TINY_SCALE = GpuScale("tiny", {}, bench.SIZE_PX, "no", ((4, False),))
-SDXL_SCALE = GpuScale(
-    "1x80gb", bench.SDXL_UNET, 512, "bf16", ((4, False), (8, False), (16, True), (32, True))
-)
-
-
-def measure_on_gpu(scale: GpuScale, device: torch.device) -> None:
-    """Print a table of batches that fit, and how many samples a worker delivers.
-
-    Args:
-        scale: Size of model and batches.
-        device: Where it runs.
-    """
-    accelerator = Accelerator(cpu=device.type == "cpu")
-    with tempfile.TemporaryDirectory() as temporary:
-        workspace = Workspace.create(Path(temporary) / "ws", preset_text("embedded"))
-        view = bench.make_crops(workspace, CROP_PX)
-        print(f"{bench.device_name(device)}; torch {torch.__version__}; {scale.size_px} px")
-        print(
-            "| micro-batch | checkpointing | images/s | no facial loss | facial share | peak GB |"
-        )
-        print("|---|---|---|---|---|---|")
-        for micro_batch, checkpointing in scale.batches:
-            overrides = {
-                "batch": micro_batch,
-                "micro_batch": micro_batch,
-                "gradient_checkpointing": checkpointing,
-                "resolution_px": scale.size_px,
-                "mixed_precision": scale.mixed_precision,
-            }
-            measure = partial(
-                measure_step, scale, workspace=workspace, view=view, accelerator=accelerator
-            )
-            try:
-                step_s, peak_gb = measure({**overrides, "facial.weight": "time-aware"})
-                plain_step_s, _ = measure({**overrides, "facial.weight": "off"})
-            except torch.cuda.OutOfMemoryError:
-                continue
-            print(
-                f"| {micro_batch} | {checkpointing} | {micro_batch / step_s:.2f} | "
-                f"{micro_batch / plain_step_s:.2f} | {1 - plain_step_s / step_s:.1%} | "
-                f"{peak_gb:.1f} |"
-            )
-        print_worker_speed(workspace, view, accelerator)
-
-
-def measure_step(
-    scale: GpuScale,
-    overrides: Mapping[str, object],
-    *,
-    workspace: Workspace,
-    view: pd.DataFrame,
-    accelerator: Accelerator,
-) -> tuple[float, float]:
-    """Time the trainer's step on random latents.
-
-    Args:
-        scale: Size of the model.
-        overrides: Settings over those of the preset.
-        workspace: Holds the crops.
-        view: The training faces.
-        accelerator: Knows the device.
-
-    Returns:
-        Duration of a step in seconds, and peak of the GPU memory in GB.
-
-    Raises:
-        torch.cuda.OutOfMemoryError: If the batch does not fit.
-    """
-    settings = restorer_settings(scale.preset, overrides)
-    core = bench.build_core(scale.unet_config)
-    latents = DummyCache(bench.random_latents(core.unet, scale.size_px), bench.NUM_FACES)
-    null_prompt = bench.random_prompt(core.unet)
-    controlnet = make_controlnet(core.unet, 0, bench.CELL_PX)
-    trainer = RestorerTrainer(
-        settings=settings,
-        core=core,
-        controlnet=controlnet,
-        workspace=workspace,
-        view=view,
-        latents=latents,
-        null_prompt=null_prompt,
-        accelerator=accelerator,
-    )
-    keys = [SampleKey(0, index % bench.NUM_FACES) for index in range(settings.batch)]
-    batch = bench.make_batch(trainer, settings.batch, accelerator.device)
-    bench.free_gpu_memory()
-    step_s = bench.time_step(lambda: run_step(trainer, keys, batch))
-    return step_s, bench.peak_gpu_gb()
-
-
-def print_worker_speed(workspace: Workspace, view: pd.DataFrame, accelerator: Accelerator) -> None:
-    """Print how many samples per second one worker makes of decoded crops.
-
-    Args:
-        workspace: Holds the crops.
-        view: The training faces.
-        accelerator: Knows the device.
-    """
-    torch.set_num_threads(1)
-    trainer = cached_trainer(workspace, view, "time-aware", accelerator)
-    started_s = time.perf_counter()
-    for index in range(bench.NUM_FACES):
-        trainer.dataset[SampleKey(1, index)]
-    samples_per_s = bench.NUM_FACES / (time.perf_counter() - started_s)
-    print(f"one worker makes {samples_per_s:.1f} samples/s of decoded crops")
-
-
 if __name__ == "__main__":
-    arguments = bench.parse_arguments(__doc__)
-    if arguments.gpu:
-        selected_scale = TINY_SCALE if arguments.tiny else SDXL_SCALE
-        measure_on_gpu(selected_scale, bench.choose_device(arguments.tiny))
-    else:
-        compare_on_cpu()
+    compare_on_cpu()

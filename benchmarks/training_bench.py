@@ -7,7 +7,6 @@ machine affects all of them.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 import platform
@@ -32,7 +31,6 @@ from authface_train.data.prompts import Embedding
 from authface_train.data.sample_keys import SampleKey
 from authface_train.data.samples import Sample
 from authface_train.models.sdxl import DiffusionCore, tiny_sdxl
-from authface_train.models.sdxl_config import SDXL_CONFIGURATION, arguments
 from authface_train.runs.training_run import TrainingRun
 from authface_train.settings import TrainSettings
 from authface_train.training import loop
@@ -70,8 +68,6 @@ CPU_UNET: dict[str, object] = {
     "projection_class_embeddings_input_dim": 1280 + 6 * 8,
 }
 """A small U-Net with prompt embeddings of SDXL's size; its step takes 200 to 400 ms on a CPU."""
-SDXL_UNET: dict[str, object] = {**arguments(SDXL_CONFIGURATION, "unet"), "norm_num_groups": 32}
-"""SDXL's U-Net, as changes to the tiny U-Net's configuration."""
 REGION_BOXES = {
     "left_eye": (0.30, 0.42, 0.42, 0.54),
     "right_eye": (0.58, 0.42, 0.70, 0.54),
@@ -144,6 +140,11 @@ def random_prompt(unet: UNet2DConditionModel) -> Embedding:
     return Embedding(torch.randn(77, config.cross_attention_dim), torch.randn(pooled_width))
 
 
+def face_ids(count: int) -> pd.DataFrame:
+    """Rows of a training view with nothing but ids, for a trainer that needs no crops."""
+    return pd.DataFrame({"face_id": [str(number) for number in range(count)]})
+
+
 def make_batch(trainer: Trainer, count: int, device: torch.device) -> Sample:
     """Stack samples of a trainer into one batch.
 
@@ -209,11 +210,6 @@ def time_steps(step: Callable[[], object], count: int) -> list[float]:
             torch.cuda.synchronize()
         durations_s.append(time.perf_counter() - started_s)
     return durations_s
-
-
-def time_step(step: Callable[[], object]) -> float:
-    """Median duration in seconds of six calls after two that warm up."""
-    return statistics.median(time_steps(step, 8)[2:])
 
 
 def step_variant(step: Callable[[], object]) -> Variant:
@@ -339,17 +335,7 @@ class LoopVariant:
         return periods_s
 
 
-# Command line and output
-
-
-def parse_arguments(description: str | None) -> argparse.Namespace:
-    """Parse the options of a benchmark, `--gpu` and `--tiny`."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--gpu", action="store_true")
-    parser.add_argument("--tiny", action="store_true")
-    return parser.parse_args()
+# Devices and output
 
 
 def choose_device(tiny: bool) -> torch.device:
