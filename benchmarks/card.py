@@ -603,7 +603,7 @@ def format_value(value: object) -> str:
 
 
 def run_stage(name: str, tiny: bool) -> list[Row] | str:
-    """Run a stage in a separate process. Returns its rows, or why there are none."""
+    """Run a stage in a separate process. Returns its rows, or why it has no rows."""
     command = [sys.executable, __file__, "--stage", name, *(["--tiny"] if tiny else [])]
     try:
         process = subprocess.run(
