@@ -57,9 +57,10 @@ class TrainSettings(Section):
     memory of all gradients. Works with one process, without accumulation, clipping and fp16."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "bf16"
     """Precision of the forward and backward pass. `bf16` computes with bf16 weights, which are
-    rounded from fp32 weights after every step; `fp16` is autocast of fp32 weights."""
+    rounded from fp32 weights after every step (except with `adamw-8bit-bf16`); `fp16` is autocast
+    of fp32 weights."""
     sharding: Literal["none", "gradients", "full"] = "none"
-    """Distribution over several processes: `none` replicates the model (DDP), `gradients` gathers
+    """Distribution over several processes: `none` replicates the model, `gradients` gathers
     the weights once per step (ZeRO-2), `full` shards weights, gradients and moments (FSDP2,
     ZeRO-3)."""
     gradient_checkpointing: bool = True
@@ -74,10 +75,11 @@ class TrainSettings(Section):
     """Device that holds the EMA weights. `cpu` saves GPU memory, and each update then copies all
     weights, which takes seconds for SDXL; see `ema_every`."""
     ema_every: int = Field(1, ge=1)
-    """Steps between updates of the EMA. The decay applies to each step all the same."""
+    """Steps between updates of the EMA. The decay applies to each step all the same. Steps after
+    the last update are not in the average."""
     min_snr_gamma: float = Field(0.0, ge=0)
     """Weight the noise loss by min(SNR, gamma) / SNR (Min-SNR, Hang et al. 2023); 0 disables it."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, le=2**63 - 2)
     """Seed of all random numbers."""
     workers: int | None = Field(None, ge=0)
     """Processes per card that prepare samples; 0 prepares them in the training process. Default:
@@ -121,7 +123,7 @@ class DrawSettings(Section):
     one is held out."""
     count: int = Field(4, ge=1)
     """Number of captions to use if no prompts are given."""
-    seeds: list[int] = [0, 1]
+    seeds: list[Annotated[int, Field(ge=0, le=2**63 - 1)]] = [0, 1]
     """Seeds of the previews: each prompt is generated once per seed, with the same noise every
     time."""
     steps: int = Field(25, ge=1)

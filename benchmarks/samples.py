@@ -3,8 +3,8 @@
     python benchmarks/samples.py [--rate 12 50] [--seconds 10]        takes about a minute
 
 The samples have the sizes of SDXL: Stage I at 1024 px, Stage II at 512 px from crops of 1024 px,
-with the cached crops and without, and degraded by the card. They are collated to micro-batches as a data worker does, on one
-thread. `--rate` is the images/s of a card.
+with the cached crops and without, and degraded by the card. They are collated to micro-batches as a
+data worker does, on one thread. `--rate` is the images/s of a card.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from authface_data.images.open import IMAGE_SUFFIXES, PICTURE_ERRORS, Photo
 from authface_data.sources.unsplash.stored_names import LISTINGS_FOLDER
 from authface_data.sources.unsplash.stored_names import PHOTO_ID_PREFIX as UNSPLASH_PREFIX
 from manifests.lock import LOCK
-from manifests.run_folder import LINEAGE_FILE
+from manifests.run_folder import LINEAGE_FILE, VALIDATION, VALIDATION_FACES_FILE
 from manifests.schema import FACES, MANIFESTS
 from manifests.store import PART_NAME, Store
 from manifests.support.parsing import parse_json_object
@@ -136,6 +136,7 @@ class WorkspaceSweep:
         self.uncleaned: list[str] = []
         self._sizes: set[int] = set()
         self._crop_hashes: set[str] = set()
+        self._validations: list[str] = []
 
     def actions(self) -> Iterator[FileAction]:
         """Yield an action for every file that must change. Running the action changes the file."""
@@ -145,6 +146,11 @@ class WorkspaceSweep:
         faces = Store(self.workspace, FACES).read(["crop_sha256"])
         self._crop_hashes = set(faces["crop_sha256"].to_pylist())
         # Runs come first: pictures in a run that used a photograph may show it.
+        self._validations = [
+            folder.relative_to(self.root).as_posix()
+            for folder in self.root.glob(f"runs/*/{VALIDATION}")
+            if self._may_be_validated(folder)
+        ]
         self.runs = [
             path.parent.relative_to(self.root).as_posix()
             for path in self._files()
@@ -185,6 +191,15 @@ class WorkspaceSweep:
             return False
         return bool(set(ids) & {*self.traces.ids, *self.replacements.values()})
 
+    def _may_be_validated(self, folder: Path) -> bool:
+        """Whether the pictures of a run's validation may show one of the photographs.
+
+        They show held-out faces, which are not in the lineage.
+        """
+        faces = folder / VALIDATION_FACES_FILE
+        # Runs of earlier versions do not list the faces.
+        return not faces.is_file() or self.traces.occur_in(faces.read_bytes())
+
     def _action_for(self, path: Path, relative: str) -> FileAction | None:
         """How a file is cleaned, or None if it has no trace of the photographs."""
         removal = self._removal(relative)
@@ -220,7 +235,8 @@ class WorkspaceSweep:
             return True  # the file of a killed process
         if relative.startswith("reports/") and (path.name in COMPOSITE_FILES or suffix == ".html"):
             return True
-        if not any(relative.startswith(f"{run}/") for run in self.runs):
+        validated_runs = [str(Path(folder).parent) for folder in self._validations]
+        if not any(relative.startswith(f"{run}/") for run in (*self.runs, *validated_runs)):
             return False
         is_event_file = ".tfevents." in path.name
         return (

@@ -22,7 +22,7 @@ from authface_train.evaluation.metrics import ImageMetrics, available_metrics
 from authface_train.settings import ValidationSettings
 from authface_train.training.sharding import broadcast_decision
 from authface_train.training.trainable_model import TrainableModel
-from manifests.run_folder import VALIDATION_FILE, step_name
+from manifests.run_folder import VALIDATION_FACES_FILE, VALIDATION_FILE, step_name
 from manifests.support.csv_file import read_rows, write_rows
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class Validation:
         last_step: Number of steps of the whole run; validation also runs at its end.
         load_vae: Loads the VAE. It is loaded for each decoding and freed again to save memory.
         accelerator: The run's accelerator.
-        folder: Where `validation.csv` and the strips `step-00001000.png` are saved.
+        folder: Where `validation.csv`, the strips `step-00001000.png` and the ids of the faces that
+            they show are saved.
     """
 
     def __init__(
@@ -109,6 +110,8 @@ class Validation:
 
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_scores(step, scores)
+        shown = [{"face_id": self.pairs.face_ids[key.index]} for key in self.sample_keys]
+        write_rows(self.folder / VALIDATION_FACES_FILE, shown, columns=["face_id"])
         scores_text = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
         faces = "held-out faces" if self.held_out else "training faces, no faces are held out"
         degraded = [to_image(self._degraded(key)) for key in self.sample_keys]

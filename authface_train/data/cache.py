@@ -1,9 +1,10 @@
 """Caches of encoded tensors: computed once, then looked up by key and memory-mapped.
 
 A cache is a folder of immutable part files. A part is one safetensors file with up to
-`PART_RECORDS` records and about `PART_BYTES`, whose metadata lists the keys of the records. Parts are committed whole, so that an
-interrupted run continues with the records that are missing, and every process writes parts of its
-own. If two runs write at once, a key may be in two parts; both hold the same record.
+`PART_RECORDS` records and about `PART_BYTES`, whose metadata lists the keys of the records. Parts
+are committed whole, so that an interrupted run continues with the records that are missing, and
+every process writes its own parts. If two runs write at once, a key may be in two parts; both hold
+the same record.
 
 The existing formats each lack something that is needed here: `datasets` and WebDataset lookup by
 key, LMDB several processes that write without waiting for each other.
@@ -64,6 +65,8 @@ class Cache:
             try:
                 part = self._open(name)
                 keys = json.loads(part.metadata()["keys"])
+            except FileNotFoundError:
+                continue  # another process found it damaged and removed it
             except (SafetensorError, ValueError, KeyError, TypeError) as error:
                 path = f"{self.folder}/{name}"
                 logger.warning("%s is damaged (%s); its records are made again", path, error)

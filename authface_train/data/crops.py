@@ -1,7 +1,7 @@
 """Reads the aligned face crops of a workspace, and caches them at the size that training needs.
 
-A stored crop is a PNG of up to 1024 px: decoding and resizing it takes longer than all the rest of
-a Stage II sample. The cache holds the raw pixels, memory-mapped.
+A stored crop is a PNG of up to 1024 px: decoding and resizing it takes longer than the rest of a
+Stage II sample. The cache holds the raw pixels, memory-mapped.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from authface_train.data.cores import cores_per_process
 from manifests.workspace import Workspace
 
 CHANNELS = 3
+MAX_THREADS = 16
+"""Threads that decode crops. Containers may have fewer cores than they see."""
 
 
 def load_crop(workspace: Workspace, path: str, size_px: int) -> np.ndarray:
@@ -102,15 +104,17 @@ class Crops(Sequence[np.ndarray]):
         return load_crop(self.workspace, self._paths[key], self.size_px)
 
     def load_ahead(self, keys: Iterable[str]) -> Iterator[np.ndarray]:
-        """Load crops while threads decode the next ones, one on each core.
+        """Load crops while threads decode the next ones.
+
+        The time limit of decoding does not apply in threads; crops were written by authface.
 
         Args:
             keys: `crop_sha256` of the crops.
 
-        Returns:
+        Yields:
             The crops in the order of the keys, each (size_px, size_px, 3) uint8.
         """
-        num_threads = cores_per_process()
+        num_threads = min(MAX_THREADS, cores_per_process())
         pending: deque[Future[np.ndarray]] = deque()
         with ThreadPoolExecutor(num_threads) as executor:
             for key in keys:

@@ -45,15 +45,22 @@ class Latents(CachedSequence[torch.Tensor]):
         return self.cache[self.keys[index]]["latents"]
 
 
-def latents_cache(workspace: Workspace, vae: AutoencoderKL, size_px: int) -> Cache:
+def latents_cache(
+    workspace: Workspace, vae: AutoencoderKL, size_px: int, device: torch.device
+) -> Cache:
     """The cache of latents for a VAE and a crop size, keyed by `crop_sha256`.
 
     Args:
         workspace: The workspace.
         vae: The VAE; its weights and configuration decide the folder.
         size_px: Side of the crops.
+        device: Where the crops are encoded. Latents in float32 and in bf16 are never mixed.
     """
-    return Cache(workspace, f"cache/latents/{fingerprint(vae=model_digest(vae), size_px=size_px)}")
+    dtype = working_dtype(device)
+    # The folder of float32 latents has the name that earlier versions gave it.
+    precision = {} if dtype == torch.float32 else {"dtype": str(dtype)}
+    key = fingerprint(vae=model_digest(vae), size_px=size_px, **precision)
+    return Cache(workspace, f"cache/latents/{key}")
 
 
 def cached_latents(
@@ -84,7 +91,7 @@ def cached_latents(
     Raises:
         UserError: If the VAE returns NaN or infinity.
     """
-    cache = latents_cache(workspace, vae, size_px)
+    cache = latents_cache(workspace, vae, size_px, accelerator.device)
     crops = Crops(workspace, view, size_px)
 
     def compute(keys: list[str]) -> Iterator[Record]:

@@ -55,7 +55,7 @@ class DegradedPair:
 class DegradedPairs:
     """Degrades training crops on the fly, one degradation per seed, epoch and face.
 
-    `cache_crops` with `REFERENCE_PX` spares the samples the decoding of their crops.
+    Run `cache_crops` with `REFERENCE_PX` first; samples then decode no picture.
 
     Args:
         workspace: The workspace.

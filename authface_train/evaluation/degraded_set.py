@@ -70,14 +70,16 @@ def degrade_pictures(
         except PICTURE_ERRORS as error:
             failures.append(f"{file.name} cannot be decoded ({error})")
             continue
-        generator = numpy_generator(seed, 0, to_storable(name.stem), "degrade")
+        stem = to_storable(name.with_suffix("").as_posix())
+        generator = numpy_generator(seed, 0, stem, "degrade")
         params = degradation.draw_params(ranges, generator)
         degraded = degradation.degrade(clean, params)
         pixels = np.rint(degraded * 255).astype(np.uint8)
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(output / name)
         row = {
             "file": to_storable(file.name),
-            "name": to_storable(name.stem),
+            "name": stem,
             "preset": preset,
             "seed": seed,
         }

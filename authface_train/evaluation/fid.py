@@ -99,9 +99,9 @@ class Fid:
 def frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:
     """Compute the Fréchet distance between the Gaussians of two sets (Heusel et al. 2017, Eq. 6).
 
-    With centred features A and B, divided such that their covariances are A^T A and B^T B, the trace
-    of the square root of the covariances' product is the sum of the singular values of A B^T. This
-    takes seconds, where the square root of a product of rank-deficient matrices takes minutes.
+    With centred features A and B, divided such that their covariances are A^T A and B^T B, the
+    trace of the square root of the covariances' product is the sum of the singular values of A B^T.
+    This takes seconds, where the square root of a product of rank-deficient matrices takes minutes.
 
     Args:
         features: (pictures, features) of one set.

@@ -2,8 +2,8 @@
 
 A `FakeTensorPass` runs the forward and backward pass of one or two micro-batches on fake tensors:
 torch's FakeTensorMode computes the shape, dtype and device of every tensor but allocates no memory.
-A dispatch mode adds up the bytes of the tensors that are alive at the same time. Weights, gradients,
-optimizer state and EMA follow from the number of parameters.
+A dispatch mode adds up the bytes of the tensors that are alive at the same time. Weights,
+gradients, optimizer state and EMA follow from the number of parameters.
 
 torch's own tools do not replace this: `torch.cuda.max_memory_allocated` needs the GPU and a run
 that fits into it, and `torch.distributed._tools.mem_tracker` is not a public API. The estimate must

@@ -132,20 +132,25 @@ class OutputTarget:
                 "rename it"
             )
 
-    def result_exists(self, path: Path, names: ResultNames, aligned: bool | None) -> bool:
-        """Whether the result of an input exists. No face is detected to find that out.
+    def existing_results(self, path: Path, names: ResultNames, aligned: bool | None) -> list[Path]:
+        """Files that may be the result of an input. No face is detected to find that out.
 
         Args:
             path: The input file.
             names: Names of its result.
             aligned: Whether the input is an aligned face. None if its landmarks decide that, in
                 which case the result of either kind counts.
+
+        Returns:
+            Paths relative to the folder.
         """
         if aligned is not None:
-            return (self.folder / (names.face if aligned else names.photo)).exists()
-        if (self.folder / names.photo).exists():
-            return True
-        return (self.folder / names.face).exists() and is_square(path)
+            possible = [names.face if aligned else names.photo]
+        else:
+            possible = [names.photo]
+            if (self.folder / names.face).exists() and is_square(path):
+                possible.append(names.face)
+        return [name for name in possible if (self.folder / name).exists()]
 
 
 def is_square(path: Path) -> bool:

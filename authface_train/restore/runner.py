@@ -116,6 +116,7 @@ class RestoreTask:
         photo: The photograph that contains the faces, or None if the input is an aligned face.
         faces: Faces of the photograph in the order of `crops`; empty for an aligned face.
         restored: For each crop, the restored faces in the order of the seeds.
+        uncertainties: For each crop, the disagreement of the seeds; None with a single seed.
         seconds_per_face: Duration of the restoration of one face.
     """
 
@@ -125,6 +126,7 @@ class RestoreTask:
     photo: ImageFile | ConvertedFile | None = None
     faces: list[FoundFace] = field(default_factory=list)
     restored: list[list[np.ndarray]] = field(default_factory=list)
+    uncertainties: list[Uncertainty | None] = field(default_factory=list)
     seconds_per_face: float = 0.0
 
     @property
@@ -162,11 +164,21 @@ def select_missing(
         target: Where results are written.
         options: How files are restored.
     """
-    return {
-        path: names
-        for path, names in inputs.items()
-        if not target.result_exists(path, names, options.known_aligned)
-    }
+    record = target.folder / RECORD_FILE
+    input_names: dict[str, str] = {}
+    if target.file is None and record.is_file():
+        rows = pd.read_parquet(record).reindex(columns=["input", "output"]).dropna()
+        input_names = {row.output: Path(row.input).name for row in rows.itertuples()}
+
+    def is_missing(path: Path, names: ResultNames) -> bool:
+        own_name = to_storable(path.name)
+        for result in target.existing_results(path, names, options.known_aligned):
+            # `a.png` may be the result of an `a.jpg` that was restored before `a.png` was there.
+            if input_names.get(to_storable(result.as_posix()), own_name) == own_name:
+                return False
+        return True
+
+    return {path: names for path, names in inputs.items() if is_missing(path, names)}
 
 
 class RestoreRunner:
@@ -237,6 +249,9 @@ class RestoreRunner:
                 self._restore_batch(tasks)
                 for task in tasks:
                     self._add_rows(task)
+                    result = self.target.folder / task.output
+                    if result.is_file():  # with --overwrite
+                        result.unlink()
                 # The record comes first: a run that is killed between the two leaves rows without
                 # results, which the next run replaces, and no result without rows.
                 self._save_record()
@@ -265,11 +280,15 @@ class RestoreRunner:
         """Write the record of this and earlier runs; new rows replace those of the same result."""
         if self.target.file is not None:
             return
+        path = self.target.folder / RECORD_FILE
+        if not self.rows and self._earlier.empty:
+            path.unlink(missing_ok=True)
+            return
         record = pd.DataFrame(self.rows, columns=None if self.rows else ["output"])
         if not self._earlier.empty:
             earlier = self._earlier[~self._earlier["output"].isin(record["output"])]
             record = pd.concat([earlier, record], ignore_index=True)
-        with atomic_path(self.target.folder / RECORD_FILE) as temporary:
+        with atomic_path(path) as temporary:
             record.to_parquet(temporary, index=False)
 
     def summarise(self) -> RestoreSummary | None:
@@ -395,6 +414,7 @@ class RestoreRunner:
         else:
             self._write_photo(task.photo, task, path)
 
+        self._draw_uncertainties(task)
         for crop, restored in zip(task.crops, task.restored, strict=True):
             if len(self._strip_pairs) < STRIP_FACES:
                 self._strip_pairs.append((crop, restored[0]))
@@ -415,23 +435,25 @@ class RestoreRunner:
             changed_px.append(box_px)
         photo.write(pixels, changed_px, path)
 
-    def _measure_uncertainty(
-        self, names: ResultNames, index: int, crop: np.ndarray, restored: Sequence[np.ndarray]
-    ) -> Uncertainty | None:
-        """Measure and draw the disagreement between seeds; None with a single seed."""
-        if self._descriptor is None:
-            return None
-        uncertainty = measure_uncertainty(crop, restored, self._descriptor)
+    def _draw_uncertainties(self, task: RestoreTask) -> None:
+        """Draw the disagreement between seeds, a picture for each face, if there are several."""
         folder = self.target.folder / CERTAINTY_FOLDER
-        path = folder / names.face.with_name(f"{names.face.stem}-{index}.png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draw_uncertainty(crop, restored[0], uncertainty.disagreement).save(path)
-        return uncertainty
+        name = task.names.face
+        faces = zip(task.crops, task.restored, task.uncertainties, strict=True)
+        for index, (crop, restored, uncertainty) in enumerate(faces):
+            if uncertainty is None:
+                continue
+            path = folder / name.with_name(f"{name.stem}-{index}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw_uncertainty(crop, restored[0], uncertainty.disagreement).save(path)
 
     def _add_rows(self, task: RestoreTask) -> None:
         """Add a record row for each face of a file."""
         for index, (crop, restored) in enumerate(zip(task.crops, task.restored, strict=True)):
-            uncertainty = self._measure_uncertainty(task.names, index, crop, restored)
+            uncertainty = None
+            if self._descriptor is not None:
+                uncertainty = measure_uncertainty(crop, restored, self._descriptor)
+            task.uncertainties.append(uncertainty)
             self._add_row(task, index, uncertainty)
 
     def _remove_rows(self, task: RestoreTask) -> None:

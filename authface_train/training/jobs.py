@@ -493,7 +493,12 @@ def _estimate_cache_size(preparation: _Preparation, inputs: CachedInputs) -> dry
     encoded_rows = rows.all if is_prior else rows.training
     num_prompts = len(inputs.train_prompts) if is_prior else 1
     workspace = preparation.request.workspace
-    latents = latents_cache(workspace, preparation.pipeline.vae, preparation.settings.resolution_px)
+    latents = latents_cache(
+        workspace,
+        preparation.pipeline.vae,
+        preparation.settings.resolution_px,
+        preparation.accelerator.device,
+    )
     num_missing = len(latents.missing(encoded_rows["crop_sha256"]))
     all_crop_bytes = missing_crop_bytes = 0
     if not is_prior:

@@ -46,17 +46,18 @@ class MasterWeights:
 
     Args:
         module: The module, on its device. It is converted to bf16 in place.
-        num_processes: Number of processes that train the module. They average their gradients.
+        num_processes: Number of processes that train the module. They start with the weights of the
+            main process and average their gradients.
 
     Attributes:
         weights: Float32 parameters by name. Their `grad` is the sum over the micro-batches.
-        is_last_micro_batch: Whether the next backward pass is the last one of a step. The processes
-            average the gradients during that pass.
     """
 
     def __init__(self, module: nn.Module, num_processes: int) -> None:
         self.num_processes = num_processes
-        self.is_last_micro_batch = True
+        if num_processes > 1:
+            for tensor in (*module.parameters(), *module.buffers()):
+                dist.broadcast(tensor.detach(), 0)
         self._working = {
             name: weight for name, weight in module.named_parameters() if weight.requires_grad
         }
@@ -66,30 +67,24 @@ class MasterWeights:
         }
         # The `to` of diffusers' models warns about modules that SDXL does not have.
         nn.Module.to(module, torch.bfloat16)
-        self._reductions: list[dist.Work] = []
         for name, weight in self._working.items():
-            hook = functools.partial(self._collect, self.weights[name])
-            weight.register_post_accumulate_grad_hook(hook)
+            # A hook that refers to this object would keep it and the module alive for ever.
+            weight.register_post_accumulate_grad_hook(
+                functools.partial(_collect, self.weights[name])
+            )
 
-    def _collect(self, master: nn.Parameter, weight: torch.Tensor) -> None:
-        """Add the gradient of a bf16 weight to that of its master weight, and free it."""
-        assert weight.grad is not None
-        if master.grad is None:
-            master.grad = weight.grad.float()
-        else:
-            master.grad.add_(weight.grad)
-        weight.grad = None
-        if self.is_last_micro_batch and self.num_processes > 1:
-            master.grad.div_(self.num_processes)
-            reduction = dist.all_reduce(master.grad, async_op=True)
+    def average_gradients(self) -> None:
+        """Average the gradients over the processes. All processes must call it together."""
+        if self.num_processes == 1:
+            return
+        reductions = []
+        for weight in self.weights.values():  # the same order on every process
+            assert weight.grad is not None
+            weight.grad.div_(self.num_processes)
+            reductions.append(dist.all_reduce(weight.grad, async_op=True))
+        for reduction in reductions:
             assert reduction is not None
-            self._reductions.append(reduction)
-
-    def wait_for_gradients(self) -> None:
-        """Wait until the gradients are averaged over the processes."""
-        for reduction in self._reductions:
             reduction.wait()
-        self._reductions.clear()
 
     @torch.no_grad()
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -115,6 +110,16 @@ class MasterWeights:
         for name, weight in self._working.items():
             hook = functools.partial(_copy, self.weights[name])
             weight.register_post_accumulate_grad_hook(hook)
+
+
+def _collect(master: nn.Parameter, weight: torch.Tensor) -> None:
+    """Add the gradient of a bf16 weight to that of its master weight, and free it."""
+    assert weight.grad is not None
+    if master.grad is None:
+        master.grad = weight.grad.float()
+    else:
+        master.grad.add_(weight.grad)
+    weight.grad = None
 
 
 @torch.no_grad()

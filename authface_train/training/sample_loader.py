@@ -24,7 +24,7 @@ from manifests.support.child_process import exit_with_parent
 logger = logging.getLogger(__name__)
 
 MAX_WORKERS = 8
-"""More are not needed: one worker prepares several times what a card trains."""
+"""More would take memory and start-up time; eight prepare what a card trains."""
 PREFETCHED_BATCHES = 2
 """Micro-batches that each worker prepares ahead."""
 SHARED_MEMORY = "/dev/shm"
@@ -98,6 +98,12 @@ def derive_workers(batch_bytes: int, device: torch.device) -> int:
     if device.type == "cpu":
         return 0
     wanted = min(MAX_WORKERS, cores_per_process() - 1)
+    if not wanted:
+        logger.warning(
+            "the process of %s has one CPU core, which prepares the samples between the steps; "
+            "give it more cores",
+            device,
+        )
     if wanted and os.path.isdir(SHARED_MEMORY):
         free_bytes = shutil.disk_usage(SHARED_MEMORY).free // processes_per_machine()
         # Each worker fills a batch while those before are waiting.
@@ -105,8 +111,8 @@ def derive_workers(batch_bytes: int, device: torch.device) -> int:
         if free_bytes < wanted * worker_bytes:
             possible = free_bytes // worker_bytes
             logger.warning(
-                "%s has space for %d data workers of %d; enlarge it (docker run --shm-size) to %.1f "
-                "GB",
+                "%s has space for %d data workers of %d; enlarge it (docker run --shm-size) to "
+                "%.1f GB",
                 SHARED_MEMORY,
                 possible,
                 wanted,

@@ -21,7 +21,8 @@ class TrainableModel:
     """A module with its optimizer and EMA. A checkpoint holds the states of all three.
 
     Attributes:
-        module: The module; with several processes, DDP or FSDP2 may distribute it.
+        module: The module. With several processes FSDP2 may shard it, and DDP distributes it if it
+            has no master weights.
         optimizer: Optimizer of the trained weights.
         ema: Moving average of the weights, or None if none is kept.
         masters: Float32 weights that the optimizer updates, if the module computes in bf16; None if
@@ -44,14 +45,15 @@ class TrainableModel:
 
     @contextlib.contextmanager
     def micro_batch(self, accelerator: Accelerator, *, is_last: bool) -> Iterator[None]:
-        """Compute the gradients of a micro-batch; processes exchange them in the last one of a step.
+        """Compute the gradients of a micro-batch.
+
+        DDP and FSDP2 exchange them in the last one of a step; master weights do so in `update`.
 
         Args:
             accelerator: The run's accelerator.
             is_last: Whether the context computes the last micro-batch of a step.
         """
         if self.masters is not None:
-            self.masters.is_last_micro_batch = is_last
             yield
         else:
             with sharding.no_sync(accelerator, self.module, is_last):
@@ -59,6 +61,8 @@ class TrainableModel:
 
     def update(self, accelerator: Accelerator, settings: TrainSettings) -> torch.Tensor | None:
         """Clip the gradients, update weights and EMA, and free the gradients.
+
+        All processes must call it together.
 
         Args:
             accelerator: The run's accelerator.
@@ -69,9 +73,9 @@ class TrainableModel:
             `step_in_backward`, where the backward pass has updated the weights already.
         """
         norm = None
-        if self.masters is not None:
-            self.masters.wait_for_gradients()
         if not settings.step_in_backward:
+            if self.masters is not None:
+                self.masters.average_gradients()
             norm = sharding.clip_gradients(accelerator, self.weights, settings.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -100,7 +104,7 @@ class TrainableModel:
             if name not in parameters
         }
         tensors = {**buffers, **self.masters.weights}
-        return {name: value.detach().cpu() for name, value in tensors.items()}
+        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
     def load_state(self, state: dict[str, torch.Tensor], accelerator: Accelerator) -> None:
         """Load a state from `state`.

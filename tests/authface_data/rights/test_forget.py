@@ -56,6 +56,14 @@ def crowded(filled, tmp_path_factory, authface_here) -> Path:
         board.add_image("validation", np.asarray(image)[..., :3], dataformats="HWC")
     (run / "validation").mkdir()
     (run / "validation" / "step-2.png").write_bytes(crop)
+    # Runs that only validated with faces: the photograph, another one, and an unknown one.
+    for name, validated in (("shows", photo_id), ("other", "fs_other"), ("old", None)):
+        folder = root / "runs" / name / "validation"
+        folder.mkdir(parents=True)
+        with Image.open(io.BytesIO(crop)) as image:
+            image.resize((64, 64)).save(folder / "step-00000002.png")
+        if validated:
+            (folder / "faces.csv").write_text(f"face_id\n{validated}_00000000\n")
     (root / "reports/hq").mkdir(parents=True)
     (root / f"reports/hq/{face['face_id']}.png").write_bytes(crop)
     with Image.open(io.BytesIO(crop)) as image:
@@ -178,6 +186,9 @@ def test_no_trace_remains_and_the_photo_is_not_collected_again(
     assert json.loads((root / "cache/unsplash/listings/0123/00001.json").read_text())["photos"] == [
         {"id": "abc"}
     ]
+    strips = [path.parts[-3] for path in root.glob("runs/*/validation/step-*.png")]
+    assert strips == ["other"]
+    assert (root / "runs/shows/validation/faces.csv").read_text() == "face_id\n"
     card = (root / "runs/prior-tiny/README.md").read_text()
     assert all(other in card for other in others)
 

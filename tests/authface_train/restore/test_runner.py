@@ -1,6 +1,7 @@
 """Which inputs are aligned faces, where their results go, and which exist already."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -137,6 +138,23 @@ def test_names_that_differ_in_their_suffix_alone_have_separate_results(restore, 
     (out / "a.jpg.png").unlink()
     again = restore([folder], out, earlier=True)
     assert [row["output"] for row in again.rows] == ["a.jpg.png"]
+
+
+def test_result_of_another_input_of_the_name_is_not_taken_for_existing(restore, pictures, tmp_path):
+    """`a.png` is the result of an aligned `a.jpg` until there is an `a.png`."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    out.mkdir()
+    with Image.open(pictures / "crop.png") as crop:
+        crop.save(folder / "a.jpg")
+        assert [row["output"] for row in restore([folder], out, earlier=True).rows] == ["a.png"]
+        crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "a.png")
+    rows = restore([folder], out, earlier=True).rows
+    assert {Path(row["input"]).name: row["output"] for row in rows} == {
+        "a.jpg": "a.jpg.png",
+        "a.png": "a.png.png",
+    }
+    assert restore([folder], out, earlier=True).rows == []
 
 
 def test_every_result_has_its_row_after_a_run_that_is_killed(

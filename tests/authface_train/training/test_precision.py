@@ -1,6 +1,8 @@
 """Both stages in bf16: float32 master weights, float32 sums of gradients, equal results."""
 
+import gc
 import shutil
+import weakref
 
 import pandas as pd
 import pytest
@@ -97,6 +99,15 @@ def test_gradients_of_micro_batches_are_added_in_float32():
     for gradient in gradients:
         weight(torch.tensor([[gradient]], dtype=torch.bfloat16)).sum().backward()
     assert float(masters.weights["weight"].grad) == sum(gradients)
+
+
+def test_models_out_of_use_free_their_weights():
+    module = torch.nn.Linear(2, 2)
+    masters = MasterWeights(module, num_processes=1)
+    weights = [weakref.ref(value) for value in (module.weight, masters.weights["weight"])]
+    del module, masters
+    gc.collect()
+    assert [weight() for weight in weights] == [None, None]
 
 
 @pytest.mark.parametrize("options", [IN_BACKWARD, ("lora_rank=2",)], ids=" ".join)
