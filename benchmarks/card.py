@@ -1,6 +1,6 @@
 """Measures the trainers and the restorer with SDXL's networks on one GPU, in under 12 minutes.
 
-    python benchmarks/card.py                        all stages, at most 690 s
+    python benchmarks/card.py                        all stages, at most 710 s
     python benchmarks/card.py --only stage1 --only latents
     python benchmarks/card.py --tiny                 the same code on tiny models, also on a CPU
 
@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import argparse
 import gc
-import itertools
 import json
 import platform
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests" / "support")]
 
 import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 import training_bench as bench  # noqa: E402
@@ -48,7 +48,6 @@ from authface_train.data.crops import cache_crops  # noqa: E402
 from authface_train.data.degradation import REFERENCE_PX  # noqa: E402
 from authface_train.data.prompts import time_ids  # noqa: E402
 from authface_train.data.sample_keys import step_keys  # noqa: E402
-from authface_train.data.samples import Sample  # noqa: E402
 from authface_train.memory.dry_run import DummyCache  # noqa: E402
 from authface_train.memory.estimator import MemoryEstimator  # noqa: E402
 from authface_train.memory.fake_tensor_pass import PriorPass, RestorerPass  # noqa: E402
@@ -71,8 +70,17 @@ from manifests.workspace import Workspace  # noqa: E402
 
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 """Dense bf16 operations per second, by a part of the GPU's name."""
-LIMITS_S = {"stage1": 240, "stage2": 210, "latents": 60, "samples": 60, "restore": 120}
-"""Time limits of the stages, 690 s in all."""
+LIMITS_S = {
+    "stage1": 220,
+    "stage2": 180,
+    "data": 80,
+    "latents": 50,
+    "samples": 80,
+    "restore": 100,
+}
+"""Time limits of the stages, 710 s in all."""
+ONCE = ("authface, compiled",)
+"""Variants that are measured once, because compiling takes long."""
 NUM_ROUNDS = 2
 WARM_UP_STEPS = 1
 TIMED_STEPS = 2
@@ -122,7 +130,7 @@ def step_flops(tiny: bool, size_px: int, *, with_controlnet: bool) -> int:
     """Operations of forward and backward pass of one sample, without recomputation.
 
     Args:
-        tiny: Whether the tiny model is meant.
+        tiny: Whether to use the tiny model.
         size_px: Side of the picture.
         with_controlnet: Whether a ControlNet is trained on the frozen U-Net (Stage II).
     """
@@ -195,7 +203,7 @@ def prior_trainer(tiny: bool, overrides: Mapping[str, object]) -> PriorTrainer:
 
 
 def restorer_trainer(
-    tiny: bool, overrides: Mapping[str, object], workspace: Workspace
+    tiny: bool, overrides: Mapping[str, object], workspace: Workspace, view: pd.DataFrame
 ) -> RestorerTrainer:
     """The trainer of Stage II on random latents, with real degradations of cached crops."""
     size = TINY_SETTINGS if tiny else {}
@@ -207,9 +215,6 @@ def restorer_trainer(
     settings = load_preset("restorer", "1x80gb", {**from_start, **size, **overrides})
     assert isinstance(settings, RestorerSettings)
     core = make_core(tiny)
-    accelerator = make_accelerator(settings)
-    view = bench.make_crops(workspace, CROP_PX)
-    cache_crops(workspace, view, REFERENCE_PX, accelerator, lambda *_: None)
     with device():
         controlnet = make_controlnet(core.unet, 0, bench.CELL_PX)
     return RestorerTrainer(
@@ -220,34 +225,40 @@ def restorer_trainer(
         view=view,
         latents=DummyCache(bench.random_latents(core.unet, settings.resolution_px), len(view)),
         null_prompt=bench.random_prompt(core.unet),
-        accelerator=accelerator,
+        accelerator=make_accelerator(settings),
     )
 
 
-def time_trainer(trainer: PriorTrainer | RestorerTrainer, *, with_data: bool) -> float:
-    """Seconds of a step, the shortest of `TIMED_STEPS`.
+def time_trainer(trainer: PriorTrainer | RestorerTrainer) -> float:
+    """Seconds of a step on one prepared micro-batch, the shortest of `TIMED_STEPS`."""
+    settings = trainer.settings
+    accumulation = accumulation_steps(settings, 1)
+    assert settings.micro_batch is not None
+    batch = bench.make_batch(trainer, settings.micro_batch, trainer.accelerator.device)
+    keys = step_keys(settings.seed, 0, settings.batch, trainer.num_faces)
+    return best_step_s(lambda: trainer.step(0, keys, iter([batch] * accumulation)))
+
+
+def time_loaded_trainer(trainer: RestorerTrainer, num_steps: int) -> float:
+    """Mean seconds of a step of one micro-batch, with the samples of the data workers.
 
     Args:
         trainer: The trainer.
-        with_data: Prepare samples as a run does, in workers; otherwise one micro-batch is used
-            again and again.
+        num_steps: Number of steps, several times as many as the workers prepare ahead.
     """
     settings = trainer.settings
     accelerator = trainer.accelerator
-    accumulation = accumulation_steps(settings, 1)
-    assert settings.micro_batch is not None
-    numbers = itertools.count()
-
-    def run_step(next_batch: Callable[[], Sample]) -> None:
-        number = next(numbers)
-        keys = step_keys(settings.seed, number, settings.batch, trainer.num_faces)
-        trainer.step(number, keys, (next_batch() for _ in range(accumulation)))
-
-    if not with_data:
-        batch = bench.make_batch(trainer, settings.micro_batch, accelerator.device)
-        return best_step_s(lambda: run_step(lambda: batch))
     with sample_loader(trainer.dataset, trainer.num_faces, settings, 0, accelerator) as loader:
-        return best_step_s(lambda: run_step(lambda: to_device(next(loader), accelerator.device)))
+        started_s = 0.0
+        num_warm_up = num_steps // 4
+        for number in range(num_warm_up + num_steps):
+            if number == num_warm_up:
+                bench.time_steps(lambda: None, 1)  # waits for the GPU
+                started_s = time.perf_counter()
+            keys = step_keys(settings.seed, number, settings.batch, trainer.num_faces)
+            trainer.step(number, keys, iter([to_device(next(loader), accelerator.device)]))
+        bench.time_steps(lambda: None, 1)
+        return (time.perf_counter() - started_s) / num_steps
 
 
 def best_step_s(step: Step) -> float:
@@ -348,34 +359,66 @@ def diffusers_restorer_step(tiny: bool, batch: int, micro_batch: int, size_px: i
 
 def alternate(
     variants: Mapping[str, Callable[[], float]], describe: Callable[[str, float], Row]
-) -> list[Row]:
+) -> Iterator[list[Row]]:
     """Time variants in turns; each builds its model, and frees it afterwards.
 
     Args:
-        variants: Functions that return the seconds of a step, by name.
+        variants: Functions that return the seconds of a step, by name. Those of `ONCE` run in the
+            last round only.
         describe: Makes the row of a variant from its name and its best seconds.
 
-    Returns:
-        A row for each variant that fits into memory.
+    Yields:
+        The rows so far, after each measurement: one for each variant.
     """
     best: dict[str, float] = {}
     peaks_gb: dict[str, float] = {}
     failures: dict[str, str] = {}
-    for _ in range(NUM_ROUNDS):
+    for round_number in range(NUM_ROUNDS):
         for name, measure in variants.items():
-            if name in failures:
+            if name in failures or (name in ONCE and round_number < NUM_ROUNDS - 1):
                 continue
             free_memory()
             try:
                 step_s = measure()
-            except torch.OutOfMemoryError:
-                failures[name] = "out of memory"
-                continue
-            best[name] = min(step_s, best.get(name, step_s))
-            peaks_gb[name] = bench.peak_gpu_gb()
-            print(f"{name}: {step_s:.3f} s", file=sys.stderr, flush=True)
-    rows = [{**describe(name, step_s), "peak GB": peaks_gb[name]} for name, step_s in best.items()]
-    return rows + [{"variant": name, "images/s": reason} for name, reason in failures.items()]
+            except Exception as error:
+                # Compilers and libraries fail in many ways; the other variants are still measured.
+                failures[name] = type(error).__name__
+                print(f"{name}: {error}", file=sys.stderr, flush=True)
+            else:
+                best[name] = min(step_s, best.get(name, step_s))
+                peaks_gb[name] = bench.peak_gpu_gb()
+                print(f"{name}: {step_s:.3f} s", file=sys.stderr, flush=True)
+            yield [
+                *({**describe(name, best[name]), "peak GB": peaks_gb[name]} for name in best),
+                *({"variant": name, "images/s": failures[name]} for name in failures),
+            ]
+
+
+def add_estimates(
+    rows: list[Row], overrides_of: Mapping[str, dict[str, object]], stage: str, tiny: bool
+) -> Iterator[list[Row]]:
+    """Add the memory that a dry run estimates to the rows of variants with settings.
+
+    Yields:
+        The rows, after each estimate.
+    """
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**arguments(configuration(tiny), "unet"))
+    for row in rows:
+        overrides = overrides_of.get(row["variant"])
+        if overrides is None or row["variant"] in ONCE:
+            continue
+        size = TINY_SETTINGS if tiny else {}
+        settings = load_preset(stage, "1x80gb", {**size, **overrides})
+        if isinstance(settings, PriorSettings):
+            fake_pass: PriorPass | RestorerPass = PriorPass(unet, settings, bench.CELL_PX)
+        else:
+            fake_pass = RestorerPass(unet, settings, bench.CELL_PX)
+        assert settings.micro_batch is not None
+        estimator = MemoryEstimator(fake_pass, device())
+        estimate = estimator.estimate(settings, settings.micro_batch, 1)
+        row["estimated GB"] = estimate.total / bench.GB
+        yield rows
 
 
 def peak_share(flops: float, seconds: float) -> Row:
@@ -388,105 +431,124 @@ def peak_share(flops: float, seconds: float) -> Row:
     }
 
 
-def measure_stage1(tiny: bool) -> list[Row]:
-    """Stage I at 1024 px."""
-    size_px = bench.SIZE_PX if tiny else 1024
+def measure_trainer(
+    stage: str,
+    tiny: bool,
+    *,
+    size_px: int,
+    overrides_of: dict[str, dict[str, object]],
+    measure: Callable[[Mapping[str, object]], float],
+    script_step: Callable[[bool, int, int, int], Step],
+) -> Iterator[list[Row]]:
+    """Time a trainer in several variants, and the step of diffusers' script.
+
+    Args:
+        stage: "prior" or "restorer".
+        tiny: Whether to use the tiny model.
+        size_px: Side of the training crops.
+        overrides_of: Settings by variant.
+        measure: Times a step with settings.
+        script_step: Builds the script's step.
+
+    Yields:
+        The rows so far.
+    """
     micro_batch = 2 if tiny else 16
     batch = 3 * micro_batch
-    flops = step_flops(tiny, size_px, with_controlnet=False)
-    sizes = {"batch": batch, "micro_batch": micro_batch}
-    overrides_of: dict[str, dict[str, object]] = {
-        "authface": {},
-        "authface, compiled": {"compile": True},
-        "authface, no checkpointing": {
-            "gradient_checkpointing": False,
-            "micro_batch": micro_batch // 4 or 1,
-        },
-    }
+    sizes: dict[str, object] = {"batch": batch, "micro_batch": micro_batch}
+    overrides_of = {name: {**sizes, **values} for name, values in overrides_of.items()}
     if tiny:
         del overrides_of["authface, compiled"]  # a CPU would need a C++ compiler
-
-    def measure(overrides: Mapping[str, object], with_data: bool) -> float:
-        return time_trainer(prior_trainer(tiny, {**sizes, **overrides}), with_data=with_data)
+    flops = batch * step_flops(tiny, size_px, with_controlnet=stage == "restorer")
 
     def describe(name: str, step_s: float) -> Row:
-        row = {"variant": name, "images/s": batch / step_s, **peak_share(flops * batch, step_s)}
-        overrides = overrides_of.get(name.removesuffix(", with data"))
-        if overrides is not None:
-            settings = load_preset("prior", "1x80gb", {**sizes, **overrides})
-            row["said GB"] = said_gb(settings, tiny)
-        return row
+        return {"variant": name, "images/s": batch / step_s, **peak_share(flops, step_s)}
 
     variants: dict[str, Callable[[], float]] = {
-        name: partial(measure, overrides, False) for name, overrides in overrides_of.items()
+        "diffusers": lambda: best_step_s(script_step(tiny, batch, micro_batch, size_px))
     }
-    variants["authface, with data"] = partial(measure, {}, True)
-    variants["diffusers"] = lambda: best_step_s(
-        diffusers_prior_step(tiny, batch, micro_batch, size_px)
+    for name, overrides in overrides_of.items():
+        variants[name] = partial(measure, overrides)
+    rows: list[Row] = []
+    for rows in alternate(variants, describe):
+        yield rows
+    free_memory()
+    yield from add_estimates(rows, overrides_of, stage, tiny)
+
+
+def measure_stage1(tiny: bool) -> Iterator[list[Row]]:
+    """Stage I at 1024 px."""
+    return measure_trainer(
+        "prior",
+        tiny,
+        size_px=bench.SIZE_PX if tiny else 1024,
+        overrides_of={
+            "authface": {},
+            "authface, no checkpointing": {
+                "gradient_checkpointing": False,
+                "micro_batch": 1 if tiny else 4,
+            },
+            "authface, compiled": {"compile": True},
+        },
+        measure=lambda overrides: time_trainer(prior_trainer(tiny, overrides)),
+        script_step=diffusers_prior_step,
     )
-    return alternate(variants, describe)
 
 
-def measure_stage2(tiny: bool) -> list[Row]:
+def measure_stage2(tiny: bool) -> Iterator[list[Row]]:
     """Stage II at 512 px."""
-    size_px = bench.SIZE_PX if tiny else 512
-    micro_batch = 2 if tiny else 16
-    batch = 3 * micro_batch
-    flops = step_flops(tiny, size_px, with_controlnet=True)
-    sizes = {"batch": batch, "micro_batch": micro_batch}
-    overrides_of: dict[str, dict[str, object]] = {
-        "authface": {},
-        "authface, no facial loss": {"facial.weight": "off"},
-        "authface, no checkpointing": {"gradient_checkpointing": False},
-        "authface, compiled": {"compile": True},
-    }
-    if tiny:
-        del overrides_of["authface, compiled"]
-
-    def measure(overrides: Mapping[str, object], with_data: bool) -> float:
-        with tempfile.TemporaryDirectory() as temporary:
-            workspace = Workspace.create(Path(temporary) / "ws", preset_text("embedded"))
-            trainer = restorer_trainer(tiny, {**sizes, **overrides}, workspace)
-            return time_trainer(trainer, with_data=with_data)
-
-    def describe(name: str, step_s: float) -> Row:
-        row = {"variant": name, "images/s": batch / step_s, **peak_share(flops * batch, step_s)}
-        overrides = overrides_of.get(name.removesuffix(", with data"))
-        if overrides is not None:
-            settings = load_preset("restorer", "1x80gb", {**sizes, **overrides})
-            row["said GB"] = said_gb(settings, tiny)
-        return row
-
-    variants: dict[str, Callable[[], float]] = {
-        name: partial(measure, overrides, False) for name, overrides in overrides_of.items()
-    }
-    variants["authface, with data"] = partial(measure, {}, True)
-    variants["authface, data degraded on the card"] = partial(measure, {"degrade_on": "gpu"}, True)
-    variants["diffusers"] = lambda: best_step_s(
-        diffusers_restorer_step(tiny, batch, micro_batch, size_px)
-    )
-    return alternate(variants, describe)
+    with tempfile.TemporaryDirectory() as temporary:
+        workspace = Workspace.create(Path(temporary) / "ws", preset_text("embedded"))
+        view = bench.make_crops(workspace, CROP_PX)
+        cache_crops(workspace, view, REFERENCE_PX, Accelerator(cpu=True), lambda *_: None)
+        yield from measure_trainer(
+            "restorer",
+            tiny,
+            size_px=bench.SIZE_PX if tiny else 512,
+            overrides_of={
+                "authface": {},
+                "authface, no facial loss": {"facial.weight": "off"},
+                "authface, no checkpointing": {"gradient_checkpointing": False},
+                "authface, compiled": {"compile": True},
+            },
+            measure=lambda overrides: time_trainer(
+                restorer_trainer(tiny, overrides, workspace, view)
+            ),
+            script_step=diffusers_restorer_step,
+        )
 
 
-def said_gb(settings: PriorSettings | RestorerSettings, tiny: bool) -> float:
-    """Memory that a dry run estimates, in GB."""
-    if tiny:
-        settings = settings.model_copy(update=TINY_SETTINGS)
-    with torch.device("meta"):
-        unet = UNet2DConditionModel(**arguments(configuration(tiny), "unet"))
-    if isinstance(settings, PriorSettings):
-        fake_pass: PriorPass | RestorerPass = PriorPass(unet, settings, bench.CELL_PX)
-    else:
-        fake_pass = RestorerPass(unet, settings, bench.CELL_PX)
-    assert settings.micro_batch is not None
-    estimate = MemoryEstimator(fake_pass, device()).estimate(settings, settings.micro_batch, 1)
-    return estimate.total / bench.GB
+def measure_data(tiny: bool) -> Iterator[list[Row]]:
+    """Stage II with workers that degrade faces, and with degradation on the card."""
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        workspace = Workspace.create(Path(temporary) / "ws", preset_text("embedded"))
+        view = bench.make_crops(workspace, CROP_PX)
+        cache_crops(workspace, view, REFERENCE_PX, Accelerator(cpu=True), lambda *_: None)
+        micro_batch = 2 if tiny else 16
+        sizes = {"batch": micro_batch, "micro_batch": micro_batch}
+        for where in ("cpu", "gpu"):
+            free_memory()
+            trainer = restorer_trainer(tiny, {**sizes, "degrade_on": where}, workspace, view)
+            without_s = time_trainer(trainer)
+            with_s = time_loaded_trainer(trainer, num_steps=4 if tiny else 64)
+            rows.append(
+                {
+                    "degrade_on": where,
+                    "images/s on one batch": micro_batch / without_s,
+                    "images/s with data": micro_batch / with_s,
+                }
+            )
+            del trainer
+            yield rows
 
 
-def measure_latents(tiny: bool) -> list[Row]:
+def measure_latents(tiny: bool) -> Iterator[list[Row]]:
     """Faces per second that the VAE encodes, with their mirror images."""
-    sizes_px = (bench.SIZE_PX,) if tiny else (512, 1024)
-    return [encode_faces(tiny, size_px) for size_px in sizes_px]
+    rows: list[Row] = []
+    for size_px in (bench.SIZE_PX,) if tiny else (512, 1024):
+        rows.append(encode_faces(tiny, size_px))
+        yield rows
 
 
 def encode_faces(tiny: bool, size_px: int) -> Row:
@@ -516,9 +578,9 @@ def encode_faces(tiny: bool, size_px: int) -> Row:
     }
 
 
-def measure_samples(tiny: bool) -> list[Row]:
+def measure_samples(tiny: bool) -> Iterator[list[Row]]:
     """Samples per second and core, by the other benchmark."""
-    seconds = "1" if tiny else "5"
+    seconds = "1" if tiny else "3"
     command = [sys.executable, str(ROOT / "benchmarks" / "samples.py"), "--seconds", seconds]
     output = subprocess.run(
         command, check=True, capture_output=True, text=True, timeout=LIMITS_S["samples"] - 5
@@ -530,10 +592,10 @@ def measure_samples(tiny: bool) -> list[Row]:
             rows.append({"samples": cells[0], "samples/s a core": float(cells[1])})
         elif "degrades" in line:
             rows.append({"samples": line})
-    return rows
+    yield rows
 
 
-def measure_restore(tiny: bool) -> list[Row]:
+def measure_restore(tiny: bool) -> Iterator[list[Row]]:
     """Seconds per face of the restorer; the paper's Table 6 has 5.25 s on an L40S."""
     from authface_train.restore.pipeline import Restorer
     from authface_train.restore.sampling import Sampling
@@ -553,7 +615,7 @@ def measure_restore(tiny: bool) -> list[Row]:
             rows.append({"steps": steps, "batch": batch, "seconds a face": seconds})
             del restorer
             free_memory()
-    return rows
+            yield rows
 
 
 def save_restorer(folder: Path, tiny: bool, size_px: int) -> None:
@@ -574,9 +636,10 @@ def save_restorer(folder: Path, tiny: bool, size_px: int) -> None:
     (folder / "authface.json").write_text(json.dumps(notes))
 
 
-STAGES: dict[str, Callable[[bool], list[Row]]] = {
+STAGES: dict[str, Callable[[bool], Iterator[list[Row]]]] = {
     "stage1": measure_stage1,
     "stage2": measure_stage2,
+    "data": measure_data,
     "latents": measure_latents,
     "samples": measure_samples,
     "restore": measure_restore,
@@ -586,35 +649,50 @@ STAGES: dict[str, Callable[[bool], list[Row]]] = {
 # Output
 
 
-def print_table(name: str, rows: list[Row]) -> None:
-    """Print the rows of a stage as Markdown."""
+def print_table(name: str, rows: list[Row], problem: str) -> None:
+    """Print the rows of a stage as Markdown, and why it ended early."""
+    print(f"\n### {name}\n")
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    print(f"\n### {name}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    if rows:
+        print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for row in rows:
         cells = [format_value(row.get(column)) for column in columns]
-        print(f"| {' | '.join(cells)} |", flush=True)
+        print(f"| {' | '.join(cells)} |")
+    if problem:
+        print(f"\nThe stage {problem}.")
+    sys.stdout.flush()
 
 
 def format_value(value: object) -> str:
-    """Format a cell: three significant digits, and nothing for what is not known."""
+    """Format a cell with three significant digits; None and NaN give an empty cell."""
     if value is None or value != value:
         return ""
     return f"{value:.3g}" if isinstance(value, float) and value < 1000 else str(value)
 
 
-def run_stage(name: str, tiny: bool) -> list[Row] | str:
-    """Run a stage in a separate process. Returns its rows, or why it has no rows."""
+def run_stage(name: str, tiny: bool) -> tuple[list[Row], str]:
+    """Run a stage in a separate process.
+
+    Args:
+        name: Name of the stage.
+        tiny: Whether to use the tiny models.
+
+    Returns:
+        The rows that it has measured, and why it ended early, if it did.
+    """
     command = [sys.executable, __file__, "--stage", name, *(["--tiny"] if tiny else [])]
-    try:
-        process = subprocess.run(
-            command, stdout=subprocess.PIPE, text=True, timeout=LIMITS_S[name], check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"took more than {LIMITS_S[name]} s"
-    if process.returncode:
-        return f"failed with exit code {process.returncode}"
-    rows: list[Row] = json.loads(process.stdout.splitlines()[-1])
-    return rows
+    problem = ""
+    with tempfile.TemporaryFile("w+") as output:
+        try:
+            code = subprocess.run(
+                command, stdout=output, timeout=LIMITS_S[name], check=False
+            ).returncode
+            problem = f"ended with exit code {code}" if code else ""
+        except subprocess.TimeoutExpired:
+            problem = f"stopped after {LIMITS_S[name]} s"
+        output.seek(0)
+        lines = [line for line in output if line.startswith("[") and line.endswith("]\n")]
+    return (json.loads(lines[-1]) if lines else []), problem
 
 
 def main() -> None:
@@ -629,19 +707,17 @@ def main() -> None:
     options = parser.parse_args()
     bench.choose_device(options.tiny)
     if options.stage:
-        print(json.dumps(STAGES[options.stage](options.tiny)))
+        for rows in STAGES[options.stage](options.tiny):
+            print(json.dumps(rows), flush=True)
         return
 
     machine = f"{bench.device_name(device())}, torch {torch.__version__}"
     print(f"{machine}, Python {platform.python_version()}", flush=True)
     results: dict[str, Any] = {"machine": machine}
     for name in options.only or STAGES:
-        result = run_stage(name, options.tiny)
-        results[name] = result
-        if isinstance(result, str):
-            print(f"\n### {name}\n\n{result}", flush=True)
-        else:
-            print_table(name, result)
+        rows, problem = run_stage(name, options.tiny)
+        results[name] = {"rows": rows, "problem": problem}
+        print_table(name, rows, problem)
         if options.json:
             options.json.write_text(json.dumps(results, indent=1))
 

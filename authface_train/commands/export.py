@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from authface_train.commands.silence_libraries import silence_libraries
 from manifests.support.console import console, quote_path
 from manifests.support.errors import UserError
 
@@ -43,6 +44,7 @@ def export(
     ] = None,
 ) -> None:
     """Export a model with its model card and lineage."""
+    silence_libraries()
     from authface_train.runs.checkpoint_model import checkpoint_model
     from authface_train.runs.export import check_output, export_folder, export_single_file
 

@@ -198,8 +198,15 @@ class Storm:
             side.output.mkdir(parents=True)
 
         kills = self._share_kills()
+        missed = 0
         for step in self.steps:
-            self._run_step(step, calm, stormy, files, kills[step.name])
+            planned = kills[step.name]
+            if planned:
+                planned += missed
+            killed = self._run_step(step, calm, stormy, files, planned)
+            if planned:
+                # What a command's killed runs have done may leave too little for another kill.
+                missed = max(0, planned - killed)
         if corpus_digest(corpus) != before:
             self.figures.differences.append("a file of the corpus was changed")
         self._check_processes()
@@ -224,13 +231,14 @@ class Storm:
 
     def _run_step(
         self, step: Step, calm: Side, stormy: Side, files: list[HostileFile], num_kills: int
-    ) -> None:
+    ) -> int:
+        """Run a step on both sides; returns the number of processes that were killed."""
         try:
             for side in (calm, stormy) if step.prepare else ():
                 step.prepare(side)
         except (OSError, LookupError) as error:
             self.figures.errors.append(f"{step.name}: not prepared: {error!r}")
-            return
+            return 0
         undisturbed = self._start(step, calm).finish()
         self._check(step, undisturbed)
 
@@ -245,7 +253,6 @@ class Storm:
             if not hits and not killed:
                 self.figures.errors.append(f"{step.name}: it ends too soon to be killed")
             if not hits:
-                # What the killed runs have done leaves too little to do for another kill.
                 break
             killed += hits
         completed = undisturbed
@@ -262,6 +269,7 @@ class Storm:
             f"{step.name}: {undisturbed.seconds:.1f} s, {undisturbed.num_operations} operations, "
             f"{killed} kills, exit codes {undisturbed.code} and {completed.code}"
         )
+        return killed
 
     def _kill(self, step: Step, side: Side, undisturbed: Ended, share: float) -> int:
         """Start a command and kill it at a random moment.
