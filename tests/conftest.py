@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import logging
 import os
 import shutil
@@ -34,9 +33,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores, so that further threads would only slow each other down.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("AUTHFACE_WORKSPACE", None)
-# A collection over all objects of torch and diffusers takes 0.4 s, and a command runs several by
-# default.
-gc.set_threshold(10_000, 10, 50)
 
 # The runner would build the tree of all commands for each command, which takes 0.1 s.
 typer.testing._get_command = functools.cache(typer.main.get_command)
