@@ -115,7 +115,7 @@ def test_temporary_faults_are_retried(workspace, server, fault):
 def test_retry_after_is_respected(workspace, server, monkeypatch):
     monkeypatch.undo()
     waits_s = []
-    monkeypatch.setattr("tenacity.nap.time.sleep", waits_s.append)
+    monkeypatch.setattr("tenacity.nap.sleep", waits_s.append)
     server.faults = [429]
     server.retry_after = "7"
     caption(workspace, server, count=1)

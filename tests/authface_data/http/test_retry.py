@@ -16,7 +16,7 @@ from authface_data.http.retry import (
 @pytest.fixture
 def waits_s(monkeypatch):
     waits: list[float] = []
-    monkeypatch.setattr("tenacity.nap.time.sleep", waits.append)
+    monkeypatch.setattr("tenacity.nap.sleep", waits.append)
     return waits
 
 

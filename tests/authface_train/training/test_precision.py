@@ -17,8 +17,9 @@ from authface_train.training.trainable_model import prepare_for_training
 from manifests.training_view import training_view
 from manifests.workspace import Workspace
 
+pytestmark = pytest.mark.slow  # many CPUs emulate bf16
 BF16 = "mixed_precision=bf16"
-SMALL = ("batch=1", "micro_batch=1")  # many CPUs emulate bf16
+SMALL = ("batch=1", "micro_batch=1")
 IN_BACKWARD = ("step_in_backward=true", "clip_norm=0")
 
 
