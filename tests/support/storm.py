@@ -49,6 +49,7 @@ WORKER_SHARE = 0.25
 WORKER_KILL_S = (0.2, 4.0)
 """When a worker process is killed, in seconds after the workers were started."""
 MAX_WORKER_START_S = 20.0
+MAX_WORKER_END_S = 10.0
 POLL_S = 0.1
 ATTEMPTS = 4
 """Attempts to kill a command that ends sooner than expected."""
@@ -489,9 +490,21 @@ class Running:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
         seconds = time.monotonic() - self.started
+        self._wait_for_workers()
         output = self.output_path.read_bytes().decode("utf-8", "replace")
         self.output_path.unlink()
         return Ended(self.process.returncode, output, seconds, self._num_operations())
+
+    def _wait_for_workers(self) -> None:
+        """Wait until the workers of a killed command have ended.
+
+        A temporary file that one of them is writing stays until the next command starts.
+        """
+        deadline = time.monotonic() + MAX_WORKER_END_S
+        while time.monotonic() < deadline:
+            if all(session_of(pid) != self.process.pid for pid in psutil.pids()):
+                return
+            time.sleep(POLL_S)
 
     def _num_operations(self) -> int:
         """Operations by the last line of the log, which a killed command does not write."""
