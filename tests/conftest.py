@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -174,6 +175,8 @@ def run_command_here(
     finally:
         signal.signal(signal.SIGTERM, signal_handler)
         AcceleratorState._reset_state(reset_partial_state=True)
+        # urllib keeps the proxies of its first request for the whole process.
+        urllib.request.install_opener(urllib.request.build_opener())
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)

@@ -21,7 +21,8 @@ import psutil
 from commands import set_options
 from processes import POLL_S, wait_until_ended
 
-from manifests.run_folder import METRICS_FILE, is_finished
+from authface_train.runs.checkpoint import list_steps
+from manifests.run_folder import CHECKPOINTS, METRICS_FILE, is_finished, step_name
 
 NUM_PROCESSES = 2
 DEADLINE_S = 300.0
@@ -309,8 +310,14 @@ class TrainStorm:
         """Compare the files of two finished runs."""
         expected = read_files(calm)
         actual = read_files(run)
+        # Runs keep the two newest checkpoints: the last one, which both have, and one before it,
+        # which in a run that was stopped may be of the step where it stopped.
+        kept = [set(list_steps(folder / CHECKPOINTS)) for folder in (calm, run)]
+        stopped_at = {step_name(step) for step in kept[0] ^ kept[1] if step < self.schedule.steps}
         self.figures.compared_files += len(expected)
         for name in sorted(expected.keys() | actual.keys()):
+            if stopped_at & set(Path(name).parts):
+                continue
             if expected.get(name) != actual.get(name):
                 self.figures.differing.append(f"{run.name}: {name}")
 
