@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +16,8 @@ from authface_data.faces.orphans import remove_orphans
 from authface_data.faces.stage import FacesStage
 from authface_data.gates import DUPLICATES, GateResult, is_stage_verdict
 from authface_data.images.open import PictureReader
-from authface_data.quality import MEASURES, iqa
 from authface_data.quality.stage import ScoreStage
+from manifests.names import QUALITY_MEASURES
 from manifests.schema import FACES, PHOTOS, SCORES, VERDICTS
 from manifests.settings import Filter
 from manifests.store import Store
@@ -30,22 +30,6 @@ from manifests.workspace import Workspace
 def stored_metrics(workspace: Workspace) -> list[str]:
     """The metrics that the workspace has scores of, sorted."""
     return sorted(Store(workspace, SCORES).distinct("metric"))
-
-
-def check_metrics(workspace: Workspace, metrics: Iterable[str]) -> None:
-    """Check that metrics exist. Loading pyiqa is skipped for metrics that are built in or stored.
-
-    Args:
-        workspace: The workspace.
-        metrics: Names of metrics.
-
-    Raises:
-        UserError: If pyiqa has no such metric.
-    """
-    known = {*MEASURES, *stored_metrics(workspace)}
-    unknown = [metric for metric in metrics if metric not in known]
-    if unknown:
-        iqa.check_metric_names(unknown)
 
 
 @dataclass(frozen=True)
@@ -112,7 +96,7 @@ def measure_faces(
     remove_orphans(workspace)
 
     faces = Store(workspace, FACES).read(["face_id", "crop_path", "crop_sha256", "quad_px"])
-    metrics = dict.fromkeys([*MEASURES, *settings.metrics])
+    metrics = dict.fromkeys([*QUALITY_MEASURES, *settings.metrics])
     score_stages = [ScoreStage(metric, workspace.weights_dir) for metric in metrics]
     scored = local.run_chain(
         workspace,

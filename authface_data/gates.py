@@ -18,17 +18,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from authface_data.duplicates import Exclusions, Match, find_duplicates
-from authface_data.measurements import MEASURED_COLUMNS, Measurements, read_measurements
+from authface_data.measurements import Measurements, read_measurements
 from authface_data.minors import possible_minors
-from authface_data.quality import MEASURES
-from authface_data.quality.iqa import iqa_metric_names
 from manifests.decisions import face_decisions
+from manifests.names import MEASURED_COLUMNS, QUALITY_MEASURES
 from manifests.schema import PHOTOS, VERDICTS
 from manifests.settings import Gate
 from manifests.store import Store
 from manifests.support.errors import UserError
 from manifests.support.fingerprint import fingerprint
-from manifests.support.text import did_you_mean, excerpt
 from manifests.verdicts import ALL_GATES, ANY_FACE, POSSIBLE_MINOR
 from manifests.workspace import Workspace
 
@@ -54,74 +52,52 @@ _DROPPED = 1
 _FAILED = 2
 
 
+def check_gate_names(gates: Sequence[Gate]) -> None:
+    """Check that gates have usable names.
+
+    Raises:
+        UserError: If a name is used twice, is reserved or contains a colon.
+    """
+    names = [gate.name for gate in gates]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f'gate name "{name}" is used twice; give each gate another name')
+        if name in RESERVED_NAMES:
+            raise UserError(f'gate name "{name}" is reserved; choose another name')
+        if ":" in name:
+            raise UserError(f'gate name "{name}" contains a colon; choose another name')
+
+
 def check_gates(gates: Sequence[Gate], metrics: Sequence[str]) -> None:
-    """Check that gates have usable names and measurements.
+    """Check that gates have usable names, and that their measurements have been taken.
 
     Args:
         gates: The gates to check.
         metrics: The metrics of `scores` that gates may use besides `MEASURED_COLUMNS`.
 
     Raises:
-        UserError: If a name is used twice, is reserved or contains a colon, or if a measurement
-            is unknown.
+        UserError: If a gate has an unusable name or a metric that has not been measured.
     """
-    names = [gate.name for gate in gates]
+    check_gate_names(gates)
     for gate in gates:
-        if names.count(gate.name) > 1:
-            raise UserError(f'gate name "{gate.name}" is used twice; give each gate another name')
-        if gate.name in RESERVED_NAMES:
-            raise UserError(f'gate name "{gate.name}" is reserved; choose another name')
-        if ":" in gate.name:
-            raise UserError(f'gate name "{gate.name}" contains a colon; choose another name')
-        check_measurement(f'gate "{gate.name}"', gate.metric, metrics)
+        check_measured(f'gate "{gate.name}"', gate.metric, metrics)
 
 
-def check_measurement(place: str, name: str, metrics: Sequence[str]) -> None:
-    """Check that a measurement is known.
+def check_measured(place: str, name: str, metrics: Sequence[str]) -> None:
+    """Check that a measurement has been taken.
 
     Args:
-        place: Where the name stands, for the message.
-        name: The name.
-        metrics: The metrics of `scores` that are known besides `MEASURED_COLUMNS`.
+        place: Where its name stands, for the message.
+        name: The name of a measurement.
+        metrics: The metrics of `scores` that have been measured.
 
     Raises:
-        UserError: If it is not known, or if it is a metric that has not been measured.
+        UserError: If it is a metric that has not been measured.
     """
-    known = [*metrics, *MEASURED_COLUMNS]
-    if name in known:
+    if name in metrics or name in MEASURED_COLUMNS:
         return
-    if name in MEASURES:
-        raise UserError(f"{place}: {name} has not been measured; run `authface filter`")
-    iqa_metrics = iqa_metric_names()
-    if name in iqa_metrics:
-        raise UserError(
-            f"{place}: {name} has not been measured; add it to filter.metrics in authface.toml and "
-            "run `authface filter`"
-        )
-    hint = (
-        did_you_mean(name, [*known, *MEASURES, *iqa_metrics])
-        or f"; choose from: {', '.join(known)}"
-    )
-    raise UserError(f'{place}: unknown measurement "{excerpt(name, 80)}"{hint}')
-
-
-def check_gate_names(
-    workspace: Workspace, gates: Sequence[Gate], measurements: Measurements
-) -> None:
-    """Check the names of gates before they are evaluated on stored measurements.
-
-    A metric that exists but has not been measured is accepted: its faces have the verdict failed.
-
-    Args:
-        workspace: The workspace.
-        gates: The gates to check.
-        measurements: The stored measurements.
-
-    Raises:
-        UserError: If a gate has an unusable name or an unknown measurement.
-    """
-    metrics = [*MEASURES, *workspace.settings.filter.metrics, *iqa_metric_names()]
-    check_gates(gates, [*metrics, *measurements.metrics])
+    setting = "" if name in QUALITY_MEASURES else "add it to filter.metrics in authface.toml and "
+    raise UserError(f"{place}: {name} has not been measured; {setting}run `authface filter`")
 
 
 @dataclass
@@ -211,10 +187,10 @@ def evaluate_gates(workspace: Workspace, gates: Sequence[Gate]) -> GateResult:
         gates: The gates.
 
     Raises:
-        UserError: If a gate has an unusable name or an unknown measurement.
+        UserError: If a gate has an unusable name.
     """
+    check_gate_names(gates)
     measurements = read_measurements(workspace)
-    check_gate_names(workspace, gates, measurements)
     count = len(measurements)
     result = GateResult(
         measurements=measurements,

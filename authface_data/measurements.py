@@ -11,24 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.types as pt
 
+from manifests.names import FACE_COLUMNS
 from manifests.schema import FACES, SCORES
 from manifests.store import Store
 from manifests.workspace import Workspace
-
-FACE_COLUMNS = [
-    name
-    for name, kind in FACES.columns
-    if pt.is_floating(kind) or pt.is_integer(kind) or pt.is_boolean(kind)
-]
-"""Columns of `faces` that hold a number or a flag."""
-
-PHOTO_COLUMNS = ["faces_in_photo", "rank_in_photo"]
-"""Number of faces in the photograph, and the rank of the face among them by size (1 = largest)."""
-
-MEASURED_COLUMNS = [*FACE_COLUMNS, *PHOTO_COLUMNS]
-"""Every measurement that is available without a metric of `scores`."""
 
 
 @dataclass(frozen=True)

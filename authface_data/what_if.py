@@ -12,11 +12,12 @@ import pyarrow as pa
 from authface_data.gates import (
     GateResult,
     check_gates,
-    check_measurement,
+    check_measured,
     evaluate_gates,
 )
 from authface_data.images.encode import encode_image
 from authface_data.report.contact_sheet import Section, draw_contact_sheet
+from manifests.names import check_measurement
 from manifests.schema import FACES
 from manifests.settings import Gate
 from manifests.store import Store
@@ -81,7 +82,7 @@ def what_if(workspace: Workspace, condition: str, metrics: Sequence[str]) -> Cha
         new_gates = [gate.model_copy(update=update) if gate in replaced else gate for gate in gates]
     else:
         new_gates = [*gates, tried]
-    check_measurement("--what-if", tried.metric, metrics)
+    check_measured("--what-if", tried.metric, metrics)
     check_gates(new_gates, metrics)
 
     before = evaluate_gates(workspace, gates)
@@ -107,9 +108,15 @@ def parse_condition(text: str) -> Gate:
     """Parse a condition such as "musiq >= 65" into a gate.
 
     Raises:
-        UserError: If the text is not a measurement, a comparison and a number.
+        UserError: If the text is not a measurement, a comparison and a number, or if there is no
+            such measurement.
     """
     match = CONDITION.fullmatch(text)
+    if match is not None:
+        try:
+            check_measurement(match[1])
+        except ValueError as error:
+            raise UserError(f"--what-if: {error}") from error
     try:
         if match is None:
             raise ValueError

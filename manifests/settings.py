@@ -20,7 +20,14 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from manifests.names import CAPTION_ORIGINS, CAPTIONERS, DETECTORS, LANDMARKS
+from manifests.names import (
+    CAPTION_ORIGINS,
+    CAPTIONERS,
+    DETECTORS,
+    LANDMARKS,
+    check_measurement,
+    check_metric,
+)
 from manifests.support.errors import UserError
 from manifests.support.parsing import parse_toml
 from manifests.support.text import excerpt, unknown_name
@@ -115,6 +122,13 @@ class Filter(Section):
     def _check_landmarks(cls, name: str) -> str:
         return _known_name("landmarks", name, LANDMARKS)
 
+    @field_validator("metrics")
+    @classmethod
+    def _check_metrics(cls, names: list[str]) -> list[str]:
+        for name in names:
+            check_metric(name)
+        return names
+
 
 class Gate(Section):
     """`[[gates]]`: a criterion that faces must meet to be kept.
@@ -132,6 +146,12 @@ class Gate(Section):
     """The threshold."""
     best: int | None = Field(None, ge=1)
     """Number of faces to keep instead of a threshold: the largest for >=, the smallest for <=."""
+
+    @field_validator("metric")
+    @classmethod
+    def _check_metric(cls, name: str) -> str:
+        check_measurement(name)
+        return name
 
     @model_validator(mode="after")
     def _check_criterion(self) -> Gate:

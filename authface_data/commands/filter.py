@@ -82,9 +82,9 @@ def filter(
         raise UserError("--what-if can only be combined with --json")
 
     from authface_data.duplicates import add_exclusions
-    from authface_data.filter_faces import check_metrics, measure_faces, stored_metrics, summarise
+    from authface_data.filter_faces import measure_faces, stored_metrics, summarise
     from authface_data.gates import apply_gates, check_gates
-    from authface_data.quality import MEASURES
+    from manifests.names import QUALITY_MEASURES
     from manifests.settings import override
     from manifests.workspace import Workspace
 
@@ -115,8 +115,7 @@ def filter(
             _print_summary(summarise(ws, apply_gates(ws, ws.settings.gates)))
             return
 
-        check_gates(ws.settings.gates, [*MEASURES, *settings.metrics])
-        check_metrics(ws, settings.metrics)
+        check_gates(ws.settings.gates, [*QUALITY_MEASURES, *settings.metrics])
         measured = measure_faces(ws, settings, workers=workers, retry_failed=retry_failed, redo=yes)
         if measured.photos_per_s is not None:
             console.print(f"faces: {measured.photos_per_s:.2f} photographs/s")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib.util
 import io
 import os
 import pickle
@@ -12,15 +10,13 @@ import re
 import tempfile
 import urllib.error
 import warnings
-from collections.abc import Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from authface_data.weights import NIQE, find_weights
-from manifests.support.errors import MissingResourceError, UserError
-from manifests.support.text import did_you_mean
+from manifests.support.errors import MissingResourceError
 
 if TYPE_CHECKING:
     import torch
@@ -32,41 +28,6 @@ SEED = 0
 def pyiqa_revision() -> str:
     """Return the name and version of pyiqa, the metric version of every IQA score."""
     return f"pyiqa {metadata.version('pyiqa')}"
-
-
-@functools.cache
-def iqa_metric_names() -> tuple[str, ...]:
-    """The names of pyiqa's no-reference metrics, sorted; empty if pyiqa is not installed.
-
-    Only pyiqa's table of metrics is loaded: importing the package takes seconds, because it imports
-    torch.
-    """
-    package = importlib.util.find_spec("pyiqa")
-    if package is None or not package.submodule_search_locations:
-        return ()
-    path = f"{package.submodule_search_locations[0]}/default_model_configs.py"
-    spec = importlib.util.spec_from_file_location("_pyiqa_configs", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    configs = module.DEFAULT_CONFIGS
-    return tuple(sorted(name for name in configs if configs[name]["metric_mode"] == "NR"))
-
-
-def check_metric_names(metrics: Sequence[str]) -> None:
-    """Check metric names before anything is measured.
-
-    Raises:
-        UserError: If pyiqa has no no-reference metric of a name.
-    """
-    known = iqa_metric_names()
-    for metric in metrics:
-        if known and metric not in known:
-            hint = did_you_mean(metric, known) or (
-                "; choose one of pyiqa's no-reference metrics, such as musiq, niqe or piqe"
-            )
-            raise UserError(f'unknown metric "{metric}"{hint}')
 
 
 def create_metric(metric: str, device: str, weights_dir: str | None) -> torch.nn.Module:
@@ -143,12 +104,10 @@ class IqaMetric:
         weights_dir: Folder of the setting `weights_dir`, if any.
 
     Raises:
-        UserError: If the name is unknown.
         MissingResourceError: If its weights are missing and cannot be downloaded.
     """
 
     def __init__(self, metric: str, device: str, weights_dir: str | None) -> None:
-        check_metric_names([metric])
         self._metric = create_metric(metric, device, weights_dir)
         self._device = device
 

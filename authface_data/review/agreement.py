@@ -75,7 +75,7 @@ class Agreement:
 def measure_agreement(workspace: Workspace) -> Agreement:
     """Compare the last decision of every reviewer with the verdicts and with other reviewers."""
     measurements = read_measurements(workspace)
-    check_gate_names(workspace, workspace.settings.gates, measurements)
+    check_gate_names(workspace.settings.gates)
     face_ids = measurements.face_ids.to_pylist()
     decisions = _decisions_by_reviewer(workspace, face_ids)
     keeps = (decisions == "keep").sum(axis=1)

@@ -134,7 +134,11 @@ def test_workspace_without_faces_gets_no_verdicts(workspace):
 @pytest.mark.parametrize(
     ("wrong_gates", "message"),
     [
-        ([Gate(name="a", metric="msuiq", op=">", threshold=1)], 'unknown measurement "msuiq"'),
+        ([Gate(name="a", metric="noise", op=">", threshold=1)], "noise has not been measured; run"),
+        (
+            [Gate(name="a", metric="niqe", op=">", threshold=1)],
+            "niqe has not been measured; add it",
+        ),
         ([SIZE, SIZE], "used twice"),
         ([Gate(name="faces", metric="qsize_px", op=">", threshold=1)], "reserved"),
         ([Gate(name="a:b", metric="qsize_px", op=">", threshold=1)], "colon"),
@@ -226,7 +230,7 @@ def test_decisions_count_among_the_best_n(many):
 )
 def test_gate_needs_either_a_threshold_or_best(fields):
     with pytest.raises(ValueError, match=r"threshold|best|greater"):
-        Gate.model_validate({"name": "g", "metric": "m", "op": ">=", **fields})
+        Gate.model_validate({"name": "g", "metric": "niqe", "op": ">=", **fields})
 
 
 def test_possible_minors_are_flagged_but_not_dropped(many):

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import cli
 from authface_data.faces.detectors import DETECTORS
 from authface_data.faces.landmarks import LANDMARKERS
-from authface_data.quality.iqa import iqa_metric_names
+from authface_data.quality import MEASURES
 from manifests import names
 from manifests.settings import preset_text
 from manifests.workspace import Workspace
@@ -43,6 +43,7 @@ GATE = '[[gates]]\nname = "sharp"\nmetric = "{metric}"\nop = ">="\nthreshold = {
 def test_names_of_settings_are_those_of_the_classes():
     assert tuple(DETECTORS) == names.DETECTORS
     assert tuple(LANDMARKERS) == names.LANDMARKS
+    assert tuple(MEASURES) == names.QUALITY_MEASURES
 
 
 @pytest.mark.parametrize(
@@ -53,32 +54,22 @@ def test_names_of_settings_are_those_of_the_classes():
         ('[captions]\nuse = ["zz"]', 'captioner "zz"; choose from: llava, server, measured, qwen'),
         ('[filter]\ndetector = "retinaf"', 'detector "retinaf"; did you mean retinaface?'),
         ('[filter]\nlandmarks = "dlip"', 'unknown landmarks "dlip"; did you mean dlib?'),
+        ('[filter]\nmetrics = ["musiq", "nqe"]', 'unknown metric "nqe"; did you mean niqe?'),
+        ('[filter]\nmetrics = ["zzzz"]', "choose one of pyiqa's no-reference metrics"),
+        (
+            GATE.format(metric="sharpnes", threshold=1),
+            'gate "sharp": metric: unknown measurement "sharpnes"; did you mean sharpness?',
+        ),
+        (GATE.format(metric="zzzz", threshold=1), 'measurement "zzzz"; choose from: pepper, noise'),
         (GATE.format(metric="skin", threshold='"x"'), 'gate "sharp": threshold: input should be'),
         (GATE.format(metric="skin", threshold=1) + "best = 3", 'gate "sharp": a gate needs either'),
         (GATE.format(metric="skin", threshold=1) + "bst = 3", 'gate "sharp": unknown setting bst;'),
         ('[[gates]]\nmetric = "skin"\nop = ">="\nbest = 1', "gate 1: name: field required"),
     ],
 )
-@pytest.mark.parametrize("command", ["status", "caption"])
+@pytest.mark.parametrize("command", ["status", "caption", "filter"])
 def test_names_in_settings_are_checked_by_every_command(run, settings, message, command):
     assert message in run(settings, command)
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["filter"],
-        ["filter", "--regate"],
-        ["filter", "--what-if", "skin>=0.4"],
-        ["review", "export", "--csv", "/nowhere/review.csv"],
-        ["review", "sheet"],
-        ["review", "agreement"],
-    ],
-    ids=" ".join,
-)
-def test_measurements_of_gates_are_checked_by_every_command_that_uses_them(run, command):
-    message = run(GATE.format(metric="sharpnes", threshold=1), *command)
-    assert 'gate "sharp": unknown measurement "sharpnes"; did you mean sharpness?' in message
 
 
 def test_metric_that_is_not_measured(run):
@@ -110,15 +101,21 @@ def test_nearest_name_of_options(run, command, message):
     assert message in run("", *command)
 
 
+def test_names_of_metrics_are_not_checked_without_pyiqa(monkeypatch):
+    monkeypatch.setattr(names, "iqa_metric_names", tuple)
+    names.check_metric("musiq")
+    names.check_measurement("musiq")
+
+
 def test_metric_names_are_known_without_torch():
     script = (
         "import sys\n"
-        "from authface_data.quality.iqa import iqa_metric_names\n"
+        "from manifests.names import iqa_metric_names\n"
         "print(' '.join(iqa_metric_names()), 'torch' in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     *listed, has_torch = done.stdout.split()
     assert has_torch == "False"
-    assert listed == list(iqa_metric_names())
+    assert listed == list(names.iqa_metric_names())
     assert {"musiq", "niqe", "piqe"} <= set(listed)
     assert "lpips" not in listed

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from authface_data.quality import iqa
-from manifests.support.errors import MissingResourceError, UserError
+from manifests.support.errors import MissingResourceError
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +51,3 @@ def test_error_for_missing_weights_names_the_file_and_its_place(monkeypatch, tmp
         iqa.IqaMetric("brisque", "cpu", None)
     assert "brisque" in str(caught.value)
     assert str(tmp_path) in str(caught.value)
-
-
-def test_unknown_metric_is_rejected():
-    with pytest.raises(UserError, match=r'unknown metric "msuiq"; did you mean musiq\?'):
-        iqa.IqaMetric("msuiq", "cpu", None)
