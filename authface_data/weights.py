@@ -21,30 +21,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
+from manifests.support.cache_folder import cache_dir
 from manifests.support.errors import MissingResourceError
 
 logger = logging.getLogger(__name__)
 
 HTTP_TIMEOUT_S = 60
 PIP_TIMEOUT_S = 600
-
-
-def cache_dir() -> Path:
-    """Return the folder for downloaded weights and photographs.
-
-    The environment variable AUTHFACE_CACHE names it. Without it, the folder is `authface` in the
-    user's cache folder, or the former default `~/.cache/authface` if that holds files.
-    """
-    configured = os.environ.get("AUTHFACE_CACHE")
-    if configured:
-        return Path(configured)
-
-    former_default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "authface"
-    if former_default.is_dir() and any(former_default.iterdir()):
-        return former_default
-    return platformdirs.user_cache_path("authface", appauthor=False)
 
 
 @dataclass(frozen=True)

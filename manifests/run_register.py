@@ -56,27 +56,18 @@ def register_run(workspace: Workspace, folder: Path, stage: str) -> None:
     """Add a run to the register. Several processes may do so at once, without the lock.
 
     Args:
-        workspace: The workspace whose photographs the run trains on; on a local file system.
+        workspace: The workspace whose photographs the run trains on.
         folder: The run folder.
         stage: "prior" or "restorer".
     """
     path = Path(os.path.realpath(folder))
-    root = Path(os.path.realpath(workspace.local_path("")))
-    name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    name = str(path)
+    if workspace.is_local:
+        root = Path(os.path.realpath(workspace.root))
+        if path.is_relative_to(root):
+            name = path.relative_to(root).as_posix()
     run = {"folder": name, "stage": stage, "started_at": datetime.now(UTC).isoformat()}
-
-    file = workspace.local_path(REGISTER_FILE)
-    handle = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        size = os.fstat(handle).st_size
-        # A crash may have cut the last line off.
-        is_cut = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
-        line = json.dumps(run) + "\n"
-        # One write with O_APPEND is never mixed with that of another process.
-        os.write(handle, f"\n{line}".encode() if is_cut else line.encode())
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    workspace.append_line(REGISTER_FILE, json.dumps(run))
 
 
 def list_registered_runs(workspace: Workspace) -> list[RegisteredRun]:
@@ -108,8 +99,7 @@ def find_trained_runs(workspace: Workspace, photo_ids: Collection[str]) -> Train
     outside = []
     unreadable = []
     for run in list_registered_runs(workspace):
-        folder = Path(workspace.root, run.folder)
-        lineage = _read_lineage_ids(folder)
+        lineage = _read_lineage_ids(workspace, run.folder)
         if lineage is None:
             unreadable.append(run.folder)
         elif Path(run.folder).is_absolute() and not lineage.isdisjoint(photo_ids):
@@ -117,10 +107,11 @@ def find_trained_runs(workspace: Workspace, photo_ids: Collection[str]) -> Train
     return TrainedRuns(outside, unreadable)
 
 
-def _read_lineage_ids(folder: Path) -> set[str] | None:
+def _read_lineage_ids(workspace: Workspace, folder: str) -> set[str] | None:
     """Ids of the photographs in the lineage of a run; None if it is missing or damaged."""
+    path = f"{folder}/{LINEAGE_FILE}"
     try:
-        lineage = pq.read_table(folder / LINEAGE_FILE, columns=["photo_id"])
-        return set(lineage["photo_id"].to_pylist())
+        with open(path, "rb") if Path(folder).is_absolute() else workspace.open(path) as file:
+            return set(pq.read_table(file, columns=["photo_id"])["photo_id"].to_pylist())
     except (OSError, pa.ArrowException, KeyError):
         return None

@@ -1,8 +1,9 @@
 """The workspace: a directory that holds one data set. All its paths are made and committed here.
 
 Paths are relative to the workspace and have forward slashes, as they are stored in the manifests.
-Files are accessed through fsspec, so that a shared or object store can hold a workspace. Code that
-needs real files, such as a training run, uses `Workspace.local_path`.
+A workspace is a folder, or lies in an object store (`manifests.object_store`). Code that needs
+files of the file system uses `Workspace.local_path`, or `Workspace.local_cache` for files that can
+be computed again.
 """
 
 from __future__ import annotations
@@ -11,22 +12,25 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 import socket
 import uuid
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-import fsspec
 import psutil
 from fsspec.implementations.local import LocalFileSystem
 
-from manifests.lock import writer_lock
+from manifests.lock import LOCK, WriterLock
+from manifests.object_store import ObjectStore, is_url
 from manifests.settings import SETTINGS_FILE, Settings, load_settings
+from manifests.support.cache_folder import cache_dir
 from manifests.support.errors import UserError
 from manifests.support.files import (
+    append_line,
     exclusive_access,
     explain_write_errors,
     link_new,
@@ -44,6 +48,9 @@ FORGETTING = ".forgetting.json"
 """Plan of a `forget` that is in progress or was interrupted."""
 STRIP_FILE = "strip.jpg"
 """Overview of restored faces (degraded above restored) that `authface restore` writes."""
+TOMBSTONES_FOLDER = "manifests/tombstones"
+LOCAL_CACHES = "workspaces"
+"""Folder of the cache with the local caches of workspaces in object stores."""
 FOLDERS = ("photos", "faces", "manifests", "cache", "runs", "reports")
 
 MAX_STEM_LENGTH = 200
@@ -59,19 +66,46 @@ class Workspace:
     """A directory with an `authface.toml`.
 
     Args:
-        root: Path or fsspec URL of the directory.
+        root: Path of the directory, or its URL in an object store.
+
+    Attributes:
+        root: The absolute path, or the URL without a slash at its end.
 
     Raises:
         UserError: If the directory has no `authface.toml`.
+        MissingResourceError: If an object store cannot be reached, or s3fs is missing.
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.fs, self.root = fsspec.core.url_to_fs(str(root))
+        self._open(root)
         if not self.exists(SETTINGS_FILE):
+            if self._store is not None:
+                self._store.check_bucket()
             raise UserError(
                 f"{root} is not a workspace: it has no {SETTINGS_FILE}; create one with "
                 f"`authface init {root}`"
             )
+
+    def _open(self, root: str | Path) -> None:
+        self._fs = LocalFileSystem()
+        self._store: ObjectStore | None = None
+        self._lock: WriterLock | None = None
+        if is_url(str(root)):
+            self._store = ObjectStore(str(root))
+            self.root = self._store.root
+        else:
+            self.root = LocalFileSystem._strip_protocol(str(root))
+
+    @classmethod
+    def _without_settings(cls, root: str | Path) -> Workspace:
+        """A directory that is used like a workspace but has no settings."""
+        workspace = cls.__new__(cls)  # __init__ requires the settings
+        workspace._open(root)
+        return workspace
+
+    def __getstate__(self) -> dict[str, object]:
+        """The state for another process, which does not hold the lock."""
+        return {**self.__dict__, "_lock": None}
 
     @classmethod
     def find(cls, option: str | Path | None) -> Workspace:
@@ -109,25 +143,28 @@ class Workspace:
         be repeated after a crash.
 
         Args:
-            root: Path or fsspec URL of the directory.
+            root: Path of the directory, or its URL in an object store.
             settings_toml: Content of `authface.toml`.
             fill: Writes the first content of the workspace.
 
         Raises:
-            UserError: If the directory is a workspace already.
+            UserError: If the directory is a workspace already, or if the object store cannot hold
+                one.
         """
-        fs, path = fsspec.core.url_to_fs(str(root))
-        if fs.exists(f"{path}/{SETTINGS_FILE}"):
+        workspace = cls._without_settings(root)
+        if workspace._store is not None:
+            workspace._store.check_bucket()
+        if workspace.exists(SETTINGS_FILE):
             raise UserError(
                 f"{root} is a workspace already; edit its {SETTINGS_FILE}, or choose another "
                 "directory"
             )
-        settings_path = f"{path}/{SETTINGS_FILE}"
-        with explain_write_errors(settings_path):
-            for folder in FOLDERS:
-                fs.makedirs(f"{path}/{folder}", exist_ok=True)
-        workspace = cls.__new__(cls)  # __init__ requires the settings
-        workspace.fs, workspace.root = fs, path
+        if workspace._store is not None:
+            workspace._store.check_conditional_writes()
+        else:
+            with explain_write_errors(f"{workspace.root}/{SETTINGS_FILE}"):
+                for folder in FOLDERS:
+                    workspace.local_path(folder).mkdir(parents=True, exist_ok=True)
         fill(workspace)
         workspace.write_bytes(SETTINGS_FILE, settings_toml.encode())
         return workspace
@@ -140,9 +177,21 @@ class Workspace:
 
     @property
     def weights_dir(self) -> str | None:
-        """The setting `weights_dir`; a relative path starts at the workspace."""
+        """The setting `weights_dir`; a relative path starts at the workspace.
+
+        Raises:
+            UserError: If it is relative and the workspace is in an object store.
+        """
         setting = self.settings.weights_dir
-        return None if setting is None else str(Path(self.root, Path(setting).expanduser()))
+        if setting is None:
+            return None
+        folder = Path(setting).expanduser()
+        if not self.is_local and not folder.is_absolute():
+            raise UserError(
+                f"weights_dir is relative in {self.root}/{SETTINGS_FILE}; give the absolute path "
+                "of a folder that every machine has"
+            )
+        return str(Path(self.root, folder))
 
     # Paths
 
@@ -178,21 +227,48 @@ class Workspace:
 
     @property
     def is_local(self) -> bool:
-        """Whether the workspace is on a local file system."""
-        return isinstance(self.fs, LocalFileSystem)
+        """Whether the workspace is a folder of the file system."""
+        return self._store is None
 
     def local_path(self, path: str) -> Path:
         """Convert a path of the workspace to a path of the file system.
 
         Raises:
-            UserError: If the workspace is not on a local file system.
+            UserError: If the workspace is in an object store.
         """
         if not self.is_local:
             raise UserError(
-                f"{self.root} is not on a local file system, but this step needs real files; copy "
-                "the workspace to a local disk"
+                f"{self.root} is in an object store, but this step needs files on a disk; copy the "
+                "workspace to a folder (`aws s3 sync`) and use that"
             )
         return Path(self.root) / path
+
+    @cached_property
+    def local_cache(self) -> Workspace:
+        """Where files are kept that must be on a disk and can be computed again.
+
+        This is the workspace itself if it is a folder. Otherwise it is a folder in the cache of
+        this machine. That folder is emptied if photographs have been forgotten since its last use.
+        """
+        if self.is_local:
+            return self
+        folder = self._local_cache_folder()
+        state = short_hash(" ".join(self.list_names(TOMBSTONES_FOLDER)))
+        for other in folder.glob("*"):
+            if other.name != state:
+                shutil.rmtree(other, ignore_errors=True)
+        (folder / state).mkdir(parents=True, exist_ok=True)
+        return self._without_settings(folder / state)
+
+    def remove_local_cache(self) -> None:
+        """Remove what this machine has cached of a workspace in an object store."""
+        if not self.is_local:
+            shutil.rmtree(self._local_cache_folder(), ignore_errors=True)
+            self.__dict__.pop("local_cache", None)
+
+    def _local_cache_folder(self) -> Path:
+        name = re.sub(r"[^A-Za-z0-9.-]+", "-", self.root)[-MAX_STEM_LENGTH:]
+        return cache_dir() / LOCAL_CACHES / f"{name}-{short_hash(self.root)}"
 
     def _full_path(self, path: str) -> str:
         return f"{self.root}/{path}"
@@ -201,11 +277,15 @@ class Workspace:
 
     def exists(self, path: str) -> bool:
         """Whether a file or folder exists."""
-        return self.fs.exists(self._full_path(path))
+        if self._store is not None:
+            return self._store.exists(path)
+        return self._fs.exists(self._full_path(path))
 
     def open(self, path: str) -> BinaryIO:
         """Open a file for reading bytes."""
-        return self.fs.open(self._full_path(path), "rb")
+        if self._store is not None:
+            return self._store.open(path)
+        return self._fs.open(self._full_path(path), "rb")
 
     def read_bytes(self, path: str, limit: int | None = None) -> bytes:
         """Read a file.
@@ -217,12 +297,16 @@ class Workspace:
         Returns:
             Its content.
         """
-        return self.fs.cat_file(self._full_path(path), end=limit)
+        if self._store is not None:
+            return self._store.read_bytes(path, limit)
+        return self._fs.cat_file(self._full_path(path), end=limit)
 
     def list_names(self, folder: str) -> list[str]:
         """List the names in a folder, sorted; a missing folder gives an empty list."""
+        if self._store is not None:
+            return self._store.list_names(folder)
         try:
-            paths = self.fs.ls(self._full_path(folder), detail=False, refresh=True)
+            paths = self._fs.ls(self._full_path(folder), detail=False)
         except FileNotFoundError:
             return []
         return sorted(str(path).rsplit("/", 1)[-1] for path in paths)
@@ -232,19 +316,21 @@ class Workspace:
     def write_bytes(self, path: str, data: bytes) -> None:
         """Commit a whole file.
 
-        When the call returns the file is on the disk. After a crash it is complete or absent.
+        When the call returns the file is on the disk, or in the object store. After a crash it is
+        complete or absent.
 
         Args:
             path: The file to write.
             data: Its content.
 
         Raises:
-            UserError: If the disk is full or cannot be written.
+            UserError: If the disk is full or cannot be written, or if the lock was lost.
         """
+        self._check_lock(path)
+        if self._store is not None:
+            self._store.write_bytes(path, data)
+            return
         with explain_write_errors(self._full_path(path)):
-            if not self.is_local:
-                self.fs.pipe_file(self._full_path(path), data)
-                return
             temporary = self._write_temp(data)
             target = Path(self._full_path(path))
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -264,22 +350,58 @@ class Workspace:
         Raises:
             UserError: If the disk is full or cannot be written.
         """
-        full_path = self._full_path(path)
-        try:
-            with explain_write_errors(full_path):
-                if self.is_local:
-                    temporary = self._write_temp(data)
-                    try:
-                        is_new = link_new(temporary, Path(full_path))
-                    finally:
-                        temporary.unlink(missing_ok=True)
-                    self._sync_folder(path)
-                    return is_new
-                with self.fs.open(full_path, "xb") as file:
-                    file.write(data)
-        except FileExistsError:
-            return False
-        return True
+        self._check_lock(path)
+        if self._store is not None:
+            return self._store.create_exclusive(path, data)
+        target = Path(self._full_path(path))
+        with explain_write_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._write_temp(data)
+            try:
+                is_new = link_new(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
+            self._sync_folder(path)
+            return is_new
+
+    def replace_if_same(self, path: str, old: bytes, new: bytes) -> bool:
+        """Replace a file if its content is `old`. Processes of this host do so one at a time.
+
+        Args:
+            path: The file to replace.
+            old: The expected content.
+            new: The new content.
+
+        Returns:
+            Whether the file was replaced.
+        """
+        if self._store is not None:
+            return self._store.replace_if_same(path, old, new)
+        target = Path(self._full_path(path))
+        with explain_write_errors(target), exclusive_access(self.root):
+            try:
+                if target.read_bytes() != old:
+                    return False
+            except FileNotFoundError:
+                return False
+            os.replace(self._write_temp(new), target)
+            return True
+
+    def append_line(self, path: str, line: str) -> None:
+        """Append a line to a text file. Several processes may do so at once, without the lock.
+
+        Args:
+            path: The file; it is created if it is missing.
+            line: The line, without a line break.
+        """
+        if self._store is None:
+            append_line(self.local_path(path), line)
+            return
+        data = f"{line}\n".encode()
+        while not self._store.create_exclusive(path, data):
+            present = self._store.read_bytes(path)
+            if self._store.replace_if_same(path, present, present + data):
+                return
 
     def link(self, path: str, original: str, hard: bool) -> None:
         """Commit a link to an existing file.
@@ -291,8 +413,9 @@ class Workspace:
 
         Raises:
             OSError: If the file system cannot make the link, such as a hard link to another one.
-            UserError: If the workspace is not on a local file system, or if the disk is full.
+            UserError: If the workspace is in an object store, or if the disk is full.
         """
+        self._check_lock(path)
         target = self.local_path(path)
         with explain_write_errors(target):
             temporary = self._temp_path()
@@ -309,26 +432,34 @@ class Workspace:
     def rename(self, old: str, new: str) -> None:
         """Rename a file and overwrite an existing one.
 
-        A missing `old` is ignored: another process has renamed it.
+        A missing `old` is ignored: another process has renamed it. An object store copies the file
+        and then removes `old`; after a crash in between there are both, and the call can be
+        repeated.
 
         Args:
             old: The present path.
             new: The new path.
         """
+        self._check_lock(new)
         try:
+            if self._store is not None:
+                self._store.copy(old, new)
+                self._store.remove(old)
+                return
             with explain_write_errors(self._full_path(new)):
-                if self.is_local:
-                    os.replace(self._full_path(old), self._full_path(new))
-                    self._sync_folder(new)
-                else:
-                    self.fs.mv(self._full_path(old), self._full_path(new))
+                os.replace(self._full_path(old), self._full_path(new))
+                self._sync_folder(new)
         except FileNotFoundError:
             return
 
     def remove(self, path: str) -> None:
         """Remove a file; a missing file is ignored."""
+        self._check_lock(path)
+        if self._store is not None:
+            self._store.remove(path)
+            return
         try:
-            self.fs.rm_file(self._full_path(path))
+            self._fs.rm_file(self._full_path(path))
         except FileNotFoundError:
             return
 
@@ -339,12 +470,12 @@ class Workspace:
             path: The file to remove.
             data: The expected content.
         """
-        with self._exclusive_access():
-            try:
-                if self.read_bytes(path) == data:
-                    self.remove(path)
-            except FileNotFoundError:
-                return
+        if self._store is not None:
+            self._store.remove_if_same(path, data)
+            return
+        with exclusive_access(self.root), suppress(FileNotFoundError):
+            if self.read_bytes(path) == data:
+                self.remove(path)
 
     def remove_unlisted(self, folder: str, keep: set[str], keep_ids: Collection[str] = ()) -> None:
         """Remove the files of `photos` or `faces` that no manifest row refers to.
@@ -408,15 +539,6 @@ class Workspace:
             if host == socket.gethostname() and is_pid and not psutil.pid_exists(int(pid)):
                 self.remove(f"{TEMP}/{name}")
 
-    @contextmanager
-    def _exclusive_access(self) -> Iterator[None]:
-        """Lock the directory against other processes of this host, for a moment."""
-        if not self.is_local:
-            yield
-            return
-        with exclusive_access(self.root):
-            yield
-
     def _temp_path(self) -> Path:
         folder = Path(self._full_path(TEMP))
         folder.mkdir(exist_ok=True)
@@ -440,15 +562,32 @@ class Workspace:
 
     # Locking
 
-    def lock(self, command: str) -> AbstractContextManager[None]:
-        """Hold the workspace for writing, see `manifests.lock.writer_lock`.
+    @contextmanager
+    def lock(self, command: str) -> Iterator[None]:
+        """Hold the workspace for writing, see `manifests.lock.WriterLock`.
+
+        Args:
+            command: The authface command, for the message to another writer.
 
         Raises:
             UserError: If another process writes, or a `forget` was interrupted.
         """
         if command != "forget":
             self.check_no_interrupted_forget()
-        return writer_lock(self, command)
+        lock = WriterLock(self, command)
+        lock.acquire()
+        self._lock = lock
+        try:
+            self.empty_temp()
+            yield
+        finally:
+            self._lock = None
+            lock.release()
+
+    def _check_lock(self, path: str) -> None:
+        """Refuse to write if this object has held the lock and lost it to another host."""
+        if self._lock is not None and path != LOCK:
+            self._lock.check()
 
     def check_no_interrupted_forget(self) -> None:
         """Refuse to work on a workspace from which photographs are partly removed.

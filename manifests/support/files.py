@@ -137,6 +137,25 @@ def link_new(temporary: Path, target: Path) -> bool:
     return True
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a text file. Several processes of a host may do so at once.
+
+    Args:
+        path: The file; it is created if it is missing.
+        line: The line, without a line break.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        size = os.fstat(handle).st_size
+        # A crash may have cut the last line off.
+        is_cut = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+        # One write with O_APPEND is never mixed with that of another process.
+        os.write(handle, f"\n{line}\n".encode() if is_cut else f"{line}\n".encode())
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def exclusive_access(folder: str | Path) -> Iterator[None]:
     """Lock a folder against other processes of this host, for a moment."""
