@@ -158,12 +158,17 @@ class ObjectStore:
         # Some tools make an empty object with the name of the folder.
         return sorted(path.rsplit("/", 1)[-1] for path in paths if path.rstrip("/") != full_path)
 
-    def list_sizes(self) -> dict[str, int]:
-        """The size of every object in bytes, by path."""
+    def list_paths(self) -> list[str]:
+        """The paths of all objects, sorted."""
         start = len(self._full_path("")) + 1
         with self._explain_errors():
-            infos = self._connection().find(self._full_path(""), detail=True)
-        return {path[start:]: info["size"] for path, info in sorted(infos.items())}
+            paths = self._connection().find(self._full_path(""))
+        return sorted(path[start:] for path in paths)
+
+    def size(self, path: str) -> int:
+        """The size of an object in bytes."""
+        with self._explain_errors():
+            return self._connection().info(self._full_path(path))["size"]
 
     # Writing
 

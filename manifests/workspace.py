@@ -311,6 +311,28 @@ class Workspace:
             return []
         return sorted(str(path).rsplit("/", 1)[-1] for path in paths)
 
+    def size(self, path: str) -> int:
+        """The size of a file in bytes."""
+        if self._store is not None:
+            return self._store.size(path)
+        return os.path.getsize(self._full_path(path))
+
+    def walk(self) -> Iterator[str]:
+        """The path of every file.
+
+        The folders of the workspace may be links to another disk. Other links to folders are not
+        followed: what they lead to does not belong to the workspace.
+        """
+        if self._store is not None:
+            yield from self._store.list_paths()
+            return
+        root = self.local_path("")
+        linked_folders = [root / name for name in FOLDERS if (root / name).is_symlink()]
+        for top in [root, *linked_folders]:
+            for parent, _, names in os.walk(top):
+                folder = Path(parent).relative_to(root)
+                yield from ((folder / name).as_posix() for name in sorted(names))
+
     # Writing
 
     def write_bytes(self, path: str, data: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -126,7 +125,7 @@ def restore(
     _print_change(tag, "restored", count)
 
 
-def _find_workspace(context: typer.Context, option: Path | None) -> Workspace:
+def _find_workspace(context: typer.Context, option: str | None) -> Workspace:
     """Find the workspace of the option after the subcommand, or else of the one before it."""
     from manifests.workspace import Workspace
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,7 +26,9 @@ if TYPE_CHECKING:
 
 
 def init(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory to create.")],
+    directory: Annotated[
+        str, typer.Argument(metavar="DIR", help="Directory to create, or s3://BUCKET/NAME.")
+    ],
     preset: Annotated[
         str, typer.Option(metavar="paper|embedded", help="Preset that authface.toml starts from.")
     ] = "paper",

@@ -336,6 +336,7 @@ def execute(workspace: Workspace, forget_plan: ForgetPlan) -> ForgetResult:
     remaining = [action.path for action in WorkspaceSweep(workspace, traces, {}).actions()]
     remaining += sweep.uncleaned
     runs = [*sweep.runs, *registered.outside]
+    workspace.remove_local_cache()
     workspace.remove(FORGETTING)
     if remaining:
         models = f". Models trained on them: {', '.join(runs)}" if runs else ""

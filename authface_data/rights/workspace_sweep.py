@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -24,11 +24,11 @@ from authface_data.images.open import IMAGE_SUFFIXES, PICTURE_ERRORS, Photo
 from authface_data.sources.unsplash.stored_names import LISTINGS_FOLDER
 from authface_data.sources.unsplash.stored_names import PHOTO_ID_PREFIX as UNSPLASH_PREFIX
 from manifests.lock import LOCK
-from manifests.run_folder import LINEAGE_FILE, VALIDATION, VALIDATION_FACES_FILE
+from manifests.run_folder import LINEAGE_FILE, RUNS, VALIDATION, VALIDATION_FACES_FILE
 from manifests.schema import FACES, MANIFESTS
 from manifests.store import PART_NAME, Store
 from manifests.support.parsing import parse_json_object
-from manifests.workspace import FOLDERS, FORGETTING, STRIP_FILE, TEMP, Workspace
+from manifests.workspace import FORGETTING, STRIP_FILE, TEMP, Workspace
 
 COMPOSITE_FILES = (STRIP_FILE, "anatomy.jpg")
 """Pictures in `reports/` that show many faces. The command that made them makes them again."""
@@ -120,7 +120,7 @@ class WorkspaceSweep:
     one of the photographs, and `uncleaned` the files that name one but cannot be cleaned.
 
     Args:
-        workspace: The workspace. It must be on a local file system.
+        workspace: The workspace.
         traces: What to look for.
         replacements: photo_id -> its keyed hash, which replaces it in the lineage of a model.
     """
@@ -131,7 +131,6 @@ class WorkspaceSweep:
         self.workspace = workspace
         self.traces = traces
         self.replacements = replacements
-        self.root = workspace.local_path("")
         self.runs: list[str] = []
         self.uncleaned: list[str] = []
         self._sizes: set[int] = set()
@@ -141,115 +140,111 @@ class WorkspaceSweep:
     def actions(self) -> Iterator[FileAction]:
         """Yield an action for every file that must change. Running the action changes the file."""
         # A copy has the size of the original; other files need not be hashed.
-        originals = [self.root / path for path in self.traces.paths]
-        self._sizes = {path.stat().st_size for path in originals if path.exists()}
+        originals = [path for path in self.traces.paths if self.workspace.exists(path)]
+        self._sizes = {self.workspace.size(path) for path in originals}
         faces = Store(self.workspace, FACES).read(["crop_sha256"])
         self._crop_hashes = set(faces["crop_sha256"].to_pylist())
         # Runs come first: pictures in a run that used a photograph may show it.
+        validation_folders = [
+            f"{RUNS}/{name}/{VALIDATION}" for name in self.workspace.list_names(RUNS)
+        ]
         self._validations = [
-            folder.relative_to(self.root).as_posix()
-            for folder in self.root.glob(f"runs/*/{VALIDATION}")
-            if self._may_be_validated(folder)
+            folder
+            for folder in validation_folders
+            if self.workspace.exists(folder) and self._may_be_validated(folder)
         ]
         self.runs = [
-            path.parent.relative_to(self.root).as_posix()
+            _parent(path)
             for path in self._files()
-            if path.name == LINEAGE_FILE and self._is_in_lineage(path)
+            if _name(path) == LINEAGE_FILE and self._is_in_lineage(path)
         ]
         for path in self._files():
-            action = self._action_for(path, path.relative_to(self.root).as_posix())
+            action = self._action_for(path)
             if action is not None:
                 yield action
 
-    def _files(self) -> Iterator[Path]:
-        """Every file of the workspace except the manifests and the files of its lock.
+    def _files(self) -> Iterator[str]:
+        """Every file of the workspace except the manifests and the files of its lock."""
+        for path in self.workspace.walk():
+            if _name(path) not in (LOCK, FORGETTING) and not _is_manifest_part(path):
+                yield path
 
-        The workspace's folders may be links to another disk. Other links to folders are not
-        followed: what they lead to does not belong to the workspace.
-        """
-        folders = [self.root / name for name in FOLDERS]
-        linked_folders = [folder for folder in folders if folder.is_symlink()]
-        for top in [self.root, *linked_folders]:
-            for parent, _, names in os.walk(top):
-                for name in sorted(names):
-                    path = Path(parent, name)
-                    if name not in (LOCK, FORGETTING) and not self._is_manifest_part(path):
-                        yield path
-
-    def _is_manifest_part(self, path: Path) -> bool:
-        parts = path.relative_to(self.root).parts
-        if len(parts) != 3:
-            return False
-        folder, manifest, name = parts
-        is_manifest = folder == "manifests" and manifest in MANIFESTS
-        return is_manifest and PART_NAME.fullmatch(name) is not None
-
-    def _is_in_lineage(self, path: Path) -> bool:
+    def _is_in_lineage(self, path: str) -> bool:
         try:
-            ids = pq.read_table(path, columns=["photo_id"])["photo_id"].to_pylist()
+            with self.workspace.open(path) as file:
+                ids = pq.read_table(file, columns=["photo_id"])["photo_id"].to_pylist()
         except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError):
             return False
         return bool(set(ids) & {*self.traces.ids, *self.replacements.values()})
 
-    def _may_be_validated(self, folder: Path) -> bool:
+    def _may_be_validated(self, folder: str) -> bool:
         """Whether the pictures of a run's validation may show one of the photographs.
 
         They show held-out faces, which are not in the lineage.
         """
-        faces = folder / VALIDATION_FACES_FILE
+        faces = f"{folder}/{VALIDATION_FACES_FILE}"
         # Runs of earlier versions do not list the faces.
-        return not faces.is_file() or self.traces.occur_in(faces.read_bytes())
+        if not self.workspace.exists(faces):
+            return True
+        return self.traces.occur_in(self.workspace.read_bytes(faces))
 
-    def _action_for(self, path: Path, relative: str) -> FileAction | None:
+    def _action_for(self, path: str) -> FileAction | None:
         """How a file is cleaned, or None if it has no trace of the photographs."""
-        removal = self._removal(relative)
-        if relative in self.traces.paths or self.traces.occur_in(os.fsencode(relative)):
+        removal = self._removal(path)
+        if path in self.traces.paths or self.traces.occur_in(os.fsencode(path)):
             return removal
-        if path.is_symlink() or not path.is_file():
+        if self.workspace.is_local and not _is_plain_file(self.workspace.local_path(path)):
             return None
-        if self._may_show_faces(path, relative):
+        if self._may_show_faces(path):
             return removal
 
         # Files in these folders belong to other photographs, which the manifests name.
-        belongs_to_other = relative.startswith(("photos/", "faces/"))
+        belongs_to_other = path.startswith(("photos/", "faces/"))
         if not belongs_to_other and self._is_copy(path):
             return removal
-        suffix = path.suffix.lower()
+        suffix = _suffix(path)
         if suffix in IMAGE_SUFFIXES:
-            is_same_picture = not belongs_to_other and self._shows_traced_pixels(path.read_bytes)
+            is_same_picture = not belongs_to_other and self._shows_traced_pixels(
+                lambda: self.workspace.read_bytes(path)
+            )
             return removal if is_same_picture else None
-        table = _read_table(path) if suffix == ".parquet" else None
+        table = self._read_table(path) if suffix == ".parquet" else None
         if table is not None:
-            return self._table_action(path, relative, table)
-        if relative.startswith(f"{LISTINGS_FOLDER}/"):
-            return self._listing_action(path, relative)
-        return self._text_action(path, relative)
+            return self._table_action(path, table)
+        if path.startswith(f"{LISTINGS_FOLDER}/"):
+            return self._listing_action(path)
+        return self._text_action(path)
 
-    def _removal(self, relative: str) -> FileAction:
-        return FileAction(relative, "removed", lambda: self.workspace.remove(relative))
+    def _removal(self, path: str) -> FileAction:
+        return FileAction(path, "removed", lambda: self.workspace.remove(path))
 
-    def _may_show_faces(self, path: Path, relative: str) -> bool:
+    def _may_show_faces(self, path: str) -> bool:
         """Whether a file may show a photograph among others, or hold a part of one."""
-        suffix = path.suffix.lower()
-        if relative.startswith(f"{TEMP}/"):
+        suffix = _suffix(path)
+        if path.startswith(f"{TEMP}/"):
             return True  # the file of a killed process
-        if relative.startswith("reports/") and (path.name in COMPOSITE_FILES or suffix == ".html"):
+        if path.startswith("reports/") and (_name(path) in COMPOSITE_FILES or suffix == ".html"):
             return True
-        validated_runs = [str(Path(folder).parent) for folder in self._validations]
-        if not any(relative.startswith(f"{run}/") for run in (*self.runs, *validated_runs)):
+        validated_runs = [_parent(folder) for folder in self._validations]
+        if not any(path.startswith(f"{run}/") for run in (*self.runs, *validated_runs)):
             return False
-        is_event_file = ".tfevents." in path.name
+        is_event_file = ".tfevents." in _name(path)
         return (
             suffix in IMAGE_SUFFIXES
             or suffix == ".html"
-            or (is_event_file and _contains_pictures(path))
+            or (is_event_file and self._contains_pictures(path))
         )
 
-    def _is_copy(self, path: Path) -> bool:
+    def _contains_pictures(self, path: str) -> bool:
+        data = self.workspace.read_bytes(path)
+        return any(signature in data for signature in IMAGE_SIGNATURES)
+
+    def _is_copy(self, path: str) -> bool:
         """Whether a file has the same bytes as a photograph or crop."""
-        if path.stat().st_size not in self._sizes:
+        if self.workspace.size(path) not in self._sizes:
             return False
-        return hashlib.sha256(path.read_bytes()).hexdigest() in self.traces.file_hashes
+        digest = hashlib.sha256(self.workspace.read_bytes(path)).hexdigest()
+        return digest in self.traces.file_hashes
 
     def _shows_traced_pixels(self, read: Callable[[], bytes]) -> bool:
         """Whether a picture has the same pixels as a photograph or crop, in any format."""
@@ -258,19 +253,27 @@ class WorkspaceSweep:
         except PICTURE_ERRORS:
             return False
 
-    def _table_action(self, path: Path, relative: str, table: pa.Table) -> FileAction | None:
+    def _read_table(self, path: str) -> pa.Table | None:
+        """The table in a Parquet file, or None if the file is not valid Parquet."""
+        try:
+            with self.workspace.open(path) as file:
+                return pq.read_table(file)
+        except (pa.ArrowInvalid, OSError):
+            return None
+
+    def _table_action(self, path: str, table: pa.Table) -> FileAction | None:
         """Remove rows of a Parquet file, or anonymise them if it is the lineage of a model."""
         is_traced = [self._is_traced(row) for row in table.to_pylist()]
         if not any(is_traced):
             return None
-        if path.name == LINEAGE_FILE:
+        if _name(path) == LINEAGE_FILE:
             return FileAction(
-                relative,
+                path,
                 "lineage anonymised",
-                lambda: self._anonymise_lineage(table, is_traced, relative),
+                lambda: self._anonymise_lineage(table, is_traced, path),
             )
         kept = table.filter(pa.array([not traced for traced in is_traced]))
-        return FileAction(relative, "rows removed", lambda: self._write_table(relative, kept))
+        return FileAction(path, "rows removed", lambda: self._write_table(path, kept))
 
     def _is_traced(self, value: object) -> bool:
         """Whether a cell, or anything nested in it, names a photograph or contains its picture."""
@@ -284,7 +287,7 @@ class WorkspaceSweep:
             return any(map(self._is_traced, value.values()))
         return isinstance(value, list) and any(map(self._is_traced, value))
 
-    def _anonymise_lineage(self, table: pa.Table, is_traced: list[bool], relative: str) -> None:
+    def _anonymise_lineage(self, table: pa.Table, is_traced: list[bool], path: str) -> None:
         """Replace the ids of rows by keyed hashes and clear all other columns but `stage`."""
         rows = []
         for row, traced in zip(table.to_pylist(), is_traced, strict=True):
@@ -297,91 +300,105 @@ class WorkspaceSweep:
                 }
                 row = {name: remaining.get(name) for name in row}
             rows.append(row)
-        self._write_table(relative, pa.Table.from_pylist(rows, schema=table.schema))
+        self._write_table(path, pa.Table.from_pylist(rows, schema=table.schema))
 
-    def _write_table(self, relative: str, table: pa.Table) -> None:
+    def _write_table(self, path: str, table: pa.Table) -> None:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink)
-        self.workspace.write_bytes(relative, sink.getvalue().to_pybytes())
+        self.workspace.write_bytes(path, sink.getvalue().to_pybytes())
 
-    def _listing_action(self, path: Path, relative: str) -> FileAction | None:
+    def _listing_action(self, path: str) -> FileAction | None:
         """Remove photographs from a stored page of search results; a damaged page is removed."""
         try:
-            page: dict[str, Any] = parse_json_object(path.read_bytes())
+            page: dict[str, Any] = parse_json_object(self.workspace.read_bytes(path))
             kept = [
                 row
                 for row in page["photos"]
                 if f"{UNSPLASH_PREFIX}{row['id']}" not in self.traces.ids
             ]
         except (ValueError, KeyError, TypeError):
-            return self._removal(relative)
+            return self._removal(path)
         if len(kept) == len(page["photos"]):
             return None
         data = json.dumps({**page, "photos": kept}).encode()
-        return FileAction(
-            relative, "rows removed", lambda: self.workspace.write_bytes(relative, data)
-        )
+        return FileAction(path, "rows removed", lambda: self.workspace.write_bytes(path, data))
 
-    def _text_action(self, path: Path, relative: str) -> FileAction | None:
+    def _text_action(self, path: str) -> FileAction | None:
         """Remove lines or ids from a text file. Other files of the cache are removed."""
-        if relative.startswith(CROP_CACHES) and self._has_unknown_crops(path):
-            return self._removal(relative)
-        if not _contains_traces(path, self.traces):
+        if path.startswith(CROP_CACHES) and self._has_unknown_crops(path):
+            return self._removal(path)
+        if not self._contains_traces(path):
             return None
-        suffix = path.suffix.lower()
+        suffix = _suffix(path)
         if suffix in (*LINE_SUFFIXES, ".html"):
-            return FileAction(relative, "lines removed", lambda: self._remove_lines(path, relative))
+            return FileAction(path, "lines removed", lambda: self._remove_lines(path))
         if suffix == ".json":
-            return FileAction(relative, "ids removed", lambda: self._redact(path, relative))
-        if relative.startswith("cache/"):
-            return self._removal(relative)
-        self.uncleaned.append(relative)
+            return FileAction(path, "ids removed", lambda: self._redact(path))
+        if path.startswith("cache/"):
+            return self._removal(path)
+        self.uncleaned.append(path)
         return None
 
-    def _has_unknown_crops(self, path: Path) -> bool:
+    def _contains_traces(self, path: str) -> bool:
+        if not self.workspace.size(path):
+            return False  # an empty file cannot be mapped
+        if _suffix(path) == ".safetensors":
+            # Tensors are gigabytes of numbers; all text is in the header.
+            return self.traces.occur_in(self._read_header(path))
+        if not self.workspace.is_local:
+            return self.traces.occur_in(self.workspace.read_bytes(path))
+        local_path = self.workspace.local_path(path)
+        with (
+            local_path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
+            return self.traces.occur_in(data)
+
+    def _has_unknown_crops(self, path: str) -> bool:
         """Whether a part of a cache holds a crop of no face: it may be an earlier crop of one."""
         try:
-            keys = json.loads(json.loads(_read_header(path))["__metadata__"]["keys"])
+            keys = json.loads(json.loads(self._read_header(path))["__metadata__"]["keys"])
             return not self._crop_hashes.issuperset(keys)
         except (ValueError, KeyError, TypeError):
             return True  # damaged
 
-    def _remove_lines(self, path: Path, relative: str) -> None:
-        lines = path.read_bytes().splitlines(keepends=True)
+    def _read_header(self, path: str) -> bytes:
+        """The header of a safetensors file: JSON, after its length in 8 bytes. A damaged file may
+        give less or anything else.
+        """
+        with self.workspace.open(path) as file:
+            length = int.from_bytes(file.read(8), "little")
+            return file.read(min(length, self.workspace.size(path)))
+
+    def _remove_lines(self, path: str) -> None:
+        lines = self.workspace.read_bytes(path).splitlines(keepends=True)
         kept = [line for line in lines if not self.traces.occur_in(line)]
-        self.workspace.write_bytes(relative, b"".join(kept))
+        self.workspace.write_bytes(path, b"".join(kept))
 
-    def _redact(self, path: Path, relative: str) -> None:
-        self.workspace.write_bytes(relative, self.traces.redact(path.read_bytes()))
-
-
-def _read_table(path: Path) -> pa.Table | None:
-    """The table in a Parquet file, or None if the file is not valid Parquet."""
-    try:
-        return pq.read_table(path)
-    except (pa.ArrowInvalid, OSError):
-        return None
+    def _redact(self, path: str) -> None:
+        self.workspace.write_bytes(path, self.traces.redact(self.workspace.read_bytes(path)))
 
 
-def _contains_traces(path: Path, traces: Traces) -> bool:
-    if not path.stat().st_size:
-        return False  # an empty file cannot be mapped
-    if path.suffix == ".safetensors":
-        # Tensors are gigabytes of numbers; all text is in the header.
-        return traces.occur_in(_read_header(path))
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return traces.occur_in(data)
+def _is_manifest_part(path: str) -> bool:
+    parts = path.split("/")
+    if len(parts) != 3:
+        return False
+    folder, manifest, name = parts
+    is_manifest = folder == "manifests" and manifest in MANIFESTS
+    return is_manifest and PART_NAME.fullmatch(name) is not None
 
 
-def _read_header(path: Path) -> bytes:
-    """The header of a safetensors file: JSON, after its length in 8 bytes. A damaged file may give
-    less or anything else.
-    """
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        return file.read(min(length, path.stat().st_size))
+def _is_plain_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
-def _contains_pictures(path: Path) -> bool:
-    data = path.read_bytes()
-    return any(signature in data for signature in IMAGE_SIGNATURES)
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _suffix(path: str) -> str:
+    return PurePosixPath(path).suffix.lower()

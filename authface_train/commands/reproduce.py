@@ -56,7 +56,7 @@ class ReproduceOptions:
     allow_unknown_licence: bool
     dry_run: bool
     as_json: bool
-    workspace: Path | None
+    workspace: str | None
 
 
 def reproduce(
@@ -272,7 +272,7 @@ def _figure14(output: Path) -> None:
     console.print(f"The weights over time are plotted in {quote_path(output)}")
 
 
-def _draw(model: str | None, output: Path | None, count: int, workspace: Path | None) -> None:
+def _draw(model: str | None, output: Path | None, count: int, workspace: str | None) -> None:
     if model is None or output is None:
         raise UserError("draw needs --model and --output")
     silence_libraries()
@@ -451,7 +451,7 @@ def _paper_request(target: Target, options: ReproduceOptions) -> PaperRequest:
     clean = options.reference
     fid_reference = options.fid_reference
     return PaperRequest(
-        workspace=Path(Workspace.find(options.workspace).root),
+        workspace=Workspace.find(options.workspace).local_path(""),
         base=options.base,
         preset=options.preset,
         output=options.output.absolute(),

@@ -12,8 +12,8 @@ from manifests.support.console import JsonOption, WorkspaceOption, console, prin
 from manifests.support.errors import PartialFailureError, UserError
 
 if TYPE_CHECKING:
-    from authface_train.memory.dry_run import Plan
     from authface_train.training.jobs import JobRequest
+    from manifests.workspace import Workspace
 
 PresetOption = Annotated[
     str,
@@ -70,7 +70,7 @@ def train_prior(
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
-    folder = output or ws.local_path(f"runs/prior-{preset}")
+    folder = output or _default_folder(ws, f"prior-{preset}")
     overrides = _overrides(set_, base=base, steps=steps, tags=tags)
     if resume and "base" not in overrides:
         overrides |= _overrides(None, base=_base_of_run(folder))
@@ -163,7 +163,7 @@ def train_restore(
     settings = load_preset("restorer", preset, overrides)
     assert isinstance(settings, RestorerSettings)
     get_degradation(settings.degradation)
-    folder = output or ws.local_path(f"runs/restorer-{preset}")
+    folder = output or _default_folder(ws, f"restorer-{preset}")
     silence_libraries()
     from authface_train.training.jobs import JobRequest
     from authface_train.training.setup import latest_prior
@@ -185,6 +185,22 @@ def train_restore(
         _calibrate(request)
     else:
         _train(request, f"authface restore --model {quote_path(folder)} --input DIR --output DIR")
+
+
+def _default_folder(ws: Workspace, name: str) -> Path:
+    """Folder of a run without `--output`.
+
+    Raises:
+        UserError: If the workspace is in an object store.
+    """
+    from manifests.run_folder import RUNS
+
+    if not ws.is_local:
+        raise UserError(
+            f"--output is required: {ws.root} is in an object store, and a run needs a folder on a "
+            "disk"
+        )
+    return ws.local_path(f"{RUNS}/{name}")
 
 
 def _overrides(set_options: list[str] | None, **options: object) -> dict[str, object]:
@@ -232,7 +248,9 @@ def _plan(request: JobRequest, as_json: bool) -> None:
     from authface_train.training.processes import run_together
 
     with run_together():
-        plan: Plan = plan_job(request)
+        plan = plan_job(request)
+    if plan is None:
+        return  # the main process prints it
     if as_json:
         print_json(plan)
     else:
@@ -248,4 +266,5 @@ def _calibrate(request: JobRequest) -> None:
 
     with run_together():
         calibration = calibrate_job(request)
-    print_calibration(calibration)
+    if calibration is not None:
+        print_calibration(calibration)

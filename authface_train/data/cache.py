@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list
 
-from manifests.support.errors import AuthfaceError
+from authface_train.training.processes import raise_on_all, wait_for_shared_disk
+from manifests.support.errors import AuthfaceError, UserError
 from manifests.support.fingerprint import short_hash
 from manifests.workspace import Workspace
 
@@ -43,12 +45,12 @@ class Cache:
     file and opens the parts that it reads.
 
     Args:
-        workspace: The workspace.
+        workspace: The workspace. The cache of one in an object store is on the local disk.
         folder: Folder of the cache, relative to the workspace.
     """
 
     def __init__(self, workspace: Workspace, folder: str) -> None:
-        self.workspace = workspace
+        self.workspace = workspace.local_cache
         self.folder = folder
         # Any: safetensors has no types for its open files.
         self._parts: dict[str, Any] = {}
@@ -166,13 +168,14 @@ def fill_cache(
         report: Is called after every record.
 
     Raises:
-        AuthfaceError: If any process raised one; every process raises the first of them.
+        AuthfaceError: If any process raised one, or if a machine does not see the records that
+            others have written; every process raises the first of them.
     """
     # The list of the main process: a process that starts later finds some of the others' records,
     # and would divide a shorter list.
     (missing,) = broadcast_object_list([cache.missing(keys)])
     local_keys = missing[accelerator.process_index :: accelerator.num_processes]
-    local_error: list[AuthfaceError | None] = [None]
+    local_error: AuthfaceError | None = None
     pending: dict[str, Record] = {}
     pending_bytes = 0
     try:
@@ -186,13 +189,22 @@ def fill_cache(
                 pending_bytes = 0
             report(min(count * accelerator.num_processes, len(missing)), len(missing))
     except AuthfaceError as error:
-        local_error = [error]
+        local_error = error
     finally:
         # An interrupted run keeps the records it has computed.
         if pending:
             cache.write(pending)
 
-    for any_error in gather_object(local_error):
-        if any_error is not None:
-            raise any_error
-    cache.refresh()
+    raise_on_all(local_error)
+
+    def is_complete() -> bool:
+        cache.refresh()
+        return not cache.missing(missing)
+
+    unseen: UserError | None = None
+    if not wait_for_shared_disk(is_complete):
+        unseen = UserError(
+            f"{socket.gethostname()} does not see the records that other machines have written to "
+            f"{cache.folder}; the workspace must be on a disk that all machines share"
+        )
+    raise_on_all(unseen)

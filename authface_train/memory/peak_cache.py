@@ -24,7 +24,7 @@ class PeakCache:
     """
 
     def __init__(self, workspace: Workspace) -> None:
-        self.workspace = workspace
+        self.workspace = workspace.local_cache
 
     def read(self, key: str) -> int | None:
         """Read a peak, or None if it is not in the cache or its file is damaged."""

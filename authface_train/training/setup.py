@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from authface_train.memory.estimator import DiskUse, MemoryEstimator, memory_capacity
 from authface_train.runs import checkpoint
@@ -26,6 +27,7 @@ from authface_train.training.processes import make_accelerator, run_on_main
 from authface_train.training.sharding import check_distribution, sharding_from_launcher
 from manifests.missing_files import require_crops
 from manifests.run_folder import MODEL_INDEX_FILE, RUNS, is_finished, read_notes
+from manifests.run_register import list_registered_runs
 from manifests.splits import explain_empty_val
 from manifests.support.errors import MissingResourceError, UserError
 from manifests.training_view import TagChoice, training_view
@@ -199,18 +201,15 @@ def choose_micro_batch(
     """
     num_processes = accelerator.num_processes
     if settings.micro_batch is None and resume:
-        record = run.read_record() or {}
-        micro_batch = record.get("settings", {}).get("micro_batch")
+        # The record of the main process, on which all must agree.
+        records = [run.read_record() if accelerator.is_main_process else None]
+        broadcast_object_list(records)
+        micro_batch = (records[0] or {}).get("settings", {}).get("micro_batch")
         if isinstance(micro_batch, int) and micro_batch > 0:
             settings = settings.model_copy(update={"micro_batch": micro_batch})
     if settings.micro_batch is None:
-        own_capacity = torch.tensor(
-            [memory_capacity(accelerator.device, num_processes)],
-            dtype=torch.float64,
-            device=accelerator.device,
-        )
-        smallest = float(accelerator.gather(own_capacity).min())  # type: ignore[union-attr]
-        micro_batch = estimator.derive_micro_batch(settings, num_processes, smallest)
+        capacity = smallest_capacity(accelerator)
+        micro_batch = estimator.derive_micro_batch(settings, num_processes, capacity)
         settings = settings.model_copy(update={"micro_batch": micro_batch})
 
     accumulation = accumulation_steps(settings, num_processes)
@@ -221,6 +220,20 @@ def choose_micro_batch(
             "--set step_in_backward=false"
         )
     return settings
+
+
+def smallest_capacity(accelerator: Accelerator) -> float:
+    """Memory in bytes that a run may use on the smallest device of all processes.
+
+    All processes must call it together.
+
+    Args:
+        accelerator: The run's accelerator.
+    """
+    capacity = torch.tensor(
+        [memory_capacity(accelerator.device)], dtype=torch.float64, device=accelerator.device
+    )
+    return float(accelerator.gather(capacity).min())  # type: ignore[union-attr]
 
 
 def start_run(
@@ -243,7 +256,7 @@ def start_run(
         view: The training faces.
         resume: Whether an existing run may be continued.
         base: Hub id or folder of the model that the run starts from.
-        base_digest: Digest of that model's U-Net on the main process, None on the others.
+        base_digest: Digest of that model's U-Net; the main process needs it.
         disk_use: Space that checkpoints and the model will take.
 
     Raises:
@@ -304,18 +317,25 @@ def explain_out_of_memory(settings: TrainSettings) -> Iterator[None]:
 def latest_prior(workspace: Workspace) -> str:
     """Folder of the newest finished Stage I run of a workspace.
 
+    The runs of a workspace in an object store are those that it has registered on this machine.
+
     Raises:
         MissingResourceError: If the workspace has none.
     """
-    runs = workspace.local_path(RUNS)
-    runs.mkdir(exist_ok=True)
+    if workspace.is_local:
+        runs = workspace.local_path(RUNS)
+        runs.mkdir(exist_ok=True)
+        folders = list(runs.iterdir())
+    else:
+        folders = [Path(run.folder) for run in list_registered_runs(workspace)]
     finished = [
         folder
-        for folder in runs.iterdir()
+        for folder in folders
         if is_finished(folder) and read_notes(folder).get("stage") == "prior"
     ]
     if not finished:
         raise MissingResourceError(
-            f"{runs} has no finished prior; run `authface train-prior` first, or use --prior DIR"
+            f"{workspace.root} has no finished prior; run `authface train-prior` first, or use "
+            "--prior DIR"
         )
     return str(max(finished, key=lambda folder: (folder / MODEL_INDEX_FILE).stat().st_mtime))

@@ -79,7 +79,6 @@ def report_downloads(workspace: Workspace, api: UnsplashApi) -> int:
     Raises:
         RateLimitReached: If no request is left and the user does not want to wait.
     """
-    workspace.local_path(REPORTS_FOLDER).mkdir(parents=True, exist_ok=True)
     num_reported = 0
     with _RowUpdates(workspace) as updates:
         for row in _read_photos(workspace, missing="download_reported_at"):
