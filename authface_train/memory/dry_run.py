@@ -17,13 +17,12 @@ from authface_train.data.samples import Sample
 from authface_train.memory.estimator import (
     MemoryEstimator,
     estimate_disk_use,
-    memory_capacity,
 )
 from authface_train.presets import Card, card_of, load_preset, preset_names
 from authface_train.settings import PriorSettings, RestorerSettings
 from authface_train.training.loop import Trainer, accumulation_steps, stack_samples, to_device
 from authface_train.training.sample_loader import derive_workers
-from authface_train.training.setup import nearest_existing_folder
+from authface_train.training.setup import nearest_existing_folder, smallest_capacity
 from manifests.support.errors import UserError
 
 ValueT = TypeVar("ValueT")
@@ -145,7 +144,7 @@ def plan_run(
     """
     num_processes = accelerator.num_processes
     device = accelerator.device
-    capacity = memory_capacity(device, num_processes)
+    capacity = smallest_capacity(accelerator)
     micro_batch = settings.micro_batch
     if micro_batch is None:
         micro_batch = _largest_micro_batch(estimator, settings, num_processes, capacity)

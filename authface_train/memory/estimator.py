@@ -22,6 +22,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from authface_train.data.cores import processes_per_machine
 from authface_train.memory.peak_cache import PeakCache
 from authface_train.settings import PriorSettings, TrainSettings
 from authface_train.training.loop import samples_per_process
@@ -165,16 +166,16 @@ class LiveBytes(TorchDispatchMode):
         self.current -= num_bytes
 
 
-def memory_capacity(device: torch.device, num_local_processes: int) -> float:
+def memory_capacity(device: torch.device) -> float:
     """Memory in bytes that a run may use on a device.
 
     Args:
-        device: The GPU of a process, or the CPU.
-        num_local_processes: Number of processes that share the free memory of a CPU.
+        device: The GPU of a process, or the CPU, whose free memory the processes of this machine
+            share.
     """
     if device.type == "cuda":
         return USABLE_FRACTION * torch.cuda.get_device_properties(device).total_memory
-    return USABLE_FRACTION * psutil.virtual_memory().available / num_local_processes
+    return USABLE_FRACTION * psutil.virtual_memory().available / processes_per_machine()
 
 
 class MemoryEstimator:
@@ -223,7 +224,9 @@ class MemoryEstimator:
         elif has_masters or is_sharded:
             # FSDP2 adds up whole float32 gradients before it shares them in the last micro-batch.
             gradients = "float32"
-        # Memory grows linearly with the micro-batch: passes of one and two samples determine it.
+        # The peak grows with the micro-batch, and faster once activations exceed the gradients that
+        # replace them. The line between the smallest and the largest one is therefore an upper
+        # bound, which is exact if the growth is linear.
         pass_of_one = PassConfig(
             settings=settings,
             micro_batch=1,
@@ -232,9 +235,9 @@ class MemoryEstimator:
             gradients=gradients,
             accumulate=accumulate,
         )
-        peak_of_one = self._peak_bytes(pass_of_one)
-        peak_of_two = self._peak_bytes(replace(pass_of_one, micro_batch=2))
-        peak = peak_of_one + (peak_of_two - peak_of_one) * (micro_batch - 1)
+        smallest = self._peak_bytes(pass_of_one)
+        largest = self._peak_bytes(replace(pass_of_one, micro_batch=MAX_MICRO_BATCH))
+        peak = smallest + (largest - smallest) * (micro_batch - 1) / (MAX_MICRO_BATCH - 1)
 
         ema_on_device = settings.ema_device == "gpu" or self.device.type == "cpu"
         ema = FLOAT32_BYTES * num_trainable if settings.ema_decay and ema_on_device else 0.0

@@ -113,9 +113,7 @@ class TrainingRun:
             "stage": self.stage,
             "settings": settings.model_dump(mode="json"),
             "processes": processes,
-            "data": fingerprint(
-                rows=view[["face_id", "crop_sha256", "caption"]].fillna("").to_dict("records")
-            ),
+            "data": data_fingerprint(view),
             "base": _absolute_path(base),
             "base_digest": base_digest,
         }
@@ -283,10 +281,10 @@ class TrainingRun:
 
         before = {
             **LATER_SETTINGS,
-            **_flatten(previous.get("settings", {})),
+            **flatten(previous.get("settings", {})),
             "processes": previous.get("processes"),
         }
-        now = {**_flatten(record["settings"]), "processes": record["processes"]}
+        now = {**flatten(record["settings"]), "processes": record["processes"]}
         for name, value in now.items():
             if name in free or name.startswith(OBSERVING_PREFIXES) or before.get(name) == value:
                 continue
@@ -314,12 +312,28 @@ def _absolute_path(base: str) -> str:
     return str(Path(base).absolute()) if base != TINY and Path(base).exists() else base
 
 
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one table with dotted keys."""
+def data_fingerprint(view: pd.DataFrame) -> str:
+    """Fingerprint of the faces and captions of a training view.
+
+    Args:
+        view: The training view.
+    """
+    return fingerprint(
+        rows=view[["face_id", "crop_sha256", "caption"]].fillna("").to_dict("records")
+    )
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one table with dotted keys.
+
+    Args:
+        settings: The nested settings.
+        prefix: What the keys begin with.
+    """
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{name}."))
+            flat.update(flatten(value, f"{prefix}{name}."))
         else:
             flat[f"{prefix}{name}"] = value
     return flat

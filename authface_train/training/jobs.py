@@ -49,6 +49,7 @@ from authface_train.settings import PriorSettings, RestorerSettings
 from authface_train.stages.prior import PriorTrainer
 from authface_train.training import setup
 from authface_train.training.loop import Trainer, train
+from authface_train.training.machines import check_same_request, check_shared_run
 from authface_train.training.processes import leave_together, run_on_main
 from authface_train.training.setup import TrainingRows
 from manifests.run_register import register_run
@@ -174,7 +175,7 @@ def build_job(request: JobRequest) -> TrainingJob:
     preparation = _prepare(request, accelerator, settings)
     with ThreadPoolExecutor(max_workers=1) as executor:
         base_digest = None
-        if accelerator.is_main_process:
+        if accelerator.is_local_main_process:
             # Hashing SDXL's U-Net takes seconds; meanwhile the memory is estimated.
             base_digest = executor.submit(model_digest, preparation.pipeline.unet)
         settings = setup.choose_micro_batch(
@@ -197,6 +198,7 @@ def build_job(request: JobRequest) -> TrainingJob:
             ),
         )
     try:
+        check_shared_run(run, base_digest, accelerator)
         with setup.explain_out_of_memory(settings):
             job = _assemble_job(preparation, settings, run)
         if accelerator.is_main_process:
@@ -239,11 +241,14 @@ def _train_and_save(job: TrainingJob) -> None:
     leave_together(job.accelerator)
 
 
-def plan_job(request: JobRequest) -> dry_run.Plan:
+def plan_job(request: JobRequest) -> dry_run.Plan | None:
     """Estimate what a run takes, and time a few steps if it fits. Nothing is written.
 
     Args:
         request: The requested run.
+
+    Returns:
+        The plan on the main process, None on the others.
     """
     preparation = _prepare(request, *setup.start_processes(request.settings))
     inputs = _dummy_inputs(preparation)
@@ -253,7 +258,7 @@ def plan_job(request: JobRequest) -> dry_run.Plan:
     def make_trainer(settings: StageSettings) -> Trainer:
         return _make_trainer(preparation, settings, core, inputs)
 
-    return dry_run.plan_run(
+    plan = dry_run.plan_run(
         stage=request.stage,
         settings=preparation.settings,
         estimator=preparation.estimator,
@@ -263,13 +268,18 @@ def plan_job(request: JobRequest) -> dry_run.Plan:
         model_bytes=preparation.model_bytes,
         folder=request.folder,
     )
+    leave_together(preparation.accelerator)
+    return plan if preparation.accelerator.is_main_process else None
 
 
-def calibrate_job(request: JobRequest) -> Calibration:
+def calibrate_job(request: JobRequest) -> Calibration | None:
     """Measure the facial loss against the noise loss. Nothing is written but the caches.
 
     Args:
         request: A Stage II run; its newest checkpoint is measured if it has one.
+
+    Returns:
+        The measurement on the main process, None on the others.
 
     Raises:
         UserError: If the run has no facial loss.
@@ -287,7 +297,9 @@ def calibrate_job(request: JobRequest) -> Calibration:
     with setup.explain_out_of_memory(preparation.settings):
         job = _assemble_job(preparation, preparation.settings, run)
         assert isinstance(job.trainer, RestorerTrainer)
-        return calibrate(job.trainer, run)
+        calibration = calibrate(job.trainer, run)
+    leave_together(job.accelerator)
+    return calibration if job.accelerator.is_main_process else None
 
 
 @dataclass(frozen=True)
@@ -320,6 +332,7 @@ def _prepare(
     rows = request.rows or _load_rows(request)
     if rows.why_none_held_out is not None and accelerator.is_main_process:
         logger.warning(rows.why_none_held_out)
+    check_same_request(settings, rows.all, resume=request.resume, accelerator=accelerator)
     pipeline = request.load_pipeline(unet_as_stored=True)
     scale_factor = vae_scale_factor(pipeline)
     # The finished model is saved in float32.
@@ -332,13 +345,15 @@ def _prepare(
     else:
         fake_pass = RestorerPass(pipeline.unet, settings, scale_factor)
         model_bytes += FLOAT32_BYTES * fake_pass.num_trainable
+    # Without its index: fake tensors of "cpu" and "cpu:0" do not mix.
+    device = torch.device(accelerator.device.type)
     return _Preparation(
         request=request,
         settings=settings,
         accelerator=accelerator,
         rows=rows,
         pipeline=pipeline,
-        estimator=MemoryEstimator(fake_pass, accelerator.device, PeakCache(request.workspace)),
+        estimator=MemoryEstimator(fake_pass, device, PeakCache(request.workspace)),
         model_bytes=model_bytes,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
@@ -14,6 +15,7 @@ from accelerate.utils import (
     DistributedDataParallelKwargs,
     InitProcessGroupKwargs,
     broadcast_object_list,
+    gather_object,
 )
 
 from authface_train.settings import TrainSettings
@@ -23,6 +25,10 @@ from manifests.support.errors import AuthfaceError, PartialFailureError
 
 LAUNCHER_VARIABLE = "TORCHELASTIC_RUN_ID"
 """Environment variable that torchrun and `accelerate launch` set."""
+SHARED_DISK_DELAY_S = 90.0
+"""Longest time until a network file system shows what another machine has written. NFS keeps
+attributes and names of a folder for up to 60 s."""
+POLL_S = 0.2
 
 
 def make_accelerator(settings: TrainSettings) -> Accelerator:
@@ -104,6 +110,35 @@ def run_on_main(accelerator: Accelerator, function: Callable[[], object]) -> Non
     broadcast_object_list(errors)
     if errors[0] is not None:
         raise errors[0]
+
+
+def raise_on_all(error: AuthfaceError | None) -> None:
+    """Raise the first error of any process on all processes, which must call it together.
+
+    Args:
+        error: The error of this process, or None.
+
+    Raises:
+        AuthfaceError: If any process has one.
+    """
+    for any_error in gather_object([error]):
+        if any_error is not None:
+            raise any_error
+
+
+def wait_for_shared_disk(condition: Callable[[], bool]) -> bool:
+    """Wait until this machine sees what a process of another machine has written.
+
+    Args:
+        condition: Whether it does.
+
+    Returns:
+        Whether it did within `SHARED_DISK_DELAY_S`.
+    """
+    deadline = time.monotonic() + SHARED_DISK_DELAY_S
+    while not (is_met := condition()) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    return is_met
 
 
 def is_lost_connection(error: RuntimeError) -> bool:

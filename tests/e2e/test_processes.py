@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from commands import set_options
-from processes import finish, launch
+from processes import finish, launch, launch_two_machines
 from safetensors.torch import load_file
 
 from manifests.schema import FACES
@@ -76,6 +76,7 @@ def runs(filled, tmp_path_factory, authface_here):
         restorer("two-restorer"),
         prior("two-bf16", *BF16),
         prior("full-bf16", *BF16, *set_options("sharding=full")),
+        prior("planned", "--dry-run"),
     ]
     for exit_code, output in finish(launch(2, commands, base / "output")):
         assert exit_code == 0, output
@@ -146,6 +147,12 @@ def test_model_and_checkpoint_of_two_processes_are_those_of_one(runs, name):
     assert previews == [f"step-{step:08d}.png" for step in (0, 2)]
 
 
+def test_only_the_main_process_prints_the_dry_run(runs):
+    base, _ = runs
+    tables = [(base / f"output/rank-{rank}.log").read_text().count("It fits") for rank in (0, 1)]
+    assert tables == [1, 0]
+
+
 def test_saved_model_holds_the_ema_weights(runs):
     base, _ = runs
     model = load_file(base / "one" / MODEL_FILE)
@@ -206,6 +213,23 @@ def test_both_processes_save_and_stop_when_one_gets_a_signal(runs, tmp_path):
         assert exit_code == 143, output
         assert "and saved; continue with --resume" in output
     saved_step(run)
+
+
+def test_run_continues_on_two_machines_and_a_signal_to_one_saves_it(runs, tmp_path):
+    base, root = runs
+    run = tmp_path / "run"
+    shutil.copytree(base / "full", run)
+    command = [*TRAIN_PRIOR, "-w", root, "--output", run, "--resume", "--steps", 100000]
+    machines = launch_two_machines(
+        [*command, *set_options("sharding=full", "draw.every=0")], tmp_path
+    )
+    wait_for_steps(run, 3, machines)
+    machines[1].send_signal(signal.SIGTERM)
+    finish(machines, 120)
+    step = saved_step(run)
+    for machine in (0, 1):
+        (log,) = (tmp_path / f"machine-{machine}/ranks").rglob("stderr.log")
+        assert f"stopped after step {step} and saved" in log.read_text()
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGHUP, 143)])

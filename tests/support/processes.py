@@ -134,6 +134,25 @@ def launch_torchrun(
     return Rank(_run_torchrun, ([*map(str, arguments)],), log)
 
 
+def launch_two_machines(command: Sequence[object], folder: Path) -> list[Rank]:
+    """Start two torchruns with one process each, as on two machines.
+
+    Args:
+        command: Arguments of the command, without `authface`.
+        folder: Folder for the output of both, see `launch_torchrun`.
+
+    Returns:
+        The processes of the torchruns.
+    """
+    meeting_point = ["--nnodes=2", "--master-addr=127.0.0.1", f"--master-port={_find_free_port()}"]
+    return [
+        launch_torchrun(
+            1, command, folder / f"machine-{rank}", *meeting_point, f"--node-rank={rank}"
+        )
+        for rank in (0, 1)
+    ]
+
+
 def torchrun_options(num_processes: int, log_folder: Path) -> list[str]:
     """Options of torchrun as docs/running.md documents them, with the output in log files."""
     return [

@@ -4,6 +4,9 @@ import json
 import pickle
 import re
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -24,6 +27,7 @@ from authface_train.data.pairs import DegradedPairs
 from authface_train.data.prompts import BATCH_SIZE, cached_prompts, encode_prompts
 from authface_train.data.sample_keys import SampleKey
 from authface_train.models.sdxl import load_vae, tiny_sdxl
+from authface_train.training import processes
 from manifests.captions import caption_text
 from manifests.support.errors import UserError
 from manifests.training_view import training_view
@@ -110,29 +114,40 @@ def test_interrupted_cache_keeps_records_and_continues(workspace, accelerator, m
     assert computed == list("5678")
 
 
-def test_processes_divide_the_missing_records(workspace, monkeypatch):
-    """The second process starts when the first has written its records."""
+@pytest.fixture
+def fill_as_process(workspace, monkeypatch):
+    """Fills a cache as one of two processes, whose main process has none of the records yet."""
+    keys = list("12345")
+    monkeypatch.setattr(processes, "gather_object", lambda errors: errors)
+    monkeypatch.setattr(cache_module, "broadcast_object_list", lambda _: [keys])
 
-    class TwoProcesses:
-        num_processes = 2
-
-        def __init__(self, index):
-            self.process_index = index
-
-    monkeypatch.setattr(cache_module, "gather_object", lambda errors: errors)
-    of_main = list("12345")
-    monkeypatch.setattr(cache_module, "broadcast_object_list", lambda _: [of_main])
-    computed = {0: [], 1: []}
-    for rank in (0, 1):
+    def fill(rank):
+        computed = []
+        accelerator = SimpleNamespace(num_processes=2, process_index=rank)
+        cache = Cache(workspace, "cache/x")
         fill_cache(
-            Cache(workspace, "cache/x"),
-            list("12345"),
-            lambda keys, rank=rank: make_records(keys, computed[rank]),
-            TwoProcesses(rank),
-            ignore_progress,
+            cache, keys, lambda keys: make_records(keys, computed), accelerator, ignore_progress
         )
-    assert computed == {0: list("135"), 1: list("24")}
-    assert Cache(workspace, "cache/x").missing("12345") == []
+        assert cache.missing(keys) == []
+        return computed
+
+    return fill
+
+
+def test_processes_divide_the_missing_records_and_wait_for_those_of_others(fill_as_process):
+    """The second process starts when the first has written its records."""
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        first = executor.submit(fill_as_process, 0)
+        time.sleep(0.3)
+        assert not first.done()
+        assert fill_as_process(1) == list("24")
+        assert first.result() == list("135")
+
+
+def test_records_that_another_machine_does_not_share_are_named(fill_as_process, monkeypatch):
+    monkeypatch.setattr(processes, "SHARED_DISK_DELAY_S", 0.3)
+    with pytest.raises(UserError, match=r"does not see the records .* to cache/x; the workspace"):
+        fill_as_process(0)
 
 
 @pytest.fixture

@@ -135,6 +135,24 @@ def test_micro_batch_follows_from_the_memory_and_keeps_the_batch(unet, peak_cach
         estimator.derive_micro_batch(settings, 1, 1e6)
 
 
+class TwoPhasePass:
+    """A pass whose peak is that of its activations or that of its gradients, as in Stage II."""
+
+    num_trainable = 0
+    frozen_bytes = 0.0
+    models = "[]"
+
+    def run(self, config, counter):
+        counter.peak = max(5000 + config.micro_batch, 1600 * config.micro_batch)
+
+
+def test_estimate_is_an_upper_bound_where_activations_overtake_the_gradients():
+    estimator = MemoryEstimator(TwoPhasePass(), CPU)
+    for micro_batch in (1, 3, 6, 16):
+        peak = max(5000 + micro_batch, 1600 * micro_batch)
+        assert peak <= estimator.estimate(prior_settings(), micro_batch, 1).total < 2 * peak
+
+
 class CountingPass(PriorPass):
     """A pass that counts how often it runs."""
 
@@ -292,8 +310,7 @@ def test_dry_run_reports_the_plan_and_writes_nothing(filled, tmp_path, authface_
 def test_dry_run_of_a_run_that_does_not_fit_names_a_preset_that_fits(
     filled, tmp_path, authface_here, monkeypatch, capsys
 ):
-    for module in (setup, dry_run):
-        monkeypatch.setattr(module, "memory_capacity", lambda device, num_processes: 14e6)
+    monkeypatch.setattr(setup, "memory_capacity", lambda device: 14e6)
     command = ["train-prior", "--preset", "tiny", "-w", filled, "--output", tmp_path / "run"]
     result = authface_here(*command, "--dry-run", "--json")
     assert result.returncode == 4
