@@ -124,9 +124,10 @@ class ObjectStore:
 
     def read_bytes(self, path: str, limit: int | None = None) -> bytes:
         """Read an object, or its first `limit` bytes."""
+        start = None if limit is None else 0
         with self._explain_errors():
             try:
-                return self._connection().cat_file(self._full_path(path), end=limit)
+                return self._connection().cat_file(self._full_path(path), start=start, end=limit)
             except OSError as error:
                 if _error_code(error) in EMPTY_FILE_CODES:
                     return b""
@@ -134,13 +135,10 @@ class ObjectStore:
 
     def open(self, path: str) -> BinaryIO:
         """Open an object for reading. A large one is read in blocks."""
-        with self._explain_errors():
-            info = self._connection().info(self._full_path(path))
-            if info["type"] != "file":
-                raise FileNotFoundError(f"{self.root}/{path}")
-        if info["size"] <= SMALL_FILE_BYTES:
-            return io.BytesIO(self.read_bytes(path))
-        return io.BufferedReader(_ObjectFile(self, path, info["size"]), READ_BLOCK_BYTES)
+        content = self.read_bytes(path, SMALL_FILE_BYTES)
+        if len(content) < SMALL_FILE_BYTES:
+            return io.BytesIO(content)
+        return io.BufferedReader(_ObjectFile(self, path, self.size(path)), READ_BLOCK_BYTES)
 
     def read_range(self, path: str, start: int, end: int) -> bytes:
         """Read the bytes from `start` up to but excluding `end`."""

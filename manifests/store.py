@@ -1,12 +1,13 @@
 """One manifest on disk: append, read and compact.
 
 A manifest is a folder of plain Parquet files, its parts, named `part-<number>-<random>.parquet`.
-Rows of later parts supersede earlier rows. A part is committed by one rename.
+Rows of later parts supersede earlier rows. A part is committed by one rename, or by one write to an
+object store.
 
 A compaction replaces several parts. All new parts but the last are written under a pending name.
 The Parquet metadata of the last one lists the parts that it replaces and its pending siblings, so
 that its rename commits them all. Opening the manifest completes a compaction that was interrupted
-after that commit.
+after that commit. In an object store, which has no renames, there is one new part.
 """
 
 from __future__ import annotations
@@ -209,8 +210,10 @@ class Store:
 
     def _replace(self, old_parts: list[str], table: pa.Table) -> None:
         """Commit a table in place of old parts, all or nothing."""
-        starts = range(0, max(table.num_rows, 1), ROWS_PER_PART)
-        pieces = [table.slice(start, ROWS_PER_PART) for start in starts]
+        # An object store has no renames: one part, which one write commits, replaces all.
+        part_rows = ROWS_PER_PART if self.workspace.is_local else max(table.num_rows, 1)
+        starts = range(0, max(table.num_rows, 1), part_rows)
+        pieces = [table.slice(start, part_rows) for start in starts]
         names = [self._next_part_name(offset) for offset in range(len(pieces))]
         for name, piece in zip(names[:-1], pieces[:-1], strict=True):
             self._commit(PENDING_PREFIX + name, piece)
