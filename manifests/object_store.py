@@ -92,6 +92,7 @@ class ObjectStore:
                 self._fs = fsspec.filesystem(
                     "s3",
                     use_listings_cache=False,
+                    skip_instance_cache=True,
                     config_kwargs={"connect_timeout": CONNECT_TIMEOUT_S},
                 )
             except ImportError as error:

@@ -199,7 +199,11 @@ class TrainingRun:
         Args:
             step: Number of steps that are done, from 1.
             values: Metrics by name; None leaves the cell empty. New names add columns.
+
+        Raises:
+            UserError: If another host has taken over the lock of the run.
         """
+        self._lock.check()
         self._metrics_log.append({"step": step, **values})
 
     def save_model(self, write: Callable[[Path], None]) -> None:
@@ -211,8 +215,10 @@ class TrainingRun:
             write: Writes the model into an empty folder.
 
         Raises:
-            UserError: If the disk is full or cannot be written. An earlier model is as it was.
+            UserError: If the disk is full or cannot be written, or if another host has taken over
+                the lock of the run. An earlier model is as it was.
         """
+        self._lock.check()
         temporary = self.folder / UNFINISHED_MODEL
         with explain_write_errors(self.folder):
             try:
