@@ -21,6 +21,7 @@ from authface_train.presets import load_preset
 from authface_train.training.loop import accumulation_steps
 
 GB = 1e9
+STAGES = {"prior": "I", "restorer": "II"}
 PIXELS_PER_CELL = 8
 
 
@@ -68,7 +69,7 @@ def _row(stage: str, estimator: MemoryEstimator, arrangement: Arrangement) -> st
     settings = settings.model_copy(update={"micro_batch": micro_batch})
     accumulation = accumulation_steps(settings, num_cards)
     return (
-        f"| {arrangement.cards} | `{arrangement.preset}` | {stage} | `{settings.sharding}` "
+        f"| {arrangement.cards} | `{arrangement.preset}` | {STAGES[stage]} | `{settings.sharding}` "
         f"| {settings.batch} = {micro_batch} x {accumulation} x {num_cards} "
         f"| {memory.total / GB:.1f} | {usable_bytes / GB:.1f} |"
     )

@@ -205,6 +205,6 @@ def fill_cache(
     if not wait_for_shared_disk(is_complete):
         unseen = UserError(
             f"{socket.gethostname()} does not see the records that other machines have written to "
-            f"{cache.folder}; the workspace must be on a disk that all machines share"
+            f"{cache.workspace.root}/{cache.folder}; it must be on a disk that all machines share"
         )
     raise_on_all(unseen)

@@ -1,7 +1,7 @@
 """Checks that the processes of a run, which may be on several machines, work on the same run.
 
-Each machine has a command line, a copy of the base and perhaps a disk of its own. Processes that
-disagree would wait for each other, or train on different faces without an error.
+The command line, the base and even the disk may differ between machines. Processes that disagree
+would wait for each other, or train on different faces without an error.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from manifests.support.errors import UserError
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-MAY_DIFFER = frozenset({"base", "workers"})
-"""Settings that machines may have of their own. The content of the base is compared instead."""
+MAY_DIFFER = {"base", "workers"}
+"""Settings that may differ between machines. The content of the base is compared instead."""
 
 
 def check_same_request(

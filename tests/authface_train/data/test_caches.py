@@ -146,7 +146,7 @@ def test_processes_divide_the_missing_records_and_wait_for_those_of_others(fill_
 
 def test_records_that_another_machine_does_not_share_are_named(fill_as_process, monkeypatch):
     monkeypatch.setattr(processes, "SHARED_DISK_DELAY_S", 0.3)
-    with pytest.raises(UserError, match=r"does not see the records .* to cache/x; the workspace"):
+    with pytest.raises(UserError, match=r"does not see the records .* to .*/cache/x; it must be"):
         fill_as_process(0)
 
 
