@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from authface_data.engine import local
-from authface_data.engine.local import Outcomes
+from authface_data.engine.processes import share_libraries
+from authface_data.engine.run import Engine, Outcomes, run_chain
 from authface_data.engine.stage import Chain
 from authface_data.faces.orphans import remove_orphans
 from authface_data.faces.stage import FacesStage
@@ -48,7 +48,7 @@ def measure_faces(
     workspace: Workspace,
     settings: Filter,
     *,
-    workers: int | None = None,
+    engine: Engine | None = None,
     retry_failed: bool = False,
     redo: bool = False,
 ) -> MeasureResult:
@@ -57,7 +57,7 @@ def measure_faces(
     Args:
         workspace: The workspace; its lock must be held.
         settings: Detector, landmarks, crop size and metrics.
-        workers: Number of worker processes. Default: chosen by cores and work.
+        engine: Where the stages run. Default: on this machine.
         retry_failed: Process rows again that failed before.
         redo: Process rows again that were made with other settings.
 
@@ -84,26 +84,27 @@ def measure_faces(
     )
     hash_column = faces_stage.input_hash_column
     photo_inputs = [(row["photo_id"], {**row, hash_column: photo_hash(row)}) for row in photos]
-    outcomes = local.run_chain(
+    metrics = dict.fromkeys([*QUALITY_MEASURES, *settings.metrics])
+    score_stages = [ScoreStage(metric, workspace.weights_dir) for metric in metrics]
+    share_libraries([faces_stage, *score_stages])
+    outcomes = run_chain(
         workspace,
         Chain([faces_stage], PictureReader(workspace, "path")),
         photo_inputs,
         title="faces",
-        workers=workers,
+        engine=engine,
         retry_failed=retry_failed,
         redo=redo,
     )
     remove_orphans(workspace)
 
     faces = Store(workspace, FACES).read(["face_id", "crop_path", "crop_sha256", "quad_px"])
-    metrics = dict.fromkeys([*QUALITY_MEASURES, *settings.metrics])
-    score_stages = [ScoreStage(metric, workspace.weights_dir) for metric in metrics]
-    scored = local.run_chain(
+    scored = run_chain(
         workspace,
         Chain(score_stages, PictureReader(workspace, "crop_path")),
         [(row["face_id"], row) for row in faces.to_pylist()],
         title="scores",
-        workers=workers,
+        engine=engine,
         retry_failed=retry_failed,
         redo=redo,
     )

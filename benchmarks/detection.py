@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,9 @@ def main() -> None:
     for path in photographs().values():
         if path.suffix in (".jpg", ".png", ".ppm"):
             photo = read_photo(path)
-            detections = detect_faces(detector, [photo], LONG_SIDE_PX, 0.9)[0]
+            detections = detect_faces(
+                partial(detector.detect, min_score=0.9), [photo], LONG_SIDE_PX
+            )[0]
             faces += [(photo.pixels(), detection.box_px) for detection in detections]
     print(f"{len(faces)} faces, retinaface-mobile, long side {LONG_SIDE_PX} px and a third of that")
 
@@ -55,7 +58,9 @@ def main() -> None:
         num_found = 0
         for picture, box in faces:
             frame = place_in_frame(picture, box, share)
-            detections = detect_faces(detector, [frame], LONG_SIDE_PX, 0.7)[0]
+            detections = detect_faces(
+                partial(detector.detect, min_score=0.7), [frame], LONG_SIDE_PX
+            )[0]
             num_found += any(_is_placed_face(detection, share) for detection in detections)
         print(f"{100 * share:.0f} % of the frame: {num_found} of {len(faces)}")
 

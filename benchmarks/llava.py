@@ -82,8 +82,7 @@ def main() -> None:
     import numpy as np
     import torch
 
-    from authface_data.captions.llava import LlavaStage
-    from manifests.settings import Captions
+    from authface_data.captions.llava import LlavaModel
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="a tiny model on the CPU")
@@ -109,23 +108,22 @@ def main() -> None:
 
         print("| weights | batch size | images/s | peak memory, GiB |\n|---|---|---|---|")
         for precision in precisions:
-            settings = Captions.model_validate({"model": str(checkpoint), "precision": precision})
-            stage = LlavaStage(settings, None)
-            stage.setup(device)
+            model = LlavaModel(str(checkpoint), precision, None)
+            model.load(device)
             for batch_size in batch_sizes:
-                stage._max_batch_size = batch_size
+                model._max_batch_size = batch_size
                 if not tiny:
                     torch.cuda.reset_peak_memory_stats()
-                stage.answer(crops[:batch_size])  # warm-up
-                if stage._affordable_batch_size(PROMPT_TOKENS) < batch_size:
+                model.predict(crops[:batch_size])  # warm-up
+                if model._affordable_batch_size(PROMPT_TOKENS) < batch_size:
                     print(f"| {precision} | {batch_size} | does not fit | |")
                     break
                 started = time.perf_counter()
-                stage.answer(crops[:batch_size])
+                model.predict(crops[:batch_size])
                 rate = batch_size / (time.perf_counter() - started)
                 peak = "" if tiny else f"{torch.cuda.max_memory_allocated() / 2**30:.1f}"
                 print(f"| {precision} | {batch_size} | {rate:.2f} | {peak} |", flush=True)
-            del stage
+            del model
             if not tiny:
                 torch.cuda.empty_cache()
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from authface_data.captions import prompts
 from authface_data.captions.compose import caption_columns
-from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
+from authface_data.engine.stage import Dropped, Item, Model, Rows, WritePixels
 from manifests.schema import CAPTIONS
 from manifests.settings import Captions
 from manifests.support import hub
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import BatchFeature, DynamicCache
 
+BATCH_SIZE = 16
 MAX_NEW_TOKENS = 96
 """Largest number of tokens in an answer."""
 CACHE_MEMORY_SHARE = 0.7
@@ -41,11 +42,8 @@ TEXT_TOKENS = 200
 class LlavaStage:
     """Stage that captions faces with a LLaVA-1.6 checkpoint.
 
-    Decoding is greedy, so that the same crop always gets the same answers.
-
     Args:
-        settings: The section `captions` of the workspace's settings. `model` is a llava-hf 1.6
-            checkpoint: a hub id or a folder.
+        settings: The section `captions` of the workspace's settings.
         weights_dir: Folder that is searched for the checkpoint before the hub's cache.
     """
 
@@ -54,24 +52,66 @@ class LlavaStage:
     subject: Subject = "face"
     manifest = CAPTIONS
     input_hash_column = "crop_sha256"
-    uses_gpu = True
-    batch_size = 16
+    batch_size = BATCH_SIZE
+    libraries = ("torch", "transformers")
 
     def __init__(self, settings: Captions, weights_dir: str | None) -> None:
         self._captions = settings
-        self.model_name = settings.model
-        self.weights_dir = weights_dir
+        self.model: Model = LlavaModel(settings.model, settings.precision, weights_dir)
 
     def settings(self) -> dict[str, Any]:
         """Return what the answers depend on."""
         return {
-            "model": self.model_name,
+            "model": self._captions.model,
             "prompts": prompts.prompt_hash(),
             "max_new_tokens": MAX_NEW_TOKENS,
             "precision": self._captions.precision,
         }
 
     def setup(self, device: str) -> None:
+        """Load the checkpoint."""
+        self.model.load(device)
+
+    def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
+        """Caption every crop of the batch."""
+        answers = self.model.predict([item.picture.pixels() for item in batch])
+        return [
+            Rows([self._row(item, item_answers)])
+            for item, item_answers in zip(batch, answers, strict=True)
+        ]
+
+    def _row(self, item: Item, answers: list[str]) -> dict[str, Any]:
+        return {
+            "face_id": item.key,
+            "captioner": self.name,
+            "model": self._captions.model,
+            "model_revision": self.model.revision,
+            "prompt_hash": prompts.prompt_hash(),
+            **caption_columns(answers, item.row.get("measurements"), self._captions),
+        }
+
+
+class LlavaModel:
+    """A LLaVA-1.6 checkpoint that answers all questions about crops, as the model of a stage.
+
+    Decoding is greedy, so that the same crop always gets the same answers.
+
+    Args:
+        name: A llava-hf 1.6 checkpoint: a hub id or a folder.
+        precision: Precision of the weights: "bf16", "8bit" or "4bit".
+        weights_dir: Folder that is searched for the checkpoint before the hub's cache.
+    """
+
+    uses_gpu = True
+
+    def __init__(self, name: str, precision: str, weights_dir: str | None) -> None:
+        self.name = name
+        self.precision = precision
+        self.weights_dir = weights_dir
+        self.device = ""
+        self.revision: str | None = None
+
+    def load(self, device: str) -> None:
         """Load the checkpoint: in bf16 on a GPU unless quantized, in fp32 on the CPU.
 
         Args:
@@ -84,8 +124,9 @@ class LlavaStage:
         import torch
         from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 
-        precision = self._captions.precision
-        source = hub.resolve_model(self.model_name, self.weights_dir)
+        self.device = device
+        precision = self.precision
+        source = hub.resolve_model(self.name, self.weights_dir)
         is_cuda = device.startswith("cuda")
         options: dict[str, Any] = {"dtype": torch.bfloat16 if is_cuda else torch.float32}
         if precision != "bf16":
@@ -98,7 +139,7 @@ class LlavaStage:
                 model = LlavaNextForConditionalGeneration.from_pretrained(source, **options)
         except OSError as error:
             raise hub.missing_model_error(
-                self.model_name, "config, tokenizer and *.safetensors", self.weights_dir, error
+                self.name, "config, tokenizer and *.safetensors", self.weights_dir, error
             ) from error
 
         # With padding on the right, the new tokens of a shorter prompt would follow its padding.
@@ -106,36 +147,17 @@ class LlavaStage:
         if precision == "bf16":
             model = model.to(device)
         self._model = model.eval()
-        self._device = device
-        self._revision = getattr(model.config, "_commit_hash", None)
+        self.revision = getattr(model.config, "_commit_hash", None)
         # transformers 5.2x names the argument `cache`, earlier versions `past_key_values`.
         parameters = inspect.signature(model.forward).parameters
         self._cache_argument = "cache" if "cache" in parameters else "past_key_values"
-        self._max_batch_size = self.batch_size
+        self._max_batch_size = BATCH_SIZE
 
-    def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
-        """Caption every crop of the batch."""
-        answers = self.answer([item.picture.pixels() for item in batch])
-        return [
-            Rows([self._row(item, item_answers)])
-            for item, item_answers in zip(batch, answers, strict=True)
-        ]
-
-    def _row(self, item: Item, answers: list[str]) -> dict[str, Any]:
-        return {
-            "face_id": item.key,
-            "captioner": self.name,
-            "model": self.model_name,
-            "model_revision": self._revision,
-            "prompt_hash": prompts.prompt_hash(),
-            **caption_columns(answers, item.row.get("measurements"), self._captions),
-        }
-
-    def answer(self, crops: Sequence[np.ndarray]) -> list[list[str]]:
+    def predict(self, inputs: Sequence[np.ndarray]) -> list[list[str]]:
         """Answer all questions about crops, in batches as large as memory allows.
 
         Args:
-            crops: Arrays of one shape (size, size, 3), uint8 sRGB.
+            inputs: The crops, arrays of one shape (size, size, 3), uint8 sRGB.
 
         Returns:
             For each crop one answer per question.
@@ -143,8 +165,8 @@ class LlavaStage:
         import torch
 
         answers: list[list[str]] = []
-        while len(answers) < len(crops):
-            batch = crops[len(answers) : len(answers) + self._max_batch_size]
+        while len(answers) < len(inputs):
+            batch = inputs[len(answers) : len(answers) + self._max_batch_size]
             try:
                 answers += self._answer_batch([Image.fromarray(crop) for crop in batch])
             except torch.OutOfMemoryError:
@@ -196,12 +218,12 @@ class LlavaStage:
         import torch
 
         image_count = len(inputs["input_ids"])
-        ids = torch.tensor(prefix, device=self._device).expand(image_count, -1)
+        ids = torch.tensor(prefix, device=self.device).expand(image_count, -1)
         output = self._model(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            pixel_values=inputs["pixel_values"].to(self._device, self._model.dtype),
-            image_sizes=inputs["image_sizes"].to(self._device),
+            pixel_values=inputs["pixel_values"].to(self.device, self._model.dtype),
+            image_sizes=inputs["image_sizes"].to(self.device),
             use_cache=True,
             logits_to_keep=1,
         )
@@ -211,7 +233,7 @@ class LlavaStage:
         """Generate the answers to one prompt, whose beginning is in the cache, for all images."""
         import torch
 
-        ids = torch.tensor(prompt, device=self._device).expand(image_count, -1)
+        ids = torch.tensor(prompt, device=self.device).expand(image_count, -1)
         output = self._model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
@@ -284,15 +306,15 @@ class LlavaStage:
 
     def _free_memory_bytes(self) -> int:
         """Return the memory in bytes that is available to tensors on the device."""
-        if not self._device.startswith("cuda"):
+        if not self.device.startswith("cuda"):
             import psutil
 
             return psutil.virtual_memory().available
         import torch
 
-        allocated = torch.cuda.memory_allocated(self._device)
-        reserved_but_unused = torch.cuda.memory_reserved(self._device) - allocated
-        return torch.cuda.mem_get_info(self._device)[0] + reserved_but_unused
+        allocated = torch.cuda.memory_allocated(self.device)
+        reserved_but_unused = torch.cuda.memory_reserved(self.device) - allocated
+        return torch.cuda.mem_get_info(self.device)[0] + reserved_but_unused
 
 
 def _quantization_options(precision: str, device: str) -> dict[str, Any]:

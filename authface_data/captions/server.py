@@ -107,7 +107,8 @@ class ServerStage:
     subject: Subject = "face"
     manifest = CAPTIONS
     input_hash_column = "crop_sha256"
-    uses_gpu = False
+    model = None
+    libraries = ()
 
     def __init__(self, settings: Captions, workspace: Workspace) -> None:
         self._captions = settings
@@ -119,13 +120,17 @@ class ServerStage:
 
     def settings(self) -> dict[str, Any]:
         """Return what the answers depend on."""
-        return {"model": self.model, "prompts": prompts.prompt_hash(), "max_tokens": MAX_TOKENS}
+        return {
+            "model": self.model_name,
+            "prompts": prompts.prompt_hash(),
+            "max_tokens": MAX_TOKENS,
+        }
 
     def setup(self, device: str) -> None:
         """Do nothing: the model is loaded on the server."""
 
     @cached_property
-    def model(self) -> str:
+    def model_name(self) -> str:
         """Name of the model in requests: the configured one, or the only one of the server.
 
         Raises:
@@ -194,7 +199,7 @@ class ServerStage:
         return {
             "face_id": item.key,
             "captioner": self.name,
-            "model": self.model,
+            "model": self.model_name,
             "model_revision": answers[0].revision,
             "prompt_hash": prompts.prompt_hash(),
             **columns,
@@ -225,7 +230,7 @@ class ServerStage:
 
     def _answer_path(self, item: Item, question: str) -> str:
         """Return the path of a stored answer; `authface forget` finds it by the crop's hash."""
-        request = fingerprint(model=self.model, question=question, max_tokens=MAX_TOKENS)
+        request = fingerprint(model=self.model_name, question=question, max_tokens=MAX_TOKENS)
         return f"{ANSWERS_FOLDER}/{item.row['crop_sha256']}.{request}.json"
 
     def _complete(self, image_uri: str, question: str) -> StoredAnswer:
@@ -235,7 +240,7 @@ class ServerStage:
             {"type": "text", "text": question},
         ]
         body: dict[str, object] = {
-            "model": self.model,
+            "model": self.model_name,
             "messages": [{"role": "user", "content": content}],
             "max_tokens": MAX_TOKENS,
             "temperature": 0,

@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from authface_data.commands.engine import (
+    AddressOption,
+    EngineOption,
+    WorkersOption,
+    make_engine,
+)
 from authface_data.commands.outcome import finish_stages
 from manifests.support.console import (
     RetryOption,
-    WorkersOption,
     WorkspaceOption,
     YesOption,
     console,
@@ -19,7 +24,7 @@ from manifests.support.errors import UserError
 
 if TYPE_CHECKING:
     from authface_data.captions.captioners import CaptionInput
-    from authface_data.engine.local import Outcomes
+    from authface_data.engine.run import Engine, Outcomes
     from authface_data.engine.stage import Stage
     from manifests.workspace import Workspace
 
@@ -46,11 +51,14 @@ def caption(
     ] = None,
     workspace: WorkspaceOption = None,
     retry: RetryOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
     workers: WorkersOption = None,
     yes: YesOption = False,
 ) -> None:
     """Write semantic and photographic tags for every kept face, checked against measurements."""
     retry_failed = parse_retry(retry)
+    chosen_engine = make_engine(engine, address, workers)
     from authface_data.captions.captioners import (
         add_measurements,
         create_stage,
@@ -82,7 +90,7 @@ def caption(
         stage = create_stage(ws, "measured", settings)
         redo = yes or name != "measured"
         outcomes = _run_stage(
-            ws, stage, inputs, workers=workers, retry_failed=retry_failed, redo=redo
+            ws, stage, inputs, engine=chosen_engine, retry_failed=retry_failed, redo=redo
         )
         if name != "measured":
             _print_outcomes(outcomes, stage, len(inputs))
@@ -92,7 +100,7 @@ def caption(
                 ws,
                 stage,
                 add_measurements(ws, inputs),
-                workers=1 if name == "server" else workers,
+                engine=Engine(workers=1) if name == "server" else chosen_engine,
                 retry_failed=retry_failed,
                 redo=yes,
             )
@@ -115,20 +123,20 @@ def _run_stage(
     stage: Stage,
     inputs: list[CaptionInput],
     *,
-    workers: int | None,
+    engine: Engine,
     retry_failed: bool,
     redo: bool,
 ) -> Outcomes:
-    from authface_data.engine import local
+    from authface_data.engine.run import run_chain
     from authface_data.engine.stage import Chain
     from authface_data.images.open import PictureReader
 
-    return local.run_chain(
+    return run_chain(
         ws,
         Chain([stage], PictureReader(ws, "crop_path")),
         inputs,
         title=f"caption ({stage.name})",
-        workers=workers,
+        engine=engine,
         retry_failed=retry_failed,
         redo=redo,
     )

@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.markup import escape
 
+from authface_data.commands.engine import (
+    AddressOption,
+    EngineOption,
+    WorkersOption,
+    make_engine,
+)
 from authface_data.commands.outcome import print_next
 from manifests.support.console import (
     JsonOption,
     RetryOption,
-    WorkersOption,
     WorkspaceOption,
     YesOption,
     console,
@@ -36,7 +41,17 @@ API = "Source unsplash"
 DATASET = "Source unsplash-dataset"
 WEB = "Sources unsplash and unsplash-dataset"
 
-GENERAL_OPTIONS = ("source", "refresh", "workspace", "retry", "workers", "yes", "as_json")
+GENERAL_OPTIONS = (
+    "source",
+    "refresh",
+    "workspace",
+    "retry",
+    "engine",
+    "address",
+    "workers",
+    "yes",
+    "as_json",
+)
 MAX_LISTED_IDS = 20
 
 
@@ -179,12 +194,15 @@ def collect(
     ] = False,
     workspace: WorkspaceOption = None,
     retry: RetryOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
     workers: WorkersOption = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Collect photographs into the workspace, with the licence and the origin of each."""
     retry_failed = parse_retry(retry)
+    chosen_engine = make_engine(engine, address, workers)
     from authface_data.sources.protocol import PlannedSource, RunOptions
     from authface_data.sources.registry import check_options, create_source, source_class
     from manifests.workspace import Workspace
@@ -205,7 +223,7 @@ def collect(
             assert isinstance(photo_source, PlannedSource)
             _print_plan(photo_source.plan(), as_json)
             return
-        report = photo_source.collect(RunOptions(retry_failed, workers, redo=yes))
+        report = photo_source.collect(RunOptions(retry_failed, chosen_engine, redo=yes))
     _print_report(ws, report)
     print_next("authface filter")
 

@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from authface_data.commands.engine import (
+    AddressOption,
+    EngineOption,
+    WorkersOption,
+    make_engine,
+)
 from authface_data.commands.outcome import finish_stages
 from manifests.support.console import (
     JsonOption,
     RetryOption,
-    WorkersOption,
     WorkspaceOption,
     YesOption,
     console,
@@ -61,6 +66,8 @@ def filter(
     ] = None,
     workspace: WorkspaceOption = None,
     retry: RetryOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
     workers: WorkersOption = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
@@ -70,6 +77,7 @@ def filter(
     Options override the section [filter] of authface.toml.
     """
     retry_failed = parse_retry(retry)
+    chosen_engine = make_engine(engine, address, workers)
     has_measure_option = any(option is not None for option in (detector, landmarks, size, metrics))
     if regate and has_measure_option:
         raise UserError(
@@ -116,7 +124,9 @@ def filter(
             return
 
         check_gates(ws.settings.gates, [*QUALITY_MEASURES, *settings.metrics])
-        measured = measure_faces(ws, settings, workers=workers, retry_failed=retry_failed, redo=yes)
+        measured = measure_faces(
+            ws, settings, engine=chosen_engine, retry_failed=retry_failed, redo=yes
+        )
         if measured.photos_per_s is not None:
             console.print(f"faces: {measured.photos_per_s:.2f} photographs/s")
         if measured.faces_per_s is not None:

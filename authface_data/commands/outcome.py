@@ -8,7 +8,7 @@ from manifests.support.console import console
 from manifests.support.errors import PartialFailureError
 
 if TYPE_CHECKING:
-    from authface_data.engine.local import Outcomes
+    from authface_data.engine.run import Outcomes
 
 
 def finish_stages(outcomes: Outcomes, next_command: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -83,6 +84,45 @@ class Item:
     picture: Any
 
 
+class Model(Protocol):
+    """A network that a stage uses.
+
+    On a machine with GPUs it runs in a model server, and the stages in the worker processes use a
+    proxy with the same methods. Before it is loaded it can be pickled.
+
+    Attributes:
+        uses_gpu: Whether it runs on a CUDA device if one is available.
+        device: The torch device on which it is loaded, such as "cpu" or "cuda:0".
+        revision: Identifies the weights, if they are known by more than their name.
+    """
+
+    uses_gpu: bool
+    device: str
+    revision: str | None
+
+    def load(self, device: str) -> None:
+        """Load the network.
+
+        Args:
+            device: A torch device, "cpu" or "cuda:0".
+
+        Raises:
+            MissingResourceError: If weights are missing.
+        """
+        ...
+
+    def predict(self, inputs: Sequence[Any]) -> list[Any]:
+        """Compute the outputs of any number of inputs.
+
+        Args:
+            inputs: The inputs, for example pictures. Inputs and outputs can be pickled.
+
+        Returns:
+            One output per input, in the same order. It does not depend on the other inputs.
+        """
+        ...
+
+
 class Stage(Protocol):
     """Measures one thing of each input. It knows nothing of progress, processes or retries.
 
@@ -94,8 +134,10 @@ class Stage(Protocol):
         manifest: The manifest of the stage's rows. Its input column holds the key of the input.
         input_hash_column: The column of the input rows that changes when the input does, such as
             the hash of a file; part of the fingerprint.
-        uses_gpu: Whether `setup` takes a CUDA device if one is available.
+        model: The network that the stage uses, if any.
         batch_size: Number of items that `process` gets at once at most.
+        libraries: Modules that `setup` and `process` import and that take long to import. The
+            workers of a machine share them.
     """
 
     name: str
@@ -103,15 +145,24 @@ class Stage(Protocol):
     subject: Subject
     manifest: Manifest
     input_hash_column: str
-    uses_gpu: bool
     batch_size: int
+
+    @property
+    def model(self) -> Model | None:
+        """See the attributes of the class."""
+        ...
+
+    @property
+    def libraries(self) -> Sequence[str]:
+        """See the attributes of the class."""
+        ...
 
     def settings(self) -> dict[str, Any]:
         """Return everything the results depend on, model revisions included, as JSON values."""
         ...
 
     def setup(self, device: str) -> None:
-        """Load models. The engine calls it once in every worker, before `process`.
+        """Load `model` and what else is needed. Every worker calls it once, before `process`.
 
         Args:
             device: A torch device, "cpu" or "cuda:0".
@@ -146,6 +197,29 @@ class Chain:
 
     stages: Sequence[Stage]
     open_picture: Callable[[Mapping[str, Any]], Any]
+
+    def with_gpu_models(self, models: Sequence[Model]) -> Chain:
+        """Copy the chain with other models in place of those that use a GPU.
+
+        Args:
+            models: One model for each of `gpu_models`; with none, the chain itself is returned.
+        """
+        if not models:
+            return self
+        remaining = list(models)
+        stages = []
+        for stage in self.stages:
+            other = copy.copy(stage)
+            if stage.model is not None and stage.model.uses_gpu:
+                vars(other)["model"] = remaining.pop(0)
+            stages.append(other)
+        return Chain(stages, self.open_picture)
+
+
+def gpu_models(chain: Chain) -> list[Model]:
+    """The models of a chain that use a GPU, in the order of the stages."""
+    models = [stage.model for stage in chain.stages if stage.model is not None]
+    return [model for model in models if model.uses_gpu]
 
 
 def expected_fingerprints(

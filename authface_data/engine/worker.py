@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from multiprocessing.queues import SimpleQueue
@@ -102,29 +103,45 @@ def load_chain(chain: Chain, workspace: Workspace, device: str) -> None:
         stage.setup(device)
 
 
-def initialize_process(
-    chain: Chain, root: str, devices: SimpleQueue[str], num_threads: int
-) -> None:
-    """Prepare a worker process. The first call of `run_tasks` raises what goes wrong here.
+def initialize_process(chains: SimpleQueue[Chain], root: str, num_threads: int) -> None:
+    """Prepare a worker process of the local engine, see `initialize_worker`.
+
+    Args:
+        chains: The stages to run, once per worker; the process takes one of them.
+        root: Root of the workspace.
+        num_threads: Threads that numerical libraries may use.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The main process handles Ctrl-C.
+    exit_with_parent()
+    initialize_worker(chains.get(), root, num_threads)
+
+
+def initialize_worker(chain: Chain, root: str, num_threads: int) -> None:
+    """Prepare this process to run tasks. The first call of `run_tasks` raises what goes wrong here.
 
     Args:
         chain: The stages to run.
         root: Root of the workspace.
-        devices: A queue with one device per worker; the process takes one.
         num_threads: Threads that numerical libraries may use.
     """
     global _setup_error, _is_worker_process
     _is_worker_process = True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The main process handles Ctrl-C.
-    exit_with_parent()
-    # torch and OpenCV read these variables when `setup` imports them.
-    for name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
-        os.environ[name] = str(num_threads)
+    limit_threads(num_threads)
     keep_freed_memory()
     try:
-        load_chain(chain, Workspace(root), devices.get())
+        load_chain(chain, Workspace(root), "cpu")
     except Exception as error:
         _setup_error = error
+
+
+def limit_threads(count: int) -> None:
+    """Limit the threads of torch and OpenCV, whether they are imported already or later."""
+    for name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
+        os.environ[name] = str(count)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(count)
 
 
 def keep_freed_memory() -> None:

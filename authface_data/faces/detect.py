@@ -10,7 +10,9 @@ of the photograph, see `detect_from_size`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import compress
 
 import numpy as np
 from PIL import Image
@@ -18,6 +20,9 @@ from PIL import Image
 from authface_data.faces.boxes import area, intersection_area, iou, longer_side
 from authface_data.faces.detectors import Detection, Detector
 from authface_data.images.open import Photo
+
+Detect = Callable[[Sequence[np.ndarray]], list[list[Detection]]]
+"""Detects the faces of pictures, see `Detector.detect`."""
 
 COARSE_DIVISOR = 3
 """Ratio of the long sides of the fine and the coarse scale."""
@@ -52,15 +57,14 @@ TILE_MIN_SCORE = 0.8
 
 
 def detect_faces(
-    detector: Detector, photos: Sequence[Photo], long_side_px: int, min_score: float
+    detect: Detect, photos: Sequence[Photo], long_side_px: int
 ) -> list[list[Detection]]:
     """Detect the faces of photographs at two scales.
 
     Args:
-        detector: A detector that is set up.
+        detect: Detects the faces of pictures. All pictures are given to it at once.
         photos: The photographs.
         long_side_px: Long side of the photographs at the fine scale; smaller ones are not enlarged.
-        min_score: Lowest score of a face, 0 to 1.
 
     Returns:
         The faces of each photograph in its pixels, highest score first.
@@ -69,18 +73,22 @@ def detect_faces(
     coarse_pictures = [
         _reduce(picture, long_side_px // COARSE_DIVISOR) for picture in fine_pictures
     ]
-    coarse_results = detector.detect(coarse_pictures, min_score)
-    fine_results = detector.detect(fine_pictures, min_score)
+    # A small photograph has one scale only.
+    has_coarse = [
+        coarse.shape != fine.shape
+        for coarse, fine in zip(coarse_pictures, fine_pictures, strict=True)
+    ]
+    results = iter(detect([*compress(coarse_pictures, has_coarse), *fine_pictures]))
+    coarse_results = [next(results) if exists else [] for exists in has_coarse]
 
     faces_by_photo = []
     for index, photo in enumerate(photos):
         fine_picture = fine_pictures[index]
-        coarse_picture = coarse_pictures[index]
-        fine_faces = _scale_to_photo(fine_results[index], fine_picture, photo)
-        if coarse_picture.shape == fine_picture.shape:
+        fine_faces = _scale_to_photo(next(results), fine_picture, photo)
+        if not has_coarse[index]:
             faces_by_photo.append(fine_faces)
             continue
-        coarse_faces = _scale_to_photo(coarse_results[index], coarse_picture, photo)
+        coarse_faces = _scale_to_photo(coarse_results[index], coarse_pictures[index], photo)
         faces_by_photo.append(_merge_scales(coarse_faces, fine_faces, max(photo.size_px)))
     return faces_by_photo
 
@@ -102,7 +110,8 @@ def detect_from_size(
     Returns:
         The faces in pixels of the photograph, highest score first.
     """
-    (faces,) = detect_faces(detector, [photo], TILE_PX, min_score)
+    detect = partial(detector.detect, min_score=min_score)
+    (faces,) = detect_faces(detect, [photo], TILE_PX)
     for long_side_px in _tiled_scales(max(photo.size_px), min_face_px):
         picture = photo.pixels(long_side_px)
         tile_faces = _detect_in_tiles(detector, picture, max(min_score, TILE_MIN_SCORE))

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
+from authface_data.engine.stage import Dropped, Item, Model, Rows, WritePixels
 from authface_data.faces.align import (
     Crop,
     Quad,
@@ -58,6 +58,37 @@ class _AlignedFace:
         return self.landmarks68_px
 
 
+class FaceDetection:
+    """A detector as the model of a stage.
+
+    Args:
+        name: Name of the detector, see `make_detector`.
+        min_score: Lowest score of a face, 0 to 1.
+        weights_dir: Folder of the setting `weights_dir`, if any.
+
+    Raises:
+        UserError: If the detector is unknown.
+    """
+
+    def __init__(self, name: str, min_score: float, weights_dir: str | None) -> None:
+        self.min_score = min_score
+        self.weights_dir = weights_dir
+        self.detector = make_detector(name)
+        self.uses_gpu = self.detector.uses_gpu
+        self.batch_size = self.detector.batch_size
+        self.revision: str | None = self.detector.revision
+        self.device = ""
+
+    def load(self, device: str) -> None:
+        """Load the detector."""
+        self.device = device
+        self.detector.setup(device, self.weights_dir)
+
+    def predict(self, inputs: Sequence[np.ndarray]) -> list[list[Detection]]:
+        """Detect the faces of pictures, (height, width, 3) uint8 sRGB each."""
+        return self.detector.detect(inputs, self.min_score)
+
+
 class FacesStage:
     """Detects the faces of a photograph, locates their landmarks and aligns them.
 
@@ -85,6 +116,7 @@ class FacesStage:
     subject: Subject = "photo"
     manifest = FACES
     input_hash_column = "photo_hash"
+    libraries = ("cv2", "dlib")
 
     def __init__(
         self,
@@ -105,10 +137,11 @@ class FacesStage:
         self.weights_dir = weights_dir
         self.crop_format = crop_format
 
-        self.detector = make_detector(detector)
+        detection = FaceDetection(detector, min_detector_score, weights_dir)
+        self.model: Model = detection
+        self.detector_revision = detection.detector.revision
+        self.batch_size = detection.batch_size
         self.landmarker = make_landmarker(landmarks)
-        self.uses_gpu = self.detector.uses_gpu
-        self.batch_size = self.detector.batch_size
 
     def settings(self) -> dict[str, object]:
         """Return the settings and model revisions that the results depend on."""
@@ -120,18 +153,18 @@ class FacesStage:
         }
 
     def _detector_settings(self) -> list[object]:
-        return [self.detector_name, self.detector.revision, self.min_score, self.long_side_px]
+        return [self.detector_name, self.detector_revision, self.min_score, self.long_side_px]
 
     def setup(self, device: str) -> None:
         """Load the detector and the landmark model."""
-        self.detector.setup(device, self.weights_dir)
+        self.model.load(device)
         self.landmarker.setup(self.weights_dir)
 
     def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
         """Detect and align the faces of a batch of photographs."""
         items = [item for item in batch if not _has_source_landmarks(item.row)]
         photos = [item.picture for item in items]
-        detections = detect_faces(self.detector, photos, self.long_side_px, self.min_score)
+        detections = detect_faces(self.model.predict, photos, self.long_side_px)
         faces_by_key = {item.key: faces for item, faces in zip(items, detections, strict=True)}
 
         results = []

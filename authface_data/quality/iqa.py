@@ -10,6 +10,7 @@ import re
 import tempfile
 import urllib.error
 import warnings
+from collections.abc import Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -96,36 +97,51 @@ def _instructions(output: str, error: Exception) -> str:
 
 
 class IqaMetric:
-    """A no-reference metric of pyiqa.
+    """A no-reference metric of pyiqa, as the model of a stage.
 
     Args:
         metric: Its name in pyiqa.
-        device: A torch device, such as "cpu" or "cuda:0".
         weights_dir: Folder of the setting `weights_dir`, if any.
-
-    Raises:
-        MissingResourceError: If its weights are missing and cannot be downloaded.
     """
 
-    def __init__(self, metric: str, device: str, weights_dir: str | None) -> None:
-        self._metric = create_metric(metric, device, weights_dir)
-        self._device = device
+    uses_gpu = True
+    revision: str | None = None
 
-    def score(self, crop: np.ndarray) -> float:
-        """Compute the metric of one crop.
+    def __init__(self, metric: str, weights_dir: str | None) -> None:
+        self.metric = metric
+        self.weights_dir = weights_dir
+        self.device = ""
 
-        The crop is alone in its batch, and metrics that draw random sub-crops get a fixed seed.
+    def load(self, device: str) -> None:
+        """Load the networks of the metric.
 
         Args:
-            crop: (height, width, 3) uint8 sRGB.
+            device: A torch device, such as "cpu" or "cuda:0".
+
+        Raises:
+            MissingResourceError: If weights are missing and cannot be downloaded.
+        """
+        self.device = device
+        self._network = create_metric(self.metric, device, self.weights_dir)
+
+    def predict(self, inputs: Sequence[np.ndarray]) -> list[float]:
+        """Compute the metric of crops.
+
+        Each crop is alone in its batch, and metrics that draw random sub-crops get a fixed seed.
+
+        Args:
+            inputs: The crops, (height, width, 3) uint8 sRGB each.
 
         Returns:
-            The value, in the range of the metric.
+            The values, in the range of the metric.
         """
+        return [self._score(crop) for crop in inputs]
+
+    def _score(self, crop: np.ndarray) -> float:
         import torch
 
         batch = torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float() / 255
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(SEED)
             np.random.seed(SEED)  # some metrics draw their crops with NumPy
-            return float(self._metric(batch.to(self._device)))
+            return float(self._network(batch.to(self.device)))

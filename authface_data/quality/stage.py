@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 
 import numpy as np
 
-from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
+from authface_data.engine.stage import Dropped, Item, Model, Rows, WritePixels
 from authface_data.quality import MEASURES, iqa
 from authface_data.weights import NIQE
 from manifests.schema import SCORES
@@ -36,7 +36,8 @@ class ScoreStage:
         self.name = metric
         self.weights_dir = weights_dir
         self.is_measure = metric in MEASURES
-        self.uses_gpu = not self.is_measure
+        self.model: Model | None = None if self.is_measure else iqa.IqaMetric(metric, weights_dir)
+        self.libraries = ("cv2",) if self.is_measure else ("pyiqa",)
 
     def settings(self) -> dict[str, object]:
         """Return the version of the metric and the crop policy."""
@@ -49,15 +50,10 @@ class ScoreStage:
 
     def setup(self, device: str) -> None:
         """Import the measure, or load the networks of the IQA metric."""
-        self.device = device.partition(":")[0] if self.uses_gpu else "cpu"
-        self._score: Callable[..., float]
-        if self.is_measure:
-            module = import_module(MEASURES[self.name])
-            self.uses_quad = hasattr(module, "USES_QUAD")
-            self._score = module.score
+        if self.model is None:
+            self._measure = import_module(MEASURES[self.name])
         else:
-            self.uses_quad = False
-            self._score = iqa.IqaMetric(self.name, device, self.weights_dir).score
+            self.model.load(device)
 
     def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
         """Score every crop of a batch."""
@@ -65,11 +61,15 @@ class ScoreStage:
 
     def _row(self, item: Item) -> dict[str, object]:
         crop = item.picture.pixels()
-        if self.uses_quad:
+        device = "cpu"
+        if self.model is not None:
+            (value,) = self.model.predict([crop])
+            device = self.model.device.partition(":")[0]
+        elif hasattr(self._measure, "USES_QUAD"):
             quad_px = np.array([list(corner) for corner in item.row["quad_px"]])
-            value = self._score(crop, quad_px)
+            value = self._measure.score(crop, quad_px)
         else:
-            value = self._score(crop)
+            value = self._measure.score(crop)
         if not math.isfinite(value):
             raise ValueError(f"{self.name} gave {value}")
         return {
@@ -78,6 +78,6 @@ class ScoreStage:
             "value": value,
             "metric_version": self._metric_version(),
             "crop_policy": CROP_POLICY,
-            "device": self.device,
+            "device": device,
             "model_revision": NIQE.sha256 if self.name == "niqe" else None,
         }

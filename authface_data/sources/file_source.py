@@ -16,7 +16,7 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from authface_data.engine import local
+from authface_data.engine.run import run_chain
 from authface_data.engine.stage import Chain, expected_fingerprints
 from authface_data.images.open import IMAGE_SUFFIXES
 from authface_data.sources.file_digests import FileDigests
@@ -193,6 +193,11 @@ class FileSource(ABC):
 
     def collect(self, run: RunOptions) -> CollectReport:
         """Bring the photographs of the folder into the workspace."""
+        if self.options.files != "copy" and not self.workspace.is_local:
+            raise UserError(
+                f"--files {self.options.files} needs a workspace in a folder: an object store has "
+                "no links; use --files copy"
+            )
         links_files = self.options.files == "reference"
         files = self.files if os.path.isdir(self.options.path) else []
         store_skipped(self.workspace, self.options.path, self.ignored)
@@ -214,12 +219,12 @@ class FileSource(ABC):
             tombstones=self._tombstones,
         )
         photos = self._keep_earlier_fingerprints(stage, photos)
-        outcomes = local.run_chain(
+        outcomes = run_chain(
             self.workspace,
             Chain([stage], open_file),
             [(photo.photo_id, photo.as_row()) for photo in photos],
             title="collect",
-            workers=run.workers,
+            engine=run.engine,
             retry_failed=run.retry_failed,
             redo=run.redo,
         )

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
 
 from manifests.support.errors import AuthfaceError
 from manifests.support.text import to_utf8
 from manifests.workspace import Workspace
+
+if TYPE_CHECKING:
+    from authface_data.engine.run import Engine
 
 Text = Annotated[str, BeforeValidator(to_utf8)]
 """A text from the command line, which may contain bytes that are not UTF-8."""
@@ -102,8 +105,8 @@ class RunOptions:
 
     retry_failed: bool = False
     """Try photographs again that failed in an earlier run."""
-    workers: int | None = None
-    """Number of worker processes; None chooses by cores and work."""
+    engine: Engine | None = None
+    """Where the stages run; None is this machine."""
     redo: bool = False
     """Process photographs again whose file or settings have changed."""
 

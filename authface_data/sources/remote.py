@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from authface_data.engine import local
+from authface_data.engine.run import run_chain
 from authface_data.engine.stage import Chain
 from authface_data.engine.worker import Task
 from authface_data.http.download import (
@@ -143,7 +143,7 @@ class RemoteCollector:
         self._counted: set[str] = set()
         self._rejections = RejectionLog(workspace)
         self._tombstones = Tombstones(workspace)
-        self._download_folder = workspace.local_path(DOWNLOADS_FOLDER)
+        self._download_folder = workspace.local_cache.local_path(DOWNLOADS_FOLDER)
         self._download_folder.mkdir(parents=True, exist_ok=True)
 
         photos = Store(workspace, PHOTOS).read_pandas(
@@ -259,12 +259,12 @@ class RemoteCollector:
             self.source, store_place=self.settings.store_place, tombstones=self._tombstones
         )
         prepared = [self._prepare(photo) for photo in photos]
-        outcomes = local.run_chain(
+        outcomes = run_chain(
             self.workspace,
             Chain([stage], open_file),
             [(photo.photo_id, photo.as_row()) for photo in prepared],
             title="download",
-            workers=self.run.workers,
+            engine=self.run.engine,
             retry_failed=self.run.retry_failed,
             redo=True,
             fetch=self._fetch,
@@ -358,9 +358,10 @@ class RemoteCollector:
 
     def _remove_leftovers(self) -> None:
         """Remove finished downloads and photographs that belong to no row."""
-        for name in self.workspace.list_names(DOWNLOADS_FOLDER):
+        downloads = self.workspace.local_cache
+        for name in downloads.list_names(DOWNLOADS_FOLDER):
             if not name.endswith((".part", ".json")):
-                self.workspace.remove(f"{DOWNLOADS_FOLDER}/{name}")
+                downloads.remove(f"{DOWNLOADS_FOLDER}/{name}")
         remove_unlisted_photos(self.workspace)
 
 

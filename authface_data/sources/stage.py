@@ -87,7 +87,8 @@ class CollectStage:
     subject: Subject = "photo"
     manifest = PHOTOS
     input_hash_column = "fingerprint"
-    uses_gpu = False
+    model = None
+    libraries = ()
     batch_size = 1
 
     def __init__(

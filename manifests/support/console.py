@@ -13,7 +13,6 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -26,19 +25,17 @@ from manifests.support.errors import AuthfaceError, Terminated
 from manifests.support.text import did_you_mean, strip_control
 
 WorkspaceOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "-w",
         "--workspace",
-        help="Workspace directory. Default: AUTHFACE_WORKSPACE, else the nearest parent "
-        "folder with an authface.toml.",
+        metavar="DIR",
+        help="Workspace: a folder or s3://BUCKET/NAME. Default: AUTHFACE_WORKSPACE, else the "
+        "nearest parent folder with an authface.toml.",
     ),
 ]
 RetryOption = Annotated[
     str | None, typer.Option("--retry", metavar="failed", help="Process failed rows again.")
-]
-WorkersOption = Annotated[
-    int | None, typer.Option(min=1, help="Worker processes. Default: chosen by cores and work.")
 ]
 YesOption = Annotated[
     bool, typer.Option("--yes", help="Do what the command would otherwise only announce.")

@@ -20,7 +20,7 @@ def run_and_kill(arguments: list[str], kill_at: int) -> None:
     """
     import cli
     from authface_data.captions.llava import LlavaStage
-    from authface_data.engine import local
+    from authface_data.engine import run
     from manifests.workspace import Workspace
 
     num_operations = 0
@@ -37,7 +37,7 @@ def run_and_kill(arguments: list[str], kill_at: int) -> None:
 
         return counted
 
-    local.COMMIT_ROWS = 3
+    run.COMMIT_ROWS = 3
     LlavaStage.batch_size = 1
     for name in ("write_bytes", "rename", "remove"):
         setattr(Workspace, name, count_calls(getattr(Workspace, name)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,7 +100,7 @@ def crops(
     crops_by_face = {}
     for name, path in sorted(paths.items()):
         photo = read_photo(path)
-        faces = detect_faces(detector, [photo], 1920, 0.8)[0]
+        faces = detect_faces(partial(detector.detect, min_score=0.8), [photo], 1920)[0]
         for number, face in enumerate(sorted(faces, key=lambda face: face.box_px[0])):
             points = landmarker.locate(photo.pixels(), face.landmarks5_px)
             quad = ffhq_quad(*alignment_points(points))

@@ -470,12 +470,12 @@ class Running:
         return True
 
     def workers(self) -> Iterator[psutil.Process]:
-        """Its worker processes."""
+        """Its worker processes, which a server process has forked."""
         with suppress(psutil.Error):
             for child in psutil.Process(self.process.pid).children():
                 with suppress(psutil.Error):
-                    if any("spawn_main" in argument for argument in child.cmdline()):
-                        yield child
+                    if any("forkserver" in argument for argument in child.cmdline()):
+                        yield from child.children()
 
     def kill(self) -> int:
         """Kill it with SIGKILL, and return whether it was still running."""

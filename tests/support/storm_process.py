@@ -14,7 +14,7 @@ import sys
 import time
 from multiprocessing import parent_process
 
-from authface_data.engine import local, worker
+from authface_data.engine import run, worker
 from manifests.workspace import Workspace
 
 COMMIT_ROWS = 16
@@ -67,7 +67,7 @@ def measure_batch(process_batch):
     return measured
 
 
-local.COMMIT_ROWS = COMMIT_ROWS
+run.COMMIT_ROWS = COMMIT_ROWS
 worker._process_batch = measure_batch(worker._process_batch)
 for name in ("write_bytes", "rename", "remove"):
     setattr(Workspace, name, count_calls(getattr(Workspace, name)))

@@ -47,7 +47,8 @@ class MeasuredStage:
     subject: Subject = "face"
     manifest = CAPTIONS
     input_hash_column = "measurement_hash"
-    uses_gpu = False
+    model = None
+    libraries = ("cv2",)
     batch_size = 1
 
     def __init__(self, settings: Captions) -> None:

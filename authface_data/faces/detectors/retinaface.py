@@ -20,7 +20,7 @@ class RetinaFaceResNet50:
     """RetinaFace with 27 M parameters.
 
     Each picture is padded to a square of its longer side, so its faces do not depend on the batch.
-    Pictures with the same longer side share a forward pass.
+    Pictures with the same longer side share a forward pass, up to `batch_size` of them.
     """
 
     revision = RETINAFACE.sha256
@@ -64,10 +64,12 @@ class RetinaFaceResNet50:
 
         results: list[list[Detection]] = [[] for _ in pictures]
         for side_px, indices in side_indices.items():
-            batch = [pictures[index] for index in indices]
-            batch_faces = self._detect_padded(batch, side_px, min_score)
-            for index, faces in zip(indices, batch_faces, strict=True):
-                results[index] = faces
+            for start in range(0, len(indices), self.batch_size):
+                batch_indices = indices[start : start + self.batch_size]
+                batch = [pictures[index] for index in batch_indices]
+                batch_faces = self._detect_padded(batch, side_px, min_score)
+                for index, faces in zip(batch_indices, batch_faces, strict=True):
+                    results[index] = faces
         return results
 
     def _detect_padded(
@@ -77,8 +79,10 @@ class RetinaFaceResNet50:
         torch = self._torch
         mean = torch.tensor(MEAN)[:, None, None]
         std = torch.tensor(STD)[:, None, None]
-        batch = torch.zeros(len(pictures), 3, side_px, side_px)
-        for square, picture in zip(batch, pictures, strict=True):
+        # On a GPU the algorithm, and with it the rounding, depends on the size of the batch.
+        batch_size = self.batch_size if self._device.startswith("cuda") else len(pictures)
+        batch = torch.zeros(batch_size, 3, side_px, side_px)
+        for square, picture in zip(batch, pictures, strict=False):
             height, width = picture.shape[:2]
             channels_first = torch.from_numpy(picture.copy()).permute(2, 0, 1)
             square[:, :height, :width] = (channels_first / 255 - mean) / std

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from authface_data.faces.detect import detect_faces
-from authface_data.faces.detectors import make_detector
+from authface_data.faces.stage import FaceDetection
 from authface_data.http.download import Downloaded, Downloader, DownloadJob, DownloadRefused
 from authface_data.http.hosts import AllowedHosts
 from authface_data.images.open import PICTURE_ERRORS, Photo
@@ -41,14 +41,15 @@ class PreviewGate:
         self.settings = workspace.settings.collect
         self.threshold = workspace.settings.filter.min_detector_score
         self.detect_long_side_px = workspace.settings.filter.detect_long_side_px
-        self.detector = make_detector(workspace.settings.filter.detector)
+        detector = workspace.settings.filter.detector
+        self.detection = FaceDetection(detector, self.threshold, workspace.weights_dir)
 
         device = "cpu"
-        if self.detector.uses_gpu:
+        if self.detection.uses_gpu:
             import torch
 
             device = "cuda:0" if torch.cuda.is_available() else "cpu"
-        self.detector.setup(device, workspace.weights_dir)
+        self.detection.load(device)
 
     def rejections(self, photos: Sequence[PhotoInput]) -> Iterator[RejectedPhoto]:
         """Yield the photographs whose preview was refused by the server or shows no face.
@@ -56,7 +57,7 @@ class PreviewGate:
         A photograph whose preview cannot be downloaded or decoded passes; its full download
         decides.
         """
-        folder = self.workspace.local_path(PREVIEWS_FOLDER)
+        folder = self.workspace.local_cache.local_path(PREVIEWS_FOLDER)
         folder.mkdir(parents=True, exist_ok=True)
         jobs = [
             DownloadJob(
@@ -83,9 +84,8 @@ class PreviewGate:
     def _shows_face(self, path: Path) -> bool:
         """Whether a preview shows a face; True if it cannot be decoded."""
         try:
-            faces = detect_faces(
-                self.detector, [Photo(path.read_bytes)], self.detect_long_side_px, self.threshold
-            )
+            photo = Photo(path.read_bytes)
+            faces = detect_faces(self.detection.predict, [photo], self.detect_long_side_px)
         except PICTURE_ERRORS:
             return True
         return bool(faces[0])

@@ -62,8 +62,8 @@ def make_config(family):
 
 def test_answers_do_not_depend_on_the_batch(checkpoint):
     stage = load_stage(checkpoint)
-    answers = stage.answer(random_crops(3))
-    assert answers == [stage.answer([crop])[0] for crop in random_crops(3)]
+    answers = stage.model.predict(random_crops(3))
+    assert answers == [stage.model.predict([crop])[0] for crop in random_crops(3)]
     assert len({tuple(crop_answers) for crop_answers in answers}) > 1  # they depend on the image
     assert all(len(crop_answers) == 2 for crop_answers in answers)
     assert all(crop_answers[0] != crop_answers[1] for crop_answers in answers)
@@ -75,24 +75,26 @@ def test_shared_encoding_gives_the_same_answers_as_separate_questions(checkpoint
 
     stage = load_stage(checkpoint)
     calls = []
-    original = stage._model.model.get_image_features
+    original = stage.model._model.model.get_image_features
 
     @functools.wraps(original)
     def count_call(*args, **options):
         calls.append(1)
         return original(*args, **options)
 
-    stage._model.model.get_image_features = count_call
-    (answers,) = stage.answer(random_crops(1))
+    stage.model._model.model.get_image_features = count_call
+    (answers,) = stage.model.predict(random_crops(1))
     assert len(calls) == 1
     image = Image.fromarray(random_crops(1)[0])
     for question, answer in zip(prompts.QUESTIONS, answers, strict=True):
-        text = prompts.build_prompt(stage._processor, stage._model.config, question)
-        inputs = stage._processor(images=[image], text=[text], return_tensors="pt")
+        text = prompts.build_prompt(stage.model._processor, stage.model._model.config, question)
+        inputs = stage.model._processor(images=[image], text=[text], return_tensors="pt")
         with torch.inference_mode():
-            output = stage._model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+            output = stage.model._model.generate(
+                **inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False
+            )
         new_tokens = output[:, inputs["input_ids"].shape[1] :]
-        expected = stage._processor.batch_decode(new_tokens, skip_special_tokens=True)
+        expected = stage.model._processor.batch_decode(new_tokens, skip_special_tokens=True)
         assert expected[0].strip() == answer
         assert "ASSISTANT" not in answer  # the prompt is not part of the answer
 
@@ -100,7 +102,7 @@ def test_shared_encoding_gives_the_same_answers_as_separate_questions(checkpoint
 def test_row_contains_answers_model_and_contradictions(checkpoint):
     stage = load_stage(checkpoint)
     answers = ["Woman, Long black hair", "Black and white, smiling"]
-    stage.answer = lambda crops: [answers for _ in crops]
+    stage.model.predict = lambda crops: [answers for _ in crops]
     colour = {"facet": "colour", "tag": "colour photograph", "value": 40.0, "confidence": 0.99}
     item = make_item("a", random_crops(1)[0], measurements=[colour])
     (result,) = stage.process([item], lambda *_: None)
@@ -118,7 +120,7 @@ def test_row_contains_answers_model_and_contradictions(checkpoint):
 
 def test_answers_without_tags_raise(checkpoint):
     stage = load_stage(checkpoint)
-    stage.answer = lambda crops: [[" , ", ""] for _ in crops]
+    stage.model.predict = lambda crops: [[" , ", ""] for _ in crops]
     with pytest.raises(NoTags):
         stage.process([make_item("a", random_crops(1)[0])], lambda *_: None)
 
@@ -128,7 +130,7 @@ def test_out_of_memory_halves_the_batch(checkpoint):
 
     stage = load_stage(checkpoint)
     batch_sizes = []
-    original = stage._answer_batch
+    original = stage.model._answer_batch
 
     def answer_at_most_two(images):
         batch_sizes.append(len(images))
@@ -139,12 +141,14 @@ def test_out_of_memory_halves_the_batch(checkpoint):
     def run_out_of_memory(images):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    stage._answer_batch = answer_at_most_two
-    assert stage.answer(random_crops(5)) == load_stage(checkpoint).answer(random_crops(5))
+    stage.model._answer_batch = answer_at_most_two
+    assert stage.model.predict(random_crops(5)) == load_stage(checkpoint).model.predict(
+        random_crops(5)
+    )
     assert batch_sizes == [5, 2, 2, 1]
-    stage._answer_batch = run_out_of_memory
+    stage.model._answer_batch = run_out_of_memory
     with pytest.raises(torch.OutOfMemoryError):
-        stage.answer(random_crops(2))
+        stage.model.predict(random_crops(2))
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])
@@ -156,7 +160,7 @@ def test_batch_size_follows_from_free_memory(checkpoint, monkeypatch, batch_size
     free_bytes = batch_size * 256 * (300 + 200) / 0.7 + 1
     memory = type("Memory", (), {"available": free_bytes})
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-    assert stage._affordable_batch_size(300) == batch_size
+    assert stage.model._affordable_batch_size(300) == batch_size
 
 
 @pytest.mark.parametrize("family", ["mistral", "vicuna", "34b"])
@@ -186,7 +190,7 @@ def test_template_that_repeats_the_start_token_is_refused(tmp_path):
     template = "<s>[INST] <image>\n{{ messages[0]['content'][1]['text'] }} [/INST]"
     stage = load_stage(tiny_llava.save(tmp_path, template=template))
     with pytest.raises(ValueError, match="2 start tokens"):
-        stage.answer(random_crops(1))
+        stage.model.predict(random_crops(1))
 
 
 def test_missing_weights_raise():
@@ -231,5 +235,5 @@ def test_answers_on_a_gpu_do_not_depend_on_the_batch(checkpoint, precision):
         pytest.skip("no CUDA card here")
     stage = LlavaStage(Captions(model=str(checkpoint), precision=precision), None)
     stage.setup("cuda:0")
-    beginnings = [answers[0][:8] for answers in stage.answer(random_crops(3))]
-    assert beginnings == [stage.answer([crop])[0][0][:8] for crop in random_crops(3)]
+    beginnings = [answers[0][:8] for answers in stage.model.predict(random_crops(3))]
+    assert beginnings == [stage.model.predict([crop])[0][0][:8] for crop in random_crops(3)]

@@ -16,7 +16,7 @@ from broken_server import (
 from caption_server import KEY, CaptionServer
 
 from authface_data.captions.server import ANSWERS_FOLDER, ServerStage, clear_answers
-from authface_data.engine import local
+from authface_data.engine.run import Engine, run_chain
 from authface_data.engine.stage import Chain, Item
 from authface_data.http import retry as http_retry
 from authface_data.http.retry import RetryableError
@@ -66,12 +66,12 @@ def make_stage(workspace, server, **settings):
 
 def caption(workspace, server, count=6, retry_failed=False, **settings):
     """Caption faces with the engine; return its outcomes and the stored rows."""
-    outcomes = local.run_chain(
+    outcomes = run_chain(
         workspace,
         Chain([make_stage(workspace, server, **settings)], open_crop),
         make_inputs(count),
         title="caption",
-        workers=1,
+        engine=Engine(workers=1),
         retry_failed=retry_failed,
     )
     return outcomes, Store(workspace, CAPTIONS).read().to_pylist()
@@ -194,11 +194,11 @@ def test_key_is_not_sent_unencrypted(workspace, monkeypatch):
 
 
 def test_model_is_the_configured_or_the_only_one(workspace, server):
-    assert make_stage(workspace, server).model == "tiny-vlm"
-    assert make_stage(workspace, server, model="other").model == "other"
+    assert make_stage(workspace, server).model_name == "tiny-vlm"
+    assert make_stage(workspace, server, model="other").model_name == "other"
     server.models = ["a", "b"]
     with pytest.raises(UserError, match="serves a, b; choose a model with --model"):
-        _ = make_stage(workspace, server).model
+        _ = make_stage(workspace, server).model_name
     with pytest.raises(UserError, match="no such model"):
         caption(workspace, server, count=1, model="c")
 
@@ -240,7 +240,7 @@ def test_answer_of_another_form_is_a_failed_row(workspace, value):
             ask(workspace, server, timeout_s=5)
         assert str(error.value).isprintable()
         with pytest.raises(UserError, match=r"does not list its models|choose a model"):
-            _ = make_stage(workspace, server, attempts=1).model
+            _ = make_stage(workspace, server, attempts=1).model_name
 
 
 @pytest.mark.parametrize("name", ["nested", "gzip bomb", "one byte at a time"])
@@ -250,7 +250,7 @@ def test_broken_list_of_models_is_one_line(workspace, name):
         BrokenServer(replies[name]) as server,
         pytest.raises(UserError, match=r"does not list its models \(.*choose one with") as error,
     ):
-        _ = make_stage(workspace, server, attempts=1, timeout_s=0.4).model
+        _ = make_stage(workspace, server, attempts=1, timeout_s=0.4).model_name
     assert str(error.value).isprintable()
 
 

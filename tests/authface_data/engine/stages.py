@@ -13,6 +13,7 @@ from typing import ClassVar
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
 from authface_data.images.open import PictureReadError
 from manifests.schema import FACES, PHOTOS, SCORES
+from manifests.support.errors import MissingResourceError
 from manifests.workspace import Workspace
 
 
@@ -30,7 +31,8 @@ class NumberStage:
     subject = "face"
     manifest = SCORES
     input_hash_column = "mark"
-    uses_gpu = False
+    model = None
+    libraries = ()
     version = 1
 
     def __init__(
@@ -70,6 +72,8 @@ class NumberStage:
             raise RuntimeError(f"row {number} is bad")
         if action == "die" and not is_healed:
             os.kill(os.getpid(), signal.SIGKILL)
+        if action == "pause":
+            time.sleep(0.1)
         if action == "drop":
             return Dropped("too small", number, 10.0)
         if action == "no rows":
@@ -136,3 +140,50 @@ class PhotoStage(NumberStage):
             warnings.warn("corrupt EXIF data", stacklevel=1)
             warnings.warn("corrupt EXIF data", stacklevel=1)
         return Rows([{"photo_id": item.key, "width": 1}])
+
+
+class Scaler:
+    """A model: multiplies numbers. It fails for -1, and ends its process for -2.
+
+    Args:
+        factor: The factor. Loading fails for 0.
+    """
+
+    uses_gpu = True
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        self.device = ""
+        self.revision = None
+
+    def load(self, device: str) -> None:
+        if not self.factor:
+            raise MissingResourceError("the weights are missing")
+        self.device = device
+        self.revision = f"process {os.getpid()}"
+
+    def predict(self, inputs: Sequence[float]) -> list[float]:
+        if -2 in inputs:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if -1 in inputs:
+            raise RuntimeError("the model cannot compute -1")
+        return [self.factor * number for number in inputs]
+
+
+class ModelStage(NumberStage):
+    """Scores a face by a model; its name and version come from the place where that runs."""
+
+    def __init__(self, name: str, factor: float, batch_size: int = 1) -> None:
+        super().__init__(name, batch_size)
+        self.model = Scaler(factor)
+
+    def setup(self, device: str) -> None:
+        self.model.load(device)
+
+    def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
+        values = self.model.predict([item.row["number"] for item in batch])
+        place = {"device": self.model.device, "model_revision": self.model.revision}
+        return [
+            Rows([{"face_id": item.key, "metric": self.name, "value": value, **place}])
+            for item, value in zip(batch, values, strict=True)
+        ]

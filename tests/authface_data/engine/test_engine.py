@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from stages import CountedPicture, NumberStage, PhotoStage, TooFewResults, no_picture
 
-from authface_data.engine import local
+from authface_data.engine import run as engine_run
+from authface_data.engine.run import Engine, run_chain
 from authface_data.engine.stage import Chain, expected_fingerprints
 from manifests.schema import PHOTOS, SCORES, VERDICTS
 from manifests.store import Store
@@ -32,8 +33,8 @@ def make_inputs(count=6, **actions):
 def run(workspace, stages, inputs, **options):
     """Run one stage or a list of stages, by default in this process."""
     stages = stages if isinstance(stages, list) else [stages]
-    options = {"workers": 1, **options}
-    return local.run_chain(workspace, Chain(stages, no_picture), inputs, title="test", **options)
+    options = {"engine": Engine(workers=1), **options}
+    return run_chain(workspace, Chain(stages, no_picture), inputs, title="test", **options)
 
 
 def read_scores(workspace, metric="m"):
@@ -126,14 +127,14 @@ def test_stale_input_that_is_now_dropped_loses_its_old_row(workspace):
 def test_stages_of_a_chain_share_one_picture_per_input(workspace):
     CountedPicture.opened.clear()
     chain = Chain([NumberStage("a"), NumberStage("b")], CountedPicture)
-    local.run_chain(workspace, chain, make_inputs(3), title="t", workers=1)
+    run_chain(workspace, chain, make_inputs(3), title="t", engine=Engine(workers=1))
     assert sorted(CountedPicture.opened) == [0, 1, 2]
     assert (
         set(read_scores(workspace, "a")) == set(read_scores(workspace, "b")) == {"f0", "f1", "f2"}
     )
     CountedPicture.opened.clear()
     longer_chain = Chain([NumberStage("a"), NumberStage("b"), NumberStage("c")], CountedPicture)
-    local.run_chain(workspace, longer_chain, make_inputs(3), title="t", workers=1)
+    run_chain(workspace, longer_chain, make_inputs(3), title="t", engine=Engine(workers=1))
     assert set(read_scores(workspace, "c")) == {"f0", "f1", "f2"}
 
 
@@ -152,7 +153,7 @@ def test_pixels_are_on_the_disk_before_the_row(workspace, monkeypatch):
 
 
 def test_rows_are_committed_during_the_run(workspace, monkeypatch):
-    monkeypatch.setattr(local, "COMMIT_ROWS", 2)
+    monkeypatch.setattr(engine_run, "COMMIT_ROWS", 2)
     commit_sizes = []
     append = Store.append
 
@@ -183,7 +184,7 @@ def test_interrupted_run_keeps_finished_rows(workspace, monkeypatch):
 @pytest.mark.slow
 def test_worker_processes_give_the_rows_of_one_process(workspace, tmp_path):
     inputs = make_inputs(12, f1="drop", f5="raise")
-    run(workspace, NumberStage("m", log_folder=tmp_path), inputs, workers=2)
+    run(workspace, NumberStage("m", log_folder=tmp_path), inputs, engine=Engine(workers=2))
     expected = {f"f{number}": number for number in range(12) if number not in (1, 5)}
     assert read_scores(workspace) == expected
     assert read_verdicts(workspace)["f5"]["verdict"] == "failed"
@@ -193,7 +194,7 @@ def test_worker_processes_give_the_rows_of_one_process(workspace, tmp_path):
 
 @pytest.mark.slow
 def test_only_the_input_that_kills_its_worker_fails(workspace):
-    run(workspace, NumberStage(), make_inputs(8, f2="die"), workers=2)
+    run(workspace, NumberStage(), make_inputs(8, f2="die"), engine=Engine(workers=2))
     assert set(read_scores(workspace)) == {"f0", "f1", "f3", "f4", "f5", "f6", "f7"}
     assert "worker process died" in read_verdicts(workspace)["f2"]["reason"]
 
@@ -301,7 +302,7 @@ def test_slow_file_is_a_failed_row_that_can_be_retried(workspace):
 
 def test_file_that_hangs_in_a_library_ends_its_worker(workspace):
     workspace = limit_seconds(workspace, 0.5)
-    run(workspace, PhotoStage(), make_inputs(6, f1="stuck"), workers=2)
+    run(workspace, PhotoStage(), make_inputs(6, f1="stuck"), engine=Engine(workers=2))
     assert set(read_photos(workspace)) == {"f0", "f2", "f3", "f4", "f5"}
     verdict = read_verdicts(workspace)["f1"]
     assert verdict["verdict"] == "failed"
@@ -324,7 +325,7 @@ def test_unreadable_file_fails_and_is_retried(workspace):
 
 
 def test_many_unreadable_files_in_a_row_stop_the_run(workspace, monkeypatch):
-    monkeypatch.setattr(local, "MAX_READ_ERRORS", 3)
+    monkeypatch.setattr(engine_run, "MAX_READ_ERRORS", 3)
     actions = dict.fromkeys(["f1", "f3", "f5", "f6", "f7"], "unreadable")
     with pytest.raises(PartialFailureError, match=r"3 files in a row .* --retry failed"):
         run(workspace, PhotoStage(), make_inputs(9, **actions))

@@ -5,7 +5,7 @@ import logging
 import pyarrow.compute as pc
 from stages import CropStage, no_picture
 
-from authface_data.engine import local
+from authface_data.engine.run import Engine, run_chain
 from authface_data.engine.stage import Chain
 from manifests.schema import FACES, VERDICTS
 from manifests.store import Store
@@ -22,7 +22,7 @@ def make_inputs(**actions):
 def run(workspace, inputs=None, **options):
     chain = Chain([CropStage(name="faces")], no_picture)
     inputs = make_inputs() if inputs is None else inputs
-    return local.run_chain(workspace, chain, inputs, title="test", workers=1, **options)
+    return run_chain(workspace, chain, inputs, title="test", engine=Engine(workers=1), **options)
 
 
 def crop_paths(workspace):

@@ -69,7 +69,8 @@ def test_small_faces_of_large_photographs_are_found_once(
     finder, portraits, size_px, centres_px, face_px
 ):
     photo, boxes_px = place(portraits, size_px, centres_px, face_px)
-    (whole,) = detect_faces(finder.detector, [photo], TILE_PX, 0.6)
+    detect = partial(finder.detector.detect, min_score=0.6)
+    (whole,) = detect_faces(detect, [photo], TILE_PX)
     assert count_found(whole, boxes_px) == 0
     faces = finder.find(photo)
     assert count_found(faces, boxes_px) == len(faces) == 4
@@ -86,7 +87,8 @@ def test_faces_at_the_borders_of_tiles_are_found_once(finder, portraits):
 
 def test_photograph_that_fits_a_tile_gives_the_faces_of_filter(finder, photos):
     photo = Photo(photos["obama.jpg"].read_bytes)
-    (expected,) = detect_faces(finder.detector, [photo], TILE_PX, 0.6)
+    detect = partial(finder.detector.detect, min_score=0.6)
+    (expected,) = detect_faces(detect, [photo], TILE_PX)
     found = detect_from_size(finder.detector, photo, 24, 0.6)
     assert [face.box_px.tolist() for face in found] == [face.box_px.tolist() for face in expected]
 

@@ -1,5 +1,7 @@
 """Detection, landmarks and pose on real photographs."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from public_faces import FRAME_PX, place_in_frame
@@ -114,7 +116,7 @@ def test_detect_faces_finds_a_face_of_any_size_once(detector, photos, share):
         picture = read_pixels(photos[name])
         frame = place_in_frame(picture, detector.detect([picture], 0.7)[0][0].box_px, share)
 
-        faces = detect_faces(detector, [frame], 1920, 0.7)[0]
+        faces = detect_faces(partial(detector.detect, min_score=0.7), [frame], 1920)[0]
 
         x0, y0, x1, y1 = faces[0].box_px
         inside_best_box = [

@@ -22,20 +22,21 @@ def crops(filled):
 
 @pytest.mark.parametrize("metric", ["piqe", "niqe"])
 def test_metric_worsens_with_blur_and_repeats_exactly(crops, weights, metric):
-    scorer = iqa.IqaMetric(metric, "cpu", None)
+    model = iqa.IqaMetric(metric, None)
+    model.load("cpu")
     crop = crops[0]
-    first_score = scorer.score(crop)
-    # Lower is better in both metrics.
-    assert scorer.score(cv2.GaussianBlur(crop, (0, 0), 4)) > first_score
+    first_score, blurred_score = model.predict([crop, cv2.GaussianBlur(crop, (0, 0), 4)])
+    assert blurred_score > first_score  # Lower is better in both metrics.
     np.random.seed(5)
-    assert scorer.score(crop) == first_score
+    assert model.predict([crop]) == [first_score]
 
 
 def test_metric_preserves_the_global_generator(crops, weights):
-    scorer = iqa.IqaMetric("piqe", "cpu", None)
+    model = iqa.IqaMetric("piqe", None)
+    model.load("cpu")
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    scorer.score(crops[0])
+    model.predict([crops[0]])
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -48,6 +49,6 @@ def test_error_for_missing_weights_names_the_file_and_its_place(monkeypatch, tmp
     monkeypatch.setattr(download, "download_url_to_file", offline)
     monkeypatch.setattr(download, "DEFAULT_CACHE_DIR", str(tmp_path))
     with pytest.raises(MissingResourceError) as caught:
-        iqa.IqaMetric("brisque", "cpu", None)
+        iqa.IqaMetric("brisque", None).load("cpu")
     assert "brisque" in str(caught.value)
     assert str(tmp_path) in str(caught.value)
