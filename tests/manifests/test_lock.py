@@ -6,11 +6,15 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from lock_holder import hold_lock
 
+from manifests import lock
+from manifests.lock import LocalFolder, WriterLock
 from manifests.support.errors import UserError
+from manifests.workspace import Workspace
 
 
 @pytest.fixture
@@ -50,11 +54,92 @@ def test_lock_of_an_earlier_process_with_the_same_id_is_taken_over(workspace):
         pass
 
 
-def test_lock_of_another_host_is_never_taken_over(workspace):
+def test_lock_of_another_host_without_a_lease_is_never_taken_over(workspace):
+    """Earlier versions wrote such locks."""
     other = {"host": "elsewhere.example", "pid": 1, "started": 1.0, "command": "filter"}
     workspace.write_bytes(".lock", json.dumps(other).encode())
-    with pytest.raises(UserError, match=r"elsewhere\.example"):
+    with pytest.raises(UserError, match=r"elsewhere\.example\); wait for it, or remove \.lock"):
         workspace.lock("caption").__enter__()
+
+
+def locks_of(folder_kind, workspace, tmp_path):
+    """Makes locks of the same folder: a workspace, or the folder of a run."""
+    if folder_kind == "workspace":
+        return lambda: WriterLock(Workspace(workspace.root), "filter")
+    return lambda: WriterLock(LocalFolder(tmp_path), "train-prior")
+
+
+@pytest.mark.parametrize("folder_kind", ["workspace", "run"])
+def test_lock_of_another_host_is_taken_over_after_its_lease(
+    workspace, tmp_path, monkeypatch, folder_kind
+):
+    monkeypatch.setattr(lock, "SETTLE_S", 0.0)
+    make_lock = locks_of(folder_kind, workspace, tmp_path)
+    first = make_lock()
+    first.acquire()
+    now = time.time()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(socket, "gethostname", lambda: "elsewhere")
+        with pytest.raises(UserError, match=r"again in 1\d\d s if that machine has stopped"):
+            make_lock().acquire()
+        elsewhere.setattr(lock.time, "time", lambda: now + 200)
+        second = make_lock()
+        second.acquire()
+        with pytest.raises(UserError, match="was taken over or removed"):
+            first.check()
+        first.release()
+        second.check()
+        second.release()
+    make_lock().acquire()
+
+
+def test_host_of_the_same_name_is_another_host(workspace, monkeypatch, tmp_path):
+    """Its processes cannot be seen from here, so that its lock is not that of a dead process."""
+    other = tmp_path / "machine-id"
+    other.write_text("0123456789abcdef\n")
+    with monkeypatch.context() as elsewhere, hold_lock(workspace.root, "filter") as holder:
+        holder.kill()
+        holder.wait()
+        elsewhere.setattr(lock, "MACHINE_ID_FILE", other)
+        with pytest.raises(UserError, match="if that machine has stopped"):
+            workspace.lock("caption").__enter__()
+    with workspace.lock("caption"):
+        pass
+
+
+@pytest.mark.parametrize("folder_kind", ["workspace", "run"])
+def test_lease_is_renewed(workspace, tmp_path, monkeypatch, folder_kind):
+    monkeypatch.setattr(lock, "RENEW_INTERVAL_S", 0.02)
+    held = locks_of(folder_kind, workspace, tmp_path)()
+    held.acquire()
+    first = held.folder.read_bytes(lock.LOCK)
+    deadline = time.monotonic() + 30
+    while held.folder.read_bytes(lock.LOCK) == first:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    held.check()
+    held.release()
+    with pytest.raises(FileNotFoundError):
+        held.folder.read_bytes(lock.LOCK)
+
+
+def test_suspended_process_keeps_a_lock_that_nobody_took(workspace, monkeypatch):
+    """A laptop that sleeps does not lose its own workspace."""
+    with workspace.lock("filter"):
+        now = time.time()
+        monkeypatch.setattr(lock.time, "time", lambda: now + 100_000)
+        workspace.write_bytes("x", b"1")
+        assert json.loads(workspace.read_bytes(".lock"))["expires"] > now + 100_000
+
+
+def test_removed_lock_ends_its_holder_at_the_next_renewal(workspace, monkeypatch):
+    with workspace.lock("filter"):
+        workspace.remove(".lock")
+        now = time.time()
+        monkeypatch.setattr(lock.time, "time", lambda: now + 100)
+        with pytest.raises(UserError, match="was taken over or removed"):
+            workspace.write_bytes("x", b"1")
+    assert not workspace.exists("x")
 
 
 def test_lock_of_a_requeued_slurm_job_is_taken_over_on_another_host(workspace, monkeypatch):

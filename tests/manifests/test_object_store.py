@@ -236,6 +236,7 @@ def test_wrong_access_is_one_line(bucket, authface_here, monkeypatch, changes, u
         assert message in line
 
 
+@pytest.mark.slow
 def test_server_that_does_not_answer_is_one_line(bucket, authface_here, monkeypatch):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
