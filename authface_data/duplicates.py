@@ -19,7 +19,8 @@ import pandas as pd
 
 from authface_data.images.hashes import hash_pixels, perceptual_hash
 from authface_data.images.open import PICTURE_ERRORS, Photo, read_file
-from manifests.hamming import pairs_within_radius, parse_hashes
+from manifests.hamming import pairs_within_radius, parse_hash_column, parse_hashes
+from manifests.store import text_array
 from manifests.support.errors import UserError
 from manifests.verdicts import DUPLICATE_PREFIX
 from manifests.workspace import Workspace
@@ -28,7 +29,6 @@ EXCLUDED_FILE = "excluded-hashes.txt"
 EXCLUDED_PREFIX = "excluded:"
 HASH_KINDS = {16: "perceptual", 32: "pixels", 64: "file"}
 """Number of hex digits of a hash -> what it is a hash of."""
-PERCEPTUAL_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,15 @@ class Match:
 
 
 class _Neighbours:
-    """Near neighbours of photographs by perceptual hash, grouped by equal hashes.
+    """Near neighbours of n photographs by perceptual hash, grouped by equal hashes.
 
     Args:
-        hashes: One hash per photograph, 16 hex digits, or "" if it has no hash.
+        hashes: (n,) text, 16 hex digits; null or another text if a photograph has no hash.
         radius: Largest number of differing bits.
     """
 
-    def __init__(self, hashes: list[str], radius: int) -> None:
-        rows = [row for row, text in enumerate(hashes) if len(text) == PERCEPTUAL_DIGITS]
-        bits = parse_hashes([hashes[row] for row in rows])
+    def __init__(self, hashes: pd.Series, radius: int) -> None:
+        rows, bits = parse_hash_column(text_array(hashes))
         unique, groups = np.unique(bits, return_inverse=True)
         first, second, distances = pairs_within_radius(unique, unique, radius)
 
@@ -59,7 +58,14 @@ class _Neighbours:
         self._second = second[order]
         self._distances = distances[order]
         self._starts = np.searchsorted(first[order], np.arange(len(unique) + 1))
-        self.group_of_row: dict[int, int] = dict(zip(rows, groups.tolist(), strict=True))
+
+        self.group_of_row = np.full(len(hashes), -1)
+        """(n,) int: the group of a photograph, -1 without a hash."""
+        self.group_of_row[rows] = groups
+        num_near = np.bincount(groups, minlength=len(unique)) + np.diff(self._starts) - 1
+        self.has_neighbour = np.zeros(len(hashes), bool)
+        """(n,) bool: whether another photograph is within the radius."""
+        self.has_neighbour[rows] = num_near[groups] > 1
 
     def of_group(self, group: int) -> Iterator[tuple[int, int]]:
         """(neighbouring group, distance in bits) of a group of equal hashes, itself included."""
@@ -78,24 +84,31 @@ def find_duplicates(photos: pd.DataFrame, radius: int) -> dict[str, Match]:
     Returns:
         photo_id of each duplicate -> the kept photograph that it is dropped for.
     """
-    neighbours = _Neighbours(photos["phash"].fillna("").tolist(), radius)
+    neighbours = _Neighbours(photos["phash"], radius)
     kept_by_group: dict[int, str] = {}
     kept_by_pixels: dict[str, str] = {}
     duplicates: dict[str, Match] = {}
 
+    # Most photographs resemble no other one.
     pixel_hashes = photos["pixel_hash"].fillna("")
-    for row, (photo_id, pixels) in enumerate(zip(photos["photo_id"], pixel_hashes, strict=True)):
+    has_copy = pixel_hashes.duplicated(keep=False).to_numpy() & (pixel_hashes != "").to_numpy()
+    rows = np.flatnonzero(neighbours.has_neighbour | has_copy)
+    for photo_id, pixels, group in zip(
+        photos["photo_id"].iloc[rows],
+        pixel_hashes.iloc[rows],
+        neighbours.group_of_row[rows].tolist(),
+        strict=True,
+    ):
         if pixels and pixels in kept_by_pixels:
             duplicates[photo_id] = Match(f"{DUPLICATE_PREFIX}{kept_by_pixels[pixels]}", 0.0)
             continue
 
-        group = neighbours.group_of_row.get(row)
-        match = None if group is None else _nearest_kept(neighbours, group, kept_by_group)
+        match = None if group < 0 else _nearest_kept(neighbours, group, kept_by_group)
         if match is not None:
             duplicates[photo_id] = match
             continue
 
-        if group is not None:
+        if group >= 0:
             kept_by_group[group] = photo_id
         if pixels:
             kept_by_pixels[pixels] = photo_id
@@ -175,27 +188,25 @@ class Exclusions:
             names = self.names[kind]
             if kind not in columns or not names:
                 continue
-            for picture_id, digest in zip(ids, frame[columns[kind]].fillna(""), strict=True):
-                if digest in names:
-                    matches[picture_id] = Match(f"{EXCLUDED_PREFIX}{names[digest]}", 0.0)
+            digests = frame[columns[kind]]
+            is_excluded = digests.isin(names).to_numpy()
+            for picture_id, digest in zip(ids[is_excluded], digests[is_excluded], strict=True):
+                matches[picture_id] = Match(f"{EXCLUDED_PREFIX}{names[digest]}", 0.0)
         return matches
 
     def _find_similar(self, frame: pd.DataFrame, column: str, radius: int) -> dict[str, Match]:
         """Id -> the nearest excluded perceptual hash within the radius."""
-        ids = frame.iloc[:, 0].tolist()
-        digests = frame[column].fillna("").tolist()
-        rows = [row for row, digest in enumerate(digests) if len(digest) == PERCEPTUAL_DIGITS]
+        ids = frame.iloc[:, 0]
         excluded = self.names["perceptual"]
         excluded_digests = list(excluded)
-        first, second, distances = pairs_within_radius(
-            parse_hashes([digests[row] for row in rows]), parse_hashes(excluded_digests), radius
-        )
+        rows, bits = parse_hash_column(text_array(frame[column]))
+        first, second, distances = pairs_within_radius(bits, parse_hashes(excluded_digests), radius)
 
         matches: dict[str, Match] = {}
         for pair in np.argsort(distances, kind="stable"):
             name = excluded[excluded_digests[second[pair]]]
             match = Match(f"{EXCLUDED_PREFIX}{name}", float(distances[pair]))
-            matches.setdefault(ids[rows[first[pair]]], match)
+            matches.setdefault(ids.iloc[rows[first[pair]]], match)
         return matches
 
 

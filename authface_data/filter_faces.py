@@ -14,7 +14,7 @@ from authface_data.engine.run import Engine, Outcomes, run_chain
 from authface_data.engine.stage import Chain
 from authface_data.faces.orphans import remove_orphans
 from authface_data.faces.stage import FacesStage
-from authface_data.gates import DUPLICATES, GateResult, is_stage_verdict
+from authface_data.gates import DUPLICATES, STAGE_VERDICTS, GateResult
 from authface_data.images.open import PictureReader
 from authface_data.quality.stage import ScoreStage
 from manifests.names import QUALITY_MEASURES
@@ -155,16 +155,9 @@ def summarise(workspace: Workspace, result: GateResult) -> FilterSummary:
         workspace: The workspace, for the number of photographs and the verdicts of stages.
         result: The result of the gates.
     """
-    verdicts = pa.concat_tables(result.verdicts)
-    is_photo_drop = pc.and_(
-        pc.equal(verdicts["verdict"], "dropped"), pc.equal(verdicts["subject"], "photo")
-    )
-    is_duplicate = pc.and_(is_photo_drop, pc.equal(verdicts["gate"], DUPLICATES))
-    is_flag = pc.equal(verdicts["gate"], POSSIBLE_MINOR)
-
-    of_stages = Store(workspace, VERDICTS).read(verdicts.column_names, is_stage_verdict)
-    all_verdicts = pa.concat_tables([verdicts, of_stages])
-    failed = all_verdicts.filter(pc.equal(all_verdicts["verdict"], "failed"))
+    of_stages = Store(workspace, VERDICTS).read(["id", "verdict"], STAGE_VERDICTS)
+    failed_at_stages = of_stages["id"].filter(pc.equal(of_stages["verdict"], "failed"))
+    failed_ids = pa.chunked_array([result.failed_ids(), *failed_at_stages.chunks])
 
     kept = result.in_set
     kept_photo_ids = result.measurements.photo_ids.filter(np.asarray(kept))
@@ -173,7 +166,7 @@ def summarise(workspace: Workspace, result: GateResult) -> FilterSummary:
         faces=len(result.measurements),
         kept_photos=len(kept_photo_ids.unique()),
         photos=Store(workspace, PHOTOS).read(["photo_id"]).num_rows,
-        duplicate_photos=pc.sum(is_duplicate).as_py() or 0,
-        possible_minors=pc.sum(is_flag).as_py() or 0,
-        failed=len(failed["id"].unique()),
+        duplicate_photos=result.count("photo", DUPLICATES, "dropped"),
+        possible_minors=result.count("face", POSSIBLE_MINOR, "kept"),
+        failed=len(failed_ids.unique()),
     )

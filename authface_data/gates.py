@@ -9,8 +9,10 @@ Measuring takes models and hours; evaluating gates reads what was measured and t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -24,10 +26,10 @@ from manifests.decisions import face_decisions
 from manifests.names import MEASURED_COLUMNS, QUALITY_MEASURES
 from manifests.schema import PHOTOS, VERDICTS
 from manifests.settings import Gate
-from manifests.store import Store
+from manifests.store import ROWS_PER_PART, RowFilter, Store, text_array
 from manifests.support.errors import UserError
 from manifests.support.fingerprint import fingerprint
-from manifests.verdicts import ALL_GATES, ANY_FACE, POSSIBLE_MINOR
+from manifests.verdicts import ALL_GATES, ANY_FACE, POSSIBLE_MINOR, Subject, Verdict
 from manifests.workspace import Workspace
 
 DUPLICATES = "duplicates"
@@ -47,9 +49,9 @@ _OPPOSITE = {">=": "<", ">": "<=", "<=": ">", "<": ">=", "==": "!="}
 """Comparison -> the comparison that a dropped value satisfies, for reasons."""
 
 _VERDICT_NAMES = ["kept", "dropped", "failed"]
-_KEPT = 0
-_DROPPED = 1
-_FAILED = 2
+_KEPT = np.int8(0)
+_DROPPED = np.int8(1)
+_FAILED = np.int8(2)
 
 
 def check_gate_names(gates: Sequence[Gate]) -> None:
@@ -100,6 +102,50 @@ def check_measured(place: str, name: str, metrics: Sequence[str]) -> None:
     raise UserError(f"{place}: {name} has not been measured; {setting}run `authface filter`")
 
 
+@dataclass(frozen=True)
+class GateVerdicts:
+    """Verdicts of one gate on m faces, or on m photographs."""
+
+    subject: Subject
+    gate: str
+    ids: pa.Array
+    """(m,) string."""
+    codes: np.ndarray
+    """(m,) int: index into `_VERDICT_NAMES`."""
+    reasons: pa.Array
+    """(m,) string or dictionary of strings, null for kept rows."""
+    fingerprint: str
+    """Fingerprint of the gate's settings."""
+    values: np.ndarray | None = None
+    """(m,) float64; NaN becomes null. None: all null."""
+    threshold: float | None = None
+    """The gate's threshold; NaN becomes null."""
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Rows of `verdicts`, in tables of at most `ROWS_PER_PART` rows."""
+        now = datetime.now(UTC)
+        for start in range(0, len(self.ids), ROWS_PER_PART):
+            yield self._table(slice(start, start + ROWS_PER_PART), now)
+
+    def _table(self, rows: slice, now: datetime) -> pa.Table:
+        schema = VERDICTS.schema.remove_metadata()
+        ids = self.ids[rows]
+        values = np.full(len(ids), np.nan) if self.values is None else self.values[rows]
+        threshold = np.nan if self.threshold is None else self.threshold
+        columns = {
+            "subject": pa.repeat(self.subject, len(ids)),
+            "id": ids,
+            "gate": pa.repeat(self.gate, len(ids)),
+            "verdict": _lookup(self.codes[rows], _VERDICT_NAMES).cast(pa.string()),
+            "reason": self.reasons[rows].cast(pa.string()),
+            "value": pa.array(values, pa.float64(), from_pandas=True),
+            "threshold": pa.array(np.full(len(ids), threshold), from_pandas=True),
+            "fingerprint": pa.repeat(self.fingerprint, len(ids)),
+            "created_at": pa.repeat(pa.scalar(now, schema.field("created_at").type), len(ids)),
+        }
+        return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
 @dataclass
 class GateResult:
     """Verdicts of all gates on all n faces of a workspace."""
@@ -110,10 +156,10 @@ class GateResult:
     """(n,) int: the decision of a person that overrules the gates; 1 keep, -1 drop, 0 none."""
     kept: np.ndarray
     """(n,) bool: whether every gate keeps the face, regardless of decisions."""
-    reasons: pa.Array
-    """(n,) string: why gates drop the face, joined by "; "; null for kept faces."""
-    verdicts: list[pa.Table] = field(default_factory=list)
-    """Rows of `verdicts`, one table per gate and subject."""
+    drop_reasons: list[pa.Array] = field(default_factory=list)
+    """Why each gate drops faces: (n,) string or dictionary of strings, null for others."""
+    verdicts: list[GateVerdicts] = field(default_factory=list)
+    """Verdicts of every gate, on faces and on photographs."""
 
     @property
     def in_set(self) -> np.ndarray:
@@ -124,16 +170,62 @@ class GateResult:
         """
         return (self.kept & (self.decisions >= 0)) | (self.decisions > 0)
 
+    def count(self, subject: Subject, gate: str, verdict: Verdict) -> int:
+        """Number of verdicts of one kind."""
+        code = _VERDICT_NAMES.index(verdict)
+        counts = [
+            int((verdicts.codes == code).sum())
+            for verdicts in self.verdicts
+            if (verdicts.subject, verdicts.gate) == (subject, gate)
+        ]
+        return sum(counts)
+
+    def failed_ids(self) -> pa.Array:
+        """Distinct ids of the faces and photographs that a gate could not measure."""
+        ids = [verdicts.ids.filter(verdicts.codes == _FAILED) for verdicts in self.verdicts]
+        return pa.chunked_array(ids, pa.string()).unique()
+
     def drop(self, dropped: np.ndarray, reasons: pa.Array) -> None:
         """Drop faces and append to their reasons.
 
         Args:
             dropped: (n,) bool.
-            reasons: (n,) string, null for faces that are not dropped.
+            reasons: (n,) string or dictionary of strings, null for faces that are not dropped.
         """
-        joined = pc.binary_join_element_wise(self.reasons, reasons, "; ")  # null if either is null
-        self.reasons = pc.coalesce(joined, self.reasons, reasons)
+        self.drop_reasons.append(reasons)
         self.kept &= ~dropped
+
+    def join_reasons(self) -> pa.Array:
+        """Why gates drop each face.
+
+        Returns:
+            (n,) string: the reasons joined by "; "; null for kept faces.
+        """
+        rows = [np.flatnonzero(reasons.is_valid()) for reasons in self.drop_reasons]
+        texts = [reasons.drop_null().cast(pa.string()) for reasons in self.drop_reasons]
+        joined = _join_by_row(rows, texts, len(self.kept), "; ")
+        return pc.if_else(pa.array(self.kept), None, joined)
+
+
+def _join_by_row(
+    rows: Sequence[np.ndarray], texts: Sequence[pa.Array], count: int, separator: str
+) -> pa.Array:
+    """Join the texts of each row in the given order.
+
+    Args:
+        rows: One array per array of texts: the row of each text, in [0, count).
+        texts: String arrays without null.
+        count: Number of rows.
+        separator: Text between two texts.
+
+    Returns:
+        (count,) string; "" for a row without texts.
+    """
+    all_rows = np.concatenate([np.zeros(0, np.int64), *rows])
+    order = pa.array(np.argsort(all_rows, kind="stable"))
+    starts = np.append(0, np.cumsum(np.bincount(all_rows, minlength=count))).astype(np.int32)
+    all_texts = pa.chunked_array(texts, pa.string()).combine_chunks().take(order)
+    return pc.binary_join(pa.ListArray.from_arrays(starts, all_texts), separator)
 
 
 def apply_gates(workspace: Workspace, gates: Sequence[Gate]) -> GateResult:
@@ -149,13 +241,14 @@ def apply_gates(workspace: Workspace, gates: Sequence[Gate]) -> GateResult:
     result = evaluate_gates(workspace, gates)
     Store(workspace, VERDICTS).compact(
         lambda part: pc.invert(is_stage_verdict(part)),
-        pa.concat_tables(result.verdicts),
-        drops_whole_keys=True,
+        chain.from_iterable(verdicts.tables() for verdicts in result.verdicts),
+        drop_columns=["gate"],
+        replaces_keys=True,
     )
     return result
 
 
-def is_stage_verdict(table: pa.Table) -> pa.Array:
+def is_stage_verdict(table: pa.Table) -> pa.ChunkedArray:
     """Find the rows of `verdicts` that a stage wrote, not a gate.
 
     Args:
@@ -164,8 +257,16 @@ def is_stage_verdict(table: pa.Table) -> pa.Array:
     Returns:
         (rows,) bool.
     """
-    is_stage = pc.is_in(table["gate"], pa.array(STAGE_GATES))
-    return pc.or_(is_stage, pc.match_substring(table["gate"], ":"))
+    return _is_stage_gate(table["gate"])
+
+
+def _is_stage_gate(gates: pa.ChunkedArray) -> pa.ChunkedArray:
+    is_stage = pc.is_in(gates, pa.array(STAGE_GATES))
+    return pc.or_(is_stage, pc.match_substring(gates, ":"))
+
+
+STAGE_VERDICTS = RowFilter("gate", _is_stage_gate)
+"""Selects the rows of `verdicts` that a stage wrote, not a gate."""
 
 
 def evaluate_gates(workspace: Workspace, gates: Sequence[Gate]) -> GateResult:
@@ -196,7 +297,6 @@ def evaluate_gates(workspace: Workspace, gates: Sequence[Gate]) -> GateResult:
         measurements=measurements,
         decisions=_read_decisions(workspace, measurements),
         kept=np.ones(count, bool),
-        reasons=pa.nulls(count, pa.string()),
     )
 
     for gate in gates:
@@ -207,18 +307,19 @@ def evaluate_gates(workspace: Workspace, gates: Sequence[Gate]) -> GateResult:
         if gate.best is not None:
             _apply_best(result, gate, gate.best)
 
+    reasons = result.join_reasons()
     gates_fingerprint = fingerprint(gates=[gate.model_dump(exclude_none=True) for gate in gates])
     result.verdicts.append(
-        _verdict_table(
+        GateVerdicts(
             subject="face",
-            ids=measurements.face_ids,
             gate=ALL_GATES,
+            ids=measurements.face_ids,
             codes=np.where(result.kept, _KEPT, _DROPPED),
-            reasons=result.reasons,
-            row_fingerprint=gates_fingerprint,
+            reasons=reasons,
+            fingerprint=gates_fingerprint,
         )
     )
-    result.verdicts.append(_photo_verdicts(result, gates_fingerprint))
+    result.verdicts.append(_photo_verdicts(result, reasons, gates_fingerprint))
     result.verdicts.append(_possible_minor_verdicts(workspace, measurements))
     return result
 
@@ -333,15 +434,15 @@ def _record(result: GateResult, gate: Gate, verdicts: _FaceVerdicts) -> None:
     if len(verdicts.rows) < len(face_ids):
         ids = face_ids.take(pa.array(verdicts.rows))
     result.verdicts.append(
-        _verdict_table(
+        GateVerdicts(
             subject="face",
-            ids=ids,
             gate=gate.name,
+            ids=ids,
             codes=verdicts.codes,
             reasons=_lookup(verdicts.codes - _DROPPED, reason_names),
+            fingerprint=fingerprint(gate=gate.model_dump(exclude_none=True)),
             values=verdicts.values,
             threshold=verdicts.threshold,
-            row_fingerprint=fingerprint(gate=gate.model_dump(exclude_none=True)),
         )
     )
     result.drop(all_codes != _KEPT, _lookup(all_codes - _DROPPED, reason_names))
@@ -359,11 +460,14 @@ class _Photos:
     """(p,) bool."""
 
 
-def _read_photos(workspace: Workspace, measurements: Measurements) -> _Photos:
-    frame = Store(workspace, PHOTOS).read_pandas(
-        ["photo_id", "sha256", "phash", "pixel_hash", "width", "height"]
-    )
-    rows = pc.index_in(measurements.photo_ids, pa.array(frame["photo_id"], pa.string()))
+def _read_photos(
+    workspace: Workspace, measurements: Measurements, *, with_file_hashes: bool
+) -> _Photos:
+    columns = ["photo_id", "phash", "pixel_hash", "width", "height"]
+    if with_file_hashes:
+        columns.append("sha256")
+    frame = Store(workspace, PHOTOS).read_pandas(columns)
+    rows = pc.index_in(measurements.photo_ids, text_array(frame["photo_id"]))
     row_of_face = pc.fill_null(rows, len(frame)).to_numpy(zero_copy_only=False)
     return _Photos(frame, row_of_face, np.isin(np.arange(len(frame)), row_of_face))
 
@@ -371,12 +475,23 @@ def _read_photos(workspace: Workspace, measurements: Measurements) -> _Photos:
 def _apply_exclusions_and_duplicates(workspace: Workspace, result: GateResult) -> None:
     """Drop excluded pictures, then duplicates among the photographs."""
     radius = workspace.settings.filter.duplicate_radius
-    photos = _read_photos(workspace, result.measurements)
-    passing = result.in_set
     exclusions = Exclusions.load(workspace)
+    photos = _read_photos(workspace, result.measurements, with_file_hashes=bool(exclusions))
+    passing = result.in_set
     if exclusions:
         passing &= ~_apply_exclusions(result, photos, exclusions, radius)
     _apply_duplicates(result, photos, passing, radius)
+
+
+@dataclass(frozen=True)
+class _Matches:
+    """The matches of photographs and faces with other pictures."""
+
+    found: list[Match]
+    of_photo: np.ndarray
+    """(p,) int: index into `found`, -1 for a photograph without a match."""
+    of_face: np.ndarray
+    """(n,) int: index into `found`, -1 for a face without a match."""
 
 
 def _apply_exclusions(
@@ -391,27 +506,30 @@ def _apply_exclusions(
     by_photo = exclusions.find(
         photos.frame, {"perceptual": "phash", "pixels": "pixel_hash", "file": "sha256"}, radius
     )
-    crops = pd.DataFrame(
-        {
-            "id": measurements.face_ids.to_pylist(),
-            "phash": measurements.crop_phashes.to_pylist(),
-        }
-    )
-    by_face = exclusions.find(crops, {"perceptual": "phash"}, radius)
+    crops = pa.table({"id": measurements.face_ids, "phash": measurements.crop_phashes})
+    by_face = exclusions.find(crops.to_pandas(), {"perceptual": "phash"}, radius)
 
-    face_matches = [
-        by_face.get(face_id) or by_photo.get(photo_id)
-        for face_id, photo_id in zip(crops["id"], measurements.photo_ids.to_pylist(), strict=True)
-    ]
-    photo_matches = [by_photo.get(photo_id) for photo_id in photos.frame["photo_id"]]
-    return _record_matches(
-        result,
-        EXCLUSION,
-        photos=photos,
-        photo_matches=photo_matches,
-        face_matches=face_matches,
-        radius=radius,
+    of_photo = _index_matches(by_photo, text_array(photos.frame["photo_id"]))
+    of_face = _index_matches(by_face, measurements.face_ids)
+    matches = _Matches(
+        found=[*by_photo.values(), *by_face.values()],
+        of_photo=of_photo,
+        of_face=np.where(
+            of_face >= 0, of_face + len(by_photo), _of_faces(of_photo, photos.row_of_face)
+        ),
     )
+    return _record_matches(result, EXCLUSION, photos=photos, matches=matches, radius=radius)
+
+
+def _index_matches(matches: Mapping[str, Match], ids: pa.Array) -> np.ndarray:
+    """(m,) int: position of each id's match in `matches`, -1 for an id without one."""
+    positions = pc.index_in(ids, pa.array(list(matches), pa.string()))
+    return pc.fill_null(positions, -1).to_numpy(zero_copy_only=False)
+
+
+def _of_faces(of_photo: np.ndarray, row_of_face: np.ndarray) -> np.ndarray:
+    """(n,) int: the match of each face's photograph; -1 if the photograph is missing."""
+    return np.append(of_photo, -1)[row_of_face]
 
 
 def _apply_duplicates(
@@ -426,39 +544,33 @@ def _apply_duplicates(
         radius: Largest number of differing bits of two perceptual hashes.
     """
     frame, count = photos.frame, len(photos.frame)
-    ranked = frame.assign(passes=False, sharp=np.nan, pixels=frame["width"] * frame["height"])
+    passes = np.zeros(count, bool)
+    sharp = np.full(count, np.nan)
     if len(result.measurements):
         sharpness = np.nan_to_num(result.measurements.values_of("sharpness"), nan=-np.inf)
         sharpest = np.full(count + 1, -np.inf)
         np.maximum.at(sharpest, photos.row_of_face, sharpness)
-        ranked["passes"] = np.bincount(photos.row_of_face, passing, count + 1)[:-1] > 0
-        ranked["sharp"] = sharpest[:-1]
-    ranked = ranked.sort_values(
-        ["passes", "pixels", "sharp", "photo_id"], ascending=[False, False, False, True]
-    )
+        passes = np.bincount(photos.row_of_face, passing, count + 1)[:-1] > 0
+        sharp = sharpest[:-1]
+    photo_ids = text_array(frame["photo_id"])
+    pixels = pa.array(frame["width"] * frame["height"], from_pandas=True)
+    ranking = pa.table({"passes": passes, "pixels": pixels, "sharp": sharp, "photo_id": photo_ids})
+    descending = [(name, "descending") for name in ("passes", "pixels", "sharp")]
+    best_first = ranking.sort_by([*descending, ("photo_id", "ascending")])["photo_id"]
+    order = pc.index_in(best_first.combine_chunks(), photo_ids).to_numpy()
 
-    duplicates = find_duplicates(ranked, radius)
-    photo_matches = [duplicates.get(photo_id) for photo_id in frame["photo_id"]]
-    with_missing = [*photo_matches, None]  # the last entry is for faces without a photograph
-    face_matches = [with_missing[row] for row in photos.row_of_face]
-    _record_matches(
-        result,
-        DUPLICATES,
-        photos=photos,
-        photo_matches=photo_matches,
-        face_matches=face_matches,
-        radius=radius,
+    duplicates = find_duplicates(frame.iloc[order], radius)
+    of_photo = _index_matches(duplicates, photo_ids)
+    matches = _Matches(
+        found=list(duplicates.values()),
+        of_photo=of_photo,
+        of_face=_of_faces(of_photo, photos.row_of_face),
     )
+    _record_matches(result, DUPLICATES, photos=photos, matches=matches, radius=radius)
 
 
 def _record_matches(
-    result: GateResult,
-    gate: str,
-    *,
-    photos: _Photos,
-    photo_matches: Sequence[Match | None],
-    face_matches: Sequence[Match | None],
-    radius: int,
+    result: GateResult, gate: str, *, photos: _Photos, matches: _Matches, radius: int
 ) -> np.ndarray:
     """Add verdicts on photographs and faces that match another picture, and drop these faces.
 
@@ -467,137 +579,99 @@ def _record_matches(
     Returns:
         (n,) bool: the dropped faces.
     """
-    photo_rows = [
-        row for row, match in enumerate(photo_matches) if match is not None or photos.has_face[row]
-    ]
-    photo_ids = pa.array(photos.frame["photo_id"], pa.string()).take(
-        pa.array(photo_rows, pa.int64())
+    photo_ids = text_array(photos.frame["photo_id"])
+    rows = np.flatnonzero((matches.of_photo >= 0) | photos.has_face)
+    of_photos = _match_verdicts(
+        "photo",
+        photo_ids.take(pa.array(rows)),
+        matches.found,
+        matches.of_photo[rows],
+        gate=gate,
+        radius=radius,
     )
-    matches_of_photos = [photo_matches[row] for row in photo_rows]
-    result.verdicts += [
-        _match_verdicts("photo", photo_ids, matches_of_photos, gate=gate, radius=radius),
-        _match_verdicts(
-            "face", result.measurements.face_ids, face_matches, gate=gate, radius=radius
-        ),
-    ]
-
-    dropped = np.array([match is not None for match in face_matches], bool)
-    result.drop(dropped, _match_reasons(face_matches))
+    of_faces = _match_verdicts(
+        "face",
+        result.measurements.face_ids,
+        matches.found,
+        matches.of_face,
+        gate=gate,
+        radius=radius,
+    )
+    result.verdicts += [of_photos, of_faces]
+    dropped = matches.of_face >= 0
+    result.drop(dropped, of_faces.reasons)
     return dropped
 
 
 def _match_verdicts(
-    subject: str, ids: pa.Array, matches: Sequence[Match | None], *, gate: str, radius: int
-) -> pa.Table:
-    """Rows of `verdicts`: dropped where there is a match, with the distance as the value."""
-    distances = [match.distance if match is not None else np.nan for match in matches]
-    codes = [_KEPT if match is None else _DROPPED for match in matches]
-    return _verdict_table(
+    subject: Subject,
+    ids: pa.Array,
+    found: Sequence[Match],
+    matches: np.ndarray,
+    *,
+    gate: str,
+    radius: int,
+) -> GateVerdicts:
+    """Verdicts: dropped where there is a match, with the distance as the value.
+
+    Args:
+        subject: What the ids are.
+        ids: (m,) string.
+        found: The matches.
+        matches: (m,) int: index into `found`, -1 for a picture without a match.
+        gate: Name of the gate.
+        radius: Largest number of differing bits of two perceptual hashes.
+    """
+    distances = np.array([*(match.distance for match in found), np.nan])
+    return GateVerdicts(
         subject=subject,
-        ids=ids,
         gate=gate,
-        codes=np.array(codes, int),
-        reasons=_match_reasons(matches),
-        values=np.array(distances, float),
+        ids=ids,
+        codes=np.where(matches < 0, _KEPT, _DROPPED),
+        reasons=_lookup(matches, [match.reason for match in found]),
+        fingerprint=fingerprint(gate=gate, radius=radius),
+        values=distances[matches],
         threshold=float(radius),
-        row_fingerprint=fingerprint(gate=gate, radius=radius),
     )
 
 
-def _match_reasons(matches: Sequence[Match | None]) -> pa.Array:
-    """(m,) string, null for a picture without a match."""
-    return pa.array([match.reason if match is not None else None for match in matches], pa.string())
-
-
-def _photo_verdicts(result: GateResult, gates_fingerprint: str) -> pa.Table:
+def _photo_verdicts(
+    result: GateResult, reasons_of_faces: pa.Array, gates_fingerprint: str
+) -> GateVerdicts:
     """Verdicts on photographs that have faces: the number of kept faces, or why all are dropped."""
     photos = result.measurements.photo_ids.dictionary_encode()
     photo_codes = photos.indices.to_numpy(zero_copy_only=False)
     counts = np.bincount(photo_codes, result.kept, len(photos.dictionary))
 
-    reasons_of_photo: dict[int, list[str]] = {}
     rows = np.flatnonzero(counts[photo_codes] == 0)
-    face_reasons = result.reasons.take(pa.array(rows)).to_pylist()
-    for row, reason in zip(rows, face_reasons, strict=True):
-        reasons_of_photo.setdefault(photo_codes[row], []).append(reason)
-    reasons = [
-        " | ".join(reasons_of_photo[code]) if code in reasons_of_photo else None
-        for code in range(len(counts))
-    ]
-
-    return _verdict_table(
+    face_reasons = reasons_of_faces.take(pa.array(rows))
+    reasons = _join_by_row([photo_codes[rows]], [face_reasons], len(counts), " | ")
+    return GateVerdicts(
         subject="photo",
-        ids=photos.dictionary,
         gate=ANY_FACE,
+        ids=photos.dictionary,
         codes=np.where(counts == 0, _DROPPED, _KEPT),
-        reasons=pa.array(reasons, pa.string()),
+        reasons=pc.if_else(pa.array(counts == 0), reasons, None),
+        fingerprint=gates_fingerprint,
         values=counts.astype(float),
         threshold=1.0,
-        row_fingerprint=gates_fingerprint,
     )
 
 
-def _possible_minor_verdicts(workspace: Workspace, measurements: Measurements) -> pa.Table:
+def _possible_minor_verdicts(workspace: Workspace, measurements: Measurements) -> GateVerdicts:
     """Verdicts `kept` with a reason, on faces that a person should check before they are used."""
     flags = possible_minors(workspace, measurements)
-    return _verdict_table(
+    return GateVerdicts(
         subject="face",
-        ids=pa.array(list(flags), pa.string()),
         gate=POSSIBLE_MINOR,
+        ids=pa.array(list(flags), pa.string()),
         codes=np.full(len(flags), _KEPT),
         reasons=pa.array(list(flags.values()), pa.string()),
-        row_fingerprint=fingerprint(gate=POSSIBLE_MINOR),
+        fingerprint=fingerprint(gate=POSSIBLE_MINOR),
     )
 
 
-def _verdict_table(
-    *,
-    subject: str,
-    ids: pa.Array,
-    gate: str,
-    codes: np.ndarray,
-    reasons: pa.Array,
-    row_fingerprint: str,
-    values: np.ndarray | None = None,
-    threshold: float | None = None,
-) -> pa.Table:
-    """Rows of `verdicts`, one per id.
-
-    Args:
-        subject: "photo" or "face".
-        ids: (m,) string.
-        gate: Name of the gate.
-        codes: (m,) int: index into `_VERDICT_NAMES`.
-        reasons: (m,) string, null for kept rows.
-        row_fingerprint: Fingerprint of the gate's settings.
-        values: (m,) float64; NaN becomes null.
-        threshold: The gate's threshold; NaN becomes null.
-    """
-    count = len(ids)
-    schema = VERDICTS.schema.remove_metadata()
-    now = pa.scalar(pd.Timestamp.now("UTC").to_pydatetime(), schema.field("created_at").type)
-    value_column = pa.nulls(count, pa.float64())
-    if values is not None:
-        value_column = pa.array(values, pa.float64(), from_pandas=True)
-    threshold_column = pa.nulls(count, pa.float64())
-    if threshold is not None:
-        threshold_column = pa.array(np.full(count, threshold), pa.float64(), from_pandas=True)
-
-    columns = {
-        "subject": pa.repeat(subject, count),
-        "id": ids,
-        "gate": pa.repeat(gate, count),
-        "verdict": _lookup(codes, _VERDICT_NAMES),
-        "reason": reasons,
-        "value": value_column,
-        "threshold": threshold_column,
-        "fingerprint": pa.repeat(row_fingerprint, count),
-        "created_at": pa.repeat(now, count),
-    }
-    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
-
-
-def _lookup(codes: np.ndarray, names: list[str]) -> pa.Array:
-    """(m,) string: the name of each code; null for a negative code."""
-    index = pa.array(codes, pa.int32(), mask=codes < 0)
-    return pa.DictionaryArray.from_arrays(index, pa.array(names, pa.string())).cast(pa.string())
+def _lookup(codes: np.ndarray, names: list[str]) -> pa.DictionaryArray:
+    """(m,) dictionary of strings: the name of each code; null for a negative code."""
+    index = pa.array(codes, mask=codes < 0)
+    return pa.DictionaryArray.from_arrays(index, pa.array(names, pa.string()))

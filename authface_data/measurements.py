@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from manifests.names import FACE_COLUMNS
 from manifests.schema import FACES, SCORES
-from manifests.store import Store
+from manifests.store import Store, join_dictionaries
 from manifests.workspace import Workspace
 
 
@@ -73,17 +73,22 @@ def read_measurements(workspace: Workspace) -> Measurements:
 
 def _read_scores(workspace: Workspace, face_ids: pa.Array) -> dict[str, np.ndarray]:
     """Metric -> (n,) float64 in the order of `face_ids`; scores of unknown faces are ignored."""
-    table = Store(workspace, SCORES).read(["face_id", "metric", "value"])
-    rows = _to_float(pc.index_in(table["face_id"].combine_chunks(), face_ids))
-    scores = _to_float(table["value"].combine_chunks())
-    encoded = table["metric"].combine_chunks().dictionary_encode()
-    metric_codes = encoded.indices.to_numpy(zero_copy_only=False)
+    table = Store(workspace, SCORES).read(
+        ["face_id", "metric", "value"], encoded=["face_id", "metric"]
+    )
+    row_of_value, ids = join_dictionaries(table["face_id"])
+    row_of_id = pc.index_in(ids, face_ids).fill_null(len(face_ids)).to_numpy()
+    rows = np.append(row_of_id, len(face_ids))[row_of_value]
+    scores = _to_float(table["value"])
 
+    metrics = table["metric"].unify_dictionaries().combine_chunks()
+    codes = metrics.indices.to_numpy(zero_copy_only=False)
     values = {}
-    for code, metric in enumerate(encoded.dictionary.to_pylist()):
-        selected = (metric_codes == code) & np.isfinite(rows)
-        values[metric] = np.full(len(face_ids), np.nan)
-        values[metric][rows[selected].astype(int)] = scores[selected]
+    for code, metric in enumerate(metrics.dictionary.to_pylist()):
+        selected = codes == code
+        of_all = np.full(len(face_ids) + 1, np.nan)  # the last value is of unknown faces
+        of_all[rows[selected]] = scores[selected]
+        values[metric] = of_all[:-1]
     return values
 
 
@@ -104,6 +109,6 @@ def _rank_within_photo(photo_codes: np.ndarray, sizes: np.ndarray) -> np.ndarray
     return ranks
 
 
-def _to_float(column: pa.Array) -> np.ndarray:
+def _to_float(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """(n,) float64, NaN for null."""
     return pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from authface_data.measurements import Measurements
@@ -45,6 +46,11 @@ _AGE = re.compile(
     re.IGNORECASE,
 )
 
+# Matches wherever the two patterns do, and elsewhere. RE2 searches a column of texts at once.
+_ANY_WORD_OR_AGE = f"[0-9]|{'|'.join((*CHILDHOOD_WORDS, *NUMBER_WORDS))}"
+ROWS_PER_BATCH = 10_000
+"""Number of rows that are converted to Python objects at once."""
+
 
 def find_childhood_word(text: str | None) -> str | None:
     """The first word or age in a text that may refer to a child, in lower case, or None."""
@@ -72,44 +78,50 @@ def possible_minors(workspace: Workspace, measurements: Measurements) -> dict[st
         face_id -> the reason, with the word that was found and the place of it.
     """
     reason_of_photo = _flag_photos(workspace)
-    captions = (
-        Store(workspace, CAPTIONS)
-        .read(["face_id", "captioner", "semantic_tags", "raw_answers"])
-        .to_pylist()
-    )
-    if not reason_of_photo and not captions:
-        return {}
-
-    face_ids = measurements.face_ids.to_pylist()
-    photo_of_face = dict(zip(face_ids, measurements.photo_ids.to_pylist(), strict=True))
+    flagged = pc.is_in(measurements.photo_ids, pa.array(list(reason_of_photo), pa.string()))
     flags = {
         face_id: reason_of_photo[photo_id]
-        for face_id, photo_id in photo_of_face.items()
-        if photo_id in reason_of_photo
+        for face_id, photo_id in zip(
+            measurements.face_ids.filter(flagged).to_pylist(),
+            measurements.photo_ids.filter(flagged).to_pylist(),
+            strict=True,
+        )
     }
-    for caption in captions:
-        # The model's answer is searched too: settings can strip ages from the tags.
-        answers = (caption["raw_answers"] or [])[:1]
-        word = _first_childhood_word([*(caption["semantic_tags"] or []), *answers])
-        if word and caption["face_id"] in photo_of_face:
-            reason = f"look: {word!r} in the caption by {caption['captioner']}"
-            flags.setdefault(caption["face_id"], reason)
+
+    captions = Store(workspace, CAPTIONS).read(
+        ["face_id", "captioner", "semantic_tags", "raw_answers"]
+    )
+    captions = captions.filter(pc.is_in(captions["face_id"], measurements.face_ids))
+    for batch in captions.to_batches(ROWS_PER_BATCH):
+        for caption in batch.to_pylist():
+            # The model's answer is searched too: settings can strip ages from the tags.
+            answers = (caption["raw_answers"] or [])[:1]
+            word = _first_childhood_word([*(caption["semantic_tags"] or []), *answers])
+            if word:
+                reason = f"look: {word!r} in the caption by {caption['captioner']}"
+                flags.setdefault(caption["face_id"], reason)
     return flags
 
 
 def _flag_photos(workspace: Workspace) -> dict[str, str]:
     """photo_id -> why its faces may be of minors, from the texts that came with the photograph."""
     photos = Store(workspace, PHOTOS).read(["photo_id", *PHOTO_TEXTS])
-    has_description = pc.is_valid(photos["description"])
-    has_note = pc.is_valid(photos["note"])
-    has_text = pc.or_(pc.or_(has_description, has_note), pc.is_valid(photos["source_tags"]))
+    may_match = pc.or_(_may_match(photos["description"]), _may_match(photos["note"]))
+    may_match = pc.or_(may_match, pc.is_valid(photos["source_tags"]))
 
     reasons = {}
-    for photo in photos.filter(has_text).to_pylist():
-        reason = _photo_reason(photo)
-        if reason is not None:
-            reasons[photo["photo_id"]] = reason
+    for batch in photos.filter(may_match).to_batches(ROWS_PER_BATCH):
+        for photo in batch.to_pylist():
+            reason = _photo_reason(photo)
+            if reason is not None:
+                reasons[photo["photo_id"]] = reason
     return reasons
+
+
+def _may_match(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """(n,) bool: False only for texts in which `find_childhood_word` finds nothing."""
+    has_word = pc.match_substring_regex(texts, _ANY_WORD_OR_AGE, ignore_case=True)
+    return pc.fill_null(pc.or_(has_word, pc.invert(pc.string_is_ascii(texts))), False)
 
 
 def _photo_reason(photo: Mapping[str, str | list[str] | None]) -> str | None:

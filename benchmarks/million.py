@@ -30,7 +30,7 @@ from PIL import Image
 
 from manifests.names import QUALITY_MEASURES
 from manifests.schema import FACES, PHOTOS, SCORES, Manifest
-from manifests.store import ROWS_PER_PART, encode_part
+from manifests.store import ROWS_PER_PART, Store, encode_part
 from manifests.workspace import Workspace
 
 FINGERPRINT = "f" * 16
@@ -122,9 +122,9 @@ def list_steps(root: Path, folder: Path) -> dict[str, list[str]]:
     on_workspace = ["-w", str(root)]
     table = str(folder / "review.csv")
     return {
-        "regate, first": [*authface, "filter", "--regate", *on_workspace],
-        "regate, unchanged": [*authface, "filter", "--regate", *on_workspace],
-        "regate, a new threshold": [*authface, "filter", "--regate", *on_workspace],
+        "first regate": [*authface, "filter", "--regate", *on_workspace],
+        "unchanged regate": [*authface, "filter", "--regate", *on_workspace],
+        "changed regate": [*authface, "filter", "--regate", *on_workspace],
         "status": [*authface, "status", *on_workspace],
         "report": [*authface, "report", *on_workspace],
         "duplicates": [*python, "-c", FIND_DUPLICATES, str(root)],
@@ -136,7 +136,7 @@ def list_steps(root: Path, folder: Path) -> dict[str, list[str]]:
 
 def prepare_step(name: str, root: Path, count: int) -> None:
     """Change the workspace before a step that needs it."""
-    if name == "regate, a new threshold":
+    if name == "changed regate":
         settings = root / "authface.toml"
         settings.write_text(
             settings.read_text().replace("threshold = 0.1\n", "threshold = 0.11\n", 1)
@@ -212,6 +212,8 @@ def fill_workspace(root: Path, count: int) -> None:
         ids = make_ids(start, min(start + faces_per_part, count))
         number = start // faces_per_part + 1
         append_part(workspace, SCORES, number, score_columns(ids, rng), FINGERPRINT)
+    for manifest in (PHOTOS, FACES, SCORES):
+        Store(workspace, manifest).compact()  # as `authface filter` does at its end
     for folder, suffix in (("photos", ".jpg"), ("faces", ".png")):
         _link_pictures(root / folder, suffix, count)
 
@@ -372,7 +374,7 @@ def _points(rng: np.random.Generator, count: int, num_points: int) -> pa.Array:
 
 def _link_pictures(folder: Path, suffix: str, count: int) -> None:
     """Give every row a file: names of few pictures."""
-    picture = Image.effect_noise((512, 512), 40).convert("RGB")
+    picture = Image.effect_noise((32, 32), 80).resize((512, 512)).convert("RGB")
     for start in range(0, count, LINKS_PER_FILE):
         original = folder / _file_name(start, suffix)
         picture.save(original)

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from manifests.hamming import pairs_within_radius, parse_hashes
+from manifests.hamming import pairs_within_radius, parse_hash_column, parse_hashes
 from manifests.schema import FACES, PHOTOS
 from manifests.store import Store
 from manifests.workspace import Workspace
@@ -275,9 +275,8 @@ def _near_rows(
     """(index of a hash, row of a near one in the column, differing bits); nulls are near none."""
     if not hashes:
         return []
-    rows = np.flatnonzero(pc.equal(pc.utf8_length(column), 16).fill_null(False).to_numpy())
-    candidates = column.take(pa.array(rows)).to_pylist()
-    pairs = pairs_within_radius(parse_hashes(hashes), parse_hashes(candidates), radius)
+    rows, candidates = parse_hash_column(column)
+    pairs = pairs_within_radius(parse_hashes(hashes), candidates, radius)
     return [
         (int(index), int(rows[near]), int(bits))
         for index, near, bits in zip(pairs.first, pairs.second, pairs.distance, strict=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Collection
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from manifests.hamming import pairs_within_radius, parse_hashes
 from manifests.settings import Splits
+from manifests.store import text_array
 from manifests.support.components import connected_labels
 from manifests.support.errors import UserError
 from manifests.support.text import did_you_mean, normal_name
@@ -17,7 +20,7 @@ from manifests.support.text import did_you_mean, normal_name
 GROUP_COLUMNS = ("sha256", "phash", "photographer_name", "person")
 """Photographs that share a value of one of these columns belong to one group."""
 
-_PERCEPTUAL_HASH = re.compile(r"[0-9a-f]{16}")
+_PERCEPTUAL_HASH = "^[0-9a-f]{16}$"
 
 
 def hash_share(key: str) -> float:
@@ -63,15 +66,19 @@ def assign_splits(
             a pinned person.
     """
     groups = _group_photos(photos, radius)
+    names = groups.cat.categories
     pinned_splits = _pinned_splits(photos, groups, settings)
-    splits = [pinned_splits.get(group) or _split_of_group(group, settings) for group in groups]
+    split_of_group = [pinned_splits.get(name) or _split_of_group(name, settings) for name in names]
+    splits = np.array(split_of_group, object)[groups.cat.codes]
     assigned = pd.DataFrame(
-        {"split": splits, "group": groups}, index=photos["photo_id"].tolist(), dtype=object
+        {"split": splits, "group": groups.to_numpy(object)},
+        index=photos["photo_id"].tolist(),
+        dtype=object,
     )
 
     used = assigned
     if used_photo_ids is not None:
-        used = assigned[assigned.index.isin(list(used_photo_ids))]
+        used = assigned[assigned.index.isin(used_photo_ids)]
     free_groups = set(used["group"]).difference(pinned_splits)
     if free_groups and not (used["split"] == "train").any():
         nearest = max(free_groups, key=lambda group: _share_of_group(group, settings))
@@ -119,48 +126,52 @@ def _describe_group(view: pd.DataFrame) -> str:
     return "connected by photographers, people or near-duplicates"
 
 
-def _group_photos(photos: pd.DataFrame, radius: int) -> list[str]:
-    """Name the group of every row by the smallest photo_id of the group."""
+def _group_photos(photos: pd.DataFrame, radius: int) -> pd.Series:
+    """Name the group of every row by the smallest photo_id of the group, as a categorical."""
+    ids = text_array(photos["photo_id"])
     # Sorted, so that the smallest node index of a component is the smallest photo_id.
-    sorted_ids = sorted(set(photos["photo_id"]))
-    node_of = {photo_id: node for node, photo_id in enumerate(sorted_ids)}
-    nodes = [node_of[photo_id] for photo_id in photos["photo_id"]]
+    sorted_ids = ids.unique().sort()
+    nodes = pc.index_in(ids, sorted_ids).to_numpy()
 
-    edges = []
-    for column in GROUP_COLUMNS:
-        first_node: dict[str, int] = {}
-        for node, value in zip(nodes, photos[column], strict=True):
-            if isinstance(value, str) and value:
-                edges.append((first_node.setdefault(value, node), node))
-    edges += _similar_nodes(nodes, photos["phash"], radius)
-
-    labels = connected_labels(len(sorted_ids), edges)
-    return [sorted_ids[labels[node]] for node in nodes]
+    edges = [_edges_of_equals(nodes, photos[column]) for column in GROUP_COLUMNS]
+    edges.append(_edges_of_similar(nodes, photos["phash"], radius))
+    labels = connected_labels(len(sorted_ids), np.concatenate(edges))
+    roots, codes = np.unique(labels[nodes], return_inverse=True)
+    names = sorted_ids.take(pa.array(roots)).to_pylist()
+    return pd.Series(pd.Categorical.from_codes(codes, pd.Index(names, dtype=object)))
 
 
-def _similar_nodes(nodes: list[int], phashes: pd.Series, radius: int) -> list[tuple[int, int]]:
-    """Pairs of nodes with perceptual hashes within the radius; equal hashes give one node."""
-    node_of_hash = {
-        phash: node
-        for node, phash in zip(nodes, phashes, strict=True)
-        if isinstance(phash, str) and _PERCEPTUAL_HASH.fullmatch(phash)
-    }
-    hash_nodes = list(node_of_hash.values())
-    bits = parse_hashes(list(node_of_hash))
-    pairs = pairs_within_radius(bits, bits, radius)
-    return [
-        (hash_nodes[first], hash_nodes[second])
-        for first, second in zip(pairs.first, pairs.second, strict=True)
-    ]
+def _edges_of_equals(nodes: np.ndarray, column: pd.Series) -> np.ndarray:
+    """(m, 2) int: pairs that connect all nodes with an equal, known and not empty value."""
+    values = text_array(column)
+    is_known = pc.fill_null(pc.not_equal(values, ""), False).to_numpy(False)
+    codes = values.filter(is_known).dictionary_encode().indices.to_numpy(False)
+    known_nodes = nodes[is_known]
+    first_node = np.zeros(len(known_nodes), np.int64)
+    first_node[codes[::-1]] = known_nodes[::-1]  # of equal indices the last one counts
+    return np.column_stack([first_node[codes], known_nodes])
 
 
-def _pinned_splits(photos: pd.DataFrame, groups: list[str], settings: Splits) -> dict[str, str]:
+def _edges_of_similar(nodes: np.ndarray, phashes: pd.Series, radius: int) -> np.ndarray:
+    """(m, 2) int: pairs of nodes with perceptual hashes within the radius, one per hash."""
+    hashes = text_array(phashes)
+    is_hash = pc.fill_null(pc.match_substring_regex(hashes, _PERCEPTUAL_HASH), False)
+    bits = parse_hashes(hashes.filter(is_hash).to_pylist())
+    unique, rows = np.unique(bits, return_index=True)
+    hash_nodes = nodes[is_hash.to_numpy(False)][rows]
+    pairs = pairs_within_radius(unique, unique, radius)
+    return np.column_stack([hash_nodes[pairs.first], hash_nodes[pairs.second]])
+
+
+def _pinned_splits(photos: pd.DataFrame, groups: pd.Series, settings: Splits) -> dict[str, str]:
     """Group -> the split that its people are pinned to."""
     split_of_person = _match_people(photos["person"], settings)
+    is_pinned = photos["person"].isin(split_of_person).to_numpy()
+    pinned = photos[is_pinned]
     pinned_person: dict[str, str] = {}
-    for photo_id, person, group in zip(photos["photo_id"], photos["person"], groups, strict=True):
-        if person not in split_of_person:
-            continue
+    for photo_id, person, group in zip(
+        pinned["photo_id"], pinned["person"], groups[is_pinned], strict=True
+    ):
         first_person = pinned_person.setdefault(group, person)
         first_split = split_of_person[first_person]
         if first_split != split_of_person[person]:

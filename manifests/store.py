@@ -7,18 +7,27 @@ object store.
 A compaction replaces several parts. All new parts but the last are written under a pending name.
 The Parquet metadata of the last one lists the parts that it replaces and its pending siblings, so
 that its rename commits them all. Opening the manifest completes a compaction that was interrupted
-after that commit. In an object store, which has no renames, there is one new part.
+after that commit. In an object store, which has no renames, there is one new part. The metadata
+also list the parts among which no row supersedes another, so that a reader compares only the rows
+of later parts with them.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +47,11 @@ PENDING_PREFIX = ".pending-"
 ROWS_PER_PART = 100_000
 MAX_READ_ATTEMPTS = 5
 MAX_DETAIL_LENGTH = 80
+MAX_CODE = 1 << 62
+NUM_WRITERS = 2
+"""Number of parts that a compaction encodes at once. More would take more memory."""
+SAMPLE_ROWS = 1000
+"""Number of rows by which the encoding of a column is chosen."""
 
 REPAIR_COMMANDS = {
     "photos": "authface collect",
@@ -53,6 +67,9 @@ REPLACES = b"authface.replaces"
 SIBLINGS = b"authface.siblings"
 # Number of rows of a part. The checksums of Parquet cover the values, but not this number.
 NUM_ROWS = b"authface.rows"
+# JSON list of parts, itself included, among which no row supersedes another. Reading them needs no
+# comparison of their rows.
+DISTINCT = b"authface.distinct"
 
 DAMAGE_ERRORS = (
     pa.ArrowException,
@@ -67,6 +84,57 @@ DAMAGE_ERRORS = (
 
 RowMask = Callable[[pa.Table], pa.Array | pa.ChunkedArray]
 """Maps a part to a boolean mask of its rows; a null counts as false."""
+
+
+@dataclass(frozen=True)
+class RowFilter:
+    """Selects rows by the values of one text column.
+
+    Attributes:
+        column: Name of the column.
+        matches: Maps distinct values of the column to a boolean mask.
+    """
+
+    column: str
+    matches: Callable[[pa.ChunkedArray], pa.Array | pa.ChunkedArray]
+
+    @classmethod
+    def equal(cls, column: str, value: str) -> RowFilter:
+        """Select the rows that have a value."""
+        return cls(column, lambda values: pc.equal(values, value))
+
+    @classmethod
+    def is_in(cls, column: str, values: Iterable[str]) -> RowFilter:
+        """Select the rows that have one of several values."""
+        chosen = pa.array(list(values), pa.string())
+        return cls(column, lambda distinct: pc.is_in(distinct, chosen))
+
+
+@dataclass(frozen=True)
+class _Footer:
+    """What the Parquet metadata of a part say.
+
+    Attributes:
+        metadata: The metadata as they are stored.
+        num_rows: Number of rows.
+        replaced: Names of the parts that it replaces.
+        siblings: Names of the other new parts of its compaction.
+        distinct: Names of parts among which no row supersedes another.
+        encoded: Names of the columns that are stored with a dictionary.
+    """
+
+    metadata: Mapping[bytes, bytes]
+    num_rows: int
+    replaced: list[str]
+    siblings: list[str]
+    distinct: list[str]
+    encoded: frozenset[str]
+
+
+_FOOTERS: WeakKeyDictionary[Workspace, dict[tuple[str, tuple[int, ...]], _Footer]] = (
+    WeakKeyDictionary()
+)
+"""Workspace -> (path of a part, state of its file) -> metadata of the part."""
 
 
 class Store:
@@ -122,82 +190,110 @@ class Store:
     def compact(
         self,
         drop: RowMask | None = None,
-        add: pa.Table | None = None,
-        drops_whole_keys: bool = False,
+        add: pa.Table | Iterable[pa.Table] = (),
+        *,
+        drop_columns: Sequence[str] | None = None,
+        replaces_keys: bool = False,
     ) -> int:
         """Merge small parts and remove superseded rows, in one atomic commit.
 
         Parts that are large and lose no row are not rewritten. Nothing is written if there is
-        nothing to merge, remove or add.
+        nothing to merge, remove or add. Few parts are in memory at once.
 
         Args:
             drop: Mask of rows to remove.
-            add: Rows to add with the same commit.
-            drops_whole_keys: Promise that `drop` selects every row of a key or none. It saves
-                comparing the dropped rows.
+            add: Rows to add with the same commit, in one table or several.
+            drop_columns: Columns that `drop` reads. Default: all.
+            replaces_keys: Promise that `drop` selects every row of a key or none, and that `add`
+                has no key twice and none that stays. It saves comparing these rows.
 
         Returns:
             Number of removed rows, superseded ones included.
         """
         self._remove_uncommitted()
-        is_last = self._last_of_each_key(drop if drops_whole_keys else None)
-        rewritten_parts = []
-        tables = []
-        num_removed = 0
-        first_row = 0
-        for path in self.parts():
-            part = self._read_part(path)
-            keep = pa.array(is_last[first_row : first_row + part.num_rows])
-            first_row += part.num_rows
-            if drop is not None:
-                keep = pc.and_(keep, pc.invert(pc.fill_null(drop(part), False)))
-            kept = part.filter(keep)
-            is_small = part.num_rows < ROWS_PER_PART // 2
-            if kept.num_rows < part.num_rows or is_small:
-                rewritten_parts.append(path)
-                tables.append(kept)
-                num_removed += part.num_rows - kept.num_rows
+        parts = self.parts()
+        dropped = {}
+        if drop is not None:
+            for path in parts:
+                dropped[path] = _to_mask(drop(self._read_part(path, drop_columns)))
+        kept = self._find_current(parts, dropped if replaces_keys else {})
+        for path, mask in dropped.items():
+            kept[path] = kept[path] & ~mask if path in kept else ~mask
 
-        if add is not None:
-            tables.append(add)
-        elif len(rewritten_parts) < 2 and not num_removed:
-            return 0
-        table = pa.concat_tables([self.manifest.schema.empty_table(), *tables])
-        self._replace(rewritten_parts, table)
+        rewritten_parts = []
+        num_removed = 0
+        for path in parts:
+            num_rows = self._footer(path).num_rows
+            num_removed_here = num_rows - int(kept[path].sum()) if path in kept else 0
+            if num_removed_here or num_rows < ROWS_PER_PART // 2:
+                rewritten_parts.append(path)
+            num_removed += num_removed_here
+
+        added = iter([add] if isinstance(add, pa.Table) else add)
+        first_added = next(added, None)
+        if first_added is None and len(rewritten_parts) < 2 and not num_removed:
+            if not self._unmarked(parts) or len(parts) < 2:
+                return 0
+            rewritten_parts = rewritten_parts or parts[-1:]  # to store the mark
+        tables = (self._read_kept(path, kept.get(path)) for path in rewritten_parts)
+        all_tables = itertools.chain(tables, () if first_added is None else (first_added,), added)
+        is_distinct = replaces_keys or first_added is None
+        self._replace(parts, rewritten_parts, all_tables, is_distinct)
         return num_removed
 
-    def read(self, columns: list[str] | None = None, only: RowMask | None = None) -> pa.Table:
+    def read(
+        self,
+        columns: Iterable[str] | None = None,
+        only: RowFilter | None = None,
+        encoded: Collection[str] = (),
+    ) -> pa.Table:
         """Read all rows that are not superseded, in the order they were written.
 
         Args:
             columns: Columns to read. Default: all.
-            only: Mask of the rows to read. It must depend on key columns only.
+            only: The rows to read. Parts without any are skipped.
+            encoded: Text columns to read as dictionary arrays, which take less memory and time
+                where values repeat. The dictionaries of two chunks differ.
 
         Returns:
             A table of the columns, in the given order.
         """
-        part_columns = None
-        if columns is not None:
-            part_columns = list(dict.fromkeys([*columns, *_identity_columns(self.manifest)]))
-        tables = self._read_parts(part_columns, only)
-
-        empty = self.manifest.schema.remove_metadata().empty_table()
-        if part_columns is not None:
-            empty = empty.select(part_columns)
-        table = pa.concat_tables([empty, *tables])
-        if len(tables) > 1:
-            table = table.filter(pa.array(_is_last(table, self.manifest)))
-        return table if columns is None else table.select(list(dict.fromkeys(columns)))
+        names = list(dict.fromkeys(self.manifest.schema.names if columns is None else columns))
+        for _ in range(MAX_READ_ATTEMPTS):
+            try:
+                tables = self._read_current(names, only, encoded)
+            except FileNotFoundError:
+                continue  # another process has compacted the manifest
+            fields = [self.manifest.schema.field(name) for name in names]
+            empty = pa.schema(_encode_field(field, encoded) for field in fields).empty_table()
+            return pa.concat_tables([empty, *tables])
+        raise UserError(
+            f"{self.workspace.root}/{self.folder} kept changing while it was read; wait until no "
+            "other command writes there"
+        )
 
     def read_pandas(self, columns: list[str] | None = None) -> pd.DataFrame:
         """Read all rows that are not superseded as a pandas frame; `columns` as for `read`."""
         return self.read(columns).to_pandas()
 
+    def count(self) -> int:
+        """Number of rows that are not superseded."""
+        parts = self.parts()
+        current = self._find_current(parts, {})
+        num_rows = 0
+        for path in parts:
+            footer = self._footer(path)
+            with self._explain_damage(path):
+                check_version(self.manifest, footer.metadata, f"{self.workspace.root}/{path}")
+            num_rows += int(current[path].sum()) if path in current else footer.num_rows
+        return num_rows
+
     def distinct(self, column: str) -> set:
-        """The distinct values of a column, superseded rows included."""
+        """The distinct values of a text column, superseded rows included."""
         values = set()
-        for table in self._read_parts([column], only=None):
-            values.update(table[column].unique().to_pylist())
+        for path in self.parts():
+            encoded = self._read_part(path, [column], [column])[column]
+            values.update(encoded.unique().to_pylist())
         return values
 
     # Compaction
@@ -208,21 +304,46 @@ class Store:
             if name.startswith(PENDING_PREFIX):
                 self.workspace.remove(f"{self.folder}/{name}")
 
-    def _replace(self, old_parts: list[str], table: pa.Table) -> None:
-        """Commit a table in place of old parts, all or nothing."""
+    def _replace(
+        self,
+        parts: Sequence[str],
+        old_parts: Sequence[str],
+        tables: Iterable[pa.Table],
+        is_distinct: bool,
+    ) -> None:
+        """Commit tables in place of old parts, all or nothing.
+
+        Args:
+            parts: All present parts.
+            old_parts: The parts to replace.
+            tables: The rows of the new parts.
+            is_distinct: Whether no row of the new and the remaining parts supersedes another.
+        """
+        empty = self.manifest.schema.remove_metadata().empty_table()
         # An object store has no renames: one part, which one write commits, replaces all.
-        part_rows = ROWS_PER_PART if self.workspace.is_local else max(table.num_rows, 1)
-        starts = range(0, max(table.num_rows, 1), part_rows)
-        pieces = [table.slice(start, part_rows) for start in starts]
-        names = [self._next_part_name(offset) for offset in range(len(pieces))]
-        for name, piece in zip(names[:-1], pieces[:-1], strict=True):
-            self._commit(PENDING_PREFIX + name, piece)
-        replaced_names = [path.rsplit("/", 1)[-1] for path in old_parts]
+        part_rows = ROWS_PER_PART if self.workspace.is_local else sys.maxsize
+        pieces = _cut_pieces(itertools.chain([empty], tables), part_rows)
+        piece = next(pieces)
+        names = [self._next_part_name()]
+        with ThreadPoolExecutor(NUM_WRITERS) as pool:
+            commits: deque[Future[None]] = deque()
+            for next_piece in pieces:
+                commits.append(pool.submit(self._commit, PENDING_PREFIX + names[-1], piece))
+                if len(commits) > NUM_WRITERS:
+                    commits.popleft().result()
+                names.append(self._next_part_name(len(names)))
+                piece = next_piece
+            for commit in commits:
+                commit.result()
+
+        remaining = [_name(path) for path in parts if path not in old_parts]
+        marked = [*remaining, *names] if is_distinct else remaining
         metadata = {
-            REPLACES: json.dumps(replaced_names).encode(),
+            REPLACES: json.dumps([_name(path) for path in old_parts]).encode(),
             SIBLINGS: json.dumps(names[:-1]).encode(),
+            DISTINCT: json.dumps(marked).encode(),
         }
-        self._commit(names[-1], pieces[-1], metadata)
+        self._commit(names[-1], piece, metadata)
         self._complete_compaction()
 
     def _complete_compaction(self) -> None:
@@ -232,35 +353,93 @@ class Store:
         """
         present = set(self.workspace.list_names(self.folder))
         for path in self.parts():
-            replaced, siblings = self._compacted_names(path)
-            for name in siblings:
+            try:
+                footer = self._footer(path)
+            except FileNotFoundError:
+                continue  # another process has replaced it
+            for name in footer.siblings:
                 pending_name = PENDING_PREFIX + name
                 if pending_name in present:
                     self.workspace.rename(f"{self.folder}/{pending_name}", f"{self.folder}/{name}")
-            for name in replaced:
+            for name in footer.replaced:
                 if name in present:
                     self.workspace.remove(f"{self.folder}/{name}")
 
-    def _last_of_each_key(self, exclude: RowMask | None = None) -> np.ndarray:
-        """For every row of all parts in order, whether no later row supersedes it.
+    # Superseded rows
+
+    def _unmarked(self, parts: Sequence[str]) -> list[str]:
+        """The parts that the last compaction did not mark as free of superseded rows."""
+        marked: list[str] = []
+        for path in parts:
+            marked = self._footer(path).distinct or marked
+        return [path for path in parts if _name(path) not in set(marked)]
+
+    def _find_current(
+        self, parts: Sequence[str], excluded: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Find the rows that no later row supersedes.
 
         Args:
-            exclude: Mask of rows that are not compared; they count as not superseded.
+            parts: Paths of the parts, oldest first.
+            excluded: Path of a part -> (num_rows,) bool, rows that are not compared.
 
         Returns:
-            (num_rows,) bool.
+            Path of a part -> (num_rows,) bool, the rows to keep; excluded ones count as kept. Parts
+            without superseded rows are left out.
         """
-        columns = _identity_columns(self.manifest)
-        tables = [self._read_part(path, columns) for path in self.parts()]
-        empty = self.manifest.schema.remove_metadata().empty_table().select(columns)
-        table = pa.concat_tables([empty, *tables])
-        if exclude is None:
-            return _is_last(table, self.manifest)
+        unmarked = set(self._unmarked(parts))
+        if not unmarked or len(parts) < 2:
+            return {}
+        compared = self._compared_rows(parts, unmarked)
 
-        is_compared = pc.invert(pc.fill_null(exclude(table), False)).to_numpy()
-        is_last = np.ones(table.num_rows, bool)
-        is_last[is_compared] = _is_last(table.filter(pa.array(is_compared)), self.manifest)
-        return is_last
+        columns = _identity_columns(self.manifest)
+        text_columns = _text_columns(self.manifest, columns)
+        places = []
+        tables = []
+        for path in parts:
+            mask = compared[path]
+            if path in excluded:
+                mask &= ~excluded[path]
+            if mask.any():
+                part = self._read_part(path, columns, text_columns)
+                tables.append(part.filter(pa.array(mask)))
+                places.append((path, mask))
+        if not tables:
+            return {}
+
+        is_last = _is_last(pa.concat_tables(tables), self.manifest)
+        current = {}
+        start = 0
+        for path, mask in places:
+            stop = start + int(mask.sum())
+            if not is_last[start:stop].all():
+                current[path] = np.ones(len(mask), bool)
+                current[path][mask] = is_last[start:stop]
+            start = stop
+        return current
+
+    def _compared_rows(
+        self, parts: Sequence[str], unmarked: Collection[str]
+    ) -> dict[str, np.ndarray]:
+        """Find the rows that a row of an unmarked part may supersede.
+
+        Returns:
+            Path of a part -> (num_rows,) bool: all rows of an unmarked part, and the rows of the
+            others that share an input or the first column of the key with one of them.
+        """
+        columns = sorted({self.manifest.key[0], self.manifest.input_column})
+        if self.manifest.input_column in self.manifest.key:
+            columns = [self.manifest.input_column]
+        table = pa.concat_tables([self._read_part(path, columns, columns) for path in parts])
+        num_rows = [self._footer(path).num_rows for path in parts]
+        is_unmarked = np.repeat([path in unmarked for path in parts], num_rows)
+        if not is_unmarked.all():
+            newest = table.filter(pa.array(is_unmarked))
+            for column in columns:
+                values = newest[column].cast(pa.string()).unique()
+                is_unmarked |= match_encoded(table[column], partial(pc.is_in, value_set=values))
+        stops = np.cumsum(num_rows)
+        return dict(zip(parts, np.split(is_unmarked, stops[:-1]), strict=True))
 
     # Files
 
@@ -280,48 +459,97 @@ class Store:
             f"{self.folder}/{name}", encode_part(self.manifest, table, extra_metadata or {})
         )
 
-    def _compacted_names(self, path: str) -> tuple[list[str], list[str]]:
-        """The parts that a part replaces, and its siblings; both are empty for most parts."""
-        try:
-            with self._explain_damage(path), self.workspace.open(path) as file:
-                metadata = pq.read_schema(file).metadata or {}
-                replaced = json.loads(metadata.get(REPLACES, b"[]"))
-                siblings = json.loads(metadata.get(SIBLINGS, b"[]"))
-                for name in [*replaced, *siblings]:
-                    if not PART_NAME.fullmatch(name):
-                        raise ValueError(f"{name!r} is no name of a part")
-                return replaced, siblings
-        except FileNotFoundError:
-            return [], []
+    def _footer(self, path: str) -> _Footer:
+        """The metadata of a part. Those of an unchanged file are read once per process.
 
-    def _read_parts(self, columns: list[str] | None, only: RowMask | None) -> list[pa.Table]:
-        """Read all parts; start again if another process compacts the manifest meanwhile."""
-        for _ in range(MAX_READ_ATTEMPTS):
-            try:
-                tables = [self._read_part(path, columns) for path in self.parts()]
-            except FileNotFoundError:
-                continue
+        Raises:
+            FileNotFoundError: If another process has removed the part.
+            UserError: If the part cannot be read.
+        """
+        with self._explain_damage(path):
+            footers = _FOOTERS.setdefault(self.workspace, {})
+            key = (path, self._file_state(path))
+            if key not in footers:
+                footers[key] = self._read_footer(path)
+            return footers[key]
+
+    def _file_state(self, path: str) -> tuple[int, ...]:
+        """Changes when a part is written again, which only a migration or a person does."""
+        if not self.workspace.is_local:
+            return ()
+        status = self.workspace.local_path(path).stat()
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+    def _read_footer(self, path: str) -> _Footer:
+        with self.workspace.open(path) as file:
+            parquet = pq.ParquetFile(file)
+            metadata = parquet.metadata.metadata or {}
+            lists = [json.loads(metadata.get(key, b"[]")) for key in (REPLACES, SIBLINGS, DISTINCT)]
+            for name in itertools.chain(*lists):
+                if not PART_NAME.fullmatch(name):
+                    raise ValueError(f"{name!r} is no name of a part")
+            return _Footer(
+                metadata, parquet.metadata.num_rows, *lists, _dictionary_columns(parquet.metadata)
+            )
+
+    def _read_current(
+        self, columns: Sequence[str], only: RowFilter | None, encoded: Collection[str]
+    ) -> list[pa.Table]:
+        """The rows of every part that are not superseded and match `only`."""
+        parts = self.parts()
+        current = self._find_current(parts, {})
+        tables = []
+        for path in parts:
+            mask = current.get(path)
             if only is not None:
-                tables = [table.filter(only(table)) for table in tables]
-            return tables
-        raise UserError(
-            f"{self.workspace.root}/{self.folder} kept changing while it was read; wait until no "
-            "other command writes there"
-        )
+                matching = self._match_rows(path, only)
+                mask = matching if mask is None else mask & matching
+                if not mask.any():
+                    continue
+            tables.append(self._read_kept(path, mask, columns, encoded))
+        return tables
 
-    def _read_part(self, path: str, columns: list[str] | None = None) -> pa.Table:
+    def _match_rows(self, path: str, only: RowFilter) -> np.ndarray:
+        """(num_rows,) bool: the rows of a part that a filter selects."""
+        if only.column not in self._footer(path).encoded:
+            return _to_mask(only.matches(self._read_part(path, [only.column])[only.column]))
+        column = self._read_part(path, [only.column], [only.column])[only.column]
+        return match_encoded(column, only.matches)
+
+    def _read_kept(
+        self,
+        path: str,
+        keep: np.ndarray | None,
+        columns: Sequence[str] | None = None,
+        encoded: Collection[str] = (),
+    ) -> pa.Table:
+        """The rows of a part that a mask selects; None selects all."""
+        if keep is not None and not keep.any():
+            names = columns or self.manifest.schema.names
+            schema = self.manifest.schema.remove_metadata()
+            fields = [_encode_field(schema.field(name), encoded) for name in names]
+            return pa.schema(fields).empty_table()
+        table = self._read_part(path, columns, encoded)
+        return table if keep is None or keep.all() else table.filter(pa.array(keep))
+
+    def _read_part(
+        self, path: str, columns: Sequence[str] | None = None, encoded: Collection[str] = ()
+    ) -> pa.Table:
+        """Read a part; columns in `encoded` as dictionary arrays."""
         full_path = f"{self.workspace.root}/{path}"
         with self._explain_damage(path), self.workspace.open(path) as file:
-            part = pq.ParquetFile(file, page_checksum_verification=True)
+            part = pq.ParquetFile(
+                file, page_checksum_verification=True, read_dictionary=list(encoded)
+            )
             metadata = part.schema_arrow.metadata or {}
             check_version(self.manifest, metadata, full_path)
             _check_columns(self.manifest, part.schema_arrow)
-            table = part.read(columns)
+            table = part.read(None if columns is None else list(columns))
             num_rows = int(metadata.get(NUM_ROWS, table.num_rows))
             if table.num_rows != num_rows:
                 raise ValueError(f"it has {table.num_rows} rows, expected {num_rows}")
         table = table.replace_schema_metadata(None)
-        return table if columns is None else table.select(columns)
+        return table if columns is None else table.select(list(columns))
 
     @contextmanager
     def _explain_damage(self, path: str) -> Iterator[None]:
@@ -362,12 +590,26 @@ def encode_part(
     metadata[NUM_ROWS] = str(table.num_rows).encode()
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
-        sink, schema.with_metadata(metadata), compression="zstd", write_page_checksum=True
+        sink,
+        schema.with_metadata(metadata),
+        compression="zstd",
+        use_dictionary=_repetitive_columns(table),
+        write_page_checksum=True,
     ) as writer:
         # `datasets` cannot read an empty row group.
         if table.num_rows:
             writer.write_table(table)
     return sink.getvalue().to_pybytes()
+
+
+def _repetitive_columns(table: pa.Table) -> list[str]:
+    """The text columns whose first values repeat; only these are worth a dictionary."""
+    columns = []
+    for field in table.schema:
+        first_values = table[field.name].slice(0, SAMPLE_ROWS)
+        if pa.types.is_string(field.type) and len(first_values.unique()) <= SAMPLE_ROWS // 2:
+            columns.append(field.name)
+    return columns
 
 
 @contextmanager
@@ -432,7 +674,7 @@ def check_version(manifest: Manifest, metadata: Mapping[bytes, bytes], path: str
 def _check_columns(manifest: Manifest, schema: pa.Schema) -> None:
     """Raise ValueError if a part does not have exactly the columns of its manifest."""
     expected = {field.name: field.type for field in manifest.schema}
-    present = {field.name: field.type for field in schema}
+    present = {field.name: _decoded_type(field.type) for field in schema}
     for name, kind in expected.items():
         if name not in present:
             raise ValueError(f"column {name} is missing")
@@ -445,9 +687,106 @@ def _check_columns(manifest: Manifest, schema: pa.Schema) -> None:
         raise ValueError("it has a column twice")
 
 
+def _dictionary_columns(metadata: pq.FileMetaData) -> frozenset[str]:
+    if not metadata.num_row_groups:
+        return frozenset()
+    group = metadata.row_group(0)
+    chunks = [group.column(number) for number in range(group.num_columns)]
+    return frozenset(chunk.path_in_schema for chunk in chunks if chunk.has_dictionary_page)
+
+
+def _decoded_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _encode_field(field: pa.Field, encoded: Collection[str]) -> pa.Field:
+    """A field of a manifest as `Store.read` gives it."""
+    if field.name not in encoded:
+        return field
+    return field.with_type(pa.dictionary(pa.int32(), field.type))
+
+
+def _to_mask(mask: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """(n,) bool; null counts as false."""
+    return pc.fill_null(mask, False).to_numpy(zero_copy_only=False)
+
+
+def text_array(column: pd.Series) -> pa.Array:
+    """The texts of a pandas column in one array; NaN becomes null."""
+    texts = pa.array(column, pa.string(), from_pandas=True)
+    return texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+
+
+def match_encoded(
+    column: pa.ChunkedArray, matches: Callable[[pa.ChunkedArray], pa.Array | pa.ChunkedArray]
+) -> np.ndarray:
+    """Evaluate a condition on the distinct values of a column only.
+
+    Args:
+        column: (n,) dictionary array; null does not match.
+        matches: Maps distinct values to a boolean mask.
+
+    Returns:
+        (n,) bool.
+    """
+    rows, distinct = join_dictionaries(column)
+    mask = np.append(_to_mask(matches(distinct)), False)
+    return mask[rows]
+
+
+def join_dictionaries(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.ChunkedArray]:
+    """Join the dictionaries of a column.
+
+    Args:
+        column: (n,) dictionary array, whose chunks may have different dictionaries.
+
+    Returns:
+        (n,) int, index into the values, -1 for null; and the values, some of them repeated.
+    """
+    rows = [np.zeros(0, np.int32)]
+    dictionaries = []
+    num_values = 0
+    for chunk in column.chunks:
+        indices = chunk.indices
+        is_null = None
+        if indices.null_count:
+            is_null = indices.is_null().to_numpy(zero_copy_only=False)
+            indices = indices.fill_null(0)
+        chunk_rows = indices.to_numpy().astype(np.int32) + np.int32(num_values)
+        if is_null is not None:
+            chunk_rows[is_null] = -1
+        rows.append(chunk_rows)
+        dictionaries.append(chunk.dictionary)
+        num_values += len(chunk.dictionary)
+    return np.concatenate(rows), pa.chunked_array(dictionaries, column.type.value_type)
+
+
+def _cut_pieces(tables: Iterable[pa.Table], piece_rows: int) -> Iterator[pa.Table]:
+    """Cut the rows of several tables into tables of `piece_rows` rows; the last has fewer."""
+    waiting: list[pa.Table] = []
+    num_waiting = 0
+    for table in tables:
+        waiting.append(table)
+        num_waiting += table.num_rows
+        while num_waiting > piece_rows:
+            joined = pa.concat_tables(waiting)
+            yield joined.slice(0, piece_rows)
+            waiting = [joined.slice(piece_rows)]
+            num_waiting -= piece_rows
+    yield pa.concat_tables(waiting)
+
+
+def _name(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
+
+
 def _identity_columns(manifest: Manifest) -> list[str]:
     """The columns that decide which rows supersede which."""
     return list(dict.fromkeys([*manifest.key, manifest.input_column, "fingerprint"]))
+
+
+def _text_columns(manifest: Manifest, columns: Iterable[str]) -> list[str]:
+    return [name for name in columns if pa.types.is_string(manifest.schema.field(name).type)]
 
 
 def _is_last(table: pa.Table, manifest: Manifest) -> np.ndarray:
@@ -457,24 +796,43 @@ def _is_last(table: pa.Table, manifest: Manifest) -> np.ndarray:
     faces of a photo, they are made together: a later row of the same input with another fingerprint
     supersedes all its earlier rows.
 
+    Args:
+        table: The identity columns, texts as dictionary arrays.
+        manifest: The definition of the manifest.
+
     Returns:
         (num_rows,) bool.
     """
-    is_last = np.zeros(table.num_rows, bool)
-    is_last[_last_rows(table, list(manifest.key))] = True
+    table = table.unify_dictionaries()
+    keys = _encode_rows(table, manifest.key)
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    is_last = np.empty(len(keys), bool)
+    is_last[order] = np.append(keys[1:] != keys[:-1], np.ones(min(len(keys), 1), bool))
     if manifest.input_column in manifest.key or not table.num_rows:
         return is_last
 
-    newest_rows = table.take(pa.array(_last_rows(table, [manifest.input_column])))
-    newest = newest_rows.select([manifest.input_column, "fingerprint"]).to_pandas()
-    newest_fingerprint = newest.set_index(manifest.input_column)["fingerprint"]
-    expected = table[manifest.input_column].to_pandas().map(newest_fingerprint)
-    is_last &= (expected == table["fingerprint"].to_pandas()).to_numpy(bool)
-    return is_last
+    inputs = _encode_rows(table, [manifest.input_column])
+    fingerprints = _encode_rows(table, ["fingerprint"])
+    newest_row = np.zeros(inputs.max() + 1, np.int64)
+    newest_row[inputs] = np.arange(len(inputs))  # of equal indices the last one counts
+    return is_last & (fingerprints == fingerprints[newest_row[inputs]])
 
 
-def _last_rows(table: pa.Table, columns: list[str]) -> np.ndarray:
-    """Row number of the last row of every distinct value of the columns."""
-    row_numbers = pa.array(np.arange(table.num_rows))
-    indexed = table.select(columns).append_column("row", row_numbers)
-    return indexed.group_by(columns).aggregate([("row", "max")])["row_max"].to_numpy()
+def _encode_rows(table: pa.Table, columns: Sequence[str]) -> np.ndarray:
+    """(num_rows,) int64: equal for rows with equal values in the columns."""
+    codes = np.zeros(table.num_rows, np.int64)
+    num_codes = 1
+    for name in columns:
+        column = table[name]
+        if not pa.types.is_dictionary(column.type):
+            column = column.dictionary_encode()
+        num_values = len(column.chunk(0).dictionary) + 1 if column.num_chunks else 1
+        if num_codes * num_values > MAX_CODE:
+            distinct, codes = np.unique(codes, return_inverse=True)
+            num_codes = len(distinct)
+        indices = [pc.fill_null(chunk.indices, num_values - 1) for chunk in column.chunks]
+        values = pa.chunked_array(indices, pa.int32()).to_numpy()
+        codes = codes * num_values + values
+        num_codes *= num_values
+    return codes

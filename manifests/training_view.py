@@ -5,17 +5,25 @@ from __future__ import annotations
 from typing import Literal
 
 import pandas as pd
+import pyarrow.compute as pc
 
 from manifests.captions import caption_text, current_captions
 from manifests.licence_policy import require_basis
 from manifests.missing_files import require_photo_rows
-from manifests.schema import PHOTOS
-from manifests.splits import assign_splits
-from manifests.store import Store
+from manifests.schema import FACES, PHOTOS, POINTS
+from manifests.splits import GROUP_COLUMNS, assign_splits
+from manifests.store import Store, text_array
 from manifests.verdicts import kept_faces
 from manifests.workspace import Workspace
 
 TagChoice = Literal["none", "semantic", "photographic", "both"]
+
+
+FACE_COLUMNS = tuple(
+    field.name for field in FACES.schema if field.type != POINTS and field.name != "box_px"
+)
+"""Columns of `faces` that the view includes: all but landmarks and places in the photograph. As
+Python objects these would take ten times the memory of the others."""
 
 PHOTO_COLUMNS = (
     "photo_id",
@@ -30,6 +38,7 @@ PHOTO_COLUMNS = (
     "licence_basis",
 )
 """Columns of `photos` that the view includes."""
+SPLIT_COLUMNS = ["photo_id", *GROUP_COLUMNS]
 
 
 def training_view(
@@ -47,7 +56,7 @@ def training_view(
         source: Only include faces of photographs from this source.
 
     Returns:
-        One row per kept face, sorted by face_id: the columns of `faces`, `PHOTO_COLUMNS`,
+        One row per kept face, sorted by face_id: `FACE_COLUMNS`, `PHOTO_COLUMNS`,
         `captioner`, `tags` (list of str), `caption` (tags as text), `split` and `split_group` (the
         smallest photo_id of the photographs that must stay in one split). A face without a caption
         has missing values in the three caption columns. Captions by a captioner fit CLIP's 77
@@ -59,10 +68,12 @@ def training_view(
             not allowed, or if `splits.people` does not match the photographs.
     """
     workspace.check_no_interrupted_forget()
-    faces = kept_faces(workspace)
-    photos = Store(workspace, PHOTOS).read_pandas(list(PHOTO_COLUMNS))
-    require_photo_rows(faces["photo_id"], set(photos["photo_id"]))
-    view = faces.merge(photos, on="photo_id", how="left", validate="many_to_one")
+    faces = kept_faces(workspace, FACE_COLUMNS)
+    photos = Store(workspace, PHOTOS).read(PHOTO_COLUMNS)
+    photo_rows = pc.index_in(text_array(faces["photo_id"]), photos["photo_id"].combine_chunks())
+    require_photo_rows(faces["photo_id"][pc.is_null(photo_rows).to_numpy(False)], ())
+    photos_of_faces = photos.drop_columns("photo_id").take(photo_rows).to_pandas()
+    view = pd.concat([faces, photos_of_faces.set_axis(faces.index)], axis=1)
     if source is not None:
         view = view[view["source"] == source]
     if not allow_unknown_licence:
@@ -73,7 +84,10 @@ def training_view(
 
     settings = workspace.settings
     splits = assign_splits(
-        photos, settings.splits, settings.filter.duplicate_radius, set(view["photo_id"])
+        photos.select(SPLIT_COLUMNS).to_pandas(),
+        settings.splits,
+        settings.filter.duplicate_radius,
+        set(view["photo_id"]),
     )
     splits_of_faces = splits.reindex(view["photo_id"])
     view["split"] = splits_of_faces["split"].to_numpy()

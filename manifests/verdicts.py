@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.decisions import face_decisions
 from manifests.schema import FACES, VERDICTS
-from manifests.store import Store
+from manifests.store import RowFilter, Store, match_encoded
 from manifests.workspace import Workspace
 
 Subject = Literal["photo", "face"]
@@ -85,10 +86,24 @@ def kept_faces(workspace: Workspace, columns: Sequence[str] | None = None) -> pd
     """
     face_columns = None if columns is None else list(dict.fromkeys(["face_id", *columns]))
     faces = Store(workspace, FACES).read(face_columns)
+    return faces.filter(pa.array(find_kept(workspace, faces["face_id"]))).to_pandas()
+
+
+def find_kept(workspace: Workspace, face_ids: pa.ChunkedArray) -> np.ndarray:
+    """Find the kept ones among faces, see `kept_faces`.
+
+    Args:
+        workspace: The workspace to read.
+        face_ids: (n,) string.
+
+    Returns:
+        (n,) bool.
+    """
     verdicts = Store(workspace, VERDICTS).read(
-        ["id", "verdict"], lambda part: pc.equal(part["gate"], ALL_GATES)
+        ["id", "verdict"], RowFilter.equal("gate", ALL_GATES), encoded=["verdict"]
     )
-    kept_by_gates = verdicts.filter(pc.equal(verdicts["verdict"], "kept"))["id"]
+    is_kept = match_encoded(verdicts["verdict"], lambda values: pc.equal(values, "kept"))
+    kept_by_gates = verdicts["id"].filter(pa.array(is_kept)).combine_chunks()
     overruling = {
         face_id: decision.decision
         for face_id, decision in face_decisions(workspace).items()
@@ -97,11 +112,10 @@ def kept_faces(workspace: Workspace, columns: Sequence[str] | None = None) -> pd
     kept_by_person = _ids_decided(overruling, "keep")
     dropped_by_person = _ids_decided(overruling, "drop")
 
-    face_ids = faces["face_id"]
-    kept = pc.is_in(face_ids, kept_by_gates.combine_chunks())
+    kept = pc.is_in(face_ids, kept_by_gates)
     kept = pc.and_(kept, pc.invert(pc.is_in(face_ids, dropped_by_person)))
     kept = pc.or_(kept, pc.is_in(face_ids, kept_by_person))
-    return faces.filter(kept).to_pandas()
+    return kept.to_numpy()
 
 
 def _ids_decided(decisions: Mapping[str, str], wanted: str) -> pa.Array:

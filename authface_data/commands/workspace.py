@@ -255,18 +255,17 @@ def report(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> No
     curves and restored faces.
     """
     from authface_data.captions.coverage import count_contradictions, count_facets
-    from authface_data.report.balance import list_underrepresented, measure_balance
-    from authface_data.report.page import write_report
+    from authface_data.report.balance import list_underrepresented
+    from authface_data.report.page import REPORT_FILE, write_report
     from manifests.workspace import Workspace
 
     ws = Workspace.find(workspace)
-    path = write_report(ws)
-    facets = measure_balance(ws)
+    facets = write_report(ws)
     groups = list_underrepresented(facets)
     if as_json:
         print_json(
             {
-                "report": f"{ws.root}/{path}",
+                "report": f"{ws.root}/{REPORT_FILE}",
                 "balance": facets,
                 "missing": [str(group) for group in groups],
                 "coverage": count_facets(ws),
@@ -276,7 +275,7 @@ def report(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> No
         return
     if groups:
         _print_underrepresented(groups)
-    console.print(f"Report: {quote_path(ws.root)}/{path}")
+    console.print(f"Report: {quote_path(ws.root)}/{REPORT_FILE}")
 
 
 def _print_underrepresented(groups: list[UnderrepresentedGroup]) -> None:

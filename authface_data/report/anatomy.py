@@ -6,15 +6,15 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow.compute as pc
 from PIL import Image, ImageDraw, ImageFont
 
 from authface_data.images.open import PictureReader
 from authface_data.images.stored_picture import read_stored_picture
-from authface_data.report.cards import Card, make_cards
+from authface_data.report.cards import Card, read_shown_faces
 from authface_data.report.contact_sheet import BACKGROUND, MUTED_COLOUR, TEXT_COLOUR
 from manifests.captions import caption_text
-from manifests.missing_files import find_missing_files
-from manifests.schema import FACES, PHOTOS, VERDICTS
+from manifests.schema import FACES, PHOTOS
 from manifests.store import Store
 from manifests.workspace import Workspace
 
@@ -42,23 +42,36 @@ def draw_largest_face(workspace: Workspace, licence_basis: str | None = None) ->
     Returns:
         An RGB picture, or None if there is no face with its files.
     """
-    photos = {row["photo_id"]: row for row in Store(workspace, PHOTOS).read().to_pylist()}
-    faces = Store(workspace, FACES).read().to_pylist()
-    if licence_basis is not None:
-        faces = [
-            face for face in faces if photos[face["photo_id"]]["licence_basis"] == licence_basis
-        ]
-    lost = find_missing_files(workspace)
-    lost_ids = {*lost.photo_ids, *lost.face_ids}
-    faces = [face for face in faces if lost_ids.isdisjoint((face["photo_id"], face["face_id"]))]
-    if not faces:
-        return None
+    face_id = find_largest_face(workspace, licence_basis)
+    return None if face_id is None else draw_face(workspace, face_id)
 
-    face = max(faces, key=lambda row: row["qsize_px"])
-    photo = photos[face["photo_id"]]
-    verdicts = Store(workspace, VERDICTS).read().to_pylist()
-    card = make_cards(workspace, photos, [face], verdicts)[face["face_id"]]
-    return draw_anatomy(workspace, photo, face, list_facts(photo, face, card))
+
+def find_largest_face(workspace: Workspace, licence_basis: str | None = None) -> str | None:
+    """Find the largest face whose files are there; parameters as for `draw_largest_face`."""
+    faces = Store(workspace, FACES).read(["face_id", "photo_id", "qsize_px", "crop_path"])
+    photos = Store(workspace, PHOTOS).read(["photo_id", "path", "licence_basis"])
+    if licence_basis is not None:
+        photos = photos.filter(pc.equal(photos["licence_basis"], licence_basis))
+    photo_rows = pc.index_in(faces["photo_id"], photos["photo_id"].combine_chunks())
+    for row in pc.sort_indices(faces["qsize_px"], sort_keys=[("", "descending")]):
+        photo_row = photo_rows[row.as_py()].as_py()
+        if photo_row is None:
+            continue
+        paths = (photos["path"][photo_row].as_py(), faces["crop_path"][row.as_py()].as_py())
+        if all(path is None or workspace.exists(path) for path in paths):
+            return faces["face_id"][row.as_py()].as_py()
+    return None
+
+
+def draw_face(workspace: Workspace, face_id: str) -> Image.Image:
+    """Draw the anatomy of a face whose files are there.
+
+    Returns:
+        An RGB picture.
+    """
+    shown = read_shown_faces(workspace, [face_id])[face_id]
+    facts = list_facts(shown.photo, shown.face, shown.card)
+    return draw_anatomy(workspace, shown.photo, shown.face, facts)
 
 
 def list_facts(photo: dict[str, Any], face: dict[str, Any], card: Card) -> list[str]:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from authface_data.captions.coverage import count_facets
 from authface_data.measurements import Measurements, read_measurements
-from manifests.verdicts import kept_faces
+from manifests.verdicts import find_kept
 from manifests.workspace import Workspace
 
 MIN_SHARE = 0.05
@@ -132,15 +133,16 @@ def measure_balance(workspace: Workspace) -> list[Facet]:
         left out.
     """
     measurements = read_measurements(workspace)
-    face_ids = measurements.face_ids.to_pylist()
-    kept_ids = set(kept_faces(workspace, [])["face_id"])
-    is_kept = np.array([face_id in kept_ids for face_id in face_ids], bool)
+    is_kept = find_kept(workspace, pa.chunked_array([measurements.face_ids]))
 
     facets = [
         _count_measured(name, facet, measurements, is_kept)
         for name, facet in MEASURED_FACETS.items()
     ]
-    facets += _count_tags(workspace, set(face_ids), kept_ids)
+    kept_ids = measurements.face_ids.filter(pa.array(is_kept))
+    facets += _count_tags(
+        workspace, set(measurements.face_ids.to_pylist()), set(kept_ids.to_pylist())
+    )
     return [facet for facet in facets if facet.found]
 
 

@@ -12,8 +12,8 @@ from authface_data.images.encode import data_uri
 from authface_data.images.stored_picture import read_stored_picture
 from manifests.captions import current_tags
 from manifests.licence_policy import basis_label, photographer_label
-from manifests.schema import SCORES
-from manifests.store import Store
+from manifests.schema import FACES, PHOTOS, SCORES, VERDICTS
+from manifests.store import RowFilter, Store
 from manifests.verdicts import ALL_GATES
 from manifests.workspace import Workspace
 
@@ -48,32 +48,48 @@ class Card:
     notes: list[str]
 
 
-def make_cards(
-    workspace: Workspace,
-    photos: Mapping[str, dict[str, Any]],
-    faces: Sequence[dict[str, Any]],
-    verdicts: Sequence[dict[str, Any]],
-    pictured_ids: Collection[str] = (),
-) -> dict[str, Card]:
-    """Build the cards of faces.
+@dataclass(frozen=True)
+class ShownFace:
+    """What the manifests hold about a face that is shown.
+
+    Attributes:
+        face: Row of `faces`.
+        photo: Row of `photos`.
+        card: The texts and the picture.
+    """
+
+    face: dict[str, Any]
+    photo: dict[str, Any]
+    card: Card
+
+
+def read_shown_faces(
+    workspace: Workspace, face_ids: Collection[str], pictured_ids: Collection[str] = ()
+) -> dict[str, ShownFace]:
+    """Read faces to show.
 
     Args:
-        workspace: The workspace to read scores, tags and crops from.
-        photos: Rows of `photos` by photo_id.
-        faces: Rows of `faces`.
-        verdicts: Rows of `verdicts`.
+        workspace: The workspace to read.
+        face_ids: The faces. Their photographs have rows.
         pictured_ids: Faces whose cards have a picture.
 
     Returns:
-        Card by face_id.
+        The faces by face_id.
     """
-    tags = current_tags(workspace)
-    scores: dict[str, list[str]] = {}
-    for row in Store(workspace, SCORES).read().to_pylist():
-        scores.setdefault(row["face_id"], []).append(f"{row['metric']} {row['value']:.3g}")
-    reasons = drop_reasons(verdicts)
+    of_faces = RowFilter.is_in("face_id", face_ids)
+    faces = Store(workspace, FACES).read(only=of_faces).to_pylist()
+    photo_ids = {face["photo_id"] for face in faces}
+    rows = Store(workspace, PHOTOS).read(only=RowFilter.is_in("photo_id", photo_ids)).to_pylist()
+    photos = {row["photo_id"]: row for row in rows}
 
-    cards = {}
+    scores: dict[str, list[str]] = {}
+    for row in Store(workspace, SCORES).read(only=of_faces).to_pylist():
+        scores.setdefault(row["face_id"], []).append(f"{row['metric']} {row['value']:.3g}")
+    verdicts = Store(workspace, VERDICTS).read(only=RowFilter.is_in("id", face_ids)).to_pylist()
+    reasons = drop_reasons(verdicts)
+    tags = current_tags(workspace)
+
+    shown = {}
     for face in faces:
         face_id = face["face_id"]
         photo = photos[face["photo_id"]]
@@ -84,7 +100,7 @@ def make_cards(
         if face_id in pictured_ids:
             picture = thumbnail_uri(workspace, face["crop_path"], CROP_PX)
         face_tags = tags.get(face_id)
-        cards[face_id] = Card(
+        card = Card(
             face_id=face_id,
             picture=picture,
             title=photo_title(photo),
@@ -95,7 +111,8 @@ def make_cards(
             reasons=reasons.get(face_id, []),
             notes=notes,
         )
-    return cards
+        shown[face_id] = ShownFace(face, photo, card)
+    return shown
 
 
 def drop_reasons(verdicts: Sequence[dict[str, Any]]) -> dict[str, list[str]]:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from jinja2 import Environment, PackageLoader, Template, select_autoescape
 
 from authface_data.captions import coverage
 from authface_data.images.encode import data_uri
 from authface_data.report import curves
-from authface_data.report.anatomy import draw_largest_face
-from authface_data.report.balance import list_underrepresented, measure_balance
-from authface_data.report.cards import JPEG_QUALITY, make_cards, photo_title, thumbnail_uri
+from authface_data.report.anatomy import draw_face, find_largest_face
+from authface_data.report.balance import Facet, list_underrepresented, measure_balance
+from authface_data.report.cards import JPEG_QUALITY, photo_title, read_shown_faces, thumbnail_uri
 from authface_data.report.status import collect_status, describe_run
 from manifests.missing_files import find_missing_keys, require_crops, require_photo_rows
 from manifests.run_folder import AUDIT, AUDIT_FILE, METRICS_FILE, WorkspaceRun, list_runs
 from manifests.schema import FACES, PHOTOS, VERDICTS
-from manifests.store import Store
+from manifests.store import RowFilter, Store, match_encoded
 from manifests.support.errors import UserError
-from manifests.verdicts import ANY_FACE, kept_faces
+from manifests.verdicts import ANY_FACE, find_kept
 from manifests.workspace import STRIP_FILE, Workspace
 
 REPORT_FILE = "reports/report.html"
@@ -57,44 +57,49 @@ class LostPhoto:
     reason: str
 
 
-def write_report(workspace: Workspace) -> str:
-    """Write the report.
+def write_report(workspace: Workspace) -> list[Facet]:
+    """Write the report to `REPORT_FILE` in the workspace.
 
     Returns:
-        The path of the report in the workspace.
+        The composition of the data set, which the report shows.
 
     Raises:
         UserError: If the crop of a kept face that the report shows is missing.
     """
     workspace.check_no_interrupted_forget()
-    photos = {row["photo_id"]: row for row in Store(workspace, PHOTOS).read().to_pylist()}
-    faces = Store(workspace, FACES).read().to_pylist()
-    require_photo_rows((face["photo_id"] for face in faces), photos)
-    verdicts = Store(workspace, VERDICTS).read().to_pylist()
-    lost_photos = _list_lost_photos(photos, verdicts)
-    unknown_photos = [photo for photo in lost_photos if photo.photo_id not in photos]
+    faces = Store(workspace, FACES).read(["face_id", "photo_id", "crop_path"])
+    photo_ids = Store(workspace, PHOTOS).read(["photo_id"])["photo_id"].combine_chunks()
+    has_no_row = pc.invert(pc.is_in(faces["photo_id"], photo_ids))
+    require_photo_rows(faces["photo_id"].filter(has_no_row).to_pylist(), ())
+    lost = _read_lost_photos(workspace)
+    num_unknown = pc.sum(pc.invert(pc.is_in(lost["id"], photo_ids))).as_py() or 0
 
-    kept_ids = set(kept_faces(workspace, [])["face_id"])
-    kept = [face["face_id"] for face in faces if face["face_id"] in kept_ids]
-    dropped = [face["face_id"] for face in faces if face["face_id"] not in kept_ids]
-    crop_paths = {face["face_id"]: face["crop_path"] for face in faces}
-    require_crops(workspace, {face_id: crop_paths[face_id] for face_id in kept[:MAX_CARDS]})
+    is_kept = pa.array(find_kept(workspace, faces["face_id"]))
+    kept = faces.filter(is_kept)
+    dropped = faces.filter(pc.invert(is_kept))
+    shown_kept = _paths_of_first(kept)
+    shown_dropped = _paths_of_first(dropped)
+    require_crops(workspace, shown_kept)
     # A dropped face is shown without a picture if its crop is missing.
-    pictured_ids = {*kept[:MAX_CARDS], *dropped[:MAX_CARDS]}
-    pictured_ids -= find_missing_keys(workspace, crop_paths)
-    cards = make_cards(workspace, photos, faces, verdicts, pictured_ids)
+    paths = shown_kept | shown_dropped
+    pictured_ids = paths.keys() - find_missing_keys(workspace, paths)
+    shown = read_shown_faces(workspace, paths, pictured_ids)
 
-    anatomy = draw_largest_face(workspace)
+    largest = find_largest_face(workspace)
+    anatomy = None if largest is None else draw_face(workspace, largest)
     facets = measure_balance(workspace)
+    kept_ids = set(kept["face_id"].to_pylist())
     page = _load_template().render(
         created=f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC",
         status=collect_status(workspace),
-        num_photos=len(photos) + len(unknown_photos),
-        num_faces=len(faces),
-        kept=[cards[face_id] for face_id in kept],
-        dropped=[cards[face_id] for face_id in dropped],
-        max_cards=MAX_CARDS,
-        lost_photos=lost_photos,
+        num_photos=len(photo_ids) + num_unknown,
+        num_faces=faces.num_rows,
+        kept=[shown[face_id].card for face_id in shown_kept],
+        num_kept=kept.num_rows,
+        dropped=[shown[face_id].card for face_id in shown_dropped],
+        num_dropped=dropped.num_rows,
+        lost_photos=_list_lost_photos(workspace, lost.slice(0, MAX_CARDS)),
+        max_contradictions=MAX_CARDS,
         anatomy="" if anatomy is None else data_uri(anatomy, quality=JPEG_QUALITY),
         balance=facets,
         underrepresented=list_underrepresented(facets),
@@ -105,7 +110,13 @@ def write_report(workspace: Workspace) -> str:
         plot={"width": curves.WIDTH, "height": curves.HEIGHT, "left": curves.LEFT},
     )
     workspace.write_bytes(REPORT_FILE, page.encode())
-    return REPORT_FILE
+    return facets
+
+
+def _paths_of_first(faces: pa.Table) -> dict[str, str]:
+    """face_id -> path of the crop, of the first `MAX_CARDS` faces."""
+    first = faces.slice(0, MAX_CARDS)
+    return dict(zip(first["face_id"].to_pylist(), first["crop_path"].to_pylist(), strict=True))
 
 
 def _load_template() -> Template:
@@ -118,16 +129,25 @@ def _load_template() -> Template:
     return environment.get_template("page.html.jinja")
 
 
-def _list_lost_photos(
-    photos: Mapping[str, dict[str, Any]], verdicts: Sequence[dict[str, Any]]
-) -> list[LostPhoto]:
-    lost_photos = []
-    for row in verdicts:
-        is_lost = row["subject"] == "photo" and row["verdict"] != "kept"
-        if is_lost and row["gate"] != ANY_FACE:
-            title = photo_title(photos.get(row["id"]))
-            lost_photos.append(LostPhoto(row["id"], title, row["reason"]))
-    return lost_photos
+def _read_lost_photos(workspace: Workspace) -> pa.Table:
+    """id and reason of the verdicts that dropped or failed a photograph."""
+    encoded = ["gate", "verdict", "reason"]
+    verdicts = Store(workspace, VERDICTS).read(
+        ["id", *encoded], RowFilter.equal("subject", "photo"), encoded
+    )
+    is_lost = match_encoded(verdicts["verdict"], lambda values: pc.not_equal(values, "kept"))
+    is_lost &= match_encoded(verdicts["gate"], lambda values: pc.not_equal(values, ANY_FACE))
+    return verdicts.filter(pa.array(is_lost)).select(["id", "reason"])
+
+
+def _list_lost_photos(workspace: Workspace, lost: pa.Table) -> list[LostPhoto]:
+    rows = lost.to_pylist()
+    of_photos = RowFilter.is_in("photo_id", [row["id"] for row in rows])
+    photos = Store(workspace, PHOTOS).read(["photo_id", "description"], of_photos).to_pylist()
+    photo_of_id = {photo["photo_id"]: photo for photo in photos}
+    return [
+        LostPhoto(row["id"], photo_title(photo_of_id.get(row["id"])), row["reason"]) for row in rows
+    ]
 
 
 def _view_runs(workspace: Workspace) -> list[RunView]:

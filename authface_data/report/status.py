@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from authface_data.sources.skipped_files import read_skipped
 from manifests.run_folder import WorkspaceRun, list_runs
-from manifests.schema import MANIFESTS, VERDICTS
-from manifests.store import Store
+from manifests.schema import CAPTIONS, MANIFESTS, VERDICTS
+from manifests.store import RowFilter, Store, text_array
 from manifests.support.errors import UserError
 from manifests.support.text import excerpt
-from manifests.verdicts import ALL_GATES, ANY_FACE, kept_faces
+from manifests.verdicts import ALL_GATES, ANY_FACE, Verdict, kept_faces
 from manifests.workspace import Workspace
 
 REASON_LABELS = {
@@ -31,6 +33,15 @@ REASON_LABELS = {
     "NoTags": "the model gave no tags",
 }
 """Labels of reasons that have details after a colon, such as the id of another photograph."""
+
+
+class _VerdictKind(NamedTuple):
+    """Columns of `verdicts` by which verdicts are counted."""
+
+    subject: str
+    gate: str
+    verdict: str
+    reason: str | None
 
 
 @dataclass(frozen=True)
@@ -64,17 +75,15 @@ class Status:
 
 def collect_status(workspace: Workspace) -> Status:
     """Read the status from the manifests and the run folders."""
-    rows = {
-        name: Store(workspace, manifest).read(list(manifest.key)).num_rows
-        for name, manifest in MANIFESTS.items()
-    }
+    rows = {name: Store(workspace, manifest).count() for name, manifest in MANIFESTS.items()}
     kept = kept_faces(workspace, ["photo_id"])
-    captions = Store(workspace, MANIFESTS["captions"]).read_pandas(["face_id", "captioner"])
-    used_captions = captions[captions["captioner"].isin(workspace.settings.captions.use)]
-    num_captioned = int(kept["face_id"].isin(used_captions["face_id"]).sum())
+    captions = Store(workspace, CAPTIONS).read(
+        ["face_id"], RowFilter.is_in("captioner", workspace.settings.captions.use)
+    )
+    kept_ids = text_array(kept["face_id"])
+    num_captioned = pc.sum(pc.is_in(kept_ids, captions["face_id"].unique())).as_py() or 0
 
-    verdicts = Store(workspace, VERDICTS).read_pandas(["subject", "gate", "verdict", "reason"])
-    verdicts = verdicts[~verdicts["gate"].isin([ALL_GATES, ANY_FACE])]
+    verdicts = _count_verdicts(workspace)
     runs = describe_runs(workspace)
     return Status(
         workspace=str(workspace.root),
@@ -82,13 +91,13 @@ def collect_status(workspace: Workspace) -> Status:
         kept_faces=len(kept),
         kept_photos=int(kept["photo_id"].nunique()),
         captioned=num_captioned,
-        dropped=_count_reasons(verdicts[verdicts["verdict"] == "dropped"]),
-        failed=_count_reasons(verdicts[verdicts["verdict"] == "failed"]),
+        dropped=_count_reasons(verdicts, "dropped"),
+        failed=_count_reasons(verdicts, "failed"),
         skipped_files=read_skipped(workspace),
         runs=runs,
         next=_next_command(
             rows,
-            detector_verdicts=set(verdicts["verdict"][verdicts["gate"] == "faces"]),
+            detector_verdicts={kind.verdict for kind in verdicts if kind.gate == "faces"},
             num_kept=len(kept),
             num_captioned=num_captioned,
             runs=runs,
@@ -96,13 +105,33 @@ def collect_status(workspace: Workspace) -> Status:
     )
 
 
-def _count_reasons(verdicts: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Subject -> "gate: reason" -> number of verdicts, the most frequent first."""
-    counts = {}
-    for subject, part in verdicts.groupby("subject"):
-        reasons = [f"{row.gate}: {summarise_reason(row.reason)}" for row in part.itertuples()]
-        counts[str(subject)] = dict(Counter(reasons).most_common())
+def _count_verdicts(workspace: Workspace) -> Counter[_VerdictKind]:
+    """Number of verdicts of every kind, in the order of the first one of each kind."""
+    columns = list(_VerdictKind._fields)
+    combined = (ALL_GATES, ANY_FACE)
+    verdicts = Store(workspace, VERDICTS).read(
+        columns,
+        RowFilter("gate", lambda gates: pc.invert(pc.is_in(gates, pa.array(combined)))),
+        encoded=columns,
+    )
+    counts: Counter[_VerdictKind] = Counter()
+    for batch in verdicts.to_batches():  # the dictionaries of two batches differ
+        kinds = pa.table(batch).group_by(columns, use_threads=False).aggregate([([], "count_all")])
+        for row in kinds.to_pylist():
+            counts[_VerdictKind(*(row[name] for name in columns))] += row["count_all"]
     return counts
+
+
+def _count_reasons(
+    verdicts: Mapping[_VerdictKind, int], verdict: Verdict
+) -> dict[str, dict[str, int]]:
+    """Subject -> "gate: reason" -> number of verdicts, the most frequent first."""
+    counts: dict[str, Counter[str]] = {}
+    for kind, count in verdicts.items():
+        if kind.verdict == verdict:
+            reason = f"{kind.gate}: {summarise_reason(kind.reason)}"
+            counts.setdefault(kind.subject, Counter())[reason] += count
+    return {subject: dict(counts[subject].most_common()) for subject in sorted(counts)}
 
 
 def summarise_reason(reason: str | None) -> str:

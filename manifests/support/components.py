@@ -7,12 +7,12 @@ from collections.abc import Iterable
 import numpy as np
 
 
-def connected_labels(count: int, edges: Iterable[tuple[int, int]]) -> np.ndarray:
+def connected_labels(count: int, edges: Iterable[tuple[int, int]] | np.ndarray) -> np.ndarray:
     """Label the connected components of an undirected graph.
 
     Args:
         count: Number of nodes.
-        edges: Pairs of node indices in [0, count).
+        edges: Pairs of node indices in [0, count), also as an array of the shape (m, 2).
 
     Returns:
         (count,) int64: for each node the smallest node index of its component. Labels do not depend
@@ -21,7 +21,8 @@ def connected_labels(count: int, edges: Iterable[tuple[int, int]]) -> np.ndarray
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    pairs = np.asarray(list(edges), np.int64).reshape(-1, 2)
+    pairs = edges if isinstance(edges, np.ndarray) else np.asarray(list(edges), np.int64)
+    pairs = pairs.reshape(-1, 2)
     graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), (count, count))
     _, component = connected_components(graph, directed=False)
     smallest = np.full(count, count, np.int64)
