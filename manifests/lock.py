@@ -166,6 +166,7 @@ class WriterLock:
         self.command = command
         self._content: bytes | None = None
         self._expires = 0.0
+        self._pid = 0
         self._is_lost = False
         self._mutex = threading.Lock()
         self._released = threading.Event()
@@ -185,6 +186,7 @@ class WriterLock:
                 break
         self._content = content
         self._expires = expires
+        self._pid = os.getpid()
         self._is_lost = False
         self._released.clear()
         threading.Thread(target=self._renew_regularly, name="lock", daemon=True).start()
@@ -200,9 +202,13 @@ class WriterLock:
     def check(self) -> None:
         """Check that this object still holds the lock; call it before every commit.
 
+        A forked process has a copy of this object but does not hold the lock.
+
         Raises:
             UserError: If another host has taken the lock over, or if it was removed.
         """
+        if self._pid != os.getpid():
+            return
         if self._is_lost or time.time() > self._expires - LEASE_S / 2:
             self.renew()
 

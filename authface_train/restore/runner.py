@@ -52,7 +52,7 @@ MAX_UNDETECTED_PX = 1024
 in it, as in heavily degraded crops."""
 
 
-def find_weights_dir(workspace: Path | None) -> str | None:
+def find_weights_dir(workspace: str | Path | None) -> str | None:
     """The `weights_dir` setting of the workspace, or None outside a workspace.
 
     Raises:

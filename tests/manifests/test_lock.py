@@ -132,6 +132,21 @@ def test_suspended_process_keeps_a_lock_that_nobody_took(workspace, monkeypatch)
         assert json.loads(workspace.read_bytes(".lock"))["expires"] > now + 100_000
 
 
+def test_forked_process_leaves_the_lease_to_its_parent(workspace, monkeypatch):
+    with workspace.lock("filter"):
+        content = workspace.read_bytes(".lock")
+        now = time.time()
+        with monkeypatch.context() as later:
+            later.setattr(lock.time, "time", lambda: now + 100)
+            pid = os.fork()
+            if pid == 0:
+                workspace.write_bytes("x", b"1")
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+        assert workspace.exists("x")
+        assert workspace.read_bytes(".lock") == content
+
+
 def test_removed_lock_ends_its_holder_at_the_next_renewal(workspace, monkeypatch):
     with workspace.lock("filter"):
         workspace.remove(".lock")
