@@ -142,7 +142,16 @@ class ObjectStore:
         return io.BufferedReader(_ObjectFile(self, path, self.size(path)), READ_BLOCK_BYTES)
 
     def read_range(self, path: str, start: int, end: int) -> bytes:
-        """Read the bytes from `start` up to but excluding `end`."""
+        """Read a part of an object.
+
+        Args:
+            path: The object to read.
+            start: First byte.
+            end: The byte after the last one.
+
+        Returns:
+            The bytes; fewer if the object ends before.
+        """
         with self._explain_errors():
             return self._connection().cat_file(self._full_path(path), start=start, end=end)
 
@@ -172,7 +181,12 @@ class ObjectStore:
     # Writing
 
     def write_bytes(self, path: str, data: bytes) -> None:
-        """Write a whole object."""
+        """Write a whole object.
+
+        Args:
+            path: The object to write.
+            data: Its content.
+        """
         with self._explain_errors():
             self._connection().pipe_file(self._full_path(path), data)
 
@@ -222,7 +236,12 @@ class ObjectStore:
                     raise
 
     def copy(self, old: str, new: str) -> None:
-        """Copy an object."""
+        """Copy an object.
+
+        Args:
+            old: The object to copy.
+            new: The copy; an existing object is replaced.
+        """
         with self._explain_errors():
             self._connection().cp_file(self._full_path(old), self._full_path(new))
 
@@ -326,9 +345,9 @@ class _ObjectFile(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
-        self._position = origin + offset
+    def seek(self, offset: int, origin: int = io.SEEK_SET, /) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[origin]
+        self._position = start + offset
         return self._position
 
     def readinto(self, buffer: WriteableBuffer) -> int:

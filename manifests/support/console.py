@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import io
+import itertools
 import json
 import logging
 import re
@@ -153,10 +154,11 @@ class AuthfaceGroup(TyperGroup):
         for command in _leaf_commands(self):
             command.params += verbosity
 
-    def main(self, *args: Any, **options: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Any:
         """Parse the command line and run the chosen command."""
         accept_any_text()
-        return super().main(*args, **options)
+        _refuse_urls_of_folders(sys.argv[1:] if args is None else args)
+        return super().main(args, *others, **options)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
@@ -259,6 +261,16 @@ def _describe_usage_error(message: str) -> str:
     if match is None:
         return message
     return message.rstrip(".") + did_you_mean(match[1], re.findall(r"'(.*?)'", match[2]))
+
+
+def _refuse_urls_of_folders(arguments: Sequence[str]) -> None:
+    """Refuse URLs where a path is needed: as a path they would name a local folder `s3:`."""
+    for previous, argument in itertools.pairwise(["", *arguments]):
+        option, _, value = argument.rpartition("=")
+        is_workspace = {previous, option} & {"-w", "--workspace", "init"} and arguments[0] != "demo"
+        if value.startswith("s3://") and not is_workspace:
+            name = option or (previous if previous.startswith("-") else "this argument")
+            _exit(f"{name} needs a folder on a disk; only the workspace may be in {value}", 2)
 
 
 def _exit(message: str, code: int) -> NoReturn:

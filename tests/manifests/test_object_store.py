@@ -266,6 +266,24 @@ def test_links_are_refused(remote, small_pictures, authface_here):
         assert "use --files copy" in line
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train-prior", "--output", "s3://faces/run"],
+        ["train-prior", "--output=s3://faces/run"],
+        ["collect", "-w", "s3://faces/x", "--source", "folder", "--path", "s3://faces/photos"],
+        ["demo", "--workspace", "s3://faces/x"],
+        ["review", "import", "s3://faces/table.csv"],
+    ],
+)
+def test_url_in_place_of_a_folder_is_refused(authface_here, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    code, line = run_refused(authface_here, *arguments)
+    assert code == 2
+    assert "needs a folder on a disk" in line
+    assert not list(tmp_path.iterdir())
+
+
 def test_service_without_conditional_writes_is_refused(bucket, monkeypatch):
     original = ObjectStore._write_if
     monkeypatch.setattr(
