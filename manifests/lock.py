@@ -338,7 +338,7 @@ def _is_of_this_host(holder: _Holder) -> bool:
 def _machine_id() -> str:
     """The id of this machine, or "" if it has none."""
     try:
-        return MACHINE_ID_FILE.read_text()[:64].strip()
+        return MACHINE_ID_FILE.read_text(encoding="utf-8")[:64].strip()
     except (OSError, UnicodeDecodeError):
         return ""
 
