@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from authface_data.review.agreement import GateAgreement, ReviewerAgreement
-    from authface_data.review.faces import ReviewFace
+    from authface_data.review.faces import ReviewFaces
     from authface_data.review.import_table import ReviewedFace, ReviewTable
     from manifests.workspace import Workspace
 
@@ -88,7 +88,8 @@ def export(
     ws = Workspace.find(workspace)
     faces = _select_faces(ws, near_threshold, sample, everything)
     # The table has no pictures: faces whose crop is lost can be dropped with it.
-    missing = describe_missing_crops(ws, {face.face_id: face.crop_path for face in faces})
+    crop_paths = dict(zip(faces.column("face_id"), faces.column("crop_path"), strict=True))
+    missing = describe_missing_crops(ws, crop_paths)
     if missing is not None:
         console.print(f"[yellow]Warning:[/] {escape(missing)}")
     _write(csv, _table_content(csv, faces, separator))
@@ -244,7 +245,7 @@ def _percent(share: float | None) -> str:
 
 def _select_faces(
     ws: Workspace, near_threshold: int | None, sample: int | None, everything: bool
-) -> list[ReviewFace]:
+) -> ReviewFaces:
     from authface_data.review.faces import faces_to_review
 
     if sum((near_threshold is not None, sample is not None, everything)) > 1:
@@ -264,7 +265,7 @@ def _check_table_format(path: Path, separator: str | None) -> None:
         raise UserError("--separator is only valid for a CSV file; remove it for .xlsx")
 
 
-def _table_content(path: Path, faces: Sequence[ReviewFace], separator: str | None) -> bytes:
+def _table_content(path: Path, faces: ReviewFaces, separator: str | None) -> bytes:
     """The table of the faces in the format that the name of the file states."""
     if path.suffix.lower() == WORKBOOK_SUFFIX:
         from authface_data.review.workbook import write_workbook

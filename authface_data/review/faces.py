@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import overload
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from authface_data.gates import GateResult, evaluate_gates
+from authface_data.gates import check_gate_names
+from authface_data.measurements import Measurements, read_measurements
 from authface_data.review.snapshot import EPOCH, Snapshot
 from manifests.captions import FaceTags, current_tags
 from manifests.decisions import face_decisions, newest_decision_time
 from manifests.schema import DECISIONS, FACES, PHOTOS, VERDICTS
 from manifests.settings import Gate
-from manifests.store import Store
+from manifests.store import RowFilter, Store
 from manifests.verdicts import ALL_GATES, POSSIBLE_MINOR
 from manifests.workspace import Workspace
+
+REGIONS = ("left_eye", "right_eye", "mouth")
+NO_TAGS = FaceTags([], [])
+TEXT_COLUMNS = (
+    "face_id",
+    "photo_id",
+    "crop_path",
+    "photo_title",
+    "credit",
+    "drop_reasons",
+    "flag",
+    "last_decision",
+)
+"""Columns of `ReviewFaces` that are texts and attributes of `ReviewFace`."""
+OTHER_COLUMNS = ("crop_size_px", "is_kept", "threshold_distance", "margin")
+"""Columns of `ReviewFaces` that are other attributes of `ReviewFace`."""
+ROWS_PER_BATCH = 10_000
 
 
 @dataclass(frozen=True)
@@ -54,9 +75,130 @@ class ReviewFace:
     snapshot: Snapshot
 
 
+class ReviewFaces(Sequence[ReviewFace]):
+    """Faces in the order of a review, in columns: a million of them take few hundred megabytes.
+
+    Args:
+        rows: One row per face: columns of `faces`, and those of `ReviewFace` that are one text or
+            number.
+        scores: Metric -> (len(rows),) float64, NaN where it is unknown.
+        tags: Tags by face_id; other faces have none.
+        exported_at: The time of the snapshots.
+    """
+
+    def __init__(
+        self,
+        rows: pa.Table,
+        scores: Mapping[str, np.ndarray],
+        tags: Mapping[str, FaceTags],
+        exported_at: datetime,
+    ) -> None:
+        self._rows = rows
+        self._scores = scores
+        self._tags = tags
+        self._exported_at = exported_at
+
+    def __len__(self) -> int:
+        return self._rows.num_rows
+
+    @overload
+    def __getitem__(self, index: int) -> ReviewFace: ...
+    @overload
+    def __getitem__(self, index: slice) -> ReviewFaces: ...
+    def __getitem__(self, index: int | slice) -> ReviewFace | ReviewFaces:
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        position = range(len(self))[index]
+        return self._faces(slice(position, position + 1))[0]
+
+    def __iter__(self) -> Iterator[ReviewFace]:
+        for start in range(0, len(self), ROWS_PER_BATCH):
+            yield from self._faces(slice(start, start + ROWS_PER_BATCH))
+
+    def take(self, positions: np.ndarray) -> ReviewFaces:
+        """The faces at some positions, in that order."""
+        return ReviewFaces(
+            self._rows.take(pa.array(positions)),
+            {name: values[positions] for name, values in self._scores.items()},
+            self._tags,
+            self._exported_at,
+        )
+
+    def sort(self, *columns: str) -> ReviewFaces:
+        """The faces sorted by columns of the rows, ascending."""
+        order = pc.sort_indices(self._rows, sort_keys=[(name, "ascending") for name in columns])
+        return self.take(order.to_numpy())
+
+    def column(self, name: str) -> list:
+        """The values of a column of the rows."""
+        return self._rows[name].to_pylist()
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that at least one of the faces has, sorted."""
+        return sorted(name for name, values in self._scores.items() if np.isfinite(values).any())
+
+    def batches(self) -> Iterator[FaceBatch]:
+        """The faces in the columns of a review table."""
+        for start in range(0, len(self), ROWS_PER_BATCH):
+            part = slice(start, start + ROWS_PER_BATCH)
+            rows = self._rows.slice(start, ROWS_PER_BATCH)
+            tags = [self._tags.get(face_id, NO_TAGS) for face_id in rows["face_id"].to_pylist()]
+            yield FaceBatch(
+                columns={name: rows[name].to_pylist() for name in TEXT_COLUMNS},
+                is_kept=rows["is_kept"].to_pylist(),
+                tags=tags,
+                snapshots=[
+                    str(
+                        Snapshot.take(
+                            sha256, of_face.semantic, of_face.photographic, self._exported_at
+                        )
+                    )
+                    for sha256, of_face in zip(rows["crop_sha256"].to_pylist(), tags, strict=True)
+                ],
+                scores={name: values[part] for name, values in self._scores.items()},
+            )
+
+    def _faces(self, part: slice) -> list[ReviewFace]:
+        faces = []
+        rows = self._rows.slice(part.start, part.stop - part.start).to_pylist()
+        for position, row in enumerate(rows, part.start):
+            tags = self._tags.get(row["face_id"], NO_TAGS)
+            scores = {name: float(values[position]) for name, values in self._scores.items()}
+            boxes = {name: row[f"{name}_box_crop_px"] for name in REGIONS}
+            snapshot = Snapshot.take(
+                row["crop_sha256"], tags.semantic, tags.photographic, self._exported_at
+            )
+            faces.append(
+                ReviewFace(
+                    **{name: row[name] for name in (*TEXT_COLUMNS, *OTHER_COLUMNS)},
+                    boxes_crop_px=boxes,
+                    semantic_tags=tags.semantic,
+                    photographic_tags=tags.photographic,
+                    scores={name: score for name, score in scores.items() if np.isfinite(score)},
+                    snapshot=snapshot,
+                )
+            )
+        return faces
+
+
+@dataclass(frozen=True)
+class FaceBatch:
+    """Some faces of a review, in columns."""
+
+    columns: Mapping[str, list[str]]
+    """Name in `TEXT_COLUMNS` -> values."""
+    is_kept: list[bool]
+    tags: list[FaceTags]
+    snapshots: list[str]
+    """Texts of the snapshots."""
+    scores: Mapping[str, np.ndarray]
+    """Metric -> float64, NaN where it is unknown."""
+
+
 def faces_to_review(
     workspace: Workspace, near_threshold: int | None = None, sample: int | None = None
-) -> list[ReviewFace]:
+) -> ReviewFaces:
     """Select and order faces for review.
 
     Args:
@@ -69,90 +211,89 @@ def faces_to_review(
     """
     faces = _read_faces(workspace)
     if near_threshold is not None:
-        faces = sorted(faces, key=lambda face: (face.threshold_distance, face.face_id))
-        faces = faces[:near_threshold]
+        faces = faces.sort("threshold_distance", "face_id")[:near_threshold]
     if sample is not None:
-        faces = sorted(faces, key=lambda face: hashlib.sha256(face.face_id.encode()).digest())
-        faces = faces[:sample]
-    return sorted(faces, key=lambda face: (not face.flag, face.margin, face.face_id))
+        digests = [hashlib.sha256(face_id.encode()).digest() for face_id in faces.column("face_id")]
+        order = sorted(range(len(digests)), key=digests.__getitem__)
+        faces = faces.take(np.array(order[:sample], int))
+    return faces.sort("has_no_flag", "margin", "face_id")
 
 
-def _read_faces(workspace: Workspace) -> list[ReviewFace]:
+def _read_faces(workspace: Workspace) -> ReviewFaces:
     """All faces that have been through the gates."""
-    photos = {row["photo_id"]: row for row in Store(workspace, PHOTOS).read().to_pylist()}
-    verdicts = Store(workspace, VERDICTS).read_pandas(["id", "gate", "verdict", "reason"])
-    overall = verdicts[verdicts["gate"] == ALL_GATES].set_index("id")
-    verdict_of = overall["verdict"].to_dict()
-    reason_of = overall["reason"].dropna().to_dict()
-    flags = verdicts[verdicts["gate"] == POSSIBLE_MINOR].set_index("id")["reason"].to_dict()
+    gates = workspace.settings.gates
+    check_gate_names(gates)
+    measurements = read_measurements(workspace)
+    distances, margins = threshold_margins(measurements, gates)
 
-    result = evaluate_gates(workspace, workspace.settings.gates)
-    distances, margins = threshold_margins(result, workspace.settings.gates)
-    face_ids = result.measurements.face_ids.to_pylist()
-    row_of = {face_id: row for row, face_id in enumerate(face_ids)}
-
-    tags = current_tags(workspace)
+    boxes = [f"{name}_box_crop_px" for name in REGIONS]
+    rows = Store(workspace, FACES).read(
+        ["face_id", "photo_id", "crop_path", "crop_sha256", "crop_size_px", *boxes]
+    )
+    face_ids = measurements.face_ids
+    overall = _read_verdicts(workspace, ALL_GATES)
+    verdict_rows = pc.index_in(face_ids, overall["id"].combine_chunks())
+    flagged = _read_verdicts(workspace, POSSIBLE_MINOR)
+    flags = flagged["reason"].take(pc.index_in(face_ids, flagged["id"].combine_chunks()))
     decisions = describe_decisions(workspace)
-    # Not before the newest decision, so that a clock that runs behind cannot make a table outdated.
-    exported_at = max(datetime.now(UTC), newest_decision_time(workspace) or EPOCH)
-    faces = []
-    for face in Store(workspace, FACES).read().to_pylist():
-        face_id = face["face_id"]
-        if face_id not in verdict_of or not face["crop_path"]:
-            continue
+    decided = pa.array(list(decisions), pa.string())
+    described = pa.array(list(decisions.values()), pa.string())
 
-        row = row_of[face_id]
-        photo = photos.get(face["photo_id"], {})
-        face_tags = tags.get(face_id, FaceTags([], []))
-        faces.append(
-            ReviewFace(
-                face_id=face_id,
-                photo_id=face["photo_id"],
-                crop_path=face["crop_path"],
-                crop_size_px=face["crop_size_px"],
-                boxes_crop_px={
-                    name: face[f"{name}_box_crop_px"] for name in ("left_eye", "right_eye", "mouth")
-                },
-                photo_title=str(photo.get("description") or face["photo_id"]),
-                credit=str(photo.get("photographer_name") or ""),
-                is_kept=verdict_of[face_id] == "kept",
-                drop_reasons=reason_of.get(face_id, ""),
-                flag=flags.get(face_id, ""),
-                last_decision=decisions.get(face_id, ""),
-                semantic_tags=face_tags.semantic,
-                photographic_tags=face_tags.photographic,
-                scores=_scores_of_row(result, row),
-                threshold_distance=float(distances[row]),
-                margin=float(margins[row]),
-                snapshot=Snapshot.take(
-                    face["crop_sha256"], face_tags.semantic, face_tags.photographic, exported_at
-                ),
-            )
-        )
-    return faces
+    photos = Store(workspace, PHOTOS).read(["photo_id", "description", "photographer_name"])
+    photo_rows = pc.index_in(rows["photo_id"], photos["photo_id"].combine_chunks())
+    titles = pc.if_else(pc.equal(photos["description"], ""), None, photos["description"])
+    texts = {
+        "photo_title": pc.coalesce(titles.take(photo_rows), rows["photo_id"]),
+        "credit": photos["photographer_name"].take(photo_rows),
+        "drop_reasons": overall["reason"].take(verdict_rows),
+        "flag": flags,
+        "last_decision": described.take(pc.index_in(face_ids, decided)),
+    }
+    for name, column in texts.items():
+        rows = rows.append_column(name, pc.fill_null(column, ""))
+    numbers = {
+        "is_kept": pc.equal(overall["verdict"].take(verdict_rows), "kept"),
+        "threshold_distance": distances,
+        "margin": margins,
+        "has_no_flag": pc.equal(rows["flag"], ""),
+    }
+    for name, values in numbers.items():
+        rows = rows.append_column(name, values if isinstance(values, pa.ChunkedArray) else [values])
+
+    faces = ReviewFaces(
+        rows,
+        {name: measurements.values_of(name) for name in measurements.metrics},
+        current_tags(workspace),
+        # Not before the newest decision, so that a clock that runs behind cannot make a table
+        # outdated.
+        max(datetime.now(UTC), newest_decision_time(workspace) or EPOCH),
+    )
+    has_crop = pc.fill_null(pc.not_equal(rows["crop_path"], ""), False).to_numpy()
+    return faces.take(np.flatnonzero(verdict_rows.is_valid().to_numpy(False) & has_crop))
 
 
-def _scores_of_row(result: GateResult, row: int) -> dict[str, float]:
-    """Metric -> value of one face, without unknown values."""
-    measurements = result.measurements
-    scores = {name: float(measurements.values_of(name)[row]) for name in measurements.metrics}
-    return {name: score for name, score in scores.items() if np.isfinite(score)}
+def _read_verdicts(workspace: Workspace, gate: str) -> pa.Table:
+    """id, verdict and reason of the verdicts of a gate."""
+    of_gate = RowFilter.equal("gate", gate)
+    return Store(workspace, VERDICTS).read(["id", "verdict", "reason"], of_gate)
 
 
-def threshold_margins(result: GateResult, gates: Sequence[Gate]) -> tuple[np.ndarray, np.ndarray]:
+def threshold_margins(
+    measurements: Measurements, gates: Sequence[Gate]
+) -> tuple[np.ndarray, np.ndarray]:
     """Distances of n faces to the thresholds of gates, in standard deviations of each measurement.
 
     Args:
-        result: Supplies the measurements.
+        measurements: The measurements of the faces.
         gates: The gates; those without a threshold are ignored.
 
     Returns:
         threshold_distance and margin as in `ReviewFace`, each (n,) float64; infinite for a face
         whose measurements have no threshold.
     """
-    distances, margins = np.full((2, len(result.measurements)), np.inf)
+    distances, margins = np.full((2, len(measurements)), np.inf)
     for gate in gates:
-        values = result.measurements.values_of(gate.metric)
+        values = measurements.values_of(gate.metric)
         if gate.threshold is None or not np.isfinite(values).any():
             continue
         excess = (values - gate.threshold) / (float(np.nanstd(values)) or 1.0)

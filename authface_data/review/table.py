@@ -9,8 +9,9 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
+from math import isfinite
 
-from authface_data.review.faces import ReviewFace
+from authface_data.review.faces import FaceBatch, ReviewFace, ReviewFaces
 from manifests.captions import TAG_SEPARATOR
 
 ANSWER_COLUMNS = (
@@ -74,10 +75,12 @@ def table_cells(face: ReviewFace, metrics: Sequence[str]) -> list[str]:
 
 def collect_metrics(faces: Iterable[ReviewFace]) -> list[str]:
     """The metrics that at least one of the faces has, sorted."""
+    if isinstance(faces, ReviewFaces):
+        return faces.metrics
     return sorted({name for face in faces for name in face.scores})
 
 
-def to_csv(faces: Sequence[ReviewFace], separator: str = ",") -> bytes:
+def to_csv(faces: ReviewFaces, separator: str = ",") -> bytes:
     """Write faces as a CSV file.
 
     The text is UTF-8 with a byte-order mark, without which spreadsheets assume another encoding.
@@ -92,16 +95,46 @@ def to_csv(faces: Sequence[ReviewFace], separator: str = ",") -> bytes:
     Returns:
         The content of the file.
     """
-    metrics = collect_metrics(faces)
-    text_columns = len(table_columns([]))
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, delimiter=separator, lineterminator="\r\n")
+    metrics = faces.metrics
+    buffer = io.BytesIO()
+    text = io.TextIOWrapper(buffer, "utf-8-sig", newline="")
+    writer = csv.writer(text, delimiter=separator, lineterminator="\r\n")
     writer.writerow(table_columns(metrics))
-    for face in faces:
-        cells = table_cells(face, metrics)
-        text = [escape_formulas(cell) for cell in cells[:text_columns]]
-        writer.writerow([*text, *cells[text_columns:]])
-    return buffer.getvalue().encode("utf-8-sig")
+    for batch in faces.batches():
+        writer.writerows(zip(*_cells_of_batch(batch, metrics), strict=True))
+    text.flush()
+    return buffer.getvalue()
+
+
+def _cells_of_batch(batch: FaceBatch, metrics: Sequence[str]) -> list[list[str]]:
+    """The columns of some faces, escaped for spreadsheets; cells as `table_cells` gives them."""
+    columns = batch.columns
+    texts = {
+        "id": columns["face_id"],
+        "semantic_tags": [TAG_SEPARATOR.join(tags.semantic) for tags in batch.tags],
+        "photographic_tags": [TAG_SEPARATOR.join(tags.photographic) for tags in batch.tags],
+        STATE: batch.snapshots,
+        "gates": ["kept" if is_kept else "dropped" for is_kept in batch.is_kept],
+        "why": columns["drop_reasons"],
+        "flag": columns["flag"],
+        "decided": columns["last_decision"],
+        "photo": columns["photo_title"],
+        "credit": columns["credit"],
+        "crop": columns["crop_path"],
+    }
+    empty = [""] * len(batch.is_kept)
+    cells = [_escape_column(texts.get(name, empty)) for name in table_columns([])]
+    for name in metrics:
+        values = batch.scores[name].tolist()
+        cells.append([f"{value:.4g}" if isfinite(value) else "" for value in values])
+    return cells
+
+
+def _escape_column(texts: list[str]) -> list[str]:
+    """`escape_formulas` of every text. Most columns have no text that needs it."""
+    if not _FORMULA.search("\n".join(texts)):
+        return texts
+    return [escape_formulas(text) for text in texts]
 
 
 def escape_formulas(cell: str) -> str:
