@@ -26,6 +26,10 @@ A reduced decode must leave at least this many pixels per pixel of the crop.
 """
 
 TAPS_PER_PX = 64
+MIN_BLUR_SIGMA_PX = 4.0
+"""Smallest sigma, in reduced pixels, of a blur that is computed on a reduced picture."""
+MEDIAN_SIDE_PX = 400
+"""Shorter side of the reduced picture whose median colour is that of the padding."""
 """Resolution at which the low-pass kernel is computed."""
 
 Polygon = list[tuple[float, ...]]
@@ -298,10 +302,8 @@ def _pad_by_reflection(
         quad_size_px: Side of the quad in pixels of the region.
 
     Returns:
-        The padded region, uint8, and the corners of the quad in it.
+        The part of the padded region around the quad, uint8, and the corners of the quad in it.
     """
-    import cv2
-
     height, width = pixels.shape[:2]
     border_px = _border_px(quad_size_px)
     low = np.floor(corners_px.min(0)).astype(int)
@@ -313,22 +315,47 @@ def _pad_by_reflection(
 
     pads = np.maximum(pads, int(np.rint(quad_size_px * 0.3)))
     left, top, right, bottom = (int(pad) for pad in pads)
-    image = np.pad(pixels.astype(np.float32), ((top, bottom), (left, right), (0, 0)), "reflect")
+    rows = np.pad(np.arange(height), (top, bottom), "reflect")
+    columns = np.pad(np.arange(width), (left, right), "reflect")
 
-    # 1 at the edges of the padded picture, 0 at the edges of the region, negative inside it.
-    rows, columns = np.mgrid[0.0 : image.shape[0], 0.0 : image.shape[1]].astype(np.float32)
-    from_right = image.shape[1] - 1 - columns
-    from_bottom = image.shape[0] - 1 - rows
-    mask = np.maximum(
-        1 - np.minimum(columns / left, from_right / right),
-        1 - np.minimum(rows / top, from_bottom / bottom),
-    )[..., None]
+    # 1 at the edges of the padded picture, 0 at the edges of the region, negative inside it. The
+    # mask of a pixel is the larger of those of its column and of its row.
+    x = np.arange(len(columns), dtype=np.float32)
+    y = np.arange(len(rows), dtype=np.float32)
+    column_mask = 1 - np.minimum(x / left, x[::-1] / right)
+    row_mask = 1 - np.minimum(y / top, y[::-1] / bottom)
 
-    blurred = cv2.GaussianBlur(image, (0, 0), quad_size_px * 0.02)
-    image += (blurred - image) * np.clip(mask * 3 + 1, 0, 1)
-    image += (np.median(image, axis=(0, 1)) - image) * np.clip(mask, 0, 1)
+    def blurred(y: slice, x: slice) -> tuple[np.ndarray, np.ndarray]:
+        """A part of the padded picture, blurred outwards, float32, and its mask."""
+        image = pixels[rows[y][:, None], columns[x]].astype(np.float32)
+        mask = np.maximum(row_mask[y][:, None], column_mask[x])[..., None]
+        blur = _blur(image, quad_size_px * 0.02 / (x.step or 1))
+        return image + (blur - image) * np.clip(mask * 3 + 1, 0, 1), mask
+
+    step = max(1, min(len(rows), len(columns)) // MEDIAN_SIDE_PX)
+    sample, _ = blurred(slice(None, None, step), slice(None, None, step))
+    median = np.median(sample, axis=(0, 1))
+
+    # Only the box around the quad is needed of the padded picture.
+    corners_px = corners_px + np.array([left, top])
+    first_x, first_y = np.maximum(np.floor(corners_px.min(0)).astype(int) - border_px, 0)
+    last_x, last_y = np.ceil(corners_px.max(0)).astype(int) + border_px
+    image, mask = blurred(slice(first_y, last_y), slice(first_x, last_x))
+    image += (median - image) * np.clip(mask, 0, 1)
     padded = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-    return padded, corners_px + np.array([left, top])
+    return padded, corners_px - np.array([first_x, first_y])
+
+
+def _blur(image: np.ndarray, sigma_px: float) -> np.ndarray:
+    """Blur a float32 picture by a Gaussian; a wide one is computed on a reduced picture."""
+    import cv2
+
+    factor = max(1, int(sigma_px / MIN_BLUR_SIGMA_PX))
+    height, width = image.shape[:2]
+    reduced_px = (-(-width // factor), -(-height // factor))
+    reduced = cv2.resize(image, reduced_px, interpolation=cv2.INTER_AREA)
+    blurred = cv2.GaussianBlur(reduced, (0, 0), sigma_px / factor)
+    return cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _pad_fraction(quad: Quad, width: int, height: int) -> float:

@@ -111,8 +111,8 @@ class FacesStage:
 
     name = "faces"
     # 2: another head model for the pose. 3: perceptual hashes of the crops. 4: detection at two
-    # scales, and a single resampling step.
-    version = 4
+    # scales, and a single resampling step. 5: faster padding, which differs by rounding.
+    version = 5
     subject: Subject = "photo"
     manifest = FACES
     input_hash_column = "photo_hash"

@@ -52,3 +52,14 @@ def test_error_for_missing_weights_names_the_file_and_its_place(monkeypatch, tmp
         iqa.IqaMetric("brisque", None).load("cpu")
     assert "brisque" in str(caught.value)
     assert str(tmp_path) in str(caught.value)
+
+
+def test_filter_in_float64_is_that_of_pyiqa():
+    from pyiqa.matlab_utils import fspecial
+    from pyiqa.matlab_utils.functions import imfilter
+
+    picture = torch.rand(2, 1, 40, 33, dtype=torch.float64) * 255
+    kernel = fspecial(7, 7 / 6, 1).to(picture)
+    for padding in ("same", "replicate"):
+        expected = imfilter(picture, kernel, padding=padding)
+        assert torch.allclose(iqa._filter(picture, kernel, padding=padding), expected, atol=1e-10)
