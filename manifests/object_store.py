@@ -18,8 +18,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import fsspec
-
 from manifests.support.errors import AuthfaceError, MissingResourceError, UserError
 from manifests.support.text import excerpt
 
@@ -88,17 +86,17 @@ class ObjectStore:
         """The file system of s3fs; its connections must not be shared with a forked process."""
         if self._fs is None or self._pid != os.getpid():
             try:
-                # Listings are never cached: other processes write too.
-                self._fs = fsspec.filesystem(
-                    "s3",
-                    use_listings_cache=False,
-                    skip_instance_cache=True,
-                    config_kwargs={"connect_timeout": CONNECT_TIMEOUT_S},
-                )
+                import s3fs
             except ImportError as error:
                 raise MissingResourceError(
                     "a workspace on S3 needs authface[s3]: pip install 'authface[s3]'"
                 ) from error
+            # Listings are never cached: other processes write too.
+            self._fs = s3fs.S3FileSystem(
+                use_listings_cache=False,
+                skip_instance_cache=True,
+                config_kwargs={"connect_timeout": CONNECT_TIMEOUT_S},
+            )
             self._pid = os.getpid()
         return self._fs
 

@@ -155,7 +155,10 @@ class Store:
 
     def parts(self) -> list[str]:
         """Paths of the committed parts in the workspace, oldest first."""
-        names = self.workspace.list_names(self.folder)
+        return self._committed(self.workspace.list_names(self.folder))
+
+    def _committed(self, names: Iterable[str]) -> list[str]:
+        """Paths of the committed parts among the names in the folder."""
         return [f"{self.folder}/{name}" for name in names if PART_NAME.fullmatch(name)]
 
     def append(self, rows: Iterable[Mapping[str, object]]) -> None:
@@ -351,8 +354,9 @@ class Store:
 
         It is safe to repeat, and to run in several processes at once.
         """
-        present = set(self.workspace.list_names(self.folder))
-        for path in self.parts():
+        names = self.workspace.list_names(self.folder)
+        present = set(names)
+        for path in self._committed(names):
             try:
                 footer = self._footer(path)
             except FileNotFoundError:

@@ -30,8 +30,8 @@ from manifests.store import Store
 from manifests.support.errors import UserError
 from manifests.workspace import Workspace
 
-NAMES = ("astronaut-nasa.png", "obama.jpg")
-"""Photographs of the demo that the chain of commands uses."""
+NAME = "obama.jpg"
+"""The photograph of the demo that the chain of commands uses."""
 EXPIRED_S = manifests.lock.LEASE_S + manifests.lock.CLOCK_TOLERANCE_S + 100
 
 
@@ -49,11 +49,10 @@ def remote(bucket):
 
 @pytest.fixture(scope="module")
 def chain(bucket, photos, weights, authface_here, tmp_path_factory):
-    """A workspace in the bucket with two photographs, collected, filtered and captioned."""
+    """A workspace in the bucket with one photograph, collected, filtered and captioned."""
     url = f"{bucket}/chain"
     folder = tmp_path_factory.mktemp("photos")
-    for name in NAMES:
-        shutil.copy(photos[name], folder)
+    shutil.copy(photos[NAME], folder)
     for command in (
         init_workspace(url),
         collect_folder(url, folder),
@@ -82,7 +81,7 @@ def read_rows(workspace, name, photo_ids):
 def test_rows_equal_those_of_a_folder(chain, filled):
     remote, local = Workspace(chain), Workspace(filled)
     photo_ids = Store(remote, MANIFESTS["photos"]).read_pandas()["photo_id"]
-    assert len(photo_ids) == len(NAMES)
+    assert len(photo_ids) == 1
     for name in ("photos", "faces", "scores", "verdicts", "captions"):
         rows = read_rows(remote, name, photo_ids)
         assert rows
@@ -112,7 +111,6 @@ def test_results_of_every_command(chain, authface_here, tmp_path):
     assert b"<html" in Workspace(chain).read_bytes("reports/report.html")
     run("export-captions", "--format", "kohya", "--output", tmp_path / "kohya")
     assert list((tmp_path / "kohya").rglob("*.png"))
-    assert "up to date" in run("migrate")
 
 
 @pytest.mark.slow
@@ -146,12 +144,9 @@ def test_forgotten_photograph_leaves_bucket_and_local_cache(
     cached = workspace.local_cache.local_path("cache/crops/512/part")
     cached.parent.mkdir(parents=True)
     cached.touch()
-    workspace.write_bytes("reports/notes.txt", b"")
     photo_id = Store(workspace, MANIFESTS["photos"]).read(["photo_id"]).to_pylist()[0]["photo_id"]
     workspace.write_bytes("reports/notes.txt", f"{photo_id}\nother\n".encode())
 
-    result = authface_here("forget", photo_id, "-w", copy)
-    assert "reports/notes.txt: lines removed" in result.stdout
     result = authface_here("forget", photo_id, "-w", copy, "--yes")
     assert result.returncode == 0, result.stdout + result.stderr
     assert not cached.exists()
