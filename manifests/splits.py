@@ -78,7 +78,8 @@ def assign_splits(
 
     used = assigned
     if used_photo_ids is not None:
-        used = assigned[assigned.index.isin(used_photo_ids)]
+        used_ids = pa.array(list(used_photo_ids), pa.string())
+        used = assigned[pc.is_in(text_array(photos["photo_id"]), used_ids).to_numpy(False)]
     free_groups = set(used["group"]).difference(pinned_splits)
     if free_groups and not (used["split"] == "train").any():
         nearest = max(free_groups, key=lambda group: _share_of_group(group, settings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import pandas as pd
@@ -12,7 +13,7 @@ from manifests.licence_policy import require_basis
 from manifests.missing_files import require_photo_rows
 from manifests.schema import FACES, PHOTOS, POINTS
 from manifests.splits import GROUP_COLUMNS, assign_splits
-from manifests.store import Store, text_array
+from manifests.store import RowFilter, Store, text_array
 from manifests.verdicts import kept_faces
 from manifests.workspace import Workspace
 
@@ -69,11 +70,14 @@ def training_view(
     """
     workspace.check_no_interrupted_forget()
     faces = kept_faces(workspace, FACE_COLUMNS)
-    photos = Store(workspace, PHOTOS).read(PHOTO_COLUMNS)
-    photo_rows = pc.index_in(text_array(faces["photo_id"]), photos["photo_id"].combine_chunks())
-    require_photo_rows(faces["photo_id"][pc.is_null(photo_rows).to_numpy(False)], ())
-    photos_of_faces = photos.drop_columns("photo_id").take(photo_rows).to_pandas()
-    view = pd.concat([faces, photos_of_faces.set_axis(faces.index)], axis=1)
+    face_photo_ids = text_array(faces["photo_id"])
+    of_faces = RowFilter("photo_id", partial(pc.is_in, value_set=face_photo_ids.unique()))
+    photos = Store(workspace, PHOTOS).read(PHOTO_COLUMNS, of_faces)
+    photo_rows = pc.index_in(face_photo_ids, photos["photo_id"].combine_chunks())
+    require_photo_rows(face_photo_ids.filter(photo_rows.is_null()).to_pylist(), ())
+    photos = photos.drop_columns("photo_id").take(photo_rows)
+    view = pd.concat([faces, photos.to_pandas().set_axis(faces.index)], axis=1)
+    del faces, photos
     if source is not None:
         view = view[view["source"] == source]
     if not allow_unknown_licence:
@@ -84,7 +88,7 @@ def training_view(
 
     settings = workspace.settings
     splits = assign_splits(
-        photos.select(SPLIT_COLUMNS).to_pandas(),
+        Store(workspace, PHOTOS).read_pandas(SPLIT_COLUMNS),
         settings.splits,
         settings.filter.duplicate_radius,
         set(view["photo_id"]),

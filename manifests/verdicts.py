@@ -8,6 +8,7 @@ gate. A stage that drops or fails a row is a gate with the stage's name. Decisio
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -85,8 +86,10 @@ def kept_faces(workspace: Workspace, columns: Sequence[str] | None = None) -> pd
         One row per kept face.
     """
     face_columns = None if columns is None else list(dict.fromkeys(["face_id", *columns]))
-    faces = Store(workspace, FACES).read(face_columns)
-    return faces.filter(pa.array(find_kept(workspace, faces["face_id"]))).to_pandas()
+    face_ids = Store(workspace, FACES).read(["face_id"])["face_id"]
+    kept_ids = face_ids.filter(pa.array(find_kept(workspace, face_ids)))
+    only_kept = RowFilter("face_id", partial(pc.is_in, value_set=kept_ids))
+    return Store(workspace, FACES).read(face_columns, only_kept).to_pandas()
 
 
 def find_kept(workspace: Workspace, face_ids: pa.ChunkedArray) -> np.ndarray:

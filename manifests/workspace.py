@@ -306,10 +306,9 @@ class Workspace:
         if self._store is not None:
             return self._store.list_names(folder)
         try:
-            paths = self._fs.ls(self._full_path(folder), detail=False)
-        except FileNotFoundError:
+            return sorted(os.listdir(self._full_path(folder)))
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(str(path).rsplit("/", 1)[-1] for path in paths)
 
     def size(self, path: str) -> int:
         """The size of a file in bytes."""
@@ -318,7 +317,7 @@ class Workspace:
         return os.path.getsize(self._full_path(path))
 
     def walk(self) -> Iterator[str]:
-        """The path of every file.
+        """The path of every file, except those that this process is writing.
 
         The folders of the workspace may be links to another disk. Other links to folders are not
         followed: what they lead to does not belong to the workspace.
@@ -327,11 +326,13 @@ class Workspace:
             yield from self._store.list_paths()
             return
         root = self.local_path("")
+        own_files = f"{TEMP}/{_temp_prefix()}"
         linked_folders = [root / name for name in FOLDERS if (root / name).is_symlink()]
         for top in [root, *linked_folders]:
             for parent, _, names in os.walk(top):
                 folder = Path(parent).relative_to(root)
-                yield from ((folder / name).as_posix() for name in sorted(names))
+                paths = [(folder / name).as_posix() for name in sorted(names)]
+                yield from (path for path in paths if not path.startswith(own_files))
 
     # Writing
 
@@ -564,7 +565,7 @@ class Workspace:
     def _temp_path(self) -> Path:
         folder = Path(self._full_path(TEMP))
         folder.mkdir(exist_ok=True)
-        return folder / f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex}"
+        return folder / f"{_temp_prefix()}{uuid.uuid4().hex}"
 
     def _write_temp(self, data: bytes) -> Path:
         temporary = self._temp_path()
@@ -621,6 +622,11 @@ class Workspace:
             raise UserError(
                 f"a forget was interrupted in {self.root}; finish it with `authface forget --yes`"
             )
+
+
+def _temp_prefix() -> str:
+    """What the names of the unfinished files of this process begin with."""
+    return f"{socket.gethostname()}.{os.getpid()}."
 
 
 def _picture_stem(picture_id: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 from typing import Any
 
 import pyarrow.compute as pc
@@ -11,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from authface_data.images.open import PictureReader
 from authface_data.images.stored_picture import read_stored_picture
-from authface_data.report.cards import Card, read_shown_faces
+from authface_data.report.cards import Card, ShownFace, read_shown_faces
 from authface_data.report.contact_sheet import BACKGROUND, MUTED_COLOUR, TEXT_COLOUR
 from manifests.captions import caption_text
 from manifests.schema import FACES, PHOTOS
@@ -43,7 +42,9 @@ def draw_largest_face(workspace: Workspace, licence_basis: str | None = None) ->
         An RGB picture, or None if there is no face with its files.
     """
     face_id = find_largest_face(workspace, licence_basis)
-    return None if face_id is None else draw_face(workspace, face_id)
+    if face_id is None:
+        return None
+    return draw_anatomy(workspace, read_shown_faces(workspace, [face_id])[face_id])
 
 
 def find_largest_face(workspace: Workspace, licence_basis: str | None = None) -> str | None:
@@ -61,17 +62,6 @@ def find_largest_face(workspace: Workspace, licence_basis: str | None = None) ->
         if all(path is None or workspace.exists(path) for path in paths):
             return faces["face_id"][row.as_py()].as_py()
     return None
-
-
-def draw_face(workspace: Workspace, face_id: str) -> Image.Image:
-    """Draw the anatomy of a face whose files are there.
-
-    Returns:
-        An RGB picture.
-    """
-    shown = read_shown_faces(workspace, [face_id])[face_id]
-    facts = list_facts(shown.photo, shown.face, shown.card)
-    return draw_anatomy(workspace, shown.photo, shown.face, facts)
 
 
 def list_facts(photo: dict[str, Any], face: dict[str, Any], card: Card) -> list[str]:
@@ -107,30 +97,26 @@ def list_facts(photo: dict[str, Any], face: dict[str, Any], card: Card) -> list[
     return facts
 
 
-def draw_anatomy(
-    workspace: Workspace, photo: dict[str, Any], face: dict[str, Any], facts: Sequence[str]
-) -> Image.Image:
+def draw_anatomy(workspace: Workspace, shown: ShownFace) -> Image.Image:
     """Draw the photograph with box and quad, the crop with landmarks and regions, and the facts.
 
     Args:
         workspace: The workspace that holds the pictures.
-        photo: Row of `photos`.
-        face: Row of `faces`.
-        facts: Lines of text; see `MUTED_PREFIX`.
+        shown: The face; its files are there.
 
     Returns:
         An RGB picture.
     """
     width = 2 * SIDE_PX + TEXT_WIDTH_PX + 4 * GAP_PX
     sheet = Image.new("RGB", (width, SIDE_PX + 2 * GAP_PX), BACKGROUND)
-    sheet.paste(_draw_detection(workspace, photo, face), (GAP_PX, GAP_PX))
-    sheet.paste(_draw_crop(workspace, face), (SIDE_PX + 2 * GAP_PX, GAP_PX))
+    sheet.paste(_draw_detection(workspace, shown.photo, shown.face), (GAP_PX, GAP_PX))
+    sheet.paste(_draw_crop(workspace, shown.face), (SIDE_PX + 2 * GAP_PX, GAP_PX))
 
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=17)
     x = 2 * SIDE_PX + 3 * GAP_PX
     y = GAP_PX + 4
-    for fact in facts:
+    for fact in list_facts(shown.photo, shown.face, shown.card):
         colour = MUTED_COLOUR if fact.startswith(MUTED_PREFIX) else TEXT_COLOUR
         text = fact.removeprefix(MUTED_PREFIX).strip()
         for line in textwrap.wrap(text, LINE_CHARACTERS):

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, Template, select_autoescape
 from authface_data.captions import coverage
 from authface_data.images.encode import data_uri
 from authface_data.report import curves
-from authface_data.report.anatomy import draw_face, find_largest_face
+from authface_data.report.anatomy import draw_anatomy, find_largest_face
 from authface_data.report.balance import Facet, list_underrepresented, measure_balance
 from authface_data.report.cards import JPEG_QUALITY, photo_title, read_shown_faces, thumbnail_uri
 from authface_data.report.status import collect_status, describe_run
@@ -83,10 +83,10 @@ def write_report(workspace: Workspace) -> list[Facet]:
     # A dropped face is shown without a picture if its crop is missing.
     paths = shown_kept | shown_dropped
     pictured_ids = paths.keys() - find_missing_keys(workspace, paths)
-    shown = read_shown_faces(workspace, paths, pictured_ids)
-
     largest = find_largest_face(workspace)
-    anatomy = None if largest is None else draw_face(workspace, largest)
+    face_ids = [*paths] if largest is None else [*paths, largest]
+    shown = read_shown_faces(workspace, face_ids, pictured_ids)
+    anatomy = None if largest is None else draw_anatomy(workspace, shown[largest])
     facets = measure_balance(workspace)
     kept_ids = set(kept["face_id"].to_pylist())
     page = _load_template().render(
