@@ -128,3 +128,26 @@ def test_damaged_settings_are_one_line_with_their_path(workspace, settings):
     with pytest.raises(UserError, match=r"ws/authface\.toml is not valid TOML: ") as error:
         _ = Workspace(workspace.root).settings
     assert str(error.value).isprintable()
+
+
+def test_walk_lists_every_file_but_those_being_written(workspace, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (disk / "a.jpg").touch()
+    workspace.local_path("photos").rmdir()
+    workspace.local_path("photos").symlink_to(disk)
+    workspace.write_bytes("cache/b/c", b"12")
+    workspace.write_bytes(".tmp/elsewhere.1.abc", b"")
+    workspace._temp_path().touch()
+    assert {"photos/a.jpg", "cache/b/c", ".tmp/elsewhere.1.abc", "authface.toml"} == set(
+        workspace.walk()
+    )
+    assert workspace.size("cache/b/c") == 2
+
+
+def test_replace_if_same(workspace):
+    workspace.write_bytes("x", b"1")
+    assert not workspace.replace_if_same("x", b"2", b"3")
+    assert not workspace.replace_if_same("missing", b"2", b"3")
+    assert workspace.replace_if_same("x", b"1", b"3")
+    assert workspace.read_bytes("x") == b"3"
