@@ -69,12 +69,13 @@ def chain(bucket, photos, weights, authface_here, tmp_path_factory):
 
 def read_rows(workspace, name, photo_ids):
     """Rows of a manifest about the given photographs, without times, sorted."""
-    rows = (
-        Store(workspace, MANIFESTS[name]).read_pandas().drop(columns=TIME_COLUMNS, errors="ignore")
-    )
     key = {"photos": "photo_id", "verdicts": "id"}.get(name, "face_id")
-    is_of_photo = rows[key].str.startswith(tuple(photo_ids))
-    return sorted(rows[is_of_photo].astype(str).to_dict("records"), key=str)
+    rows = [
+        {column: value for column, value in row.items() if column not in TIME_COLUMNS}
+        for row in Store(workspace, MANIFESTS[name]).read().to_pylist()
+        if row[key].startswith(tuple(photo_ids))
+    ]
+    return sorted(rows, key=str)
 
 
 @pytest.mark.slow
