@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -156,3 +157,11 @@ def test_commands_give_the_rows_of_the_local_engine(
         assert read_rows(root, manifest) == read_rows(filled, manifest), manifest.name
     for path in filled.glob("faces/*"):
         assert (root / "faces" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_missing_package_is_one_line(workspace, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "authface_data.engine.ray")
+    monkeypatch.delattr("authface_data.engine.ray")
+    with pytest.raises(MissingResourceError, match=r"needs authface\[ray\]; run `pip install"):
+        run(workspace, [NumberStage()], make_inputs(2))
