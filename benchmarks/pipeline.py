@@ -183,7 +183,7 @@ def measure_memory(counts: list[int], folder: Path) -> None:
 
 
 def write_small_pictures(folder: Path, count: int) -> None:
-    """Write small pictures, each with pixels of its own."""
+    """Write small pictures, all of them different."""
     rng = np.random.default_rng(0)
     base = rng.integers(0, 255, (SMALL_PX // 8, SMALL_PX // 8, 3), np.uint8)
     picture = Image.fromarray(base).resize((SMALL_PX, SMALL_PX))

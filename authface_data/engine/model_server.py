@@ -37,7 +37,7 @@ class _Request(NamedTuple):
 
 
 class Batcher:
-    """Computes the requests of several threads together, in one thread of its own."""
+    """Computes the requests of several threads together, in a thread for all of them."""
 
     def __init__(self) -> None:
         self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()

@@ -157,7 +157,7 @@ def _start_servers(models: Sequence[Model]) -> list[ActorHandle]:
 
 
 def _with_servers(chain: Chain, servers: Sequence[ActorHandle]) -> list[Chain]:
-    """The chain with the models of each server, or as it is if there are none."""
+    """The chain with the models of each server, or the chain itself without servers."""
     num_models = len(gpu_models(chain))
     return [
         chain.with_gpu_models([_RayModel(server, index) for index in range(num_models)])
