@@ -77,7 +77,6 @@ def export(
 
     Reviewers fill in the columns decision, rating, reason and note, and edit the tags.
     """
-    from manifests.missing_files import describe_missing_crops
     from manifests.workspace import Workspace
 
     _check_table_format(csv, separator)
@@ -88,8 +87,7 @@ def export(
     ws = Workspace.find(workspace)
     faces = _select_faces(ws, near_threshold, sample, everything)
     # The table has no pictures: faces whose crop is lost can be dropped with it.
-    crop_paths = dict(zip(faces.column("face_id"), faces.column("crop_path"), strict=True))
-    missing = describe_missing_crops(ws, crop_paths)
+    missing = faces.describe_missing_crops(ws)
     if missing is not None:
         console.print(f"[yellow]Warning:[/] {escape(missing)}")
     _write(csv, _table_content(csv, faces, separator))

@@ -17,6 +17,7 @@ from authface_data.measurements import Measurements, read_measurements
 from authface_data.review.snapshot import EPOCH, Snapshot
 from manifests.captions import FaceTags, current_tags
 from manifests.decisions import face_decisions, newest_decision_time
+from manifests.missing_files import describe_missing_crops
 from manifests.schema import DECISIONS, FACES, PHOTOS, VERDICTS
 from manifests.settings import Gate
 from manifests.store import RowFilter, Store
@@ -133,6 +134,15 @@ class ReviewFaces(Sequence[ReviewFace]):
         """The values of a column of the rows."""
         return self._rows[name].to_pylist()
 
+    def describe_missing_crops(self, workspace: Workspace) -> str | None:
+        """Name the faces whose crop is missing, as `missing_files.describe_missing_crops` does."""
+        names = pa.array(workspace.list_names("faces"), pa.string())
+        present = pc.binary_join_element_wise("faces", names, "/")
+        # Paths in other folders are compared by the function.
+        others = self._rows.filter(pc.invert(pc.is_in(self._rows["crop_path"], present)))
+        paths = zip(others["face_id"].to_pylist(), others["crop_path"].to_pylist(), strict=True)
+        return describe_missing_crops(workspace, dict(paths))
+
     @property
     def metrics(self) -> list[str]:
         """The metrics that at least one of the faces has, sorted."""
@@ -148,14 +158,9 @@ class ReviewFaces(Sequence[ReviewFace]):
                 columns={name: rows[name].to_pylist() for name in TEXT_COLUMNS},
                 is_kept=rows["is_kept"].to_pylist(),
                 tags=tags,
-                snapshots=[
-                    str(
-                        Snapshot.take(
-                            sha256, of_face.semantic, of_face.photographic, self._exported_at
-                        )
-                    )
-                    for sha256, of_face in zip(rows["crop_sha256"].to_pylist(), tags, strict=True)
-                ],
+                snapshots=Snapshot.take_texts(
+                    rows["crop_sha256"].to_pylist(), tags, self._exported_at
+                ),
                 scores={name: values[part] for name, values in self._scores.items()},
             )
 
@@ -269,7 +274,8 @@ def _read_faces(workspace: Workspace) -> ReviewFaces:
         max(datetime.now(UTC), newest_decision_time(workspace) or EPOCH),
     )
     has_crop = pc.fill_null(pc.not_equal(rows["crop_path"], ""), False).to_numpy()
-    return faces.take(np.flatnonzero(verdict_rows.is_valid().to_numpy(False) & has_crop))
+    is_gated = verdict_rows.is_valid().to_numpy(False) & has_crop
+    return faces if is_gated.all() else faces.take(np.flatnonzero(is_gated))
 
 
 def _read_verdicts(workspace: Workspace, gate: str) -> pa.Table:

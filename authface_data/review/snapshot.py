@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from manifests.captions import TAG_SEPARATOR
+from manifests.captions import TAG_SEPARATOR, FaceTags
 from manifests.support.fingerprint import short_hash
 
 SNAPSHOT_PATTERN = re.compile(r"c([0-9a-f]{8})-t([0-9a-f]{8})-([0-9a-f]{1,16})")
@@ -49,6 +49,24 @@ class Snapshot:
             exported_at: The time that identifies the table.
         """
         return cls(short_hash(crop_sha256), hash_tags(semantic, photographic), exported_at)
+
+    @classmethod
+    def take_texts(
+        cls,
+        crop_sha256: Sequence[str],
+        tags: Sequence[FaceTags],
+        exported_at: datetime,
+    ) -> list[str]:
+        """Take the snapshots of many faces as texts; parameters as for `take`."""
+        table = cls("", "", exported_at)._microseconds
+        tags_hashes: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
+        texts = []
+        for sha256, of_face in zip(crop_sha256, tags, strict=True):
+            key = (tuple(of_face.semantic), tuple(of_face.photographic))
+            if key not in tags_hashes:
+                tags_hashes[key] = hash_tags(*key)
+            texts.append(f"c{short_hash(sha256)}-t{tags_hashes[key]}-{table:x}")
+        return texts
 
     @classmethod
     def parse(cls, text: str) -> Snapshot | None:

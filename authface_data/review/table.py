@@ -9,7 +9,8 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
-from math import isfinite
+
+import numpy as np
 
 from authface_data.review.faces import FaceBatch, ReviewFace, ReviewFaces
 from manifests.captions import TAG_SEPARATOR
@@ -37,6 +38,7 @@ DECISION_VALUES = ("keep", "drop", "unsure")
 # A spreadsheet takes a cell that begins with one of these characters for a formula, and it removes
 # a leading apostrophe. Where it separates columns by semicolons or tabs, a cell of ours may also be
 # split, so positions after those are escaped too. sheet.js has the same expression.
+_FORMULA_CHARACTERS = "=+-@'＝＋－＠"
 _FORMULA = re.compile(r"(^|[;\t\r\n])([ \t\r\n]*)(?=[=+\-@'＝＋－＠])")
 _ESCAPED_FORMULA = re.compile(r"(^|[;\t\r\n])([ \t\r\n]*)'(?=[=+\-@'＝＋－＠])")
 
@@ -124,15 +126,24 @@ def _cells_of_batch(batch: FaceBatch, metrics: Sequence[str]) -> list[list[str]]
     }
     empty = [""] * len(batch.is_kept)
     cells = [_escape_column(texts.get(name, empty)) for name in table_columns([])]
-    for name in metrics:
-        values = batch.scores[name].tolist()
-        cells.append([f"{value:.4g}" if isfinite(value) else "" for value in values])
+    cells += [_format_scores(batch.scores[name]) for name in metrics]
     return cells
+
+
+def _format_scores(values: np.ndarray) -> list[str]:
+    """Scores as texts of four digits; "" for an unknown one."""
+    texts = list(map("%.4g".__mod__, values.tolist()))
+    for row in np.flatnonzero(~np.isfinite(values)):
+        texts[row] = ""
+    return texts
 
 
 def _escape_column(texts: list[str]) -> list[str]:
     """`escape_formulas` of every text. Most columns have no text that needs it."""
-    if not _FORMULA.search("\n".join(texts)):
+    joined = ";".join(texts)
+    if not any(character in joined for character in _FORMULA_CHARACTERS):
+        return texts
+    if not _FORMULA.search(joined):
         return texts
     return [escape_formulas(text) for text in texts]
 
