@@ -42,6 +42,22 @@ def test_pairs_within_radius_equals_brute_force(radius):
     assert len(i) == len(expected)
 
 
+@pytest.mark.parametrize("radius", [0, 6, 13])
+def test_pairs_within_one_set_equal_brute_force(radius):
+    """Also with equal hashes, and with parts in which many hashes agree."""
+    rng = np.random.default_rng(radius)
+    base = rng.integers(0, 2**64, 300, dtype=np.uint64)
+    copies = base[:100] ^ (np.uint64(1) << rng.integers(0, 64, 100, dtype=np.uint64))
+    alike = rng.integers(0, 2**9, 200, dtype=np.uint64)
+    hashes = np.concatenate([base, copies, alike, base[:5]])
+    pairs = pairs_within_radius(hashes, hashes, radius)
+    distance = np.bitwise_count(hashes[:, None] ^ hashes[None, :])
+    found = np.full(distance.shape, 255, np.uint8)
+    found[pairs.first, pairs.second] = pairs.distance
+    assert len(pairs.first) == (distance <= radius).sum()
+    assert (found == np.where(distance <= radius, distance, 255)).all()
+
+
 def test_pairs_within_radius_of_an_empty_array():
     none = np.empty(0, np.uint64)
     pairs = pairs_within_radius(none, np.array([1], np.uint64), 6)

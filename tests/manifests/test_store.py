@@ -14,7 +14,7 @@ import pytest
 
 from manifests import store as store_module
 from manifests.schema import CAPTIONS, DECISIONS, FACES, MANIFESTS, PHOTOS, SCORES
-from manifests.store import Store
+from manifests.store import RowFilter, Store
 from manifests.support.errors import UserError
 
 
@@ -134,7 +134,7 @@ import os, signal, sys
 import pyarrow.compute as pc
 from manifests import store as store_module, workspace as workspace_module
 from manifests.schema import SCORES
-from manifests.store import Store
+from manifests.store import RowFilter, Store
 from manifests.workspace import Workspace
 
 root, stop = sys.argv[1], int(sys.argv[2])
@@ -252,3 +252,68 @@ def test_compacted_part_names_the_parts_it_replaces(workspace):
     assert set(json.loads(metadata[b"authface.replaces"])) == old
     assert pa.types.is_timestamp(store.read().schema.field("created_at").type)
     assert os.path.basename(store.parts()[0]).startswith("part-00000003-")
+
+
+def test_compaction_marks_parts_whose_rows_are_not_compared_again(workspace, monkeypatch):
+    """Reads then compare the rows of later parts only, also with marked ones."""
+    monkeypatch.setattr(store_module, "ROWS_PER_PART", 4)
+    store = Store(workspace, SCORES)
+    store.append([score_row(f"a{n}", n) for n in range(6)])
+    store.append([score_row("a0", 10)])
+    store.compact()
+    metadata = pq.read_schema(workspace.local_path(store.parts()[-1])).metadata
+    marked = json.loads(metadata[b"authface.distinct"])
+    assert sorted(marked) == [os.path.basename(path) for path in store.parts()]
+
+    compared = []
+    is_last = store_module._is_last
+    monkeypatch.setattr(
+        store_module,
+        "_is_last",
+        lambda table, manifest: compared.append(table.num_rows) or is_last(table, manifest),
+    )
+    assert read_values(store) == {"a0": 10, **{f"a{n}": n for n in range(1, 6)}}
+    assert compared == []
+    store.append([score_row("a3", 30), score_row("a3", 31, metric="piqe"), score_row("b", 1)])
+    table = store.read(["face_id", "metric", "value"], encoded=["face_id", "metric"])
+    assert compared == [4]  # both rows of a3, its old row, and b
+    rows = {(row["face_id"], row["metric"]): row["value"] for row in table.to_pylist()}
+    assert rows["a3", "niqe"] == 30
+    assert rows["a3", "piqe"] == 31
+    assert len(rows) == store.count() == 8
+
+
+def test_parts_of_an_earlier_version_are_marked_by_the_next_compaction(workspace, monkeypatch):
+    """They have no mark and nothing to remove: one part is written again."""
+    monkeypatch.setattr(store_module, "ROWS_PER_PART", 2)
+    store = Store(workspace, SCORES)
+    for part in range(3):
+        store.append([score_row(f"a{part}{n}", part) for n in range(2)])
+    before = store.parts()
+    assert store.compact() == 0
+    assert len(set(before) & set(store.parts())) == 2
+    assert store.compact() == 0
+    assert len(read_values(store)) == 6
+    assert not store._unmarked(store.parts())
+
+
+def test_added_rows_that_supersede_remaining_ones_are_compared(workspace):
+    store = Store(workspace, SCORES)
+    store.append([score_row("a", 1), score_row("b", 2)])
+    store.compact(
+        drop=lambda part: pc.equal(part["face_id"], "b"),
+        add=[store.table([score_row("a", 5)]), store.table([score_row("c", 3)])],
+        drop_columns=["face_id"],
+    )
+    store.append([score_row("c", 4)])
+    assert read_values(store) == {"a": 5, "c": 4}
+
+
+def test_filter_reads_matching_rows_of_the_newest_state(workspace):
+    store = Store(workspace, SCORES)
+    store.append([score_row("a", 1), score_row("b", 2), score_row("c", 3, metric="piqe")])
+    store.append([score_row("a", 5)])
+    table = store.read(["face_id", "value"], RowFilter.equal("metric", "niqe"))
+    assert dict(zip(*table.to_pydict().values(), strict=True)) == {"b": 2, "a": 5}
+    assert store.read(only=RowFilter.is_in("face_id", ["c", "x"])).num_rows == 1
+    assert store.read(only=RowFilter.equal("face_id", "x")).schema == store.read().schema

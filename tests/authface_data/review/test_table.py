@@ -15,7 +15,10 @@ from authface_data.review.import_table import read_review_table, record_reviews
 from authface_data.review.snapshot import Snapshot
 from authface_data.review.table import (
     ANSWER_COLUMNS,
+    collect_metrics,
     escape_formulas,
+    table_cells,
+    table_columns,
     to_csv,
     unescape_formulas,
 )
@@ -443,3 +446,17 @@ def test_snapshot_keeps_the_time_of_export_to_the_microsecond():
     assert Snapshot.parse(str(snapshot)) == snapshot
     assert Snapshot.parse(str(later)) != snapshot
     assert Snapshot.parse("2026-11-24") is None
+
+
+def test_columns_of_the_table_are_the_cells_of_each_face(reviewed):
+    faces = faces_to_review(reviewed)
+    metrics = collect_metrics(faces)
+    assert metrics == collect_metrics(list(faces))
+    lines = list(csv.reader(io.StringIO(to_csv(faces).decode("utf-8-sig"), newline="")))
+    num_texts = len(table_columns([]))
+    assert len(lines) == len(faces) + 1
+    for face, line in zip(faces, lines[1:], strict=True):
+        cells = table_cells(face, metrics)
+        assert line == [*map(escape_formulas, cells[:num_texts]), *cells[num_texts:]]
+    assert [face.face_id for face in faces[1:]] == faces.column("face_id")[1:]
+    assert faces[-1] == list(faces)[-1]
