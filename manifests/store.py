@@ -492,8 +492,14 @@ class Store:
             for name in itertools.chain(*lists):
                 if not PART_NAME.fullmatch(name):
                     raise ValueError(f"{name!r} is no name of a part")
+            replaced, siblings, distinct = lists
             return _Footer(
-                metadata, parquet.metadata.num_rows, *lists, _dictionary_columns(parquet.metadata)
+                metadata=metadata,
+                num_rows=parquet.metadata.num_rows,
+                replaced=replaced,
+                siblings=siblings,
+                distinct=distinct,
+                encoded=_dictionary_columns(parquet.metadata),
             )
 
     def _read_current(
