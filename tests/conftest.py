@@ -46,6 +46,8 @@ from manifests.support.logs import PACKAGES  # noqa: E402
 from manifests.workspace import Workspace  # noqa: E402
 
 LONG_FILES = (
+    "tests/authface_data/engine/test_ray.py",
+    "tests/manifests/test_object_store.py",
     "tests/e2e/test_kill.py",
     "tests/authface_train/memory/test_estimator.py",
     "tests/e2e/test_processes.py",
