@@ -171,7 +171,16 @@ class GateResult:
         return (self.kept & (self.decisions >= 0)) | (self.decisions > 0)
 
     def count(self, subject: Subject, gate: str, verdict: Verdict) -> int:
-        """Number of verdicts of one kind."""
+        """Count the verdicts of one kind.
+
+        Args:
+            subject: What the verdicts are about.
+            gate: Name of the gate.
+            verdict: The verdict to count.
+
+        Returns:
+            Number of verdicts.
+        """
         code = _VERDICT_NAMES.index(verdict)
         counts = [
             int((verdicts.codes == code).sum())

@@ -39,7 +39,17 @@ FACES_PER_PHOTOGRAPHER = 20
 LINKS_PER_FILE = 50_000
 """Number of names of one picture file. File systems allow 65,000."""
 SAMPLE_INTERVAL_S = 0.02
-WORDS = ("woman", "man", "portrait", "smiling", "black shirt", "window", "street", "boots", "red")
+VOCABULARY = (
+    "woman",
+    "man",
+    "portrait",
+    "smiling",
+    "black shirt",
+    "window",
+    "street",
+    "boots",
+    "red",
+)
 
 MEGABYTE = 1e6
 
@@ -232,7 +242,7 @@ def photo_columns(ids: np.ndarray, rng: np.random.Generator) -> dict[str, pa.Arr
     )
     sizes_px = rng.integers(1000, 8000, len(ids))
     photographers = [f"Photographer {number // FACES_PER_PHOTOGRAPHER}" for number in ids]
-    texts = [" ".join(words) for words in rng.choice(WORDS, (len(ids), 8))]
+    texts = [" ".join(chosen) for chosen in rng.choice(VOCABULARY, (len(ids), 8))]
     return {
         "photo_id": _photo_ids(ids),
         "source": pa.repeat("unsplash", len(ids)),

@@ -100,12 +100,22 @@ class RowFilter:
 
     @classmethod
     def equal(cls, column: str, value: str) -> RowFilter:
-        """Select the rows that have a value."""
+        """Select the rows that have a value.
+
+        Args:
+            column: Name of a text column.
+            value: The value.
+        """
         return cls(column, lambda values: pc.equal(values, value))
 
     @classmethod
     def is_in(cls, column: str, values: Iterable[str]) -> RowFilter:
-        """Select the rows that have one of several values."""
+        """Select the rows that have one of several values.
+
+        Args:
+            column: Name of a text column.
+            values: The values.
+        """
         chosen = pa.array(list(values), pa.string())
         return cls(column, lambda distinct: pc.is_in(distinct, chosen))
 

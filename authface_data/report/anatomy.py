@@ -48,7 +48,15 @@ def draw_largest_face(workspace: Workspace, licence_basis: str | None = None) ->
 
 
 def find_largest_face(workspace: Workspace, licence_basis: str | None = None) -> str | None:
-    """Find the largest face whose files are there; parameters as for `draw_largest_face`."""
+    """Find the largest face whose files are there.
+
+    Args:
+        workspace: The workspace.
+        licence_basis: Choose among photographs with this licence basis only. Default: all.
+
+    Returns:
+        Its face_id, or None if there is no face with its files.
+    """
     faces = Store(workspace, FACES).read(["face_id", "photo_id", "qsize_px", "crop_path"])
     photos = Store(workspace, PHOTOS).read(["photo_id", "path", "licence_basis"])
     if licence_basis is not None:

@@ -57,7 +57,16 @@ class Snapshot:
         tags: Sequence[FaceTags],
         exported_at: datetime,
     ) -> list[str]:
-        """Take the snapshots of many faces as texts; parameters as for `take`."""
+        """Take the snapshots of many faces as texts.
+
+        Args:
+            crop_sha256: SHA-256 of each crop file.
+            tags: Tags of each face.
+            exported_at: The time that identifies the table.
+
+        Returns:
+            One text per face, equal to that of the snapshot that `take` gives.
+        """
         table = cls("", "", exported_at)._microseconds
         tags_hashes: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
         texts = []
