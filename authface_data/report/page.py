@@ -67,6 +67,7 @@ def write_report(workspace: Workspace) -> list[Facet]:
         UserError: If the crop of a kept face that the report shows is missing.
     """
     workspace.check_no_interrupted_forget()
+    facets = measure_balance(workspace)  # first: it takes the most memory
     faces = Store(workspace, FACES).read(["face_id", "photo_id", "crop_path"])
     photo_ids = Store(workspace, PHOTOS).read(["photo_id"])["photo_id"].combine_chunks()
     has_no_row = pc.invert(pc.is_in(faces["photo_id"], photo_ids))
@@ -87,8 +88,6 @@ def write_report(workspace: Workspace) -> list[Facet]:
     face_ids = [*paths] if largest is None else [*paths, largest]
     shown = read_shown_faces(workspace, face_ids, pictured_ids)
     anatomy = None if largest is None else draw_anatomy(workspace, shown[largest])
-    facets = measure_balance(workspace)
-    kept_ids = set(kept["face_id"].to_pylist())
     page = _load_template().render(
         created=f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC",
         status=collect_status(workspace),
@@ -103,7 +102,7 @@ def write_report(workspace: Workspace) -> list[Facet]:
         anatomy="" if anatomy is None else data_uri(anatomy, quality=JPEG_QUALITY),
         balance=facets,
         underrepresented=list_underrepresented(facets),
-        coverage=coverage.count_facets(workspace, kept_ids),
+        coverage=coverage.count_facets(workspace, set(kept["face_id"].to_pylist())),
         contradictions=coverage.count_contradictions(workspace),
         runs=_view_runs(workspace),
         strips=_read_strips(workspace),
