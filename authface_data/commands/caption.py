@@ -100,7 +100,7 @@ def caption(
                 ws,
                 stage,
                 add_measurements(ws, inputs),
-                engine=Engine(workers=1) if name == "server" else chosen_engine,
+                engine=make_engine("local", None, 1) if name == "server" else chosen_engine,
                 retry_failed=retry_failed,
                 redo=yes,
             )
