@@ -134,7 +134,7 @@ class _WorkerProcesses:
                     num_workers,
                     mp_context=context,
                     initializer=worker.initialize_process,
-                    initargs=(chains, self.workspace.root, num_threads),
+                    initargs=(chains, self.workspace.root, num_threads, dict(os.environ)),
                 )
             )
             try:

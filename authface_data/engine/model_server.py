@@ -13,7 +13,7 @@ import queue
 import signal
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from multiprocessing.connection import Client, Connection, Listener
@@ -148,7 +148,8 @@ class ModelServers:
         for number, device in enumerate(self.devices):
             address = f"{self._folder.name}/{number}"
             is_listening, listening = self.context.Pipe(duplex=False)
-            arguments = (self.models, device, address, self.key, listening)
+            environment = dict(os.environ)
+            arguments = (self.models, device, address, self.key, listening, environment)
             process = self.context.Process(target=_serve, args=arguments, daemon=True)
             with without_interrupt():
                 process.start()
@@ -185,9 +186,15 @@ class _Loading:
 
 
 def _serve(
-    models: Sequence[Model], device: str, address: str, key: bytes, listening: Connection
+    models: Sequence[Model],
+    device: str,
+    address: str,
+    key: bytes,
+    listening: Connection,
+    environment: Mapping[str, str],
 ) -> None:
     """Run a server: one thread per connection, and one that computes."""
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The main process handles Ctrl-C.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     exit_with_parent()

@@ -103,14 +103,19 @@ def load_chain(chain: Chain, workspace: Workspace, device: str) -> None:
         stage.setup(device)
 
 
-def initialize_process(chains: SimpleQueue[Chain], root: str, num_threads: int) -> None:
+def initialize_process(
+    chains: SimpleQueue[Chain], root: str, num_threads: int, environment: Mapping[str, str]
+) -> None:
     """Prepare a worker process of the local engine, see `initialize_worker`.
 
     Args:
         chains: The stages to run, once per worker; the process takes one of them.
         root: Root of the workspace.
         num_threads: Threads that numerical libraries may use.
+        environment: The environment of the main process. That of the server process that this one
+            is forked from may be older.
     """
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The main process handles Ctrl-C.
     exit_with_parent()
     initialize_worker(chains.get(), root, num_threads)
