@@ -55,9 +55,10 @@ MEGABYTE = 1e6
 
 READ_VIEW = """
 import sys
-from manifests.training_view import training_view
+from manifests.training_view import LIGHT_COLUMNS, training_view
 from manifests.workspace import Workspace
-print(len(training_view(Workspace(sys.argv[1]))), "rows")
+view = training_view(Workspace(sys.argv[1]), face_columns=LIGHT_COLUMNS)
+print(len(view), "rows")
 """
 FIND_DUPLICATES = """
 import sys
@@ -160,7 +161,7 @@ def prepare_step(name: str, root: Path, count: int) -> None:
 
 def describe_machine() -> str:
     """Cores and versions, for the table."""
-    packages = ("pyarrow", "pandas", "numpy", "duckdb")
+    packages = ("pyarrow", "pandas", "numpy")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, {versions}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
@@ -20,11 +21,11 @@ from manifests.workspace import Workspace
 TagChoice = Literal["none", "semantic", "photographic", "both"]
 
 
-FACE_COLUMNS = tuple(
+LIGHT_COLUMNS = tuple(
     field.name for field in FACES.schema if field.type != POINTS and field.name != "box_px"
 )
-"""Columns of `faces` that the view includes: all but landmarks and places in the photograph. As
-Python objects these would take ten times the memory of the others."""
+"""Columns of `faces` without landmarks and places in the photograph. As Python objects these take
+ten times the memory of the others."""
 
 PHOTO_COLUMNS = (
     "photo_id",
@@ -47,6 +48,7 @@ def training_view(
     tags: TagChoice = "both",
     allow_unknown_licence: bool = False,
     source: str | None = None,
+    face_columns: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Join kept faces with their photographs, captions and splits.
 
@@ -55,9 +57,10 @@ def training_view(
         tags: The families of tags that captions are made of.
         allow_unknown_licence: Include faces of photographs without a licence basis.
         source: Only include faces of photographs from this source.
+        face_columns: Columns of `faces`, with face_id and photo_id. Default: all.
 
     Returns:
-        One row per kept face, sorted by face_id: `FACE_COLUMNS`, `PHOTO_COLUMNS`,
+        One row per kept face, sorted by face_id: the columns of `faces`, `PHOTO_COLUMNS`,
         `captioner`, `tags` (list of str), `caption` (tags as text), `split` and `split_group` (the
         smallest photo_id of the photographs that must stay in one split). A face without a caption
         has missing values in the three caption columns. Captions by a captioner fit CLIP's 77
@@ -69,7 +72,7 @@ def training_view(
             not allowed, or if `splits.people` does not match the photographs.
     """
     workspace.check_no_interrupted_forget()
-    faces = kept_faces(workspace, FACE_COLUMNS)
+    faces = kept_faces(workspace, face_columns)
     face_photo_ids = text_array(faces["photo_id"])
     of_faces = RowFilter("photo_id", partial(pc.is_in, value_set=face_photo_ids.unique()))
     photos = Store(workspace, PHOTOS).read(PHOTO_COLUMNS, of_faces)

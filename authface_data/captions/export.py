@@ -28,7 +28,7 @@ from manifests.splits import explain_empty_val
 from manifests.support.errors import UserError
 from manifests.support.files import new_folder, write_atomic
 from manifests.support.progress import track
-from manifests.training_view import TagChoice, training_view
+from manifests.training_view import LIGHT_COLUMNS, TagChoice, training_view
 from manifests.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def export_dataset(
         UserError: If the folder is not empty, no face is kept, or a face has no caption or crop.
             Nothing is written then.
     """
-    view = training_view(workspace, tags, allow_unknown_licence)
+    view = training_view(workspace, tags, allow_unknown_licence, face_columns=LIGHT_COLUMNS)
     if view.empty:
         raise UserError(
             "no face is kept; run `authface filter` first (`authface status` shows why faces "

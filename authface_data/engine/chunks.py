@@ -43,8 +43,10 @@ def _chunk_size(chain: Chain, num_tasks: int, num_workers: int) -> int:
 def group_tasks(tasks: Iterable[Task | None], size: int) -> Generator[list[Task], None, None]:
     """Group tasks into chunks of `size`.
 
-    A None in the tasks ends a chunk early, so a chunk may be short or empty: no further task is
-    available yet.
+    Args:
+        tasks: The tasks. A None among them ends a chunk early, so that a chunk may be short or
+            empty: no further task is available yet.
+        size: Tasks per chunk.
     """
     chunk: list[Task] = []
     tasks = iter(tasks)

@@ -35,7 +35,16 @@ def run_tasks(
     fetch: FetchInputs | None,
     report: ReportOutcomes,
 ) -> None:
-    """Take all tasks through the chain, see `run.Engine`."""
+    """Take all tasks through the chain.
+
+    Args:
+        workspace: The workspace of the results.
+        chain: The stages.
+        tasks: The tasks.
+        workers: Number of workers; 1 works in this process. Default: by cores and tasks.
+        fetch: Makes inputs available that must be fetched first.
+        report: Called with the outcomes of every finished chunk.
+    """
     gpus = _find_gpus() if gpu_models(chain) else []
     num_workers = workers or _worthwhile_workers(len(tasks))
     chunks = make_chunks(chain, tasks, fetch, num_workers)

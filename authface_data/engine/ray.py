@@ -75,7 +75,16 @@ def run_tasks(
     fetch: FetchInputs | None,
     report: ReportOutcomes,
 ) -> None:
-    """Take all tasks through the chain, see `run.Engine`.
+    """Take all tasks through the chain.
+
+    Args:
+        workspace: The workspace of the results.
+        chain: The stages.
+        tasks: The tasks.
+        workers: Number of workers. Default: one per CPU of the cluster, but few for little work.
+        address: Address of the cluster. Default: RAY_ADDRESS, else a cluster on this machine.
+        fetch: Makes inputs available that must be fetched first.
+        report: Called with the outcomes of every finished chunk.
 
     Raises:
         UserError: If there is no cluster at the address, or if no worker can start there.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,6 +16,9 @@ from manifests.support.errors import PartialFailureError, UserError
 if TYPE_CHECKING:
     from authface_train.training.jobs import JobRequest
     from manifests.workspace import Workspace
+
+LAUNCHER_VARIABLE = "TORCHELASTIC_RUN_ID"
+"""Environment variable that torchrun and `accelerate launch` set."""
 
 PresetOption = Annotated[
     str,
@@ -65,6 +70,7 @@ def train_prior(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Stage I: fine-tune SDXL's U-Net into a face prior."""
+    _end_with_launcher()
     from authface_train.presets import load_preset
     from authface_train.settings import PriorSettings
     from manifests.workspace import Workspace
@@ -139,6 +145,7 @@ def train_restore(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Stage II: train a ControlNet on the frozen prior, with the time-aware facial loss."""
+    _end_with_launcher()
     from authface_train.data.degradation import get_preset as get_degradation
     from authface_train.presets import load_preset
     from authface_train.settings import RestorerSettings
@@ -185,6 +192,14 @@ def train_restore(
         _calibrate(request)
     else:
         _train(request, f"authface restore --model {quote_path(folder)} --input DIR --output DIR")
+
+
+def _end_with_launcher() -> None:
+    """Receive SIGTERM if torchrun or `accelerate launch` is killed, from the start of the command."""
+    if LAUNCHER_VARIABLE in os.environ:
+        from manifests.support.child_process import signal_at_parent_end
+
+        signal_at_parent_end(signal.SIGTERM)
 
 
 def _default_folder(ws: Workspace, name: str) -> Path:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -20,11 +18,8 @@ from accelerate.utils import (
 
 from authface_train.settings import TrainSettings
 from authface_train.training.signals import end_promptly
-from manifests.support.child_process import signal_at_parent_end
 from manifests.support.errors import AuthfaceError, PartialFailureError
 
-LAUNCHER_VARIABLE = "TORCHELASTIC_RUN_ID"
-"""Environment variable that torchrun and `accelerate launch` set."""
 SHARED_DISK_DELAY_S = 90.0
 """Longest time until a network file system shows what another machine has written. NFS keeps
 attributes and names of a folder for up to 60 s."""
@@ -54,13 +49,10 @@ def run_together() -> Iterator[None]:
     """Run the block as one of the processes of a run.
 
     A process that fails leaves the process group at once, so that the others do not wait for it.
-    If the launcher is killed, its processes receive SIGTERM.
 
     Raises:
         PartialFailureError: If another process has ended.
     """
-    if LAUNCHER_VARIABLE in os.environ:
-        signal_at_parent_end(signal.SIGTERM)
     with end_promptly():
         try:
             yield

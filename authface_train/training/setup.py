@@ -30,7 +30,7 @@ from manifests.run_folder import MODEL_INDEX_FILE, RUNS, is_finished, read_notes
 from manifests.run_register import list_registered_runs
 from manifests.splits import explain_empty_val
 from manifests.support.errors import MissingResourceError, UserError
-from manifests.training_view import TagChoice, training_view
+from manifests.training_view import LIGHT_COLUMNS, TagChoice, training_view
 from manifests.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ def load_rows(
         tags,
         allow_unknown_licence=allow_unknown_licence,
         source=None if source == "workspace" else source,
+        face_columns=LIGHT_COLUMNS,
     )
     if view.empty and source == "ffhq":
         raise UserError(

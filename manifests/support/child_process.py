@@ -26,7 +26,10 @@ def exit_with_parent() -> None:
 
 
 def signal_at_parent_end(number: signal.Signals) -> None:
-    """Receive a signal when the program that started this process ends. Linux only.
+    """Receive a signal when the program that started this process ends, or now if it has just ended.
+
+    Linux only. The earlier it is called, the smaller is the chance that the program has ended
+    before.
 
     Args:
         number: The signal.
@@ -35,4 +38,7 @@ def signal_at_parent_end(number: signal.Signals) -> None:
         prctl = ctypes.CDLL(None).prctl
     except (OSError, AttributeError):
         return
+    parent = os.getppid()
     prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), number)
