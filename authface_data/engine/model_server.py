@@ -248,6 +248,6 @@ def _send(connection: Connection, value: object) -> None:
     try:
         data = pickle.dumps(value)
         pickle.loads(data) if isinstance(value, Exception) else None
-    except Exception:
+    except Exception:  # Errors of libraries may hold anything, and pickle raises what they raise.
         data = pickle.dumps(RuntimeError(f"{type(value).__name__}: {value}"))
     connection.send_bytes(data)

@@ -195,7 +195,7 @@ def train_restore(
 
 
 def _end_with_launcher() -> None:
-    """Receive SIGTERM if torchrun or `accelerate launch` is killed, from the start of the command."""
+    """Receive SIGTERM if torchrun or `accelerate launch` is killed."""
     if LAUNCHER_VARIABLE in os.environ:
         from manifests.support.child_process import signal_at_parent_end
 

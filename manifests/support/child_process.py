@@ -26,7 +26,7 @@ def exit_with_parent() -> None:
 
 
 def signal_at_parent_end(number: signal.Signals) -> None:
-    """Receive a signal when the program that started this process ends, or now if it has just ended.
+    """Receive a signal when the program that started this process ends, or now if it just has.
 
     Linux only. The earlier it is called, the smaller is the chance that the program has ended
     before.
