@@ -78,14 +78,16 @@ PHOTOS = Manifest(
 )  # fmt: skip
 
 FACES = Manifest(
-    "faces", 2, ("face_id",), "photo_id",
+    "faces", 3, ("face_id",), "photo_id",
     (
         ("face_id", TEXT), ("photo_id", TEXT), ("detector", TEXT), ("box_px", NUMBERS),
         ("score", REAL),
         ("landmarks5_px", POINTS), ("landmarks68_px", POINTS), ("landmark_backend", TEXT),
         ("yaw_deg", REAL), ("pitch_deg", REAL), ("roll_deg", REAL), ("interocular_px", REAL),
         ("quad_px", POINTS), ("qsize_px", REAL), ("upscaled", FLAG), ("pad_fraction", REAL),
-        ("crop_path", TEXT), ("crop_sha256", TEXT), ("crop_phash", TEXT), ("crop_size_px", INT),
+        ("head_pad_fraction", REAL), ("face_presence", REAL),
+        ("crop_path", TEXT), ("crop_sha256", TEXT), ("crop_phash", TEXT),
+        ("crop_phash_mirrored", TEXT), ("crop_size_px", INT),
         ("landmarks_crop_px", POINTS),
         ("left_eye_box_crop_px", NUMBERS), ("right_eye_box_crop_px", NUMBERS),
         ("mouth_box_crop_px", NUMBERS),
