@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from manifests.support.errors import AuthfaceError, MissingResourceError, UserError
+from manifests.support.extras import describe_missing
 from manifests.support.text import excerpt
 
 if TYPE_CHECKING:
@@ -88,9 +89,7 @@ class ObjectStore:
             try:
                 import s3fs
             except ImportError as error:
-                raise MissingResourceError(
-                    "a workspace on S3 needs authface[s3]: pip install 'authface[s3]'"
-                ) from error
+                raise MissingResourceError(describe_missing(["s3"], "a workspace on S3")) from error
             # Listings are never cached: other processes write too.
             self._fs = s3fs.S3FileSystem(
                 use_listings_cache=False,

@@ -21,6 +21,7 @@ from manifests.support.console import (
     parse_retry,
 )
 from manifests.support.errors import UserError
+from manifests.support.extras import needs_extras
 
 if TYPE_CHECKING:
     from authface_data.captions.captioners import CaptionInput
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 NEXT_COMMANDS = "authface train-prior --preset paper   (or: authface tags, authface report)"
 
 
+@needs_extras("data")
 def caption(
     captioner: Annotated[
         str | None, typer.Option(help="llava | server | measured. Default: captions.captioner.")

@@ -27,6 +27,7 @@ from manifests.support.console import (
     quote_path,
 )
 from manifests.support.errors import PartialFailureError, UserError
+from manifests.support.extras import needs_extras
 
 if TYPE_CHECKING:
     from authface_data.sources.protocol import CollectReport, Plan, RefreshReport
@@ -55,6 +56,7 @@ GENERAL_OPTIONS = (
 MAX_LISTED_IDS = 20
 
 
+@needs_extras("data")
 def collect(
     context: typer.Context,
     source: Annotated[SourceName, typer.Option(help="Where the photographs come from.")],

@@ -10,11 +10,13 @@ import typer
 
 from manifests.support.console import console, quote_path, run_command
 from manifests.support.errors import UserError
+from manifests.support.extras import needs_extras
 
 MARKER_FILE = "reports/.demo"
 RESTORE_STEPS = 10
 
 
+@needs_extras("data", "train")
 def demo(
     workspace: Annotated[
         Path, typer.Option("-w", "--workspace", help="Directory of the demo's data set.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from manifests.support.errors import UserError
+from manifests.support.extras import require_extras
 
 if TYPE_CHECKING:
     from authface_data.engine.run import Engine
@@ -32,9 +33,12 @@ def make_engine(name: EngineName, address: str | None, workers: int | None) -> E
 
     Raises:
         UserError: If the engine does not take an option.
+        MissingResourceError: If Ray is not installed.
     """
     from authface_data.engine.run import Engine
 
     if address is not None and name != "ray":
         raise UserError("--address is only valid with --engine ray")
+    if name == "ray":
+        require_extras("ray", purpose="--engine ray")
     return Engine(name, workers, address)

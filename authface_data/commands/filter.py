@@ -27,6 +27,7 @@ from manifests.support.console import (
     quote_path,
 )
 from manifests.support.errors import UserError
+from manifests.support.extras import require_extras
 
 if TYPE_CHECKING:
     from authface_data.filter_faces import FilterSummary
@@ -100,6 +101,8 @@ def filter(
     if what_if is not None:
         _show_what_if(ws, what_if, as_json)
         return
+    if not regate:
+        require_extras("data", purpose="measuring faces")
 
     with ws.lock("filter"):
         settings = override(

@@ -9,10 +9,12 @@ import typer
 from rich.markup import escape
 
 from manifests.support.console import console, quote_path
+from manifests.support.extras import needs_extras
 
 HEADER = "# perceptual hashes (16 digits) and hashes of pixels (32), by authface hashes"
 
 
+@needs_extras("data")
 def hashes(
     input: Annotated[Path, typer.Option(help="Folder of pictures, for example a test set.")],
     output: Annotated[

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from manifests.support.console import (
+    CommandGroup,
     JsonOption,
     WorkspaceOption,
     YesOption,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from manifests.workspace import Workspace
 
 app = typer.Typer(
+    cls=CommandGroup,
     no_args_is_help=True,
     help="Review faces by hand. A person's decision overrides the gates.",
 )

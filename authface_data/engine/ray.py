@@ -23,6 +23,7 @@ from authface_data.engine.model_server import Batcher
 from authface_data.engine.stage import Chain, Failed, Model, gpu_models
 from authface_data.engine.worker import Outcome, Task
 from manifests.support.errors import MissingResourceError, UserError
+from manifests.support.extras import describe_missing
 from manifests.support.text import excerpt, strip_control
 from manifests.workspace import Workspace
 
@@ -30,9 +31,7 @@ try:
     import ray
     from ray import exceptions
 except ImportError as error:
-    raise MissingResourceError(
-        "--engine ray needs authface[ray]; run `pip install 'authface[ray]'`"
-    ) from error
+    raise MissingResourceError(describe_missing(["ray"], "--engine ray")) from error
 
 if TYPE_CHECKING:
     from ray import ObjectRef

@@ -13,6 +13,7 @@ from authface_data.faces.detectors.retinaface_mobile import RetinaFaceMobile
 from authface_data.faces.landmarks import Dlib68
 from authface_data.weights import DLIB_DESCRIPTOR, find_weights
 from manifests.support.errors import MissingResourceError
+from manifests.support.extras import describe_missing
 
 SAME_PERSON_DISTANCE = 0.6
 """dlib's threshold: descriptors of one person are closer than this (Euclidean; 99.4 % on LFW)."""
@@ -53,9 +54,7 @@ class FaceDescriptor:
         try:
             import dlib
         except ImportError as error:
-            raise MissingResourceError(
-                "face descriptors need dlib; install it with `pip install 'authface[data]'`"
-            ) from error
+            raise MissingResourceError(describe_missing(["data"], "a face descriptor")) from error
         self._dlib = dlib
         self._detector = RetinaFaceMobile()
         self._detector.setup("cpu", weights_dir)

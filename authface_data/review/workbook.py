@@ -19,6 +19,7 @@ from authface_data.review.table import (
     table_columns,
 )
 from manifests.support.errors import MissingResourceError, UserError
+from manifests.support.extras import describe_missing
 
 if TYPE_CHECKING:
     from openpyxl.worksheet._read_only import ReadOnlyWorksheet
@@ -133,8 +134,7 @@ def _check_openpyxl(action: str) -> None:
         import openpyxl  # noqa: F401
     except ImportError as error:
         raise MissingResourceError(
-            f"{action} .xlsx needs openpyxl; install it with `pip install 'authface[xlsx]'`, or "
-            "use a CSV file"
+            f"{describe_missing(['xlsx'], f'{action} .xlsx')}, or use a CSV file"
         ) from error
 
 

@@ -9,8 +9,10 @@ import typer
 
 from authface_train.commands.input_images import MAX_SEED, expand_inputs, report_failures
 from manifests.support.console import console, quote_path
+from manifests.support.extras import needs_extras
 
 
+@needs_extras("data", "train")
 def degrade(
     input: Annotated[Path, typer.Option(help="A picture, or a folder of pictures.")],
     output: Annotated[Path, typer.Option(help="Folder for `<stem>.png` and draws.parquet.")],

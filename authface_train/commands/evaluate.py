@@ -19,6 +19,7 @@ from manifests.support.console import (
     quote_path,
 )
 from manifests.support.errors import PartialFailureError, UserError
+from manifests.support.extras import needs_extras
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,6 +31,7 @@ MAX_MESSAGES = 20
 """Messages of one kind that are printed; the report has all of them."""
 
 
+@needs_extras("data", "train")
 def evaluate(
     restored: Annotated[
         list[str], typer.Option(help="Pictures of a method: DIR or NAME=DIR. Repeatable.")

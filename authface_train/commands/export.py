@@ -10,8 +10,10 @@ import typer
 from authface_train.commands.silence_libraries import silence_libraries
 from manifests.support.console import console, quote_path
 from manifests.support.errors import UserError
+from manifests.support.extras import needs_extras
 
 
+@needs_extras("data", "train")
 def export(
     model: Annotated[
         Path, typer.Argument(metavar="DIR", help="A run of train-prior or train-restore.")

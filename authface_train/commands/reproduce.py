@@ -17,6 +17,7 @@ from manifests.support.console import (
     quote_path,
 )
 from manifests.support.errors import PartialFailureError, UserError
+from manifests.support.extras import needs_extras
 
 if TYPE_CHECKING:
     from authface_train.reproduce.paper_runs import PaperRequest, PlannedCommand
@@ -59,6 +60,7 @@ class ReproduceOptions:
     workspace: str | None
 
 
+@needs_extras("data", "train")
 def reproduce(
     target: Annotated[
         Target,

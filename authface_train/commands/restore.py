@@ -11,6 +11,7 @@ from authface_train.commands.input_images import MAX_SEED, expand_inputs, report
 from authface_train.commands.silence_libraries import silence_libraries
 from manifests.support.console import WorkspaceOption, console, quote_path
 from manifests.support.errors import UserError
+from manifests.support.extras import needs_extras
 
 if TYPE_CHECKING:
     from authface_train.restore.runner import RestoreRunner
@@ -19,6 +20,7 @@ MAX_NAMES = 3
 """Names that are printed of a list."""
 
 
+@needs_extras("data", "train")
 def restore(
     model: Annotated[
         str,

@@ -8,10 +8,17 @@ from typing import Annotated
 import typer
 
 from authface_train.commands.input_images import MAX_SEED, parse_named_folder
-from manifests.support.console import JsonOption, console, print_json, quote_path
+from manifests.support.console import (
+    CommandGroup,
+    JsonOption,
+    console,
+    print_json,
+    quote_path,
+)
 from manifests.support.errors import UserError
 
 app = typer.Typer(
+    cls=CommandGroup,
     no_args_is_help=True,
     help="Run a user study of two methods on one offline page.",
     rich_markup_mode="markdown",

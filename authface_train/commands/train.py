@@ -12,6 +12,7 @@ import typer
 from authface_train.commands.silence_libraries import silence_libraries
 from manifests.support.console import JsonOption, WorkspaceOption, console, print_json, quote_path
 from manifests.support.errors import PartialFailureError, UserError
+from manifests.support.extras import needs_extras
 
 if TYPE_CHECKING:
     from authface_train.training.jobs import JobRequest
@@ -47,6 +48,7 @@ SetOption = Annotated[
 ]
 
 
+@needs_extras("data", "train")
 def train_prior(
     preset: PresetOption = "paper",
     base: Annotated[
@@ -100,6 +102,7 @@ def train_prior(
     _train(request, next_command)
 
 
+@needs_extras("data", "train")
 def train_restore(
     preset: PresetOption = "paper",
     prior: Annotated[

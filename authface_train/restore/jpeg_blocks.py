@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from manifests.support.errors import MissingResourceError
+from manifests.support.extras import describe_missing
 
 BLOCK_PX = 8
 UNSUPPORTED_LAYOUT = (
@@ -50,7 +51,7 @@ def replace_blocks(original: bytes, replacement: bytes, boxes_px: Sequence[Box])
         import jpeglib
     except ImportError as error:
         raise MissingResourceError(
-            "writing JPEG photographs block by block needs jpeglib: pip install 'authface[train]'"
+            describe_missing(["train"], "writing JPEG photographs block by block")
         ) from error
 
     with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,7 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, Any, NoReturn
 
@@ -22,7 +22,8 @@ from rich.markup import escape
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
-from manifests.support.errors import AuthfaceError, Terminated
+from manifests.support.errors import AuthfaceError, MissingResourceError, Terminated
+from manifests.support.extras import describe_missing, extra_of_module
 from manifests.support.text import did_you_mean, strip_control
 
 WorkspaceOption = Annotated[
@@ -142,17 +143,46 @@ USER_ERRNOS = (
 TERMINATING_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
-class AuthfaceGroup(TyperGroup):
+class CommandGroup(TyperGroup):
+    """Command group that prints its help, and exits with 0, if it is run without a command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the options before the command.
+
+        Args:
+            ctx: Context of the group.
+            args: The words after the name of the group.
+
+        Returns:
+            The words that remain for the command.
+        """
+        if not args and self.no_args_is_help and not ctx.resilient_parsing:
+            _print_help(ctx)
+        return super().parse_args(ctx, args)
+
+
+class AuthfaceGroup(CommandGroup):
     """Command group that ends errors with one line and the documented exit code.
 
-    It also gives every command the options `-v/--verbose` and `-q/--quiet`.
+    It also gives every command the options `-v/--verbose`, `-q/--quiet` and `--help`.
     """
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        verbosity = _verbosity_options()
-        for command in _leaf_commands(self):
-            command.params += verbosity
+        common_options = _common_options()
+        verbosity = [option for option in common_options if option.name != "help"]
+        help_option = [option for option in common_options if option.name == "help"]
+        for command in _all_commands(self):
+            if isinstance(command, TyperCommand):
+                command.params += verbosity
+            command.params += help_option
+            _hide_flag_types(command.params)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options before the command, with those that typer adds for completion."""
+        params = super().get_params(ctx)
+        _hide_flag_types(params)
+        return params
 
     def main(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Any:
         """Parse the command line and run the chosen command."""
@@ -178,6 +208,11 @@ class AuthfaceGroup(TyperGroup):
             if error.errno not in USER_ERRNOS:
                 raise
             _exit(f"{error.filename or 'the disk'}: {error.strerror}", 2)
+        except ModuleNotFoundError as error:
+            extra = extra_of_module(error.name)
+            if extra is None:
+                raise
+            _exit(describe_missing([extra], "this command"), MissingResourceError.exit_code)
         except KeyboardInterrupt as error:
             message = str(error) or "interrupted; finished work is saved, run the command again"
             _exit(message, 130)
@@ -194,12 +229,31 @@ def accept_any_text() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _leaf_commands(group: TyperGroup) -> Iterator[TyperCommand]:
+def _all_commands(group: TyperGroup) -> Iterator[Any]:
+    """The group, its commands, and those of the groups in it."""
+    yield group
     for command in group.commands.values():
         if isinstance(command, TyperGroup):
-            yield from _leaf_commands(command)
-        elif isinstance(command, TyperCommand):
+            yield from _all_commands(command)
+        else:
             yield command
+
+
+def _hide_flag_types(params: Iterable[Any]) -> None:
+    """Typer shows the type of a flag as <bool>, as if it took a value."""
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+
+
+def _print_help(context: Any) -> NoReturn:
+    typer.echo(context.get_help(), color=context.color)
+    raise typer.Exit
+
+
+def _show_help(context: typer.Context, given: bool) -> None:
+    if given and not context.resilient_parsing:
+        _print_help(context)
 
 
 def _set_verbose(given: bool) -> None:
@@ -236,16 +290,29 @@ QuietOption = Annotated[
 ]
 
 
-def _verbosity(verbose: VerboseOption = False, quiet: QuietOption = False) -> None:
+HelpOption = Annotated[
+    bool,
+    typer.Option(
+        "--help",
+        "-h",
+        help="Show this message and exit.",
+        callback=_show_help,
+        is_eager=True,
+        expose_value=False,
+    ),
+]
+
+
+def _common(
+    verbose: VerboseOption = False, quiet: QuietOption = False, help: HelpOption = False
+) -> None:
     """A command whose parameters every command gets."""
 
 
-def _verbosity_options() -> list[Any]:
+def _common_options() -> list[Any]:
     app = typer.Typer(add_completion=False)
-    app.command()(_verbosity)
-    return [
-        item for item in typer.main.get_command(app).params if item.name in {"verbose", "quiet"}
-    ]
+    app.command()(_common)
+    return list(typer.main.get_command(app).params)
 
 
 def _set_level(level: int) -> None:

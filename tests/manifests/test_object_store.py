@@ -204,7 +204,7 @@ def test_missing_package_is_one_line(authface_here, monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     code, line = run_refused(authface_here, "status", "-w", "s3://faces/x")
     assert code == 3
-    assert "needs authface[s3]: pip install 'authface[s3]'" in line
+    assert "a workspace on S3 needs authface[s3]: pip install " in line
 
 
 @pytest.mark.parametrize(

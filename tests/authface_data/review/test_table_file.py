@@ -367,7 +367,7 @@ def test_missing_openpyxl_names_the_extra(reviewed, monkeypatch):
         lambda: decisions(reviewed, data),
         lambda: write_workbook(faces_of(reviewed)),
     ):
-        with pytest.raises(MissingResourceError, match=r"pip install 'authface\[xlsx\]'"):
+        with pytest.raises(MissingResourceError, match=r"needs authface\[xlsx\]: pip install"):
             action()
 
 

@@ -1,0 +1,148 @@
+"""The optional dependencies of authface: which are installed, and how to install the others."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable, Iterable
+from typing import ParamSpec, TypeVar
+
+from manifests.support.errors import MissingResourceError
+
+ParamsT = ParamSpec("ParamsT")
+ResultT = TypeVar("ResultT")
+
+MODULES = {
+    "data": (
+        "cv2",
+        "dlib",
+        "httpcore",
+        "httpx",
+        "imagehash",
+        "pillow_heif",
+        "pooch",
+        "pyiqa",
+        "retinaface",
+        "skimage",
+        "tenacity",
+        "torch",
+        "torchvision",
+        "transformers",
+    ),
+    # bitsandbytes, peft and torchao belong to settings of the trainers, which check for them.
+    "train": (
+        "accelerate",
+        "clip",
+        "diffusers",
+        "jpeglib",
+        "matplotlib",
+        "safetensors",
+        "tensorboard",
+        "torch",
+        "torchvision",
+        "transformers",
+    ),
+    "ray": ("ray",),
+    "s3": ("s3fs",),
+    "xlsx": ("openpyxl",),
+    "watch": ("wandb",),
+}
+"""Extra of pyproject.toml -> the modules that its packages bring."""
+
+EXTRAS_ATTRIBUTE = "extras"
+"""Attribute of a command's function with the extras that it needs, see `needs_extras`."""
+
+
+def missing_modules(extra: str) -> list[str]:
+    """The modules of an extra that are not installed. Nothing is imported."""
+    return [name for name in MODULES[extra] if importlib.util.find_spec(name) is None]
+
+
+def require_extras(*extras: str, purpose: str = "this command") -> None:
+    """Check that extras are installed.
+
+    Args:
+        extras: Names of extras.
+        purpose: What needs them, as the subject of the message.
+
+    Raises:
+        MissingResourceError: If a module is missing. The message has the pip command.
+    """
+    missing = [extra for extra in extras if missing_modules(extra)]
+    if missing:
+        raise MissingResourceError(describe_missing(missing, purpose))
+
+
+def needs_extras(
+    *extras: str,
+) -> Callable[[Callable[ParamsT, ResultT]], Callable[ParamsT, ResultT]]:
+    """Decorate the function of a command that needs extras: they are checked before it starts.
+
+    Commands that need an extra for some of their options call `require_extras` instead.
+
+    Args:
+        extras: Names of extras.
+    """
+
+    def decorate(command: Callable[ParamsT, ResultT]) -> Callable[ParamsT, ResultT]:
+        name = command.__name__.replace("_", "-")
+
+        @functools.wraps(command)
+        def checked(*args: ParamsT.args, **kwargs: ParamsT.kwargs) -> ResultT:
+            require_extras(*extras, purpose=f"`authface {name}`")
+            return command(*args, **kwargs)
+
+        setattr(checked, EXTRAS_ATTRIBUTE, extras)
+        return checked
+
+    return decorate
+
+
+def extra_of_module(module: str | None) -> str | None:
+    """The extra that brings a module, or None if no extra does.
+
+    Args:
+        module: Full name of the module, such as "torch.nn".
+    """
+    top_level = (module or "").partition(".")[0]
+    return next((extra for extra, modules in MODULES.items() if top_level in modules), None)
+
+
+def describe_missing(extras: Iterable[str], purpose: str) -> str:
+    """One line: what needs the extras, and the pip command that installs them."""
+    names = ",".join(extras)
+    return f"{purpose} needs authface[{names}]: {install_command(names)}"
+
+
+def install_command(names: str) -> str:
+    """The pip command that installs extras, from where authface itself was installed.
+
+    Args:
+        names: Names of extras, separated by commas.
+    """
+    url, is_editable = _installed_from()
+    if url is None:
+        return f"pip install 'authface[{names}]'"
+    if is_editable:
+        return f"pip install -e '{url.removeprefix('file://')}[{names}]'"
+    return f"pip install 'authface[{names}] @ {url}'"
+
+
+def _installed_from() -> tuple[str | None, bool]:
+    """The URL that authface was installed from, if it was none of an index; whether editable.
+
+    pip records it in the file direct_url.json (PEP 610).
+    """
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        text = distribution("authface").read_text("direct_url.json")
+    except PackageNotFoundError:
+        return None, False
+    if text is None:
+        return None, False
+    record = json.loads(text)
+    prefix = f"{record['vcs_info']['vcs']}+" if "vcs_info" in record else ""
+    is_editable = bool(record.get("dir_info", {}).get("editable"))
+    return prefix + record["url"], is_editable
