@@ -22,6 +22,7 @@ from manifests.support.console import (
 )
 from manifests.support.errors import UserError
 from manifests.support.extras import needs_extras
+from manifests.support.options import CaptionerName
 
 if TYPE_CHECKING:
     from authface_data.captions.captioners import CaptionInput
@@ -35,17 +36,23 @@ NEXT_COMMANDS = "authface train-prior --preset paper   (or: authface tags, authf
 @needs_extras("data")
 def caption(
     captioner: Annotated[
-        str | None, typer.Option(help="llava | server | measured. Default: captions.captioner.")
+        CaptionerName | None,
+        typer.Option(help="What writes the tags. Default: captions.captioner."),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="llava: LLaVA-1.6 checkpoint, a hub id or a folder. server: the model's name."
+            help="llava: LLaVA-1.6 checkpoint, a hub id or a folder. server: the model's name. "
+            "Default: captions.model, captions.server.model."
         ),
     ] = None,
     base_url: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Server address, such as http://127.0.0.1:8000/v1."),
+        typer.Option(
+            metavar="URL",
+            help="server: its address, such as http://127.0.0.1:8000/v1. Default: "
+            "captions.server.base_url.",
+        ),
     ] = None,
     precision: Annotated[
         Literal["bf16", "8bit", "4bit"] | None,
@@ -58,7 +65,13 @@ def caption(
     workers: WorkersOption = None,
     yes: YesOption = False,
 ) -> None:
-    """Write semantic and photographic tags for every kept face, checked against measurements."""
+    """Write semantic and photographic tags for every kept face, checked against measurements.
+
+    ```
+    authface caption --captioner measured
+    authface caption --captioner server --base-url http://127.0.0.1:8000/v1
+    ```
+    """
     retry_failed = parse_retry(retry)
     chosen_engine = make_engine(engine, address, workers)
     from authface_data.captions.captioners import (

@@ -63,21 +63,23 @@ def collect(
     path: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the photographs; for unsplash-dataset, the data set or its zip.",
+            help="Folder of the photographs; for unsplash-dataset, the data set or its zip. "
+            "Required for these sources.",
             rich_help_panel=NOT_API,
         ),
     ] = None,
     licence_basis: Annotated[
         str | None,
         typer.Option(
-            help="Why the photographs may be used for training: own, public-domain, other:TEXT.",
+            help="Why the photographs may be used for training: own, public-domain, other:TEXT. "
+            "Default: unknown, which training refuses.",
             rich_help_panel=NOT_API,
         ),
     ] = None,
     files: Annotated[
         Literal["copy", "hardlink", "reference"] | None,
         typer.Option(
-            help="How the workspace keeps the files: as a copy (default) or as a link.",
+            help="How the workspace keeps the files: as a copy or as a link. Default: copy.",
             rich_help_panel=FILES,
         ),
     ] = None,
@@ -96,16 +98,21 @@ def collect(
     ] = None,
     orientation: Annotated[
         Literal["landscape", "portrait", "squarish"] | None,
-        typer.Option(help="Only photographs of this orientation.", rich_help_panel=API),
+        typer.Option(
+            help="Only photographs of this orientation. Default: any.", rich_help_panel=API
+        ),
     ] = None,
     content_filter: Annotated[
         Literal["low", "high"] | None,
-        typer.Option(help="Unsplash's filter of unsafe content.", rich_help_panel=API),
+        typer.Option(
+            help="Unsplash's filter of unsafe content. Default: low.", rich_help_panel=API
+        ),
     ] = None,
     order_by: Annotated[
         str | None,
         typer.Option(
-            help="relevant, latest or editorial; topics and users accept other values too.",
+            help="relevant, latest or editorial; topics and users accept other values too. "
+            "Default: Unsplash's.",
             rich_help_panel=API,
         ),
     ] = None,
@@ -121,7 +128,7 @@ def collect(
         str | None,
         typer.Option(
             metavar="TEXT",
-            help="What permission you have, and from whom. Needed once, stored on every row.",
+            help="What permission you have, and from whom. Required once, stored on every row.",
             rich_help_panel=API,
         ),
     ] = None,
@@ -143,41 +150,51 @@ def collect(
     camera: Annotated[
         str | None,
         typer.Option(
-            help="Only photographs whose camera maker or model contains this text.",
+            help="Only photographs whose camera maker or model contains this text. Default: any.",
             rich_help_panel=DATASET,
         ),
     ] = None,
     min_aspect: Annotated[
-        float | None, typer.Option(min=0, help="Smallest width / height.", rich_help_panel=DATASET)
+        float | None,
+        typer.Option(min=0, help="Smallest width / height. Default: any.", rich_help_panel=DATASET),
     ] = None,
     max_aspect: Annotated[
-        float | None, typer.Option(min=0, help="Largest width / height.", rich_help_panel=DATASET)
+        float | None,
+        typer.Option(min=0, help="Largest width / height. Default: any.", rich_help_panel=DATASET),
     ] = None,
     max_photos: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Stop when this many of the offered photographs are in the workspace.",
+            help="Stop when this many of the offered photographs are in the workspace. Default: "
+            "all of them.",
             rich_help_panel=WEB,
         ),
     ] = None,
     min_megapixels: Annotated[
         float | None,
-        typer.Option(min=0, help="Skip smaller photographs.", rich_help_panel=WEB),
+        typer.Option(
+            min=0,
+            help="Skip smaller photographs. Default: collect.min_megapixels.",
+            rich_help_panel=WEB,
+        ),
     ] = None,
     min_long_side: Annotated[
         int | None,
         typer.Option(
             min=0,
             metavar="PX",
-            help="Skip photographs whose longer side is shorter than this.",
+            help="Skip photographs whose longer side is shorter than this. Default: "
+            "collect.min_long_side_px.",
             rich_help_panel=WEB,
         ),
     ] = None,
     face_gate: Annotated[
         bool | None,
         typer.Option(
-            help="Download a photograph only if its preview shows a face.", rich_help_panel=WEB
+            help="Download a photograph only if its preview shows a face. Default: "
+            "collect.face_gate.",
+            rich_help_panel=WEB,
         ),
     ] = None,
     plan: Annotated[
@@ -202,7 +219,13 @@ def collect(
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Collect photographs into the workspace, with the licence and the origin of each."""
+    """Collect photographs into the workspace, with the licence and the origin of each.
+
+    ```
+    authface collect --source folder --path ~/portraits --licence-basis own
+    authface collect --source unsplash --query portrait --max-photos 500 --plan
+    ```
+    """
     retry_failed = parse_retry(retry)
     chosen_engine = make_engine(engine, address, workers)
     from authface_data.sources.protocol import PlannedSource, RunOptions

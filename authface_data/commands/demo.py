@@ -28,12 +28,19 @@ def demo(
     public_faces: Annotated[
         Path | None,
         typer.Option(
-            help="Only fetch the photographs of small experiments and of the demo into this folder."
+            help="Only fetch the photographs of small experiments and of the demo into this "
+            "folder. Default: run the demo."
         ),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of each stage.")] = 40,
 ) -> None:
-    """Run every step on a few real photographs, with embedded weights and tiny untrained models."""
+    """Run every step on a few real photographs, with embedded weights and tiny untrained models.
+
+    ```
+    authface demo
+    authface demo --fetch
+    ```
+    """
     from authface_data import weights
     from authface_data.sources.demo_photos import fetch_demo_photos
 

@@ -33,7 +33,13 @@ def export_captions(
     ] = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Copy kept crops and their captions into a folder for other trainers."""
+    """Copy kept crops and their captions into a folder for other trainers.
+
+    ```
+    authface export-captions --format kohya --output kohya
+    authface export-captions --format imagefolder --tags semantic --output dataset
+    ```
+    """
     from authface_data.captions.export import export_dataset
     from manifests.workspace import Workspace
 

@@ -28,6 +28,7 @@ from manifests.support.console import (
 )
 from manifests.support.errors import UserError
 from manifests.support.extras import require_extras
+from manifests.support.options import DetectorName, LandmarksName, complete_metrics
 
 if TYPE_CHECKING:
     from authface_data.filter_faces import FilterSummary
@@ -39,20 +40,33 @@ MAX_EXAMPLES = 5
 
 
 def filter(
-    detector: Annotated[str | None, typer.Option(help="retinaface | retinaface-mobile")] = None,
-    landmarks: Annotated[str | None, typer.Option(help="dlib | retinaface5")] = None,
+    detector: Annotated[
+        DetectorName | None, typer.Option(help="Face detector. Default: filter.detector.")
+    ] = None,
+    landmarks: Annotated[
+        LandmarksName | None, typer.Option(help="Landmarks. Default: filter.landmarks.")
+    ] = None,
     size: Annotated[
-        int | None, typer.Option(help="Side of the aligned crops: 512 | 1024 | 2048 px.")
+        int | None,
+        typer.Option(
+            metavar="512|1024|2048",
+            help="Side of the aligned crops in pixels. Default: filter.size.",
+        ),
     ] = None,
     metrics: Annotated[
-        str | None, typer.Option(help="Metrics of image quality by pyiqa's names, comma-separated.")
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Metrics of image quality by pyiqa's names. Default: filter.metrics.",
+            autocompletion=complete_metrics,
+        ),
     ] = None,
     exclude_hashes: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
             help="Keep out the pictures whose hashes are in FILE, for example a test set. "
-            "Remembered for later runs. `authface hashes` writes such a file.",
+            "Remembered for later runs. `authface hashes` writes such a file. Default: none.",
         ),
     ] = None,
     regate: Annotated[
@@ -76,6 +90,12 @@ def filter(
     """Detect, align and score faces, find duplicates, and decide which faces are kept.
 
     Options override the section [filter] of authface.toml.
+
+    ```
+    authface filter
+    authface filter --regate
+    authface filter --what-if "sharpness>=0.4"
+    ```
     """
     retry_failed = parse_retry(retry)
     chosen_engine = make_engine(engine, address, workers)

@@ -16,12 +16,20 @@ HEADER = "# perceptual hashes (16 digits) and hashes of pixels (32), by authface
 
 @needs_extras("data")
 def hashes(
-    input: Annotated[Path, typer.Option(help="Folder of pictures, for example a test set.")],
+    input: Annotated[
+        Path,
+        typer.Option("--input", "--path", help="Folder of pictures, for example a test set."),
+    ],
     output: Annotated[
         Path, typer.Option(help="Text file to write, for `authface filter --exclude-hashes`.")
     ],
 ) -> None:
-    """Hash the pictures of a folder, so that `filter --exclude-hashes` can keep them out."""
+    """Hash the pictures of a folder, so that `filter --exclude-hashes` can keep them out.
+
+    ```
+    authface hashes --input celeba-test --output celeba-test.txt
+    ```
+    """
     from authface_data.duplicates import hash_pictures
     from authface_data.sources.image_files import find_image_files
     from manifests.support.errors import UserError

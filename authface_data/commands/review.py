@@ -44,12 +44,20 @@ AllOption = Annotated[bool, typer.Option("--all", help="Every face (the default)
 NearOption = Annotated[
     int | None,
     typer.Option(
-        "--near-threshold", min=1, metavar="N", help="The N faces nearest to a threshold."
+        "--near-threshold",
+        min=1,
+        metavar="N",
+        help="The N faces nearest to a threshold. Default: --all.",
     ),
 ]
 SampleOption = Annotated[
     int | None,
-    typer.Option("--sample", min=1, metavar="N", help="N random faces, the same ones each time."),
+    typer.Option(
+        "--sample",
+        min=1,
+        metavar="N",
+        help="N random faces, the same ones each time. Default: --all.",
+    ),
 ]
 
 
@@ -75,9 +83,14 @@ def export(
 ) -> None:
     """Write a table for review in any spreadsheet, with the worst faces first.
 
-    A workbook (.xlsx) opens in columns everywhere. It needs `pip install authface[xlsx]`.
+    A workbook (.xlsx) opens in columns everywhere. It needs the extra `authface[xlsx]`.
 
     Reviewers fill in the columns decision, rating, reason and note, and edit the tags.
+
+    ```
+    authface review export --csv review.csv
+    authface review export --csv review.xlsx --near-threshold 200
+    ```
     """
     from manifests.workspace import Workspace
 
@@ -105,7 +118,10 @@ def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A reviewed table.")],
     reviewer: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Reviewer of the rows whose reviewer column is empty."),
+        typer.Option(
+            metavar="NAME",
+            help="Reviewer of the rows whose reviewer column is empty. Required if there are any.",
+        ),
     ] = None,
     workspace: WorkspaceOption = None,
     yes: YesOption = False,
@@ -113,6 +129,11 @@ def import_(
     """Import a reviewed table: show the changes, and record them with --yes.
 
     If any row has a mistake, nothing is imported.
+
+    ```
+    authface review import review.csv --reviewer anna
+    authface review import review.csv --reviewer anna --yes
+    ```
     """
     from datetime import UTC, datetime
 
@@ -155,6 +176,11 @@ def sheet(
     """Write one HTML page for review in any browser, without a network connection.
 
     It has keyboard shortcuts, zoom and tag editing, and it saves the same table as `review export`.
+
+    ```
+    authface review sheet
+    authface review sheet --sample 200 --output review.html
+    ```
     """
     from authface_data.review.sheet import render_page
     from manifests.workspace import Workspace
@@ -176,7 +202,12 @@ def sheet(
 
 @app.command()
 def agreement(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Compare gates with people and people with each other, and suggest thresholds."""
+    """Compare gates with people and people with each other, and suggest thresholds.
+
+    ```
+    authface review agreement
+    ```
+    """
     from authface_data.review.agreement import measure_agreement
     from manifests.workspace import Workspace
 

@@ -34,13 +34,20 @@ def licences(
     credits: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write credits: FILE as Markdown (.md) and as HTML (.html)."
+            metavar="FILE",
+            help="Write credits: FILE as Markdown (.md) and as HTML (.html). Default: none.",
         ),
     ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Count kept photographs by licence basis and source; with --credits, write attributions."""
+    """Count kept photographs by licence basis and source; with --credits, write attributions.
+
+    ```
+    authface licences
+    authface licences --credits credits.md
+    ```
+    """
     from authface_data.rights.licences import count_licences
     from manifests.workspace import Workspace
 
@@ -106,7 +113,9 @@ def forget(
     ] = None,
     why: Annotated[
         str | None,
-        typer.Option(help="Reason to store with the tombstone. Do not name a person in it."),
+        typer.Option(
+            help="Reason to store with the tombstone. Do not name a person in it. Default: none."
+        ),
     ] = None,
     workspace: WorkspaceOption = None,
     yes: YesOption = False,
@@ -115,6 +124,11 @@ def forget(
     """Remove photographs from every file of the workspace, permanently.
 
     Without --yes, only show what would be removed.
+
+    ```
+    authface forget us_abc123
+    authface forget us_abc123 --why "the person objected" --yes
+    ```
     """
     from authface_data.rights.forget import plan, preview, read_interrupted
     from manifests.workspace import Workspace

@@ -16,21 +16,24 @@ if TYPE_CHECKING:
 
 MAX_LISTED = 12
 
-app = typer.Typer(
-    invoke_without_command=True,
-    help="Count the tags of captions by facet; rename or remove a tag in all captions.",
-)
+app = typer.Typer(invoke_without_command=True)
 
 TagArgument = Annotated[str, typer.Argument(metavar="TAG", help="The tag as captions contain it.")]
 ReviewerOption = Annotated[str, typer.Option(metavar="NAME", help="Who decides.")]
-NoteOption = Annotated[str | None, typer.Option(help="The reason.")]
+NoteOption = Annotated[str | None, typer.Option(help="The reason. Default: none.")]
 
 
 @app.callback()
 def tags(
     context: typer.Context, workspace: WorkspaceOption = None, as_json: JsonOption = False
 ) -> None:
-    """Count the tags of the captions in use by facet, and the tags that contradict the picture."""
+    """Count the tags of the captions in use by facet, and the tags that contradict the picture.
+
+    ```
+    authface tags
+    authface tags rename "long hairs" "long hair"
+    ```
+    """
     if context.invoked_subcommand is not None:
         context.obj = workspace
         return
@@ -82,7 +85,12 @@ def rename(
     note: NoteOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Rename a tag in all present and future captions. Captioners' rows stay unchanged."""
+    """Rename a tag in all present and future captions. Captioners' rows stay unchanged.
+
+    ```
+    authface tags rename "long hairs" "long hair"
+    ```
+    """
     from authface_data.captions.tag_edits import rename_tag
 
     ws = _find_workspace(context, workspace)
@@ -99,7 +107,12 @@ def remove(
     note: NoteOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Remove a tag from all present and future captions. Captioners' rows stay unchanged."""
+    """Remove a tag from all present and future captions. Captioners' rows stay unchanged.
+
+    ```
+    authface tags remove smiling --note "wrong for every second face"
+    ```
+    """
     from authface_data.captions.tag_edits import remove_tag
 
     ws = _find_workspace(context, workspace)
@@ -116,7 +129,12 @@ def restore(
     note: NoteOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Withdraw the decision about a tag."""
+    """Withdraw the decision about a tag.
+
+    ```
+    authface tags restore smiling
+    ```
+    """
     from authface_data.captions.tag_edits import restore_tag
 
     ws = _find_workspace(context, workspace)

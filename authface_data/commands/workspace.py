@@ -15,6 +15,7 @@ from manifests.support.console import (
     print_json,
     quote_path,
 )
+from manifests.support.options import WorkspacePreset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,10 +31,20 @@ def init(
         str, typer.Argument(metavar="DIR", help="Directory to create, or s3://BUCKET/NAME.")
     ],
     preset: Annotated[
-        str, typer.Option(metavar="paper|embedded", help="Preset that authface.toml starts from.")
+        WorkspacePreset,
+        typer.Option(
+            help="Preset that authface.toml starts from. embedded: only weights from the package "
+            "index."
+        ),
     ] = "paper",
 ) -> None:
-    """Create a workspace: the directory of one data set."""
+    """Create a workspace: the directory of one data set.
+
+    ```
+    authface init faces
+    authface init faces --preset embedded
+    ```
+    """
     from manifests.schema import MANIFESTS
     from manifests.settings import preset_text
     from manifests.store import Store
@@ -56,7 +67,13 @@ def init(
 
 
 def status(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Count rows and kept faces, list why others were dropped, and name the next command."""
+    """Count rows and kept faces, list why others were dropped, and name the next command.
+
+    ```
+    authface status
+    authface status -w faces --json
+    ```
+    """
     from authface_data.report.status import collect_status
     from manifests.workspace import Workspace
 
@@ -113,6 +130,10 @@ def explain(
     """Show all data about a face or photograph.
 
     This is its source, measurements, verdicts, captions, decisions and training runs.
+
+    ```
+    authface explain own_1f2e3d4c
+    ```
     """
     from authface_data.report import explain as report
     from manifests.support.text import to_utf8
@@ -253,6 +274,10 @@ def report(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> No
 
     It has counts, reasons, the balance of groups, contact sheets with credits, captions, training
     curves and restored faces.
+
+    ```
+    authface report
+    ```
     """
     from authface_data.captions.coverage import count_contradictions, count_facets
     from authface_data.report.balance import list_underrepresented
@@ -295,7 +320,13 @@ def _print_underrepresented(groups: list[UnderrepresentedGroup]) -> None:
 
 
 def migrate(workspace: WorkspaceOption = None, yes: YesOption = False) -> None:
-    """Rewrite manifests of an older authface in the present format, after copying them."""
+    """Rewrite manifests of an older authface in the present format, after copying them.
+
+    ```
+    authface migrate
+    authface migrate --yes
+    ```
+    """
     from manifests import migrate as migration
     from manifests.workspace import Workspace
 

@@ -10,6 +10,7 @@ import typer
 from authface_train.commands.input_images import MAX_SEED, expand_inputs, report_failures
 from manifests.support.console import console, quote_path
 from manifests.support.extras import needs_extras
+from manifests.support.options import DegradationPreset
 
 
 @needs_extras("data", "train")
@@ -17,8 +18,7 @@ def degrade(
     input: Annotated[Path, typer.Option(help="A picture, or a folder of pictures.")],
     output: Annotated[Path, typer.Option(help="Folder for `<stem>.png` and draws.parquet.")],
     preset: Annotated[
-        str,
-        typer.Option(help="gfpgan | bfrffusion | codeformer-large | codeformer-small | diffbir"),
+        DegradationPreset, typer.Option(help="Paper whose degradation is used.")
     ] = "gfpgan",
     seed: Annotated[
         int,
@@ -30,6 +30,10 @@ def degrade(
     """Degrade pictures as in training, and record the parameters of each degradation.
 
     The shorter side of each picture is resized to 512 px first.
+
+    ```
+    authface degrade --input celeba-test --output celeba-test-lq --preset gfpgan
+    ```
     """
     from authface_train.evaluation.degraded_set import RECORD_FILE, degrade_pictures
 

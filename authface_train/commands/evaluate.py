@@ -20,6 +20,7 @@ from manifests.support.console import (
 )
 from manifests.support.errors import PartialFailureError, UserError
 from manifests.support.extras import needs_extras
+from manifests.support.options import complete_evaluation_metrics
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,39 +38,49 @@ def evaluate(
         list[str], typer.Option(help="Pictures of a method: DIR or NAME=DIR. Repeatable.")
     ],
     reference: Annotated[
-        Path | None, typer.Option(help="Folder of the clean pictures, matched by name.")
+        Path | None,
+        typer.Option(help="Folder of the clean pictures, matched by name. Default: none."),
     ] = None,
     suffix: Annotated[
         str | None,
         typer.Option(
             help="Text that a method appended to names: `_sr` matches a_sr.png to a.png. "
-            "`_restored` and `_00` are known."
+            "`_restored` and `_00` are known. Default: none."
         ),
     ] = None,
     degraded: Annotated[
         Path | None,
         typer.Option(
             help="Folder of the degraded pictures. They get a row of the table, and gains are "
-            "measured over them."
+            "measured over them. Default: none."
         ),
     ] = None,
     fid_reference: Annotated[
         Path | None,
-        typer.Option(help="Folder of the pictures that FID is measured against [--reference]."),
+        typer.Option(
+            help="Folder of the pictures that FID is measured against. Default: --reference."
+        ),
     ] = None,
     draws: Annotated[
         Path | None,
-        typer.Option(help="The draws.parquet of `authface degrade`, for response curves."),
+        typer.Option(
+            help="The draws.parquet of `authface degrade`, for response curves. Default: none."
+        ),
     ] = None,
     test_set: Annotated[
         Literal["celeba-test", "lfw-test", "webphoto-test", "wider-test"] | None,
-        typer.Option("--set", help="Test set of the paper; adds a row with its printed values."),
+        typer.Option(
+            "--set",
+            help="Test set of the paper; adds a row with its printed values. Default: none.",
+        ),
     ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated metrics, including any of pyiqa [those of Table 1, identity, "
-            "landmarks]."
+            metavar="NAME,...",
+            help="Metrics, including any of pyiqa. Default: those of Table 1, identity and "
+            "landmarks.",
+            autocompletion=complete_evaluation_metrics,
         ),
     ] = None,
     allow_missing: Annotated[
@@ -80,7 +91,8 @@ def evaluate(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for scores.parquet, report.html and the table (.md, .tex, .csv)."
+            help="Folder for scores.parquet, report.html and the table (.md, .tex, .csv). "
+            "Default: none."
         ),
     ] = None,
     workspace: WorkspaceOption = None,
@@ -88,6 +100,11 @@ def evaluate(
     """Measure restored pictures of one or several methods.
 
     The metrics are those of Table 1 (PSNR to CLIPIQA), identity and landmarks.
+
+    ```
+    authface evaluate --restored ours=restored --reference clean --output report
+    authface evaluate --restored ours=restored --set lfw-test --metrics musiq,niqe
+    ```
     """
     silence_libraries()
     import torch

@@ -33,7 +33,8 @@ def export(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="With --checkpoint: the model that the run started from, if it has moved.",
+            help="With --checkpoint: the model that the run started from, if it has moved. "
+            "Default: the recorded one.",
         ),
     ] = None,
     precision: Annotated[
@@ -45,7 +46,13 @@ def export(
         typer.Option(help="Default: DIR.safetensors or DIR-model, next to DIR."),
     ] = None,
 ) -> None:
-    """Export a model with its model card and lineage."""
+    """Export a model with its model card and lineage.
+
+    ```
+    authface export runs/prior-paper
+    authface export runs/restorer-paper --format folder --precision fp16
+    ```
+    """
     silence_libraries()
     from authface_train.runs.checkpoint_model import checkpoint_model
     from authface_train.runs.export import check_output, export_folder, export_single_file

@@ -18,6 +18,7 @@ from manifests.support.console import (
 )
 from manifests.support.errors import PartialFailureError, UserError
 from manifests.support.extras import needs_extras
+from manifests.support.options import DetectorName, TrainPreset
 
 if TYPE_CHECKING:
     from authface_train.reproduce.paper_runs import PaperRequest, PlannedCommand
@@ -116,7 +117,8 @@ def reproduce(
     show: Annotated[
         Path | None,
         typer.Option(
-            help="table2: only print the table of a folder of results.", rich_help_panel=SMALL_PANEL
+            help="table2: only print the table of a folder of results. Default: run it.",
+            rich_help_panel=SMALL_PANEL,
         ),
     ] = None,
     photos: Annotated[
@@ -130,14 +132,17 @@ def reproduce(
         typer.Option(help="table5: a CSV saved by a rater. Repeatable."),
     ] = None,
     detector: Annotated[
-        str, typer.Option(help="timestep: retinaface-mobile | retinaface.")
+        DetectorName, typer.Option(help="timestep: face detector.")
     ] = "retinaface-mobile",
     degraded: Annotated[
         Path | None,
-        typer.Option(help="Degraded faces of the test set.", rich_help_panel=PAPER_PANEL),
+        typer.Option(help="Degraded faces of the test set. Required.", rich_help_panel=PAPER_PANEL),
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option(help="Clean faces of the test set.", rich_help_panel=PAPER_PANEL)
+        Path | None,
+        typer.Option(
+            help="Clean faces of the test set. Default: none.", rich_help_panel=PAPER_PANEL
+        ),
     ] = None,
     fid_reference: Annotated[
         Path | None,
@@ -157,9 +162,9 @@ def reproduce(
         str, typer.Option(help="SDXL, hub id or folder.", rich_help_panel=PAPER_PANEL)
     ] = SDXL,
     preset: Annotated[
-        str,
+        TrainPreset,
         typer.Option(
-            help="Preset of the trainers for your GPUs: paper, 1x24gb, 1x80gb, …",
+            help="Preset of the trainers: the paper's, or that of your GPUs.",
             rich_help_panel=PAPER_PANEL,
         ),
     ] = "paper",
@@ -167,7 +172,7 @@ def reproduce(
         int | None,
         typer.Option(
             min=1,
-            help="Steps of each training run, to try the procedure.",
+            help="Steps of each training run, to try the procedure. Default: those of the preset.",
             rich_help_panel=PAPER_PANEL,
         ),
     ] = None,
@@ -199,7 +204,7 @@ def reproduce(
     model: Annotated[
         str | None,
         typer.Option(
-            help="A prior: a run of train-prior, or any SDXL.", rich_help_panel=DRAW_PANEL
+            help="A prior: a run of train-prior, or any SDXL. Required.", rich_help_panel=DRAW_PANEL
         ),
     ] = None,
     count: Annotated[
@@ -208,7 +213,14 @@ def reproduce(
     as_json: JsonOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Reproduce the paper's tables and figures."""
+    """Reproduce the paper's tables and figures.
+
+    ```
+    authface reproduce table2 --output reproduction
+    authface reproduce table1 --scale paper --degraded lq --reference hq --dry-run
+    authface reproduce figure14
+    ```
+    """
     only_table2 = {
         "--row": row,
         "--seed": seed,

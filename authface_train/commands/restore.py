@@ -9,9 +9,11 @@ import typer
 
 from authface_train.commands.input_images import MAX_SEED, expand_inputs, report_failures
 from authface_train.commands.silence_libraries import silence_libraries
+from authface_train.restore.sampling import ColourFix, Scheduler, Start
 from manifests.support.console import WorkspaceOption, console, quote_path
 from manifests.support.errors import UserError
 from manifests.support.extras import needs_extras
+from manifests.support.options import DetectorName
 
 if TYPE_CHECKING:
     from authface_train.restore.runner import RestoreRunner
@@ -50,8 +52,8 @@ def restore(
     faces: Annotated[
         Literal["largest", "all"] | None,
         typer.Option(
-            help="Every input is a photograph; restore these faces of it. By default all faces of "
-            "pictures that are not aligned faces are restored."
+            help="Every input is a photograph; restore these faces of it. Default: all faces of "
+            "pictures that are not aligned faces."
         ),
     ] = None,
     preset: Annotated[
@@ -62,34 +64,37 @@ def restore(
         ),
     ] = "ours",
     steps: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Denoising steps [preset: 50].")
+        int | None, typer.Option(min=1, max=1000, help="Denoising steps. Default: 50.")
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, max=MAX_SEED, help="Seed of the initial noise [preset: 123]."),
+        typer.Option(min=0, max=MAX_SEED, help="Seed of the initial noise. Default: 123."),
     ] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(help="ddpm | ddim | dpm++ | euler | unipc [preset: ddpm].")
-    ] = None,
+    scheduler: Annotated[Scheduler | None, typer.Option(help="Sampler. Default: ddpm.")] = None,
     guidance: Annotated[
         float | None,
-        typer.Option(min=1.0, help="Classifier-free guidance scale. 1 disables it and is faster."),
+        typer.Option(
+            min=1.0,
+            help="Classifier-free guidance scale. 1 disables it and is faster. Default: that of "
+            "the preset.",
+        ),
     ] = None,
     conditioning_scale: Annotated[
-        float | None, typer.Option(min=0.0, help="Scale of the ControlNet [preset: 1].")
+        float | None, typer.Option(min=0.0, help="Scale of the ControlNet. Default: 1.")
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="Replaces the preset's prompt.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Prompt. Default: that of the preset.")] = None,
     negative_prompt: Annotated[
-        str | None, typer.Option(help="Replaces the preset's negative prompt.")
+        str | None, typer.Option(help="Negative prompt. Default: that of the preset.")
     ] = None,
     colour_fix: Annotated[
-        str | None,
-        typer.Option(help="Take over the degraded face's colours: none | wavelet | adain."),
+        ColourFix | None,
+        typer.Option(help="Take over the degraded face's colours. Default: that of the preset."),
     ] = None,
     start: Annotated[
-        str | None,
+        Start | None,
         typer.Option(
-            help="Initial latents: pure noise, or the noisy degraded face (noise | degraded)."
+            help="Initial latents: pure noise, or the noisy degraded face. Default: that of the "
+            "preset."
         ),
     ] = None,
     precision: Annotated[
@@ -110,7 +115,7 @@ def restore(
         ),
     ] = 1,
     detector: Annotated[
-        str, typer.Option(help="Face detector for photographs: retinaface-mobile | retinaface.")
+        DetectorName, typer.Option(help="Face detector for photographs.")
     ] = "retinaface-mobile",
     min_face_px: Annotated[
         int,
@@ -129,6 +134,11 @@ def restore(
 
     In the output folder, `restored.parquet` records how each face was restored; `strip.jpg` shows
     the first faces, degraded above restored.
+
+    ```
+    authface restore --model runs/restorer-paper --input album --output restored
+    authface restore --model runs/restorer-paper --input face.png --output new.png --aligned
+    ```
     """
     import dataclasses
 

@@ -32,10 +32,10 @@ def create(
     output: Annotated[Path, typer.Option(help="Folder for study.html.")] = Path("study"),
     degraded: Annotated[
         Path | None,
-        typer.Option(help="Folder of the degraded pictures, shown above each pair."),
+        typer.Option(help="Folder of the degraded pictures, shown above each pair. Default: none."),
     ] = None,
     count: Annotated[
-        int | None, typer.Option(min=1, help="Number of pairs, drawn at random [all].")
+        int | None, typer.Option(min=1, help="Number of pairs, drawn at random. Default: all.")
     ] = None,
     seed: Annotated[
         int,
@@ -46,6 +46,10 @@ def create(
 
     Pairs appear in random order and on random sides. Raters answer by mouse or keyboard; the
     browser keeps their answers until they save them as a CSV file.
+
+    ```
+    authface study create --a ours=restored --b theirs=other --degraded lq --output study
+    ```
     """
     from authface_train.study.create import Method, create_study
 
@@ -67,7 +71,12 @@ def tally(
     files: Annotated[list[Path], typer.Argument(help="CSV files that raters have saved.")],
     json: JsonOption = False,
 ) -> None:
-    """Print the share of each answer with intervals and a sign test, as in Table 5."""
+    """Print the share of each answer with intervals and a sign test, as in Table 5.
+
+    ```
+    authface study tally anna.csv ben.csv
+    ```
+    """
     from authface_train.study.tally import format_report, read_answers, tally_answers
 
     result = tally_answers(read_answers(files))

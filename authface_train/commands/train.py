@@ -13,6 +13,7 @@ from authface_train.commands.silence_libraries import silence_libraries
 from manifests.support.console import JsonOption, WorkspaceOption, console, print_json, quote_path
 from manifests.support.errors import PartialFailureError, UserError
 from manifests.support.extras import needs_extras
+from manifests.support.options import DegradationPreset, TrainPreset
 
 if TYPE_CHECKING:
     from authface_train.training.jobs import JobRequest
@@ -22,10 +23,12 @@ LAUNCHER_VARIABLE = "TORCHELASTIC_RUN_ID"
 """Environment variable that torchrun and `accelerate launch` set."""
 
 PresetOption = Annotated[
-    str,
-    typer.Option(help="Settings to start from: paper | tiny | 1x24gb | 1x80gb | 4x48gb | 8x80gb."),
+    TrainPreset, typer.Option(help="Settings to start from: the paper's, or those for your GPUs.")
 ]
-StepsOption = Annotated[int | None, typer.Option(min=1, help="Optimizer steps of the whole run.")]
+StepsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Optimizer steps of the whole run. Default: those of the preset."),
+]
 OutputOption = Annotated[
     Path | None,
     typer.Option(help="Folder of the run. Default: runs/STAGE-PRESET in the workspace."),
@@ -61,7 +64,7 @@ def train_prior(
     steps: StepsOption = None,
     tags: Annotated[
         Literal["none", "semantic", "photographic", "both"] | None,
-        typer.Option(help="Families of tags that make the captions."),
+        typer.Option(help="Families of tags that make the captions. Default: that of the preset."),
     ] = None,
     output: OutputOption = None,
     resume: ResumeOption = False,
@@ -71,7 +74,14 @@ def train_prior(
     as_json: JsonOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Stage I: fine-tune SDXL's U-Net into a face prior."""
+    """Stage I: fine-tune SDXL's U-Net into a face prior.
+
+    ```
+    authface train-prior --preset 1x24gb --dry-run
+    authface train-prior --preset 1x24gb --set learning_rate=1e-6
+    authface train-prior --preset 1x24gb --resume
+    ```
+    """
     _end_with_launcher()
     from authface_train.presets import load_preset
     from authface_train.settings import PriorSettings
@@ -114,22 +124,25 @@ def train_restore(
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(help="Any SDXL instead of a prior: hub id, folder or .safetensors file."),
+        typer.Option(
+            help="Any SDXL instead of a prior: hub id, folder or .safetensors file. Default: none."
+        ),
     ] = None,
     steps: StepsOption = None,
     degradation: Annotated[
-        str | None,
-        typer.Option(
-            help="gfpgan | bfrffusion | codeformer-large | codeformer-small | diffbir.",
-        ),
+        DegradationPreset | None,
+        typer.Option(help="How faces are degraded. Default: that of the preset."),
     ] = None,
     source: Annotated[
         Literal["workspace", "ffhq"] | None,
-        typer.Option(help="All kept faces of the workspace, or those collected from FFHQ."),
+        typer.Option(
+            help="All kept faces of the workspace, or those collected from FFHQ. Default: that of "
+            "the preset."
+        ),
     ] = None,
     facial_weight: Annotated[
         Literal["time-aware", "constant", "constant-matched", "off"] | None,
-        typer.Option(help="Weight of the facial loss over time."),
+        typer.Option(help="Weight of the facial loss over time. Default: that of the preset."),
     ] = None,
     output: OutputOption = None,
     resume: ResumeOption = False,
@@ -147,7 +160,13 @@ def train_restore(
     as_json: JsonOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Stage II: train a ControlNet on the frozen prior, with the time-aware facial loss."""
+    """Stage II: train a ControlNet on the frozen prior, with the time-aware facial loss.
+
+    ```
+    authface train-restore --preset 1x24gb --prior runs/prior-1x24gb
+    authface train-restore --preset 1x24gb --calibrate
+    ```
+    """
     _end_with_launcher()
     from authface_train.data.degradation import get_preset as get_degradation
     from authface_train.presets import load_preset

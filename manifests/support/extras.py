@@ -109,7 +109,12 @@ def extra_of_module(module: str | None) -> str | None:
 
 
 def describe_missing(extras: Iterable[str], purpose: str) -> str:
-    """One line: what needs the extras, and the pip command that installs them."""
+    """One line: what needs the extras, and the pip command that installs them.
+
+    Args:
+        extras: Names of the extras.
+        purpose: What needs them, as the subject of the message.
+    """
     names = ",".join(extras)
     return f"{purpose} needs authface[{names}]: {install_command(names)}"
 

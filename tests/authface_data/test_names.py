@@ -82,11 +82,11 @@ def test_metric_that_is_not_measured(run):
     [
         (["filter", "--metrics", "niqe,musik"], 'unknown metric "musik"; did you mean musiq?'),
         (["filter", "--metrics", "zzzz"], "choose one of pyiqa's no-reference metrics"),
-        (["filter", "--detector", "retinafce"], '--detector: unknown detector "retinafce"; did'),
-        (["filter", "--landmarks", "dlb"], '--landmarks: unknown landmarks "dlb"; did you mean d'),
+        (["filter", "--detector", "retinafce"], "'--detector': 'retinafce' is not one of"),
+        (["filter", "--landmarks", "dlb"], "'retinaface5'; did you mean dlib?"),
         (["filter", "--what-if", "skn>=1"], '--what-if: unknown measurement "skn"; did you mean'),
         (["filter", "--what-if", "musiq>=1"], "--what-if: musiq has not been measured; add it to"),
-        (["caption", "--captioner", "sever"], 'captioner "sever"; did you mean server?'),
+        (["caption", "--captioner", "sever"], "'measured'; did you mean server?"),
         (["tags", "remove", "soft ligt"], "tag 'soft ligt'; did you mean soft light?"),
         (["tags", "restore", "soft light"], "no decision about the tag 'soft light'; `auth"),
         (

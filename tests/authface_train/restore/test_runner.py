@@ -266,7 +266,7 @@ USAGE_ERRORS = (
     (("--aligned", "--upscale", 2), "--upscale enlarges photographs"),
     (("--seed", -1), "Invalid value for '--seed'"),
     (("--seed", 2**128 - 1), str(MAX_SEED)),
-    (("--detector", "retinanet"), 'unknown detector "retinanet"'),
+    (("--detector", "retinanet"), "did you mean retinaface?"),
     (("--output", "result.jpg", "--certainty", 2), "use a folder for --output"),
 )
 
