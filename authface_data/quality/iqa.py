@@ -12,10 +12,12 @@ import urllib.error
 import warnings
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from authface_data.quality.library_weights import local_files_first, provide_files
 from authface_data.weights import NIQE, find_weights
 from manifests.support.errors import MissingResourceError
 
@@ -52,9 +54,11 @@ def create_metric(metric: str, device: str, weights_dir: str | None) -> torch.nn
     import torch
     from pyiqa.archs import func_util
 
+    provide_files(metric, weights_dir)
     output = io.StringIO()
     try:
         with (
+            local_files_first(weights_dir),
             contextlib.redirect_stdout(output),
             tempfile.TemporaryDirectory() as folder,
             warnings.catch_warnings(),
@@ -74,7 +78,7 @@ def create_metric(metric: str, device: str, weights_dir: str | None) -> torch.nn
     except (OSError, urllib.error.URLError) as error:
         raise MissingResourceError(
             f"the weights of {metric} are missing and could not be downloaded; "
-            f"{_instructions(output.getvalue(), error)}"
+            f"{_instructions(output.getvalue(), error, weights_dir)}"
         ) from error
 
 
@@ -116,11 +120,12 @@ def _save_niqe_parameters(weights_dir: str | None, folder: str) -> str:
     return path
 
 
-def _instructions(output: str, error: Exception) -> str:
+def _instructions(output: str, error: Exception, weights_dir: str | None) -> str:
     """Return what the user can do, from what pyiqa printed before a download that failed."""
     download = re.search(r'Downloading: "([^"]+)" to (\S+)', output)
     if download:
-        return f"download {download[1]} and put it at {download[2]}"
+        target = Path(weights_dir, Path(download[2]).name) if weights_dir else download[2]
+        return f"download {download[1]} and put it at {target}"
     return f"check the network connection (pyiqa reports: {str(error).splitlines()[0]})"
 
 

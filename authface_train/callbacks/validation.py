@@ -13,12 +13,13 @@ import torch
 from accelerate import Accelerator
 from diffusers import DDPMScheduler, StableDiffusionXLControlNetPipeline
 
+from authface_data.quality.library_weights import find_missing
 from authface_train.callbacks.image_grid import label_grid, to_image
 from authface_train.callbacks.sampling import decode_latents, evaluation_mode, latent_pipeline
 from authface_train.data.pairs import DegradedPairs
 from authface_train.data.prompts import Embedding
 from authface_train.data.sample_keys import SampleKey, torch_generator
-from authface_train.evaluation.metrics import ImageMetrics, available_metrics
+from authface_train.evaluation.metrics import ImageMetrics
 from authface_train.settings import ValidationSettings
 from authface_train.training.sharding import broadcast_decision
 from authface_train.training.trainable_model import TrainableModel
@@ -178,7 +179,9 @@ class Validation:
 
 def _mean_scores(restored: list[np.ndarray], clean: list[np.ndarray]) -> dict[str, float]:
     """Mean of each metric over the faces; LPIPS and MUSIQ only if their weights are installed."""
-    names = ["psnr", "ssim", *available_metrics(["lpips", "musiq"])]
+    optional = ["lpips", "musiq"]
+    missing = find_missing(optional, None)
+    names = ["psnr", "ssim", *(name for name in optional if name not in missing)]
     metrics = ImageMetrics(names, None, "cpu")
     scores_of_faces = []
     for image, reference in zip(restored, clean, strict=True):

@@ -234,7 +234,7 @@ def _raise_if_incomplete(evaluation: Evaluation, allow_missing: bool) -> None:
         )
     if evaluation.missing and not allow_missing:
         for message in evaluation.missing.values():
-            error_console.print(" ".join(message.split()), markup=False)
+            error_console.print(message, markup=False)
         problems.append(
             f"{', '.join(evaluation.missing)} not measured, because weights are missing "
             "(--allow-missing ends with 0)"

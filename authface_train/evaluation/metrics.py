@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -59,23 +58,6 @@ EQUAL_DB = 100.0
 SSIM_WINDOW_PX = 7
 MIN_SIDE_PX = {"ms_ssim": 256, "vsi": 256}
 """Metrics whose windows and scales assume at least this side; smaller pictures are enlarged."""
-WEIGHT_FILES = {
-    "lpips": ("pyiqa/LPIPS_v0.1_alex-df73285e.pth", "checkpoints/alexnet-owt-7be5be79.pth"),
-    "musiq": ("pyiqa/musiq_koniq_ckpt-e95806b9.pth",),
-}
-"""Files in torch's hub folder that pyiqa and torchvision read for a metric."""
-
-
-def available_metrics(names: Sequence[str]) -> list[str]:
-    """Select the metrics whose weights are on this machine. Nothing is downloaded.
-
-    Args:
-        names: Keys of `WEIGHT_FILES`.
-    """
-    import torch
-
-    hub = Path(torch.hub.get_dir())
-    return [name for name in names if all((hub / file).is_file() for file in WEIGHT_FILES[name])]
 
 
 def get_metric(name: str) -> Metric:
