@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from authface_data.report.reasons import summarise_reason
 from authface_data.sources.skipped_files import read_skipped
 from manifests.run_folder import WorkspaceRun, list_runs
 from manifests.schema import CAPTIONS, MANIFESTS, VERDICTS
@@ -18,21 +19,6 @@ from manifests.support.errors import UserError
 from manifests.support.text import excerpt
 from manifests.verdicts import ALL_GATES, ANY_FACE, Verdict, kept_faces
 from manifests.workspace import Workspace
-
-REASON_LABELS = {
-    "undecodable": "undecodable file",
-    "too large": "picture that would take too much memory",
-    "duplicate_of": "duplicate of another photograph",
-    "excluded": "on the list of --exclude-hashes",
-    "bad row": "bad row",
-    "too_large": "too large",
-    "not_square": "not square, in a set of aligned faces",
-    "too_small": "too small, in a set of aligned faces",
-    "other_size": "another size than most of the set",
-    "not_aligned": "landmarks not where FFHQ's alignment puts them",
-    "NoTags": "the model gave no tags",
-}
-"""Labels of reasons that have details after a colon, such as the id of another photograph."""
 
 
 class _VerdictKind(NamedTuple):
@@ -132,12 +118,6 @@ def _count_reasons(
             reason = f"{kind.gate}: {summarise_reason(kind.reason)}"
             counts.setdefault(kind.subject, Counter())[reason] += count
     return {subject: dict(counts[subject].most_common()) for subject in sorted(counts)}
-
-
-def summarise_reason(reason: str | None) -> str:
-    """Remove the details of a reason that differ from row to row, so that it can be counted."""
-    kind, colon, _ = str(reason).partition(":")
-    return REASON_LABELS.get(kind, str(reason)) if colon else str(reason)
 
 
 def describe_runs(workspace: Workspace) -> dict[str, str]:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from authface_data.gates import check_gate_names
 from authface_data.measurements import Measurements, read_measurements
+from authface_data.report.reasons import describe_joined_reasons
 from authface_data.review.snapshot import EPOCH, Snapshot
 from manifests.captions import FaceTags, current_tags
 from manifests.decisions import face_decisions, newest_decision_time
@@ -33,6 +34,7 @@ TEXT_COLUMNS = (
     "photo_title",
     "credit",
     "drop_reasons",
+    "drop_rules",
     "flag",
     "last_decision",
 )
@@ -59,7 +61,9 @@ class ReviewFace:
     is_kept: bool
     """Whether every gate keeps the face."""
     drop_reasons: str
-    """Why gates drop the face, or ""."""
+    """Why gates drop the face in a photographer's words, or ""."""
+    drop_rules: str
+    """The same as rules on measurements, such as "qsize_px < 224", or ""."""
     flag: str
     """Why a person should check the face, or ""."""
     last_decision: str
@@ -247,10 +251,13 @@ def _read_faces(workspace: Workspace) -> ReviewFaces:
     photos = Store(workspace, PHOTOS).read(["photo_id", "description", "photographer_name"])
     photo_rows = pc.index_in(rows["photo_id"], photos["photo_id"].combine_chunks())
     titles = pc.if_else(pc.equal(photos["description"], ""), None, photos["description"])
+    drop_rules = overall["reason"].take(verdict_rows)
+    drop_reasons = describe_joined_reasons(drop_rules, measurements.values_of)
     texts = {
         "photo_title": pc.coalesce(titles.take(photo_rows), rows["photo_id"]),
         "credit": photos["photographer_name"].take(photo_rows),
-        "drop_reasons": overall["reason"].take(verdict_rows),
+        "drop_reasons": pa.array(drop_reasons, pa.string()),
+        "drop_rules": drop_rules,
         "flag": flags,
         "last_decision": described.take(pc.index_in(face_ids, decided)),
     }

@@ -1,14 +1,18 @@
 "use strict";
-// The review page. sheet.py embeds its data as JSON and the crops as data URIs.
+// The review page. sheet.py embeds its data as JSON. A second script decides where answers are
+// stored: review/file_storage.js in the browser, serve/server_storage.js in the workspace.
 
 const page = JSON.parse(document.getElementById("data").textContent);
 const faces = page.faces;
 const columnIndex = Object.fromEntries(page.columns.map((name, index) => [name, index]));
 const EDITABLE_FIELDS = ["reason", "note", "semantic_tags", "photographic_tags"];
+const DECISION_MARKS = { keep: "✓ keep", drop: "✕ drop", unsure: "? unsure" };
 const ZOOM_SIDE_PX = 560;
 const MAX_CACHED_URLS = 40;
+const MIN_SWIPE_PX = 40;
+const REVIEWER_KEY = "authface-reviewer";
 
-const cards = []; // one element of the grid per face, in the same order
+const cards = []; // one element of the gallery per face, in the same order
 let answers = {}; // face id -> the fields that the reviewer changed
 let undoStack = []; // [face id, its answers before a change]
 let current = 0; // index of the selected face
@@ -21,47 +25,12 @@ const exportedField = (face, name) => face.cells[columnIndex[name]];
 const fieldOf = (face, name) => (answers[idOf(face)] || {})[name] ?? exportedField(face, name);
 const createElement = (tag, properties) => Object.assign(document.createElement(tag), properties);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+const reviewerName = () => $("reviewer").value.trim();
 
-// Storage: the browser stores the answers after every change. The keys `said` and `mark` are also
-// those of older pages, whose stored answers stay valid.
-
-const STORAGE_KEY = `authface-review-${page.workspaceId}`;
-const REVIEWER_KEY = "authface-reviewer";
-const CANNOT_STORE = "this browser stores nothing: save the table before you close the page";
-
-function loadAnswers() {
-  try {
-    const stored = JSON.parse(localStorage.getItem(STORAGE_KEY) || "{}");
-    for (const face of faces) {
-      const entry = (stored.said || {})[idOf(face)];
-      // Answers about another crop or other tags are out of date.
-      if (entry && entry.mark === face.contentId) answers[idOf(face)] = entry.fields;
-    }
-    $("reviewer").value = stored.reviewer || localStorage.getItem(REVIEWER_KEY) || "";
-    current = Math.max(faces.findIndex((face) => idOf(face) === stored.here), 0);
-  } catch {
-    $("saved").textContent = CANNOT_STORE;
-  }
-}
-
-function storeAnswers() {
-  try {
-    // Another page of the same workspace may show other faces: their answers must stay.
-    const all = JSON.parse(localStorage.getItem(STORAGE_KEY) || "{}").said || {};
-    for (const face of faces) {
-      const id = idOf(face);
-      const hasAnswers = answers[id] && Object.keys(answers[id]).length;
-      if (hasAnswers) all[id] = { mark: face.contentId, fields: answers[id] };
-      else delete all[id];
-    }
-    const reviewer = $("reviewer").value;
-    const stored = { said: all, here: idOf(faces[current]), reviewer };
-    localStorage.setItem(STORAGE_KEY, JSON.stringify(stored));
-    localStorage.setItem(REVIEWER_KEY, reviewer);
-    $("saved").textContent = "stored in this browser";
-  } catch {
-    $("saved").textContent = CANNOT_STORE;
-  }
+function showStatus(text, isProblem = false) {
+  $("saved").textContent = text;
+  $("saved").title = text;
+  $("saved").classList.toggle("problem", isProblem);
 }
 
 // Answers.
@@ -72,8 +41,8 @@ function setField(face, name, value) {
   undoStack.push([id, answers[id] ? { ...answers[id] } : undefined]);
   answers[id] = { ...answers[id], [name]: value };
   if (value === exportedField(face, name)) delete answers[id][name];
+  storeAnswers(face);
   updateCard(faces.indexOf(face));
-  storeAnswers();
 }
 
 function undo() {
@@ -83,16 +52,16 @@ function undo() {
   if (before) answers[id] = before;
   else delete answers[id];
   const index = faces.findIndex((face) => idOf(face) === id);
+  storeAnswers(faces[index]);
   updateCard(index);
   select(index);
-  storeAnswers();
 }
 
 function decide(decision) {
   const face = faces[current];
   // The same key again removes the decision.
   setField(face, "decision", fieldOf(face, "decision") === decision ? "" : decision);
-  if (fieldOf(face, "decision")) selectNext(1);
+  if (fieldOf(face, "decision") === decision) selectNext(1);
 }
 
 function rate(rating) {
@@ -100,7 +69,40 @@ function rate(rating) {
   setField(face, "rating", fieldOf(face, "rating") === rating ? "" : rating);
 }
 
-// The grid.
+// The reviewer's name is requested when answers are saved for the first time.
+
+function withReviewer(action) {
+  if (reviewerName()) return action();
+  const dialog = $("reviewer-dialog");
+  if (dialog.open) return;
+  dialog.returnValue = "cancel";
+  dialog.onclose = () => {
+    if (dialog.returnValue !== "save" || !reviewerName()) return;
+    showReviewer();
+    action();
+  };
+  dialog.showModal();
+}
+
+function showReviewer() {
+  $("reviewer-button").textContent = reviewerName();
+  $("reviewer-button").hidden = !reviewerName();
+  try {
+    localStorage.setItem(REVIEWER_KEY, reviewerName());
+  } catch {
+    // The name is requested again next time.
+  }
+}
+
+function storedReviewer() {
+  try {
+    return localStorage.getItem(REVIEWER_KEY) || "";
+  } catch {
+    return "";
+  }
+}
+
+// The gallery.
 
 function buildGrid() {
   // Pictures are decoded only when their card comes near the visible part.
@@ -121,44 +123,54 @@ function loadPictures(entries, observer) {
   for (const entry of entries) {
     if (!entry.isIntersecting) continue;
     const face = faces[entry.target.dataset.index];
-    const [thumbnail, insets] = entry.target.querySelectorAll("img");
+    const [thumbnail, eye, cheek] = entry.target.querySelectorAll("img");
     thumbnail.src = face.thumbnail;
-    insets.src = face.insets;
+    eye.src = face.eye;
+    cheek.src = face.cheek;
     observer.unobserve(entry.target);
   }
 }
 
 function createCard(face, index) {
-  const card = createElement("div", { className: "card" });
+  const card = createElement("div", { className: "tile", id: `tile-${index}` });
   card.dataset.index = index;
   card.setAttribute("role", "option");
+  const details = createElement("div", { className: "details" });
+  details.append(createElement("img", { alt: "" }), createElement("img", { alt: "" }));
   card.append(
-    createElement("div", { className: "decision-bar" }),
-    createElement("img", { width: 224, height: 224, alt: face.photoTitle }),
-    createElement("img", { width: 224, height: 112, alt: "eye and cheek at 1:1" }),
-    createLine(face.photoTitle, ""),
+    createElement("img", { className: "face", width: 224, height: 224, alt: "" }),
+    details,
+    createElement("div", { className: "line title" }),
     createVerdictLine(face),
+    createElement("span", { className: "mark" }),
   );
   card.addEventListener("click", () => select(index));
   return card;
 }
 
-function createLine(text, className) {
-  return createElement("div", { className: `line ${className}`, textContent: text, title: text });
+function createVerdictLine(face) {
+  const [text, kind] = verdictOf(face);
+  const title = face.isKept ? text : `${text}\n${face.dropRules}`;
+  return createElement("div", { className: `line why ${kind}`, textContent: text, title });
 }
 
-function createVerdictLine(face) {
-  if (face.flag) return createLine(face.flag, "flag");
-  if (face.isKept) return createLine("kept by every gate", "soft");
-  return createLine(face.dropReasons, "dropped");
+function verdictOf(face) {
+  if (face.flag) return [face.flag, "unsure"];
+  if (face.isKept) return ["kept by every gate", "muted"];
+  return [face.dropReasons, "drop"];
 }
 
 function updateCard(index) {
   const face = faces[index];
-  cards[index].dataset.decision = fieldOf(face, "decision");
+  const card = cards[index];
+  const decision = fieldOf(face, "decision");
+  card.dataset.decision = decision;
+  card.querySelector(".mark").textContent = DECISION_MARKS[decision] || "";
   const rating = fieldOf(face, "rating");
-  const stars = rating ? `★${rating} ` : "";
-  cards[index].querySelector(".line").textContent = `${stars}${face.photoTitle}`;
+  const title = `${rating ? `★${rating} ` : ""}${face.photoTitle}`;
+  Object.assign(card.querySelector(".title"), { textContent: title, title });
+  const label = [title, decision || "undecided", verdictOf(face)[0]].join(", ");
+  card.setAttribute("aria-label", label);
   if (index === current) updatePanel();
   updateProgress();
 }
@@ -186,7 +198,8 @@ function showFaces(choice) {
     button.setAttribute("aria-pressed", String(button.dataset.show === choice));
   }
   faces.forEach((face, index) => (cards[index].hidden = !isShown(face)));
-  if (cards[current].hidden) selectNext(1);
+  const first = cards.findIndex((card) => !card.hidden);
+  if (cards[current].hidden && first >= 0) select(first);
 }
 
 // Selection.
@@ -196,9 +209,10 @@ function select(index) {
   cards[current].setAttribute("aria-selected", "false");
   current = index;
   cards[current].setAttribute("aria-selected", "true");
-  cards[current].scrollIntoView({ block: "nearest" });
+  cards[current].scrollIntoView({ block: "nearest", inline: "nearest" });
+  $("grid").setAttribute("aria-activedescendant", cards[current].id);
   updatePanel();
-  storeAnswers();
+  storePosition();
 }
 
 function selectNext(step) {
@@ -226,6 +240,7 @@ function selectNextUndecided() {
 const cropUrls = new Map(); // face id -> object URL, the oldest first
 
 function cropUrl(face) {
+  if (face.crop) return face.crop;
   const id = idOf(face);
   if (!cropUrls.has(id)) {
     const [, base64] = $(`crop-${id}`).textContent.split(",");
@@ -243,39 +258,48 @@ function cropUrl(face) {
 function updatePanel() {
   const face = faces[current];
   $("large").src = cropUrl(face);
-  $("name").textContent = [idOf(face), face.photoTitle, face.credit].filter(Boolean).join(" · ");
-  for (const button of $("decide").children) {
-    const isPressed = fieldOf(face, "decision") === button.dataset.decision;
-    button.setAttribute("aria-pressed", String(isPressed));
-  }
-  const rating = fieldOf(face, "rating");
-  $("rating").textContent = rating ? `rated ${rating} of 5` : "not rated (keys 1 to 5)";
+  $("large").alt = face.photoTitle;
+  $("name").textContent = [face.photoTitle, face.credit, idOf(face)].filter(Boolean).join(" · ");
+  markPressed($("decide"), "decision", fieldOf(face, "decision"));
+  markPressed($("rating"), "rating", fieldOf(face, "rating"));
   for (const name of EDITABLE_FIELDS) {
     if (document.activeElement !== $(name)) $(name).value = fieldOf(face, name);
   }
-  const notes = [
-    face.flag,
-    face.dropReasons && `dropped by gates: ${face.dropReasons}`,
-    face.lastDecision && `earlier decision: ${face.lastDecision}`,
-  ];
-  $("why").textContent = notes.filter(Boolean).join(" · ") || "kept by every gate";
-  $("scores").replaceChildren();
-  for (const [metric, score] of Object.entries(face.scores)) {
-    $("scores").append(
-      createElement("dt", { textContent: metric }),
-      createElement("dd", { textContent: score }),
-    );
+
+  const why = createElement("ul", {});
+  const addReason = (text, className, title = "") =>
+    why.append(createElement("li", { textContent: text, className, title }));
+  if (face.flag) addReason(`check by eye: ${face.flag}`, "unsure");
+  if (face.isKept) addReason("kept by every gate", "muted");
+  const rules = face.dropRules.split("; ");
+  if (!face.isKept) {
+    face.dropReasons.split("; ").forEach((text, index) => addReason(text, "drop", rules[index]));
+  }
+  if (face.lastDecision) addReason(`decided before: ${face.lastDecision}`, "muted");
+  $("why").replaceChildren(why);
+
+  const scores = Object.entries(face.scores).flatMap(([name, [noun, value]]) => [
+    createElement("dt", { textContent: noun, title: name }),
+    createElement("dd", { textContent: value }),
+  ]);
+  $("scores").replaceChildren(...scores);
+}
+
+function markPressed(group, name, value) {
+  for (const button of group.querySelectorAll("button")) {
+    button.setAttribute("aria-pressed", String(button.dataset[name] === value));
   }
 }
 
 // Zoom: one pixel of the crop is one pixel of the screen.
 
-function showZoom(isVisible) {
+function showZoom(isVisible, isPinned = false) {
   $("zoom").hidden = !isVisible;
+  $("zoom").classList.toggle("pinned", isVisible && isPinned);
   if (!isVisible) return;
   const face = faces[current];
   const size = face.cropSizePx / (window.devicePixelRatio || 1);
-  const side = Math.min(ZOOM_SIDE_PX, size);
+  const side = Math.min(ZOOM_SIDE_PX, size, innerWidth, innerHeight);
   const left = clamp(pointer.clientX - side / 2, 0, innerWidth - side);
   const top = clamp(pointer.clientY - side / 2, 0, innerHeight - side);
   Object.assign($("zoom").style, {
@@ -295,10 +319,7 @@ function showZoom(isVisible) {
   });
 }
 
-document.addEventListener("mousemove", (event) => {
-  const card = event.target.closest?.(".card");
-  const picture = event.target.id === "large" ? event.target : card?.querySelector("img");
-  if (!picture) return;
+function movePointer(picture, event) {
   const box = picture.getBoundingClientRect();
   pointer = {
     x: clamp((event.clientX - box.left) / box.width, 0, 1),
@@ -306,10 +327,61 @@ document.addEventListener("mousemove", (event) => {
     clientX: event.clientX,
     clientY: event.clientY,
   };
+}
+
+document.addEventListener("mousemove", (event) => {
+  if ($("zoom").classList.contains("pinned")) return;
+  const card = event.target.closest?.(".tile");
+  const picture = event.target.id === "large" ? event.target : card?.querySelector("img");
+  if (!picture) return;
+  movePointer(picture, event);
   if (!$("zoom").hidden) {
     if (card && Number(card.dataset.index) !== current) select(Number(card.dataset.index));
     showZoom(true);
   }
+});
+
+// Touch: a swipe over the large picture selects the next or the previous face, a tap opens the
+// zoom, and a drag moves the part that the zoom shows.
+
+let pressedAt = null; // where a finger or the mouse button went down
+
+$("large").addEventListener("pointerdown", (event) => {
+  pressedAt = { x: event.clientX, y: event.clientY };
+});
+$("large").addEventListener("pointerup", (event) => {
+  if (!pressedAt) return;
+  const dx = event.clientX - pressedAt.x;
+  const dy = event.clientY - pressedAt.y;
+  pressedAt = null;
+  if (Math.abs(dx) >= MIN_SWIPE_PX && Math.abs(dx) > Math.abs(dy)) return selectNext(-Math.sign(dx));
+  if (Math.hypot(dx, dy) > 10) return;
+  movePointer($("large"), event);
+  showZoom(true, true);
+});
+$("large").addEventListener("pointercancel", () => (pressedAt = null));
+
+let hasDragged = false;
+$("zoom").addEventListener("pointerdown", (event) => {
+  $("zoom").setPointerCapture(event.pointerId);
+  pressedAt = { x: event.clientX, y: event.clientY };
+  hasDragged = false;
+});
+$("zoom").addEventListener("pointermove", (event) => {
+  if (!pressedAt) return;
+  const size = $("zoom").firstElementChild.offsetWidth;
+  const dx = event.clientX - pressedAt.x;
+  const dy = event.clientY - pressedAt.y;
+  if (!hasDragged && Math.hypot(dx, dy) < 10) return;
+  hasDragged = true;
+  pressedAt = { x: event.clientX, y: event.clientY };
+  pointer.x = clamp(pointer.x - dx / size, 0, 1);
+  pointer.y = clamp(pointer.y - dy / size, 0, 1);
+  showZoom(true, true);
+});
+$("zoom").addEventListener("pointerup", () => {
+  pressedAt = null;
+  if (!hasDragged) showZoom(false);
 });
 
 // The table.
@@ -319,31 +391,21 @@ const FORMULA = /(^|[;\t\r\n])([ \t\r\n]*)(?=[=+\-@'＝＋－＠])/g;
 const escapeFormulas = (cell) => cell.replace(FORMULA, "$1$2'");
 const quote = (cell) => (/[",\r\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell);
 
-function tableText() {
+function tableText(rowsOf = faces) {
   const textColumns = columnIndex.crop + 1; // the columns after it are scores, which stay numbers
-  const rows = faces.map((face) => {
+  const rows = rowsOf.map((face) => {
     const cells = [...face.cells];
     const fields = answers[idOf(face)] || {};
     for (const name of page.answerColumns) {
       if (fields[name] !== undefined) cells[columnIndex[name]] = fields[name];
     }
-    if (Object.keys(fields).length) cells[columnIndex.reviewer] = $("reviewer").value.trim();
+    if (Object.keys(fields).length) cells[columnIndex.reviewer] = reviewerName();
     return cells
       .map((cell, index) => quote(index < textColumns ? escapeFormulas(cell) : cell))
       .join(",");
   });
   const lines = [page.columns.map(quote).join(","), ...rows];
   return `\uFEFF${lines.join("\r\n")}\r\n`;
-}
-
-function saveTable() {
-  const reviewer = $("reviewer").value.trim().replace(/\W+/g, "-") || "table";
-  const link = createElement("a", {
-    href: URL.createObjectURL(new Blob([tableText()], { type: "text/csv" })),
-    download: `review-${reviewer}.csv`,
-  });
-  link.click();
-  $("saved").textContent = "table saved";
 }
 
 // Keyboard and buttons.
@@ -353,11 +415,12 @@ const KEY_ACTIONS = {
   x: () => decide("drop"),
   u: () => decide("unsure"),
   n: selectNextUndecided,
-  s: saveTable,
+  s: () => saveTable(),
   t: () => $("semantic_tags").focus(),
   z: () => showZoom(true),
   "?": () => $("help").showModal(),
   Backspace: undo,
+  Escape: () => showZoom(false),
   ArrowLeft: () => selectNext(-1),
   ArrowRight: () => selectNext(1),
   ArrowUp: () => selectRow(-1),
@@ -365,7 +428,7 @@ const KEY_ACTIONS = {
 };
 
 document.addEventListener("keydown", (event) => {
-  if ($("help").open) return;
+  if (document.querySelector("dialog[open]")) return;
   if (event.target.matches("input, textarea")) {
     if (event.key === "Escape") event.target.blur();
     return;
@@ -390,16 +453,33 @@ window.addEventListener("blur", () => showZoom(false));
 for (const name of EDITABLE_FIELDS) {
   $(name).addEventListener("change", () => setField(faces[current], name, $(name).value.trim()));
 }
-for (const button of $("decide").children) {
+for (const button of $("decide").querySelectorAll("button")) {
   button.addEventListener("click", () => decide(button.dataset.decision));
+}
+for (const button of $("rating").querySelectorAll("button")) {
+  button.addEventListener("click", () => rate(button.dataset.rating));
 }
 for (const button of $("filters").children) {
   button.addEventListener("click", () => showFaces(button.dataset.show));
 }
-$("reviewer").addEventListener("change", storeAnswers);
-$("save").addEventListener("click", saveTable);
+$("previous").addEventListener("click", () => selectNext(-1));
+$("next").addEventListener("click", () => selectNext(1));
 $("help-button").addEventListener("click", () => $("help").showModal());
+$("reviewer-button").addEventListener("click", () => {
+  $("reviewer-dialog").returnValue = "cancel";
+  const before = $("reviewer").value;
+  $("reviewer-dialog").onclose = () => {
+    if ($("reviewer-dialog").returnValue !== "save") $("reviewer").value = before;
+    showReviewer();
+    changeReviewer();
+  };
+  $("reviewer-dialog").showModal();
+});
 
-loadAnswers();
-buildGrid();
-select(current);
+async function start() {
+  $("reviewer").value = storedReviewer();
+  await loadAnswers();
+  showReviewer();
+  buildGrid();
+  select(current);
+}

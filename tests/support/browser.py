@@ -195,13 +195,50 @@ class Browser:
 
     def click(self, selector: str) -> None:
         """Click the centre of an element."""
-        quoted = json.dumps(selector)
-        x, y = self.evaluate(
-            f"(() => {{ const b = document.querySelector({quoted}).getBoundingClientRect();"
-            " return [b.x + b.width / 2, b.y + b.height / 2]; })()"
-        )
+        x, y = self._centre(selector)
         for kind in ("mousePressed", "mouseReleased"):
             self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def _centre(self, selector: str) -> tuple[float, float]:
+        x, y = self.evaluate(
+            f"(() => {{ const b = document.querySelector({json.dumps(selector)})"
+            ".getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
+        )
+        return x, y
+
+    def resize(self, width: int, height: int, *, touch: bool = False) -> None:
+        """Give the page another size in CSS pixels; with `touch`, as a telephone has it."""
+        self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=touch,
+        )
+        self.send("Emulation.setTouchEmulationEnabled", enabled=touch)
+
+    def prefer_colour_scheme(self, scheme: str) -> None:
+        """Set the preferred colour scheme of the user, `light` or `dark`."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.send("Emulation.setEmulatedMedia", features=features)
+
+    def tap(self, selector: str) -> None:
+        """Tap the centre of an element with a finger."""
+        x, y = self._centre(selector)
+        self._touch([(x, y)])
+
+    def swipe(self, selector: str, dx: float) -> None:
+        """Move a finger horizontally by `dx` CSS pixels, over the centre of an element."""
+        x, y = self._centre(selector)
+        self._touch([(x - dx / 2 + dx * step / 5, y) for step in range(6)])
+
+    def _touch(self, points: list[tuple[float, float]]) -> None:
+        for index, (x, y) in enumerate(points):
+            kind = "touchMove" if index else "touchStart"
+            self.send("Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": x, "y": y}])
+        # A finger that leaves while it moves starts a fling, and a tap only ends a fling.
+        time.sleep(0.1 if len(points) > 1 else 0)
+        self.send("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
     def screenshot(self, path: Path) -> None:
         """Save a PNG of the visible page."""

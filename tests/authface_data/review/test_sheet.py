@@ -55,13 +55,14 @@ def opened(ws, tmp_path):
 
 def save_table(chromium, downloads):
     """Save the table from the page and return the content of the file."""
-    before = set(downloads.glob("*.csv"))
+    for earlier in downloads.glob("*.csv"):
+        earlier.unlink()
     chromium.press("s")
     deadline = time.monotonic() + 30
-    while not (new := set(downloads.glob("*.csv")) - before):
+    while not (files := list(downloads.glob("*.csv"))):
         assert time.monotonic() < deadline, "no table was saved"
         time.sleep(0.05)
-    return new.pop().read_bytes()
+    return files[0].read_bytes()
 
 
 def test_page_loads_nothing_from_outside(ws):
@@ -78,9 +79,6 @@ def test_page_without_answers_saves_the_exported_table(opened):
 
 def test_answers_survive_reopening_and_can_be_imported(opened, ws):
     chromium, faces, downloads, page_file = opened
-    chromium.click("#reviewer")
-    chromium.insert_text("Anna Ö")
-    chromium.press("Escape")
     chromium.press("4", "p")  # first face: rated 4, keep
     chromium.press("x")  # second face: drop
     chromium.press("u")  # third face: unsure, then undone
@@ -97,6 +95,13 @@ def test_answers_survive_reopening_and_can_be_imported(opened, ws):
     assert chromium.evaluate("document.getElementById('progress').textContent").startswith(
         "1 keep · 1 drop · 0 unsure"
     )
+
+    chromium.press("s")  # the name of the reviewer is requested before the first table
+    chromium.wait_for("document.getElementById('reviewer-dialog').open")
+    chromium.insert_text("Anna Ö")
+    chromium.click("#reviewer-save")
+    chromium.wait_for("document.getElementById('saved').textContent === 'table saved'")
+    assert chromium.evaluate("document.getElementById('reviewer-button').textContent") == "Anna Ö"
 
     chromium.open(page_file)  # answers are still there after reopening
     assert chromium.evaluate("document.getElementById('reviewer').value") == "Anna Ö"
@@ -179,3 +184,65 @@ def test_pictures_of_many_faces_load_when_scrolled_to(ws, tmp_path):
         chromium.press("p")
         assert chromium.evaluate("fieldOf(faces[599], 'decision')") == "keep"
         assert not chromium.exceptions
+
+
+OVERLAP = """(() => {
+  const [grid, panel] = ["grid", "panel"].map((id) => document.getElementById(id))
+    .map((element) => element.getBoundingClientRect());
+  return Math.min(grid.right, panel.right) - Math.max(grid.left, panel.left) > 1
+    && Math.min(grid.bottom, panel.bottom) - Math.max(grid.top, panel.top) > 1;
+})()"""
+PAGE_WIDTH = "document.documentElement.scrollWidth"
+
+
+def test_page_on_a_telephone_is_reviewed_by_touch(opened):
+    chromium, *_ = opened
+    chromium.resize(390, 844, touch=True)
+    chromium.wait_for(f"{LARGE_PICTURE}.complete")
+    assert chromium.evaluate(PAGE_WIDTH) == 390
+    assert not chromium.evaluate(OVERLAP)
+    chromium.swipe("#large", -150)
+    chromium.wait_for("current === 1")
+    chromium.swipe("#large", 150)
+    chromium.wait_for("current === 0")
+    chromium.tap("[data-decision=drop]")
+    chromium.wait_for("fieldOf(faces[0], 'decision') === 'drop'")
+    mark = "document.querySelector('#tile-0 .mark').textContent"
+    assert chromium.evaluate(mark) == "✕ drop"  # visible without colour
+
+    chromium.tap("#large")
+    chromium.wait_for("!document.getElementById('zoom').hidden")
+    chromium.tap("#zoom")
+    chromium.wait_for("document.getElementById('zoom').hidden")
+
+
+def test_page_on_a_desktop_uses_its_width_in_both_colour_schemes(opened):
+    chromium, *_ = opened
+    chromium.resize(1280, 800)
+    toolbar = "document.querySelector('.toolbar')"
+    height = chromium.evaluate(f"{toolbar}.getBoundingClientRect().height")
+    assert height < 50  # one line
+    assert not chromium.evaluate(OVERLAP)
+    backgrounds = set()
+    for scheme in ("light", "dark"):
+        chromium.prefer_colour_scheme(scheme)
+        backgrounds.add(chromium.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert len(backgrounds) == 2
+    free = "grid.clientWidth - 24 - cards[0].offsetWidth * columns - 12 * (columns - 1)"
+    columns = "getComputedStyle(grid).gridTemplateColumns.split(' ').length"
+    measured = chromium.evaluate(
+        f"(() => {{ const grid = document.getElementById('grid'); const columns = {columns};"
+        f" return {free}; }})()"
+    )
+    assert measured < 3
+
+
+def test_reasons_are_words_with_the_rule_in_a_tooltip(opened):
+    chromium, faces, *_ = opened
+    index = next(index for index, face in enumerate(faces) if "qsize_px <" in face.drop_rules)
+    chromium.evaluate(f"select({index})")
+    item = "document.querySelector('#why .drop')"
+    assert "face too small: " in chromium.evaluate("document.getElementById('why').textContent")
+    assert " < " in chromium.evaluate(f"{item}.title")
+    label = chromium.evaluate(f"cards[{index}].getAttribute('aria-label')")
+    assert "undecided" in label

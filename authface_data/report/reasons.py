@@ -1,0 +1,270 @@
+"""Reasons of verdicts in a photographer's words, such as "face too small: 174 px, 224 needed".
+
+Verdicts store a reason as a rule, `qsize_px < 224`. The review page, the report, the review table
+and `authface explain` show the words of this module; pages show the rule in a tooltip.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+SEPARATOR = "; "
+"""Separates the reasons of several gates in the verdict of all gates."""
+MAX_EXTRA_DIGITS = 3
+"""Digits that are added to a value that would look equal to its threshold."""
+
+_RULE = re.compile(r"(?P<metric>\S+) (?P<op><=|>=|<|>|!=) (?P<threshold>[-+]?[\d.]+(?:e[-+]?\d+)?)")
+_BEST = re.compile(r"not among the best (?P<count>\d+) by (?P<metric>\S+)")
+_UNKNOWN = re.compile(r"no (?P<metric>\S+)")
+_DETAILED = re.compile(r"(?P<kind>[^:]+):\s*(?P<detail>.*)", re.DOTALL)
+
+REASON_LABELS = {
+    "undecodable": "undecodable file",
+    "too large": "picture that would take too much memory",
+    "duplicate_of": "duplicate of another photograph",
+    "excluded": "on the list of --exclude-hashes",
+    "bad row": "bad row",
+    "too_large": "too large",
+    "not_square": "not square, in a set of aligned faces",
+    "too_small": "too small, in a set of aligned faces",
+    "other_size": "another size than most of the set",
+    "not_aligned": "landmarks not where FFHQ's alignment puts them",
+    "NoTags": "the model gave no tags",
+}
+"""Labels of reasons that have details after a colon, such as the id of another photograph."""
+WHOLE_REASONS = {"no_face": "no face found", "nothing_found": "no face found"}
+"""Labels of reasons without details."""
+
+
+@dataclass(frozen=True)
+class Wording:
+    """Words for one measurement.
+
+    Attributes:
+        noun: What is measured.
+        low: What is wrong with a face below the threshold.
+        high: What is wrong with a face above the threshold.
+        unit: Unit of the shown values, with the blank before it.
+        scale: Factor from stored to shown values.
+        digits: Decimals of shown values.
+    """
+
+    noun: str
+    low: str = ""
+    high: str = ""
+    unit: str = ""
+    scale: float = 1.0
+    digits: int = 2
+
+
+def _percent(noun: str, *, low: str = "", high: str = "") -> Wording:
+    return Wording(noun, low=low, high=high, unit=" %", scale=100, digits=0)
+
+
+def _angle(noun: str, *, low: str, high: str) -> Wording:
+    return Wording(noun, low=low, high=high, unit="°", digits=0)
+
+
+def _flag(noun: str, wrong: str) -> Wording:
+    return Wording(noun, low=wrong, high=wrong, digits=0)
+
+
+_POOR = "poor overall picture quality"
+_TURNED = "head turned too far to the side"
+_NODDED = "head too far up or down"
+_TILTED = "head tilted too far"
+_ENLARGED = "face enlarged from a small picture"
+
+WORDINGS: Mapping[str, Wording] = {
+    "qsize_px": Wording(
+        "face size", low="face too small", high="face too large", unit=" px", digits=0
+    ),
+    "pad_fraction": _percent("area outside the photograph", high="face cut off by the edge"),
+    "score": Wording("detector score", low="face not clearly visible"),
+    "upscaled": _flag("enlargement", _ENLARGED),
+    "yaw_deg": _angle("turn of the head", low=_TURNED, high=_TURNED),
+    "abs_yaw_deg": _angle("turn of the head", low="head not turned enough", high=_TURNED),
+    "pitch_deg": _angle("pitch of the head", low="face looks down", high="face looks up"),
+    "abs_pitch_deg": _angle("pitch of the head", low="head too level", high=_NODDED),
+    "roll_deg": _angle("tilt of the head", low=_TILTED, high=_TILTED),
+    "abs_roll_deg": _angle("tilt of the head", low="head not tilted enough", high=_TILTED),
+    "left_eye_visible": _flag("left eye", "left eye hidden"),
+    "right_eye_visible": _flag("right eye", "right eye hidden"),
+    "mouth_visible": _flag("mouth", "mouth hidden"),
+    "eyes_visible": Wording("visible eyes", low="an eye hidden", digits=0),
+    "faces_in_photo": Wording("faces in the photograph", high="too many faces", digits=0),
+    "rank_in_photo": Wording(
+        "place by size in the photograph", high="not the main face of the photograph", digits=0
+    ),
+    "pepper": Wording("freedom from salt-and-pepper noise", low="salt-and-pepper noise"),
+    "noise": Wording("freedom from noise", low="noisy"),
+    "sharpness": Wording("sharpness", low="not sharp"),
+    "skin": Wording("skin texture", low="skin smoothed by retouching"),
+    "jpeg": Wording("freedom from JPEG blocks", low="JPEG blocks"),
+    "banding": Wording("freedom from banding", low="banding in smooth areas"),
+    "exposure": Wording("exposure", low="highlights or shadows clipped"),
+    "detail": Wording("fine detail", low=_ENLARGED),
+    "lightness": Wording("lightness of the face", low="face too dark", high="face too bright"),
+    "light": Wording("light from the side", low="lit from the left", high="lit from the right"),
+    "skin_tone": Wording("skin tone", unit="°", digits=0),
+    "musiq": Wording("overall quality", low=_POOR, digits=0),
+    "piqe": Wording("overall quality", high=_POOR, digits=0),
+    "niqe": Wording("overall quality", high=_POOR, digits=1),
+    "brisque": Wording("overall quality", high=_POOR, digits=0),
+}
+"""Measurement -> its words. Other measurements are shown by name."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a face or photograph was dropped.
+
+    Attributes:
+        text: The reason in a photographer's words.
+        rule: The gate and the stored reason, for a tooltip.
+    """
+
+    text: str
+    rule: str
+
+
+def wording_of(metric: str) -> Wording:
+    """The words for a measurement. Those of an unknown one contain its name."""
+    return WORDINGS.get(metric) or Wording(
+        metric, low=f"{metric} too low", high=f"{metric} too high"
+    )
+
+
+def describe_verdict(row: Mapping[str, object]) -> Reason:
+    """Describe why a verdict dropped or failed its subject.
+
+    Args:
+        row: Row of `verdicts`, with the columns gate, reason, value and threshold.
+    """
+    reason = str(row["reason"] or "")
+    value, threshold = row["value"], row["threshold"]
+    text = describe_reason(
+        reason,
+        value=value if isinstance(value, float) else None,
+        threshold=threshold if isinstance(threshold, float) else None,
+    )
+    return Reason(text, f"{row['gate']}: {reason}" if reason else str(row["gate"]))
+
+
+def describe_reason(reason: str, value: float | None = None, threshold: float | None = None) -> str:
+    """Put a stored reason in a photographer's words.
+
+    Args:
+        reason: The reason of one gate, such as "qsize_px < 224".
+        value: The measured value, if known.
+        threshold: The value that was needed, for reasons that do not contain it.
+
+    Returns:
+        One line without a full stop. A reason that this module does not know stays as it is.
+    """
+    if rule := _RULE.fullmatch(reason):
+        return _describe_rule(rule["metric"], rule["op"], float(rule["threshold"]), value)
+    if best := _BEST.fullmatch(reason):
+        wording = wording_of(best["metric"])
+        text = f"not among the {best['count']} best by {wording.noun}"
+        if value is None or threshold is None:
+            return text
+        return f"{text}: {_format_value(wording, value, threshold)}, {threshold:g} needed"
+    if unknown := _UNKNOWN.fullmatch(reason):
+        return f"{wording_of(unknown['metric']).noun} not measured"
+    if detailed := _DETAILED.fullmatch(reason):
+        label = REASON_LABELS.get(detailed["kind"], detailed["kind"])
+        return f"{label}: {detailed['detail']}"
+    return WHOLE_REASONS.get(reason, reason)
+
+
+def summarise_reason(reason: str | None) -> str:
+    """Remove the details of a reason that differ from row to row, so that it can be counted."""
+    kind, colon, _ = str(reason).partition(":")
+    return REASON_LABELS.get(kind, str(reason)) if colon else str(reason)
+
+
+def describe_joined_reasons(
+    reasons: pa.Array | pa.ChunkedArray, values_of: Callable[[str], np.ndarray]
+) -> list[str]:
+    """Put the reasons of many faces in a photographer's words.
+
+    Args:
+        reasons: (n,) string, the reasons of each face joined by `SEPARATOR`; null for none.
+        values_of: Measurement -> (n,) float64, NaN where the value is unknown.
+
+    Returns:
+        n texts; "" for a face without reasons.
+    """
+    cached_values_of = functools.cache(values_of)
+    texts = []
+    for row, joined in enumerate(reasons.to_pylist()):
+        parts = joined.split(SEPARATOR) if joined else []
+        texts.append(SEPARATOR.join(_describe_row(part, row, cached_values_of) for part in parts))
+    return texts
+
+
+def _describe_row(reason: str, row: int, values_of: Callable[[str], np.ndarray]) -> str:
+    rule = _RULE.fullmatch(reason)
+    if rule is None:
+        return describe_reason(reason)
+    value = float(values_of(rule["metric"])[row])
+    return describe_reason(reason, value if np.isfinite(value) else None)
+
+
+def _describe_rule(metric: str, op: str, threshold: float, value: float | None) -> str:
+    """Describe a value that is on the wrong side of a threshold.
+
+    Args:
+        metric: The measurement.
+        op: The comparison that a dropped value satisfies.
+        threshold: The threshold in the unit that is stored.
+        value: The value in the same unit, if known.
+    """
+    wording = wording_of(metric)
+    is_low = op.startswith("<")
+    problem = wording.low if is_low else wording.high
+    if op == "!=":
+        problem = wording.low or wording.high or f"{wording.noun} differs"
+        if metric in WORDINGS and wording.digits == 0 and not wording.unit:
+            return problem  # a flag or a count of which one value is allowed
+    if not problem:
+        problem = f"{wording.noun} too {'low' if is_low else 'high'}"
+
+    needs_more = is_low or op == "!="
+    limit = f"{threshold * wording.scale:g}"
+    limit_with_unit = f"{limit}{wording.unit}"
+    if value is None:
+        return f"{problem}: {limit_with_unit} {'needed' if needs_more else 'at most'}"
+    needed = f"{limit} needed" if needs_more else f"{limit_with_unit} at most"
+    return f"{problem}: {_format_value(wording, value, threshold)}, {needed}"
+
+
+def _format_value(wording: Wording, value: float, threshold: float) -> str:
+    """A value with its unit, with enough digits to differ from the threshold."""
+    shown = value * wording.scale
+    limit = threshold * wording.scale
+    for digits in range(wording.digits, wording.digits + MAX_EXTRA_DIGITS + 1):
+        text = f"{shown:.{digits}f}"
+        if float(text) != limit:
+            break
+    return f"{text}{wording.unit}"
+
+
+def format_score(metric: str, value: float) -> str:
+    """A value with its unit, such as "174 px"; three significant digits without one.
+
+    Args:
+        metric: The measurement.
+        value: Its value in the unit that is stored.
+    """
+    wording = WORDINGS.get(metric)
+    if wording is None or not wording.unit:
+        return f"{value:.3g}"
+    return f"{value * wording.scale:.{wording.digits}f}{wording.unit}"
