@@ -1,11 +1,14 @@
-"""Exposure: clipped highlights and shadows on the face.
+"""Exposure: blown-out highlights and black shadows on the face.
 
-It counts pixels at face scale in an oval around eyes, nose and mouth. A pixel is clipped if any
-channel is at least 253 or all channels are at most 3. With the share p of clipped pixels, the
-score is exp(-p / 0.15): 0.37 if 15 % of the face are clipped.
+At face scale, a pixel is clipped if at least two channels are 253 or more, or if all channels are 3
+or less. One saturated channel is no loss: the red of light skin in good light is often 255. Only
+areas count that contain a square of 5 px, so that catch-lights, wet lips and strands of hair do
+not. They are counted in an oval around eyes, nose and mouth that a turned head still fills. With
+the share p of clipped pixels, the score is exp(-p / 0.12): 0.37 if 12 % of the oval are clipped.
 
-Fails on: saturated make-up and neon light (one channel clips without loss of detail) and black
-hair over the face.
+Fails on: black sunglasses, masks and beards in the deepest black (count as shadows), a profile
+before a white wall (counts as highlights), and clipping that was darkened or compressed afterwards
+(is missed).
 """
 
 from __future__ import annotations
@@ -14,12 +17,16 @@ import numpy as np
 
 from authface_data.quality.face_scale import FACE_SCALE_PX, resize_to_face_scale
 
-VERSION = "2"
+VERSION = "3"
 OVAL_CENTRE = (0.5, 0.58)
 """(x, y) of the oval's centre, as shares of the crop's side."""
-OVAL_RADII = (0.22, 0.30)
+OVAL_RADII = (0.18, 0.26)
 """Half width and half height of the oval, as shares of the crop's side."""
-SHARE_SCALE = 0.15
+HIGHEST_LEVEL = 253
+LOWEST_LEVEL = 3
+AREA_SIDE_PX = 5
+"""Side of the smallest square that counts as an area."""
+SHARE_SCALE = 0.12
 """Share of clipped pixels at which the score is 1/e."""
 
 
@@ -32,9 +39,23 @@ def score(crop: np.ndarray) -> float:
     Returns:
         0 (most of the face is clipped) to 1 (nothing is clipped).
     """
-    rows, columns = (np.mgrid[:FACE_SCALE_PX, :FACE_SCALE_PX] + 0.5) / FACE_SCALE_PX
-    x = (columns - OVAL_CENTRE[0]) / OVAL_RADII[0]
-    y = (rows - OVAL_CENTRE[1]) / OVAL_RADII[1]
-    face = resize_to_face_scale(crop)[x**2 + y**2 <= 1]
-    is_clipped = (face >= 253).any(-1) | (face <= 3).all(-1)
-    return float(np.exp(-is_clipped.mean() / SHARE_SCALE))
+    x = (np.arange(FACE_SCALE_PX) + 0.5) / FACE_SCALE_PX - OVAL_CENTRE[0]
+    y = (np.arange(FACE_SCALE_PX)[:, None] + 0.5) / FACE_SCALE_PX - OVAL_CENTRE[1]
+    is_face = (x / OVAL_RADII[0]) ** 2 + (y / OVAL_RADII[1]) ** 2 <= 1
+
+    # The second highest and the highest channel of each pixel.
+    red, green, blue = np.moveaxis(resize_to_face_scale(crop), -1, 0)
+    higher, lower = np.maximum(red, green), np.minimum(red, green)
+    second = np.maximum(lower, np.minimum(higher, blue))
+    is_blown = second >= HIGHEST_LEVEL
+    is_black = np.maximum(higher, blue) <= LOWEST_LEVEL
+    is_clipped = _keep_areas(is_blown) | _keep_areas(is_black)
+    return float(np.exp(-is_clipped[is_face].mean() / SHARE_SCALE))
+
+
+def _keep_areas(is_clipped: np.ndarray) -> np.ndarray:
+    """Remove what is narrower than the smallest area that counts."""
+    import cv2
+
+    square = np.ones((AREA_SIDE_PX, AREA_SIDE_PX), np.uint8)
+    return cv2.morphologyEx(is_clipped.astype(np.uint8), cv2.MORPH_OPEN, square) > 0
