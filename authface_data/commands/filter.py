@@ -27,7 +27,7 @@ from manifests.support.console import (
     quote_path,
 )
 from manifests.support.errors import UserError
-from manifests.support.extras import require_extras
+from manifests.support.extras import require_extras, sometimes_needs
 from manifests.support.options import DetectorName, LandmarksName, complete_metrics
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ MAX_EXAMPLES = 5
 """Largest number of ids in a line of output."""
 
 
+@sometimes_needs("data")
 def filter(
     detector: Annotated[
         DetectorName | None, typer.Option(help="Face detector. Default: filter.detector.")

@@ -62,7 +62,7 @@ class LibraryFile:
         if weights_dir:
             places.insert(0, Path(weights_dir, self.file))
         if self.is_hub_model:
-            places += _find_in_hub_cache(self.folder, self.url.rpartition("/")[2])
+            places += find_in_hub_cache(self.folder, self.url.rpartition("/")[2])
         return next((path for path in places if path.is_file()), None)
 
     def describe_missing(self, weights_dir: str | None) -> str:
@@ -231,8 +231,16 @@ def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
         setattr(module, name, original)
 
 
-def _find_in_hub_cache(model: str, file: str) -> list[Path]:
-    """The file of a model in the cache of huggingface_hub, as a list of one path or of none."""
+def find_in_hub_cache(model: str, file: str) -> list[Path]:
+    """A file of a model in the cache of huggingface_hub.
+
+    Args:
+        model: Id of the model.
+        file: Name of the file.
+
+    Returns:
+        One path, or none.
+    """
     try:
         from huggingface_hub import try_to_load_from_cache
     except ModuleNotFoundError:

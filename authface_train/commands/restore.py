@@ -14,6 +14,7 @@ from manifests.support.console import WorkspaceOption, console, quote_path
 from manifests.support.errors import UserError
 from manifests.support.extras import needs_extras
 from manifests.support.options import DetectorName
+from manifests.support.text import count_of
 
 if TYPE_CHECKING:
     from authface_train.restore.runner import RestoreRunner
@@ -215,19 +216,19 @@ def _print_summary(runner: RestoreRunner) -> None:
     target = runner.target
     by_products = f"; settings are in {RECORD_FILE}, an overview in {STRIP_FILE}"
     console.print(
-        f"Restored {_count(summary.faces, 'face')} to {quote_path(target.file or target.folder)}, "
+        f"Restored {count_of(summary.faces, 'face')} to {quote_path(target.file or target.folder)}, "
         f"{summary.seconds_per_face:.2f} s per face{by_products if target.file is None else ''}"
     )
     kinds = []
     if summary.aligned:
-        kinds.append(_count(summary.aligned, "aligned face"))
+        kinds.append(count_of(summary.aligned, "aligned face"))
     if summary.photographs:
-        kinds.append(_count(summary.photographs, "photograph"))
+        kinds.append(count_of(summary.photographs, "photograph"))
     console.print(f"Inputs: {', '.join(kinds)}")
     if runner.undetected:
         more = ", ..." if len(runner.undetected) > MAX_NAMES else ""
         console.print(
-            f"No face was detected in {_count(len(runner.undetected), 'square picture')}, restored "
+            f"No face was detected in {count_of(len(runner.undetected), 'square picture')}, restored "
             f"as aligned ({', '.join(runner.undetected[:MAX_NAMES])}{more}); --faces all treats "
             "square pictures as photographs",
             markup=False,
@@ -235,7 +236,7 @@ def _print_summary(runner: RestoreRunner) -> None:
     if summary.larger_faces:
         console.print(
             f"Larger than the model's {runner.restorer.size_px} px, so that they lose detail: "
-            f"{_count(summary.larger_faces, 'face')}"
+            f"{count_of(summary.larger_faces, 'face')}"
         )
     if runner.options.seeds > 1:
         console.print(
@@ -244,8 +245,3 @@ def _print_summary(runner: RestoreRunner) -> None:
         )
     if runner.restorer.notes.get("untrained"):
         console.print("[yellow]Untrained model:[/] the restored faces are noise")
-
-
-def _count(number: int, noun: str) -> str:
-    """A number and its noun, such as "2 faces"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

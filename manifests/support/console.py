@@ -229,6 +229,20 @@ def accept_any_text() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def leaf_commands(group: TyperGroup, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command that does something, with its full name, such as "review export".
+
+    Args:
+        group: A group of commands.
+        prefix: Start of the names: the names of the groups above, each with a space.
+    """
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from leaf_commands(command, f"{prefix}{name} ")
+        if not isinstance(command, TyperGroup) or command.invoke_without_command:
+            yield prefix + name, command
+
+
 def _all_commands(group: TyperGroup) -> Iterator[Any]:
     """The group, its commands, and those of the groups in it."""
     yield group

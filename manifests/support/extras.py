@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import ParamSpec, TypeVar
 
 from manifests.support.errors import MissingResourceError
@@ -49,8 +49,10 @@ MODULES = {
 }
 """Extra of pyproject.toml -> the modules that its packages bring."""
 
-EXTRAS_ATTRIBUTE = "extras"
+ALWAYS_ATTRIBUTE = "extras"
 """Attribute of a command's function with the extras that it needs, see `needs_extras`."""
+SOMETIMES_ATTRIBUTE = "extras_of_options"
+"""Attribute of a command's function with the extras of some options, see `sometimes_needs`."""
 
 
 def missing_modules(extra: str) -> list[str]:
@@ -78,7 +80,7 @@ def needs_extras(
 ) -> Callable[[Callable[ParamsT, ResultT]], Callable[ParamsT, ResultT]]:
     """Decorate the function of a command that needs extras: they are checked before it starts.
 
-    Commands that need an extra for some of their options call `require_extras` instead.
+    Commands that need an extra for some of their options have `sometimes_needs` instead.
 
     Args:
         extras: Names of extras.
@@ -92,10 +94,33 @@ def needs_extras(
             require_extras(*extras, purpose=f"`authface {name}`")
             return command(*args, **kwargs)
 
-        setattr(checked, EXTRAS_ATTRIBUTE, extras)
+        setattr(checked, ALWAYS_ATTRIBUTE, extras)
         return checked
 
     return decorate
+
+
+def sometimes_needs(
+    *extras: str,
+) -> Callable[[Callable[ParamsT, ResultT]], Callable[ParamsT, ResultT]]:
+    """Mark the function of a command that needs extras for some of its options.
+
+    The function calls `require_extras` itself; `authface doctor` reads the mark.
+
+    Args:
+        extras: Names of extras.
+    """
+
+    def decorate(command: Callable[ParamsT, ResultT]) -> Callable[ParamsT, ResultT]:
+        setattr(command, SOMETIMES_ATTRIBUTE, extras)
+        return command
+
+    return decorate
+
+
+def required_extras(command: object) -> tuple[Sequence[str], Sequence[str]]:
+    """The extras that the function of a command needs always, and for some options."""
+    return getattr(command, ALWAYS_ATTRIBUTE, ()), getattr(command, SOMETIMES_ATTRIBUTE, ())
 
 
 def extra_of_module(module: str | None) -> str | None:

@@ -82,6 +82,17 @@ def normal_name(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
+def count_of(number: int, noun: str, plural: str | None = None) -> str:
+    """A number and its noun, such as "1 face" and "2,000 faces".
+
+    Args:
+        number: The number.
+        noun: The noun in the singular.
+        plural: The noun in the plural, if that is not the singular with "s".
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
     """Find the known name that is most similar to a name.
 

@@ -80,7 +80,7 @@ def completions(monkeypatch, capsys, *words: str) -> list[str]:
     monkeypatch.setenv("_TYPER_COMPLETE_ARGS", shlex.join(("authface", *words)))
     with pytest.raises(SystemExit):
         GROUP.main([], prog_name="authface")
-    return re.findall(r'"([^":]+)"', capsys.readouterr().out)
+    return re.findall(r'(?<!:)"([^"]+)"', capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

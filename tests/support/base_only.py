@@ -51,6 +51,8 @@ def installed_modules(extras: Sequence[str]) -> set[str]:
 class BaseOnlyFinder:
     """Finds modules on sys.path, except those of packages that would not be installed."""
 
+    find_distributions = staticmethod(PathFinder.find_distributions)
+
     def __init__(self, extras: Sequence[str]) -> None:
         self.hidden = set(importlib.metadata.packages_distributions()) - installed_modules(extras)
 
