@@ -58,7 +58,7 @@ class Manifest:
 
 
 PHOTOS = Manifest(
-    "photos", 3, ("photo_id",), "photo_id",
+    "photos", 4, ("photo_id",), "photo_id",
     (
         ("photo_id", TEXT), ("source", TEXT), ("source_url", TEXT),
         ("photographer_name", TEXT), ("photographer_url", TEXT),
@@ -70,6 +70,7 @@ PHOTOS = Manifest(
         ("focal_length_mm", REAL), ("aperture", REAL), ("iso", INT), ("exposure_s", REAL),
         ("taken_at", TEXT),
         ("description", TEXT), ("source_tags", TAGS), ("phash", TEXT), ("pixel_hash", TEXT),
+        ("detail_spectrum", NUMBERS), ("coefficient_share", REAL),
         ("aligned", FLAG), ("landmarks68_px", POINTS),
         ("place", TEXT), ("latitude", REAL), ("longitude", REAL),
         ("collected_at", TIME), ("download_location", TEXT), ("download_reported_at", TIME),
@@ -78,7 +79,7 @@ PHOTOS = Manifest(
 )  # fmt: skip
 
 FACES = Manifest(
-    "faces", 3, ("face_id",), "photo_id",
+    "faces", 4, ("face_id",), "photo_id",
     (
         ("face_id", TEXT), ("photo_id", TEXT), ("detector", TEXT), ("box_px", NUMBERS),
         ("score", REAL),
@@ -87,7 +88,7 @@ FACES = Manifest(
         ("quad_px", POINTS), ("qsize_px", REAL), ("upscaled", FLAG), ("pad_fraction", REAL),
         ("head_pad_fraction", REAL), ("face_presence", REAL),
         ("crop_path", TEXT), ("crop_sha256", TEXT), ("crop_phash", TEXT),
-        ("crop_phash_mirrored", TEXT), ("crop_size_px", INT),
+        ("crop_phash_mirrored", TEXT), ("crop_fine_hash", TEXT), ("crop_size_px", INT),
         ("landmarks_crop_px", POINTS),
         ("left_eye_box_crop_px", NUMBERS), ("right_eye_box_crop_px", NUMBERS),
         ("mouth_box_crop_px", NUMBERS),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from authface_data.engine.stage import Dropped, FileLink, Item, Rows, WritePixels
+from authface_data.images.detail_spectrum import measure_detail
 from authface_data.images.hashes import hash_pixels, perceptual_hash
 from authface_data.images.metadata import camera_metadata, read_gps
 from authface_data.images.open import (
@@ -136,6 +137,7 @@ class CollectStage:
             pixels = decode_image(photo.data)
             pixel_hash = hash_pixels(pixels)
             phash = perceptual_hash(pixels)
+            detail = measure_detail(pixels)
             del pixels  # the blanked file may have to be decoded too
             camera = camera_metadata(photo.exif)
             keeps_original = self.store_place or self.file_mode != "copy"
@@ -173,6 +175,8 @@ class CollectStage:
             "description": columns.get("description") or source_photo.name,
             "phash": phash,
             "pixel_hash": pixel_hash,
+            "detail_spectrum": None if detail is None else detail.spectrum,
+            "coefficient_share": None if detail is None else detail.coefficient_share,
             "collected_at": datetime.now(UTC),
         }
         if source_photo.landmarks_side_px:
