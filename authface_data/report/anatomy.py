@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from authface_data.images.open import PictureReader
 from authface_data.images.stored_picture import read_stored_picture
-from authface_data.report.cards import Card, ShownFace, read_shown_faces
+from authface_data.report.cards import ShownFace, read_shown_faces
 from authface_data.report.contact_sheet import BACKGROUND, MUTED_COLOUR, TEXT_COLOUR
 from manifests.captions import caption_text
 from manifests.schema import FACES, PHOTOS
@@ -72,17 +72,9 @@ def find_largest_face(workspace: Workspace, licence_basis: str | None = None) ->
     return None
 
 
-def list_facts(photo: dict[str, Any], face: dict[str, Any], card: Card) -> list[str]:
-    """Describe a face in lines of text.
-
-    Args:
-        photo: Row of `photos`.
-        face: Row of `faces`.
-        card: The texts of the face.
-
-    Returns:
-        The lines; see `MUTED_PREFIX`.
-    """
+def list_facts(shown: ShownFace) -> list[str]:
+    """Describe a face in lines of text; see `MUTED_PREFIX`."""
+    photo, face, card = shown.photo, shown.face, shown.card
     # Faces of aligned sources have no detector score.
     score = "" if face["score"] is None else f" ({face['score']:.3f})"
     angles = (
@@ -95,11 +87,10 @@ def list_facts(photo: dict[str, Any], face: dict[str, Any], card: Card) -> list[
         f"- detected by {face['detector']}{score}",
         f"- landmarks by {face['landmark_backend']}",
         f"- {angles} degrees",
-        f"- {card.scores}",
     ]
     if card.tags:
         facts.append(f"Tags: {caption_text(card.tags)}")
-    facts += [f"Dropped by {reason}" for reason in card.reasons]
+    facts += [f"Dropped: {reason.text}" for reason in card.reasons]
     if not card.reasons:
         facts.append("Kept by every gate")
     return facts
@@ -117,14 +108,17 @@ def draw_anatomy(workspace: Workspace, shown: ShownFace) -> Image.Image:
     """
     width = 2 * SIDE_PX + TEXT_WIDTH_PX + 4 * GAP_PX
     sheet = Image.new("RGB", (width, SIDE_PX + 2 * GAP_PX), BACKGROUND)
-    sheet.paste(_draw_detection(workspace, shown.photo, shown.face), (GAP_PX, GAP_PX))
-    sheet.paste(_draw_crop(workspace, shown.face), (SIDE_PX + 2 * GAP_PX, GAP_PX))
+    photo = draw_detection(workspace, shown.photo, shown.face)
+    left = GAP_PX + (SIDE_PX - photo.width) // 2
+    sheet.paste(photo, (left, GAP_PX + (SIDE_PX - photo.height) // 2))
+    sheet.paste(draw_aligned_crop(workspace, shown.face), (SIDE_PX + 2 * GAP_PX, GAP_PX))
 
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=17)
     x = 2 * SIDE_PX + 3 * GAP_PX
     y = GAP_PX + 4
-    for fact in list_facts(shown.photo, shown.face, shown.card):
+    scores = " · ".join(f"{score.metric} {score.value}" for score in shown.card.scores)
+    for fact in (*list_facts(shown), f"- {scores}"):
         colour = MUTED_COLOUR if fact.startswith(MUTED_PREFIX) else TEXT_COLOUR
         text = fact.removeprefix(MUTED_PREFIX).strip()
         for line in textwrap.wrap(text, LINE_CHARACTERS):
@@ -134,10 +128,19 @@ def draw_anatomy(workspace: Workspace, shown: ShownFace) -> Image.Image:
     return sheet
 
 
-def _draw_detection(
+def draw_detection(
     workspace: Workspace, photo: dict[str, Any], face: dict[str, Any]
 ) -> Image.Image:
-    """The photograph with the detected box and the quad of the crop, centred on a square."""
+    """Draw the photograph with the detected box and the quad of the crop.
+
+    Args:
+        workspace: The workspace that holds the pictures.
+        photo: Row of `photos`; its file is there.
+        face: Row of `faces`.
+
+    Returns:
+        An RGB picture whose long side is `SIDE_PX`.
+    """
     picture = PictureReader(workspace, "path")(photo)
     image = Image.fromarray(picture.pixels(SIDE_PX))
     scale = image.width / picture.size_px[0]
@@ -145,13 +148,19 @@ def _draw_detection(
     draw.rectangle([edge * scale for edge in face["box_px"]], outline=BOX_COLOUR, width=2)
     corners = [((x + 0.5) * scale, (y + 0.5) * scale) for x, y in face["quad_px"]]
     draw.line([*corners, corners[0]], fill=QUAD_COLOUR, width=2)
-    square = Image.new("RGB", (SIDE_PX, SIDE_PX), BACKGROUND)
-    square.paste(image, ((SIDE_PX - image.width) // 2, (SIDE_PX - image.height) // 2))
-    return square
+    return image
 
 
-def _draw_crop(workspace: Workspace, face: dict[str, Any]) -> Image.Image:
-    """The crop with its landmarks and the boxes of the visible regions."""
+def draw_aligned_crop(workspace: Workspace, face: dict[str, Any]) -> Image.Image:
+    """Draw the crop with its landmarks and the boxes of the visible regions.
+
+    Args:
+        workspace: The workspace that holds the pictures.
+        face: Row of `faces`; its crop is there.
+
+    Returns:
+        An RGB picture of `SIDE_PX` x `SIDE_PX`.
+    """
     crop = read_stored_picture(workspace, face["crop_path"])
     scale = SIDE_PX / crop.width
     image = crop.resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)

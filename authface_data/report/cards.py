@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
 from authface_data.images.encode import data_uri
 from authface_data.images.stored_picture import read_stored_picture
+from authface_data.report.reasons import Reason, describe_verdict, format_score, wording_of
 from manifests.captions import current_tags
 from manifests.licence_policy import basis_label, photographer_label
 from manifests.schema import FACES, PHOTOS, SCORES, VERDICTS
@@ -19,6 +20,14 @@ from manifests.workspace import Workspace
 
 CROP_PX = 280
 JPEG_QUALITY = 88
+
+
+class ShownScore(NamedTuple):
+    """A score in words and with its unit."""
+
+    metric: str
+    noun: str
+    value: str
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ class Card:
         credit: The photographer.
         basis: The licence basis.
         tags: The tags in use, semantic ones first.
-        scores: The scores on one line.
+        scores: The scores.
         reasons: Why gates dropped the face; empty if none did.
         notes: The size of the face, and whether it was upscaled.
     """
@@ -43,8 +52,8 @@ class Card:
     credit: str
     basis: str
     tags: list[str]
-    scores: str
-    reasons: list[str]
+    scores: list[ShownScore]
+    reasons: list[Reason]
     notes: list[str]
 
 
@@ -82,9 +91,11 @@ def read_shown_faces(
     rows = Store(workspace, PHOTOS).read(only=RowFilter.is_in("photo_id", photo_ids)).to_pylist()
     photos = {row["photo_id"]: row for row in rows}
 
-    scores: dict[str, list[str]] = {}
+    scores: dict[str, list[ShownScore]] = {}
     for row in Store(workspace, SCORES).read(only=of_faces).to_pylist():
-        scores.setdefault(row["face_id"], []).append(f"{row['metric']} {row['value']:.3g}")
+        metric = row["metric"]
+        score = ShownScore(metric, wording_of(metric).noun, format_score(metric, row["value"]))
+        scores.setdefault(row["face_id"], []).append(score)
     verdicts = Store(workspace, VERDICTS).read(only=RowFilter.is_in("id", face_ids)).to_pylist()
     reasons = drop_reasons(verdicts)
     tags = current_tags(workspace)
@@ -107,7 +118,7 @@ def read_shown_faces(
             credit=photographer_label(photo["photographer_name"]),
             basis=basis_label(photo["licence_basis"]),
             tags=[] if face_tags is None else [*face_tags.semantic, *face_tags.photographic],
-            scores=" · ".join(scores.get(face_id, [])),
+            scores=sorted(scores.get(face_id, [])),
             reasons=reasons.get(face_id, []),
             notes=notes,
         )
@@ -115,15 +126,14 @@ def read_shown_faces(
     return shown
 
 
-def drop_reasons(verdicts: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
-    """Texts of the verdicts that dropped or failed a face, by face_id."""
-    reasons: dict[str, list[str]] = {}
+def drop_reasons(verdicts: Sequence[dict[str, Any]]) -> dict[str, list[Reason]]:
+    """Reasons of the verdicts that dropped or failed a face, by face_id."""
+    reasons: dict[str, list[Reason]] = {}
     for row in verdicts:
         is_kept = row["verdict"] == "kept"
         if row["subject"] != "face" or is_kept or row["gate"] == ALL_GATES:
             continue
-        value = "" if row["value"] is None else f" (measured {row['value']:.3g})"
-        reasons.setdefault(row["id"], []).append(f"{row['gate']}: {row['reason']}{value}")
+        reasons.setdefault(row["id"], []).append(describe_verdict(row))
     return reasons
 
 

@@ -7,19 +7,37 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from jinja2 import Environment, PackageLoader, Template, select_autoescape
 
 from authface_data.captions import coverage
 from authface_data.images.encode import data_uri
 from authface_data.report import curves
-from authface_data.report.anatomy import draw_anatomy, find_largest_face
-from authface_data.report.balance import Facet, list_underrepresented, measure_balance
-from authface_data.report.cards import JPEG_QUALITY, photo_title, read_shown_faces, thumbnail_uri
-from authface_data.report.status import collect_status, describe_run
+from authface_data.report.anatomy import (
+    draw_aligned_crop,
+    draw_detection,
+    find_largest_face,
+    list_facts,
+)
+from authface_data.report.balance import (
+    MIN_SHARE,
+    Facet,
+    list_underrepresented,
+    measure_balance,
+)
+from authface_data.report.cards import (
+    JPEG_QUALITY,
+    ShownFace,
+    ShownScore,
+    photo_title,
+    read_shown_faces,
+    thumbnail_uri,
+)
+from authface_data.report.reasons import Reason, describe_reason, describe_verdict
+from authface_data.report.status import Status, collect_status, describe_run
 from manifests.missing_files import find_missing_keys, require_crops, require_photo_rows
 from manifests.run_folder import AUDIT, AUDIT_FILE, METRICS_FILE, WorkspaceRun, list_runs
 from manifests.schema import FACES, PHOTOS, VERDICTS
 from manifests.store import RowFilter, Store, match_encoded
+from manifests.support import html_page
 from manifests.support.errors import UserError
 from manifests.verdicts import ANY_FACE, find_kept
 from manifests.workspace import STRIP_FILE, Workspace
@@ -27,6 +45,8 @@ from manifests.workspace import STRIP_FILE, Workspace
 REPORT_FILE = "reports/report.html"
 MAX_CARDS = 120
 """Number of faces that a contact sheet shows."""
+MAX_GROUPS = 12
+"""Number of under-represented groups that the report lists."""
 STRIP_PX = 2048
 """Longest side of the overviews of restored faces."""
 
@@ -54,7 +74,36 @@ class LostPhoto:
 
     photo_id: str
     title: str
-    reason: str
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class DropCount:
+    """How many photographs or faces were dropped, or failed, for one reason.
+
+    Attributes:
+        subject: "photo" or "face".
+        verdict: "dropped" or "failed".
+        reason: The reason.
+        count: Number of rows.
+        percent: The count relative to the most frequent reason.
+    """
+
+    subject: str
+    verdict: str
+    reason: Reason
+    count: int
+    percent: float
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """How one face was processed: two pictures as data URIs, and the facts about the face."""
+
+    detection: str
+    crop: str
+    facts: list[str]
+    scores: list[ShownScore]
 
 
 def write_report(workspace: Workspace) -> list[Facet]:
@@ -68,6 +117,7 @@ def write_report(workspace: Workspace) -> list[Facet]:
     """
     workspace.check_no_interrupted_forget()
     facets = measure_balance(workspace)  # first: it takes the most memory
+    status = collect_status(workspace)
     faces = Store(workspace, FACES).read(["face_id", "photo_id", "crop_path"])
     photo_ids = Store(workspace, PHOTOS).read(["photo_id"])["photo_id"].combine_chunks()
     has_no_row = pc.invert(pc.is_in(faces["photo_id"], photo_ids))
@@ -87,10 +137,12 @@ def write_report(workspace: Workspace) -> list[Facet]:
     largest = find_largest_face(workspace)
     face_ids = [*paths] if largest is None else [*paths, largest]
     shown = read_shown_faces(workspace, face_ids, pictured_ids)
-    anatomy = None if largest is None else draw_anatomy(workspace, shown[largest])
-    page = _load_template().render(
+    page = html_page.render_page(
+        "authface_data.report",
+        "page.html.jinja",
         created=f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC",
-        status=collect_status(workspace),
+        status=status,
+        drop_counts=_count_drops(status),
         num_photos=len(photo_ids) + num_unknown,
         num_faces=faces.num_rows,
         kept=[shown[face_id].card for face_id in shown_kept],
@@ -99,9 +151,11 @@ def write_report(workspace: Workspace) -> list[Facet]:
         num_dropped=dropped.num_rows,
         lost_photos=_list_lost_photos(workspace, lost.slice(0, MAX_CARDS)),
         max_contradictions=MAX_CARDS,
-        anatomy="" if anatomy is None else data_uri(anatomy, quality=JPEG_QUALITY),
+        anatomy=None if largest is None else _draw_anatomy(workspace, shown[largest]),
         balance=facets,
         underrepresented=list_underrepresented(facets),
+        max_groups=MAX_GROUPS,
+        min_percent=round(100 * MIN_SHARE),
         coverage=coverage.count_facets(workspace, set(kept["face_id"].to_pylist())),
         contradictions=coverage.count_contradictions(workspace),
         runs=_view_runs(workspace),
@@ -118,25 +172,39 @@ def _paths_of_first(faces: pa.Table) -> dict[str, str]:
     return dict(zip(first["face_id"].to_pylist(), first["crop_path"].to_pylist(), strict=True))
 
 
-def _load_template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("authface_data.report", "."),
-        autoescape=select_autoescape(default=True),
-        trim_blocks=True,
-        lstrip_blocks=True,
+def _draw_anatomy(workspace: Workspace, shown: ShownFace) -> Anatomy:
+    """The anatomy of a face; its text is not part of the pictures, so that it can be read aloud."""
+    detection = draw_detection(workspace, shown.photo, shown.face)
+    crop = draw_aligned_crop(workspace, shown.face)
+    return Anatomy(
+        detection=data_uri(detection, quality=JPEG_QUALITY),
+        crop=data_uri(crop, quality=JPEG_QUALITY),
+        facts=[fact.removeprefix("-").strip() for fact in list_facts(shown)],
+        scores=shown.card.scores,
     )
-    return environment.get_template("page.html.jinja")
+
+
+def _count_drops(status: Status) -> list[DropCount]:
+    """The counts of the status in a photographer's words."""
+    counts = []
+    for verdict, by_subject in (("dropped", status.dropped), ("failed", status.failed)):
+        for subject, by_reason in by_subject.items():
+            most = max(by_reason.values())
+            for rule, count in by_reason.items():
+                reason = Reason(describe_reason(rule.partition(": ")[2]), rule)
+                counts.append(DropCount(subject, verdict, reason, count, 100 * count / most))
+    return counts
 
 
 def _read_lost_photos(workspace: Workspace) -> pa.Table:
-    """id and reason of the verdicts that dropped or failed a photograph."""
+    """The verdicts that dropped or failed a photograph, with what describes them."""
     encoded = ["gate", "verdict", "reason"]
     verdicts = Store(workspace, VERDICTS).read(
-        ["id", *encoded], RowFilter.equal("subject", "photo"), encoded
+        ["id", *encoded, "value", "threshold"], RowFilter.equal("subject", "photo"), encoded
     )
     is_lost = match_encoded(verdicts["verdict"], lambda values: pc.not_equal(values, "kept"))
     is_lost &= match_encoded(verdicts["gate"], lambda values: pc.not_equal(values, ANY_FACE))
-    return verdicts.filter(pa.array(is_lost)).select(["id", "reason"])
+    return verdicts.filter(pa.array(is_lost))
 
 
 def _list_lost_photos(workspace: Workspace, lost: pa.Table) -> list[LostPhoto]:
@@ -145,7 +213,8 @@ def _list_lost_photos(workspace: Workspace, lost: pa.Table) -> list[LostPhoto]:
     photos = Store(workspace, PHOTOS).read(["photo_id", "description"], of_photos).to_pylist()
     photo_of_id = {photo["photo_id"]: photo for photo in photos}
     return [
-        LostPhoto(row["id"], photo_title(photo_of_id.get(row["id"])), row["reason"]) for row in rows
+        LostPhoto(row["id"], photo_title(photo_of_id.get(row["id"])), describe_verdict(row))
+        for row in rows
     ]
 
 

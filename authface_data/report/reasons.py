@@ -113,10 +113,10 @@ WORDINGS: Mapping[str, Wording] = {
     "lightness": Wording("lightness of the face", low="face too dark", high="face too bright"),
     "light": Wording("light from the side", low="lit from the left", high="lit from the right"),
     "skin_tone": Wording("skin tone", unit="°", digits=0),
-    "musiq": Wording("overall quality", low=_POOR, digits=0),
-    "piqe": Wording("overall quality", high=_POOR, digits=0),
-    "niqe": Wording("overall quality", high=_POOR, digits=1),
-    "brisque": Wording("overall quality", high=_POOR, digits=0),
+    "musiq": Wording("overall quality by MUSIQ", low=_POOR, digits=0),
+    "piqe": Wording("overall quality by PIQE (lower is better)", high=_POOR, digits=0),
+    "niqe": Wording("overall quality by NIQE (lower is better)", high=_POOR, digits=1),
+    "brisque": Wording("overall quality by BRISQUE (lower is better)", high=_POOR, digits=0),
 }
 """Measurement -> its words. Other measurements are shown by name."""
 

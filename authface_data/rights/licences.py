@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader
 
 from manifests.licence_policy import basis_label, photographer_label
 from manifests.schema import PHOTOS
 from manifests.store import Store
+from manifests.support.html_page import render_page
 from manifests.support.text import escape_markdown
 from manifests.verdicts import kept_faces
 from manifests.workspace import Workspace
@@ -157,14 +157,8 @@ def credits_markdown(credits: Iterable[Credit]) -> str:
 
 def credits_html(credits: Iterable[Credit]) -> str:
     """Format credits as an HTML page."""
-    environment = Environment(
-        loader=PackageLoader("authface_data.rights", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     rows = [{"credit": credit, "site_url": _site_url(credit)} for credit in credits]
-    return environment.get_template("credits.html.jinja").render(rows=rows)
+    return render_page("authface_data.rights", "credits.html.jinja", rows=rows)
 
 
 def _site_url(credit: Credit) -> str:

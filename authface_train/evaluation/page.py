@@ -6,13 +6,10 @@ curves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -24,6 +21,7 @@ from authface_train.evaluation.image_pairs import read_picture
 from authface_train.evaluation.metrics import get_metric
 from authface_train.evaluation.summary import Summary
 from authface_train.evaluation.test_sets import TEST_SETS, SetName
+from manifests.support import html_page
 from manifests.support.files import atomic_path, write_atomic, write_json
 
 PAGE_FILE = "report.html"
@@ -34,32 +32,41 @@ EXAMPLES = 4
 """Maximum number of worst and of best pictures per method."""
 TILE_PX = 256
 JPEG_QUALITY = 88
+PICTURE_COLUMNS = ("degraded", "restored", "clean")
 SORT_METRICS = ("lpips", "musiq", "psnr", "ssim")
 """Pictures are sorted by the first of these that was measured."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture of the page.
+    """A row of the table of examples.
 
     Attributes:
+        place: Such as "worst 1" or "best 2".
         name: Name of the picture.
         value: Its value of the sort metric, formatted.
-        uri: Data URI of the degraded, restored and clean picture side by side.
+        pictures: Column in `PICTURE_COLUMNS` -> data URI, for the pictures that exist.
     """
 
+    place: str
     name: str
     value: str
-    uri: str
+    pictures: dict[str, str]
 
 
 @dataclass(frozen=True)
 class MethodExamples:
-    """The worst and the best pictures of a method, most extreme first."""
+    """The worst and then the best pictures of a method, most extreme first.
+
+    Attributes:
+        method: Name of the method.
+        columns: The ones of `PICTURE_COLUMNS` that any example has.
+        rows: The examples.
+    """
 
     method: str
-    worst: list[Example]
-    best: list[Example]
+    columns: list[str]
+    rows: list[Example]
 
 
 def write_report(
@@ -101,8 +108,8 @@ def write_report(
     if degradations is not None:
         curves = response.response_curves(evaluation, degradations)
         curves.to_csv(folder / "curves.csv", index=False)
-        if not curves.empty:
-            curves_image = response.draw_curves(curves)
+        curves_image = response.draw_curves(curves)
+        if curves_image is not None:
             curves_image.save(folder / "curves.png")
     page = render_page(
         evaluation, table, title=title, compared_groups=compared_groups, curves=curves_image
@@ -125,7 +132,7 @@ def render_page(
         table: Their summary.
         title: Heading of the page.
         compared_groups: Groups of faces; may be empty.
-        curves: Picture of the response curves.
+        curves: Picture of the response curves, if there are any.
     """
     sort_metric = choose_sort_metric(evaluation)
     examples = []
@@ -135,11 +142,9 @@ def render_page(
             for method in evaluation.methods
             if method != DEGRADED
         ]
-    template = (
-        resources.files("authface_train.evaluation").joinpath("page.html.jinja").read_text("utf-8")
-    )
-    environment = jinja2.Environment(autoescape=True)
-    return environment.from_string(template).render(
+    return html_page.render_page(
+        "authface_train.evaluation",
+        "page.html.jinja",
         title=title,
         evaluation=evaluation,
         table=table,
@@ -167,27 +172,33 @@ def _choose_examples(evaluation: Evaluation, method: str, metric: str) -> Method
     # With few pictures, each one is shown once.
     count = min(EXAMPLES, -(-len(worst_first) // 2))
     degraded = scores[scores["method"] == DEGRADED].set_index("name")["path"].to_dict()
-    worst = worst_first.head(count).to_dict("records")
-    best = worst_first.tail(count)[::-1].to_dict("records")
-    return MethodExamples(
-        method,
-        worst=[_draw_example(row, degraded.get(row["name"]), metric) for row in worst],
-        best=[_draw_example(row, degraded.get(row["name"]), metric) for row in best],
-    )
+    rows = []
+    for place, chosen in (
+        ("worst", worst_first.head(count)),
+        ("best", worst_first.tail(count)[::-1]),
+    ):
+        for rank, row in enumerate(chosen.to_dict("records"), 1):
+            paths = (degraded.get(row["name"]), row["path"], row["reference"])
+            rows.append(
+                Example(
+                    place=f"{place} {rank}",
+                    name=row["name"],
+                    value=f"{row[metric]:.{summary.decimals(metric)}f}",
+                    pictures={
+                        column: _encode_tile(path)
+                        for column, path in zip(PICTURE_COLUMNS, paths, strict=True)
+                        if path
+                    },
+                )
+            )
+    columns = [name for name in PICTURE_COLUMNS if any(name in row.pictures for row in rows)]
+    return MethodExamples(method, columns, rows)
 
 
-def _draw_example(row: Mapping[str, Any], degraded: str | None, metric: str) -> Example:
-    """Draw the degraded, restored and clean picture of a score row, as far as they exist."""
-    paths = [path for path in (degraded, row["path"], row["reference"]) if path]
-    strip = Image.new("RGB", (TILE_PX * len(paths), TILE_PX))
-    for column, path in enumerate(paths):
-        picture, _ = read_picture(Path(path))
-        strip.paste(_fit_tile(picture), (column * TILE_PX, 0))
-    return Example(
-        name=row["name"],
-        value=f"{row[metric]:.{summary.decimals(metric)}f}",
-        uri=data_uri(strip, "JPEG", JPEG_QUALITY),
-    )
+def _encode_tile(path: str) -> str:
+    """A picture in a square tile as a data URI."""
+    picture, _ = read_picture(Path(path))
+    return data_uri(_fit_tile(picture), "JPEG", JPEG_QUALITY)
 
 
 def _fit_tile(picture: np.ndarray) -> Image.Image:

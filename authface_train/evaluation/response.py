@@ -72,38 +72,46 @@ def _bins(ordered: pd.DataFrame) -> list[pd.DataFrame]:
     return [ordered.iloc[indices] for indices in np.array_split(np.arange(len(ordered)), count)]
 
 
-def draw_curves(curves: pd.DataFrame) -> Image.Image:
+def draw_curves(curves: pd.DataFrame) -> Image.Image | None:
     """Draw a panel per metric and degradation, with a line and an interval per method.
+
+    Only metrics and degradations with a line of at least two points have panels.
 
     Args:
         curves: The points, as `response_curves` returns them.
 
     Returns:
-        An RGB picture.
+        An RGB picture, or None if there is no line.
     """
+    strengths = curves.groupby(["method", "metric", "damage"])["at"].transform("nunique")
+    curves = curves[strengths > 1]
+    if curves.empty:
+        return None
+
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     metrics = list(dict.fromkeys(curves["metric"]))
+    degradations = [name for name in DEGRADATIONS if (curves["damage"] == name).any()]
     figure, panels = plt.subplots(
         len(metrics),
-        len(DEGRADATIONS),
-        figsize=(3.1 * len(DEGRADATIONS), 2.3 * len(metrics) + 0.4),
+        len(degradations),
+        figsize=(3.1 * len(degradations), 2.3 * len(metrics) + 0.4),
         dpi=100,
         squeeze=False,
         layout="constrained",
     )
     for row, metric in enumerate(metrics):
-        for column, (degradation, label) in enumerate(DEGRADATIONS.items()):
+        for column, degradation in enumerate(degradations):
             panel = panels[row, column]
             shown = curves[(curves["metric"] == metric) & (curves["damage"] == degradation)]
             for method, points in shown.groupby("method", sort=False):
                 panel.plot(points["at"], points["mean"], marker="o", markersize=3, label=method)
                 panel.fill_between(points["at"], points["low"], points["high"], alpha=0.15)
             if row == len(metrics) - 1:
-                panel.set_xlabel(label)
+                panel.set_xlabel(DEGRADATIONS[degradation])
             if column == 0:
                 panel.set_ylabel(get_metric(metric).heading)
     panels[0, 0].legend(fontsize=8)

@@ -9,18 +9,18 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-import jinja2
 import numpy as np
 
 from authface_data.images.encode import lossless_data_uri
 from authface_train.evaluation.image_pairs import find_pictures, match_pictures, read_picture
+from manifests.support import html_page
 from manifests.support.errors import UserError
 from manifests.support.files import write_atomic
 
 PAGE_FILE = "study.html"
+PACKAGE = "authface_train.study"
 
 
 @dataclass(frozen=True)
@@ -164,14 +164,12 @@ def render_page(a: Method, b: Method, pairs: Sequence[Pair], seed: int) -> str:
         "seed": seed,
         "pairs": [_encode_pair(pair) for pair in pairs],
     }
-    files = resources.files("authface_train.study")
-    template = jinja2.Environment(autoescape=True).from_string(
-        files.joinpath("page.html.jinja").read_text("utf-8")
-    )
-    # `<` is escaped so that a file name cannot close the script element that holds the data.
-    return template.render(
-        data=json.dumps(data).replace("<", "\\u003c"),
-        script=files.joinpath("page.js").read_text("utf-8"),
+    return html_page.render_page(
+        PACKAGE,
+        "page.html.jinja",
+        has_degraded=any(pair.degraded is not None for pair in pairs),
+        data=html_page.json_for_script(data),
+        script=html_page.read_asset(PACKAGE, "page.js"),
     )
 
 

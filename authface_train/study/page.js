@@ -42,10 +42,14 @@ function render() {
   const isDone = position >= total;
   element("restart").hidden = answered === 0;
   element("bar").style.width = `${(100 * answered) / total}%`;
+  element("progress").setAttribute("aria-valuemax", total);
+  element("progress").setAttribute("aria-valuenow", answered);
   element("question").hidden = isDone;
   element("done").hidden = !isDone;
   if (isDone) return;
 
+  showZoom(false);
+  element("back").disabled = position === 0;
   const pair = study.pairs[position];
   element("left").src = pair.pictures[0];
   element("right").src = pair.pictures[1];
@@ -76,6 +80,53 @@ function goBack() {
   render();
 }
 
+// Zoom: both pictures show the same part, so that details can be compared.
+
+const MIN_ZOOM = 2;
+let isZoomed = false;
+let centre = { x: 0.5, y: 0.5 }; // the part that is shown, as shares of the picture
+
+function showZoom(visible) {
+  isZoomed = visible;
+  element("pair").classList.toggle("zoomed", visible);
+  element("zoom").setAttribute("aria-pressed", String(visible));
+  for (const id of ["left", "right"]) {
+    const image = element(id);
+    const fitted = Math.min(
+      image.clientWidth / (image.naturalWidth || 1),
+      image.clientHeight / (image.naturalHeight || 1),
+    );
+    const scale = Math.max(MIN_ZOOM, 1 / (fitted || 1));
+    image.style.transform = visible ? `scale(${scale})` : "";
+    image.style.transformOrigin = `${100 * centre.x}% ${100 * centre.y}%`;
+  }
+}
+
+// The pointer's position in the frame of the picture under it.
+function moveCentre(event) {
+  const frame = event.target.closest("#pair > div");
+  if (!frame) return false;
+  const box = frame.getBoundingClientRect();
+  const share = (value) => Math.min(Math.max(value, 0), 1);
+  centre = {
+    x: share((event.clientX - box.left) / box.width),
+    y: share((event.clientY - box.top) / box.height),
+  };
+  return true;
+}
+
+let hasDragged = false;
+element("pair").addEventListener("pointerdown", () => (hasDragged = false));
+element("pair").addEventListener("pointermove", (event) => {
+  if (!isZoomed || !moveCentre(event)) return;
+  hasDragged = event.pointerType === "touch";
+  showZoom(true);
+});
+element("pair").addEventListener("click", (event) => {
+  if (hasDragged || !moveCentre(event)) return;
+  showZoom(!isZoomed);
+});
+
 // Several people may use one computer: the answers of one must not mix with those of the next.
 function restart() {
   const question = "Delete the answers stored in this browser and start as another person? " +
@@ -95,6 +146,7 @@ function saveCsv() {
   if (!rater) {
     element("rater").focus();
     element("rater").placeholder = "enter your name first";
+    element("rater").required = true;
     return;
   }
   const rows = study.pairs
@@ -116,12 +168,15 @@ document.addEventListener("keydown", (event) => {
   const choice = { ArrowLeft: "left", ArrowRight: "right", ArrowDown: "equal" }[event.key];
   if (choice) answer(choice);
   else if (event.key === "ArrowUp") goBack();
+  else if (event.key.toLowerCase() === "z") showZoom(!isZoomed);
   else return;
   event.preventDefault();
 });
 for (const choice of ["left", "equal", "right"]) {
   element(`answer-${choice}`).addEventListener("click", () => answer(choice));
 }
+element("back").addEventListener("click", goBack);
+element("zoom").addEventListener("click", () => showZoom(!isZoomed));
 element("rater").addEventListener("input", storeAnswers);
 element("save").addEventListener("click", saveCsv);
 element("restart").addEventListener("click", restart);

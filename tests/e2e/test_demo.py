@@ -61,16 +61,17 @@ def test_demo_runs_every_command_and_ends_with_the_path_of_the_report(demo):
 def test_report_shows_photographs_credits_reasons_and_curves(demo):
     root, *_ = demo
     page = (root / "reports/report.html").read_text()
-    assert not re.search(r"(src|href)=\"(?!data:)", page)  # self-contained
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)  # self-contained
     for text in (
         "NASA",
         "public-domain",
         "other:US government portrait (unverified)",
-        "face_size: qsize_px &lt; 224",
+        'title="face_size: qsize_px &lt; 224"',
+        "face too small: ",
         "Untrained",
     ):
         assert text in page
-    assert page.count("<figure>") == 6
+    assert page.count("<figure>") == 6 + 2  # faces; a photograph and its crop
     assert page.count("<polyline") >= 8
     assert len(pd.read_parquet(root / "manifests/photos")) >= 5
     assert (root / "reports/demo-restored/strip.jpg").is_file()

@@ -102,6 +102,23 @@ def test_page_in_browser_saves_the_answers(methods, tmp_path):
         # Nothing on the page names the methods.
         assert "ours" not in chromium.evaluate("document.body.innerText")
 
+        # Both pictures are enlarged around the same point.
+        chromium.click("#left")
+        origins = chromium.evaluate(
+            "['left', 'right'].map((id) => document.getElementById(id))"
+            ".map((image) => `${image.style.transform} ${image.style.transformOrigin}`)"
+        )
+        assert origins[0] == origins[1]
+        assert origins[0].startswith("scale(2) ")
+        chromium.press("z")
+        assert chromium.evaluate("document.getElementById('left').style.transform") == ""
+
+        # The page fits a telephone, and shows no keys there.
+        chromium.resize(390, 844, touch=True)
+        assert chromium.evaluate("document.documentElement.scrollWidth") == 390
+        assert "key" not in chromium.evaluate("document.body.innerText")
+        chromium.resize(1280, 800)
+
         # The third answer is changed after going back.
         chromium.press("ArrowLeft", "ArrowRight", "ArrowDown", "ArrowUp", "ArrowLeft")
         assert chromium.evaluate(POSITION) == "Pair 4 of 6"
