@@ -15,6 +15,7 @@ from typing import TypeVar
 from manifests.schema import FACES, PHOTOS, Manifest
 from manifests.store import Store
 from manifests.support.errors import UserError
+from manifests.support.text import count_of
 from manifests.workspace import Workspace
 
 KeyT = TypeVar("KeyT", str, int)
@@ -115,7 +116,7 @@ def describe_missing_crops(workspace: Workspace, crop_paths: Mapping[str, str]) 
     photo_paths = _paths_by_id(workspace, PHOTOS)
     lost_photo_ids = photo_ids - photo_paths.keys()
     lost_photo_ids |= photo_ids & find_missing_keys(workspace, photo_paths, count_broken_links=True)
-    problem = f"the crops of {len(face_ids)} faces are missing ({name_some(face_ids)})"
+    problem = f"the crops of {count_of(len(face_ids), 'face')} are missing ({name_some(face_ids)})"
     if lost_photo_ids:
         return (
             f"{problem}, and so are {len(lost_photo_ids)} of their photographs "
@@ -138,7 +139,7 @@ def require_photo_rows(face_photo_ids: Iterable[str], known_photo_ids: Collectio
     unknown = {photo_id for photo_id in face_photo_ids if photo_id not in known_photo_ids}
     if unknown:
         raise UserError(
-            f"{len(unknown)} photographs of faces have no row in the manifest photos "
+            f"no row in the manifest photos for {count_of(len(unknown), 'photograph')} of faces "
             f"({name_some(unknown)}); offer them again with `authface collect`"
         )
 

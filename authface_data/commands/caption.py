@@ -23,6 +23,7 @@ from manifests.support.console import (
 from manifests.support.errors import UserError
 from manifests.support.extras import needs_extras
 from manifests.support.options import CaptionerName
+from manifests.support.text import count_of
 
 if TYPE_CHECKING:
     from authface_data.captions.captioners import CaptionInput
@@ -127,7 +128,7 @@ def caption(
             clear_answers(ws)
         if recomposed_count and not outcomes.processed[stage.name]:
             console.print(
-                f"{recomposed_count} captions changed with the present settings and vocabulary"
+                f"{count_of(recomposed_count, 'caption')} changed with the present settings and vocabulary"
             )
         _print_contradictions(ws, name)
         finish_stages(outcomes, NEXT_COMMANDS)
@@ -160,8 +161,8 @@ def _run_stage(
 def _print_outcomes(outcomes: Outcomes, stage: Stage, kept_count: int) -> None:
     rate = f", {outcomes.rate(stage):.2f} images/s" if outcomes.seconds else ""
     console.print(
-        f"{outcomes.processed[stage.name]} faces captioned by {stage.name}{rate}; "
-        f"{kept_count} faces are kept"
+        f"{count_of(outcomes.processed[stage.name], 'face')} captioned by {stage.name}{rate}, "
+        f"of {count_of(kept_count, 'kept face')}"
     )
 
 
@@ -173,6 +174,6 @@ def _print_contradictions(ws: Workspace, captioner: str) -> None:
         left_out = ws.settings.captions.contradictions == "leave out"
         treatment = "left out of the captions" if left_out else "kept in the captions"
         console.print(
-            f"[yellow]{total} tags contradict the picture:[/] {treatment}; "
+            f"[yellow]{count_of(total, 'contradiction')} between tags and picture:[/] {treatment}; "
             "`authface report` lists them"
         )

@@ -28,6 +28,7 @@ from manifests.support.console import (
 )
 from manifests.support.errors import PartialFailureError, UserError
 from manifests.support.extras import needs_extras
+from manifests.support.text import count_of
 
 if TYPE_CHECKING:
     from authface_data.sources.protocol import CollectReport, Plan, RefreshReport
@@ -286,12 +287,12 @@ def _print_report(ws: Workspace, report: CollectReport) -> None:
         console.print(escape(note))
     if report.without_licence_basis:
         console.print(
-            f"[yellow]{report.without_licence_basis} photographs have no licence basis:[/] "
-            "training refuses them; collect them again with --licence-basis"
+            f"[yellow]{count_of(report.without_licence_basis, 'photograph')} without a licence basis:[/] "
+            "training refuses such faces; collect again with --licence-basis"
         )
 
     failed_message = (
-        f"{report.failed} photographs could not be collected; `authface status` lists the "
+        f"{count_of(report.failed, 'photograph')} could not be collected; `authface status` lists the "
         "reasons. Try them again with --retry failed"
     )
     if report.error is not None:
@@ -308,7 +309,9 @@ def _print_refresh(report: RefreshReport) -> None:
         console.print(escape(note))
     if report.error is not None:
         raise report.error
-    console.print(f"{report.checked} photographs looked up, {len(report.vanished)} have vanished")
+    console.print(
+        f"{count_of(report.checked, 'photograph')} looked up, {len(report.vanished)} of them vanished"
+    )
 
 
 def _print_vanished(photo_ids: list[str]) -> None:
@@ -319,6 +322,6 @@ def _print_vanished(photo_ids: list[str]) -> None:
     num_more = len(photo_ids) - MAX_LISTED_IDS
     more = f" (and {num_more} more, see authface status)" if num_more > 0 else ""
     console.print(
-        f"{len(photo_ids)} photographs have vanished at their source. To remove them here too:"
+        f"Vanished at the source: {count_of(len(photo_ids), 'photograph')}. To forget them here too:"
     )
     console.print(f"  [bold]authface forget -- {escape(listed)}[/]{more}")

@@ -178,7 +178,7 @@ def _print_commands(commands: Iterable[CommandState]) -> None:
 def _print_workspace(check: WorkspaceCheck) -> None:
     rows = ", ".join(f"{count:,} {name}" for name, count in check.rows.items())
     console.print(f"\n[bold]{escape(check.workspace)}[/]: {rows}")
-    console.print(f"  {check.files_read:,} of {check.files:,} pictures were read")
+    console.print(f"  {check.files_read:,} of {count_of(check.files, 'picture')} read")
     if not check.problems:
         console.print("  [green]no problems[/]")
     for problem in check.problems:

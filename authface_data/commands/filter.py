@@ -29,6 +29,7 @@ from manifests.support.console import (
 from manifests.support.errors import UserError
 from manifests.support.extras import require_extras, sometimes_needs
 from manifests.support.options import DetectorName, LandmarksName, complete_metrics
+from manifests.support.text import count_of
 
 if TYPE_CHECKING:
     from authface_data.filter_faces import FilterSummary
@@ -177,10 +178,12 @@ def _move_decisions(ws: Workspace) -> None:
 
     moved, lost = follow_faces(ws)
     if moved:
-        console.print(f"{moved} decisions of people moved to the new ids of their faces")
+        console.print(
+            f"{count_of(moved, 'decision')} of people moved to the new ids of their faces"
+        )
     if lost:
         console.print(
-            f"[yellow]{len(lost)} faces with decisions were not detected again:[/] "
+            f"[yellow]{count_of(len(lost), 'face')} with decisions not detected again:[/] "
             f"{_examples(lost)}"
         )
 
@@ -199,7 +202,7 @@ def _show_what_if(ws: Workspace, condition: str, as_json: bool) -> None:
 def _print_change(change: Change, ws: Workspace) -> None:
     gate = f"gate {', '.join(change.replaced)}" if change.replaced else "a new gate"
     console.print(
-        f"With {escape(change.asked)} ({escape(gate)}): {change.kept_then} faces kept "
+        f"With {escape(change.asked)} ({escape(gate)}): {count_of(change.kept_then, 'face')} kept "
         f"instead of {change.kept_now}"
     )
     if change.lost:
@@ -215,17 +218,17 @@ def _print_change(change: Change, ws: Workspace) -> None:
 
 def _print_summary(summary: FilterSummary) -> None:
     console.print(
-        f"{summary.kept_faces} of {summary.faces} faces kept, "
-        f"in {summary.kept_photos} of {summary.photos} photographs"
+        f"{summary.kept_faces:,} of {count_of(summary.faces, 'face')} kept, "
+        f"in {summary.kept_photos:,} of {count_of(summary.photos, 'photograph')}"
     )
     if summary.duplicate_photos:
         console.print(
-            f"{summary.duplicate_photos} photographs are duplicates of others "
+            f"{count_of(summary.duplicate_photos, 'duplicate')} of other photographs "
             "(reason duplicate_of:ID)"
         )
     if summary.possible_minors:
         console.print(
-            f"[yellow]{summary.possible_minors} faces may be of minors:[/] check them; "
+            f"[yellow]{count_of(summary.possible_minors, 'face')} may be of minors:[/] check them; "
             "`authface review sheet` shows them first"
         )
     if summary.failed:

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from manifests.support.console import console, quote_path
 from manifests.support.extras import needs_extras
+from manifests.support.text import count_of
 
 HEADER = "# perceptual hashes (16 digits) and hashes of pixels (32), by authface hashes"
 
@@ -44,5 +45,7 @@ def hashes(
     if not lines:
         raise UserError(f"{input} contains no pictures; use a folder that does")
     write_atomic(output, "\n".join([HEADER, *lines]) + "\n")
-    console.print(f"Hashes of {len(lines) // 2} pictures written to {quote_path(output)}")
+    console.print(
+        f"Hashes of {count_of(len(lines) // 2, 'picture')} written to {quote_path(output)}"
+    )
     console.print(f"Next: [bold]authface filter --exclude-hashes {quote_path(output)}[/]")

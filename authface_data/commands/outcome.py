@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from manifests.support.console import console
 from manifests.support.errors import PartialFailureError
+from manifests.support.text import count_of
 
 if TYPE_CHECKING:
     from authface_data.engine.run import Outcomes
@@ -21,7 +22,7 @@ def finish_stages(outcomes: Outcomes, next_command: str) -> None:
     if failed:
         counts = [f"{count} in {name}" for name, count in outcomes.failed.items() if count]
         raise PartialFailureError(
-            f"{failed} rows failed ({', '.join(counts)}); `authface status` lists the reasons. "
+            f"{count_of(failed, 'row')} failed ({', '.join(counts)}); `authface status` lists the reasons. "
             "Try them again with --retry failed"
         )
     print_next(next_command)

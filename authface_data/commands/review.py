@@ -19,6 +19,7 @@ from manifests.support.console import (
     quote_path,
 )
 from manifests.support.errors import UserError
+from manifests.support.text import count_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -107,7 +108,7 @@ def export(
         console.print(f"[yellow]Warning:[/] {escape(missing)}")
     _write(csv, _table_content(csv, faces, separator))
     console.print(
-        f"{len(faces)} faces written to {quote_path(csv)}; "
+        f"{count_of(len(faces), 'face')} written to {quote_path(csv)}; "
         "fill in the column decision: keep, drop or unsure"
     )
     console.print(f"Next: [bold]authface review import {quote_path(csv)} --reviewer NAME[/]")
@@ -159,7 +160,7 @@ def import_(
         if table.new:
             record_reviews(ws, table.new, datetime.now(UTC))
             console.print(
-                f"{len(table.new)} decisions recorded. Next: [bold]authface filter --regate[/]"
+                f"{count_of(len(table.new), 'decision')} recorded. Next: [bold]authface filter --regate[/]"
             )
 
 
@@ -194,7 +195,7 @@ def sheet(
         _write(output, page)
     path = f"{ws.root}/{DEFAULT_PAGE}" if output is None else output
     console.print(
-        f"{len(faces)} faces, {len(page) / 1e6:.1f} MB: open {quote_path(path)} in a browser; "
+        f"{count_of(len(faces), 'face')}, {len(page) / 1e6:.1f} MB: open {quote_path(path)} in a browser; "
         "press ? for the keyboard shortcuts"
     )
     console.print("Next: save the table from the page, then [bold]authface review import FILE[/]")
@@ -222,7 +223,7 @@ def agreement(workspace: WorkspaceOption = None, as_json: JsonOption = False) ->
         )
 
     console.print(
-        f"{result.decided} faces decided by people; "
+        f"{count_of(result.decided, 'face')} decided by people; "
         f"reviewers contradict each other on {len(result.disputed)}"
     )
     console.print(_gate_table(result.gates))
@@ -321,7 +322,7 @@ def _write(path: Path, data: bytes) -> None:
 def _print_changes(table: ReviewTable) -> None:
     """Print what the table would change."""
     console.print(
-        f"{len(table.new)} rows with changes; "
+        f"{count_of(len(table.new), 'row')} with changes; "
         f"{table.already_imported} already imported, {table.empty} empty"
     )
     for face in table.new[:MAX_SHOWN]:

@@ -19,7 +19,7 @@ from manifests.support.console import (
     quote_path,
 )
 from manifests.support.errors import UserError
-from manifests.support.text import to_utf8
+from manifests.support.text import count_of, to_utf8
 
 if TYPE_CHECKING:
     from authface_data.rights.forget import ForgetPlan, Preview
@@ -84,7 +84,7 @@ def _print_counts(ws: Workspace, counts: Sequence[LicenceCount]) -> None:
     unknown = sum(count.faces for count in counts if count.licence_basis == NO_BASIS)
     if unknown:
         console.print(
-            f"[yellow]Training refuses {unknown} faces[/] that have no licence basis; "
+            f"[yellow]Training refuses {count_of(unknown, 'face')}[/] without a licence basis; "
             "pass --allow-unknown-licence to use them"
         )
 
@@ -99,7 +99,7 @@ def _write_credits(ws: Workspace, path: Path, quiet: bool) -> None:
         file = path.with_suffix(suffix)
         write_atomic(file, text)
         if not quiet:
-            console.print(f"Credits of {len(credits)} photographs: {quote_path(file)}")
+            console.print(f"Credits of {count_of(len(credits), 'photograph')}: {quote_path(file)}")
 
 
 def forget(
@@ -139,7 +139,7 @@ def forget(
         if interrupted is not None:
             if not yes:
                 raise UserError(
-                    f"forgetting {len(interrupted.photo_ids)} photographs was interrupted; "
+                    f"forgetting {count_of(len(interrupted.photo_ids), 'photograph')} was interrupted; "
                     "finish it with `authface forget --yes`"
                 )
             _execute(ws, interrupted, as_json and not ids)
@@ -165,12 +165,14 @@ def forget(
 
 
 def _print_already(ids: Sequence[str]) -> None:
-    console.print(f"{len(ids)} photographs were forgotten earlier")
+    console.print(f"Forgotten earlier: {count_of(len(ids), 'photograph')}")
 
 
 def _print_preview(preview: Preview) -> None:
     shown_ids = escape(", ".join(preview.photo_ids[:MAX_SHOWN]))
-    console.print(f"{len(preview.photo_ids)} photographs would be forgotten: {shown_ids}")
+    console.print(
+        f"{count_of(len(preview.photo_ids), 'photograph')} would be forgotten: {shown_ids}"
+    )
     rows = ", ".join(f"{count} of {name}" for name, count in preview.rows.items())
     console.print(f"rows: {rows or 'none'}")
     for path, description in list(preview.files.items())[:MAX_SHOWN]:
@@ -195,10 +197,10 @@ def _execute(ws: Workspace, forget_plan: ForgetPlan, as_json: bool) -> None:
         print_json({"photo_ids": forget_plan.photo_ids, **asdict(result)})
         return
     console.print(
-        f"{len(forget_plan.photo_ids)} photographs forgotten. They will not be collected again."
+        f"{count_of(len(forget_plan.photo_ids), 'photograph')} forgotten, never to be collected again."
     )
     for description, count in sorted(result.files.items()):
-        console.print(f"  {count} files: {description}")
+        console.print(f"  {count_of(count, 'file')}: {description}")
     _print_runs(result.runs, result.unreadable_runs)
     console.print("Next: [bold]authface report[/] (the old report was removed)")
 

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from manifests.support.console import JsonOption, WorkspaceOption, console, print_json
 from manifests.support.errors import UserError
+from manifests.support.text import count_of
 
 if TYPE_CHECKING:
     from authface_data.captions.coverage import FacetCount
@@ -55,7 +56,7 @@ def tags(
     for contradiction in contradictions[:MAX_LISTED]:
         console.print(
             f"{contradiction.captioner}: “{escape(contradiction.tag)}” contradicts "
-            f"“{escape(contradiction.against)}” in {contradiction.count} captions"
+            f"“{escape(contradiction.against)}” in {count_of(contradiction.count, 'caption')}"
         )
     for decision in decisions:
         change = f"renamed to {escape(decision.renamed_to)}" if decision.renamed_to else "removed"
@@ -65,7 +66,7 @@ def tags(
 def _print_facets(facets: list[FacetCount]) -> None:
     from rich.table import Table
 
-    title = f"{facets[0].of} captions in use"
+    title = f"{count_of(facets[0].of, 'caption')} in use"
     table = Table("facet", "faces", "tags", title=title, title_justify="left")
     for facet in facets:
         listed = ", ".join(f"{escape(tag)} {count}" for tag, count in facet.tags[:MAX_LISTED])
@@ -151,4 +152,6 @@ def _find_workspace(context: typer.Context, option: str | None) -> Workspace:
 
 
 def _print_change(tag: str, change: str, count: int) -> None:
-    console.print(f"{escape(tag)}: {change} in {count} captions. Next: [bold]authface tags[/]")
+    console.print(
+        f"{escape(tag)}: {change} in {count_of(count, 'caption')}. Next: [bold]authface tags[/]"
+    )

@@ -16,6 +16,7 @@ from manifests.support.console import (
     quote_path,
 )
 from manifests.support.options import WorkspacePreset
+from manifests.support.text import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,7 +97,8 @@ def _print_status(status: Status) -> None:
         table.add_row(name, f"{count:,}")
     console.print(table)
     console.print(
-        f"[bold]{status.kept_faces:,}[/] faces kept, in {status.kept_photos:,} photographs; "
+        f"[bold]{count_of(status.kept_faces, 'face')}[/] kept, in "
+        f"{count_of(status.kept_photos, 'photograph')}; "
         f"{status.captioned:,} captioned"
     )
     for title, reasons_by_subject in (("Dropped", status.dropped), ("Failed", status.failed)):
@@ -336,11 +338,13 @@ def migrate(workspace: WorkspaceOption = None, yes: YesOption = False) -> None:
         if not parts:
             console.print("Every manifest is up to date.")
         elif not yes:
-            counts = ", ".join(f"{count} parts of {name}" for name, count in parts.items())
+            counts = ", ".join(
+                f"{count_of(count, 'part')} of {name}" for name, count in parts.items()
+            )
             console.print(f"{counts} would be copied and rewritten; pass --yes to do so")
         else:
             copies = migration.migrate(ws)
             console.print(
-                f"{sum(parts.values())} parts rewritten; the old ones are in "
+                f"{count_of(sum(parts.values()), 'part')} rewritten; copies of the former are in "
                 f"{quote_path(ws.root)}/{copies}"
             )

@@ -15,6 +15,7 @@ from authface_data.sources.file_source import FileSource, SourceFile
 from authface_data.sources.image_files import path_text
 from authface_data.sources.protocol import PhotoInput
 from manifests.support.fingerprint import fingerprint, short_hash
+from manifests.support.text import count_of
 
 MIN_SIDE_PX = 128
 
@@ -63,7 +64,7 @@ class AlignedSource(FileSource):
             yield photo
         if rejected:
             self.notes.append(
-                f"{len(rejected)} pictures are no aligned faces of this set (first: "
+                f"{count_of(len(rejected), 'picture')} not aligned as in this set (first: "
                 f"{rejected[0]}); --source folder takes photographs of any shape"
             )
 

@@ -18,7 +18,7 @@ from authface_data.sources.image_files import path_text
 from authface_data.sources.protocol import CollectReport, PhotoInput, RunOptions
 from authface_data.sources.sidecar_fields import load_json
 from manifests.support.fingerprint import fingerprint
-from manifests.support.text import excerpt, to_utf8
+from manifests.support.text import count_of, excerpt, to_utf8
 
 PREFIX = "afhq_"
 CAPTION_KEYS = (
@@ -42,7 +42,7 @@ class AuthfaceHqSource(AlignedSource):
     def collect(self, run: RunOptions) -> CollectReport:
         """Bring the pictures into the workspace and import their captions."""
         report = super().collect(run)
-        report.notes.append(f"{import_captions(self.workspace)} captions by qwen")
+        report.notes.append(f"{count_of(import_captions(self.workspace), 'caption')} by qwen")
         return report
 
     def photo_id(self, file: SourceFile) -> str:

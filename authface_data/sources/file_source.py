@@ -44,6 +44,7 @@ from manifests.schema import VERDICTS
 from manifests.store import Store
 from manifests.support.errors import PartialFailureError, UserError
 from manifests.support.progress import ProgressBar
+from manifests.support.text import count_of
 from manifests.tombstones import Tombstones
 from manifests.workspace import Workspace
 
@@ -320,7 +321,7 @@ class FileSource(ABC):
         if unlicensed and self.requires_licence_basis:
             raise UserError(
                 f"--licence-basis is required for --source {self.name}: {len(unlicensed)} of "
-                f"{len(photos)} photographs have no licence_basis in a sidecar file (first: "
+                f"{count_of(len(photos), 'photograph')} without licence_basis in a sidecar file (first: "
                 f"{path_text(unlicensed[0].name)}); give own, public-domain or other:TEXT"
             )
         return unlicensed

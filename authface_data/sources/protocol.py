@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, runtime_ch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
 
 from manifests.support.errors import AuthfaceError
-from manifests.support.text import to_utf8
+from manifests.support.text import count_of, to_utf8
 from manifests.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class CollectReport:
             megabytes = self.downloaded_bytes / 1e6
             speed = f" ({megabytes:.1f} MB, {self.collected / self.seconds:.1f}/s)"
 
-        parts = [f"{self.collected} photographs collected{speed}"]
+        parts = [f"{count_of(self.collected, 'photograph')} collected{speed}"]
         if self.rejected:
             parts.append(f"{self.rejected} rejected (see authface status)")
         if self.forgotten:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from authface_data.sources.image_files import path_text
 from authface_data.sources.sidecar_fields import COLUMN_OF_FIELD
-from manifests.support.text import excerpt, nearest_name, normal_name, to_utf8
+from manifests.support.text import count_of, excerpt, nearest_name, normal_name, to_utf8
 
 FILE_COLUMNS = ("file", "filename", "file_name", "path")
 MAX_CSV_BYTES = 256 << 20
@@ -57,7 +57,7 @@ class SidecarTable:
         nearest = self._nearest(first, pictures)
         suggestion = "" if nearest is None else f"; did you mean {excerpt(nearest)}?"
         return (
-            f"{path_text(self.path)}: {len(unmatched)} rows match no picture (first: "
+            f"{path_text(self.path)}: {count_of(len(unmatched), 'row')} without a picture (first: "
             f"{excerpt(first)}{suggestion})"
         )
 

@@ -11,6 +11,7 @@ from authface_train.commands.input_images import MAX_SEED, expand_inputs, report
 from manifests.support.console import console, quote_path
 from manifests.support.extras import needs_extras
 from manifests.support.options import DegradationPreset
+from manifests.support.text import count_of
 
 
 @needs_extras("data", "train")
@@ -40,7 +41,7 @@ def degrade(
     files = {path: names.face for path, names in expand_inputs([str(input)]).items()}
     degraded = degrade_pictures(files, output, preset=preset, seed=seed)
     console.print(
-        f"Degraded {degraded.count} pictures to {quote_path(output)}; their parameters are in "
+        f"Degraded {count_of(degraded.count, 'picture')} to {quote_path(output)}; their parameters are in "
         f"{RECORD_FILE}"
     )
     report_failures(degraded.failures, len(files), "degraded")

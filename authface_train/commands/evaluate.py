@@ -21,6 +21,7 @@ from manifests.support.console import (
 from manifests.support.errors import PartialFailureError, UserError
 from manifests.support.extras import needs_extras
 from manifests.support.options import complete_evaluation_metrics
+from manifests.support.text import count_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -230,7 +231,7 @@ def _raise_if_incomplete(evaluation: Evaluation, allow_missing: bool) -> None:
     problems = []
     if evaluation.failed:
         problems.append(
-            f"{len(evaluation.failed)} pictures were not measured: {evaluation.failed[0]}"
+            f"{count_of(len(evaluation.failed), 'picture')} not measured: {evaluation.failed[0]}"
         )
     if evaluation.missing and not allow_missing:
         for message in evaluation.missing.values():

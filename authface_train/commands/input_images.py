@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from manifests.support.console import error_console
 from manifests.support.errors import PartialFailureError, UserError
+from manifests.support.text import count_of
 
 if TYPE_CHECKING:
     from authface_train.restore.output_folder import ResultNames
@@ -107,4 +108,4 @@ def report_failures(failures: Sequence[str], count: int, action: str) -> None:
     for failure in failures:
         error_console.print(" ".join(failure.split()), markup=False)
     if failures:
-        raise PartialFailureError(f"{len(failures)} of {count} pictures were not {action}")
+        raise PartialFailureError(f"{len(failures):,} of {count_of(count, 'picture')} not {action}")

@@ -19,6 +19,7 @@ from manifests.support.console import (
 from manifests.support.errors import PartialFailureError, UserError
 from manifests.support.extras import needs_extras
 from manifests.support.options import DetectorName, TrainPreset
+from manifests.support.text import count_of
 
 if TYPE_CHECKING:
     from authface_train.reproduce.paper_runs import PaperRequest, PlannedCommand
@@ -294,7 +295,9 @@ def _draw(model: str | None, output: Path | None, count: int, workspace: str | N
     from manifests.workspace import Workspace
 
     draw_samples(Workspace.find(workspace), model, output, count)
-    console.print(f"{count} images are in {quote_path(output)}, their captions in captions.csv")
+    console.print(
+        f"{count_of(count, 'image')} in {quote_path(output)}, with their captions in captions.csv"
+    )
 
 
 def _tally(options: ReproduceOptions) -> None:

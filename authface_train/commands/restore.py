@@ -183,7 +183,7 @@ def restore(
     selected = inputs if overwrite else runner.select_missing(inputs, target, restore_options)
     if len(selected) < len(inputs):
         console.print(
-            f"{len(inputs) - len(selected)} of {len(inputs)} results exist in "
+            f"{len(inputs) - len(selected):,} of {count_of(len(inputs), 'result')} in "
             f"{quote_path(output)}; --overwrite restores them again"
         )
     if not selected:

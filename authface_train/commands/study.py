@@ -16,6 +16,7 @@ from manifests.support.console import (
     quote_path,
 )
 from manifests.support.errors import UserError
+from manifests.support.text import count_of
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -61,7 +62,7 @@ def create(
         )
     study = create_study(method_a, method_b, output, degraded=degraded, seed=seed, count=count)
     console.print(
-        f"{study.pairs} pairs are in {quote_path(study.path)}; open it or send it to your raters"
+        f"{count_of(study.pairs, 'pair')} in {quote_path(study.path)}; open it or send it to your raters"
     )
     console.print("Next: [bold]authface study tally FILE.csv ...[/] with the files that they save")
 

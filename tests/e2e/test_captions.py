@@ -55,7 +55,7 @@ def test_killed_llava_run_resumes_with_the_remaining_faces(root, filled, tmp_pat
     complete = run_killable([*command, "-w", reference])
     assert complete.returncode == 0, complete.stdout
     assert "4 faces captioned by llava, " in complete.stdout
-    assert " images/s; 4 faces are kept" in complete.stdout
+    assert " images/s, of 4 kept faces" in complete.stdout
 
     killed = run_killable([*command, "-w", root], kill_at=2)  # after three rows were committed
     assert killed.returncode == -signal.SIGKILL, killed.stdout
@@ -65,7 +65,7 @@ def test_killed_llava_run_resumes_with_the_remaining_faces(root, filled, tmp_pat
     assert f"{4 - committed} faces captioned by llava" in resumed.stdout
     assert read_captions(root, "llava") == read_captions(reference, "llava")
     repeated = run_killable([*command, "-w", root])
-    assert "0 faces captioned by llava; 4 faces are kept" in repeated.stdout
+    assert "0 faces captioned by llava, of 4 kept faces" in repeated.stdout
 
 
 def test_killed_server_run_pays_for_each_answer_once(root, authface_here):
@@ -103,7 +103,7 @@ def test_tags_contradicting_the_picture_are_reported(root, authface_here):
         add_settings(root, f'[captions.server]\nbase_url = "{server.url}"')
         server.photographic = '{"tags": ["black and white", "smile"]}'
         result = authface_here("caption", "--captioner", "server", "-w", root)
-    assert "4 tags contradict the picture: left out of the captions" in result.stdout
+    assert "4 contradictions between tags and picture: left out of the captions" in result.stdout
 
     report = json.loads(authface_here("report", "-w", root, "--json").stdout)
     assert report["contradictions"] == [

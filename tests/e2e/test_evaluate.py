@@ -109,7 +109,7 @@ def test_odd_pictures_are_reported(folders, authface_here):
         "odd: face-2 is 128x128 and its reference 256x256: not compared",
     ):
         assert message in completed.stdout
-    assert "1 pictures were not measured" in completed.stderr
+    assert "1 picture not measured" in completed.stderr
 
 
 def test_metrics_without_weights_are_skipped(folders, authface_here, monkeypatch):

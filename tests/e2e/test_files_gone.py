@@ -40,7 +40,7 @@ def test_photograph_without_a_file_is_collected_again(root, folder, authface_her
     completed = authface_here(*collect_folder(root, folder))
     assert completed.returncode == 0, completed.stderr
     assert "files of 1 photos are missing in photos/; they are made again" in completed.stderr
-    assert "1 photographs collected, 2 already in the workspace" in completed.stdout
+    assert "1 photograph collected, 2 already in the workspace" in completed.stdout
     assert list_pictures(root, "photos") == names
     after = pd.read_parquet(root / "manifests/photos")
     columns = ["photo_id", "path", "sha256"]
@@ -94,7 +94,7 @@ def test_crops_are_made_again_once_their_photograph_is_there(
     (root / lost["crop_path"]).unlink()
     report = authface_here("report", "-w", root)
     assert report.returncode == 2
-    assert f"crops of 1 faces are missing ({lost['face_id']})" in report.stderr
+    assert f"crops of 1 face are missing ({lost['face_id']})" in report.stderr
 
     # The photograph is lost too: its row stays, and `status` says why the crop is not there.
     path = root / pd.read_parquet(root / "manifests/photos").set_index("photo_id")["path"].get(

@@ -181,7 +181,7 @@ def test_files_that_cannot_be_restored_do_not_stop_others(restore, photos, tmp_p
         "broken.jpg cannot be decoded",
     ):
         assert f"\n{message}" in f"\n{completed.stderr}"
-    assert completed.stderr.rstrip().endswith("3 of 4 pictures were not restored")
+    assert completed.stderr.rstrip().endswith("3 of 4 pictures not restored")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "obama.jpg",
         "restored.parquet",

@@ -92,7 +92,7 @@ def test_face_that_a_person_dropped_needs_no_crop(captioned, tmp_path, authface_
     table = tmp_path / "drops.csv"
     exported = authface_here("review", "export", "--csv", table, "-w", captioned.root)
     assert exported.returncode == 0, exported.stdout + exported.stderr
-    assert "Warning: the crops of 1 faces are missing (fs_b_1)" in exported.stdout
+    assert "Warning: the crops of 1 face are missing (fs_b_1)" in exported.stdout
     rows = pd.read_csv(table, dtype=str)
     rows.loc[rows["id"] == face_id("b"), "decision"] = "drop"
     rows.to_csv(table, index=False)
@@ -140,7 +140,7 @@ def test_photographs_without_rows_are_named(captioned, tmp_path, authface_here):
     for command in (["report"], ["caption"], export, [*export, "--allow-unknown-licence"]):
         completed = authface_here(*command, "-w", captioned.root)
         assert completed.returncode == 2, completed.stdout + completed.stderr
-        assert "3 photographs of faces have no row in the manifest photos" in completed.stderr
+        assert "no row in the manifest photos for 3 photographs of faces" in completed.stderr
         assert "(fs_a, fs_b, fs_c); offer them again with `authface collect`" in completed.stderr
 
 
@@ -151,7 +151,7 @@ def test_ids_are_named_in_order_and_counted():
 
 def test_commands_that_need_crops_name_the_missing_ones(captioned, tmp_path):
     captioned.remove(f"faces/{face_id('b')}.png")
-    message = r"crops of 1 faces are missing \(fs_b_1\); run `authface filter`"
+    message = r"crops of 1 face are missing \(fs_b_1\); run `authface filter`"
     output = tmp_path / "new" / "export"
     with pytest.raises(UserError, match=message):
         export_dataset(captioned, output, "kohya")
@@ -171,6 +171,6 @@ def test_review_and_caption_commands_name_the_missing_crops(captioned, authface_
     ):
         completed = authface_here(*command, "-w", captioned.root)
         assert completed.returncode == 2, completed.stdout + completed.stderr
-        assert "crops of 1 faces are missing (fs_a_1)" in completed.stderr
+        assert "crops of 1 face are missing (fs_a_1)" in completed.stderr
         assert "authface filter" in completed.stderr
     assert captioned.list_names("reports") == []

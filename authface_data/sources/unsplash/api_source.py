@@ -38,6 +38,7 @@ from authface_data.sources.unsplash.reporting import (
     report_downloads,
 )
 from manifests.support.errors import PartialFailureError, UserError
+from manifests.support.text import count_of
 from manifests.workspace import Workspace
 
 PERMISSION_FILE = "unsplash-permission.txt"
@@ -107,7 +108,7 @@ class ApiPlan:
 
     def lines(self) -> list[str]:
         """The estimate in plain text."""
-        lines = [f"{name}: {count:,} photographs" for name, count in self.found.items()]
+        lines = [f"{name}: {count_of(count, 'photograph')}" for name, count in self.found.items()]
         lines.append(
             f"{self.passing_share:.0%} of the first pages pass the metadata gate: about "
             f"{self.downloads:,} downloads"

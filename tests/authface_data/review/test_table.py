@@ -417,7 +417,7 @@ def test_export_and_import_commands(filled_workspace, authface_here, tmp_path):
     assert "Nothing has been recorded yet" in shown.stdout
     assert Store(Workspace(filled_workspace), DECISIONS).read().num_rows == 0
     assert (
-        "1 decisions recorded"
+        "1 decision recorded"
         in authface_here(
             "review", "import", table, "-w", filled_workspace, "--reviewer", "anna", "--yes"
         ).stdout

@@ -209,7 +209,7 @@ def test_no_trace_remains_and_the_photo_is_not_collected_again(
     assert photo_id not in set(read_manifest(root, "photos")["photo_id"])
     assert (
         authface_here("forget", "-w", root, photo_id).stdout.strip()
-        == "1 photographs were forgotten earlier"
+        == "Forgotten earlier: 1 photograph"
     )
     for name, kind in MANIFESTS.items():
         assert not read_manifest(root, name).duplicated(list(kind.key)).any()

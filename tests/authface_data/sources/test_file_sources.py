@@ -91,7 +91,7 @@ def test_nearer_sidecars_override_and_json_overrides_csv(tmp_path, workspace):
     assert photos["sub/4.jpg"]["photographer_name"] == "Di"
     assert "photographer_name" not in photos["5.jpg"]
     assert len(skipped) == 1
-    assert "1 rows match no picture (first: missing.jpg)" in skipped[0]
+    assert "1 row without a picture (first: missing.jpg)" in skipped[0]
 
 
 FFHQ_ENTRY = {

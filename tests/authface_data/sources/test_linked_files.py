@@ -102,7 +102,7 @@ def test_other_folder_repairs_nothing_and_reports_the_missing_originals(linked, 
     Image.new("RGB", (9, 9)).save(other / "4.png")
     collected = linked.collect(other)
     assert collected.returncode == 4
-    assert collected.stdout.startswith("1 photographs collected")
+    assert collected.stdout.startswith("1 photograph collected")
     assert "originals of 3 linked photographs are missing" in collected.stderr
 
 
@@ -120,7 +120,7 @@ def test_changed_original_is_collected_and_its_earlier_photograph_reported(linke
 
 def test_equal_content_keeps_two_photographs_apart(linked):
     shutil.copy(linked.drive / "3.png", linked.drive / "copy.png")
-    assert linked.collect(linked.drive).stdout.startswith("1 photographs collected, 3 already")
+    assert linked.collect(linked.drive).stdout.startswith("1 photograph collected, 3 already")
     (linked.drive / "3.png").unlink()
     collected = linked.collect(linked.drive)
     assert "1 links repaired" in collected.stdout

@@ -81,7 +81,7 @@ def test_scans_with_equal_ends_are_two_photographs(tmp_path, authface_here):
     for path in paths:
         collected = authface_here(*collect_folder(root, path.parent))
         assert collected.returncode == 0, collected.stderr
-        assert collected.stdout.startswith("1 photographs collected")
+        assert collected.stdout.startswith("1 photograph collected")
     assert len(set(read_photos(root)["photo_id"])) == 2
 
 
@@ -106,7 +106,7 @@ def test_file_of_an_earlier_workspace_keeps_its_id(tmp_path, authface_here):
     # Another scan with the same ends is another photograph.
     write_scan(folder / "scan.tif", 200).touch()
     other = authface_here(*collect_folder(root, folder))
-    assert other.stdout.startswith("1 photographs collected, 1 already in the workspace")
+    assert other.stdout.startswith("1 photograph collected, 1 already in the workspace")
     assert len(set(read_photos(root)["photo_id"])) == 3
 
 

@@ -232,4 +232,4 @@ def test_similar_name_of_another_picture_is_not_used(describe):
     assert columns["A.jpg"] == {"person": "p", "consent_ref": "r"}
     assert columns["a.jpg"] == columns["anna.jpg"] == {}
     assert len(source.skipped) == 1
-    assert "1 rows match no picture (first: ann.jpg; did you mean anna.jpg?)" in source.skipped[0]
+    assert "1 row without a picture (first: ann.jpg; did you mean anna.jpg?)" in source.skipped[0]

@@ -208,7 +208,7 @@ def test_photograph_without_a_file_is_downloaded_again(tmp_path, authface_here):
         (root / rows.loc["us_a", "path"]).unlink()
         again = authface_here(*collect, env=ENV)
         assert again.returncode == 0, again.stdout + again.stderr
-        assert "1 photographs collected (" in again.stdout
+        assert "1 photograph collected (" in again.stdout
         assert ", 1 already in the workspace" in again.stdout
         for photo_id, row in rows.iterrows():
             name = photo_id.removeprefix("us_")
