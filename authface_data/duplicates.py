@@ -9,7 +9,7 @@ small differences therefore never drops a photograph for one that looks differen
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,9 @@ import pandas as pd
 
 from authface_data.images.hashes import hash_pixels, perceptual_hash
 from authface_data.images.open import PICTURE_ERRORS, Photo, read_file
-from manifests.hamming import pairs_within_radius, parse_hash_column, parse_hashes
+from manifests.hamming import HashPairs, pairs_within_radius, parse_hash_column, parse_hashes
 from manifests.store import text_array
+from manifests.support.components import connected_labels
 from manifests.support.errors import UserError
 from manifests.verdicts import DUPLICATE_PREFIX
 from manifests.workspace import Workspace
@@ -36,74 +37,87 @@ class Match:
     """A picture that is dropped because it equals or resembles another one."""
 
     reason: str
-    """`duplicate_of:ID` or `excluded:NAME`, as stored in `verdicts`."""
+    """`duplicate_of:ID`, `duplicate_face_of:ID` or `excluded:NAME`, as stored in `verdicts`."""
     distance: float
     """Number of differing bits of the perceptual hashes; 0 for equal pixels or files."""
 
 
-class _Neighbours:
-    """Near neighbours of n photographs by perceptual hash, grouped by equal hashes.
+Rank = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Orders the rows of pictures that have copies, (m,) int. The second argument, (m,) int, has the
+same number for copies of one picture. Returns the rows, the best of each group first."""
+
+
+class NearGroups:
+    """Hashes that are near to other hashes.
 
     Args:
-        hashes: (n,) text, 16 hex digits; null or another text if a photograph has no hash.
+        hashes: (n,) uint64, distinct.
+        others: (m,) uint64, distinct.
         radius: Largest number of differing bits.
+
+    Attributes:
+        pairs: Every pair of a hash and another one within the radius, by ascending `first`.
     """
 
-    def __init__(self, hashes: pd.Series, radius: int) -> None:
-        rows, bits = parse_hash_column(text_array(hashes))
-        unique, groups = np.unique(bits, return_inverse=True)
-        first, second, distances = pairs_within_radius(unique, unique, radius)
+    def __init__(self, hashes: np.ndarray, others: np.ndarray, radius: int) -> None:
+        pairs = pairs_within_radius(hashes, others, radius)
+        order = np.argsort(pairs.first, kind="stable")
+        self.pairs = HashPairs(*(column[order] for column in pairs))
+        self._starts = np.searchsorted(self.pairs.first, np.arange(len(hashes) + 1))
 
-        order = np.argsort(first, kind="stable")
-        self._second = second[order]
-        self._distances = distances[order]
-        self._starts = np.searchsorted(first[order], np.arange(len(unique) + 1))
-
-        self.group_of_row = np.full(len(hashes), -1)
-        """(n,) int: the group of a photograph, -1 without a hash."""
-        self.group_of_row[rows] = groups
-        num_near = np.bincount(groups, minlength=len(unique)) + np.diff(self._starts) - 1
-        self.has_neighbour = np.zeros(len(hashes), bool)
-        """(n,) bool: whether another photograph is within the radius."""
-        self.has_neighbour[rows] = num_near[groups] > 1
-
-    def of_group(self, group: int) -> Iterator[tuple[int, int]]:
-        """(neighbouring group, distance in bits) of a group of equal hashes, itself included."""
-        pairs = slice(self._starts[group], self._starts[group + 1])
-        yield from zip(self._second[pairs].tolist(), self._distances[pairs].tolist(), strict=True)
+    def of(self, index: int) -> Iterator[tuple[int, int]]:
+        """(index of the other hash, distance in bits) of each hash near to a hash."""
+        part = slice(self._starts[index], self._starts[index + 1])
+        others, distances = self.pairs.second[part], self.pairs.distance[part]
+        yield from zip(others.tolist(), distances.tolist(), strict=True)
 
 
-def find_duplicates(photos: pd.DataFrame, radius: int) -> dict[str, Match]:
+def find_duplicates(
+    photos: pd.DataFrame, radius: int, rank: Rank | None = None
+) -> dict[str, Match]:
     """Find the photographs to drop in favour of a better one.
 
     Args:
-        photos: Columns `photo_id`, `phash` and `pixel_hash` (null if unknown), best
-            photograph first.
+        photos: Columns `photo_id`, `phash` and `pixel_hash` (null if unknown).
         radius: Largest number of differing bits of two perceptual hashes, 0 to 63.
+        rank: Orders the photographs that have copies. Default: the order of `photos`.
 
     Returns:
         photo_id of each duplicate -> the kept photograph that it is dropped for.
     """
-    neighbours = _Neighbours(photos["phash"], radius)
-    kept_by_group: dict[int, str] = {}
-    kept_by_pixels: dict[str, str] = {}
-    duplicates: dict[str, Match] = {}
+    hashed_rows, bits = parse_hash_column(text_array(photos["phash"]))
+    unique, groups = np.unique(bits, return_inverse=True)
+    near = NearGroups(unique, unique, radius)
+    group_of_row = np.full(len(photos), -1)
+    group_of_row[hashed_rows] = groups
 
     # Most photographs resemble no other one.
     pixel_hashes = photos["pixel_hash"].fillna("")
-    has_copy = pixel_hashes.duplicated(keep=False).to_numpy() & (pixel_hashes != "").to_numpy()
-    rows = np.flatnonzero(neighbours.has_neighbour | has_copy)
+    pixel_codes = pd.factorize(pixel_hashes)[0]
+    nodes = np.where(group_of_row < 0, len(unique) + pixel_codes, group_of_row)
+    links = np.stack([nodes, len(unique) + pixel_codes], axis=1)[(pixel_hashes != "").to_numpy()]
+    edges = np.concatenate([np.stack(near.pairs[:2], axis=1), links])
+    labels = connected_labels(len(unique) + len(photos), edges)[nodes]
+    is_hashed = (group_of_row >= 0) | (pixel_hashes != "").to_numpy()
+    group_sizes = np.bincount(labels[is_hashed], minlength=len(unique) + len(photos))
+    rows = np.flatnonzero(is_hashed & (group_sizes[labels] > 1))
+    if rank is not None:
+        rows = rank(rows, labels[rows])
+
+    kept_by_group: dict[int, str] = {}
+    kept_by_pixels: dict[str, str] = {}
+    duplicates: dict[str, Match] = {}
     for photo_id, pixels, group in zip(
         photos["photo_id"].iloc[rows],
         pixel_hashes.iloc[rows],
-        neighbours.group_of_row[rows].tolist(),
+        group_of_row[rows].tolist(),
         strict=True,
     ):
         if pixels and pixels in kept_by_pixels:
             duplicates[photo_id] = Match(f"{DUPLICATE_PREFIX}{kept_by_pixels[pixels]}", 0.0)
             continue
 
-        match = None if group < 0 else _nearest_kept(neighbours, group, kept_by_group)
+        match = None if group < 0 else _nearest_kept(near, group, kept_by_group)
         if match is not None:
             duplicates[photo_id] = match
             continue
@@ -115,12 +129,10 @@ def find_duplicates(photos: pd.DataFrame, radius: int) -> dict[str, Match]:
     return duplicates
 
 
-def _nearest_kept(
-    neighbours: _Neighbours, group: int, kept_by_group: Mapping[int, str]
-) -> Match | None:
+def _nearest_kept(near: NearGroups, group: int, kept_by_group: Mapping[int, str]) -> Match | None:
     """The nearest kept photograph to a group of equal hashes; of equally near ones the first."""
     nearest: Match | None = None
-    for neighbour, distance in neighbours.of_group(group):
+    for neighbour, distance in near.of(group):
         photo_id = kept_by_group.get(neighbour)
         if photo_id is not None and (nearest is None or distance < nearest.distance):
             nearest = Match(f"{DUPLICATE_PREFIX}{photo_id}", float(distance))
@@ -218,7 +230,7 @@ def add_exclusions(workspace: Workspace, file: Path) -> int:
         file: A text file as `Exclusions` reads it.
 
     Returns:
-        Number of lines that the workspace did not have before.
+        Number of hashes that the workspace did not have before.
 
     Raises:
         UserError: If the file cannot be read or holds no hash.
@@ -237,7 +249,7 @@ def add_exclusions(workspace: Workspace, file: Path) -> int:
     new = [line for line in dict.fromkeys(lines) if line.strip() and line not in known]
     if new:
         workspace.write_bytes(EXCLUDED_FILE, ("\n".join([*old, *new]) + "\n").encode())
-    return len(new)
+    return sum(not line.lstrip().startswith("#") for line in new)
 
 
 def _read_excluded_lines(workspace: Workspace) -> list[str]:

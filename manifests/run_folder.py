@@ -101,6 +101,19 @@ def read_notes(folder: Path) -> dict[str, Any]:
     return _parse(path.read_bytes(), path, _Notes) if path.is_file() else {}
 
 
+def resume_command(stage: str, name: str) -> str:
+    """The command that continues a run in the `runs/` of a workspace.
+
+    Args:
+        stage: "prior" or "restorer".
+        name: Name of the run's folder. The default name tells the preset.
+    """
+    command = "train-prior" if stage == "prior" else "train-restore"
+    if name.startswith(f"{stage}-"):
+        return f"authface {command} --preset {name.removeprefix(f'{stage}-')} --resume"
+    return f"authface {command} --output {RUNS}/{name} --resume"
+
+
 class _RunRecord(BaseModel):
     """The types of the values in `run.json`."""
 

@@ -106,8 +106,8 @@ def filter(
         raise UserError(
             "--regate uses stored scores; remove --detector, --landmarks, --size and --metrics"
         )
-    if as_json and what_if is None:
-        raise UserError("--json is only valid with --what-if")
+    if as_json and what_if is None and not regate:
+        raise UserError("--json is only valid with --regate and --what-if")
     other_options = (regate, has_measure_option, exclude_hashes, retry_failed, workers, yes)
     if what_if is not None and any(other_options):
         raise UserError("--what-if can only be combined with --json")
@@ -136,7 +136,9 @@ def filter(
         )
         if exclude_hashes is not None:
             added = add_exclusions(ws, exclude_hashes)
-            console.print(f"{added} new hashes added to the exclusions")
+            if not as_json:
+                hashes = count_of(added, "new hash", "new hashes")
+                console.print(f"{hashes} added to the exclusions")
 
         if regate:
             stored = stored_metrics(ws)
@@ -145,7 +147,11 @@ def filter(
                     "no scores are stored yet; run `authface filter` first, without --regate"
                 )
             check_gates(ws.settings.gates, stored)
-            _print_summary(summarise(ws, apply_gates(ws, ws.settings.gates)))
+            summary = summarise(ws, apply_gates(ws, ws.settings.gates))
+            if as_json:
+                print_json(summary)
+            else:
+                _print_summary(summary)
             return
 
         check_gates(ws.settings.gates, [*QUALITY_MEASURES, *settings.metrics])

@@ -46,6 +46,7 @@ def hashes(
         raise UserError(f"{input} contains no pictures; use a folder that does")
     write_atomic(output, "\n".join([HEADER, *lines]) + "\n")
     console.print(
-        f"Hashes of {count_of(len(lines) // 2, 'picture')} written to {quote_path(output)}"
+        f"{count_of(len(lines), 'hash', 'hashes')} of {count_of(len(lines) // 2, 'picture')} "
+        f"written to {quote_path(output)}"
     )
     console.print(f"Next: [bold]authface filter --exclude-hashes {quote_path(output)}[/]")

@@ -170,14 +170,20 @@ def _print_photo(photo: Mapping[str, Any]) -> None:
 
     console.print(f"[bold]Photograph {escape(photo['photo_id'])}[/]")
     size = f"{photo['width']} x {photo['height']} px"
-    camera_parts = [photo["camera_make"], photo["camera_model"], photo["lens"]]
-    camera = " ".join(part for part in camera_parts if part)
-    _print_facts("picture", photo["path"], size, photo["description"], camera)
+    camera = _describe_camera(photo["camera_make"], photo["camera_model"])
+    _print_facts("picture", photo["path"], size, photo["description"], camera, photo["lens"])
     _print_facts("source", photo["source"], photo["source_url"])
     photographer = photographer_label(photo["photographer_name"])
     _print_facts("credit", photographer, photo["photographer_url"])
     basis = basis_label(photo["licence_basis"])
     _print_facts("licence", photo["licence"], basis, photo["terms_date"])
+
+
+def _describe_camera(make: str | None, model: str | None) -> str:
+    """Maker and model; many cameras repeat their maker in the model ("Canon EOS 5D")."""
+    if make and model and model.casefold().startswith(make.split()[0].casefold()):
+        return model
+    return " ".join(part for part in (make, model) if part)
 
 
 def _print_face(explanation: FaceExplanation) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from manifests.missing_files import find_missing_files, name_some
-from manifests.run_folder import RUNS, list_runs
+from manifests.run_folder import list_runs, resume_command
 from manifests.schema import FACES, MANIFESTS, PHOTOS, Manifest
 from manifests.store import Store
 from manifests.support.errors import UserError
@@ -172,12 +172,8 @@ def _run_problems(workspace: Workspace) -> list[Problem]:
     for run in list_runs(workspace):
         record = _attempt(problems, run.read_run)
         if record is not None and not run.is_finished():
-            command = "train-prior" if record.get("stage") == "prior" else "train-restore"
+            command = resume_command(str(record.get("stage")), run.name)
             problems.append(
-                Problem(
-                    f"the run {run.name} is not finished",
-                    f"authface {command} --output {RUNS}/{run.name} --resume, with its other "
-                    "options",
-                )
+                Problem(f"the run {run.name} is not finished", f"{command}, with its other options")
             )
     return problems

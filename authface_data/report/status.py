@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from authface_data.report.reasons import summarise_reason
 from authface_data.sources.skipped_files import read_skipped
-from manifests.run_folder import WorkspaceRun, list_runs
+from manifests.run_folder import WorkspaceRun, list_runs, resume_command
 from manifests.schema import CAPTIONS, MANIFESTS, VERDICTS
 from manifests.store import RowFilter, Store, text_array
 from manifests.support.errors import UserError
@@ -173,10 +173,12 @@ def _next_command(
         return "lower a threshold in authface.toml, then authface filter --regate"
     if num_captioned < num_kept:
         return "authface caption"
-    if not _has_finished(runs, "prior"):
-        return "authface train-prior --preset paper"
-    if not _has_finished(runs, "restorer"):
-        return "authface train-restore --preset paper"
+    for stage, command in (("prior", "train-prior"), ("restorer", "train-restore")):
+        if not _has_finished(runs, stage):
+            interrupted = [name for name in runs if runs[name].startswith(f"{stage}, ")]
+            if interrupted:
+                return resume_command(stage, interrupted[-1])
+            return f"authface {command} --preset paper"
     return "authface report"
 
 

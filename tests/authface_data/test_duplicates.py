@@ -241,7 +241,7 @@ def test_chain_of_near_duplicates_is_never_split():
 def test_exclusions_of_photographs_and_crops(twins, tmp_path):
     file = tmp_path / "test-set.txt"
     file.write_text("# a test set\n00ff00ff00ff00fe celeba/1.png\n" + "d" * 64 + "\n")
-    assert add_exclusions(twins, file) == 3
+    assert add_exclusions(twins, file) == 2
     assert add_exclusions(twins, file) == 0  # already known
     gates.apply_gates(twins, SIZE)
     excluded = reasons_of(twins, "exclusion", "photo")

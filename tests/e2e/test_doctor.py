@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +22,8 @@ from manifests import names
 from manifests.support import extras
 from manifests.support.console import leaf_commands
 
-BASE_ONLY = Path(__file__).parents[1] / "support/base_only.py"
+ROOT = Path(__file__).parents[2]
+BASE_ONLY = ROOT / "tests/support/base_only.py"
 COMMANDS = [name for name, _ in leaf_commands(typer.main.get_command(cli.app))]
 
 
@@ -273,6 +275,7 @@ def test_light_installation(root, run_light, tmp_path):
 
 
 def test_modules_of_extras_are_found_here():
-    assert set(extras.MODULES) == {"data", "train", "ray", "s3", "xlsx", "watch"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(extras.MODULES) == project["optional-dependencies"].keys() - {"dev"}
     for extra in ("data", "train", "ray", "s3", "xlsx"):
         assert extras.missing_modules(extra) == []

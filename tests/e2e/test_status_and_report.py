@@ -47,7 +47,7 @@ def test_what_if_shows_changed_faces_and_changes_nothing(root, authface_here):
         (["--what-if", "sharp"], "use a measurement, a comparison and a number"),
         (["--what-if", "sharpnes>=0.5"], "unknown measurement"),
         (["--what-if", "sharpness>=0.5", "--regate"], "can only be combined with --json"),
-        (["--json"], "--json is only valid with --what-if"),
+        (["--json"], "--json is only valid with --regate and --what-if"),
     ],
 )
 def test_invalid_what_if_is_one_line(filled, authface_here, options, message):
