@@ -14,7 +14,7 @@ from authface_data.engine.run import Engine, Outcomes, run_chain
 from authface_data.engine.stage import Chain
 from authface_data.faces.orphans import remove_orphans
 from authface_data.faces.stage import FacesStage
-from authface_data.gates import DUPLICATES, STAGE_VERDICTS, GateResult
+from authface_data.gates import DUPLICATE_FACES, DUPLICATES, STAGE_VERDICTS, GateResult
 from authface_data.images.open import PictureReader
 from authface_data.quality.stage import ScoreStage
 from manifests.names import QUALITY_MEASURES
@@ -142,6 +142,7 @@ class FilterSummary:
     """Photographs with at least one kept face."""
     photos: int
     duplicate_photos: int
+    duplicate_faces: int
     possible_minors: int
     """Faces that a person should check."""
     failed: int
@@ -167,6 +168,7 @@ def summarise(workspace: Workspace, result: GateResult) -> FilterSummary:
         kept_photos=len(kept_photo_ids.unique()),
         photos=Store(workspace, PHOTOS).read(["photo_id"]).num_rows,
         duplicate_photos=result.count("photo", DUPLICATES, "dropped"),
+        duplicate_faces=result.count("face", DUPLICATE_FACES, "dropped"),
         possible_minors=result.count("face", POSSIBLE_MINOR, "kept"),
         failed=len(failed_ids.unique()),
     )

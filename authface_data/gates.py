@@ -19,7 +19,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from authface_data.copies import rank_copies, read_copies
 from authface_data.duplicates import Exclusions, Match, find_duplicates
+from authface_data.face_duplicates import FaceHashes, find_face_duplicates
 from authface_data.measurements import Measurements, read_measurements
 from authface_data.minors import possible_minors
 from manifests.decisions import face_decisions
@@ -35,6 +37,9 @@ from manifests.workspace import Workspace
 DUPLICATES = "duplicates"
 """Gate that drops near-duplicates of a better photograph."""
 
+DUPLICATE_FACES = "duplicate_faces"
+"""Gate that drops near-duplicates of a better picture of the same face, mirror images included."""
+
 EXCLUSION = "exclusion"
 """Gate that drops pictures named by `filter --exclude-hashes`."""
 
@@ -42,7 +47,10 @@ STAGE_GATES = ("collect", "faces")
 """Gate names under which stages record dropped and failed rows, besides `scores:METRIC` and others
 with a colon."""
 
-RESERVED_NAMES = {ALL_GATES, ANY_FACE, DUPLICATES, EXCLUSION, POSSIBLE_MINOR, *STAGE_GATES}
+RESERVED_NAMES = {
+    *(ALL_GATES, ANY_FACE, DUPLICATES, DUPLICATE_FACES, EXCLUSION, POSSIBLE_MINOR),
+    *STAGE_GATES,
+}
 """Gate names that authface.toml cannot use."""
 
 _OPPOSITE = {">=": "<", ">": "<=", "<=": ">", "<": ">=", "==": "!="}
@@ -284,8 +292,8 @@ def evaluate_gates(workspace: Workspace, gates: Sequence[Gate]) -> GateResult:
     The gates run in this order:
 
     1. Gates with a threshold. A face without the measurement has the verdict failed.
-    2. Exclusions and duplicates. Of duplicate photographs one is kept: one with a face that passes,
-       then the largest, then the sharpest.
+    2. Exclusions, duplicate photographs and duplicate faces. Of duplicates the best is kept, see
+       copies.py.
     3. Gates that keep the best N, among the faces that all previous gates keep.
 
     A face is kept if every gate keeps it. A photograph is kept if one of its faces is. Decisions
@@ -462,7 +470,7 @@ class _Photos:
     """The p photographs of a workspace, and which faces belong to them."""
 
     frame: pd.DataFrame
-    """(p,) rows of `photos`: ids, hashes and sizes."""
+    """(p,) rows of `photos`: ids and hashes."""
     row_of_face: np.ndarray
     """(n,) int: row in `frame` of each face's photograph; p if the photograph is missing."""
     has_face: np.ndarray
@@ -472,7 +480,7 @@ class _Photos:
 def _read_photos(
     workspace: Workspace, measurements: Measurements, *, with_file_hashes: bool
 ) -> _Photos:
-    columns = ["photo_id", "phash", "pixel_hash", "width", "height"]
+    columns = ["photo_id", "phash", "pixel_hash"]
     if with_file_hashes:
         columns.append("sha256")
     frame = Store(workspace, PHOTOS).read_pandas(columns)
@@ -483,13 +491,18 @@ def _read_photos(
 
 def _apply_exclusions_and_duplicates(workspace: Workspace, result: GateResult) -> None:
     """Drop excluded pictures, then duplicates among the photographs."""
-    radius = workspace.settings.filter.duplicate_radius
+    settings = workspace.settings.filter
+    radius = settings.duplicate_radius
     exclusions = Exclusions.load(workspace)
     photos = _read_photos(workspace, result.measurements, with_file_hashes=bool(exclusions))
+    competing = np.ones(len(result.kept), bool)
     passing = result.in_set
     if exclusions:
-        passing &= ~_apply_exclusions(result, photos, exclusions, radius)
-    _apply_duplicates(result, photos, passing, radius)
+        competing &= ~_apply_exclusions(result, photos, exclusions, radius)
+    competing &= ~_apply_duplicates(workspace, result, photos, passing & competing)
+    if settings.duplicate_face_radius != "off":
+        faces = _CompetingFaces(competing, passing & competing)
+        _apply_face_duplicates(workspace, result, faces, settings.duplicate_face_radius)
 
 
 @dataclass(frozen=True)
@@ -542,40 +555,87 @@ def _of_faces(of_photo: np.ndarray, row_of_face: np.ndarray) -> np.ndarray:
 
 
 def _apply_duplicates(
-    result: GateResult, photos: _Photos, passing: np.ndarray, radius: int
-) -> None:
+    workspace: Workspace, result: GateResult, photos: _Photos, passing: np.ndarray
+) -> np.ndarray:
     """Drop the faces of photographs that duplicate a better one.
 
     Args:
+        workspace: The workspace.
         result: The result to extend.
         photos: The photographs.
         passing: (n,) bool: faces that are in the set so far; photographs with one come first.
-        radius: Largest number of differing bits of two perceptual hashes.
-    """
-    frame, count = photos.frame, len(photos.frame)
-    passes = np.zeros(count, bool)
-    sharp = np.full(count, np.nan)
-    if len(result.measurements):
-        sharpness = np.nan_to_num(result.measurements.values_of("sharpness"), nan=-np.inf)
-        sharpest = np.full(count + 1, -np.inf)
-        np.maximum.at(sharpest, photos.row_of_face, sharpness)
-        passes = np.bincount(photos.row_of_face, passing, count + 1)[:-1] > 0
-        sharp = sharpest[:-1]
-    photo_ids = text_array(frame["photo_id"])
-    pixels = pa.array(frame["width"] * frame["height"], from_pandas=True)
-    ranking = pa.table({"passes": passes, "pixels": pixels, "sharp": sharp, "photo_id": photo_ids})
-    descending = [(name, "descending") for name in ("passes", "pixels", "sharp")]
-    best_first = ranking.sort_by([*descending, ("photo_id", "ascending")])["photo_id"]
-    order = pc.index_in(best_first.combine_chunks(), photo_ids).to_numpy()
 
-    duplicates = find_duplicates(frame.iloc[order], radius)
-    of_photo = _index_matches(duplicates, photo_ids)
+    Returns:
+        (n,) bool: the dropped faces.
+    """
+    radius = workspace.settings.filter.duplicate_radius
+    count = len(photos.frame)
+    passes = np.bincount(photos.row_of_face, passing, count + 1)[:-1] > 0
+    face_px = np.zeros(count + 1)
+    sizes_px = np.nan_to_num(result.measurements.values_of("qsize_px"))
+    np.maximum.at(face_px, photos.row_of_face, sizes_px)
+
+    def rank(rows: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        ids = photos.frame["photo_id"].iloc[rows].tolist()
+        copies = read_copies(workspace, ids, ids=ids, passes=passes[rows], face_px=face_px[rows])
+        return rows[rank_copies(copies, groups)]
+
+    duplicates = find_duplicates(photos.frame, radius, rank)
+    of_photo = _index_matches(duplicates, text_array(photos.frame["photo_id"]))
     matches = _Matches(
         found=list(duplicates.values()),
         of_photo=of_photo,
         of_face=_of_faces(of_photo, photos.row_of_face),
     )
-    _record_matches(result, DUPLICATES, photos=photos, matches=matches, radius=radius)
+    return _record_matches(result, DUPLICATES, photos=photos, matches=matches, radius=radius)
+
+
+@dataclass(frozen=True)
+class _CompetingFaces:
+    """Which of the n faces of a workspace compete for places among their copies."""
+
+    competing: np.ndarray
+    """(n,) bool: False for faces that are excluded or in a duplicate photograph."""
+    passing: np.ndarray
+    """(n,) bool: faces that are in the set so far; they come first."""
+
+
+def _apply_face_duplicates(
+    workspace: Workspace, result: GateResult, faces: _CompetingFaces, radius: int
+) -> None:
+    """Drop faces that duplicate a better one."""
+    measurements = result.measurements
+    sizes_px = measurements.values_of("qsize_px")
+
+    def rank(rows: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        index = pa.array(rows)
+        copies = read_copies(
+            workspace,
+            measurements.photo_ids.take(index).to_pylist(),
+            ids=measurements.face_ids.take(index).to_pylist(),
+            passes=faces.passing[rows],
+            face_px=sizes_px[rows],
+        )
+        return rows[rank_copies(copies, groups)]
+
+    hashes = FaceHashes(
+        face_ids=measurements.face_ids,
+        hashes=measurements.crop_phashes,
+        mirrored=measurements.mirrored_phashes,
+        fine=measurements.fine_hashes,
+    )
+    duplicates = find_face_duplicates(hashes, faces.competing, radius, rank)
+    matches = _index_matches(duplicates, measurements.face_ids)
+    verdicts = _match_verdicts(
+        "face",
+        measurements.face_ids,
+        list(duplicates.values()),
+        matches,
+        gate=DUPLICATE_FACES,
+        radius=radius,
+    )
+    result.verdicts.append(verdicts)
+    result.drop(matches >= 0, verdicts.reasons)
 
 
 def _record_matches(

@@ -104,12 +104,13 @@ def tag_edits(workspace: Workspace) -> dict[str, pd.DataFrame]:
     """Read the edits of tags that are in force.
 
     The newest edit of a face counts. A face that nobody has edited has the newest edit of a face
-    that shows the same picture.
+    that shows the same picture. A mirror image has none, because tags may name a side.
 
     Returns:
         Family -> rows of `decisions.linked_decisions`, indexed by face_id.
     """
     rows = linked_decisions(workspace)
+    rows = rows[rows["relation"] != "mirrored_crop"]
     rows = rows.sort_values(["is_own", "decided_at"], kind="stable")
     edits = {}
     for family in TAG_FAMILIES:

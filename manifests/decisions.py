@@ -70,6 +70,7 @@ class DecisionSource:
             "own": "",
             "equal_pixels": "equal pixels",
             "crop": f"near-duplicate of the crop, {self.bits} bits",
+            "mirrored_crop": f"near-duplicate of the mirrored crop, {self.bits} bits",
             "photo": f"near-duplicate of the photograph, {self.bits} bits",
         }[self.relation]
 

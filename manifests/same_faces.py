@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from manifests.fine_hash import FineHashes
 from manifests.hamming import pairs_within_radius, parse_hash_column, parse_hashes
 from manifests.schema import FACES, PHOTOS
 from manifests.store import Store
@@ -42,11 +43,12 @@ within 4 bits, together with `CROP_RADIUS`, find 100 % of the faces after JPEG o
 after resizing to 90 %, and 98 % at 50 %.
 """
 
-Relation = Literal["own", "equal_pixels", "crop", "photo"]
+Relation = Literal["own", "equal_pixels", "crop", "mirrored_crop", "photo"]
 """Why a decision about one face holds for another: it is the same face, the photographs have equal
-pixels and the boxes overlap, the crops are near-duplicates, or the photographs are near-duplicates
-and the boxes overlap. The first relation that applies is given."""
-RELATIONS: tuple[Relation, ...] = ("own", "equal_pixels", "crop", "photo")
+pixels and the boxes overlap, the crops are near-duplicates, one crop is a near-duplicate of the
+other's mirror image, or the photographs are near-duplicates and the boxes overlap. The first
+relation that applies is given."""
+RELATIONS: tuple[Relation, ...] = ("own", "equal_pixels", "crop", "mirrored_crop", "photo")
 
 
 class Link(NamedTuple):
@@ -75,6 +77,8 @@ class _DecidedFace(NamedTuple):
     photo_id: str | None
     box_px: np.ndarray | None
     crop_phash: str | None
+    crop_fine_hash: str | None
+    """Fine hash of the crop, if the face is in the workspace."""
     pixel_hash: str | None
     phash: str | None
     """Perceptual hash of the photograph, if the photograph is in the workspace."""
@@ -102,7 +106,9 @@ def link_faces(workspace: Workspace, decisions: pd.DataFrame) -> list[Link]:
     """
     if decisions.empty:
         return []
-    faces = Store(workspace, FACES).read(["face_id", "photo_id", "box_px", "crop_phash"])
+    faces = Store(workspace, FACES).read(
+        ["face_id", "photo_id", "box_px", "crop_phash", "crop_phash_mirrored", "crop_fine_hash"]
+    )
     photos = Store(workspace, PHOTOS).read(["photo_id", "pixel_hash", "phash", "width", "height"])
     decided_faces = _read_decided_faces(decisions, faces, photos)
 
@@ -141,6 +147,7 @@ def _read_decided_faces(
                 photo_id=photo_id,
                 box_px=None if box is None else np.asarray(box, float),
                 crop_phash=face.get("crop_phash") or row["crop_phash"],
+                crop_fine_hash=face.get("crop_fine_hash"),
                 pixel_hash=photo.get("pixel_hash") or row["pixel_hash"],
                 phash=photo.get("phash"),
                 size_px=_size_of(photo),
@@ -260,13 +267,24 @@ def _iou(box: object, other: object) -> float:
 
 
 def _links_by_crop(decided_faces: list[_DecidedFace], faces: pa.Table) -> Iterator[Link]:
-    """Links between faces whose crops are near-duplicates."""
+    """Links between faces whose crops are near-duplicates, mirrored too."""
     hashed = [face for face in decided_faces if face.crop_phash]
     hashes = [face.crop_phash or "" for face in hashed]
-    near_rows = _near_rows(hashes, faces["crop_phash"], CROP_RADIUS)
-    face_ids = faces["face_id"].take(pa.array([row for _, row, _ in near_rows], pa.int64()))
-    for (index, _, bits), face_id in zip(near_rows, face_ids.to_pylist(), strict=True):
-        yield hashed[index].link(face_id, "crop", bits)
+    columns: tuple[tuple[Relation, str], ...] = (
+        ("crop", "crop_phash"),
+        ("mirrored_crop", "crop_phash_mirrored"),
+    )
+    fine_hashes = FineHashes.parse([face.crop_fine_hash for face in hashed])
+    for relation, column in columns:
+        near_rows = np.array(_near_rows(hashes, faces[column], CROP_RADIUS), int).reshape(-1, 3)
+        near_faces = faces.select(["face_id", "crop_fine_hash"]).take(pa.array(near_rows[:, 1]))
+        is_copy = fine_hashes.take(near_rows[:, 0]).confirm(
+            FineHashes.parse(near_faces["crop_fine_hash"]), is_mirrored=relation == "mirrored_crop"
+        )
+        face_ids = near_faces["face_id"].to_pylist()
+        for position in np.flatnonzero(is_copy).tolist():
+            index, _, bits = near_rows[position].tolist()
+            yield hashed[index].link(face_ids[position], relation, bits)
 
 
 def _near_rows(

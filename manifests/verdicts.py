@@ -32,6 +32,8 @@ POSSIBLE_MINOR = "possible_minor"
 """Gate that flags faces for review by a person. It drops no face."""
 DUPLICATE_PREFIX = "duplicate_of:"
 """Prefix of the reason of a photo that is dropped as a duplicate; the other photo_id follows."""
+DUPLICATE_FACE_PREFIX = "duplicate_face_of:"
+"""Prefix of the reason of a face that is dropped as a duplicate; the other face_id follows."""
 
 
 def verdict_row(

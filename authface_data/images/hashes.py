@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from manifests.fine_hash import FINE_HASH_SIDE
+
 PHASH_SIDE_PX = 256
 """Pictures are averaged down to about this size before the perceptual hash is computed."""
-
-FINE_HASH_SIDE = 16
-"""The fine hash has a bit for each of this many vertical and horizontal frequencies."""
 
 
 def hash_pixels(pixels: np.ndarray) -> str:
@@ -59,11 +58,7 @@ def mirrored_perceptual_hash(pixels: np.ndarray) -> str:
 
 
 def fine_hash(pixels: np.ndarray) -> str:
-    """Compute the signs of the lowest frequencies of a square picture.
-
-    It confirms what the perceptual hash finds: copies of a crop that was aligned again differ in up
-    to 22 % of the bits, different faces with perceptual hashes of 7 to 10 differing bits in 27 % or
-    more.
+    """Compute the signs of the lowest frequencies of a square picture, see manifests/fine_hash.py.
 
     Args:
         pixels: (size, size, 3) uint8 sRGB, upright.
@@ -78,18 +73,6 @@ def fine_hash(pixels: np.ndarray) -> str:
     reduced = cv2.resize(_reduce(pixels), (side, side), interpolation=cv2.INTER_AREA)
     transform = fft.dctn(reduced.astype(float), norm="ortho")
     return np.packbits(transform[:FINE_HASH_SIDE, :FINE_HASH_SIDE] > 0).tobytes().hex()
-
-
-def mirror_fine_hashes(hashes: np.ndarray) -> np.ndarray:
-    """Compute the fine hashes of mirror images: the signs of odd horizontal frequencies change.
-
-    Args:
-        hashes: (n, 32) uint8, the bytes of fine hashes.
-
-    Returns:
-        (n, 32) uint8.
-    """
-    return hashes ^ np.uint8(0b01010101)
 
 
 def _reduce(pixels: np.ndarray) -> np.ndarray:

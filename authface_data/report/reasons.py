@@ -28,6 +28,7 @@ REASON_LABELS = {
     "undecodable": "undecodable file",
     "too large": "picture that would take too much memory",
     "duplicate_of": "duplicate of another photograph",
+    "duplicate_face_of": "duplicate of another face",
     "excluded": "on the list of --exclude-hashes",
     "bad row": "bad row",
     "too_large": "too large",

@@ -107,6 +107,7 @@ def test_applying_gates_again_replaces_their_verdicts_but_not_those_of_stages(me
         "scores:pepper",
         "size",
         "duplicates",
+        "duplicate_faces",
         "all_gates",
         "any_face",
     }

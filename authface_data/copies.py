@@ -1,0 +1,212 @@
+"""Which of several copies of one picture is the best: the one that the set keeps.
+
+Copies are compared in this order:
+
+1. A copy that passes the gates is better than one that does not, unless it only is an enlargement
+   of the other.
+2. True resolution: the larger face is better, unless it was enlarged. Resizing weakens the highest
+   frequencies. If the larger copy is softer than the smaller one there, it was made from it.
+3. The larger frame: of a picture and a part of it, the whole.
+4. Compression: the copy with more coefficients that the JPEG encoder has not set to zero. Without
+   this measurement, the copy with more bytes per pixel.
+5. Bytes: the smaller file. A larger file with the same detail was saved again.
+6. The date: the earlier one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cmp_to_key
+from itertools import groupby
+
+import numpy as np
+
+from authface_data.images.detail_spectrum import BAND_EDGES
+from manifests.schema import PHOTOS
+from manifests.store import RowFilter, Store
+from manifests.workspace import Workspace
+
+SIZE_TOLERANCE = 1.05
+"""Copies are resized if their faces differ by more than this factor."""
+FRAME_TOLERANCE = 1.02
+"""One copy is a part of the other if their frames, measured by the face, differ by more."""
+SAME_FRAME_TOLERANCE = 1.08
+"""If the sizes of faces and photographs differ by factors within this, the frame is the same:
+landmarks of copies differ by a few per cent."""
+COEFFICIENT_TOLERANCE = 1.01
+"""Relative difference of compression that counts."""
+TOP_FREQUENCY = 0.7
+"""Resized copies are compared from this share of the smaller one's Nyquist frequency up."""
+FLOOR_LEVELS = 0.03
+"""Added to spectra, in levels: about the rounding noise of 8 bits in a band."""
+
+_LOG_CENTRES = np.log2(np.sqrt(BAND_EDGES[1:] * BAND_EDGES[:-1]))
+_IS_TOP = np.exp2(_LOG_CENTRES) >= TOP_FREQUENCY
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A photograph, or a face in one, that has copies.
+
+    Attributes:
+        id: The photo_id or face_id.
+        passes: Whether it, or a face in it, is in the set as far as other gates decide.
+        face_px: Side of the quad of the face, or of the photograph's largest face; None if there is
+            none.
+        size_px: Width and height of the photograph, or None.
+        num_bytes: Size of the photograph's file, or None.
+        taken_at: When the photograph was taken, or None.
+        spectrum: Column `photos.detail_spectrum`, or None.
+        coefficient_share: Column `photos.coefficient_share`, or None.
+    """
+
+    id: str
+    passes: bool
+    face_px: float | None
+    size_px: tuple[int, int] | None
+    num_bytes: int | None = None
+    taken_at: str | None = None
+    spectrum: np.ndarray | None = None
+    coefficient_share: float | None = None
+
+    @property
+    def frame_px(self) -> float | None:
+        """Square root of the photograph's area."""
+        if self.size_px is None:
+            return None
+        return math.sqrt(self.size_px[0] * self.size_px[1]) or None
+
+
+def read_copies(
+    workspace: Workspace,
+    photo_ids: Sequence[str],
+    *,
+    ids: Sequence[str],
+    passes: np.ndarray,
+    face_px: np.ndarray,
+) -> list[Copy]:
+    """Read what the comparison of n copies needs.
+
+    Args:
+        workspace: The workspace.
+        photo_ids: The photograph of each copy.
+        ids: See `Copy.id`.
+        passes: (n,) bool, see `Copy.passes`.
+        face_px: (n,) float, see `Copy.face_px`; NaN if unknown.
+    """
+    columns = ["width", "height", "bytes", "taken_at", "detail_spectrum", "coefficient_share"]
+    rows = Store(workspace, PHOTOS).read(
+        ["photo_id", *columns], RowFilter.is_in("photo_id", set(photo_ids))
+    )
+    photo_of_id = {row["photo_id"]: row for row in rows.to_pylist()}
+
+    copies = []
+    for number, photo_id in enumerate(photo_ids):
+        photo = photo_of_id.get(photo_id, {})
+        width, height = photo.get("width"), photo.get("height")
+        spectrum = photo.get("detail_spectrum")
+        copies.append(
+            Copy(
+                id=ids[number],
+                passes=bool(passes[number]),
+                face_px=float(face_px[number]) if face_px[number] > 0 else None,
+                size_px=(width, height) if width and height else None,
+                num_bytes=photo.get("bytes"),
+                taken_at=photo.get("taken_at"),
+                spectrum=np.asarray(spectrum) if spectrum else None,
+                coefficient_share=photo.get("coefficient_share"),
+            )
+        )
+    return copies
+
+
+def rank_copies(copies: Sequence[Copy], groups: np.ndarray) -> np.ndarray:
+    """Order copies, the best of each group first.
+
+    Args:
+        copies: The copies.
+        groups: (len(copies),) int: copies with equal numbers are compared.
+
+    Returns:
+        (len(copies),) int: indices of the copies, group by group.
+    """
+    by_group = sorted(range(len(copies)), key=lambda index: (groups[index], copies[index].id))
+    key = cmp_to_key(lambda first, second: compare_copies(copies[first], copies[second]))
+    order: list[int] = []
+    for _, members in groupby(by_group, key=lambda index: groups[index]):
+        order += sorted(members, key=key)
+    return np.array(order, int)
+
+
+def compare_copies(a: Copy, b: Copy) -> int:
+    """Compare two copies of one picture.
+
+    Returns:
+        -1 if `a` is better, 1 if `b` is better, 0 if they are equal.
+    """
+    scale = _relative_scale(a, b)
+    if a.passes != b.passes:
+        better, worse, factor = (a, b, 1 / scale) if a.passes else (b, a, scale)
+        is_enlargement = factor > SIZE_TOLERANCE and _is_softer(better, worse, factor)
+        return _sign(a.passes != is_enlargement)
+
+    if scale > SIZE_TOLERANCE:  # b has the larger face
+        return _sign(_is_softer(b, a, scale))
+    if scale < 1 / SIZE_TOLERANCE:
+        return _sign(not _is_softer(a, b, 1 / scale))
+
+    if a.frame_px and b.frame_px:
+        frame_ratio = b.frame_px / a.frame_px / scale
+        if not 1 / FRAME_TOLERANCE <= frame_ratio <= FRAME_TOLERANCE:
+            return _sign(frame_ratio < 1)
+    compression = _coefficient_ratio(a, b)
+    if not 1 / COEFFICIENT_TOLERANCE <= compression <= COEFFICIENT_TOLERANCE:
+        return _sign(compression < 1)
+
+    if a.num_bytes and b.num_bytes and a.num_bytes != b.num_bytes:
+        return _sign(a.num_bytes < b.num_bytes)
+    if a.taken_at != b.taken_at:
+        return _sign(b.taken_at is None or (a.taken_at is not None and a.taken_at < b.taken_at))
+    return 0
+
+
+def _sign(is_first_better: bool) -> int:
+    return -1 if is_first_better else 1
+
+
+def _relative_scale(a: Copy, b: Copy) -> float:
+    """By which factor the face of `b` is larger than that of `a`; 1 if it is unknown."""
+    frames = b.frame_px / a.frame_px if a.frame_px and b.frame_px else None
+    if a.face_px is None or b.face_px is None:
+        return frames or 1.0
+    faces = b.face_px / a.face_px
+    # The sizes of the files are exact, those of the faces are not.
+    is_same_frame = frames is not None and (
+        1 / SAME_FRAME_TOLERANCE <= faces / frames <= SAME_FRAME_TOLERANCE
+    )
+    return frames if frames is not None and is_same_frame else faces
+
+
+def _is_softer(larger: Copy, smaller: Copy, scale: float) -> bool:
+    """Whether the larger copy is softer than the smaller one, at the frequencies of the latter."""
+    if larger.spectrum is None or smaller.spectrum is None:
+        return False
+    # Bands that are narrower than the frequencies of a small picture are empty.
+    filled = larger.spectrum > 0
+    larger_levels = np.interp(
+        _LOG_CENTRES - math.log2(scale), _LOG_CENTRES[filled], larger.spectrum[filled]
+    )
+    compared = _IS_TOP & (smaller.spectrum > 0)
+    ratios = np.log(larger_levels + FLOOR_LEVELS) - np.log(smaller.spectrum + FLOOR_LEVELS)
+    return bool(ratios[compared].mean() < 0) if compared.any() else False
+
+
+def _coefficient_ratio(a: Copy, b: Copy) -> float:
+    """How much more detail the file of `b` stores than that of `a`; 1 if it is unknown."""
+    if a.coefficient_share and b.coefficient_share:
+        return b.coefficient_share / a.coefficient_share
+    if a.num_bytes and b.num_bytes and a.frame_px and b.frame_px:
+        return (b.num_bytes / b.frame_px**2) / (a.num_bytes / a.frame_px**2)
+    return 1.0
