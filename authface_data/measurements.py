@@ -1,7 +1,7 @@
 """All numbers known about every face, in one table of columns that gates and reports can name.
 
-A measurement is a numeric or boolean column of `faces`, the face's rank within its photograph, or a
-metric of `scores`.
+A measurement is a numeric or boolean column of `faces`, a metric of `scores`, or follows from those,
+such as the face's rank within its photograph.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from manifests.names import FACE_COLUMNS
+from manifests.names import ANGLE_COLUMNS, FACE_COLUMNS, REGION_COLUMNS
 from manifests.schema import FACES, SCORES
 from manifests.store import Store, join_dictionaries
 from manifests.workspace import Workspace
@@ -66,7 +66,13 @@ def read_measurements(workspace: Workspace) -> Measurements:
     values["faces_in_photo"] = _count_per_photo(photo_codes)
     values["rank_in_photo"] = _rank_within_photo(photo_codes, values["qsize_px"])
 
+    for name in ANGLE_COLUMNS:
+        values[f"abs_{name}"] = np.abs(values[name])
+    values["visible_regions"] = np.sum([values[name] for name in REGION_COLUMNS], axis=0)
+
     scores = _read_scores(workspace, face_ids)
+    if "sharpness" in scores:
+        values["relative_sharpness"] = _relative_to_best(photo_codes, scores["sharpness"])
     return Measurements(
         face_ids=face_ids,
         photo_ids=photo_ids,
@@ -114,6 +120,14 @@ def _rank_within_photo(photo_codes: np.ndarray, sizes: np.ndarray) -> np.ndarray
     ranks = np.empty(len(photo_codes))
     ranks[order] = np.arange(len(photo_codes)) - np.repeat(starts, counts) + 1
     return ranks
+
+
+def _relative_to_best(photo_codes: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(n,) float64: each value divided by the largest one in the same photograph."""
+    best = np.zeros(int(photo_codes.max(initial=-1)) + 1)
+    np.maximum.at(best, photo_codes, np.nan_to_num(values))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return values / best[photo_codes]
 
 
 def _to_float(column: pa.Array | pa.ChunkedArray) -> np.ndarray:

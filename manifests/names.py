@@ -14,7 +14,7 @@ from manifests.schema import FACES
 from manifests.support.text import did_you_mean, excerpt
 
 DETECTORS = ("retinaface", "retinaface-mobile")
-LANDMARKS = ("dlib", "retinaface5")
+LANDMARKS = ("dlib", "mediapipe", "retinaface5")
 CAPTIONERS = ("llava", "server", "measured")
 CAPTION_ORIGINS = (*CAPTIONERS, "qwen")
 """The captioners, and the origin of captions that AuthFace-HQ brings along."""
@@ -44,7 +44,17 @@ FACE_COLUMNS = [
 PHOTO_COLUMNS = ["faces_in_photo", "rank_in_photo"]
 """Number of faces in the photograph, and the rank of the face among them by size (1 = largest)."""
 
-MEASURED_COLUMNS = [*FACE_COLUMNS, *PHOTO_COLUMNS]
+ANGLE_COLUMNS = ["yaw_deg", "pitch_deg", "roll_deg"]
+REGION_COLUMNS = ["left_eye_visible", "right_eye_visible", "mouth_visible"]
+DERIVED_COLUMNS = [
+    *(f"abs_{name}" for name in ANGLE_COLUMNS),
+    "visible_regions",
+    "relative_sharpness",
+]
+"""The angles of the head without their signs; how many of `REGION_COLUMNS` are true, 0 to 3; and
+the face's `sharpness` divided by that of the sharpest face in its photograph."""
+
+MEASURED_COLUMNS = [*FACE_COLUMNS, *PHOTO_COLUMNS, *DERIVED_COLUMNS]
 """Every measurement that is available without a metric of `scores`."""
 
 

@@ -102,7 +102,7 @@ class Filter(Section):
     detect_long_side_px: int = Field(1920, ge=192)
     """Long side of the photo that the detector sees. Large faces are also detected at a third."""
     landmarks: str = "dlib"
-    """Landmarks: `dlib` (68 points) or `retinaface5` (the detector's five points)."""
+    """Landmarks: `dlib` or `mediapipe` (68 points), or `retinaface5` (the detector's five)."""
     size: Literal[512, 1024, 2048] = 1024
     """Side of the aligned crops in pixels, the same for the whole workspace."""
     crop_format: Literal["png", "webp"] = "png"

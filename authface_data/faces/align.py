@@ -32,6 +32,13 @@ MEDIAN_SIDE_PX = 400
 """Shorter side of the reduced picture whose median colour is that of the padding."""
 """Resolution at which the low-pass kernel is computed."""
 
+HEAD_CENTRE = (0.5, 0.48)
+"""(x, y) of the middle of face and hair in a crop, as shares of its side."""
+HEAD_RADII = (0.29, 0.42)
+"""Half width and half height of face and hair."""
+HEAD_CORNERS = 64
+"""Corners of the polygon that stands for the ellipse."""
+
 Polygon = list[tuple[float, ...]]
 """Corners (x, y), in order."""
 
@@ -359,19 +366,53 @@ def _blur(image: np.ndarray, sigma_px: float) -> np.ndarray:
 
 
 def _pad_fraction(quad: Quad, width: int, height: int) -> float:
-    """Compute the share of the quad outside the photograph, exactly, by clipping the quad."""
-    polygon: Polygon = [tuple(corner) for corner in quad.corners_px + 0.5]
-    polygon = _clip_polygon(polygon, axis=0, limit=0.0, keep_below=False)
+    """Compute the share of the quad outside the photograph."""
+    return _share_outside(quad.corners_px + 0.5, width, height)
+
+
+def head_pad_fraction(quad: Quad, width: int, height: int) -> float:
+    """Compute the share of face and hair outside the photograph, which padding invents.
+
+    Face and hair are taken as an ellipse in the crop (`HEAD_CENTRE`, `HEAD_RADII`).
+
+    Args:
+        quad: The quad of the crop, in the photograph.
+        width: Width of the photograph in pixels.
+        height: Its height.
+
+    Returns:
+        0 (all of it lies in the photograph) to 1.
+    """
+    angles = np.linspace(0, 2 * np.pi, HEAD_CORNERS, endpoint=False)
+    x = HEAD_CENTRE[0] + HEAD_RADII[0] * np.cos(angles)
+    y = HEAD_CENTRE[1] + HEAD_RADII[1] * np.sin(angles)
+    north_west, south_west, _, north_east = quad.corners_px + 0.5
+    across = x[:, None] * (north_east - north_west)
+    down = y[:, None] * (south_west - north_west)
+    return _share_outside(north_west + across + down, width, height)
+
+
+def _share_outside(corners: np.ndarray, width: int, height: int) -> float:
+    """Compute the share of a convex polygon outside the photograph, exactly, by clipping it.
+
+    Args:
+        corners: (n, 2) corners in order, in pixel edges of the photograph.
+        width: Width of the photograph.
+        height: Its height.
+    """
+    whole: Polygon = [tuple(corner) for corner in corners]
+    polygon = _clip_polygon(whole, axis=0, limit=0.0, keep_below=False)
     polygon = _clip_polygon(polygon, axis=0, limit=float(width), keep_below=True)
     polygon = _clip_polygon(polygon, axis=1, limit=0.0, keep_below=False)
     polygon = _clip_polygon(polygon, axis=1, limit=float(height), keep_below=True)
-    if not polygon:
-        return 1.0
+    return round(max(0.0, 1.0 - _area(polygon) / _area(whole)), 9)
 
+
+def _area(polygon: Polygon) -> float:
+    """Compute the area of a polygon (shoelace formula)."""
     xs = np.array([point[0] for point in polygon])
     ys = np.array([point[1] for point in polygon])
-    area_inside = abs(float(xs @ np.roll(ys, -1) - ys @ np.roll(xs, -1))) / 2
-    return round(max(0.0, 1.0 - area_inside / quad.size_px**2), 9)
+    return abs(float(xs @ np.roll(ys, -1) - ys @ np.roll(xs, -1))) / 2
 
 
 def _clip_polygon(polygon: Polygon, *, axis: int, limit: float, keep_below: bool) -> Polygon:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import compress
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -23,6 +24,20 @@ from authface_data.images.open import Photo
 
 Detect = Callable[[Sequence[np.ndarray]], list[list[Detection]]]
 """Detects the faces of pictures, see `Detector.detect`."""
+
+
+class Picture(Protocol):
+    """A picture that can be decoded at a reduced scale, such as a `Photo`."""
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(width, height) of the whole picture."""
+        ...
+
+    def pixels(self, long_side_px: int | None = None) -> np.ndarray:
+        """(height, width, 3) uint8 sRGB; the long side is `long_side_px` if that is smaller."""
+        ...
+
 
 COARSE_DIVISOR = 3
 """Ratio of the long sides of the fine and the coarse scale."""
@@ -57,7 +72,7 @@ TILE_MIN_SCORE = 0.8
 
 
 def detect_faces(
-    detect: Detect, photos: Sequence[Photo], long_side_px: int
+    detect: Detect, photos: Sequence[Picture], long_side_px: int
 ) -> list[list[Detection]]:
     """Detect the faces of photographs at two scales.
 
@@ -186,7 +201,7 @@ def _reduce(picture: np.ndarray, long_side_px: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def _scale_to_photo(faces: list[Detection], picture: np.ndarray, photo: Photo) -> list[Detection]:
+def _scale_to_photo(faces: list[Detection], picture: np.ndarray, photo: Picture) -> list[Detection]:
     """Convert detections in a scaled picture to pixels of the photograph."""
     scale = np.array(photo.size_px) / (picture.shape[1], picture.shape[0])
     # Boxes are pixel edges and scale directly. Landmarks are pixel centres, which lie half a pixel

@@ -17,10 +17,10 @@ from authface_data.faces.align import (
     align_photo,
     decode_shrink,
     ffhq_quad,
+    head_pad_fraction,
     photo_to_crop,
 )
 from authface_data.faces.boxes import area
-from authface_data.faces.detect import detect_faces
 from authface_data.faces.detectors import Detection, make_detector
 from authface_data.faces.landmarks import (
     alignment_points,
@@ -29,10 +29,16 @@ from authface_data.faces.landmarks import (
     to_five_points,
 )
 from authface_data.faces.pose import head_pose
+from authface_data.faces.region_features import RegionModels
 from authface_data.faces.regions import region_boxes
+from authface_data.faces.turned import detect_faces_upright, quarter_turns, turn_points
 from authface_data.faces.visibility import region_visibility
 from authface_data.images.encode import encode_lossless
-from authface_data.images.hashes import perceptual_hash
+from authface_data.images.hashes import (
+    fine_hash,
+    mirrored_perceptual_hash,
+    perceptual_hash,
+)
 from authface_data.images.open import Photo
 from manifests.schema import FACES
 from manifests.support.fingerprint import fingerprint, short_hash
@@ -111,8 +117,9 @@ class FacesStage:
 
     name = "faces"
     # 2: another head model for the pose. 3: perceptual hashes of the crops. 4: detection at two
-    # scales, and a single resampling step. 5: faster padding, which differs by rounding.
-    version = 5
+    # scales, and a single resampling step. 5: faster padding, which differs by rounding. 6: turned
+    # photographs, visibility and presence by the face mesh.
+    version = 6
     subject: Subject = "photo"
     manifest = FACES
     input_hash_column = "photo_hash"
@@ -142,6 +149,7 @@ class FacesStage:
         self.detector_revision = detection.detector.revision
         self.batch_size = detection.batch_size
         self.landmarker = make_landmarker(landmarks)
+        self.region_models = RegionModels()
 
     def settings(self) -> dict[str, object]:
         """Return the settings and model revisions that the results depend on."""
@@ -156,15 +164,16 @@ class FacesStage:
         return [self.detector_name, self.detector_revision, self.min_score, self.long_side_px]
 
     def setup(self, device: str) -> None:
-        """Load the detector and the landmark model."""
+        """Load the detector, the landmark model and the networks for visibility."""
         self.model.load(device)
         self.landmarker.setup(self.weights_dir)
+        self.region_models.setup(self.weights_dir)
 
     def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
         """Detect and align the faces of a batch of photographs."""
         items = [item for item in batch if not _has_source_landmarks(item.row)]
         photos = [item.picture for item in items]
-        detections = detect_faces(self.model.predict, photos, self.long_side_px)
+        detections = detect_faces_upright(self.model.predict, photos, self.long_side_px)
         faces_by_key = {item.key: faces for item, faces in zip(items, detections, strict=True)}
 
         results = []
@@ -216,8 +225,17 @@ class FacesStage:
 
         region = photo.region(box_px, decode_shrink(quad, self.size_px))
         landmarks5 = region.from_photo(detection.landmarks5_px)
-        landmarks68 = self.landmarker.locate(region.pixels, landmarks5)
-        return None if landmarks68 is None else region.to_photo(landmarks68)
+
+        # The models know upright faces only.
+        turns = quarter_turns(landmarks5)
+        height, width = region.pixels.shape[:2]
+        turned = np.ascontiguousarray(np.rot90(region.pixels, turns))
+        turned5 = turn_points(landmarks5, (width, height), turns)
+        turned68 = self.landmarker.locate(turned, turned5)
+        if turned68 is None:
+            return None
+        turned_px = (turned.shape[1], turned.shape[0])
+        return region.to_photo(turn_points(turned68, turned_px, (4 - turns) % 4))
 
     def _process_aligned(
         self, item: Item, faces: list[Detection], write_pixels: WritePixels
@@ -271,8 +289,14 @@ class FacesStage:
         pose = head_pose(face.landmarks_px, face.detection.landmarks5_px)
         landmarks_crop_px = photo_to_crop(face.landmarks_px, face.quad, self.size_px)
         boxes = region_boxes(landmarks_crop_px, self.size_px)
+        features = self.region_models.measure(face.crop.pixels)
         visibility = region_visibility(
-            face.crop.pixels, boxes, quad=face.quad, photo_px=photo.size_px, yaw_deg=pose.yaw_deg
+            features,
+            boxes,
+            size_px=self.size_px,
+            quad=face.quad,
+            photo_px=photo.size_px,
+            yaw_deg=pose.yaw_deg,
         )
 
         data = encode_lossless(face.crop.pixels, self.crop_format)
@@ -298,9 +322,13 @@ class FacesStage:
             "qsize_px": face.quad.size_px,
             "upscaled": face.crop.upscaled,
             "pad_fraction": face.crop.pad_fraction,
+            "head_pad_fraction": head_pad_fraction(face.quad, *photo.size_px),
+            "face_presence": features.presence,
             "crop_path": path,
             "crop_sha256": sha256,
             "crop_phash": perceptual_hash(face.crop.pixels),
+            "crop_phash_mirrored": mirrored_perceptual_hash(face.crop.pixels),
+            "crop_fine_hash": fine_hash(face.crop.pixels),
             "crop_size_px": self.size_px,
             "landmarks_crop_px": landmarks_crop_px.tolist(),
         }

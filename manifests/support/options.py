@@ -10,7 +10,7 @@ from typing import Literal
 
 WorkspacePreset = Literal["paper", "embedded"]
 DetectorName = Literal["retinaface", "retinaface-mobile"]
-LandmarksName = Literal["dlib", "retinaface5"]
+LandmarksName = Literal["dlib", "mediapipe", "retinaface5"]
 CaptionerName = Literal["llava", "server", "measured"]
 TrainPreset = Literal["paper", "tiny", "1x24gb", "1x80gb", "4x48gb", "8x80gb"]
 DegradationPreset = Literal[

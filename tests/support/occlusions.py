@@ -120,3 +120,100 @@ def paint_mask(
     light = float(crop[middle_rows, middle_columns].mean()) / 170
     paint = np.array(colour, np.float32) * folds * light + np.zeros_like(crop, np.float32)
     return _blend(crop, paint, mask)
+
+
+def make_texture(kind: str, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """Generate a picture to print on an occluder.
+
+    Args:
+        kind: `plain`, `plaid`, `dots`, `leaves` (blobs of several colours) or `grain`.
+        height: Its height in pixels.
+        width: Its width in pixels.
+        rng: Source of the colours and sizes.
+
+    Returns:
+        (height, width, 3) float32 RGB.
+    """
+    base, second, third = rng.uniform(10, 245, (3, 3)).astype(np.float32)
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    period = float(rng.uniform(0.15, 0.4)) * height + 4
+    weight = np.zeros((height, width, 1), np.float32)
+    extra = np.zeros_like(weight)
+    if kind == "plaid":
+        weight = ((rows % period < period / 4) | (columns % period < period / 4))[..., None]
+        extra = (columns % period < period / 10)[..., None]
+    elif kind == "dots":
+        distance = np.hypot(rows % period - period / 2, columns % period - period / 2)
+        weight = (distance < period / 4)[..., None]
+    elif kind in {"leaves", "grain"}:
+        sigma = period / 5 if kind == "leaves" else 0.8
+        fields = rng.normal(size=(2, height, width)).astype(np.float32)
+        smooth = [cv2.GaussianBlur(field, (0, 0), sigma) for field in fields]
+        weight = (smooth[0] > 0.4 * smooth[0].std())[..., None]
+        extra = (smooth[1] > smooth[1].std())[..., None]
+    picture = base + (second - base) * weight
+    picture = picture + (third - picture) * extra
+    shade = 0.85 + 0.3 * np.linspace(0, 1, width, dtype=np.float32)[None, :, None]
+    return np.clip(picture * shade, 0, 255).astype(np.float32)
+
+
+def paint_patch(crop: np.ndarray, box: np.ndarray, texture: np.ndarray) -> np.ndarray:
+    """Paint an oval object over a box, with a quarter of the box around it.
+
+    Args:
+        crop: The crop.
+        box: Box of an eye or the mouth.
+        texture: (height, width, 3) picture on the object; it is resized.
+
+    Returns:
+        The painted crop.
+    """
+    x, y = _centre(box)
+    radii = (round(0.75 * (box[2] - box[0])), round(0.6 * (box[3] - box[1])))
+    return _paint_oval(crop, (round(x), round(y)), radii, texture)
+
+
+def _paint_oval(
+    crop: np.ndarray, centre: tuple[int, int], radii: tuple[int, int], texture: np.ndarray
+) -> np.ndarray:
+    mask = np.zeros(crop.shape[:2], np.uint8)
+    cv2.ellipse(mask, centre, radii, 0, 0, 360, 1, -1)
+    paint = cv2.resize(texture, (2 * radii[0], 2 * radii[1]), interpolation=cv2.INTER_AREA)
+    whole = np.zeros(crop.shape, np.float32)
+    left, top = centre[0] - radii[0], centre[1] - radii[1]
+    x0, y0 = max(left, 0), max(top, 0)
+    x1, y1 = min(left + 2 * radii[0], len(crop)), min(top + 2 * radii[1], len(crop))
+    whole[y0:y1, x0:x1] = paint[y0 - top : y1 - top, x0 - left : x1 - left]
+    return _blend(crop, whole, mask)
+
+
+def paint_printed_mask(crop: np.ndarray, mouth_box: np.ndarray, texture: np.ndarray) -> np.ndarray:
+    """Paint a printed cloth mask from the bridge of the nose to below the chin.
+
+    Args:
+        crop: The crop.
+        mouth_box: Box of the mouth.
+        texture: (height, width, 3) picture on the mask; it is resized.
+
+    Returns:
+        The painted crop.
+    """
+    size = len(crop)
+    x, y = _centre(mouth_box)
+    centre = (round(x), round(y + 0.02 * size))
+    return _paint_oval(crop, centre, (round(0.27 * size), round(0.25 * size)), texture)
+
+
+def paint_skin(crop: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Paint smooth skin of the face's own colour over a box, such as a fist or a cheek."""
+    size = len(crop)
+    cheeks = crop[round(0.58 * size) : round(0.64 * size), round(0.3 * size) : round(0.7 * size)]
+    colour = np.median(cheeks.reshape(-1, 3), axis=0).astype(np.float32)
+    shade = 0.85 + 0.3 * np.linspace(0, 1, 64, dtype=np.float32)[:, None, None]
+    return paint_patch(crop, box, np.clip(np.tile(colour * shade, (1, 64, 1)), 0, 255))
+
+
+def soften(crop: np.ndarray, side_px: int) -> np.ndarray:
+    """Reduce a crop to a small side and enlarge it again, as if its face were small."""
+    small = cv2.resize(crop, (side_px, side_px), interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (len(crop), len(crop)), interpolation=cv2.INTER_CUBIC)
