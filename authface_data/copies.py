@@ -9,7 +9,7 @@ Copies are compared in this order:
 3. The larger frame: of a picture and a part of it, the whole.
 4. Compression: the copy with more coefficients that the JPEG encoder has not set to zero. Without
    this measurement, the copy with more bytes per pixel.
-5. Bytes: the smaller file. A larger file with the same detail was saved again.
+5. Bytes: the larger file. One that is much larger with the same detail was saved again, and loses.
 6. The date: the earlier one.
 """
 
@@ -37,6 +37,8 @@ SAME_FRAME_TOLERANCE = 1.08
 landmarks of copies differ by a few per cent."""
 COEFFICIENT_TOLERANCE = 1.01
 """Relative difference of compression that counts."""
+SAVED_AGAIN_FACTOR = 1.15
+"""A file with this many times the bytes for the same detail was saved again, for example as PNG."""
 TOP_FREQUENCY = 0.7
 """Resized copies are compared from this share of the smaller one's Nyquist frequency up."""
 FLOOR_LEVELS = 0.03
@@ -166,7 +168,10 @@ def compare_copies(a: Copy, b: Copy) -> int:
         return _sign(compression < 1)
 
     if a.num_bytes and b.num_bytes and a.num_bytes != b.num_bytes:
-        return _sign(a.num_bytes < b.num_bytes)
+        bytes_ratio = b.num_bytes / a.num_bytes
+        a_is_larger = bytes_ratio < 1
+        is_saved_again = max(bytes_ratio, 1 / bytes_ratio) > SAVED_AGAIN_FACTOR
+        return _sign(a_is_larger != is_saved_again)
     if a.taken_at != b.taken_at:
         return _sign(b.taken_at is None or (a.taken_at is not None and a.taken_at < b.taken_at))
     return 0

@@ -129,6 +129,11 @@ class GateVerdicts:
     threshold: float | None = None
     """The gate's threshold; NaN becomes null."""
 
+    @property
+    def is_dropped(self) -> np.ndarray:
+        """(m,) bool: whether the gate dropped or failed each row."""
+        return self.codes != _KEPT
+
     def tables(self) -> Iterator[pa.Table]:
         """Rows of `verdicts`, in tables of at most `ROWS_PER_PART` rows."""
         now = datetime.now(UTC)

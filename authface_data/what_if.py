@@ -1,4 +1,7 @@
-"""What-if: which faces another threshold would keep or drop. Only a contact sheet is written."""
+"""What-if: which faces another threshold would keep or drop, and what each gate costs.
+
+Nothing is stored; for another threshold a contact sheet is written.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from authface_data.gates import (
     GateResult,
+    GateVerdicts,
     check_gates,
     check_measured,
     evaluate_gates,
@@ -22,6 +27,7 @@ from manifests.schema import FACES
 from manifests.settings import Gate
 from manifests.store import Store
 from manifests.support.errors import UserError
+from manifests.verdicts import ALL_GATES, POSSIBLE_MINOR
 from manifests.workspace import Workspace
 
 CONDITION = re.compile(
@@ -102,6 +108,89 @@ def what_if(workspace: Workspace, condition: str, metrics: Sequence[str]) -> Cha
         lost=lost,
         picture=picture,
     )
+
+
+@dataclass(frozen=True)
+class GateCost:
+    """What one gate costs. Printed as JSON, so field names are part of the interface."""
+
+    gate: str
+    rule: str
+    """What a face needs, for example "qsize_px >= 224"; "" for gates that are not in
+    authface.toml."""
+    dropped: int
+    """Number of faces that the gate drops."""
+    only: int
+    """Number of faces that only this gate drops: without it, they would be kept."""
+
+
+@dataclass(frozen=True)
+class GateCosts:
+    """What all gates cost. Printed as JSON, so field names are part of the interface."""
+
+    faces: int
+    kept: int
+    """Number of faces in the set."""
+    decided: int
+    """Number of faces that a person decided. No gate counts them."""
+    gates: list[GateCost]
+    """In the order in which the gates run."""
+
+
+def gate_costs(workspace: Workspace) -> GateCosts:
+    """Count what every gate drops, in all and alone.
+
+    Args:
+        workspace: The workspace.
+
+    Returns:
+        The counts of the gates of authface.toml and of duplicates and exclusions.
+
+    Raises:
+        UserError: If a gate has an unusable name.
+    """
+    rules = {gate.name: _format_rule(gate) for gate in workspace.settings.gates}
+    result = evaluate_gates(workspace, workspace.settings.gates)
+    undecided = result.decisions == 0
+    by_gate = {
+        verdicts.gate: _dropped_faces(result, verdicts) & undecided
+        for verdicts in result.verdicts
+        if verdicts.subject == "face" and verdicts.gate not in (ALL_GATES, POSSIBLE_MINOR)
+    }
+    num_gates = np.zeros(len(result.kept), np.uint16)
+    for dropped in by_gate.values():
+        num_gates += dropped
+    return GateCosts(
+        faces=len(result.kept),
+        kept=int(result.in_set.sum()),
+        decided=int((~undecided).sum()),
+        gates=[
+            GateCost(
+                gate=name,
+                rule=rules.get(name, ""),
+                dropped=int(dropped.sum()),
+                only=int((dropped & (num_gates == 1)).sum()),
+            )
+            for name, dropped in by_gate.items()
+        ],
+    )
+
+
+def _dropped_faces(result: GateResult, verdicts: GateVerdicts) -> np.ndarray:
+    """(n,) bool: the faces that a gate does not keep."""
+    dropped = np.zeros(len(result.kept), bool)
+    if len(verdicts.ids) == len(dropped):
+        dropped[:] = verdicts.is_dropped
+        return dropped
+    ids = verdicts.ids.filter(pa.array(verdicts.is_dropped))
+    dropped[pc.index_in(ids, result.measurements.face_ids).to_numpy(zero_copy_only=False)] = True
+    return dropped
+
+
+def _format_rule(gate: Gate) -> str:
+    if gate.best is not None:
+        return f"the best {gate.best} by {gate.metric}"
+    return _format(gate)
 
 
 def parse_condition(text: str) -> Gate:

@@ -33,7 +33,7 @@ from manifests.support.text import count_of
 
 if TYPE_CHECKING:
     from authface_data.filter_faces import FilterSummary
-    from authface_data.what_if import Change
+    from authface_data.what_if import Change, GateCosts
     from manifests.workspace import Workspace
 
 MAX_EXAMPLES = 5
@@ -77,8 +77,9 @@ def filter(
     what_if: Annotated[
         str | None,
         typer.Option(
-            metavar='"METRIC>=X"',
-            help="Only show which faces another threshold would keep or drop.",
+            metavar='"METRIC>=X"|all',
+            help="Only show which faces another threshold would keep or drop, or with `all`, "
+            "how many faces each gate drops.",
         ),
     ] = None,
     workspace: WorkspaceOption = None,
@@ -97,6 +98,7 @@ def filter(
     authface filter
     authface filter --regate
     authface filter --what-if "sharpness>=0.4"
+    authface filter --what-if all
     ```
     """
     retry_failed = parse_retry(retry)
@@ -196,13 +198,36 @@ def _move_decisions(ws: Workspace) -> None:
 
 def _show_what_if(ws: Workspace, condition: str, as_json: bool) -> None:
     from authface_data.filter_faces import stored_metrics
-    from authface_data.what_if import what_if
+    from authface_data.what_if import gate_costs, what_if
+
+    if condition.strip() == "all":
+        costs = gate_costs(ws)
+        if as_json:
+            print_json(costs)
+        else:
+            _print_gate_costs(costs)
+        return
 
     change = what_if(ws, condition, stored_metrics(ws))
     if as_json:
         print_json(change)
     else:
         _print_change(change, ws)
+
+
+def _print_gate_costs(costs: GateCosts) -> None:
+    from rich.table import Table
+
+    table = Table(title="Faces that each gate drops", title_justify="left")
+    for name in ("gate", "keeps"):
+        table.add_column(name)
+    for name in ("dropped", "by it alone"):
+        table.add_column(name, justify="right")
+    for gate in costs.gates:
+        table.add_row(escape(gate.gate), escape(gate.rule), f"{gate.dropped:,}", f"{gate.only:,}")
+    console.print(table)
+    decided = f"; {count_of(costs.decided, 'face')} decided by people" if costs.decided else ""
+    console.print(f"{costs.kept:,} of {count_of(costs.faces, 'face')} kept{decided}")
 
 
 def _print_change(change: Change, ws: Workspace) -> None:
@@ -231,6 +256,11 @@ def _print_summary(summary: FilterSummary) -> None:
         console.print(
             f"{count_of(summary.duplicate_photos, 'duplicate')} of other photographs "
             "(reason duplicate_of:ID)"
+        )
+    if summary.duplicate_faces:
+        console.print(
+            f"{count_of(summary.duplicate_faces, 'duplicate')} of other faces "
+            "(reason duplicate_face_of:ID)"
         )
     if summary.possible_minors:
         console.print(
