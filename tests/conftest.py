@@ -114,6 +114,9 @@ def weights(photos: dict[str, Path]) -> Path:
         "retinaface_mobilenet025.onnx",
         "shape_predictor_68_face_landmarks.dat",
         "niqe_pris_params.npz",
+        "mediapipe_face_landmark.tflite",
+        "mediapipe_iris_landmark.tflite",
+        "mediapipe_selfie_segmentation.tflite",
     ):
         require_asset(folder / name)
     return folder

@@ -55,6 +55,9 @@ def demo(
         weights.DLIB68,
         weights.DLIB_DESCRIPTOR,
         weights.NIQE,
+        weights.MEDIAPIPE_MESH,
+        weights.MEDIAPIPE_IRIS,
+        weights.MEDIAPIPE_PERSON,
     )
     for weight_file in embedded_weights:
         weights.find_weights(weight_file)

@@ -71,6 +71,7 @@ def inspect_weights(settings: Settings) -> list[WeightState]:
     """
     weights_dir = settings.weights_dir
     files = [DETECTOR_WEIGHTS[settings.filter.detector], weights.DLIB_DESCRIPTOR]
+    files += [weights.MEDIAPIPE_MESH, weights.MEDIAPIPE_IRIS]
     if settings.filter.landmarks == "dlib":
         files.append(weights.DLIB68)
     if "niqe" in settings.filter.metrics:
@@ -78,6 +79,8 @@ def inspect_weights(settings: Settings) -> list[WeightState]:
     states = [_file_state("filter", file, weights_dir) for file in files]
     for metric in settings.filter.metrics:
         states += _metric_states(metric, weights_dir, "filter")
+    if settings.captions.captioner == "measured":
+        states.append(_file_state("caption", weights.MEDIAPIPE_PERSON, weights_dir))
     if settings.captions.captioner == "llava":
         states.append(_hub_state("caption", settings.captions.model, weights_dir))
     if settings.filter.detector == "retinaface":  # the paper's trainers, not the preset `tiny`

@@ -64,7 +64,7 @@ class Pose:
     """Orientation of a head in degrees.
 
     Attributes:
-        yaw_deg: Positive if the head looks to the right of the image.
+        yaw_deg: Positive if the head looks to the right of the image (of a face that is upright).
         pitch_deg: Positive if the head looks up.
         roll_deg: Positive if the head is rotated clockwise in the image.
     """

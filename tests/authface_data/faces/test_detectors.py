@@ -66,8 +66,9 @@ def test_anchor_grid_has_two_anchors_per_cell_of_every_stride():
     assert anchors[:3].tolist() == [[4, 4, 16], [4, 4, 32], [12, 4, 16]]
 
 
-def test_dlib_landmarks_agree_with_those_of_the_detector(detector, photos):
-    landmarker = make_landmarker("dlib")
+@pytest.mark.parametrize("backend", ["dlib", "mediapipe"])
+def test_landmarks_agree_with_those_of_the_detector(detector, photos, weights, backend):
+    landmarker = make_landmarker(backend)
     landmarker.setup(None)
     picture = read_pixels(photos["obama.jpg"])
     landmarks5 = detector.detect([picture], 0.7)[0][0].landmarks5_px
@@ -105,7 +106,7 @@ def test_mirrored_photograph_inverts_yaw_and_roll(detector, photos):
 def test_unknown_name_lists_the_known_names():
     with pytest.raises(UserError, match="choose from: retinaface, retinaface-mobile"):
         make_detector("yolo")
-    with pytest.raises(UserError, match="choose from: dlib, retinaface5"):
+    with pytest.raises(UserError, match="choose from: dlib, mediapipe, retinaface5"):
         make_landmarker("farl")
 
 
