@@ -16,6 +16,7 @@ from authface_data.commands import (
     hashes,
     review,
     rights,
+    serve,
     tags,
     workspace,
 )
@@ -72,6 +73,7 @@ app.command(rich_help_panel=TRAINING)(reproduce.reproduce)
 app.command(rich_help_panel=INSPECTION)(workspace.status)
 app.command(rich_help_panel=INSPECTION)(workspace.explain)
 app.command(rich_help_panel=INSPECTION)(workspace.report)
+app.command(rich_help_panel=INSPECTION)(serve.serve)
 app.command(rich_help_panel=INSPECTION)(rights.licences)
 app.command(rich_help_panel=INSPECTION)(rights.forget)
 app.command(rich_help_panel=INSPECTION)(doctor.doctor)

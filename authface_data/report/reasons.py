@@ -77,9 +77,9 @@ def _flag(noun: str, wrong: str) -> Wording:
 
 
 _POOR = "poor overall picture quality"
-_TURNED = "head turned too far to the side"
-_NODDED = "head too far up or down"
-_TILTED = "head tilted too far"
+_SIDEWAYS = "head turned too far to the side"
+_UP_OR_DOWN = "head too far up or down"
+_TILT = "head tilted too far"
 _ENLARGED = "face enlarged from a small picture"
 
 WORDINGS: Mapping[str, Wording] = {
@@ -87,18 +87,22 @@ WORDINGS: Mapping[str, Wording] = {
         "face size", low="face too small", high="face too large", unit=" px", digits=0
     ),
     "pad_fraction": _percent("area outside the photograph", high="face cut off by the edge"),
+    "head_pad_fraction": _percent(
+        "part of the head outside the photograph", high="head cut off by the edge"
+    ),
+    "face_presence": Wording("certainty of a face", low="not clearly a human face"),
     "score": Wording("detector score", low="face not clearly visible"),
     "upscaled": _flag("enlargement", _ENLARGED),
-    "yaw_deg": _angle("turn of the head", low=_TURNED, high=_TURNED),
-    "abs_yaw_deg": _angle("turn of the head", low="head not turned enough", high=_TURNED),
+    "yaw_deg": _angle("turn of the head", low=_SIDEWAYS, high=_SIDEWAYS),
+    "abs_yaw_deg": _angle("turn of the head", low="head not turned enough", high=_SIDEWAYS),
     "pitch_deg": _angle("pitch of the head", low="face looks down", high="face looks up"),
-    "abs_pitch_deg": _angle("pitch of the head", low="head too level", high=_NODDED),
-    "roll_deg": _angle("tilt of the head", low=_TILTED, high=_TILTED),
-    "abs_roll_deg": _angle("tilt of the head", low="head not tilted enough", high=_TILTED),
+    "abs_pitch_deg": _angle("pitch of the head", low="head too level", high=_UP_OR_DOWN),
+    "roll_deg": _angle("tilt of the head", low=_TILT, high=_TILT),
+    "abs_roll_deg": _angle("tilt of the head", low="head not tilted enough", high=_TILT),
     "left_eye_visible": _flag("left eye", "left eye hidden"),
     "right_eye_visible": _flag("right eye", "right eye hidden"),
     "mouth_visible": _flag("mouth", "mouth hidden"),
-    "eyes_visible": Wording("visible eyes", low="an eye hidden", digits=0),
+    "visible_regions": _flag("visible eyes and mouth", "an eye or the mouth hidden"),
     "faces_in_photo": Wording("faces in the photograph", high="too many faces", digits=0),
     "rank_in_photo": Wording(
         "place by size in the photograph", high="not the main face of the photograph", digits=0
@@ -106,6 +110,10 @@ WORDINGS: Mapping[str, Wording] = {
     "pepper": Wording("freedom from salt-and-pepper noise", low="salt-and-pepper noise"),
     "noise": Wording("freedom from noise", low="noisy"),
     "sharpness": Wording("sharpness", low="not sharp"),
+    "relative_sharpness": _percent(
+        "sharpness compared with the photograph's sharpest face",
+        low="less sharp than another face in the photograph",
+    ),
     "skin": Wording("skin texture", low="skin smoothed by retouching"),
     "jpeg": Wording("freedom from JPEG blocks", low="JPEG blocks"),
     "banding": Wording("freedom from banding", low="banding in smooth areas"),

@@ -142,6 +142,32 @@ def record_reviews(workspace: Workspace, faces: Sequence[ReviewedFace], now: dat
     record_decisions(workspace, rows, now)
 
 
+def last_answers(workspace: Workspace, reviewer: str) -> dict[str, dict[str, str]]:
+    """The stored answers of a reviewer as texts of a review table.
+
+    Args:
+        workspace: The workspace.
+        reviewer: Name of the reviewer.
+
+    Returns:
+        face_id -> decision, rating, reason and note; "" for a field without an answer. The decision
+        is the last one, which later rows without a decision leave in force.
+    """
+    rows = sorted(Store(workspace, DECISIONS).read().to_pylist(), key=lambda row: row["decided_at"])
+    answers: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row["reviewer"] != reviewer:
+            continue
+        before = answers.get(row["id"], {})
+        answers[row["id"]] = {
+            "decision": row["decision"] or before.get("decision", ""),
+            "rating": str(row["rating"] or ""),
+            "reason": row["reason"] or "",
+            "note": row["note"] or "",
+        }
+    return answers
+
+
 class _CellError(Exception):
     """A mistake in one cell."""
 

@@ -44,6 +44,7 @@ MODULES = {
     ),
     "ray": ("ray",),
     "s3": ("s3fs",),
+    "serve": ("starlette", "uvicorn"),
     "xlsx": ("openpyxl",),
     "watch": ("wandb",),
 }

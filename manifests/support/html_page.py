@@ -44,12 +44,18 @@ def render_page(package: str, template: str, *, is_served: bool = False, **value
     return environment.get_template(template).render(
         shared_style=read_asset(PACKAGE, "html_page.css"),
         content_policy=SERVED_POLICY if is_served else FILE_POLICY,
+        is_served=is_served,
         **values,
     )
 
 
 def read_asset(package: str, name: str) -> str:
-    """Read a style or script of a package."""
+    """Read a style or script.
+
+    Args:
+        package: Package that holds the file.
+        name: Name of the file.
+    """
     return (resources.files(package) / name).read_text("utf-8")
 
 

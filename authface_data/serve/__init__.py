@@ -1,0 +1,1 @@
+"""`authface serve`: a workspace in a browser on this computer."""
