@@ -26,6 +26,10 @@ def print_plan(plan: Plan) -> None:
             f"({plan.images_per_second:.2f} images/s): [bold]{_format_hours(plan.hours)}[/], "
             f"after {plan.cache_missing_gb:.2f} GB of inputs have been cached"
         )
+    elif plan.fits:
+        console.print(
+            f"{plan.steps:,} steps; their duration is measured once the weights are on this machine"
+        )
     console.print(f"disk: {plan.disk_gb:.1f} GB needed, {plan.disk_free_gb:.1f} GB free")
     console.print(_conclusion(plan))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from authface_train.commands.silence_libraries import silence_libraries
+from authface_train.models.sdxl_config import SDXL
 from manifests.support.console import (
     JsonOption,
     WorkspaceOption,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from authface_train.reproduce.paper_runs import PaperRequest, PlannedCommand
     from authface_train.reproduce.small_runs import Experiment
 
-SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 SEEDS = (0, 1, 2)
 SMALL_PANEL = "Small scale"
 PAPER_PANEL = "Paper scale"

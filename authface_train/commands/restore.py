@@ -163,7 +163,9 @@ def restore(
     silence_libraries()
     from authface_data.faces.detectors import make_detector
     from authface_train.restore import runner
+    from authface_train.restore.earlier_results import EarlierResults, describe_settings
     from authface_train.restore.output_folder import OutputTarget
+    from manifests.support.hub import resolve_model
 
     restore_options = runner.RestoreOptions(
         aligned=aligned,
@@ -180,18 +182,30 @@ def restore(
         raise UserError("--certainty writes maps besides the picture; use a folder for --output")
     inputs = target.rename(inputs)
     target.check(inputs)
-    selected = inputs if overwrite else runner.select_missing(inputs, target, restore_options)
-    if len(selected) < len(inputs):
-        console.print(
-            f"{len(inputs) - len(selected):,} of {count_of(len(inputs), 'result')} in "
-            f"{quote_path(output)}; --overwrite restores them again"
+    weights_dir = runner.find_weights_dir(workspace)
+    model_path = Path(resolve_model(model, weights_dir))
+    selected = inputs
+    if not overwrite:
+        earlier = EarlierResults(target, restore_options.known_aligned)
+        results = earlier.find(inputs)
+        earlier.check(
+            results,
+            model=model,
+            folder=model_path if model_path.is_dir() else None,
+            settings=describe_settings(sampling, seeds=certainty, upscale=upscale),
         )
+        selected = {path: names for path, names in inputs.items() if path not in results}
+        if results:
+            console.print(
+                f"{len(results):,} of {count_of(len(inputs), 'result')} exist in "
+                f"{quote_path(output)}, by this model with these settings; --overwrite restores "
+                "them again"
+            )
     if not selected:
         return
 
     from authface_train.restore.pipeline import Restorer
 
-    weights_dir = runner.find_weights_dir(workspace)
     restorer = Restorer(model, sampling, weights_dir, precision)
     target.folder.mkdir(parents=True, exist_ok=True)
     restore_runner = runner.RestoreRunner(

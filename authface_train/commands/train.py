@@ -16,6 +16,8 @@ from manifests.support.extras import needs_extras
 from manifests.support.options import DegradationPreset, TrainPreset
 
 if TYPE_CHECKING:
+    from authface_train.memory.dry_run import Plan
+    from authface_train.settings import PriorSettings, RestorerSettings
     from authface_train.training.jobs import JobRequest
     from manifests.workspace import Workspace
 
@@ -40,6 +42,15 @@ ResumeOption = Annotated[
 DryRunOption = Annotated[
     bool,
     typer.Option("--dry-run", help="Estimate memory, disk and time; train nothing."),
+]
+FacesOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="With --dry-run: plan for N faces, without any face and without weights. Default: "
+        "plan for the kept faces.",
+    ),
 ]
 UnknownLicenceOption = Annotated[
     bool,
@@ -71,13 +82,14 @@ def train_prior(
     allow_unknown_licence: UnknownLicenceOption = False,
     set_: SetOption = None,
     dry_run: DryRunOption = False,
+    faces: FacesOption = None,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Stage I: fine-tune SDXL's U-Net into a face prior.
 
     ```
-    authface train-prior --preset 1x24gb --dry-run
+    authface train-prior --preset 1x24gb --dry-run --faces 2000
     authface train-prior --preset 1x24gb --set learning_rate=1e-6
     authface train-prior --preset 1x24gb --resume
     ```
@@ -87,9 +99,14 @@ def train_prior(
     from authface_train.settings import PriorSettings
     from manifests.workspace import Workspace
 
+    overrides = _overrides(set_, base=base, steps=steps, tags=tags)
+    if faces is not None:
+        _check_faces_option(dry_run)
+        settings = load_preset("prior", preset, overrides)
+        _plan_early(settings, preset, faces, output, as_json)
+        return
     ws = Workspace.find(workspace)
     folder = output or _default_folder(ws, f"prior-{preset}")
-    overrides = _overrides(set_, base=base, steps=steps, tags=tags)
     if resume and "base" not in overrides:
         overrides |= _overrides(None, base=_base_of_run(folder))
     settings = load_preset("prior", preset, overrides)
@@ -106,7 +123,7 @@ def train_prior(
         allow_unknown_licence=allow_unknown_licence,
     )
     if dry_run:
-        _plan(request, as_json)
+        _plan(request, preset, as_json)
         return
     next_command = f"authface train-restore --preset {preset} --prior {quote_path(request.folder)}"
     _train(request, next_command)
@@ -149,6 +166,7 @@ def train_restore(
     allow_unknown_licence: UnknownLicenceOption = False,
     set_: SetOption = None,
     dry_run: DryRunOption = False,
+    faces: FacesOption = None,
     calibrate: Annotated[
         bool,
         typer.Option(
@@ -169,6 +187,7 @@ def train_restore(
     """
     _end_with_launcher()
     from authface_train.data.degradation import get_preset as get_degradation
+    from authface_train.models.sdxl_config import SDXL, TINY
     from authface_train.presets import load_preset
     from authface_train.settings import RestorerSettings
     from manifests.run_folder import is_finished
@@ -181,7 +200,6 @@ def train_restore(
             f"{prior} holds no finished prior (model_index.json is missing); "
             "make one with `authface train-prior`"
         )
-    ws = Workspace.find(workspace)
     overrides = _overrides(
         set_,
         steps=steps,
@@ -192,14 +210,21 @@ def train_restore(
     settings = load_preset("restorer", preset, overrides)
     assert isinstance(settings, RestorerSettings)
     get_degradation(settings.degradation)
+    if faces is not None:
+        _check_faces_option(dry_run)
+        _plan_early(settings, preset, faces, output, as_json)
+        return
+    ws = Workspace.find(workspace)
     folder = output or _default_folder(ws, f"restorer-{preset}")
     silence_libraries()
     from authface_train.training.jobs import JobRequest
-    from authface_train.training.setup import latest_prior
+    from authface_train.training.setup import has_prior, latest_prior
 
     starting_model = prior or base
     if starting_model is None and (resume or calibrate):
         starting_model = _base_of_run(folder)
+    if starting_model is None and dry_run and not has_prior(ws):
+        starting_model = TINY if preset == TINY else SDXL
     request = JobRequest(
         workspace=ws,
         settings=settings,
@@ -209,7 +234,7 @@ def train_restore(
         allow_unknown_licence=allow_unknown_licence,
     )
     if dry_run:
-        _plan(request, as_json)
+        _plan(request, preset, as_json)
     elif calibrate:
         _calibrate(request)
     else:
@@ -279,15 +304,61 @@ def _train(request: JobRequest, next_command: str) -> None:
     console.print(f"Next: [bold]{next_command}[/]")
 
 
-def _plan(request: JobRequest, as_json: bool) -> None:
-    from authface_train.commands.dry_run_table import print_plan
-    from authface_train.training.jobs import plan_job
+def _check_faces_option(dry_run: bool) -> None:
+    if not dry_run:
+        raise UserError("--faces is only valid with --dry-run")
+
+
+def _plan(request: JobRequest, preset: str, as_json: bool) -> None:
+    """Print the plan of a run; without its weights on this machine, from their architecture."""
+    from authface_train.models.sdxl import is_on_this_machine
+    from authface_train.training.jobs import load_rows, plan_job
     from authface_train.training.processes import run_together
 
+    if not is_on_this_machine(request.base, request.workspace.weights_dir):
+        num_faces = len(load_rows(request).all)
+        _plan_early(request.settings, preset, num_faces, request.folder, as_json)
+        return
     with run_together():
         plan = plan_job(request)
-    if plan is None:
+    if plan is not None:  # the main process prints it
+        _print_plan(plan, as_json)
+
+
+def _plan_early(
+    settings: PriorSettings | RestorerSettings,
+    preset: str,
+    num_faces: int,
+    folder: Path | None,
+    as_json: bool,
+) -> None:
+    """Print the plan of a run from the architecture of its base."""
+    silence_libraries()
+    from authface_train.memory.early_plan import plan_from_architecture
+    from authface_train.models.sdxl_config import TINY
+    from authface_train.settings import PriorSettings
+
+    if os.environ.get("RANK", "0") != "0":
         return  # the main process prints it
+    base = settings.base if isinstance(settings, PriorSettings) else preset
+    plan = plan_from_architecture(
+        settings,
+        preset=preset,
+        is_tiny=base == TINY,
+        num_faces=num_faces,
+        folder=folder or Path(),
+    )
+    _print_plan(plan, as_json)
+
+
+def _print_plan(plan: Plan, as_json: bool) -> None:
+    """Print a plan.
+
+    Raises:
+        PartialFailureError: If the run does not fit.
+    """
+    from authface_train.commands.dry_run_table import print_plan
+
     if as_json:
         print_json(plan)
     else:

@@ -92,6 +92,32 @@ class CacheSize:
     missing_bytes: float
 
 
+@dataclass(frozen=True)
+class Machine:
+    """The devices of a run.
+
+    Attributes:
+        device: Name of the GPU, or "CPU".
+        processes: Number of processes, one per device.
+        capacity: Memory in bytes that a run may use on each device.
+    """
+
+    device: str
+    processes: int
+    capacity: float
+
+
+def this_machine(accelerator: Accelerator) -> Machine:
+    """The devices of the present processes, which must all call it together.
+
+    Args:
+        accelerator: Knows the device and the processes.
+    """
+    device = accelerator.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return Machine(name, accelerator.num_processes, smallest_capacity(accelerator))
+
+
 class DummyCache(Sequence[ValueT]):
     """A sequence that holds the same value at every index.
 
@@ -124,8 +150,8 @@ def plan_run(
     stage: str,
     settings: StageSettings,
     estimator: MemoryEstimator,
-    accelerator: Accelerator,
-    make_trainer: Callable[[StageSettings], Trainer],
+    machine: Machine,
+    measure_step: Callable[[StageSettings, int], float] | None,
     cache_size: CacheSize,
     model_bytes: float,
     folder: Path,
@@ -136,15 +162,16 @@ def plan_run(
         stage: "prior" or "restorer".
         settings: Settings of the run.
         estimator: Estimates the memory of the stage.
-        accelerator: Knows the device and the processes.
-        make_trainer: Builds the stage's trainer on dummy inputs. It is called only if the run fits.
+        machine: The devices of the run.
+        measure_step: Measures the duration of a step in seconds, for settings with a micro-batch
+            and the number of micro-batches. It is called only if the run fits. None leaves the
+            duration open.
         cache_size: Size of the cached inputs.
         model_bytes: Size of the finished model.
         folder: Where the run would be written; its disk must hold the checkpoints.
     """
-    num_processes = accelerator.num_processes
-    device = accelerator.device
-    capacity = smallest_capacity(accelerator)
+    num_processes = machine.processes
+    capacity = machine.capacity
     micro_batch = settings.micro_batch
     if micro_batch is None:
         micro_batch = _largest_micro_batch(estimator, settings, num_processes, capacity)
@@ -156,8 +183,8 @@ def plan_run(
     if micro_batch is not None:
         settings = settings.model_copy(update={"micro_batch": micro_batch})
         accumulation = accumulation_steps(settings, num_processes)
-        if fits_memory:
-            step_s = time_step(settings, make_trainer, accumulation, accelerator)
+        if fits_memory and measure_step is not None:
+            step_s = measure_step(settings, accumulation)
 
     disk_use = estimate_disk_use(estimator.fake_pass, settings, model_bytes)
     disk_bytes = disk_use.peak + cache_size.missing_bytes
@@ -169,7 +196,7 @@ def plan_run(
 
     return Plan(
         stage=stage,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        device=machine.device,
         processes=num_processes,
         batch=settings.batch,
         micro_batch=micro_batch,

@@ -15,7 +15,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import psutil
 import torch
@@ -64,6 +64,37 @@ class PassConfig:
     weight_dtype: torch.dtype
     gradients: Literal["kept", "float32", "freed"]
     accumulate: bool
+
+
+class PeakKey(NamedTuple):
+    """What the peak of a pass depends on, beside the models and the version of torch."""
+
+    stage: str
+    resolution_px: int
+    mixed_precision: str
+    gradient_checkpointing: bool
+    lora_rank: int
+    micro_batch: int
+    weight_dtype: str
+    gradients: str
+    accumulate: bool
+
+    @classmethod
+    def of(cls, config: PassConfig) -> PeakKey:
+        """The key of a pass."""
+        settings = config.settings
+        is_prior = isinstance(settings, PriorSettings)
+        return cls(
+            stage="prior" if is_prior else "restorer",
+            resolution_px=settings.resolution_px,
+            mixed_precision=settings.mixed_precision,
+            gradient_checkpointing=settings.gradient_checkpointing,
+            lora_rank=settings.lora_rank if isinstance(settings, PriorSettings) else 0,
+            micro_batch=config.micro_batch,
+            weight_dtype=str(config.weight_dtype).removeprefix("torch."),
+            gradients=config.gradients,
+            accumulate=config.accumulate,
+        )
 
 
 class FakeTensorPass(Protocol):
@@ -185,6 +216,7 @@ class MemoryEstimator:
         fake_pass: The models of the stage.
         device: Device to train on.
         peak_cache: Keeps the peaks of fake passes for later runs.
+        known_peaks: Peaks in bytes that need no fake pass.
     """
 
     def __init__(
@@ -192,10 +224,12 @@ class MemoryEstimator:
         fake_pass: FakeTensorPass,
         device: torch.device,
         peak_cache: PeakCache | None = None,
+        known_peaks: Mapping[PeakKey, int] | None = None,
     ) -> None:
         self.fake_pass = fake_pass
         self.device = device
         self.peak_cache = peak_cache
+        self.known_peaks = known_peaks or {}
         self._peaks: dict[str, int] = {}
 
     def estimate(self, settings: TrainSettings, micro_batch: int, num_processes: int) -> MemoryUse:
@@ -296,6 +330,9 @@ class MemoryEstimator:
 
     def _peak_bytes(self, config: PassConfig) -> int:
         """Peak bytes of a fake pass, without the trained and frozen weights; computed once."""
+        known = self.known_peaks.get(PeakKey.of(config))
+        if known is not None:
+            return known
         key = fingerprint(
             models=self.fake_pass.models,
             device=self.device.type,

@@ -20,7 +20,7 @@ from authface_train.models.sdxl_config import (
 )
 from authface_train.models.single_file_check import is_untrained_file
 from authface_train.models.single_file_loading import load_single_file, load_single_file_vae
-from manifests.run_folder import read_notes
+from manifests.run_folder import MODEL_INDEX_FILE, read_notes
 from manifests.support import hub
 
 if TYPE_CHECKING:
@@ -188,6 +188,61 @@ def random_sdxl(configuration: Configuration, seed: int) -> StableDiffusionXLPip
             unet=UNet2DConditionModel(**arguments(configuration, "unet")),
             scheduler=EulerDiscreteScheduler(**arguments(configuration, "scheduler")),
         )
+
+
+@dataclass(frozen=True)
+class MetaNetworks:
+    """Networks of SDXL without weights, on torch's meta device."""
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoders: tuple[torch.nn.Module, ...]
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Side of a latent cell in pixels, 8 for SDXL."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+
+def meta_networks(configuration: Configuration) -> MetaNetworks:
+    """Build SDXL's networks from a configuration, without memory for weights.
+
+    Args:
+        configuration: Configurations of the networks.
+    """
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    text_config, text_config_2 = (
+        CLIPTextConfig(**arguments(configuration, name)) for name in TEXT_ENCODERS
+    )
+    with torch.device("meta"):
+        return MetaNetworks(
+            unet=UNet2DConditionModel(**arguments(configuration, "unet")),
+            vae=_random_vae(configuration),
+            text_encoders=(
+                CLIPTextModel(text_config),
+                CLIPTextModelWithProjection(text_config_2),
+            ),
+        )
+
+
+def is_on_this_machine(base: str, weights_dir: str | None) -> bool:
+    """Whether a base needs no download. Nothing is downloaded.
+
+    Args:
+        base: Hub id, folder or .safetensors file; `tiny` is always there.
+        weights_dir: Folder that is searched for models before the hub.
+
+    Raises:
+        UserError: If `base` is neither on the disk nor a possible hub id.
+    """
+    if base == TINY or Path(hub.resolve_model(base, weights_dir, allow_file=True)).exists():
+        return True
+    from huggingface_hub import try_to_load_from_cache
+
+    index = try_to_load_from_cache(base, MODEL_INDEX_FILE)
+    return isinstance(index, str) and any(Path(index).parent.glob("unet/*.safetensors"))
 
 
 def _random_vae(configuration: Configuration) -> AutoencoderKL:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+"""Hub id of SDXL."""
 TINY = "tiny"
 """Name of the random model in the setting `base`."""
 

@@ -40,6 +40,7 @@ class Restorer:
         precision: Data type of U-Net and ControlNet. `auto` is fp16 on a GPU and fp32 on the CPU.
 
     Attributes:
+        folder: Folder of the model.
         pipeline: The pipeline. Its text encoders are dropped after the prompts are encoded.
         notes: Resolution and time ids that the model was trained with.
         size_px: Side of the faces that the model restores.
@@ -63,6 +64,7 @@ class Restorer:
         folder = hub.download_model(
             model, weights_dir, "model_index.json and the folders of its parts"
         )
+        self.folder = folder
         notes = read_notes(folder)
         self.size_px: int = notes.get("resolution_px") or DEFAULT_RESOLUTION_PX
         ids = notes.get("time_ids") or time_ids(self.size_px)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from authface_data.faces.finder import (
 )
 from authface_data.images.open import JPEG_FORMATS, PICTURE_ERRORS, Photo, open_image, read_file
 from authface_train.restore.converted_file import ConvertedFile, save_picture
+from authface_train.restore.earlier_results import MODEL_STATE, describe_settings, model_state
 from authface_train.restore.image_file import ImageFile, UnsupportedImageError
 from authface_train.restore.output_folder import (
     CERTAINTY_FOLDER,
@@ -154,33 +155,6 @@ class RestoreSummary:
     larger_faces: int
 
 
-def select_missing(
-    inputs: Mapping[Path, ResultNames], target: OutputTarget, options: RestoreOptions
-) -> dict[Path, ResultNames]:
-    """Input files whose result does not exist yet.
-
-    Args:
-        inputs: Input files, and the names of their results.
-        target: Where results are written.
-        options: How files are restored.
-    """
-    record = target.folder / RECORD_FILE
-    input_names: dict[str, str] = {}
-    if target.file is None and record.is_file():
-        rows = pd.read_parquet(record).reindex(columns=["input", "output"]).dropna()
-        input_names = {row.output: Path(row.input).name for row in rows.itertuples()}
-
-    def is_missing(path: Path, names: ResultNames) -> bool:
-        own_name = to_storable(path.name)
-        for result in target.existing_results(path, names, options.known_aligned):
-            # `a.png` may be the result of an `a.jpg` that was restored before `a.png` was there.
-            if input_names.get(to_storable(result.as_posix()), own_name) == own_name:
-                return False
-        return True
-
-    return {path: names for path, names in inputs.items() if is_missing(path, names)}
-
-
 class RestoreRunner:
     """Restores files with one model and records what was done to each face.
 
@@ -215,6 +189,7 @@ class RestoreRunner:
         self.rows: list[dict[str, object]] = []
         self.failures: list[str] = []
         self.undetected: list[str] = []
+        self._model_state = model_state(restorer.folder)
         self._strip_pairs: list[tuple[np.ndarray, np.ndarray]] = []
         self._earlier = pd.DataFrame()
         self._seconds = 0.0
@@ -480,12 +455,15 @@ class RestoreRunner:
                 "detector_score": None if face is None else face.score,
                 "model": self.model,
                 "trained": not self.restorer.notes.get("untrained", False),
-                **asdict(self.restorer.sampling),
+                MODEL_STATE: self._model_state,
+                **describe_settings(
+                    self.restorer.sampling,
+                    seeds=self.options.seeds,
+                    upscale=self.options.upscale,
+                ),
                 "precision": unet_dtype.removeprefix("torch."),
                 "faces": self.options.faces,
                 "detector": self.options.detector if task.faces else None,
-                "seeds": self.options.seeds,
-                "upscale": self.options.upscale,
                 **(uncertainty.as_row() if uncertainty else {}),
                 "seconds": task.seconds_per_face,
                 "restored_at": datetime.now(UTC),

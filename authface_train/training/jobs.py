@@ -258,12 +258,15 @@ def plan_job(request: JobRequest) -> dry_run.Plan | None:
     def make_trainer(settings: StageSettings) -> Trainer:
         return _make_trainer(preparation, settings, core, inputs)
 
+    def measure_step(settings: StageSettings, accumulation: int) -> float:
+        return dry_run.time_step(settings, make_trainer, accumulation, preparation.accelerator)
+
     plan = dry_run.plan_run(
         stage=request.stage,
         settings=preparation.settings,
         estimator=preparation.estimator,
-        accelerator=preparation.accelerator,
-        make_trainer=make_trainer,
+        machine=dry_run.this_machine(preparation.accelerator),
+        measure_step=measure_step,
         cache_size=cache_size,
         model_bytes=preparation.model_bytes,
         folder=request.folder,
@@ -329,7 +332,7 @@ def _prepare(
     request: JobRequest, accelerator: Accelerator, settings: StageSettings
 ) -> _Preparation:
     """Read the faces and load the base; see `build_job` for the errors."""
-    rows = request.rows or _load_rows(request)
+    rows = request.rows or load_rows(request)
     if rows.why_none_held_out is not None and accelerator.is_main_process:
         logger.warning(rows.why_none_held_out)
     check_same_request(settings, rows.all, resume=request.resume, accelerator=accelerator)
@@ -358,7 +361,8 @@ def _prepare(
     )
 
 
-def _load_rows(request: JobRequest) -> TrainingRows:
+def load_rows(request: JobRequest) -> TrainingRows:
+    """Read the faces of a run from its workspace; see `training.setup.load_rows` for the errors."""
     settings = request.settings
     return setup.load_rows(
         request.workspace,

@@ -315,6 +315,11 @@ def explain_out_of_memory(settings: TrainSettings) -> Iterator[None]:
         ) from error
 
 
+def has_prior(workspace: Workspace) -> bool:
+    """Whether a workspace has a finished Stage I run."""
+    return bool(_finished_priors(workspace))
+
+
 def latest_prior(workspace: Workspace) -> str:
     """Folder of the newest finished Stage I run of a workspace.
 
@@ -323,20 +328,24 @@ def latest_prior(workspace: Workspace) -> str:
     Raises:
         MissingResourceError: If the workspace has none.
     """
-    if workspace.is_local:
-        runs = workspace.local_path(RUNS)
-        runs.mkdir(exist_ok=True)
-        folders = list(runs.iterdir())
-    else:
-        folders = [Path(run.folder) for run in list_registered_runs(workspace)]
-    finished = [
-        folder
-        for folder in folders
-        if is_finished(folder) and read_notes(folder).get("stage") == "prior"
-    ]
+    finished = _finished_priors(workspace)
     if not finished:
         raise MissingResourceError(
             f"{workspace.root} has no finished prior; run `authface train-prior` first, or use "
             "--prior DIR"
         )
     return str(max(finished, key=lambda folder: (folder / MODEL_INDEX_FILE).stat().st_mtime))
+
+
+def _finished_priors(workspace: Workspace) -> list[Path]:
+    if workspace.is_local:
+        runs = workspace.local_path(RUNS)
+        runs.mkdir(exist_ok=True)
+        folders = list(runs.iterdir())
+    else:
+        folders = [Path(run.folder) for run in list_registered_runs(workspace)]
+    return [
+        folder
+        for folder in folders
+        if is_finished(folder) and read_notes(folder).get("stage") == "prior"
+    ]

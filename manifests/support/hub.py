@@ -8,8 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from manifests.support.errors import MissingResourceError, UserError
+from manifests.support.text import did_you_mean
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+RUNS = "runs"
+"""Folder of the runs of a workspace, which is no owner of models."""
 
 FILE_SUFFIXES = (".safetensors", ".ckpt", ".bin", ".gguf", ".pt", ".pth")
 """Ends of the names of model files, which a hub id does not have."""
@@ -45,6 +49,10 @@ def resolve_model(model: str, weights_dir: str | None, *, allow_file: bool = Fal
             f"there is no {model} on the disk; use {forms}, or a model of the Hugging Face hub as "
             "owner/name"
         )
+    owner, _, name = model.partition("/")
+    if Path(owner).is_dir() or owner == RUNS:
+        names = [path.name for path in Path(owner).glob("*") if path.is_dir()]
+        raise UserError(f"there is no folder {model}{did_you_mean(name, names)}")
     return model
 
 

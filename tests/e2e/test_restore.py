@@ -128,11 +128,14 @@ def test_existing_results_are_skipped_unless_overwritten(restore, filled, tmp_pa
     assert restore(folder / first, out).returncode == 0
     before = (out / first).read_bytes()
 
-    completed = restore(f"{folder}/*.png", out, "--seed", 5, "--batch", 2)
+    other = restore(folder, out, "--seed", 5)
+    assert other.returncode == 2
+    assert "holds 1 result of another run (seed is 123 there and 5 now)" in other.stderr
+    completed = restore(f"{folder}/*.png", out, "--batch", 2)
     assert completed.returncode == 0, completed.stderr
     assert "1 of 3 results exist" in completed.stdout
     rows = pd.read_parquet(out / "restored.parquet").set_index("output")
-    assert rows["seed"].to_dict() == {first: 123, **dict.fromkeys(remaining, 5)}
+    assert rows["seed"].to_dict() == dict.fromkeys([first, *remaining], 123)
     assert (out / first).read_bytes() == before
     with Image.open(out / remaining[0]) as image:
         assert image.size == (SIZE_PX, SIZE_PX)

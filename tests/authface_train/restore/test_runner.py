@@ -13,9 +13,10 @@ from authface_data.faces.align import align_photo
 from authface_data.faces.finder import FaceFinder
 from authface_data.images.open import Photo
 from authface_train.commands.input_images import MAX_SEED, expand_inputs
+from authface_train.restore.earlier_results import EarlierResults
 from authface_train.restore.output_folder import OutputTarget
 from authface_train.restore.pipeline import Restorer
-from authface_train.restore.runner import RestoreOptions, RestoreRunner, select_missing
+from authface_train.restore.runner import RestoreOptions, RestoreRunner
 from authface_train.restore.sampling import Sampling
 from manifests.support.errors import UserError
 
@@ -52,7 +53,8 @@ def restore(restorer, model):
         names = target.rename(expand_inputs([str(path) for path in inputs]))
         target.check(names)
         if earlier:
-            names = select_missing(names, target, restore_options)
+            results = EarlierResults(target, restore_options.known_aligned).find(names)
+            names = {path: name for path, name in names.items() if path not in results}
         runner = RestoreRunner(
             restorer=restorer,
             target=target,
@@ -199,8 +201,10 @@ def test_results_of_other_kinds_are_not_taken_for_existing(restore, pictures, tm
     (out / "a.jpg").unlink()
     names = expand_inputs([str(folder)])
     target = OutputTarget.parse(out)
-    assert select_missing(names, target, RestoreOptions(aligned=True)) == {}
-    assert select_missing(names, target, RestoreOptions(faces="all")) == names
+    assert EarlierResults(target, known_aligned=True).find(names) == {
+        folder / "a.jpg": Path("a.png")
+    }
+    assert EarlierResults(target, known_aligned=False).find(names) == {}
 
 
 def test_two_inputs_of_one_name_are_refused(pictures, tmp_path):
