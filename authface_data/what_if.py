@@ -14,6 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from authface_data.gates import (
+    DUPLICATE_FACES,
+    DUPLICATES,
+    EXCLUSION,
     GateResult,
     GateVerdicts,
     check_gates,
@@ -116,8 +119,7 @@ class GateCost:
 
     gate: str
     rule: str
-    """What a face needs, for example "qsize_px >= 224"; "" for gates that are not in
-    authface.toml."""
+    """What a face needs, for example "qsize_px >= 224"."""
     dropped: int
     """Number of faces that the gate drops."""
     only: int
@@ -149,8 +151,15 @@ def gate_costs(workspace: Workspace) -> GateCosts:
     Raises:
         UserError: If a gate has an unusable name.
     """
-    rules = {gate.name: _format_rule(gate) for gate in workspace.settings.gates}
-    result = evaluate_gates(workspace, workspace.settings.gates)
+    settings = workspace.settings
+    rules = {gate.name: _format_rule(gate) for gate in settings.gates} | {
+        EXCLUSION: "not on the list of --exclude-hashes",
+        DUPLICATES: f"no better copy of the photograph within {settings.filter.duplicate_radius} "
+        "bits",
+        DUPLICATE_FACES: "no better copy of the face within "
+        f"{settings.filter.duplicate_face_radius} bits",
+    }
+    result = evaluate_gates(workspace, settings.gates)
     undecided = result.decisions == 0
     by_gate = {
         verdicts.gate: _dropped_faces(result, verdicts) & undecided
@@ -167,7 +176,7 @@ def gate_costs(workspace: Workspace) -> GateCosts:
         gates=[
             GateCost(
                 gate=name,
-                rule=rules.get(name, ""),
+                rule=rules[name],
                 dropped=int(dropped.sum()),
                 only=int((dropped & (num_gates == 1)).sum()),
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from authface_data.report.balance import UnderrepresentedGroup
-    from authface_data.report.explain import Explanation, FaceExplanation
     from authface_data.report.status import Status
-    from manifests.decisions import DecisionSource
 
 
 def init(
@@ -129,152 +127,26 @@ def explain(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show all data about a face or photograph.
+    """Show why a face or photograph is kept or dropped, and what is known about it.
 
-    This is its source, measurements, verdicts, captions, decisions and training runs.
+    This is its source, measurements, captions, decisions and training runs. `--json` prints all
+    columns.
 
     ```
     authface explain own_1f2e3d4c
     ```
     """
+    from authface_data.commands.explanation import print_explanation
     from authface_data.report import explain as report
     from manifests.support.text import to_utf8
     from manifests.workspace import Workspace
 
-    explanation = report.explain(Workspace.find(workspace), to_utf8(id))
+    ws = Workspace.find(workspace)
+    explanation = report.explain(ws, to_utf8(id))
     if as_json:
         print_json(explanation)
     else:
-        _print_explanation(explanation)
-
-
-def _print_explanation(explanation: Explanation) -> None:
-    photo = explanation.photo
-    if photo is not None:
-        _print_photo(photo)
-    for verdict in explanation.verdicts:
-        _print_verdict(verdict)
-    for face in explanation.faces:
-        _print_face(face)
-    if explanation.runs:
-        console.print(f"Training runs that used it: {escape(', '.join(explanation.runs))}")
-    if explanation.unreadable_runs:
-        folders = escape(", ".join(explanation.unreadable_runs))
-        console.print(f"Runs that have moved or are gone, which may have used it: {folders}")
-    if not explanation.runs and not explanation.unreadable_runs:
-        console.print("No training run has used it.")
-
-
-def _print_photo(photo: Mapping[str, Any]) -> None:
-    from manifests.licence_policy import basis_label, photographer_label
-
-    console.print(f"[bold]Photograph {escape(photo['photo_id'])}[/]")
-    size = f"{photo['width']} x {photo['height']} px"
-    camera = _describe_camera(photo["camera_make"], photo["camera_model"])
-    _print_facts("picture", photo["path"], size, photo["description"], camera, photo["lens"])
-    _print_facts("source", photo["source"], photo["source_url"])
-    photographer = photographer_label(photo["photographer_name"])
-    _print_facts("credit", photographer, photo["photographer_url"])
-    basis = basis_label(photo["licence_basis"])
-    _print_facts("licence", photo["licence"], basis, photo["terms_date"])
-
-
-def _describe_camera(make: str | None, model: str | None) -> str:
-    """Maker and model; many cameras repeat their maker in the model ("Canon EOS 5D")."""
-    if make and model and model.casefold().startswith(make.split()[0].casefold()):
-        return model
-    return " ".join(part for part in (make, model) if part)
-
-
-def _print_face(explanation: FaceExplanation) -> None:
-    from authface_data.gates import RESERVED_NAMES
-
-    face = explanation.face
-    states = {True: "[green]kept[/]", False: "[red]dropped[/]", None: "not gated yet"}
-    console.print(f"\n[bold]Face {escape(face['face_id'])}[/]: {states[explanation.kept]}")
-    _print_geometry(face)
-    _print_scores(explanation)
-    # Verdicts of the user's gates come first, and among them those that dropped the face.
-    for verdict in sorted(
-        explanation.verdicts,
-        key=lambda row: (row["gate"] in RESERVED_NAMES, row["verdict"] == "kept"),
-    ):
-        _print_verdict(verdict)
-    for caption in explanation.captions:
-        _print_facts(f"caption by {caption['captioner']}", caption["caption"])
-    for decision in explanation.decisions:
-        _print_decision(decision)
-    in_force = explanation.decision
-    if in_force is not None:
-        _print_source("decision in force", in_force.decision, in_force.source)
-    for family, source in explanation.edited_tags.items():
-        _print_source(f"{family} in force", "edited", source)
-
-
-def _print_geometry(face: Mapping[str, Any]) -> None:
-    score = "" if face["score"] is None else f"score {face['score']:.3f}"
-    _print_facts("detected by", face["detector"], score, f"landmarks by {face['landmark_backend']}")
-
-    angles = ", ".join(f"{name} {face[name + '_deg']:.0f}°" for name in ("yaw", "pitch", "roll"))
-    hidden = [
-        region.replace("_", " ")
-        for region in ("left_eye", "right_eye", "mouth")
-        if not face[f"{region}_visible"]
-    ]
-    visibility = f"not visible: {', '.join(hidden)}" if hidden else "eyes and mouth visible"
-    _print_facts("pose", angles, visibility)
-
-    size = f"{face['crop_size_px']} px from {face['qsize_px']:.0f} px"
-    upscaled = "upscaled" if face["upscaled"] else ""
-    padding = f"{100 * face['pad_fraction']:.1f} % padding" if face["pad_fraction"] else ""
-    _print_facts("crop", face["crop_path"], size, upscaled, padding)
-
-
-def _print_scores(explanation: FaceExplanation) -> None:
-    from rich.table import Table
-
-    if not explanation.scores:
-        return
-    table = Table(
-        "metric", "value", "version", "device", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
-    for row in sorted(explanation.scores, key=lambda row: row["metric"]):
-        labels = [escape(row[name] or "") for name in ("metric", "metric_version", "device")]
-        table.add_row(labels[0], f"{row['value']:.4g}", *labels[1:])
-    console.print(table)
-
-
-def _print_verdict(row: Mapping[str, Any]) -> None:
-    colour = {"kept": "green", "dropped": "red", "failed": "yellow"}[row["verdict"]]
-    reason = f": {row['reason']}" if row["reason"] else ""
-    value = "" if row["value"] is None else f" (measured {row['value']:.4g})"
-    text = escape(reason + value)
-    console.print(f"  [{colour}]{row['verdict']}[/] at {escape(row['gate'])}{text}")
-
-
-def _print_decision(row: Mapping[str, Any]) -> None:
-    from manifests.captions import caption_text
-
-    tags = caption_text([*(row["semantic_tags"] or []), *(row["photographic_tags"] or [])])
-    reviewer = f"{row['reviewer']}, {row['decided_at']:%d %B %Y}"
-    _print_facts(reviewer, row["decision"] or "tags edited", row["reason"], row["note"], tags)
-
-
-def _print_source(name: str, value: str, source: DecisionSource) -> None:
-    """Print a decision with the face that it was made about, unless it is the face itself."""
-    relation = source.describe_relation()
-    if not relation:
-        return
-    decided = f"by {source.reviewer}, {source.decided_at:%d %B %Y, %H:%M} UTC"
-    photo = f"photograph {source.photo_id}" if source.photo_id else ""
-    _print_facts(name, value, relation, decided, f"face {source.face_id}", photo)
-
-
-def _print_facts(name: str, *facts: object) -> None:
-    """Print the known facts on one line, or nothing if all are unknown."""
-    text = " · ".join(str(fact) for fact in facts if fact not in (None, ""))
-    if text:
-        console.print(f"  {escape(name)}: {escape(text)}")
+        print_explanation(explanation, ws.settings.gates)
 
 
 def report(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
+import pyarrow.types as pt
 
+from authface_data.gates import passes_threshold
+from authface_data.report.reasons import WORDINGS, wording_of
 from manifests.captions import TAG_FAMILIES, tag_edits
 from manifests.decisions import DecisionSource, FaceDecision, face_decisions, source_of
 from manifests.run_folder import list_runs
 from manifests.run_register import find_trained_runs
 from manifests.schema import CAPTIONS, DECISIONS, FACES, PHOTOS, SCORES, VERDICTS, Manifest
+from manifests.settings import Gate
 from manifests.store import Store
 from manifests.support.errors import UserError
 from manifests.tombstones import Tombstones
@@ -20,6 +26,9 @@ from manifests.workspace import Workspace
 
 Row = dict[str, Any]
 """A row of a manifest."""
+
+FLAGS = frozenset(name for name, kind in FACES.columns if pt.is_boolean(kind))
+"""Columns of `faces` that are true or false."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +140,84 @@ def _explain_faces(
             )
         )
     return explanations
+
+
+@dataclass(frozen=True)
+class ShownMeasurement:
+    """A measurement of a face in words.
+
+    Attributes:
+        noun: What was measured.
+        value: Its value, rounded and with its unit.
+        needed: What the gate needs, such as ">= 224 px", or "" without a gate.
+        gate: Name of the gate, or "".
+        verdict: The gate's verdict, or None without one.
+    """
+
+    noun: str
+    value: str
+    needed: str
+    gate: str
+    verdict: str | None
+
+
+def list_measurements(
+    explanation: FaceExplanation, gates: Sequence[Gate]
+) -> list[ShownMeasurement]:
+    """Describe the measurements of a face.
+
+    Args:
+        explanation: The face.
+        gates: The gates of authface.toml.
+
+    Returns:
+        The measurements that gates dropped the face for, those that it passes, and the others.
+    """
+    verdicts = {row["gate"]: row for row in explanation.verdicts}
+    gated = []
+    for gate in gates:
+        row = verdicts.get(gate.name)
+        if row is None or row["value"] is None:
+            continue
+        value = format_measurement(gate.metric, row["value"])
+        noun = wording_of(gate.metric).noun
+        gated.append(ShownMeasurement(noun, value, _format_needed(gate), gate.name, row["verdict"]))
+    gated.sort(key=lambda row: row.verdict == "kept")
+
+    gated_metrics = {gate.metric for gate in gates}
+    scores = {row["metric"]: row["value"] for row in explanation.scores}
+    others = [
+        ShownMeasurement(wording_of(metric).noun, format_measurement(metric, value), "", "", None)
+        for metric, value in sorted(scores.items())
+        if value is not None and metric not in gated_metrics
+    ]
+    return gated + others
+
+
+def format_measurement(metric: str, value: float) -> str:
+    """A rounded value with its unit, such as "174 px"; yes or no for a flag.
+
+    Args:
+        metric: The measurement.
+        value: Its value in the unit that is stored.
+    """
+    if metric in FLAGS:
+        return "yes" if value else "no"
+    if metric not in WORDINGS:
+        return f"{value:.3g}"
+    wording = WORDINGS[metric]
+    # Adding zero turns -0.0 into 0.0.
+    return f"{round(value * wording.scale, wording.digits) + 0.0:.{wording.digits}f}{wording.unit}"
+
+
+def _format_needed(gate: Gate) -> str:
+    if gate.best is not None:
+        return f"among the best {gate.best}"
+    threshold = float(gate.threshold or 0)
+    if gate.metric in FLAGS:
+        return "yes" if passes_threshold(np.ones(1), gate.op, threshold)[0] else "no"
+    wording = wording_of(gate.metric)
+    return f"{gate.op} {threshold * wording.scale:g}{wording.unit}"
 
 
 def _is_kept(verdicts: list[Row], decision: FaceDecision | None) -> bool | None:

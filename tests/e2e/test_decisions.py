@@ -113,7 +113,7 @@ def test_twin_of_a_dropped_face_is_not_put_in(base, run):
     assert f"Face {twin}: dropped" in explanation
     assert "decision in force: drop · equal pixels · by anna, " in explanation
     assert f"face {dropped} · photograph {dropped.rsplit('_', 1)[0]}" in explanation
-    assert "semantic_tags in force: edited · equal pixels" in explanation
+    assert "semantic tags in force: edited · equal pixels" in explanation
     assert decided_cells(run, root)[twin] == f"drop by anna (equal pixels: {dropped})"
 
     # The reviewer corrects the drop where it was made.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -57,18 +58,39 @@ def test_invalid_what_if_is_one_line(filled, authface_here, options, message):
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_explain_shows_everything_about_a_face(filled, authface_here):
+def test_explain_shows_what_means_something(filled, authface_here):
+    """Reasons in words, rounded values with units, and nothing unknown or internal."""
     faces = Store(Workspace(filled), FACES).read_pandas(["face_id", "photo_id", "qsize_px"])
     smallest = faces.loc[faces["qsize_px"].idxmin()]
     output = authface_here("explain", smallest["face_id"], "-w", filled).stdout
+    size = f"{smallest['qsize_px']:.0f} px"
     for text in (
         f"Face {smallest['face_id']}: dropped",
         "licence: own",
-        "dropped at face_size: qsize_px < 224",
+        f"dropped by face_size: face too small: {size}, 224 needed",
         "landmarks by dlib",
-        "kept at pepper_noise",
     ):
         assert text in output
+    assert re.search(rf"face size +{size} +>= 224 px +face_size", output)
+    assert re.search(r"freedom from noise +[01]\.\d\d +>= 0.5 +noise", output)
+    for internal in ("None", "nan", "fingerprint", "all_gates", "any_face", "qsize_px", "cpu"):
+        assert internal not in output
+    assert not re.search(r"\d\.\d{3}", output)
+
+
+def test_what_if_all_counts_what_each_gate_drops(filled, authface_here):
+    costs = json.loads(authface_here("filter", "-w", filled, "--what-if", "all", "--json").stdout)
+    verdicts = Store(Workspace(filled), VERDICTS).read_pandas()
+    faces = verdicts[(verdicts["subject"] == "face") & (verdicts["verdict"] != "kept")]
+    by_gate = faces[faces["gate"] != "all_gates"].groupby("gate")["id"].agg(set)
+    for row in costs["gates"]:
+        dropped = by_gate.get(row["gate"], set())
+        others = set().union(*by_gate.drop(row["gate"], errors="ignore"))
+        assert (row["dropped"], row["only"]) == (len(dropped), len(dropped - others)), row
+    assert costs["kept"] == costs["faces"] - len(set().union(*by_gate))
+    table = authface_here("filter", "-w", filled, "--what-if", "all").stdout
+    assert "face_size" in table
+    assert "by it alone" in table
 
 
 def test_explain_json_shows_the_faces_of_a_photo(filled, authface_here):
