@@ -11,14 +11,16 @@ from typing import overload
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.types as pt
 
-from authface_data.gates import check_gate_names
+from authface_data.gates import check_gate_names, passes_threshold
 from authface_data.measurements import Measurements, read_measurements
-from authface_data.report.reasons import describe_joined_reasons
+from authface_data.report.reasons import SEPARATOR, describe_joined_reasons
 from authface_data.review.snapshot import EPOCH, Snapshot
 from manifests.captions import FaceTags, current_tags
 from manifests.decisions import face_decisions, newest_decision_time
 from manifests.missing_files import describe_missing_crops
+from manifests.names import PHOTO_COLUMNS
 from manifests.schema import DECISIONS, FACES, PHOTOS, VERDICTS
 from manifests.settings import Gate
 from manifests.store import RowFilter, Store
@@ -42,6 +44,24 @@ TEXT_COLUMNS = (
 OTHER_COLUMNS = ("crop_size_px", "is_kept", "threshold_distance", "margin")
 """Columns of `ReviewFaces` that are other attributes of `ReviewFace`."""
 ROWS_PER_BATCH = 10_000
+
+DISCRETE_MEASUREMENTS = frozenset(
+    [*PHOTO_COLUMNS, "visible_regions"]
+    + [name for name, kind in FACES.columns if pt.is_boolean(kind)]
+)
+"""Flags and counts."""
+NARROW_MARGIN = 0.5
+"""Within this many standard deviations of a threshold, the verdict of a gate is doubtful."""
+DOUBTS = tuple(
+    Gate.model_construct(name=metric, metric=metric, op=op, threshold=threshold)
+    for metric, op, threshold in (
+        ("face_presence", ">=", 0.9),
+        ("visible_regions", "==", 3.0),
+        ("photographic", ">=", 0.5),
+    )
+)
+"""A kept face that does not meet one of these is doubtful, whatever the gates are: it may be no
+face, hidden, or a painting."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +236,9 @@ def faces_to_review(
         sample: Select this many faces by a hash of their ids, the same ones each time.
 
     Returns:
-        Flagged faces first, then by ascending margin.
+        What is most likely wrong comes first: flagged faces; kept faces that do not meet a
+        condition of `DOUBTS` or pass a gate narrowly; faces that a single gate drops narrowly; then
+        the others. Within each group, the nearest to a threshold come first.
     """
     faces = _read_faces(workspace)
     if near_threshold is not None:
@@ -225,7 +247,7 @@ def faces_to_review(
         digests = [hashlib.sha256(face_id.encode()).digest() for face_id in faces.column("face_id")]
         order = sorted(range(len(digests)), key=digests.__getitem__)
         faces = faces.take(np.array(order[:sample], int))
-    return faces.sort("has_no_flag", "margin", "face_id")
+    return faces.sort("review_group", "review_order", "face_id")
 
 
 def _read_faces(workspace: Workspace) -> ReviewFaces:
@@ -234,6 +256,7 @@ def _read_faces(workspace: Workspace) -> ReviewFaces:
     check_gate_names(gates)
     measurements = read_measurements(workspace)
     distances, margins = threshold_margins(measurements, gates)
+    _, doubts = threshold_margins(measurements, DOUBTS)
 
     boxes = [f"{name}_box_crop_px" for name in REGIONS]
     rows = Store(workspace, FACES).read(
@@ -263,11 +286,20 @@ def _read_faces(workspace: Workspace) -> ReviewFaces:
     }
     for name, column in texts.items():
         rows = rows.append_column(name, pc.fill_null(column, ""))
+    is_kept = pc.equal(overall["verdict"].take(verdict_rows), "kept")
+    groups, order = _review_order(
+        is_flagged=pc.not_equal(rows["flag"], "").to_numpy(),
+        is_kept=is_kept.fill_null(False).to_numpy(),
+        has_single_reason=pc.invert(pc.match_substring(rows["drop_rules"], SEPARATOR)).to_numpy(),
+        margins=margins,
+        doubts=doubts,
+    )
     numbers = {
-        "is_kept": pc.equal(overall["verdict"].take(verdict_rows), "kept"),
+        "is_kept": is_kept,
         "threshold_distance": distances,
         "margin": margins,
-        "has_no_flag": pc.equal(rows["flag"], ""),
+        "review_group": groups,
+        "review_order": order,
     }
     for name, values in numbers.items():
         rows = rows.append_column(name, values if isinstance(values, pa.ChunkedArray) else [values])
@@ -283,6 +315,34 @@ def _read_faces(workspace: Workspace) -> ReviewFaces:
     has_crop = pc.fill_null(pc.not_equal(rows["crop_path"], ""), False).to_numpy()
     is_gated = verdict_rows.is_valid().to_numpy(False) & has_crop
     return faces if is_gated.all() else faces.take(np.flatnonzero(is_gated))
+
+
+def _review_order(
+    *,
+    is_flagged: np.ndarray,
+    is_kept: np.ndarray,
+    has_single_reason: np.ndarray,
+    margins: np.ndarray,
+    doubts: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Order n faces by how likely their verdict is wrong.
+
+    Args:
+        is_flagged: (n,) bool: whether a person should check the face in any case.
+        is_kept: (n,) bool: whether every gate keeps the face.
+        has_single_reason: (n,) bool: whether at most one gate drops the face.
+        margins: (n,) float: `ReviewFace.margin`.
+        doubts: (n,) float: the same for the conditions of `DOUBTS`.
+
+    Returns:
+        (n,) int: the group of each face, 0 to 3; and (n,) float: its place in the group.
+    """
+    lowest = np.fmin(margins, doubts)
+    is_doubtful_keep = is_kept & (lowest < NARROW_MARGIN)
+    is_narrow_drop = ~is_kept & has_single_reason & (margins < 0) & (margins > -NARROW_MARGIN)
+    groups = np.select([is_flagged, is_doubtful_keep, is_narrow_drop], [0, 1, 2], 3)
+    order = np.where(is_kept, lowest, np.abs(margins))
+    return groups, order
 
 
 def _read_verdicts(workspace: Workspace, gate: str) -> pa.Table:
@@ -302,7 +362,8 @@ def threshold_margins(
 
     Returns:
         threshold_distance and margin as in `ReviewFace`, each (n,) float64; infinite for a face
-        whose measurements have no threshold.
+        whose measurements have no threshold, and for a flag or a count that is as it should be,
+        which no face passes narrowly.
     """
     distances, margins = np.full((2, len(measurements)), np.inf)
     for gate in gates:
@@ -310,6 +371,8 @@ def threshold_margins(
         if gate.threshold is None or not np.isfinite(values).any():
             continue
         excess = (values - gate.threshold) / (float(np.nanstd(values)) or 1.0)
+        if gate.metric in DISCRETE_MEASUREMENTS:
+            excess[passes_threshold(values, gate.op, gate.threshold)] = np.nan
         distances = np.fmin(distances, np.abs(excess))
         margin = {"=": -np.abs(excess), ">": excess, "<": -excess}[gate.op[0]]
         margins = np.fmin(margins, margin)

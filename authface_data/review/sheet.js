@@ -25,7 +25,7 @@ const exportedField = (face, name) => face.cells[columnIndex[name]];
 const fieldOf = (face, name) => (answers[idOf(face)] || {})[name] ?? exportedField(face, name);
 const createElement = (tag, properties) => Object.assign(document.createElement(tag), properties);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
-const reviewerName = () => $("reviewer").value.trim();
+const reviewerName = () => $("reviewer").value.trim().replace(/\s+/g, " ");
 
 function showStatus(text, isProblem = false) {
   $("saved").textContent = text;

@@ -95,13 +95,23 @@ async function send(ids) {
   } catch {
     return { status: 0, message: "the server does not answer; start `authface serve` again" };
   }
-  if (!response.ok) return { status: response.status, message: (await response.json()).error };
+  if (!response.ok) {
+    const { error } = await response.json();
+    return { status: response.status, message: rephrase(error) };
+  }
   ids.forEach((id, index) => {
     saved[id] = { ...saved[id], ...JSON.parse(fields[index]) };
     // A field that changed while it was being sent stays unsaved.
     if (JSON.stringify(answers[id] || {}) === fields[index]) unsaved.delete(id);
   });
   return null;
+}
+
+// Errors of `review import` name lines of a table, which this page has not.
+function rephrase(error) {
+  return error
+    .replace(/^nothing was imported; line \d+, column \w+: /, "")
+    .replace("export a new table", "reload this page");
 }
 
 function storePosition() {

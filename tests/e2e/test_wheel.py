@@ -19,6 +19,8 @@ DATA_FILES = (
     "authface_data/report/page.html.jinja",
     "authface_train/reproduce/small_split.csv",
     "authface_data/rights/credits.html.jinja",
+    "authface_data/serve/server_storage.js",
+    "manifests/support/html_page.css",
 )
 
 

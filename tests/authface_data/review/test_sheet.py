@@ -228,6 +228,9 @@ def test_page_on_a_desktop_uses_its_width_in_both_colour_schemes(opened):
         chromium.prefer_colour_scheme(scheme)
         backgrounds.add(chromium.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert len(backgrounds) == 2
+    chromium.send("Emulation.setEmulatedMedia", media="print")
+    assert chromium.evaluate("getComputedStyle($('panel')).display") == "none"
+    chromium.send("Emulation.setEmulatedMedia", media="screen")
     free = "grid.clientWidth - 24 - cards[0].offsetWidth * columns - 12 * (columns - 1)"
     columns = "getComputedStyle(grid).gridTemplateColumns.split(' ').length"
     measured = chromium.evaluate(
