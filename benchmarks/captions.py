@@ -16,11 +16,19 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from public_faces import DetectedFace
+
+    from authface_data.captions.measured.measurement import Measurement
+    from authface_data.captions.measured.networks import CropNetworks
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "support")]
@@ -79,18 +87,35 @@ def read_labels() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@functools.cache
+def _networks() -> CropNetworks:
+    from authface_data.captions.measured.networks import CropNetworks
+
+    networks = CropNetworks()
+    networks.setup(None)
+    return networks
+
+
+def measure(face: DetectedFace) -> list[Measurement]:
+    """Measure the tags of a face as the captioner does."""
+    from authface_data.captions.measured.stage import measure_face, read_face
+
+    width, height = face.photo_px
+    row = {**face.row, "width": width, "height": height}
+    return measure_face(read_face(row, face.crop, _networks()))
+
+
 def compare_with_labels() -> Iterator[LabelledTag]:
     """Measure every labelled face and compare its tags with the label."""
     from public_faces import detected_faces
 
     from authface_data.captions.measured.measurement import HIGH_CONFIDENCE
-    from authface_data.captions.measured.stage import measure_face
 
     column_of = {tag: column for column, labels in LABEL_OF_TAG.items() for tag in labels}
     faces = {(face.photo, face.index): face for face in detected_faces()}
     for row in read_labels():
         face = faces[row["photo"], int(row["face"])]
-        for measurement in measure_face(face.row, face.crop):
+        for measurement in measure(face):
             column = column_of.get(measurement.tag)
             if column is None:
                 continue
@@ -159,8 +184,6 @@ def print_table() -> None:
     """Print each face with its tags as a Markdown table; wrong tags are struck out."""
     from public_faces import detected_faces
 
-    from authface_data.captions.measured.stage import measure_face
-
     wrong = {
         (result.photo, result.face_index, result.tag)
         for result in compare_with_labels()
@@ -170,7 +193,7 @@ def print_table() -> None:
     print("| photograph | face | half | tags |\n|---|---|---|---|")
     for face in detected_faces():
         tags = []
-        for measurement in measure_face(face.row, face.crop):
+        for measurement in measure(face):
             tag = measurement.tag
             if tag == "colour photograph":  # never part of a caption
                 continue
@@ -186,8 +209,6 @@ def draw_sheet(path: Path) -> None:
     from PIL import Image, ImageDraw, ImageFont
     from public_faces import detected_faces
 
-    from authface_data.captions.measured.stage import measure_face
-
     side, columns, text_height = 256, 4, 190
     faces = detected_faces()
     row_count = -(-len(faces) // columns)
@@ -200,8 +221,7 @@ def draw_sheet(path: Path) -> None:
         y = number // columns * (side + text_height)
         sheet.paste(Image.fromarray(face.crop).resize((side, side)), (x, y))
         tags = ", ".join(
-            f"{measurement.tag} {measurement.confidence:.2f}"
-            for measurement in measure_face(face.row, face.crop)
+            f"{measurement.tag} {measurement.confidence:.2f}" for measurement in measure(face)
         )
         lines = textwrap.wrap(f"{face.photo} #{face.index}: {tags}", 36)
         draw.multiline_text((x, y + side + 2), "\n".join(lines), fill="#e8e6e3", font=font)

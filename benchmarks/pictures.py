@@ -33,7 +33,8 @@ import degradations  # noqa: E402
 from browser import open_browser  # noqa: E402
 from public_faces import detected_faces  # noqa: E402
 
-from authface_data.captions.measured.stage import measure_face  # noqa: E402
+from authface_data.captions.measured.networks import CropNetworks  # noqa: E402
+from authface_data.captions.measured.stage import measure_face, read_face  # noqa: E402
 from authface_data.weights import cache_dir  # noqa: E402
 
 Change = Callable[[np.ndarray], np.ndarray]
@@ -115,6 +116,8 @@ def _make_captions_picture(path: Path) -> None:
     gap_px = 8
     font = ImageFont.load_default(size=15)
     (face,) = (face for face in detected_faces() if face.photo == PORTRAIT)
+    networks = CropNetworks()
+    networks.setup(None)
     sheet = Image.new("RGB", (num_columns * (cell_px + gap_px), 2 * (cell_px + text_px)), "#16181c")
     draw = ImageDraw.Draw(sheet)
     for index, (name, change) in enumerate(CHANGED.items()):
@@ -124,7 +127,8 @@ def _make_captions_picture(path: Path) -> None:
         thumbnail = Image.fromarray(crop).resize((cell_px, cell_px), Image.Resampling.LANCZOS)
         sheet.paste(thumbnail, (x, y))
 
-        measured = [measurement.tag for measurement in measure_face(face.row, crop)]
+        measurements = measure_face(read_face(face.row, crop, networks))
+        measured = [measurement.tag for measurement in measurements]
         tags = ", ".join(tag for tag in measured if tag != "colour photograph")
         draw.text((x + 4, y + cell_px + 4), name, fill="#9a978f", font=font)
         wrapped = "\n".join(textwrap.wrap(tags, 42))
@@ -162,7 +166,8 @@ def _fill_workspace(root: Path, photos: Path) -> None:
     _run_authface("init", root, "--preset", "embedded")
     settings = root / "authface.toml"
     text = settings.read_text()
-    settings.write_text(text.replace("[filter]", "[filter]\nduplicate_radius = 0"))
+    no_duplicates = '[filter]\nduplicate_radius = 0\nduplicate_face_radius = "off"'
+    settings.write_text(text.replace("[filter]", no_duplicates))
     source = ["--source", "folder", "--path", photos, "--licence-basis", "public-domain"]
     _run_authface("collect", "-w", root, *source)
     _run_authface("filter", "-w", root)
@@ -170,16 +175,24 @@ def _fill_workspace(root: Path, photos: Path) -> None:
 
 
 def _make_review_picture(root: Path, path: Path, temporary: Path) -> None:
-    """Save a screenshot of the review sheet with a few decisions."""
+    """Save screenshots of the review sheet with a few decisions: a desktop and a telephone."""
     _run_authface("review", "sheet", "-w", root)
+    shots = []
     with open_browser(temporary) as chromium:
         chromium.open(root / "reports" / "review.html")
-        chromium.click("#reviewer")
-        chromium.insert_text("Anna")
-        chromium.press("Escape", "x", "x", "4", "p", "u", "x")
-        time.sleep(1)
-        chromium.screenshot(temporary / "page.png")
-    Image.open(temporary / "page.png").convert("RGB").save(path, quality=88)
+        for width, scheme, is_touch in ((1280, "light", False), (390, "dark", True)):
+            chromium.resize(width, 844, touch=is_touch)
+            chromium.prefer_colour_scheme(scheme)
+            chromium.evaluate("answers = {}; select(0)")
+            chromium.press("x", "x", "4", "p", "u", "x")
+            chromium.evaluate("select(1)")
+            time.sleep(1)
+            chromium.screenshot(temporary / "page.png")
+            shots.append(Image.open(temporary / "page.png").convert("RGB"))
+    both = Image.new("RGB", (sum(shot.width for shot in shots) + 20, 844), "white")
+    both.paste(shots[0], (0, 0))
+    both.paste(shots[1], (shots[0].width + 20, 0))
+    both.save(path, quality=85)
 
 
 def main() -> None:

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from manifests.settings import Captions
 
 CAMERA_COLUMNS = ["focal_length_mm", "aperture", "iso"]
+SIZE_COLUMNS = ["width", "height"]
 FACE_COLUMNS = [
     "photo_id",
     "crop_path",
     "crop_sha256",
     "box_px",
     "qsize_px",
+    "quad_px",
     "yaw_deg",
     "pitch_deg",
     "landmarks_crop_px",
@@ -105,16 +107,16 @@ def create_stage(workspace: Workspace, captioner: str, settings: Captions) -> St
         return ServerStage(settings, workspace)
     from authface_data.captions.measured.stage import MeasuredStage
 
-    return MeasuredStage(settings)
+    return MeasuredStage(settings, workspace.weights_dir)
 
 
 def load_inputs(workspace: Workspace) -> list[CaptionInput]:
-    """Read the kept faces, each with the camera columns of its photo.
+    """Read the kept faces, each with the camera columns and the size of its photo.
 
     Every row also has the column `measurement_hash`, a hash of all values that measured tags depend
     on: the captioner `measured` is run again when it changes.
     """
-    photos = Store(workspace, PHOTOS).read(["photo_id", *CAMERA_COLUMNS]).to_pylist()
+    photos = Store(workspace, PHOTOS).read(["photo_id", *CAMERA_COLUMNS, *SIZE_COLUMNS]).to_pylist()
     photo_of = {photo["photo_id"]: photo for photo in photos}
     faces = kept_faces(workspace, FACE_COLUMNS)
     require_photo_rows(faces["photo_id"], photo_of)

@@ -3,14 +3,15 @@
 - Eyes: a box filter of nine pixels removes a share of the differences between neighbouring pixels
   in a patch around the eye (as in quality/sharpness.py, without the diagonals). If the share is
   above 0.36 for both eyes, the eyes are sharp; if it is below 0.26 for both, the focus is soft.
-- Background: two strips at the sides of the crop. The blur of an edge follows from its gradients
-  under Gaussians of 1 and 4 px: a step blurred by s has the ratio r = sqrt((s² + 16) / (s² + 1)),
-  so s = sqrt((16 - r²) / (r² - 1)). The median blur of the strongest 5 % of the edges counts. The
-  background is blurred if this is above 1.7 px and above 1.2 times the blur of the eyes; it is
-  sharp if this is below 0.8 px. A background without edges (gradient below 4 levels per pixel)
-  gives no measurement.
+- Background: the pixels outside the person, hair and clothes included. The blur of an edge follows
+  from its gradients under Gaussians of 1 and 4 px: a step blurred by s has the ratio
+  r = sqrt((s² + 16) / (s² + 1)), so s = sqrt((16 - r²) / (r² - 1)). The median blur of the
+  strongest 5 % of the edges counts. The background is blurred if this is above 2.7 px and above 1.3
+  times the blur of the eyes, provided that there are slopes at all (1 level per pixel). It is sharp
+  if this is below 0.95 px and the edges are strong (4 levels per pixel). Otherwise, and if less
+  than 4 % of the crop is background, it gives no measurement.
 
-Hair that reaches into the strips counts as background. Strong noise counts as sharpness.
+Strong noise counts as sharpness.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ EYE_PATCH_HALF_SIZE = np.array([0.42, 0.23])
 """Half width and half height of the patch around an eye, in distances between the eyes."""
 DENOISE_SIGMA_PX = 0.8
 
-MIN_BLURRED_PX = 1.7
-MAX_SHARP_PX = 0.8
+MIN_BACKGROUND_SHARE = 0.04
+MIN_BLURRED_PX = 2.7
+MAX_SHARP_PX = 0.95
 BLUR_WIDTH_PX = 0.12
-MIN_BLUR_RATIO = 1.2
+MIN_BLUR_RATIO = 1.3
 BLUR_RATIO_WIDTH = 0.06
 
+MIN_SLOPE = 1.0
 MIN_EDGE_GRADIENT = 4.0
 EDGE_PERCENTILE = 95
 FINE_SIGMA_PX = 1.0
@@ -70,36 +73,42 @@ def _measure_eyes(face: FaceCrop) -> list[Measurement]:
 
 
 def _measure_background(face: FaceCrop) -> list[Measurement]:
-    y, x = (np.mgrid[:FACE_SCALE_PX, :FACE_SCALE_PX] + 0.5) / FACE_SCALE_PX
-    side_strips = (np.abs(x - 0.5) > 0.34) & (np.abs(x - 0.5) < 0.49) & (y > 0.02) & (y < 0.75)
-    eye_region = (np.abs(x - 0.5) < 0.2) & (np.abs(y - 0.47) < 0.07)
-    background_blur = edge_blur_px(face.brightness, side_strips)
-    eye_blur = edge_blur_px(face.brightness, eye_region)
-    if background_blur is None or eye_blur is None:
+    if face.background is None or face.background.mean() < MIN_BACKGROUND_SHARE:
         return []
+    y, x = (np.mgrid[:FACE_SCALE_PX, :FACE_SCALE_PX] + 0.5) / FACE_SCALE_PX
+    eye_region = (np.abs(x - 0.5) < 0.2) & (np.abs(y - 0.47) < 0.07)
+    background = edge_blur_px(face.brightness, face.background, MIN_SLOPE)
+    eyes = edge_blur_px(face.brightness, eye_region, MIN_EDGE_GRADIENT)
+    edges = edge_blur_px(face.brightness, face.background, MIN_EDGE_GRADIENT)
 
-    blurred = Measurement.above(
-        "focus", "blurred background", background_blur, bound=MIN_BLURRED_PX, width=BLUR_WIDTH_PX
-    )
-    blurrier_than_eyes = Measurement.above(
-        "focus",
-        "blurred background",
-        background_blur / eye_blur,
-        bound=MIN_BLUR_RATIO,
-        width=BLUR_RATIO_WIDTH,
-    )
-    sharp = Measurement.below(
-        "focus", "sharp background", background_blur, bound=MAX_SHARP_PX, width=BLUR_WIDTH_PX
-    )
-    return [blurred.capped(blurrier_than_eyes.confidence), sharp]
+    measurements = []
+    if background is not None and eyes is not None:
+        blurred = Measurement.above(
+            "focus", "blurred background", background, bound=MIN_BLURRED_PX, width=BLUR_WIDTH_PX
+        )
+        blurrier_than_eyes = Measurement.above(
+            "focus",
+            "blurred background",
+            background / eyes,
+            bound=MIN_BLUR_RATIO,
+            width=BLUR_RATIO_WIDTH,
+        )
+        measurements.append(blurred.capped(blurrier_than_eyes.confidence))
+    if edges is not None:
+        sharp = Measurement.below(
+            "focus", "sharp background", edges, bound=MAX_SHARP_PX, width=BLUR_WIDTH_PX
+        )
+        measurements.append(sharp)
+    return measurements
 
 
-def edge_blur_px(brightness: np.ndarray, region: np.ndarray) -> float | None:
+def edge_blur_px(brightness: np.ndarray, region: np.ndarray, min_gradient: float) -> float | None:
     """Measure the blur of the strongest edges in a region.
 
     Args:
         brightness: (height, width) float32, 0 to 255.
         region: (height, width) bool; the pixels to consider.
+        min_gradient: Weakest edge that counts, in levels per px after a Gaussian blur of 4 px.
 
     Returns:
         The standard deviation of the equivalent Gaussian blur in px; None without edges.
@@ -109,7 +118,7 @@ def edge_blur_px(brightness: np.ndarray, region: np.ndarray) -> float | None:
     fine = _gradient(brightness, FINE_SIGMA_PX)
     coarse = _gradient(brightness, COARSE_SIGMA_PX)
     threshold = float(np.percentile(coarse[region], EDGE_PERCENTILE))
-    if threshold < MIN_EDGE_GRADIENT:
+    if threshold < min_gradient:
         return None
 
     edges = region & (coarse >= threshold)

@@ -8,7 +8,9 @@
 - Hard or soft light: the steepest shading of the skin, as the 95th percentile of the gradient of
   the brightness (blurred by 4 px) relative to the brightness, in percent per pixel. Above 6 the
   light is hard. Below 3.6 it is soft, provided that less than 1 % of the skin shines.
-- Low-key or high-key: the median brightness of the crop is below 60 or above 175.
+- Low-key: the median brightness of the face is below 80 and that of the crop below 90. High-key:
+  that of the face is above 197 and that of the crop above 175. A bright or dark background alone
+  does not suffice.
 - Contrast: the distance from the 5th to the 95th percentile of the face's brightness is above 175
   (high) or below 75 (low).
 
@@ -42,7 +44,9 @@ SHINE_LEVEL = 235
 MAX_SHINE_SHARE = 0.01
 SMOOTH_SIGMA_PX = 4
 
-MAX_LOW_KEY = 60.0
+MAX_LOW_KEY_FACE = 80.0
+MAX_LOW_KEY = 90.0
+MIN_HIGH_KEY_FACE = 197.0
 MIN_HIGH_KEY = 175.0
 KEY_WIDTH = 6.0
 MIN_HIGH_CONTRAST = 175.0
@@ -174,11 +178,24 @@ def _smooth(face: FaceCrop) -> np.ndarray:
 def _measure_key(face: FaceCrop) -> list[Measurement]:
     y, x = (np.mgrid[:FACE_SCALE_PX, :FACE_SCALE_PX] + 0.5) / FACE_SCALE_PX
     oval = (x - 0.5) ** 2 / 0.05 + (y - 0.55) ** 2 / 0.07 < 1
-    level = float(np.median(face.brightness))
+    crop_level = float(np.median(face.brightness))
+    face_level = float(np.median(face.brightness[oval]))
     contrast = float(np.ptp(np.percentile(face.brightness[oval], (5, 95))))
+    low_key = Measurement.below(
+        "light", "low-key", face_level, bound=MAX_LOW_KEY_FACE, width=KEY_WIDTH
+    )
+    dark_crop = Measurement.below(
+        "light", "low-key", crop_level, bound=MAX_LOW_KEY, width=KEY_WIDTH
+    )
+    high_key = Measurement.above(
+        "light", "high-key", face_level, bound=MIN_HIGH_KEY_FACE, width=KEY_WIDTH
+    )
+    bright_crop = Measurement.above(
+        "light", "high-key", crop_level, bound=MIN_HIGH_KEY, width=KEY_WIDTH
+    )
     return [
-        Measurement.below("light", "low-key", level, bound=MAX_LOW_KEY, width=KEY_WIDTH),
-        Measurement.above("light", "high-key", level, bound=MIN_HIGH_KEY, width=KEY_WIDTH),
+        low_key.capped(dark_crop.confidence),
+        high_key.capped(bright_crop.confidence),
         Measurement.above(
             "light", "high contrast", contrast, bound=MIN_HIGH_CONTRAST, width=CONTRAST_WIDTH
         ),

@@ -92,7 +92,10 @@ class FaceCrop:
         brightness: (512, 512) float32, 0 to 255.
         landmarks: (68, 2) or (5, 2) float; (x, y) in px of `pixels`.
         landmarks5: (5, 2) float; left eye, right eye, nose, left and right corner of the mouth.
-        row: The row of `faces`, with the camera columns of its photo.
+        row: The row of `faces`, with the camera columns and the size of its photo.
+        background: (512, 512) bool; pixels away from the person. None if unknown.
+        iris_positions: Position of the iris between the corners of the left and the right eye, -1
+            to 1 from left to right. None if unknown.
     """
 
     pixels: np.ndarray
@@ -100,6 +103,8 @@ class FaceCrop:
     landmarks: np.ndarray
     landmarks5: np.ndarray
     row: Mapping[str, Any]
+    background: np.ndarray | None = None
+    iris_positions: tuple[float, float] | None = None
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], crop: np.ndarray) -> FaceCrop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from authface_data.captions.measured.metadata import (
     measure_framing,
     measure_view,
 )
+from authface_data.captions.measured.networks import CropNetworks
 from authface_data.engine.stage import Dropped, Item, Rows, WritePixels
 from manifests.schema import CAPTIONS
 from manifests.settings import Captions
@@ -40,10 +42,13 @@ class MeasuredStage:
 
     Args:
         settings: The section `captions` of the workspace's settings.
+        weights_dir: Folder of the setting `weights_dir`, if any.
     """
 
     name = "measured"
-    version = 3  # 3: landmarks instead of fixed regions, and a confidence per measurement
+    # 3: landmarks instead of fixed regions, and a confidence per measurement. 4: background outside
+    # the person, gaze by the irises, key by the face.
+    version = 4
     subject: Subject = "face"
     manifest = CAPTIONS
     input_hash_column = "measurement_hash"
@@ -51,22 +56,26 @@ class MeasuredStage:
     libraries = ("cv2",)
     batch_size = 1
 
-    def __init__(self, settings: Captions) -> None:
+    def __init__(self, settings: Captions, weights_dir: str | None) -> None:
         self._settings = settings
+        self._weights_dir = weights_dir
+        self._networks = CropNetworks()
 
     def settings(self) -> dict[str, Any]:
         """Return no settings: measurements depend on the version only."""
         return {}
 
     def setup(self, device: str) -> None:
-        """Do nothing: measurements need no model."""
+        """Load the networks for gaze and background."""
+        self._networks.setup(self._weights_dir)
 
     def process(self, batch: Sequence[Item], write_pixels: WritePixels) -> list[Rows | Dropped]:
         """Measure every crop of the batch."""
         return [Rows([self._row(item)]) for item in batch]
 
     def _row(self, item: Item) -> dict[str, Any]:
-        measurements = measure_face(item.row, item.picture.pixels())
+        face = read_face(item.row, item.picture.pixels(), self._networks)
+        measurements = measure_face(face)
         tags = [measurement.tag for measurement in measurements]
         caption = compose_caption({"semantic": [], "photographic": tags}, [], self._settings)
         return {
@@ -80,16 +89,30 @@ class MeasuredStage:
         }
 
 
-def measure_face(row: Mapping[str, Any], crop: np.ndarray) -> list[Measurement]:
+def read_face(row: Mapping[str, Any], crop: np.ndarray, networks: CropNetworks) -> FaceCrop:
+    """Prepare a crop for the measures.
+
+    Args:
+        row: The row of `faces`, with the camera columns and the size of its photo.
+        crop: (size, size, 3) uint8 sRGB; the aligned crop of the row.
+        networks: Find the background and the irises.
+    """
+    face = FaceCrop.from_row(row, crop)
+    return replace(
+        face,
+        background=networks.find_background(face.pixels, row),
+        iris_positions=networks.locate_irises(face.pixels),
+    )
+
+
+def measure_face(face: FaceCrop) -> list[Measurement]:
     """Measure all tags of a face.
 
     Args:
-        row: The row of `faces`, with the camera columns of its photo.
-        crop: (size, size, 3) uint8 sRGB; the aligned crop of the row.
+        face: The crop.
 
     Returns:
         The measurements with a confidence of at least `MIN_CONFIDENCE`.
     """
-    face = FaceCrop.from_row(row, crop)
     measurements = [measurement for measure in MEASURES for measurement in measure(face)]
     return [item for item in measurements if item.confidence >= MIN_CONFIDENCE]

@@ -1,19 +1,21 @@
 """Measured tags: each rule on synthetic crops, and their accuracy on real faces."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from captions import compare_with_labels, read_labels
+from public_faces import detected_faces
 
 from authface_data.captions.compose import count_tokens
 from authface_data.captions.measured.focus import edge_blur_px
-from authface_data.captions.measured.gaze import iris_position
 from authface_data.captions.measured.measurement import (
     HIGH_CONFIDENCE,
     MIN_CONFIDENCE,
     FaceCrop,
 )
+from authface_data.captions.measured.networks import MARGIN_PX, CropNetworks
 from authface_data.captions.measured.stage import measure_face
 from manifests.schema import CAPTIONS
 from manifests.store import Store
@@ -70,8 +72,16 @@ def grey_crop(level=120):
     return np.repeat(skin_crop(level)[..., 1:2], 3, axis=2)
 
 
+def make_face(crop, *, iris_positions=(0.0, 0.0), **changes):
+    """A crop whose person leaves 80 px free at both sides; the eyes look ahead."""
+    face = FaceCrop.from_row(make_row(**changes), crop)
+    background = np.zeros((512, 512), bool)
+    background[:, :70] = background[:, -70:] = True
+    return replace(face, background=background, iris_positions=iris_positions)
+
+
 def measured_tags(crop, **changes):
-    return {measurement.tag for measurement in measure_face(make_row(**changes), crop)}
+    return {measurement.tag for measurement in measure_face(make_face(crop, **changes))}
 
 
 @pytest.mark.parametrize(
@@ -115,7 +125,7 @@ def test_small_pitch_gives_no_tag():
 
 def test_confidence_is_half_at_the_bound_and_grows_beyond_it():
     def front_view_confidence(yaw):
-        measurements = measure_face(make_row(yaw_deg=yaw), skin_crop())
+        measurements = measure_face(make_face(skin_crop(), yaw_deg=yaw))
         confidences = [item.confidence for item in measurements if item.tag == "front view"]
         return confidences[0] if confidences else 0.0
 
@@ -142,6 +152,12 @@ def test_light_tags():
 
     assert "low-key" in measured_tags(skin_crop(30))
     assert "high-key" in measured_tags(skin_crop(215))
+    # A face in normal light before a white or a black wall is neither.
+    face = (slice(100, 470), slice(110, 400))
+    for wall in (250, 5):
+        crop = np.full((512, 512, 3), wall, np.uint8)
+        crop[face] = skin_crop(140)[face]
+        assert not {"high-key", "low-key"} & measured_tags(crop)
     assert "low contrast" in measured_tags(skin_crop())
     dark_and_bright = np.concatenate([skin_crop(10)[:280], skin_crop(230)[280:]])
     assert "high contrast" in measured_tags(dark_and_bright)
@@ -169,9 +185,9 @@ def test_edge_blur_is_the_sigma_of_the_blur(sigma):
     step = step * np.ones((512, 1), np.float32)
     region = np.zeros((512, 512), bool)
     region[100:400, 20:120] = True
-    blur = edge_blur_px(cv2.GaussianBlur(step, (0, 0), sigma), region)
+    blur = edge_blur_px(cv2.GaussianBlur(step, (0, 0), sigma), region, 4.0)
     assert blur == pytest.approx(sigma, abs=0.35 + 0.1 * sigma)
-    assert edge_blur_px(np.full((512, 512), 90, np.float32), region) is None
+    assert edge_blur_px(np.full((512, 512), 90, np.float32), region, 4.0) is None
 
 
 def test_focus_tags_of_background_and_eyes():
@@ -197,37 +213,56 @@ def test_focus_tags_of_background_and_eyes():
     assert not {"sharp eyes", "soft focus"} & measured_tags(sharp, left_eye_visible=False)
 
 
-@pytest.mark.parametrize("position", [-0.5, 0.0, 0.4])
-def test_iris_position(position):
-    eye = np.array([(100, 50), (130, 40), (170, 40), (200, 50), (170, 60), (130, 60)], float)
-    brightness = np.full((100, 300), 220, np.float32)
-    assert iris_position(brightness, eye) is None
-    y, x = np.mgrid[:100, :300]
-    brightness[(x - 150 - 50 * position) ** 2 + (y - 50) ** 2 < 81] = 30
-    assert iris_position(brightness, eye) == pytest.approx(position, abs=0.05)
-
-
 def test_gaze_follows_from_head_and_eyes():
-    def crop_with_irises(position):
-        painted = skin_crop(200, 0).copy()
-        y, x = np.mgrid[:512, :512]
-        for eye_centre in (190, 322):
-            painted[(x - eye_centre - 22 * position) ** 2 + (y - 240) ** 2 < 49] = 20
-        return painted
+    def tags(position, **changes):
+        return measured_tags(skin_crop(), iris_positions=(position, position), **changes)
 
-    centred = crop_with_irises(0)
-    assert "direct gaze" in measured_tags(centred)
-    assert "looking away" in measured_tags(centred, yaw_deg=40.0)
+    gaze_tags = {"direct gaze", "looking away"}
+    assert tags(0) & gaze_tags == {"direct gaze"}
+    assert tags(0, yaw_deg=40.0) & gaze_tags == {"looking away"}
     # The head is turned and the eyes look back into the camera.
-    assert "direct gaze" in measured_tags(crop_with_irises(-0.5), yaw_deg=30.0)
-    assert not {"direct gaze", "looking away"} & measured_tags(centred, right_eye_visible=False)
-    assert "direct gaze" not in measured_tags(centred, pitch_deg=-20.0)
+    assert tags(-0.5, yaw_deg=30.0) & gaze_tags == {"direct gaze"}
+    assert not tags(0, right_eye_visible=False) & gaze_tags
+    for pitch_deg in (-20.0, 15.0):
+        assert "direct gaze" not in tags(0, pitch_deg=pitch_deg)
+    contradiction = measured_tags(skin_crop(), iris_positions=(-0.4, 0.4))
+    assert not contradiction & gaze_tags
+
+
+@pytest.fixture(scope="module")
+def networks(weights):
+    networks = CropNetworks()
+    networks.setup(None)
+    return networks
+
+
+def test_irises_are_mirrored_with_the_face(networks, photos):
+    faces = [face for face in detected_faces() if face.photo in ("obama.jpg", "obama2.jpg")]
+    for face in faces:
+        positions = networks.locate_irises(face.crop)
+        mirrored = networks.locate_irises(np.ascontiguousarray(face.crop[:, ::-1]))
+        assert np.mean(mirrored) == pytest.approx(-np.mean(positions), abs=0.08)
+
+
+def test_background_excludes_the_person_and_the_padding(networks, photos):
+    face = next(face for face in detected_faces() if face.photo == "obama.jpg")
+    width, height = face.photo_px
+    background = networks.find_background(face.crop, {**face.row, "width": width, "height": height})
+    assert 0.02 < background.mean() < 0.6
+    assert not background[200:512, 180:330].any()  # the face and the chest
+
+    # If only the left half of the crop came from the photograph, the rest would be padding.
+    west, east = face.row["quad_px"][0][0], face.row["quad_px"][3][0]
+    middle = {**face.row, "width": (west + east) / 2, "height": height}
+    half = networks.find_background(face.crop, middle)
+    assert half[:, : 256 - 2 * MARGIN_PX].any()
+    assert not half[:, 256 + MARGIN_PX :].any()
 
 
 def test_five_landmarks_suffice_for_most_tags():
     tags = measured_tags(skin_crop(), landmarks_crop_px=LANDMARKS5)
     assert {"front view", "close-up", "colour photograph"} <= tags
-    assert not {"direct gaze", "even light", "soft light"} & tags
+    assert not {"even light", "soft light"} & tags
 
 
 def test_tags_do_not_depend_on_the_size_of_the_crop():
@@ -254,7 +289,7 @@ def test_accuracy_on_labelled_faces(photos, weights):
     assert share_correct(held_out) >= 0.9
     assert share_correct(tuned) >= 0.98
     assert share_correct([result for result in held_out if result.is_confident]) >= 0.91
-    for column in ("framing", "colour", "eyes", "key", "warmth"):
+    for column in ("framing", "gaze", "colour", "background", "key", "warmth"):
         assert all(result.is_correct for result in held_out if result.column == column), column
 
 
