@@ -28,6 +28,7 @@ QUALITY_MEASURES = (
     "banding",
     "exposure",
     "detail",
+    "photographic",
     "skin_tone",
     "light",
     "lightness",

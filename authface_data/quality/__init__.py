@@ -14,6 +14,7 @@ ARTEFACTS = {
     "banding": "authface_data.quality.banding",
     "exposure": "authface_data.quality.exposure",
     "detail": "authface_data.quality.detail",
+    "photographic": "authface_data.quality.photographic",
 }
 """Measures of image defects, by name. Their scores lie between 0 (worst) and 1 (best)."""
 

@@ -119,6 +119,7 @@ WORDINGS: Mapping[str, Wording] = {
     "banding": Wording("freedom from banding", low="banding in smooth areas"),
     "exposure": Wording("exposure", low="highlights or shadows clipped"),
     "detail": Wording("fine detail", low=_ENLARGED),
+    "photographic": Wording("likeness to a photograph", low="not a photograph"),
     "lightness": Wording("lightness of the face", low="face too dark", high="face too bright"),
     "light": Wording("light from the side", low="lit from the left", high="lit from the right"),
     "skin_tone": Wording("skin tone", unit="°", digits=0),
