@@ -28,7 +28,7 @@ from authface_data.faces.mesh import (
 from authface_data.images.colour import luma
 from authface_data.quality.face_scale import resize_to_face_scale
 
-MESH_MOVES = (
+MESH_MOVES: tuple[dict[str, float], ...] = (
     {},
     {"across": 0.04, "down": 0.03},
     {"across": -0.04, "down": 0.03, "turn": 0.1},
@@ -36,7 +36,7 @@ MESH_MOVES = (
     {"across": 0.03, "down": -0.02, "scale": 0.92, "turn": -0.12},
     {"across": -0.02, "scale": 1.04, "turn": 0.15},
 )
-IRIS_MOVES = (
+IRIS_MOVES: tuple[dict[str, float], ...] = (
     {},
     {"across": 0.06, "down": 0.03, "scale": 1.05},
     {"across": -0.06, "down": 0.03, "scale": 0.93},

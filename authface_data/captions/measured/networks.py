@@ -24,7 +24,11 @@ MAX_PERSON = 0.1
 MARGIN_PX = 12
 """Distance of the background from the person, so that strands of hair do not count."""
 
-IRIS_MOVES = ({}, {"across": 0.04, "scale": 1.05}, {"down": 0.04, "scale": 0.95})
+IRIS_MOVES: tuple[dict[str, float], ...] = (
+    {},
+    {"across": 0.04, "scale": 1.05},
+    {"down": 0.04, "scale": 0.95},
+)
 """The iris is located from several squares; the median is more accurate."""
 
 
