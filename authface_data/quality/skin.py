@@ -5,8 +5,8 @@ scale. Its level depends on lens, focus and compression, so the skin is compared
 the same crop:
 
 - Skin: T averaged over boxes of 13 px, on cheeks, forehead and chin, and only on pixels with about
-  the colour of the skin patches (not on hair or the background). Filters leave flat areas, so the
-  10th percentile F is used.
+  the colour of the skin patches (not on hair or the background) that are not blown out. Filters
+  leave flat areas, so the 10th percentile F is used.
 - Eyes: the 95th percentile E of T in boxes around both eyes (lashes, lids, the edge of the iris).
 
 The score is a logistic function of ln((F + 0.03) / (E + 0.03)), 0.5 at -3.9. Natural faces lie
@@ -14,9 +14,9 @@ between -3.6 and -2, also if slightly out of focus, enlarged from 256 px or comp
 75; make-up lies at the lower end.
 
 Fails on: light retouching that leaves a third of the texture, and mild filters on skin with much
-texture (both look like make-up and score high); skin that is blown out (counts as smooth, compare
-`exposure`); noise added after retouching; closed eyes and glasses without reflections; pictures
-smoothed as a whole, eyes included (compare `sharpness` and `photographic`).
+texture (both look like make-up and score high); noise added after retouching; closed eyes and
+glasses without reflections; a background in the colour of the skin; pictures smoothed as a whole,
+eyes included (compare `sharpness` and `photographic`).
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ MAX_CHROMA_DIFFERENCE = 12
 LUMA_RATIOS = (0.5, 1.7)
 MIN_SKIN_PX = 4000
 """With fewer pixels of that colour, the whole region is used."""
+BLOWN_LUMA = 245
+"""Blown-out skin and white walls from this luma on are not measured."""
 
 
 def score(crop: np.ndarray) -> float:
@@ -74,10 +76,12 @@ def score(crop: np.ndarray) -> float:
     fine, coarse = (cv2.GaussianBlur(luma_plane, (0, 0), sigma) for sigma in TEXTURE_SIGMAS_PX)
     texture = np.abs(fine - coarse)
 
-    region = _skin_region()
+    region = _skin_region() & (luma_plane < BLOWN_LUMA)
     is_skin = region & _has_skin_colour(pixels)
     if is_skin.sum() < MIN_SKIN_PX:
         is_skin = region
+    if is_skin.sum() < MIN_SKIN_PX:
+        return 1.0
     averaged = cv2.blur(texture, (AVERAGING_PX, AVERAGING_PX))
     skin_texture = np.percentile(averaged[is_skin], SKIN_PERCENTILE)
     eyes = [texture[_slices(box)].ravel() for box in EYES]

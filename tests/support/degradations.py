@@ -50,15 +50,102 @@ def blur_motion(crop, length, angle_deg=30):
     return cv2.filter2D(crop, -1, line / line.sum())
 
 
+def add_pepper_to_photo(picture, fraction, size):
+    """Reduce or enlarge a picture to a side of `size`, add noise, and return to 512 px."""
+    resized = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
+    noisy = add_pepper_noise(resized, fraction)
+    interpolation = cv2.INTER_AREA if size > 512 else cv2.INTER_CUBIC
+    return cv2.resize(noisy, (512, 512), interpolation=interpolation)
+
+
+# Where FFHQ alignment places eyes with brows, nostrils and mouth: left, top, right, bottom, as
+# shares of the crop's side.
+SHARP_REGIONS = ((0.26, 0.34, 0.74, 0.56), (0.42, 0.6, 0.58, 0.67), (0.35, 0.68, 0.65, 0.82))
+
+
+def _filter_on_skin(crop, filtered):
+    """Apply a filter to the face, and leave eyes, mouth, hair and background as they are."""
+    size = len(crop)
+    rows, columns = (np.mgrid[:size, :size] + 0.5) / size
+    oval = ((columns - 0.5) / 0.28) ** 2 + ((rows - 0.55) / 0.38) ** 2 <= 1
+    mask = oval.astype(np.float32)
+    for left, top, right, bottom in SHARP_REGIONS:
+        mask[round(top * size) : round(bottom * size), round(left * size) : round(right * size)] = 0
+    mask = cv2.GaussianBlur(mask, (0, 0), 3)[..., None]
+    return _to_bytes(crop * (1 - mask) + filtered * mask)
+
+
 def smooth_skin(crop, passes):
     """Smooth surfaces and keep edges, as beauty filters do."""
+    filtered = crop
     for _ in range(passes):
-        crop = cv2.bilateralFilter(crop, 9, 18 + 6 * passes, 3 + passes)
-    return crop
+        filtered = cv2.bilateralFilter(filtered, 9, 18 + 6 * passes, 3 + passes)
+    return _filter_on_skin(crop, filtered)
 
 
-def filter_median(crop, side):
-    return cv2.medianBlur(crop, side)
+def filter_skin_median(crop, side):
+    return _filter_on_skin(crop, cv2.medianBlur(crop, side))
+
+
+def filter_skin_guided(crop, radius):
+    """Smooth with a guided filter (He et al. 2013) whose guide is the picture itself."""
+    box = (2 * radius + 1, 2 * radius + 1)
+    image = crop / np.float32(255)
+    mean = cv2.blur(image, box)
+    variance = cv2.blur(image**2, box) - mean**2
+    slope = variance / (variance + 0.1**2)
+    offset = cv2.blur(mean * (1 - slope), box)
+    return _filter_on_skin(crop, 255 * (cv2.blur(slope, box) * image + offset))
+
+
+def paint_oil(crop, radius, levels=12):
+    """Give each pixel the mean colour of the most frequent brightness in its neighbourhood."""
+    box = (2 * radius + 1, 2 * radius + 1)
+    brightness = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(int) * levels // 256
+    highest = np.zeros(crop.shape[:2], np.float32)
+    painted = np.zeros(crop.shape, np.float32)
+    for level in range(levels):
+        is_level = (brightness == level).astype(np.float32)
+        share = cv2.blur(is_level, box)
+        colour = cv2.blur(crop * is_level[..., None], box) / np.maximum(share, 1e-6)[..., None]
+        is_most_frequent = share > highest
+        highest[is_most_frequent] = share[is_most_frequent]
+        painted[is_most_frequent] = colour[is_most_frequent]
+    return _to_bytes(painted)
+
+
+def draw_cartoon(crop, passes):
+    """Flatten the surfaces and draw the edges in black."""
+    flat = crop
+    for _ in range(passes):
+        flat = cv2.bilateralFilter(flat, 9, 40, 7)
+    grey = cv2.medianBlur(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), 5)
+    mode = cv2.ADAPTIVE_THRESH_MEAN_C
+    is_surface = cv2.adaptiveThreshold(grey, 255, mode, cv2.THRESH_BINARY, 9, 6)
+    return cv2.bitwise_and(flat, flat, mask=is_surface)
+
+
+def print_halftone(crop, share, period=5.0):
+    """Mix with a screen of dots, rotated differently for each channel, as in a printed picture."""
+    rows, columns = np.mgrid[: len(crop), : len(crop)]
+    printed = np.empty(crop.shape, np.float32)
+    for channel, angle_deg in enumerate((15, 75, 0)):
+        angle = np.radians(angle_deg)
+        across = columns * np.cos(angle) + rows * np.sin(angle)
+        down = rows * np.cos(angle) - columns * np.sin(angle)
+        screen = np.cos(across * 2 * np.pi / period) + np.cos(down * 2 * np.pi / period)
+        printed[..., channel] = np.clip(
+            (crop[..., channel] - 127.5 - 63 * screen) * 3 + 127, 0, 255
+        )
+    dots = cv2.GaussianBlur(printed, (0, 0), 0.7)
+    return _to_bytes((1 - share) * crop + share * dots)
+
+
+def draw_box(picture, width, colour=(0, 255, 0)):
+    """Draw the box of a face detector around the face of a crop."""
+    size = len(picture)
+    corners = [round(share * size) for share in (0.24, 0.3, 0.76, 0.84)]
+    return cv2.rectangle(picture.copy(), corners[:2], corners[2:], colour, width)
 
 
 def compress_jpeg(crop, quality):
@@ -106,7 +193,11 @@ DEGRADATIONS = {
         (blur_defocus, (4, 6, 9)),
         (blur_motion, (11, 15, 21)),
     ],
-    "skin": [(smooth_skin, (2, 3, 5)), (filter_median, (9, 13))],
+    "skin": [
+        (smooth_skin, (3, 5)),
+        (filter_skin_median, (13, 17)),
+        (filter_skin_guided, (4,)),
+    ],
     "jpeg": [(compress_jpeg, (50, 30, 15, 8))],
     "banding": [(posterise, (48, 32, 20, 12))],
     "exposure": [(overexpose, (1.5, 1.8, 2.2)), (underexpose, (120, 145, 170))],
@@ -114,6 +205,11 @@ DEGRADATIONS = {
         (enlarge_bicubic, (2, 3, 4)),
         (enlarge_lanczos, (2, 3, 4)),
         (enlarge_linear, (2, 3, 4)),
+    ],
+    "photographic": [
+        (paint_oil, (4, 8)),
+        (draw_cartoon, (1, 3)),
+        (print_halftone, (0.3, 0.6)),
     ],
 }
 """Measure -> the artefacts that it must find, each with strengths from weak to strong."""
