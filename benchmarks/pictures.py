@@ -183,9 +183,9 @@ def _make_review_picture(root: Path, path: Path, temporary: Path) -> None:
         for width, scheme, is_touch in ((1280, "light", False), (390, "dark", True)):
             chromium.resize(width, 844, touch=is_touch)
             chromium.prefer_colour_scheme(scheme)
-            chromium.evaluate("answers = {}; select(0)")
-            chromium.press("x", "x", "4", "p", "u", "x")
-            chromium.evaluate("select(1)")
+            chromium.evaluate("answers = {}; showFaces('dropped')")
+            chromium.evaluate("select(cards.findIndex((card) => !card.hidden))")
+            chromium.press("x", "4", "p", "u", "x", "ArrowLeft", "ArrowLeft")
             time.sleep(1)
             chromium.screenshot(temporary / "page.png")
             shots.append(Image.open(temporary / "page.png").convert("RGB"))
