@@ -26,6 +26,10 @@ def serve(
 
     Decisions are saved in the workspace at once. The server ends with Ctrl-C, or an hour after its
     last page was closed.
+
+    ```
+    authface serve -w faces
+    ```
     """
     from authface_data.serve.server import Server
     from manifests.workspace import Workspace

@@ -7,6 +7,7 @@ and `authface explain` show the words of this module; pages show the rule in a t
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -178,14 +179,15 @@ def describe_reason(reason: str, value: float | None = None, threshold: float | 
     Returns:
         One line without a full stop. A reason that this module does not know stays as it is.
     """
-    if rule := _RULE.fullmatch(reason):
-        return _describe_rule(rule["metric"], rule["op"], float(rule["threshold"]), value)
+    if rule := _parse_rule(reason):
+        return rule.describe(value)
     if best := _BEST.fullmatch(reason):
         wording = wording_of(best["metric"])
         text = f"not among the {best['count']} best by {wording.noun}"
         if value is None or threshold is None:
             return text
-        return f"{text}: {_format_value(wording, value, threshold)}, {threshold:g} needed"
+        limit = f"{threshold * wording.scale:g}"
+        return f"{text}: {_format_value(wording, value, float(limit))}, {limit} needed"
     if unknown := _UNKNOWN.fullmatch(reason):
         return f"{wording_of(unknown['metric']).noun} not measured"
     if detailed := _DETAILED.fullmatch(reason):
@@ -221,45 +223,73 @@ def describe_joined_reasons(
 
 
 def _describe_row(reason: str, row: int, values_of: Callable[[str], np.ndarray]) -> str:
-    rule = _RULE.fullmatch(reason)
+    rule = _parse_rule(reason)
     if rule is None:
         return describe_reason(reason)
-    value = float(values_of(rule["metric"])[row])
-    return describe_reason(reason, value if np.isfinite(value) else None)
+    value = float(values_of(rule.metric)[row])
+    return rule.describe(value if math.isfinite(value) else None)
 
 
-def _describe_rule(metric: str, op: str, threshold: float, value: float | None) -> str:
-    """Describe a value that is on the wrong side of a threshold.
+@dataclass(frozen=True)
+class _Rule:
+    """A rule that dropped values satisfy, in words.
 
-    Args:
+    Attributes:
         metric: The measurement.
-        op: The comparison that a dropped value satisfies.
-        threshold: The threshold in the unit that is stored.
-        value: The value in the same unit, if known.
+        wording: Its words.
+        problem: What is wrong.
+        limit: The threshold in the unit that is shown.
+        has_value: Whether the value is shown; that of a flag is not.
+        needs_more: Whether values must be above the threshold, or equal it.
     """
+
+    metric: str
+    wording: Wording
+    problem: str
+    limit: str
+    has_value: bool
+    needs_more: bool
+
+    def describe(self, value: float | None) -> str:
+        """The problem, the value if it is known, and what is needed."""
+        if not self.has_value:
+            return self.problem
+        unit = self.wording.unit
+        if value is None:
+            return (
+                f"{self.problem}: {self.limit}{unit} {'needed' if self.needs_more else 'at most'}"
+            )
+        needed = f"{self.limit} needed" if self.needs_more else f"{self.limit}{unit} at most"
+        return f"{self.problem}: {_format_value(self.wording, value, float(self.limit))}, {needed}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _parse_rule(reason: str) -> _Rule | None:
+    """Parse a reason such as "qsize_px < 224"; None if it is another one."""
+    match = _RULE.fullmatch(reason)
+    if match is None:
+        return None
+    metric = match["metric"]
     wording = wording_of(metric)
-    is_low = op.startswith("<")
+    is_low = match["op"].startswith("<")
+    is_other = match["op"] == "!="
     problem = wording.low if is_low else wording.high
-    if op == "!=":
-        problem = wording.low or wording.high or f"{wording.noun} differs"
-        if metric in WORDINGS and wording.digits == 0 and not wording.unit:
-            return problem  # a flag or a count of which one value is allowed
-    if not problem:
-        problem = f"{wording.noun} too {'low' if is_low else 'high'}"
-
-    needs_more = is_low or op == "!="
-    limit = f"{threshold * wording.scale:g}"
-    limit_with_unit = f"{limit}{wording.unit}"
-    if value is None:
-        return f"{problem}: {limit_with_unit} {'needed' if needs_more else 'at most'}"
-    needed = f"{limit} needed" if needs_more else f"{limit_with_unit} at most"
-    return f"{problem}: {_format_value(wording, value, threshold)}, {needed}"
+    if is_other:
+        problem = wording.low or wording.high
+    return _Rule(
+        metric=metric,
+        wording=wording,
+        problem=problem or f"{wording.noun} too {'low' if is_low else 'high'}",
+        limit=f"{float(match['threshold']) * wording.scale:g}",
+        # Of a flag or a count, a gate allows one value.
+        has_value=not (is_other and metric in WORDINGS and not wording.digits and not wording.unit),
+        needs_more=is_low or is_other,
+    )
 
 
-def _format_value(wording: Wording, value: float, threshold: float) -> str:
-    """A value with its unit, with enough digits to differ from the threshold."""
+def _format_value(wording: Wording, value: float, limit: float) -> str:
+    """A value with its unit, with enough digits to differ from the limit in the same unit."""
     shown = value * wording.scale
-    limit = threshold * wording.scale
     for digits in range(wording.digits, wording.digits + MAX_EXTRA_DIGITS + 1):
         text = f"{shown:.{digits}f}"
         if float(text) != limit:

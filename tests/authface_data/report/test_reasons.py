@@ -21,6 +21,7 @@ from manifests.settings import Settings, load_settings, preset_names, preset_tex
         ("qsize_px < 224", 223.8, "face too small: 223.8 px, 224 needed"),
         ("qsize_px < 224", None, "face too small: 224 px needed"),
         ("pad_fraction > 0.05", 0.12, "face cut off by the edge: 12 %, 5 % at most"),
+        ("pad_fraction > 0.05", 0.0504, "face cut off by the edge: 5.04 %, 5 % at most"),
         ("pad_fraction > 0.05", None, "face cut off by the edge: 5 % at most"),
         ("sharpness < 0.3", 0.12, "not sharp: 0.12, 0.3 needed"),
         ("left_eye_visible != 1", 0.0, "left eye hidden"),
