@@ -46,9 +46,7 @@ EYES = ("left_eye", "right_eye")
 REGIONS = (*EYES, "mouth")
 MIN_QUAD_PX = 150
 """Smaller faces are not painted on: their own regions are hard to see."""
-SOFT_SIDES_PX = (28, 150)
-SOFT_COPIES = 4
-"""Copies of each face at small sizes: eyes and mouths out of focus count as visible."""
+SOFT_SIDES_PX = (64, 150)
 CLEAN_WEIGHT = 3.0
 """Weight of a picture without paint, of which there are few."""
 REGULARISATION = 0.3
@@ -98,8 +96,7 @@ def samples() -> Iterator[tuple[str, Labels, np.ndarray]]:
             continue
         labels = {name: found[0][name] == "1" for name in REGIONS}
         yield "clean", labels, face.crop
-        for _ in range(SOFT_COPIES):
-            yield "soft", labels, soften(face.crop, int(rng.integers(*SOFT_SIDES_PX)))
+        yield "soft", labels, soften(face.crop, int(rng.integers(*SOFT_SIDES_PX)))
         if not all(labels.values()) or face.row["qsize_px"] < MIN_QUAD_PX:
             continue
         for kind, crop, hidden in paint_all(face, rng):
@@ -136,7 +133,7 @@ def main() -> None:
         kinds = np.array([row[0] for row in table[region]])
         hidden = np.array([row[2] for row in table[region]])
         features = np.array([row[3] for row in table[region]])
-        weights = np.where(kinds == "clean", CLEAN_WEIGHT, 1.0)
+        weights = np.where(np.isin(kinds, ["clean", "soft"]), CLEAN_WEIGHT, 1.0)
         intercept, slopes = fit(features, hidden, weights)
         print(
             f"{region.upper()}_MODEL = LogisticModel(\n    intercept={intercept:.3f},\n    weights={{"

@@ -7,7 +7,14 @@ import pytest
 from ffhq_recipe import align_by_recipe, psnr
 from PIL import Image
 
-from authface_data.faces.align import align, align_photo, decode_shrink, ffhq_quad, photo_to_crop
+from authface_data.faces.align import (
+    align,
+    align_photo,
+    decode_shrink,
+    ffhq_quad,
+    head_pad_fraction,
+    photo_to_crop,
+)
 from authface_data.images.open import Photo
 
 # Eye centres and mouth corners, the corners of their quad, and its side.
@@ -131,6 +138,28 @@ def test_crop_reports_padding_and_upscaling():
 
     half_outside = ffhq_quad(*(points - [500.5, 0]))
     assert align(picture, half_outside, 512).pad_fraction == pytest.approx(0.5, abs=0.002)
+
+
+def test_head_padding_counts_face_and_hair_only():
+    points = np.array([(400, 400), (600, 400), (430, 620), (570, 620)], float)
+    quad = ffhq_quad(*points)
+    north = quad.corners_px[0][1] + 0.5
+    side = quad.size_px
+    assert head_pad_fraction(quad, 2000, 2000) == 0
+
+    # The photograph ends where the hair ends: the crop is padded, but nothing of the head is lost.
+    above = ffhq_quad(*(points - [0, north + 0.05 * side]))
+    assert align(np.zeros((2000, 2000, 3), np.uint8), above, 512).pad_fraction > 0.04
+    assert head_pad_fraction(above, 2000, 2000) == 0
+
+    # The photograph ends in the middle of the face, for a head of any rotation.
+    turn = np.array([[0.8, -0.6], [0.6, 0.8]])
+    for corners in (points, (points - points.mean(0)) @ turn.T + points.mean(0)):
+        half = ffhq_quad(*corners)
+        middle = half.corners_px.mean(0)
+        half_lost = ffhq_quad(*(corners - [middle[0] + 0.5, 0]))
+        assert head_pad_fraction(half_lost, 4000, 4000) == pytest.approx(0.5, abs=0.03)
+    assert head_pad_fraction(ffhq_quad(*(points - 5000)), 2000, 2000) == 1
 
 
 @pytest.mark.parametrize("size", [512, 1024])
