@@ -207,9 +207,9 @@ DEGRADATIONS = {
         (enlarge_linear, (2, 3, 4)),
     ],
     "photographic": [
-        (paint_oil, (4, 8)),
-        (draw_cartoon, (1, 3)),
         (print_halftone, (0.3, 0.6)),
+        (paint_oil, (6,)),
+        (draw_cartoon, (2,)),
     ],
 }
 """Measure -> the artefacts that it must find, each with strengths from weak to strong."""
