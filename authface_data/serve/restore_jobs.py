@@ -30,6 +30,8 @@ PREVIEW_PX = 2400
 """Longest side of the pictures that the browser compares."""
 PREVIEW_QUALITY = 92
 MAX_STEPS = 1000
+MAX_KEPT_JOBS = 8
+"""Photographs whose results are kept; those of older ones are removed."""
 LAUNCHER = (sys.executable, "-P", "-m", "cli")
 
 
@@ -100,7 +102,7 @@ class RestoreJobs:
     @property
     def is_running(self) -> bool:
         """Whether a photograph is being restored."""
-        return any(job.state == "running" for job in self._jobs.values())
+        return any(job.state == "running" for job in list(self._jobs.values()))
 
     def get(self, job_id: str) -> RestoreJob | None:
         """The job with an id, or None."""
@@ -135,6 +137,8 @@ class RestoreJobs:
             path = folder / f"photo{suffix}"
             job = RestoreJob(job_id, folder, path, time.monotonic())
             self._jobs[job_id] = job
+            for oldest in list(self._jobs)[:-MAX_KEPT_JOBS]:
+                shutil.rmtree(self._jobs.pop(oldest).folder, ignore_errors=True)
         folder.mkdir()
         path.write_bytes(photo)
         model_folder = self._workspace.local_path(f"{RUNS}/{model}")
