@@ -6,7 +6,8 @@ Copies are compared in this order:
    of the other.
 2. True resolution: the larger face is better, unless it was enlarged. Resizing weakens the highest
    frequencies. If the larger copy is softer than the smaller one there, it was made from it.
-3. The larger frame: of a picture and a part of it, the whole.
+3. The frame, if it differs: the face with less padding, then the photograph with fewer faces (a
+   collage loses), then the larger frame (a part of a picture loses).
 4. Compression: the copy with more coefficients that the JPEG encoder has not set to zero. Without
    this measurement, the copy with more bytes per pixel.
 5. Bytes: the larger file. One that is much larger with the same detail was saved again, and loses.
@@ -35,6 +36,8 @@ FRAME_TOLERANCE = 1.02
 SAME_FRAME_TOLERANCE = 1.08
 """If the sizes of faces and photographs differ by factors within this, the frame is the same:
 landmarks of copies differ by a few per cent."""
+PAD_TOLERANCE = 0.01
+"""Difference of padding that counts."""
 COEFFICIENT_TOLERANCE = 1.01
 """Relative difference of compression that counts."""
 SAVED_AGAIN_FACTOR = 1.15
@@ -62,6 +65,8 @@ class Copy:
         taken_at: When the photograph was taken, or None.
         spectrum: Column `photos.detail_spectrum`, or None.
         coefficient_share: Column `photos.coefficient_share`, or None.
+        num_faces: Number of faces in the photograph, or None.
+        pad_fraction: Share of the face's crop outside the photograph, or None.
     """
 
     id: str
@@ -72,6 +77,8 @@ class Copy:
     taken_at: str | None = None
     spectrum: np.ndarray | None = None
     coefficient_share: float | None = None
+    num_faces: int | None = None
+    pad_fraction: float | None = None
 
     @property
     def frame_px(self) -> float | None:
@@ -88,6 +95,8 @@ def read_copies(
     ids: Sequence[str],
     passes: np.ndarray,
     face_px: np.ndarray,
+    num_faces: np.ndarray,
+    pad_fractions: np.ndarray | None = None,
 ) -> list[Copy]:
     """Read what the comparison of n copies needs.
 
@@ -97,6 +106,8 @@ def read_copies(
         ids: See `Copy.id`.
         passes: (n,) bool, see `Copy.passes`.
         face_px: (n,) float, see `Copy.face_px`; NaN if unknown.
+        num_faces: (n,) int or float, see `Copy.num_faces`.
+        pad_fractions: (n,) float, see `Copy.pad_fraction`; NaN if unknown.
     """
     columns = ["width", "height", "bytes", "taken_at", "detail_spectrum", "coefficient_share"]
     rows = Store(workspace, PHOTOS).read(
@@ -119,6 +130,8 @@ def read_copies(
                 taken_at=photo.get("taken_at"),
                 spectrum=np.asarray(spectrum) if spectrum else None,
                 coefficient_share=photo.get("coefficient_share"),
+                num_faces=int(num_faces[number]),
+                pad_fraction=None if pad_fractions is None else float(pad_fractions[number]),
             )
         )
     return copies
@@ -162,7 +175,7 @@ def compare_copies(a: Copy, b: Copy) -> int:
     if a.frame_px and b.frame_px:
         frame_ratio = b.frame_px / a.frame_px / scale
         if not 1 / FRAME_TOLERANCE <= frame_ratio <= FRAME_TOLERANCE:
-            return _sign(frame_ratio < 1)
+            return _compare_frames(a, b) or _sign(frame_ratio < 1)
     compression = _coefficient_ratio(a, b)
     if not 1 / COEFFICIENT_TOLERANCE <= compression <= COEFFICIENT_TOLERANCE:
         return _sign(compression < 1)
@@ -175,6 +188,17 @@ def compare_copies(a: Copy, b: Copy) -> int:
     if a.taken_at != b.taken_at:
         return _sign(b.taken_at is None or (a.taken_at is not None and a.taken_at < b.taken_at))
     return 0
+
+
+def _compare_frames(a: Copy, b: Copy) -> int:
+    """Compare the padding of faces, then the number of faces in the photographs."""
+    if a.pad_fraction is not None and b.pad_fraction is not None:
+        more_padding = a.pad_fraction - b.pad_fraction
+        if abs(more_padding) > PAD_TOLERANCE:
+            return _sign(more_padding < 0)
+    if a.num_faces is None or b.num_faces is None or a.num_faces == b.num_faces:
+        return 0
+    return _sign(a.num_faces < b.num_faces)
 
 
 def _sign(is_first_better: bool) -> int:

@@ -576,13 +576,21 @@ def _apply_duplicates(
     radius = workspace.settings.filter.duplicate_radius
     count = len(photos.frame)
     passes = np.bincount(photos.row_of_face, passing, count + 1)[:-1] > 0
+    num_faces = np.bincount(photos.row_of_face, minlength=count + 1)
     face_px = np.zeros(count + 1)
     sizes_px = np.nan_to_num(result.measurements.values_of("qsize_px"))
     np.maximum.at(face_px, photos.row_of_face, sizes_px)
 
     def rank(rows: np.ndarray, groups: np.ndarray) -> np.ndarray:
         ids = photos.frame["photo_id"].iloc[rows].tolist()
-        copies = read_copies(workspace, ids, ids=ids, passes=passes[rows], face_px=face_px[rows])
+        copies = read_copies(
+            workspace,
+            ids,
+            ids=ids,
+            passes=passes[rows],
+            face_px=face_px[rows],
+            num_faces=num_faces[rows],
+        )
         return rows[rank_copies(copies, groups)]
 
     duplicates = find_duplicates(photos.frame, radius, rank)
@@ -620,6 +628,8 @@ def _apply_face_duplicates(
             ids=measurements.face_ids.take(index).to_pylist(),
             passes=faces.passing[rows],
             face_px=sizes_px[rows],
+            num_faces=measurements.values_of("faces_in_photo")[rows],
+            pad_fractions=measurements.values_of("pad_fraction")[rows],
         )
         return rows[rank_copies(copies, groups)]
 
