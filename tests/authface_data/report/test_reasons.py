@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from review_workspace import fill_review_workspace
 
 from authface_data.report.reasons import (
     WORDINGS,
@@ -10,6 +11,8 @@ from authface_data.report.reasons import (
     describe_reason,
     describe_verdict,
 )
+from authface_data.review.faces import faces_to_review
+from authface_data.review.table import to_csv
 from manifests.names import check_measurement
 from manifests.settings import Settings, load_settings, preset_names, preset_text
 
@@ -54,6 +57,13 @@ def test_joined_reasons_take_the_values_of_their_rows():
         "face too small: 100 px, 224 needed; no face found",
         "face too small: 224 px needed",
     ]
+
+
+def test_review_table_has_the_words(workspace):
+    faces = faces_to_review(fill_review_workspace(workspace))
+    table = to_csv(faces).decode("utf-8-sig")
+    assert "face too small: 290 px, 300 needed" in table
+    assert "face too small: 100 px, 300 needed; skin smoothed by retouching: 0.10, 0.5" in table
 
 
 def test_measurements_of_all_presets_have_words():
