@@ -1,15 +1,25 @@
-# The README's two commands are `make demo` and `make test`. Both need python3.11, make and the
-# package registry.
+# The README's two commands are `make demo` and `make test`. Both need Python 3.11 to 3.14 with venv,
+# make and the package registry. `make PYTHON=/path/to/python3.13 demo` chooses another Python.
 
-PYTHON ?= python3.11
+# The first Python that runs and can make a virtual environment.
+find_python = for version in 3.11 3.12 3.13 3.14; do \
+	if python$$version -c 'import ensurepip, venv' 2>/dev/null; then echo python$$version; break; fi; \
+	done
+PYTHON ?= $(shell $(find_python))
 BIN := .venv/bin
 export AUTHFACE_CACHE ?= $(CURDIR)/.assets
 
 .PHONY: demo test fast storm train-storm lint clean
 
 .venv/.installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "make: no Python from 3.11 to 3.14 with \
+	venv was found; install one (Debian, Ubuntu: apt-get install python3 python3-venv), or name one: \
+	make PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -x $(BIN)/python || echo "Installing into .venv with $(PYTHON): about 8 GB, mostly PyTorch \
+	with CUDA; downloading and unpacking them takes minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[data,train,dev]'
+	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[data,train,dev]'
 	# Two packages require OpenCV with windows, which needs libGL; the build without serves them too.
 	$(BIN)/pip uninstall --quiet --yes opencv-python opencv-python-headless
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps opencv-python-headless

@@ -17,7 +17,7 @@ from manifests.support.console import (
     print_json,
 )
 from manifests.support.errors import PartialFailureError
-from manifests.support.extras import describe_missing, required_extras
+from manifests.support.extras import install_command, missing_modules, required_extras
 from manifests.support.text import count_of
 
 if TYPE_CHECKING:
@@ -116,9 +116,9 @@ def _command_states(
         num_files = count_missing(weights, name)
         note = ""
         if missing:
-            note = describe_missing(missing, "").strip()
+            note = f"needs authface[{','.join(missing)}]"
         elif partly:
-            note = f"in part; the rest {describe_missing(partly, '').strip()}"
+            note = f"in part; the rest needs authface[{','.join(partly)}]"
         elif num_files:
             note = f"{count_of(num_files, 'file')} of weights to download, see above"
         states.append(CommandState(name, not missing, note))
@@ -173,6 +173,11 @@ def _print_commands(commands: Iterable[CommandState]) -> None:
         table.add_row(state.command, ready, escape(state.note))
     console.print()
     console.print(table)
+    missing = [extra for extra in ("data", "train", "serve") if missing_modules(extra)]
+    if missing:
+        console.print(
+            f"To install what is missing: [bold]{escape(install_command(','.join(missing)))}[/]"
+        )
 
 
 def _print_workspace(check: WorkspaceCheck) -> None:

@@ -151,18 +151,22 @@ def install_command(names: str) -> str:
     Args:
         names: Names of extras, separated by commas.
     """
-    url, is_editable = _installed_from()
-    if url is None:
+    source, is_editable = _installed_from()
+    if source is None:
         return f"pip install 'authface[{names}]'"
-    if is_editable:
-        return f"pip install -e '{url.removeprefix('file://')}[{names}]'"
-    return f"pip install 'authface[{names}] @ {url}'"
+    if "://" in source:
+        return f"pip install 'authface[{names}] @ {source}'"
+    # pip of Debian 12 refuses `authface[data] @ git+file:///…`, but every pip takes a path.
+    return f"pip install {'-e ' if is_editable else ''}'{source}[{names}]'"
 
 
 def _installed_from() -> tuple[str | None, bool]:
-    """The URL that authface was installed from, if it was none of an index; whether editable.
+    """Where authface was installed from, and whether editable.
 
     pip records it in the file direct_url.json (PEP 610).
+
+    Returns:
+        A path, a URL, or None if it was installed from a package index.
     """
     import json
     from importlib.metadata import PackageNotFoundError, distribution
@@ -174,6 +178,9 @@ def _installed_from() -> tuple[str | None, bool]:
     if text is None:
         return None, False
     record = json.loads(text)
-    prefix = f"{record['vcs_info']['vcs']}+" if "vcs_info" in record else ""
+    url: str = record["url"]
     is_editable = bool(record.get("dir_info", {}).get("editable"))
-    return prefix + record["url"], is_editable
+    if url.startswith("file://"):
+        return url.removeprefix("file://"), is_editable
+    prefix = f"{record['vcs_info']['vcs']}+" if "vcs_info" in record else ""
+    return prefix + url, is_editable

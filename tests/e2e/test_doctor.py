@@ -230,10 +230,12 @@ def run_light(tmp_path, filled, photos):
 
     def run(lines: list[str]) -> list[tuple[int, str, str]]:
         face = pd.read_parquet(filled / "manifests/faces")["face_id"].iloc[0]
-        words = [line.format(tmp=tmp_path, ws=tmp_path / "ws", face=face).split() for line in lines]
+        arguments = [
+            line.format(tmp=tmp_path, ws=tmp_path / "ws", face=face).split() for line in lines
+        ]
         completed = subprocess.run(
             [sys.executable, "-P", BASE_ONLY, ""],
-            input=json.dumps(words),
+            input=json.dumps(arguments),
             capture_output=True,
             text=True,
             check=True,
@@ -270,7 +272,7 @@ def test_light_installation(root, run_light, tmp_path):
     assert s3[0] == 3
     assert "needs authface[s3]" in s3[2]
     doctor = dict(zip(LIGHT, light, strict=True))["doctor"][1]
-    assert re.search(r"\btrain-prior +no +needs authface\[data,train\]: pip install", doctor)
+    assert re.search(r"\btrain-prior +no +needs authface\[data,train\]", doctor)
     assert re.search(r"\bfilter +yes +in part; the rest needs authface\[data\]", doctor)
 
 

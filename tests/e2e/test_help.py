@@ -39,13 +39,13 @@ def test_examples_of_the_help_parse(name):
     examples = [shlex.split(line)[1:] for line in EXAMPLE.findall(COMMANDS[name].help)]
     assert 1 <= len(examples) <= 3
     assert any(example[: len(name.split())] == name.split() for example in examples)
-    for words in examples:
+    for arguments in examples:
         command, parent = GROUP, None
-        while isinstance(command, TyperGroup) and words and words[0] in command.commands:
+        while isinstance(command, TyperGroup) and arguments and arguments[0] in command.commands:
             parent = command.make_context("authface", [], parent, resilient_parsing=True)
-            command = command.commands[words[0]]
-            words = words[1:]
-        command.make_context("example", words, parent)  # refuses unknown options and values
+            command = command.commands[arguments[0]]
+            arguments = arguments[1:]
+        command.make_context("example", arguments, parent)  # refuses unknown options and values
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -74,17 +74,17 @@ def test_version_and_short_help(authface_here):
     assert "bool" not in result.stdout
 
 
-def completions(monkeypatch, capsys, *words: str) -> list[str]:
+def completions(monkeypatch, capsys, *arguments: str) -> list[str]:
     """What the shell offers for the last word."""
     monkeypatch.setenv("_AUTHFACE_COMPLETE", "complete_zsh")
-    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", shlex.join(("authface", *words)))
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", shlex.join(("authface", *arguments)))
     with pytest.raises(SystemExit):
         GROUP.main([], prog_name="authface")
     return re.findall(r'(?<!:)"([^"]+)"', capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
-    ("words", "offered"),
+    ("arguments", "offered"),
     [
         (("train-prior", "--preset", "1x"), ["1x24gb", "1x80gb"]),
         (("filter", "--detector", "ret"), ["retinaface", "retinaface-mobile"]),
@@ -94,8 +94,8 @@ def completions(monkeypatch, capsys, *words: str) -> list[str]:
         (("doc",), ["doctor"]),
     ],
 )
-def test_completion(monkeypatch, capsys, words, offered):
-    assert completions(monkeypatch, capsys, *words) == offered
+def test_completion(monkeypatch, capsys, arguments, offered):
+    assert completions(monkeypatch, capsys, *arguments) == offered
 
 
 def test_choices_are_those_of_the_code():
