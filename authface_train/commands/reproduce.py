@@ -425,6 +425,8 @@ def _run_paper(target: Target, options: ReproduceOptions) -> Path | None:
     else:
         _print_plan(commands, plans)
     if options.dry_run or options.as_json:
+        if not paper_runs.has_base(request):
+            raise paper_runs.missing_base_error(request)
         return None
     if not fits:
         raise PartialFailureError(

@@ -17,6 +17,7 @@ from authface_train.data.sample_keys import numpy_generator
 from authface_train.evaluation.image_pairs import find_pictures, match_pictures
 from manifests.support.errors import UserError
 from manifests.support.files import atomic_path
+from manifests.support.progress import track
 from manifests.support.text import to_storable
 
 RECORD_FILE = "draws.parquet"
@@ -64,7 +65,7 @@ def degrade_pictures(
     output.mkdir(parents=True, exist_ok=True)
     rows = []
     failures = []
-    for file, name in files.items():
+    for file, name in track(files.items(), "degrade", total=len(files), unit="pictures"):
         try:
             clean = _read_at_reference_size(file)
         except PICTURE_ERRORS as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from manifests.support.progress import track
 
 DEGRADED = "degraded"
 """Method name that is reserved for the degraded pictures themselves."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -141,7 +144,7 @@ def measure_faces(evaluation: Evaluation, weights_dir: str | None) -> None:
     with_reference = evaluation.scores.dropna(subset=["reference"])
     references = dict(zip(with_reference["name"], with_reference["reference"], strict=True))
     rows = []
-    for name, path in references.items():
+    for name, path in track(references.items(), "faces", total=len(references), unit="pictures"):
         picture, _ = read_picture(Path(path))
         face = descriptor.locate_and_describe(picture)
         yaw_deg = None
@@ -267,6 +270,7 @@ def _measure_fid(
         if len(pictures) < 2:
             evaluation.notes.append(f"{method}: no FID of one picture; it needs two")
             continue
+        logger.info("fid: %d pictures of %s", len(pictures), method)
         evaluation.fid[str(method)] = fid.compute(pictures)
 
     measured = {*evaluation.metrics, "fid"}

@@ -78,10 +78,12 @@ def plan_from_architecture(
 def _find_machine(preset: str) -> Machine:
     """The GPUs of this machine, else those of the preset, else the CPU."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
+    card = card_of(preset)
     if torch.cuda.is_available():
+        if card is not None and "WORLD_SIZE" not in os.environ:
+            processes = min(card.count, torch.cuda.device_count())
         device = torch.device("cuda", 0)
         return Machine(torch.cuda.get_device_name(device), processes, memory_capacity(device))
-    card = card_of(preset)
     if card is not None:
         name = f"GPU of {card.memory_gb:g} GB (none here)"
         return Machine(name, card.count, USABLE_FRACTION * card.memory_gb * GB)

@@ -1,8 +1,8 @@
 """Peaks of SDXL's fake passes for the presets, so that a plan takes seconds.
 
 A pass of SDXL takes tens of seconds on a CPU. `python -m authface_train.memory.known_peaks` runs the
-passes of all presets again and writes the table; it takes minutes. Increase `PASS_VERSION` of the
-estimator if passes count otherwise: a test compares it with the version in the table.
+passes that the table lacks and adds them, in minutes. If passes count otherwise, increase
+`PASS_VERSION` of the estimator: the rows of another version are ignored and made again.
 """
 
 from __future__ import annotations
@@ -82,9 +82,12 @@ class _Recorder(MemoryEstimator):
 
 
 def measure_peaks() -> dict[PeakKey, int]:
-    """Run the passes of all presets, with one process and with the number that they are made for."""
+    """Run the passes of all presets that the table lacks.
+
+    They are run for one process and for the number that the preset is made for.
+    """
     networks = meta_networks(SDXL_CONFIGURATION)
-    peaks: dict[PeakKey, int] = {}
+    peaks = load_known_peaks()
     for stage in STAGES:
         for name in preset_names():
             settings = load_preset(stage, name)
@@ -96,6 +99,8 @@ def measure_peaks() -> dict[PeakKey, int]:
             )
             for num_processes in {1, card.count if card else 1}:
                 recorder.estimate(settings, 1, num_processes)
+                # Without accumulation.
+                recorder.estimate(settings, settings.batch // num_processes, num_processes)
     return peaks
 
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from authface_train.settings import STAGES, PriorSettings, RestorerSettings
 from manifests.support.errors import UserError
 from manifests.support.parsing import parse_toml
-from manifests.support.text import excerpt
+from manifests.support.text import did_you_mean, excerpt, unknown_name
 
 FOLDER = resources.files("authface_train.presets")
 
@@ -59,7 +59,7 @@ def load_preset(
         UserError: If the preset or a key is unknown, or a value is out of range.
     """
     if name not in preset_names():
-        raise UserError(f'unknown preset "{name}"; choose from: {", ".join(preset_names())}')
+        raise UserError(unknown_name("preset", name, preset_names()))
 
     values = _stage_values(name, stage)
     for key, value in (overrides or {}).items():
@@ -68,7 +68,7 @@ def load_preset(
     try:
         return STAGES[stage].model_validate(values)
     except ValidationError as error:
-        raise UserError(_validation_message(error)) from error
+        raise UserError(_validation_message(error, STAGES[stage])) from error
 
 
 def parse_set_option(option: str) -> tuple[str, object]:
@@ -120,10 +120,30 @@ def _set_nested(values: dict[str, Any], key: str, value: object) -> None:
     table[last] = value
 
 
-def _validation_message(error: ValidationError) -> str:
-    """One line about the first invalid setting."""
-    first = error.errors()[0]
+def _validation_message(error: ValidationError, stage: type[BaseModel]) -> str:
+    """One line about an unknown setting, or else about the first invalid one."""
+    details = error.errors()
+    first = next((item for item in details if item["type"] == "extra_forbidden"), details[0])
+    path = [str(part) for part in first["loc"]]
+    key = excerpt(".".join(path), 80)
+    if first["type"] == "extra_forbidden":
+        known = _setting_names(stage)
+        # A setting of a group is often given without the group: `weight` for `facial.weight`.
+        of_groups = [name for name in known if name.rpartition(".")[2] == path[-1]]
+        hint = f"; did you mean {of_groups[0]}?" if of_groups else did_you_mean(key, known)
+        return f"unknown setting {key}{hint}"
     message = first["msg"].lower()
-    key = excerpt(".".join(map(str, first["loc"])), 80)
     value = excerpt(repr(first["input"]), 80)
     return f"setting {key}: {message} (got {value})" if key else message
+
+
+def _setting_names(model: type[BaseModel]) -> list[str]:
+    """The names of all settings, those of groups with the group: `facial.weight`."""
+    names = []
+    for name, field in model.model_fields.items():
+        group = field.annotation
+        if isinstance(group, type) and issubclass(group, BaseModel):
+            names += [f"{name}.{inner}" for inner in _setting_names(group)]
+        else:
+            names.append(name)
+    return names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -11,18 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from authface_train.models.sdxl import is_on_this_machine
+from authface_train.models.sdxl_config import PIPELINE_FILES
 from authface_train.presets import card_of
 from authface_train.reproduce.rows import ABLATIONS, TABLE2_ROWS, TABLE4_ROWS, Row
 from manifests.run_folder import is_finished, read_run
 from manifests.support.console import run_command
-from manifests.support.errors import AuthfaceError
+from manifests.support.errors import AuthfaceError, MissingResourceError
 from manifests.support.files import write_atomic
 from manifests.support.fingerprint import short_hash
+from manifests.workspace import Workspace
 
 NUM_SAMPLES = 1000
 """Images that a prior generates for Table 3."""
 NUM_STUDY_PAIRS = 20
 """Pairs of Table 5."""
+ONE_PROCESS = [sys.executable, "-P", "-m", "cli"]
+"""The command that starts authface in one process."""
 ROWS_OF_TABLE = {
     "table1": ("d",),
     "table2": ("a", "b", "c", "d"),
@@ -261,27 +267,53 @@ def _dry_run(command: PlannedCommand, request: PaperRequest) -> dict[str, Any]:
         if not is_finished(Path(arguments[index + 1])):
             # The prior is not trained yet. SDXL's own U-Net, which has the same size, replaces it.
             arguments[index : index + 2] = ["--base", request.base]
+    launcher = trainer_launcher(request.preset)
+    if not has_base(request):
+        # The plan comes from the architecture of the base, in one process.
+        launcher = ONE_PROCESS
     completed = subprocess.run(
-        [*trainer_launcher(request.preset), *arguments, "--dry-run", "--json"],
-        stdout=subprocess.PIPE,
-        text=True,
+        [*launcher, *arguments, "--dry-run", "--json"], capture_output=True, text=True
     )
-    if completed.returncode not in (0, 4):
-        error = AuthfaceError(
-            f"the dry run of `authface {command.label}` ended with exit code "
-            f"{completed.returncode}; see its output above"
-        )
-        error.exit_code = completed.returncode
-        raise error
+    if not completed.stdout.startswith("{"):
+        raise _dry_run_error(command, completed)
     plan: dict[str, Any] = json.loads(completed.stdout)
     return plan
+
+
+def _dry_run_error(
+    command: PlannedCommand, completed: subprocess.CompletedProcess[str]
+) -> AuthfaceError:
+    """The error of a dry run that failed: the trainer's own line, without torchrun's report."""
+    lines = [line for line in completed.stderr.splitlines() if line.startswith("authface: ")]
+    reason = lines[0].removeprefix("authface: ") if lines else completed.stderr.strip()[-500:]
+    error = AuthfaceError(f"the dry run of `authface {command.label}` failed: {reason}")
+    # torchrun ends with 1 and reports the exit code of the process that failed.
+    reported = re.search(r"exitcode\s*:\s*(\d+)", completed.stderr)
+    error.exit_code = int(reported[1]) if reported else completed.returncode
+    return error
+
+
+def has_base(request: PaperRequest) -> bool:
+    """Whether the SDXL that the trainers start from is on this machine."""
+    return is_on_this_machine(request.base, Workspace(request.workspace).weights_dir)
+
+
+def missing_base_error(request: PaperRequest) -> MissingResourceError:
+    """The error for a base that is not on this machine: its source and its place."""
+    weights_dir = Workspace(request.workspace).weights_dir
+    place = f"{weights_dir}/{request.base}" if weights_dir else "a folder, and pass --base DIR"
+    return MissingResourceError(
+        f"the weights of {request.base} are not on this machine, and the plan is made without "
+        f"them; training downloads them from the Hugging Face hub, or put {PIPELINE_FILES} into "
+        f"{place}"
+    )
 
 
 def trainer_launcher(preset: str) -> list[str]:
     """The command that starts a trainer with one process per GPU of the preset."""
     card = card_of(preset)
     if card is None or card.count == 1:
-        return [sys.executable, "-P", "-m", "cli"]
+        return ONE_PROCESS
     launcher = [sys.executable, "-m", "torch.distributed.run"]
     return [*launcher, "--nproc_per_node", str(card.count), "-m", "cli"]
 

@@ -10,6 +10,7 @@ from authface_train.runs.checkpoint import load_latest
 from authface_train.runs.training_run import TrainingRun
 from authface_train.stages.restorer import RestorerTrainer
 from authface_train.training.loop import stack_samples, to_device
+from manifests.support.progress import track
 
 TARGET_RATIO = 0.1
 """Recommended ratio of the facial loss's gradient to the noise loss's."""
@@ -75,7 +76,7 @@ def _train_discriminators(trainer: RestorerTrainer, num_steps: int) -> None:
     """Train the discriminators alone on the samples of the run's first steps."""
     settings = trainer.settings
     device = trainer.accelerator.device
-    for step in range(num_steps):
+    for step in track(range(num_steps), "warm-up", unit="steps"):
         keys = step_keys(settings.seed, step, settings.batch, trainer.num_faces)
         batch = stack_samples([trainer.dataset[key] for key in keys])
         trainer.train_discriminators(step, to_device(batch, device))

@@ -60,7 +60,10 @@ def test_set_option_is_a_toml_value_or_a_string(option, expected):
 @pytest.mark.parametrize(
     ("stage", "options", "message"),
     [
-        ("prior", ["stpes=3"], "stpes"),
+        ("prior", ["stpes=3"], "unknown setting stpes; did you mean steps[?]"),
+        ("restorer", ["facial.wieght=off"], "facial.wieght; did you mean facial.weight[?]"),
+        ("restorer", ["weight=off"], "unknown setting weight; did you mean facial.weight[?]"),
+        ("restorer", ["stpes=3", "betas=[2, 3]"], "did you mean steps"),
         ("prior", ["steps"], "key=value"),
         ("prior", ["steps=-1"], "steps"),
         ("restorer", ["facial.weight=sometimes"], "facial.weight"),
@@ -73,8 +76,8 @@ def test_invalid_option_is_refused_by_name(stage, options, message):
         load_preset(stage, "tiny", dict(map(parse_set_option, options)))
 
 
-def test_unknown_preset_lists_the_presets():
-    with pytest.raises(UserError, match=r'unknown preset "papper"; choose from: .*paper, tiny'):
+def test_unknown_preset_names_the_nearest():
+    with pytest.raises(UserError, match=r'unknown preset "papper"; did you mean paper\?'):
         load_preset("prior", "papper")
 
 

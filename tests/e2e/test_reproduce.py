@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -211,3 +213,39 @@ def test_face_is_seen_where_a_perfect_restorer_predicts_it(filled, tmp_path, wei
 def test_crossing_is_interpolated():
     assert timestep.find_crossing([0.1, 0.2, 0.3], [0.9, 0.6, 0.4]) == pytest.approx(0.25)
     assert timestep.find_crossing([0.1, 0.2], [0.4, 0.3]) is None
+
+
+def test_dry_run_without_sdxl_plans_and_names_the_weights(inputs, authface_here, monkeypatch):
+    """Exit code 3, and no report of torchrun although the preset is for four GPUs."""
+
+    def run(line, **options):
+        assert line[:4] == paper_runs.ONE_PROCESS
+        return authface_here(*line[4:])
+
+    monkeypatch.setattr(paper_runs.subprocess, "run", run)
+    options = ("--degraded", inputs / "degraded", "--preset", "4x48gb", "-w", inputs / "ws")
+    paper_scale = ("--scale", "paper", "--output", inputs / "plan", "--allow-unknown-licence")
+    result = authface_here("reproduce", "table1", *paper_scale, *options, "--dry-run")
+    assert result.returncode == 3, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("authface: ")]
+    assert "stabilityai/stable-diffusion-xl-base-1.0 are not on this machine" in line
+    assert "train-prior" in result.stdout
+    assert "of 44.2" in result.stdout  # GB of the preset's cards
+
+    typo = authface_here(
+        "reproduce", "table1", *paper_scale, *options, "--dry-run", "--set", "batsh=4"
+    )
+    assert typo.returncode == 2
+    assert "unknown setting batsh; did you mean batch?" in typo.stderr
+
+
+def test_failed_dry_run_shows_the_line_of_the_trainer_only():
+    command = paper_runs.PlannedCommand(("train-prior",), Path("models/a"), Path("done"))
+    stderr = (
+        "authface: there is no kept face to train on; run `authface filter`\n"
+        "Traceback (most recent call last):\ntorch.distributed.elastic ... ChildFailedError:\n"
+        "  exitcode  : 2 (pid: 7)\n"
+    )
+    error = paper_runs._dry_run_error(command, subprocess.CompletedProcess([], 1, "", stderr))
+    assert error.exit_code == 2
+    assert str(error).endswith("failed: there is no kept face to train on; run `authface filter`")
