@@ -124,7 +124,8 @@ def train_command(stage: str, root: Path, prior: Path, *options: object) -> list
     common += set_options("checkpoint_every=2")
     if stage == "restorer":
         return ["train-restore", *common, "--prior", prior]
-    return ["train-prior", *common, *set_options("audit=false", "draw.every=4", "ema_decay=0.9")]
+    changes = ("audit=false", "draw.every=4", "draw.steps=2", "ema_decay=0.9")
+    return ["train-prior", *common, *set_options(*changes)]
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ TRAIN_PRIOR = [
         "checkpoint_every=1",
         "audit=false",
         "draw.every=2",
+        "draw.steps=2",
         "ema_decay=0.9",
         "micro_batch=2",
         "caption_dropout=0.3",

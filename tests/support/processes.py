@@ -41,7 +41,9 @@ PRELOADED = (
 )
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(list(PRELOADED))
+# A server of its own: the one of the module has imported only what the engine's workers need.
+_server = forkserver.ForkServer()
+_server.set_forkserver_preload(list(PRELOADED))
 
 
 class Rank:
@@ -59,7 +61,9 @@ class Rank:
         self.log = log
         _start_server()
         self.process = _context.Process(target=_run, args=(function, arguments, log))
-        self.process.start()
+        connect = _server.connect_to_new_process
+        with mock.patch.object(forkserver, "connect_to_new_process", connect):
+            self.process.start()
 
     @property
     def pid(self) -> int:
@@ -222,7 +226,7 @@ def _start_server() -> None:
     """Start the server unless it runs. It finds modules of this folder only by PYTHONPATH."""
     folders = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, folders))):
-        forkserver.ensure_running()
+        _server.ensure_running()
 
 
 def _run_commands(
