@@ -65,7 +65,7 @@ DEGRADED: dict[str, Change] = {
     "JPEG 12": lambda photo: degradations.compress_jpeg(photo, 12),
     "banding": lambda photo: degradations.posterise(photo, 14),
     "overexposed": lambda photo: degradations.overexpose(photo, 1.7),
-    "beautified": lambda photo: degradations.smooth_skin(photo, 3),
+    "beautified": lambda photo: degradations.smooth_surfaces(photo, 3),
     "at night": degradations.darken,
     "soft light": degradations.flatten_light,
 }

@@ -5,7 +5,8 @@ Three signs are measured at face scale. The score is the lowest of their scores.
 - Flatness. Filters, cel shading and renders leave flat areas between sharp edges, also in eyes and
   hair, where every photograph has texture. With the texture T, the luma between Gaussians of sigma
   0.7 and 1.4 px as absolute values, f is the sum of ln(10th / 95th percentile) in boxes around the
-  eyes and ln(50th / 95th percentile) in the middle of the crop. A logistic function, 0.5 at -6.8.
+  eyes and ln(50th / 95th percentile) in the middle of the crop, without blown-out pixels. A
+  logistic function, 0.5 at -6.8.
 - Halftone. The dots of a print are peaks in the spectrum of the middle of the face: frequencies of
   0.08 to 0.45 cycles per pixel with more than ten times the median amplitude of their ring. With
   the share p of the power in the peaks, the score is exp(-p / 0.2). Photographs have 0.00 to 0.01.
@@ -18,9 +19,9 @@ Three signs are measured at face scale. The score is the lowest of their scores.
 It does not know what a painting is: pictures with brush strokes, pencil or canvas everywhere pass,
 as do good renders with textured skin. Text alone passes too.
 
-Fails on: strongly defocused or blown-out pictures (count as flat), striped scans and the blocks of
-small enlarged JPEGs (count as dots), and window bars, tiles or frames around the face (count as
-lines).
+Fails on: strongly defocused faces and pure profiles before a smooth wall (count as flat), striped
+scans and the blocks of small enlarged JPEGs (count as dots), and window bars, tiles or frames
+around the face (count as lines).
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ EYE_COLUMNS = (slice(150, 235), slice(277, 362))
 MIDDLE = (slice(100, 480), slice(60, 452))
 OFFSET = 0.03
 """Added to the textures, in luma levels, so that rounding does not decide."""
+BLOWN_LUMA = 250
+"""White walls and blown-out skin from this luma on are flat in photographs too."""
+MIN_TEXTURE_PX = 1000
+"""With fewer other pixels, the flatness is not measured."""
 FLATNESS_MIDPOINT = -6.8
 FLATNESS_WIDTH = 0.15
 
@@ -90,10 +95,15 @@ def _flatness(luma_plane: np.ndarray) -> float:
 
     fine, coarse = (cv2.GaussianBlur(luma_plane, (0, 0), sigma) for sigma in TEXTURE_SIGMAS_PX)
     texture = np.abs(fine - coarse)
-    eyes = np.concatenate([texture[EYE_ROWS, columns].ravel() for columns in EYE_COLUMNS])
-    eye_calm, eye_edges = np.percentile(eyes, (10, 95)) + OFFSET
+    is_blown = luma_plane >= BLOWN_LUMA
+    eyes = [(EYE_ROWS, columns) for columns in EYE_COLUMNS]
+    eye_texture = np.concatenate([texture[box][~is_blown[box]] for box in eyes])
     # Every second pixel of both directions is enough for a percentile.
-    calm, edges = np.percentile(texture[MIDDLE][::2, ::2], (50, 95)) + OFFSET
+    middle_texture = texture[MIDDLE][::2, ::2][~is_blown[MIDDLE][::2, ::2]]
+    if min(len(eye_texture), len(middle_texture)) < MIN_TEXTURE_PX:
+        return 0.0
+    eye_calm, eye_edges = np.percentile(eye_texture, (10, 95)) + OFFSET
+    calm, edges = np.percentile(middle_texture, (50, 95)) + OFFSET
     return float(np.log(eye_calm / eye_edges) + np.log(calm / edges))
 
 

@@ -75,12 +75,16 @@ def _filter_on_skin(crop, filtered):
     return _to_bytes(crop * (1 - mask) + filtered * mask)
 
 
-def smooth_skin(crop, passes):
-    """Smooth surfaces and keep edges, as beauty filters do."""
-    filtered = crop
+def smooth_surfaces(picture, passes):
+    """Smooth surfaces and keep edges, everywhere."""
     for _ in range(passes):
-        filtered = cv2.bilateralFilter(filtered, 9, 18 + 6 * passes, 3 + passes)
-    return _filter_on_skin(crop, filtered)
+        picture = cv2.bilateralFilter(picture, 9, 18 + 6 * passes, 3 + passes)
+    return picture
+
+
+def smooth_skin(crop, passes):
+    """Smooth surfaces and keep edges on the skin, as beauty filters do."""
+    return _filter_on_skin(crop, smooth_surfaces(crop, passes))
 
 
 def filter_skin_median(crop, side):
