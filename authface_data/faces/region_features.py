@@ -29,7 +29,6 @@ from authface_data.images.colour import luma
 from authface_data.quality.face_scale import resize_to_face_scale
 
 MESH_MOVES: tuple[dict[str, float], ...] = (
-    {},
     {"across": 0.04, "down": 0.03},
     {"across": -0.04, "down": 0.03, "turn": 0.1},
     {"down": -0.04, "scale": 1.1},
@@ -129,8 +128,9 @@ class RegionModels:
             crop: (size, size, 3) uint8 sRGB.
         """
         crop = resize_to_face_scale(crop)
-        _, square = self._mesh.locate(crop, crop_square(len(crop)))
-        meshes = self._mesh.locate_in(crop, [square.moved(**move) for move in MESH_MOVES])
+        mesh, square = self._mesh.locate(crop, crop_square(len(crop)))
+        squares = [square.moved(**move) for move in MESH_MOVES]
+        meshes = [mesh, *self._mesh.locate_in(crop, squares)]
         points_px = np.median([mesh.points_px for mesh in meshes], axis=0)
         planes = _Planes(crop, points_px)
         spread = _spread(meshes, points_px) / planes.eye_distance_px
