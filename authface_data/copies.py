@@ -148,10 +148,13 @@ def rank_copies(copies: Sequence[Copy], groups: np.ndarray) -> np.ndarray:
         (len(copies),) int: indices of the copies, group by group.
     """
     by_group = sorted(range(len(copies)), key=lambda index: (groups[index], copies[index].id))
-    key = cmp_to_key(lambda first, second: compare_copies(copies[first], copies[second]))
+
+    def compare(first: int, second: int) -> int:
+        return compare_copies(copies[first], copies[second])
+
     order: list[int] = []
     for _, members in groupby(by_group, key=lambda index: groups[index]):
-        order += sorted(members, key=key)
+        order += sorted(members, key=cmp_to_key(compare))
     return np.array(order, int)
 
 

@@ -127,7 +127,9 @@ def find_face_duplicates(
         return {}
     index = pa.array(selected)
     hashes = FaceHashes(
-        *(column.take(index) for column in (hashes.face_ids, hashes.hashes, hashes.mirrored)),
+        face_ids=hashes.face_ids.take(index),
+        hashes=hashes.hashes.take(index),
+        mirrored=hashes.mirrored.take(index),
         fine=hashes.fine.take(index),
     )
     faces = _Faces(hashes, radius)

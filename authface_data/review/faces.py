@@ -52,13 +52,10 @@ DISCRETE_MEASUREMENTS = frozenset(
 """Flags and counts."""
 NARROW_MARGIN = 0.5
 """Within this many standard deviations of a threshold, the verdict of a gate is doubtful."""
-DOUBTS = tuple(
-    Gate.model_construct(name=metric, metric=metric, op=op, threshold=threshold)
-    for metric, op, threshold in (
-        ("face_presence", ">=", 0.9),
-        ("visible_regions", "==", 3.0),
-        ("photographic", ">=", 0.5),
-    )
+DOUBTS = (
+    Gate(name="presence", metric="face_presence", op=">=", threshold=0.9),
+    Gate(name="hidden", metric="visible_regions", op="==", threshold=3),
+    Gate(name="drawn", metric="photographic", op=">=", threshold=0.5),
 )
 """A kept face that does not meet one of these is doubtful, whatever the gates are: it may be no
 face, hidden, or a painting."""

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from manifests.captions import current_tags
+from manifests.captions import current_tags, tag_edits
 from manifests.decisions import TAG_ID_PREFIX, face_decisions, record_decisions
 from manifests.migrate import upgrade_table
 from manifests.schema import DECISIONS, FACES, PHOTOS, VERDICTS
@@ -78,6 +78,38 @@ def test_crops_within_the_radius_are_reached(workspace):
     add_photo(workspace, "d", [(RIGHT, None)])
     decide(workspace, "fs_a_0", "drop")
     assert relations(workspace) == {"fs_a_0": ("own", 0), "fs_b_0": ("crop", 6)}
+
+
+def test_drop_reaches_the_mirror_image_and_tags_do_not(workspace):
+    add_photo(workspace, "a", [(LEFT, FAR_HASHES[1])])
+    add_photo(workspace, "b", [(RIGHT, FAR_HASHES[2])])
+    set_hashes(workspace, "fs_b_0", crop_phash_mirrored=FAR_HASHES[1])
+    decide(workspace, "fs_a_0", "drop", photographic_tags=["lit from the left"])
+    assert relations(workspace) == {"fs_a_0": ("own", 0), "fs_b_0": ("mirrored_crop", 0)}
+    assert kept_faces(workspace).empty
+    decision = str(face_decisions(workspace)["fs_b_0"])
+    assert decision == "drop by anna (near-duplicate of the mirrored crop, 0 bits: fs_a_0)"
+    assert tag_edits(workspace)["photographic_tags"].index.tolist() == ["fs_a_0"]
+
+    # The dropped face leaves the workspace.
+    remove_photo(workspace, "a")
+    assert relations(workspace)["fs_b_0"] == ("mirrored_crop", 0)
+
+
+def test_fine_hashes_of_a_near_crop_must_agree(workspace):
+    for name in "abc":
+        add_photo(workspace, name, [(LEFT, FAR_HASHES[0])])
+    set_hashes(workspace, "fs_a_0", crop_fine_hash="0" * 64)
+    set_hashes(workspace, "fs_b_0", crop_fine_hash="f" * 20 + "0" * 44)
+    decide(workspace, "fs_a_0", "drop")
+    assert relations(workspace) == {"fs_a_0": ("own", 0), "fs_c_0": ("crop", 0)}
+
+
+def set_hashes(workspace, face_id, **hashes):
+    rows = Store(workspace, FACES).read().to_pylist()
+    (row,) = [row for row in rows if row["face_id"] == face_id]
+    row.pop("created_at")
+    Store(workspace, FACES).append([{**row, **hashes}])
 
 
 def test_faces_at_one_place_of_near_duplicate_photographs_are_reached(workspace):
