@@ -148,8 +148,8 @@ def _longest_lines(pixels: np.ndarray) -> float:
     channels = [np.ascontiguousarray(pixels[..., channel]) for channel in range(3)]
     area = _single_colour_area(pixels)
     vertical = _longest_vertical_line(channels, area)
-    turned = [np.ascontiguousarray(channel.T) for channel in channels]
-    horizontal = _longest_vertical_line(turned, np.ascontiguousarray(area.T))
+    transposed = [np.ascontiguousarray(channel.T) for channel in channels]
+    horizontal = _longest_vertical_line(transposed, np.ascontiguousarray(area.T))
     return float(min(vertical, horizontal))
 
 
