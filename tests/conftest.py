@@ -34,6 +34,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores, so that further threads would only slow each other down.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("AUTHFACE_WORKSPACE", None)
+# New processes and the other workers use the bytecode that the first process writes.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # The runner would build the tree of all commands for each command, which takes 0.1 s.
 typer.testing._get_command = functools.cache(typer.main.get_command)

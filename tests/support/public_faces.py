@@ -8,12 +8,13 @@ from __future__ import annotations
 import io
 import os
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from kept_results import keep_result
 
 from authface_data.sources.public_faces import PACKAGES, fetch_public_faces
 
@@ -109,6 +110,7 @@ def crops(
     return crops_by_face
 
 
+@keep_result
 def held_out_crops() -> dict[str, np.ndarray]:
     """Crops of 512 px from photographs that the artefact measures were not tuned on."""
     public_paths = photographs()
@@ -134,7 +136,7 @@ class DetectedFace:
     """Width and height of the photograph."""
 
 
-@lru_cache(maxsize=1)
+@keep_result
 def detected_faces() -> tuple[DetectedFace, ...]:
     """The 47 faces that FacesStage finds in the 25 public photographs and the demo's."""
     from PIL import Image
