@@ -14,6 +14,7 @@ from authface_data.commands import (
     export_captions,
     filter,
     hashes,
+    push,
     review,
     rights,
     serve,
@@ -62,6 +63,7 @@ app.add_typer(review.app, name="review", rich_help_panel=DATA)
 app.command(rich_help_panel=DATA)(caption.caption)
 app.add_typer(tags.app, name="tags", rich_help_panel=DATA)
 app.command(name="export-captions", rich_help_panel=DATA)(export_captions.export_captions)
+app.command(rich_help_panel=DATA)(push.push)
 app.command(rich_help_panel=TRAINING)(train.train_prior)
 app.command(rich_help_panel=TRAINING)(train.train_restore)
 app.command(rich_help_panel=TRAINING)(degrade.degrade)

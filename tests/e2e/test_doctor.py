@@ -186,6 +186,8 @@ NEEDS_EXTRAS = {
     "collect": "--source folder --path {tmp}/in --licence-basis own -w {ws}",
     "filter": "-w {ws}",
     "caption": "--captioner measured -w {ws}",
+    "serve": "-w {ws}",
+    "push": "--dataset --repo me/faces -w {ws}",
     "hashes": "--input {tmp}/in --output {tmp}/hashes.txt",
     "demo": "-w {tmp}/demo",
     "train-prior": "--preset tiny -w {ws}",

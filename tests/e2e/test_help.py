@@ -37,7 +37,7 @@ COMMANDS = dict(leaf_commands(GROUP))
 @pytest.mark.parametrize("name", COMMANDS)
 def test_examples_of_the_help_parse(name):
     examples = [shlex.split(line)[1:] for line in EXAMPLE.findall(COMMANDS[name].help)]
-    assert 1 <= len(examples) <= 3
+    assert 1 <= len(examples) <= 4
     assert any(example[: len(name.split())] == name.split() for example in examples)
     for arguments in examples:
         command, parent = GROUP, None

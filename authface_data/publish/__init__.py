@@ -1,0 +1,1 @@
+"""Publishing a data set or a model on the Hugging Face hub."""
