@@ -33,15 +33,16 @@ SIZE_TOLERANCE = 1.05
 """Copies are resized if their faces differ by more than this factor."""
 FRAME_TOLERANCE = 1.02
 """One copy is a part of the other if their frames, measured by the face, differ by more."""
-SAME_FRAME_TOLERANCE = 1.08
-"""If the sizes of faces and photographs differ by factors within this, the frame is the same:
-landmarks of copies differ by a few per cent."""
-PAD_TOLERANCE = 0.01
+FACE_TOLERANCE = 1.08
+"""By which factor the sizes of the faces of copies differ because their landmarks do."""
+PAD_TOLERANCE = 0.03
 """Difference of padding that counts."""
 COEFFICIENT_TOLERANCE = 1.01
 """Relative difference of compression that counts."""
 SAVED_AGAIN_FACTOR = 1.15
 """A file with this many times the bytes for the same detail was saved again, for example as PNG."""
+MAX_COMPARED_COPIES = 100
+"""In larger groups, not every copy is compared with every other one."""
 TOP_FREQUENCY = 0.7
 """Resized copies are compared from this share of the smaller one's Nyquist frequency up."""
 FLOOR_LEVELS = 0.03
@@ -154,12 +155,22 @@ def rank_copies(copies: Sequence[Copy], groups: np.ndarray) -> np.ndarray:
 
     order: list[int] = []
     for _, members in groupby(by_group, key=lambda index: groups[index]):
-        order += sorted(members, key=cmp_to_key(compare))
+        ranked = sorted(members, key=cmp_to_key(compare))
+        # Because of the tolerances, three copies may beat each other in a circle. The copy that
+        # beats the most others is the best.
+        if 2 < len(ranked) <= MAX_COMPARED_COPIES:
+            wins = {index: sum(compare(index, other) < 0 for other in ranked) for index in ranked}
+            ranked.sort(key=lambda index: -wins[index])
+        order += ranked
     return np.array(order, int)
 
 
 def compare_copies(a: Copy, b: Copy) -> int:
     """Compare two copies of one picture.
+
+    Args:
+        a: A copy.
+        b: Another copy.
 
     Returns:
         -1 if `a` is better, 1 if `b` is better, 0 if they are equal.
@@ -214,11 +225,11 @@ def _relative_scale(a: Copy, b: Copy) -> float:
     if a.face_px is None or b.face_px is None:
         return frames or 1.0
     faces = b.face_px / a.face_px
-    # The sizes of the files are exact, those of the faces are not.
-    is_same_frame = frames is not None and (
-        1 / SAME_FRAME_TOLERANCE <= faces / frames <= SAME_FRAME_TOLERANCE
-    )
-    return frames if frames is not None and is_same_frame else faces
+    # The sizes of faces are not exact. Nearly always one copy is the other at another size, or a
+    # part of it at the same size.
+    likely = min((frames or 1.0, 1.0), key=lambda scale: abs(math.log(faces / scale)))
+    is_likely = 1 / FACE_TOLERANCE <= faces / likely <= FACE_TOLERANCE
+    return likely if is_likely else faces
 
 
 def _is_softer(larger: Copy, smaller: Copy, scale: float) -> bool:

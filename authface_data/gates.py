@@ -131,7 +131,11 @@ class GateVerdicts:
 
     @property
     def is_dropped(self) -> np.ndarray:
-        """(m,) bool: whether the gate dropped or failed each row."""
+        """Whether the gate dropped or failed each row.
+
+        Returns:
+            (m,) bool.
+        """
         return self.codes != _KEPT
 
     def tables(self) -> Iterator[pa.Table]:

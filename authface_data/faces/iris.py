@@ -54,6 +54,9 @@ class IrisNetwork:
             picture: (height, width, 3) uint8 sRGB.
             squares: Squares around the eye, see `square_around_eye`.
             is_right_eye: Whether it is the right eye as seen in the image; it is mirrored.
+
+        Returns:
+            One result per square.
         """
         sampler = SquareSampler(picture, squares[0].side_px, INPUT_PX)
         return [self._run(sampler, square, is_right_eye) for square in squares]
@@ -73,6 +76,9 @@ def square_around_eye(corners_px: np.ndarray) -> Square:
 
     Args:
         corners_px: (2, 2) left and right corner of the eye, as seen in the image.
+
+    Returns:
+        A square whose sides are parallel to the line through the corners.
     """
     across = corners_px[1] - corners_px[0]
     width_px = max(float(np.hypot(*across)), 1.0)

@@ -86,7 +86,15 @@ class FaceMesh:
         return self._run(sampler, square), square
 
     def locate_in(self, picture: np.ndarray, squares: Sequence[Square]) -> list[Mesh]:
-        """Compute the landmarks once from every square, all of about the same size."""
+        """Compute the landmarks once from every square.
+
+        Args:
+            picture: (height, width, 3) uint8 sRGB.
+            squares: Squares around the face, all of about the same size.
+
+        Returns:
+            One result per square.
+        """
         sampler = SquareSampler(picture, squares[0].side_px, INPUT_PX)
         return [self._run(sampler, square) for square in squares]
 
@@ -98,10 +106,13 @@ class FaceMesh:
 
 
 def square_around(points_px: np.ndarray) -> Square:
-    """Compute the upright square around the landmarks of a face that the network expects.
+    """Compute the square around the landmarks of a face that the network expects.
 
     Args:
         points_px: (468, 2) landmarks.
+
+    Returns:
+        A square whose sides are parallel to the line through the eyes.
     """
     low, high = points_px.min(0), points_px.max(0)
     (left, _), (_, right) = EYE_CORNERS["left_eye"], EYE_CORNERS["right_eye"]
@@ -115,6 +126,9 @@ def crop_square(size_px: int) -> Square:
 
     Args:
         size_px: Side of the crop.
+
+    Returns:
+        A square in pixels of the crop.
     """
     centre, side = CROP_SQUARE
     return Square(np.array(centre) * size_px - 0.5, side * size_px)

@@ -126,6 +126,9 @@ class RegionModels:
 
         Args:
             crop: (size, size, 3) uint8 sRGB.
+
+        Returns:
+            The features of its eyes and its mouth.
         """
         crop = resize_to_face_scale(crop)
         mesh, square = self._mesh.locate(crop, crop_square(len(crop)))

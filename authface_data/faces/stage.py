@@ -233,13 +233,13 @@ class FacesStage:
         # The models know upright faces only.
         turns = quarter_turns(landmarks5)
         height, width = region.pixels.shape[:2]
-        turned = np.ascontiguousarray(np.rot90(region.pixels, turns))
-        turned5 = turn_points(landmarks5, (width, height), turns)
-        turned68 = self.landmarker.locate(turned, turned5)
-        if turned68 is None:
+        rotated = np.ascontiguousarray(np.rot90(region.pixels, turns))
+        rotated5 = turn_points(landmarks5, (width, height), turns)
+        rotated68 = self.landmarker.locate(rotated, rotated5)
+        if rotated68 is None:
             return None
-        turned_px = (turned.shape[1], turned.shape[0])
-        return region.to_photo(turn_points(turned68, turned_px, (4 - turns) % 4))
+        rotated_px = (rotated.shape[1], rotated.shape[0])
+        return region.to_photo(turn_points(rotated68, rotated_px, (4 - turns) % 4))
 
     def _process_aligned(
         self, item: Item, faces: list[Detection], write_pixels: WritePixels

@@ -39,15 +39,28 @@ class Square:
     def moved(
         self, across: float = 0.0, down: float = 0.0, scale: float = 1.0, turn: float = 0.0
     ) -> Square:
-        """Return a square that is shifted (in sides), scaled and turned (in radians)."""
+        """Move the square.
+
+        Args:
+            across: Shift to the right, in sides of the square.
+            down: Shift downwards, in sides.
+            scale: Factor on the side.
+            turn: Rotation in radians, clockwise in the image.
+
+        Returns:
+            The moved square.
+        """
         shift_px = np.array([across, down]) * self.side_px
         return Square(self.centre_px + shift_px, self.side_px * scale, self.angle + turn)
 
     def matrix(self, size_px: int) -> np.ndarray:
-        """Return the (2, 3) affine map from pixels of the sampled square to the picture.
+        """Compute the affine map from pixels of the sampled square to the picture.
 
         Args:
             size_px: Side of the sampled square.
+
+        Returns:
+            (2, 3) float64, as `cv2.warpAffine` takes it.
         """
         step = self.side_px / size_px
         cosine, sine = step * np.cos(self.angle), step * np.sin(self.angle)
@@ -120,6 +133,9 @@ class SquareSampler:
 
     def sample(self, square: Square) -> np.ndarray:
         """Sample a square; outside of the picture its edge is repeated.
+
+        Args:
+            square: The square.
 
         Returns:
             (size_px, size_px, 3) uint8.

@@ -40,7 +40,14 @@ class TurnedPhoto:
         return (height, width) if self._quarter_turns % 2 else (width, height)
 
     def pixels(self, long_side_px: int | None = None) -> np.ndarray:
-        """The turned picture, see `Photo.pixels`."""
+        """Decode the photograph and turn it.
+
+        Args:
+            long_side_px: As for `Photo.pixels`.
+
+        Returns:
+            (height, width, 3) uint8 sRGB.
+        """
         return np.ascontiguousarray(np.rot90(self._photo.pixels(long_side_px), self._quarter_turns))
 
 
@@ -60,14 +67,14 @@ def detect_faces_upright(
     """
     faces_by_photo = detect_faces(detect, photos, long_side_px)
     turns = {index: _turns_needed(faces) for index, faces in enumerate(faces_by_photo)}
-    turned = {
+    rotated = {
         index: TurnedPhoto(photos[index], count) for index, count in turns.items() if count > 0
     }
-    if not turned:
+    if not rotated:
         return faces_by_photo
 
-    results = detect_faces(detect, list(turned.values()), long_side_px)
-    for index, faces in zip(turned, results, strict=True):
+    results = detect_faces(detect, list(rotated.values()), long_side_px)
+    for index, faces in zip(rotated, results, strict=True):
         # Keep what was found at first if the turned photograph shows no better.
         if faces and _turns_needed(faces) == 0:
             size_px = photos[index].size_px
@@ -129,7 +136,7 @@ def upright_pose(landmarks: np.ndarray, landmarks5: np.ndarray) -> Pose:
 
 
 def _turns_needed(faces: Sequence[Detection]) -> int:
-    """Quarter turns after which the largest face is upright; half a turn if there is none."""
+    """Quarter turns after which the largest face is upright; half a turn without any face."""
     if not faces:
         return HALF_TURN
     return quarter_turns(max(faces, key=lambda face: area(face.box_px)).landmarks5_px)
@@ -137,12 +144,12 @@ def _turns_needed(faces: Sequence[Detection]) -> int:
 
 def _turn_back(face: Detection, size_px: tuple[int, int], turns: int) -> Detection:
     """Convert a detection in a turned photograph to pixels of the photograph."""
-    turned_size_px = size_px[::-1] if turns % 2 else size_px
+    rotated_size_px = size_px[::-1] if turns % 2 else size_px
     back = (4 - turns) % 4
     # Boxes are pixel edges, half a pixel beyond the centres.
-    corners = turn_points(face.box_px.reshape(2, 2) - 0.5, turned_size_px, back) + 0.5
+    corners = turn_points(face.box_px.reshape(2, 2) - 0.5, rotated_size_px, back) + 0.5
     return Detection(
         box_px=np.concatenate([corners.min(0), corners.max(0)]),
         score=face.score,
-        landmarks5_px=turn_points(face.landmarks5_px, turned_size_px, back),
+        landmarks5_px=turn_points(face.landmarks5_px, rotated_size_px, back),
     )

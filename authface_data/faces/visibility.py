@@ -57,7 +57,15 @@ class LogisticModel:
     weights: Mapping[str, float]
 
     def log_odds(self, names: tuple[str, ...], features: np.ndarray) -> float:
-        """Log-odds that the region is hidden; positive if it more probably is."""
+        """Compute the log-odds that the region is hidden.
+
+        Args:
+            names: The features' names.
+            features: (len(names),) their values.
+
+        Returns:
+            A positive number if it is more probably hidden than visible.
+        """
         weights = np.array([self.weights[name] for name in names])
         return self.intercept + float(features @ weights)
 

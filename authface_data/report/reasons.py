@@ -88,6 +88,9 @@ WORDINGS: Mapping[str, Wording] = {
         "face size", low="face too small", high="face too large", unit=" px", digits=0
     ),
     "pad_fraction": _percent("area outside the photograph", high="face cut off by the edge"),
+    "interocular_px": Wording(
+        "distance between the eyes", low="eyes too close together in pixels", unit=" px", digits=0
+    ),
     "head_pad_fraction": _percent(
         "part of the head outside the photograph", high="head cut off by the edge"
     ),

@@ -41,7 +41,7 @@ PRELOADED = (
 )
 
 _context = multiprocessing.get_context("forkserver")
-# A server of its own: the one of the module has imported only what the engine's workers need.
+# A separate server: the one of the module has imported only what the engine's workers need.
 _server = forkserver.ForkServer()
 _server.set_forkserver_preload(list(PRELOADED))
 

@@ -96,6 +96,9 @@ def read_face(row: Mapping[str, Any], crop: np.ndarray, networks: CropNetworks) 
         row: The row of `faces`, with the camera columns and the size of its photo.
         crop: (size, size, 3) uint8 sRGB; the aligned crop of the row.
         networks: Find the background and the irises.
+
+    Returns:
+        The crop with its background and irises.
     """
     face = FaceCrop.from_row(row, crop)
     return replace(
