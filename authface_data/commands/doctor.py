@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from manifests.support.console import (
     JsonOption,
@@ -109,7 +110,9 @@ def _command_states(
     from authface_data.doctor.weight_files import count_missing
 
     states = []
-    for name, command in leaf_commands(context.find_root().command):
+    group = context.find_root().command
+    assert isinstance(group, TyperGroup)
+    for name, command in leaf_commands(group):
         always, sometimes = required_extras(command.callback)
         missing = [extra for extra in always if installation.missing[extra]]
         partly = [extra for extra in sometimes if installation.missing[extra]]

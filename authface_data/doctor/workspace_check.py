@@ -19,6 +19,7 @@ from manifests.workspace import Workspace
 
 ResultT = TypeVar("ResultT")
 
+READ_BLOCK_BYTES = 1 << 20
 MAX_FILES_READ = 1000
 """Largest number of photographs and of crops whose content is compared with their hashes."""
 
@@ -161,8 +162,11 @@ def _check_contents(workspace: Workspace) -> tuple[int, int, list[Problem]]:
 def _hash_file(workspace: Workspace, path: str) -> str | None:
     """SHA-256 of a file, or None if it is missing."""
     try:
+        digest = hashlib.sha256()
         with workspace.open(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            while block := file.read(READ_BLOCK_BYTES):
+                digest.update(block)
+        return digest.hexdigest()
     except FileNotFoundError:
         return None
 

@@ -206,7 +206,7 @@ def _hub_loader(weights_dir: str | None) -> Callable[..., object]:
     """A replacement of timm's `load_state_dict_from_hf` that prefers the files of this machine."""
     from timm.models import _builder
 
-    original = _builder.load_state_dict_from_hf
+    original: Callable[..., object] = _builder.load_state_dict_from_hf
 
     def load(model_id: str, *arguments: object, **options: object) -> object:
         for files in LIBRARY_FILES.values():
