@@ -11,6 +11,7 @@ import torch
 from commands import collect_folder, init_workspace, set_options
 from killable import count_operations, run_killable
 from PIL import Image
+from public_faces import photographs
 from workspace_state import count_doubled, read_state
 
 from manifests.run_folder import METRICS_FILE
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.slow
 NUM_KILLS = {"collect": 6, "filter": 8, "caption": 6}
 LAST_CHECKPOINT = Path("checkpoints/step-00000009")
 LONG_SIDE_PX = 800
-MIRRORED = ("obama", "obama2")
+PORTRAITS = ("0-f1-su-ph.jpg", "15-f13-anc-ph.jpg")
 
 
 def stage_command(name: str, root: Path, folder: Path) -> list[object]:
@@ -34,16 +35,14 @@ def stage_command(name: str, root: Path, folder: Path) -> list[object]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, photos) -> Path:
-    """Eight small photographs (those of the demo and two mirror images) and a broken file."""
+    """Eight small photographs (those of the demo and two portraits) and a broken file."""
     folder = tmp_path_factory.mktemp("many")
-    for path in photos.values():
+    portraits = [photographs()[name] for name in PORTRAITS]
+    for path in [*photos.values(), *portraits]:
         with Image.open(path) as opened:
             image = opened.convert("RGB")
         image.thumbnail((LONG_SIDE_PX, LONG_SIDE_PX))
-        image.save(folder / f"{path.stem}.png")
-        if path.stem in MIRRORED:
-            mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            mirrored.save(folder / f"{path.stem}-mirrored.png")
+        image.save(folder / f"{path.stem}.jpg", quality=95)
     (folder / "broken.jpg").write_bytes(b"no picture")
     return folder
 
