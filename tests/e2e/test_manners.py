@@ -7,7 +7,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from authface_data.commands.workspace import _describe_camera
+from authface_data.commands.explanation import _describe_camera
 from authface_data.report.status import collect_status
 from manifests.support.text import count_of
 from manifests.workspace import Workspace

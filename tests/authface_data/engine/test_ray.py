@@ -163,5 +163,5 @@ def test_missing_package_is_one_line(workspace, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "authface_data.engine.ray")
     monkeypatch.delattr("authface_data.engine.ray")
-    with pytest.raises(MissingResourceError, match=r"needs authface\[ray\]; run `pip install"):
+    with pytest.raises(MissingResourceError, match=r"needs authface\[ray\]: pip install"):
         run(workspace, [NumberStage()], make_inputs(2))

@@ -46,9 +46,7 @@ def test_pictures_of_wrong_shape_are_dropped_with_a_reason(tmp_path, authface_he
     for _ in range(2):
         collected = authface_here(*collect_files("ffhq", root, folder))
         assert collected.returncode == 0, collected.stderr
-        note = (
-            "3 pictures not aligned as in this set (first: 00002.png: not_square: 300 x 200"
-        )
+        note = "3 pictures not aligned as in this set (first: 00002.png: not_square: 300 x 200"
         assert note in collected.stdout
         assert "--source folder takes photographs of any shape" in collected.stdout
     assert collected.stdout.startswith("0 photographs collected")
