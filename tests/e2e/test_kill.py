@@ -53,11 +53,6 @@ def undisturbed(tmp_path_factory, folder):
     base = tmp_path_factory.mktemp("undisturbed")
     root = base / "ws"
     assert run_killable(init_workspace(root)).returncode == 0
-    # Without gates all faces are kept, so that there is something to caption.
-    settings = root / "authface.toml"
-    sections = settings.read_text().split("[[gates]]")
-    last_section = "[captions]" + sections[-1].split("[captions]")[1]
-    settings.write_text(sections[0] + last_section)
     stages = {}
     for name in NUM_KILLS:
         before = base / f"before-{name}"
