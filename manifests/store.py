@@ -70,6 +70,9 @@ NUM_ROWS = b"authface.rows"
 # JSON list of parts, itself included, among which no row supersedes another. Reading them needs no
 # comparison of their rows.
 DISTINCT = b"authface.distinct"
+# JSON list of the columns that are stored with a dictionary. Parquet says so too, but pyarrow aborts
+# the process if the description of a column is damaged.
+ENCODED = b"authface.encoded"
 
 DAMAGE_ERRORS = (
     pa.ArrowException,
@@ -509,7 +512,7 @@ class Store:
                 replaced=replaced,
                 siblings=siblings,
                 distinct=distinct,
-                encoded=_dictionary_columns(parquet.metadata),
+                encoded=frozenset(json.loads(metadata.get(ENCODED, b"[]"))),
             )
 
     def _read_current(
@@ -607,13 +610,15 @@ def encode_part(
     """
     schema = manifest.schema
     metadata = {**extra_metadata, **(schema.metadata or {})}
+    repetitive = _repetitive_columns(table)
     metadata[NUM_ROWS] = str(table.num_rows).encode()
+    metadata[ENCODED] = json.dumps(repetitive).encode()
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
         sink,
         schema.with_metadata(metadata),
         compression="zstd",
-        use_dictionary=_repetitive_columns(table),
+        use_dictionary=repetitive,
         write_page_checksum=True,
     ) as writer:
         # `datasets` cannot read an empty row group.
@@ -677,7 +682,11 @@ def check_version(manifest: Manifest, metadata: Mapping[bytes, bytes], path: str
 
     Raises:
         UserError: If the part has an older or newer schema.
+        ValueError: If it is a part of another manifest.
     """
+    name = metadata.get(b"authface.manifest", manifest.name.encode())
+    if name != manifest.name.encode():
+        raise ValueError(f"it is a part of {strip_control(name.decode('utf-8', 'replace'))}")
     version = schema_version(metadata)
     if version > manifest.version:
         raise UserError(
@@ -705,14 +714,6 @@ def _check_columns(manifest: Manifest, schema: pa.Schema) -> None:
             raise ValueError(f"column {strip_control(field.name)} does not belong to the manifest")
     if len(schema) > len(expected):
         raise ValueError("it has a column twice")
-
-
-def _dictionary_columns(metadata: pq.FileMetaData) -> frozenset[str]:
-    if not metadata.num_row_groups:
-        return frozenset()
-    group = metadata.row_group(0)
-    chunks = [group.column(number) for number in range(group.num_columns)]
-    return frozenset(chunk.path_in_schema for chunk in chunks if chunk.has_dictionary_page)
 
 
 def _decoded_type(kind: pa.DataType) -> pa.DataType:

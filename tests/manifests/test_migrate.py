@@ -52,7 +52,7 @@ def test_old_part_is_refused_until_migrate_with_yes(workspace, authface_here):
     assert "authface migrate" in refused.stderr
     preview = authface_here("migrate", "-w", workspace.root)
     assert preview.returncode == 0
-    assert "1 parts of scores would be copied and rewritten" in preview.stdout
+    assert "1 part of scores would be copied and rewritten" in preview.stdout
     assert migrate.count_outdated_parts(workspace) == {"scores": 1}
     assert authface_here("migrate", "-w", workspace.root, "--yes").returncode == 0
     assert authface_here("status", "-w", workspace.root).returncode == 0

@@ -176,10 +176,10 @@ def test_pipe_with_the_name_of_a_sidecar_file_is_not_opened(describe, tmp_path):
     [
         (b"file,licence\na.jpg,mine\nb.jpg," + b"x" * 200_000 + b"\n", "field larger than"),
         ("file,licence\r\na.jpg,mine\r\n".encode("utf-16") + b"\0", None),
-        (b"file,licence\na.jpg,mine\n\xff\xfe\x81,x\n", "rows match no picture"),
+        (b"file,licence\na.jpg,mine\n\xff\xfe\x81,x\n", "1 row without a picture"),
         (b"file,licence\na.jpg,mine\n" + b"\0" * 99, None),
         (b"file,note,licence,note\na.jpg,1,mine,2\n", "the column note occurs twice"),
-        (b"file,licence\na.jpg,mine\n.,x\n", "rows match no picture (first: .)"),
+        (b"file,licence\na.jpg,mine\n.,x\n", "1 row without a picture (first: .)"),
     ],
 )
 def test_damaged_table_is_used_as_far_as_possible(describe, table, problem):
