@@ -159,7 +159,7 @@ def test_changed_setting_needs_confirmation_and_recomputes_rows(root, filled, au
     assert faces["landmark_backend"].tolist() == ["retinaface5"] * 6
     assert faces["landmarks68_px"].isna().all()
     scores = read_manifest(root, "scores")
-    assert len(scores) == 78
+    assert len(scores) == 84
     scores_before = read_manifest(filled, "scores")
     niqe = set(scores[scores["metric"] == "niqe"]["value"])
     niqe_before = set(scores_before[scores_before["metric"] == "niqe"]["value"])
@@ -301,7 +301,7 @@ def test_sidecar_file_names_the_photographer(tmp_path, authface_here, photos):
         (("filter", "--size", "700"), "--size"),
         (("caption",), "authface filter"),
         (("train-prior", "--preset", "tiny"), "authface filter"),
-        (("train-prior", "--preset", "tinny"), "paper, tiny"),
+        (("train-prior", "--preset", "tinny"), "'paper', 'tiny'"),
         (("train-restore", "--preset", "tiny", "--degradation", "rain"), "gfpgan"),
         (("train-restore", "--preset", "tiny", "--prior", "/nowhere"), "no finished prior"),
         (("restore", "--model", "x", "--input", "/nowhere", "--output", "y"), "does not exist"),
@@ -311,7 +311,7 @@ def test_sidecar_file_names_the_photographer(tmp_path, authface_here, photos):
         (("filter", "--size", "abc"), "--size"),
         (("filter", "--retry", "all"), "`failed`"),
         (("filter", "--regate"), "`authface filter` first"),
-        (("init", "other", "--preset", "papper"), "embedded, paper"),
+        (("init", "other", "--preset", "papper"), "'paper', 'embedded'"),
     ],
 )
 def test_mistake_ends_with_code_2_and_one_line(workspace, authface_here, arguments, message):
