@@ -3,8 +3,8 @@
 #     docker build -t authface .                                   # CPU
 #     docker build -t authface:cuda --build-arg BASE=nvidia/cuda:13.0.2-runtime-ubuntu24.04 .
 #
-#     docker run --rm -v "$PWD:/work" authface doctor
-#     docker run --rm --gpus all -v "$PWD:/work" authface:cuda train-prior --preset 1x24gb
+#     docker run --rm -v "$PWD:/data" authface doctor
+#     docker run --rm --gpus all -v "$PWD:/data" authface:cuda train-prior --preset 1x24gb
 #
 # The CPU image takes PyTorch without CUDA, which is 5 GB smaller.
 ARG BASE=python:3.12-slim-bookworm
@@ -30,7 +30,7 @@ RUN python3 -m venv /opt/venv \
     && /opt/venv/bin/pip uninstall --yes opencv-python opencv-python-headless \
     && /opt/venv/bin/pip install --no-cache-dir --no-deps opencv-python-headless
 
-ENV PATH=/opt/venv/bin:$PATH AUTHFACE_CACHE=/work/.authface-cache
-WORKDIR /work
+ENV PATH=/opt/venv/bin:$PATH AUTHFACE_CACHE=/data/.authface-cache
+WORKDIR /data
 ENTRYPOINT ["authface"]
 CMD ["--help"]

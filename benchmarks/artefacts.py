@@ -45,11 +45,10 @@ from degradations import (  # noqa: E402
     downscale,
     flatten_light,
 )
-from public_faces import held_out_crops  # noqa: E402
+from public_faces import faces_stage, held_out_crops  # noqa: E402
 
 from authface_data.engine.stage import Item, Rows  # noqa: E402
 from authface_data.faces.align import ArraySource, Quad, align_photo  # noqa: E402
-from authface_data.faces.stage import FacesStage  # noqa: E402
 from authface_data.images.open import Photo  # noqa: E402
 from authface_data.quality import ARTEFACTS, pepper, skin_tone  # noqa: E402
 from authface_data.report.balance import MEASURED_FACETS  # noqa: E402
@@ -118,15 +117,7 @@ class GoodFace:
 
 def find_good_faces(folder: Path) -> Iterator[GoodFace]:
     """Detect and align the faces of a folder that are at least `MIN_QUAD_PX` large."""
-    stage = FacesStage(
-        detector="retinaface-mobile",
-        landmarks="dlib",
-        size_px=512,
-        min_detector_score=0.7,
-        detect_long_side_px=1920,
-        weights_dir=None,
-    )
-    stage.setup("cpu")
+    stage = faces_stage()
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             continue

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -21,12 +22,17 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageOps
 
-from authface_data.copies import Copy, compare_copies
-from authface_data.engine.stage import Item, Rows
-from authface_data.face_duplicates import FaceHashes, find_face_duplicates
-from authface_data.faces.stage import FacesStage
-from authface_data.images.detail_spectrum import measure_detail
-from authface_data.images.open import IMAGE_SUFFIXES, Photo, decode_image
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+from public_faces import faces_stage  # noqa: E402
+
+from authface_data.copies import Copy, compare_copies  # noqa: E402
+from authface_data.engine.stage import Item, Rows  # noqa: E402
+from authface_data.face_duplicates import FaceHashes, find_face_duplicates  # noqa: E402
+from authface_data.faces.stage import FacesStage  # noqa: E402
+from authface_data.images.detail_spectrum import measure_detail  # noqa: E402
+from authface_data.images.open import IMAGE_SUFFIXES, Photo, decode_image  # noqa: E402
 
 LARGEST_PX = 20_000_000
 """Larger copies are left out."""
@@ -121,15 +127,7 @@ def _encode(image: Image.Image, file_format: str, quality: int = 90) -> bytes:
 
 def print_found_faces(paths: list[Path]) -> None:
     """Print how many faces of copies are found as duplicates, and how many pairs are wrong."""
-    stage = FacesStage(
-        detector="retinaface-mobile",
-        landmarks="dlib",
-        size_px=512,
-        min_detector_score=0.7,
-        detect_long_side_px=1920,
-        weights_dir=None,
-    )
-    stage.setup("cpu")
+    stage = faces_stage()
     kinds: dict[str, Callable[[Image.Image], Image.Image]] = {
         "mirror image": ImageOps.mirror,
         "part of 88 %": lambda image: ImageOps.crop(image, round(0.06 * min(image.size))),

@@ -19,6 +19,7 @@ from kept_results import keep_result
 from authface_data.sources.public_faces import PACKAGES, fetch_public_faces
 
 if TYPE_CHECKING:
+    from authface_data.faces.stage import FacesStage
     from authface_data.images.open import Photo
 
 # The artefact measures were tuned on sample1, sample3, sample5, obama, biden, single_face, lenna.
@@ -136,25 +137,32 @@ class DetectedFace:
     """Width and height of the photograph."""
 
 
-@keep_result
-def detected_faces() -> tuple[DetectedFace, ...]:
-    """The 47 faces that FacesStage finds in the 25 public photographs and the demo's."""
-    from PIL import Image
-
-    from authface_data.engine.stage import Item, Rows
+def faces_stage(landmarks: str = "dlib") -> FacesStage:
+    """The faces stage of the preset `embedded`, set up."""
     from authface_data.faces.stage import FacesStage
 
-    demo_folder = Path(os.environ["AUTHFACE_CACHE"]) / "photos"
-    paths = {**photographs(), **{path.name: path for path in demo_folder.glob("*/*")}}
     stage = FacesStage(
         detector="retinaface-mobile",
-        landmarks="dlib",
+        landmarks=landmarks,
         size_px=512,
         min_detector_score=0.7,
         detect_long_side_px=1920,
         weights_dir=None,
     )
     stage.setup("cpu")
+    return stage
+
+
+@keep_result
+def detected_faces() -> tuple[DetectedFace, ...]:
+    """The 47 faces that FacesStage finds in the 25 public photographs and the demo's."""
+    from PIL import Image
+
+    from authface_data.engine.stage import Item, Rows
+
+    demo_folder = Path(os.environ["AUTHFACE_CACHE"]) / "photos"
+    paths = {**photographs(), **{path.name: path for path in demo_folder.glob("*/*")}}
+    stage = faces_stage()
     faces = []
     for name, path in sorted(paths.items()):
         if path.suffix not in IMAGE_SUFFIXES:

@@ -5,9 +5,9 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from public_faces import faces_stage
 
 from authface_data.engine.stage import Dropped, Item, Rows
-from authface_data.faces.stage import FacesStage
 from authface_data.faces.turned import quarter_turns, turn_points
 from authface_data.images.open import Photo
 
@@ -15,18 +15,7 @@ from authface_data.images.open import Photo
 @pytest.fixture(scope="module")
 def stages(weights):
     """A faces stage that is set up, by landmark backend."""
-    stages = {}
-    for landmarks in ("dlib", "mediapipe"):
-        stages[landmarks] = FacesStage(
-            detector="retinaface-mobile",
-            landmarks=landmarks,
-            size_px=512,
-            min_detector_score=0.7,
-            detect_long_side_px=1920,
-            weights_dir=None,
-        )
-        stages[landmarks].setup("cpu")
-    return stages
+    return {landmarks: faces_stage(landmarks) for landmarks in ("dlib", "mediapipe")}
 
 
 def largest_face(stage, picture):
