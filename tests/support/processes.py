@@ -60,7 +60,8 @@ class Rank:
     ) -> None:
         self.log = log
         _start_server()
-        self.process = _context.Process(target=_run, args=(function, arguments, log))
+        environment = dict(os.environ)
+        self.process = _context.Process(target=_run, args=(function, arguments, environment, log))
         connect = _server.connect_to_new_process
         with mock.patch.object(forkserver, "connect_to_new_process", connect):
             self.process.start()
@@ -253,12 +254,21 @@ def _run_torchrun(arguments: list[str]) -> None:
     main(arguments)
 
 
-def _run(function: Callable[..., None], arguments: tuple[object, ...], log: Path) -> None:
-    """Call a function in this process, and write the output to a file."""
+def _run(
+    function: Callable[..., None],
+    arguments: tuple[object, ...],
+    environment: dict[str, str],
+    log: Path,
+) -> None:
+    """Call a function in this process, and write the output to a file.
+
+    The server may have started before a test changed the environment.
+    """
     import torch
 
     gc.freeze()  # the imported libraries, which need no collection
-    os.environ.update(cpu_environment())
+    os.environ.clear()
+    os.environ.update(environment | cpu_environment())
     torch.set_num_threads(1)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (sys.stdout, sys.stderr):

@@ -100,7 +100,8 @@ def load_until_killed(root: Path) -> None:
     overrides = {"workers": 2, "batch": 2, "micro_batch": 2, "steps": 9}
     settings = load_preset("prior", "tiny", overrides)
     with sample_loader(dataset, NUM_FACES, settings, 0, Accelerator(cpu=True)) as loader:
-        next(loader)
+        for _ in range(2):  # one batch of each worker, which has then set its signal handlers
+            next(loader)
         workers = multiprocessing.active_children()
         for worker in workers:
             assert worker.pid is not None

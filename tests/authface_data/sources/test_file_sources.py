@@ -176,7 +176,7 @@ def test_authface_hq_pictures_and_captions_reach_the_training_view(
 
     collected = authface_here(*collect)
     assert collected.returncode == 0, collected.stderr
-    assert "no licence basis" in collected.stdout
+    assert "without a licence basis" in collected.stdout
     assert "3 captions by qwen" in collected.stdout
     captions = read_manifest(root, "captions")
     assert set(captions["captioner"]) == {"qwen"}
@@ -300,7 +300,7 @@ def test_collect_refuses_a_missing_licence_basis_unless_a_sidecar_has_one(tmp_pa
     collect = ("collect", "-w", root, "--source", "folder", "--path", tmp_path / "in")
     missing = authface_here(*collect)
     assert missing.returncode == 2
-    assert "--licence-basis is required for --source folder: 1 of 1 photographs" in missing.stderr
+    assert "--licence-basis is required for --source folder: 1 of 1 photograph without" in missing.stderr
 
     (tmp_path / "in/list.csv").write_text("file,licence_basis\n1.png,public-domain\n")
     assert authface_here(*collect).returncode == 0
