@@ -300,7 +300,10 @@ def test_collect_refuses_a_missing_licence_basis_unless_a_sidecar_has_one(tmp_pa
     collect = ("collect", "-w", root, "--source", "folder", "--path", tmp_path / "in")
     missing = authface_here(*collect)
     assert missing.returncode == 2
-    assert "--licence-basis is required for --source folder: 1 of 1 photograph without" in missing.stderr
+    assert (
+        "--licence-basis is required for --source folder: 1 of 1 photograph without"
+        in missing.stderr
+    )
 
     (tmp_path / "in/list.csv").write_text("file,licence_basis\n1.png,public-domain\n")
     assert authface_here(*collect).returncode == 0
