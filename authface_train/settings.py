@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 WeightKind = Literal["time-aware", "constant", "constant-matched", "off"]
+Reduction = Literal["region-sum", "patch-mean"]
 PAPER: dict[str, JsonValue] = {"chosen_by": "paper"}
 
 
@@ -179,6 +180,10 @@ class FacialSettings(Section):
     """Weight of the adversarial term (Eq. 4)."""
     lambda_s: float = Field(10.0, ge=0)
     """Weight of the Gram matrix term (Eq. 4)."""
+    reduction: Reduction = Field("region-sum", json_schema_extra=PAPER)
+    """How the patches of a batch are reduced: `region-sum` is the sum over eyes and mouth of the
+    mean over each region's visible patches, as in Eq. 4; `patch-mean` is the mean over all visible
+    patches, in which eyes count twice as much as mouths."""
     adversarial: Literal["non-saturating", "paper-literal"] = "non-saturating"
     """Form of the adversarial term: -log D(fake), or log(1 - D(fake)) as the paper prints it, which
     saturates."""
@@ -263,7 +268,11 @@ FREE_ON_RESUME = frozenset(
 )
 """Settings that a resumed run may change, because no step computes anything else with them."""
 
-LATER_SETTINGS: dict[str, JsonValue] = {"ema_every": 1, "degrade_on": "cpu"}
+LATER_SETTINGS: dict[str, JsonValue] = {
+    "ema_every": 1,
+    "degrade_on": "cpu",
+    "facial.reduction": "patch-mean",
+}
 """Settings that earlier versions did not have, with the values as which they behaved."""
 
 FREE_WHERE_INEXACT = frozenset({"micro_batch", "sharding", "compile", "processes"})

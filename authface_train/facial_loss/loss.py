@@ -13,7 +13,7 @@ from torch import nn
 from authface_train.facial_loss.discriminator import PatchDiscriminator
 from authface_train.facial_loss.regions import LEFT_EYE, MOUTH, RIGHT_EYE, Patches, cut_patches
 from authface_train.facial_loss.weight import weight_table
-from authface_train.settings import FacialSettings
+from authface_train.settings import FacialSettings, Reduction
 
 STYLE_LAYER_WEIGHTS = (0.5, 1.0)
 """Weights of the discriminator's two feature maps in the style term, as in GFPGAN."""
@@ -78,10 +78,16 @@ class VisibleCounts:
     regions: dict[str, int]
     """Number of patches by region name."""
 
-    @property
-    def total(self) -> int:
-        """Number of all patches, at least 1."""
-        return max(sum(self.regions.values()), 1)
+    def divisor(self, region: str, reduction: Reduction) -> int:
+        """What the sum over the patches of a region is divided by, at least 1.
+
+        Args:
+            region: Name of the region.
+            reduction: With "region-sum", the patches of this region; with "patch-mean", those of
+                all regions.
+        """
+        patches = self.regions[region] if reduction == "region-sum" else sum(self.regions.values())
+        return max(patches, 1)
 
 
 class FacialTerms(NamedTuple):
@@ -168,9 +174,10 @@ class FacialLoss(nn.Module):
     def unweighted_terms(self, pairs: Sequence[RegionPair], visible: VisibleCounts) -> FacialTerms:
         """The adversarial and the style term (Eq. 4 with lambda_d = lambda_s = 1).
 
-        Each term is the sum over patches of the time-aware weight times the patch's term, divided
-        by the number of visible patches. The discriminators are frozen: gradients reach the fake
-        patches only. Without visible patches the terms are 0.
+        Each term is the sum over regions of the mean, over the region's visible patches, of the
+        time-aware weight times the patch's term (see `FacialSettings.reduction`). The
+        discriminators are frozen: gradients reach the fake patches only. Without visible patches
+        the terms are 0.
 
         Args:
             pairs: The patches of a micro-batch.
@@ -181,6 +188,7 @@ class FacialLoss(nn.Module):
         for pair in pairs:
             # The product with 0 keeps the term in the graph even without patches.
             region_adversarial = pair.fake.sum() * 0
+            divisor = visible.divisor(pair.name, self.settings.reduction)
             if len(pair.fake):
                 discriminator = self._discriminator_of(pair.name)
                 discriminator.requires_grad_(False)
@@ -190,15 +198,15 @@ class FacialLoss(nn.Module):
                 discriminator.requires_grad_(True)
 
                 weighted = pair.weight * self._adversarial(logits)
-                region_adversarial = region_adversarial + weighted.sum()
+                region_adversarial = region_adversarial + weighted.sum() / divisor
                 for layer_weight, fake, real in zip(
                     STYLE_LAYER_WEIGHTS, fake_features, real_features, strict=True
                 ):
                     distance = (gram_matrix(fake) - gram_matrix(real)).abs().mean((1, 2))
-                    style = style + (pair.weight * layer_weight * distance).sum()
+                    style = style + (pair.weight * layer_weight * distance).sum() / divisor
             adversarial = adversarial + region_adversarial
-            by_region[pair.name] = region_adversarial.detach() / visible.total
-        return FacialTerms(adversarial / visible.total, style / visible.total, by_region)
+            by_region[pair.name] = region_adversarial.detach()
+        return FacialTerms(adversarial, style, by_region)
 
     def generator_loss(
         self, pairs: Sequence[RegionPair], visible: VisibleCounts
@@ -248,7 +256,8 @@ class FacialLoss(nn.Module):
             fake_logits, _ = discriminator(pair.fake.detach())
             real_logits, _ = discriminator(pair.real.detach())
             cross_entropy = F.softplus(fake_logits) + F.softplus(-real_logits)
-            region_loss = (pair.weight * cross_entropy).sum() / visible.total
+            divisor = visible.divisor(pair.name, self.settings.reduction)
+            region_loss = (pair.weight * cross_entropy).sum() / divisor
             loss = loss + region_loss
 
             num_correct = (fake_logits.detach() < 0).sum() + (real_logits.detach() > 0).sum()
@@ -259,8 +268,8 @@ class FacialLoss(nn.Module):
     def r1_penalty(self, pairs: Sequence[RegionPair], visible: VisibleCounts) -> torch.Tensor:
         """The R1 gradient penalty on real patches (Mescheder et al. 2018).
 
-        gamma / 2 * |d logits / d patch|^2, averaged over patches and multiplied by `r1_every`,
-        since it is applied only once per `r1_every` steps.
+        gamma / 2 * |d logits / d patch|^2, reduced over patches as the loss is, and multiplied by
+        `r1_every`, since it is applied only once per `r1_every` steps.
 
         Args:
             pairs: The patches of a micro-batch.
@@ -276,7 +285,8 @@ class FacialLoss(nn.Module):
             real = pair.real.detach().requires_grad_(True)
             logits, _ = self._discriminator_of(pair.name)(real)
             (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
-            penalty = penalty + gradient.square().sum() / visible.total
+            divisor = visible.divisor(pair.name, self.settings.reduction)
+            penalty = penalty + gradient.square().sum() / divisor
         return self.settings.r1_gamma / 2 * self.settings.r1_every * penalty
 
     def ramp_weight(self, step: int) -> float:

@@ -135,6 +135,11 @@ def test_mirrored_latents_and_boxes_give_the_same_eyes():
 
 FIVE_VISIBLE = VisibleCounts({"eyes": 3, "mouth": 2})
 NONE_VISIBLE = VisibleCounts({"eyes": 0, "mouth": 0})
+each_reduction = pytest.mark.parametrize(
+    ("reduction", "divisors"),
+    [("region-sum", {"eyes": 3, "mouth": 2}), ("patch-mean", {"eyes": 5, "mouth": 5})],
+)
+"""Number that the sum over the patches of a region is divided by, for `FIVE_VISIBLE`."""
 
 
 def make_loss(**settings) -> FacialLoss:
@@ -177,8 +182,9 @@ def style_distance(fake_features, real_features):
     return total
 
 
-def test_generator_loss_is_the_weighted_sum_over_visible_patches():
-    loss = make_loss(lambda_d=0.3, lambda_s=7.0)
+@each_reduction
+def test_generator_loss_is_the_weighted_sum_over_regions(reduction, divisors):
+    loss = make_loss(lambda_d=0.3, lambda_s=7.0, reduction=reduction)
     pairs, _ = make_pairs(loss)
     # Two left eyes and one right eye; two mouths.
     assert [len(pair.fake) for pair in pairs] == [3, 2]
@@ -192,8 +198,9 @@ def test_generator_loss_is_the_weighted_sum_over_visible_patches():
             _, real_features = discriminator(pair.real[n : n + 1])
             adversarial = math.log1p(math.exp(-float(logit.detach())))
             style = style_distance(fake_features, real_features)
-            expected += float(pair.weight[n]) * (0.3 * adversarial + 7.0 * style)
-    assert float(total) == pytest.approx(expected / 5, rel=1e-5)
+            weighted = float(pair.weight[n]) * (0.3 * adversarial + 7.0 * style)
+            expected += weighted / divisors[pair.name]
+    assert float(total) == pytest.approx(expected, rel=1e-5)
     terms = float(0.3 * metrics["adversarial"] + 7.0 * metrics["style"])
     assert terms == pytest.approx(float(total), rel=1e-5)
 
@@ -211,8 +218,9 @@ def test_paper_literal_form_is_log_of_one_minus_d():
     assert loss._adversarial(logits).tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_discriminator_loss_is_weighted_cross_entropy():
-    loss = make_loss()
+@each_reduction
+def test_discriminator_loss_is_weighted_cross_entropy(reduction, divisors):
+    loss = make_loss(reduction=reduction)
     pairs, prediction = make_pairs(loss)
     total, metrics = loss.discriminator_loss(pairs, FIVE_VISIBLE)
 
@@ -223,8 +231,8 @@ def test_discriminator_loss_is_weighted_cross_entropy():
         real_logits, _ = discriminator(pair.real)
         for weight, fake, real in zip(pair.weight, fake_logits, real_logits, strict=True):
             cross_entropy = math.log1p(math.exp(float(fake))) + math.log1p(math.exp(-float(real)))
-            expected += float(weight) * cross_entropy
-    assert float(total) == pytest.approx(expected / 5, rel=1e-5)
+            expected += float(weight) * cross_entropy / divisors[pair.name]
+    assert float(total) == pytest.approx(expected, rel=1e-5)
     by_region = metrics["discriminator_eyes"] + metrics["discriminator_mouth"]
     assert float(by_region) == pytest.approx(float(total), rel=1e-5)
 
@@ -262,15 +270,16 @@ def test_losses_without_visible_patches_are_zero():
     assert float(loss.r1_penalty(pairs, NONE_VISIBLE)) == 0
 
 
-def test_r1_penalty_is_the_squared_gradient_on_real_patches():
-    loss = make_loss(r1_gamma=2.0, r1_every=3)
+@each_reduction
+def test_r1_penalty_is_the_squared_gradient_on_real_patches(reduction, divisors):
+    loss = make_loss(r1_gamma=2.0, r1_every=3, reduction=reduction)
     pairs, _ = make_pairs(loss)
     squared = 0.0
     for pair in pairs:
         real = pair.real.clone().requires_grad_(True)
         discriminator_of(loss, pair)(real)[0].sum().backward()
-        squared += float(real.grad.square().sum())
-    expected = 2.0 / 2 * 3 * squared / 5
+        squared += float(real.grad.square().sum()) / divisors[pair.name]
+    expected = 2.0 / 2 * 3 * squared
     assert float(loss.r1_penalty(pairs, FIVE_VISIBLE)) == pytest.approx(expected, rel=1e-4)
 
 
