@@ -25,7 +25,7 @@ from authface_data.face_duplicates import FaceHashes, find_face_duplicates
 from authface_data.measurements import Measurements, read_measurements
 from authface_data.minors import possible_minors
 from manifests.decisions import face_decisions
-from manifests.names import MEASURED_COLUMNS, QUALITY_MEASURES
+from manifests.names import MEASURED_COLUMNS, OPTIONAL_COLUMNS, QUALITY_MEASURES
 from manifests.schema import PHOTOS, VERDICTS
 from manifests.settings import Gate
 from manifests.store import ROWS_PER_PART, RowFilter, Store, text_array
@@ -300,7 +300,8 @@ def evaluate_gates(workspace: Workspace, gates: Sequence[Gate]) -> GateResult:
 
     The gates run in this order:
 
-    1. Gates with a threshold. A face without the measurement has the verdict failed.
+    1. Gates with a threshold. A face without the measurement has the verdict failed, but passes if
+       the measurement is one of `OPTIONAL_COLUMNS`.
     2. Exclusions, duplicate photographs and duplicate faces. Of duplicates the best is kept, see
        copies.py.
     3. Gates that keep the best N, among the faces that all previous gates keep.
@@ -403,6 +404,8 @@ def _apply_threshold(result: GateResult, gate: Gate) -> None:
     threshold = float(gate.threshold or 0)
     values = result.measurements.values_of(gate.metric)
     passes = passes_threshold(values, gate.op, threshold)
+    if gate.metric in OPTIONAL_COLUMNS:
+        passes |= np.isnan(values)
     codes = np.where(passes, _KEPT, np.where(np.isfinite(values), _DROPPED, _FAILED))
     verdicts = _FaceVerdicts(
         rows=np.arange(len(values)),

@@ -55,6 +55,10 @@ DERIVED_COLUMNS = [
 """The angles of the head without their signs; how many of `REGION_COLUMNS` are true, 0 to 3; and
 the face's `sharpness` divided by that of the sharpest face in its photograph."""
 
+OPTIONAL_COLUMNS = ("score",)
+"""Measurements that a face may lack for a good reason. A face that its source has aligned and that
+comes with landmarks is not detected, so it has no score of a detector."""
+
 MEASURED_COLUMNS = [*FACE_COLUMNS, *PHOTO_COLUMNS, *DERIVED_COLUMNS]
 """Every measurement that is available without a metric of `scores`."""
 

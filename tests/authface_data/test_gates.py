@@ -55,6 +55,24 @@ def verdicts_of(workspace, gate):
     return frame[frame["gate"] == gate].set_index("id")
 
 
+def test_face_that_was_not_detected_passes_the_gate_of_the_detector(measured):
+    """Sources of aligned faces with landmarks need no detector."""
+    scores = {"fs_1": 0.99, "fs_2": 0.5, "fs_3": None}
+    faces = Store(measured, FACES)
+    rows = [row for row in faces.read().to_pylist() if row["face_id"] in scores]
+    faces.append([{**row, "score": scores[row["face_id"]]} for row in rows])
+    gates.apply_gates(measured, [Gate(name="detector", metric="score", op=">=", threshold=0.9)])
+    detector = verdicts_of(measured, "detector")
+    assert detector["verdict"].to_dict() == {
+        "fs_1": "kept",
+        "fs_2": "dropped",
+        "fs_3": "kept",
+        "fs_4": "kept",
+    }
+    assert detector.loc["fs_2", "reason"] == "score < 0.9"
+    assert pd.isna(detector.loc["fs_3", "value"])
+
+
 def test_every_face_has_a_verdict_of_every_gate(measured):
     gates.apply_gates(measured, [SIZE, CLEAN])
     assert verdicts_of(measured, "size")["verdict"].to_dict() == {
