@@ -9,7 +9,7 @@ PYTHON ?= $(shell $(find_python))
 BIN := .venv/bin
 export AUTHFACE_CACHE ?= $(CURDIR)/.assets
 
-.PHONY: demo test fast storm train-storm lint clean
+.PHONY: demo test fast storm train-storm docs lint clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "make: no Python from 3.11 to 3.14 with \
@@ -18,8 +18,8 @@ export AUTHFACE_CACHE ?= $(CURDIR)/.assets
 	@test -x $(BIN)/python || echo "Installing into .venv with $(PYTHON): about 8 GB, mostly PyTorch \
 	with CUDA; downloading and unpacking them takes minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[data,train,dev]'
+	$(BIN)/pip install --disable-pip-version-check --no-compile --constraint constraints.txt \
+		--editable '.[data,train,dev,docs]'
 	# Two packages require OpenCV with windows, which needs libGL; the build without serves them too.
 	$(BIN)/pip uninstall --quiet --yes opencv-python opencv-python-headless
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps opencv-python-headless
@@ -45,10 +45,14 @@ train-storm: .venv/.installed
 	$(BIN)/authface demo --fetch
 	$(BIN)/python benchmarks/train_storm.py
 
+docs: .venv/.installed
+	$(BIN)/python docs/generator/write.py
+	$(BIN)/mkdocs build --strict
+
 lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv demo .assets build dist *.egg-info
+	rm -rf .venv demo site .assets build dist *.egg-info
