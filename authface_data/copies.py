@@ -2,8 +2,8 @@
 
 Copies are compared in this order:
 
-1. A copy that passes the gates is better than one that does not, unless it only is an enlargement
-   of the other.
+1. A copy that passes the gates is better than one that does not, unless it was made from the other
+   without reducing it: an enlargement, a part or a mirror image of a dropped picture is dropped.
 2. True resolution: the larger face is better, unless it was enlarged. Resizing weakens the highest
    frequencies. If the larger copy is softer than the smaller one there, it was made from it.
 3. The frame, if it differs: the face with less padding, then the photograph with fewer faces (a
@@ -68,6 +68,7 @@ class Copy:
         coefficient_share: Column `photos.coefficient_share`, or None.
         num_faces: Number of faces in the photograph, or None.
         pad_fraction: Share of the face's crop outside the photograph, or None.
+        photo_id: The photograph, or None.
     """
 
     id: str
@@ -80,6 +81,7 @@ class Copy:
     coefficient_share: float | None = None
     num_faces: int | None = None
     pad_fraction: float | None = None
+    photo_id: str | None = None
 
     @property
     def frame_px(self) -> float | None:
@@ -133,6 +135,7 @@ def read_copies(
                 coefficient_share=photo.get("coefficient_share"),
                 num_faces=int(num_faces[number]),
                 pad_fraction=None if pad_fractions is None else float(pad_fractions[number]),
+                photo_id=photo_id,
             )
         )
     return copies
@@ -176,11 +179,20 @@ def compare_copies(a: Copy, b: Copy) -> int:
         -1 if `a` is better, 1 if `b` is better, 0 if they are equal.
     """
     scale = _relative_scale(a, b)
-    if a.passes != b.passes:
-        better, worse, factor = (a, b, 1 / scale) if a.passes else (b, a, scale)
-        is_enlargement = factor > SIZE_TOLERANCE and _is_softer(better, worse, factor)
-        return _sign(a.passes != is_enlargement)
+    quality = _compare_quality(a, b, scale)
+    if a.passes == b.passes:
+        return quality
 
+    passing_is_better = _sign(a.passes)
+    # Faces of one photograph have the same quality.
+    is_other_photo = a.photo_id is None or a.photo_id != b.photo_id
+    is_reduced = (1 / scale if a.passes else scale) < 1 / SIZE_TOLERANCE
+    was_made_from_failing = is_other_photo and not is_reduced and quality == -passing_is_better
+    return -passing_is_better if was_made_from_failing else passing_is_better
+
+
+def _compare_quality(a: Copy, b: Copy, scale: float) -> int:
+    """Compare the pictures and their files; scale: see `_relative_scale`."""
     if scale > SIZE_TOLERANCE:  # b has the larger face
         return _sign(_is_softer(b, a, scale))
     if scale < 1 / SIZE_TOLERANCE:

@@ -1,10 +1,11 @@
 """Which copy of a photograph is the best: real photographs against their copies."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from authface_data.copies import Copy, compare_copies, rank_copies
 from authface_data.images.detail_spectrum import measure_detail
@@ -83,6 +84,25 @@ def test_enlargement_does_not_win_because_it_passes(original):
     assert compare_copies(source, enlarged) == -1
     reduced = copy_of(encode(resize(image, 0.5), "PNG"), face_px=100.0, passes=True)
     assert compare_copies(reduced, source) == -1
+
+
+@pytest.mark.parametrize("kind", ["mirror image", "part"])
+def test_copy_of_a_dropped_picture_does_not_win_because_it_passes(original, kind):
+    """Measurements of copies differ a little, and the copy may lie on the other side of a gate."""
+    image = Image.fromarray(decode_image(original))
+    copied = ImageOps.mirror(image) if kind == "mirror image" else ImageOps.crop(image, 20)
+    copy = copy_of(encode(copied, "JPEG", quality=85), face_px=203.0, photo_id="fs_b")
+    source = copy_of(original, face_px=200.0, passes=False, photo_id="fs_a")
+    assert compare_copies(source, copy) == -1
+    assert compare_copies(copy, source) == 1
+    # A face pasted twice into one photograph: the gate on its rank drops one of them.
+    twin = copy_of(original, face_px=200.0, pad_fraction=0.1, photo_id="fs_a")
+    assert compare_copies(replace(source, pad_fraction=0.0), twin) == 1
+    # A part without the other people passes the gate on their number.
+    whole = replace(source, pad_fraction=0.0, num_faces=3)
+    assert compare_copies(whole, replace(copy, pad_fraction=0.0, num_faces=1)) == (
+        1 if kind == "part" else -1
+    )
 
 
 def test_whole_photograph_is_better_than_a_part_of_it(original):
