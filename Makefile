@@ -9,7 +9,7 @@ PYTHON ?= $(shell $(find_python))
 BIN := .venv/bin
 export AUTHFACE_CACHE ?= $(CURDIR)/.assets
 
-.PHONY: demo test fast storm train-storm docs lint clean
+.PHONY: demo test fast light-test storm train-storm docs lint clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "make: no Python from 3.11 to 3.14 with \
@@ -36,6 +36,16 @@ test: .venv/.installed
 fast: .venv/.installed
 	$(BIN)/pytest -q -m "not slow"
 
+# The tests that need only the light installation, in a virtual environment of its own.
+EXTRAS_NEEDED := test_object_store.py test_damaged_parts.py test_disk_full.py test_lock.py \
+	test_migrate.py test_missing_files.py
+light-test:
+	$(PYTHON) -m venv .venv-light
+	.venv-light/bin/pip install --quiet --disable-pip-version-check --no-compile \
+		--constraint constraints.txt --editable . filelock openpyxl pytest pytest-xdist
+	.venv-light/bin/pytest -q -m "not slow" tests/manifests tests/authface_data/review \
+		$(addprefix --ignore=tests/manifests/,$(EXTRAS_NEEDED))
+
 storm: .venv/.installed
 	$(BIN)/authface demo --fetch
 	$(BIN)/python tests/support/public_faces.py
@@ -55,4 +65,4 @@ lint: .venv/.installed
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv demo site .assets build dist *.egg-info
+	rm -rf .venv .venv-light demo site .assets build dist *.egg-info

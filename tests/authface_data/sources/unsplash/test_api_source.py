@@ -5,12 +5,10 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from killable import run_killable
 from unsplash_server import KEY, Photo, UnsplashServer, make_jpeg
 from unsplash_workspace import ENV, make_workspace, read_manifest, verdicts_by_id
 
@@ -142,20 +140,14 @@ def test_each_good_photo_is_collected_once_and_each_bad_one_has_a_reason(tmp_pat
         assert KEY not in first.stdout + first.stderr
 
 
-def test_collection_killed_ten_times_gives_the_same_result(tmp_path, authface_here):
+def test_collection_killed_ten_times_gives_the_same_result(tmp_path, authface_here, monkeypatch):
+    monkeypatch.setenv("UNSPLASH_ACCESS_KEY", KEY)
     rng = random.Random(4)
     with UnsplashServer(good_and_bad_photos(), delay_s=0.15) as server:
         root = make_workspace(tmp_path / "ws", authface_here, server, "attempts = 3")
-        arguments = ["collect", "-w", root, *SEARCHES, "--i-have-permission", PERMISSION]
-        command = [sys.executable, "-P", "-m", "cli", *map(str, arguments)]
-        env = {**os.environ, "UNSPLASH_ACCESS_KEY": KEY}
-        for _ in range(10):
-            process = subprocess.Popen(
-                command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-            time.sleep(rng.uniform(1.0, 3.5))
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        collect = ["collect", "-w", root, *SEARCHES, "--i-have-permission", PERMISSION]
+        killed = [run_killable(collect, kill_after_s=rng.uniform(0.2, 1.5)) for _ in range(10)]
+        assert sum(run.returncode == -signal.SIGKILL for run in killed) >= 5
 
         last = authface_here("collect", "-w", root, *SEARCHES, env=ENV)
         assert last.returncode in (0, 4), last.stdout + last.stderr
