@@ -10,11 +10,10 @@ A row of the labels is a face or, without a box, a whole picture:
     decision (or label)    keep, drop, or for a picture also "no face"; anything else is not counted
     reason, half           optional: why it should be dropped, and the half of the labels
     left_eye, right_eye, mouth         optional: v (visible) or h (hidden); left as seen
-    gaze, background, light            optional: direct, away; blurred, sharp, plain; highkey,
-                                       lowkey, normal
 
 It prints the confusion of decisions, false drops by gate, the visibility of regions, duplicates,
-the precision of the measured tags, and the time per photograph.
+precision and recall of the measured tags, and the time per photograph. The labels of the tags are
+in a file of their own, see tag_precision.py.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tag_precision import TAG_LABELS, print_tags
 
 from authface_data.faces.boxes import iou
 from manifests.verdicts import ALL_GATES, DUPLICATE_FACE_PREFIX, DUPLICATE_PREFIX
@@ -40,22 +40,12 @@ REGIONS = ("left_eye", "right_eye", "mouth")
 MIN_IOU = 0.5
 """Overlap from which a detected face is the labelled one."""
 
-TAGS = {
-    "direct gaze": ("gaze", {"direct"}),
-    "looking away": ("gaze", {"away"}),
-    "blurred background": ("background", {"blurred"}),
-    "sharp background": ("background", {"sharp"}),
-    "high-key": ("light", {"highkey"}),
-    "low-key": ("light", {"lowkey"}),
-}
-"""Measured tag -> the column of its label, and the labels for which it is right."""
-
 
 def read_labels(path: Path, half: str | None) -> pd.DataFrame:
     """Read the labels; every optional column exists and holds text."""
     labels = pd.read_csv(path, keep_default_na=False, dtype=str)
     labels = labels.rename(columns={"label": "decision"})
-    for column in ("reason", "half", *REGIONS, "gaze", "background", "light"):
+    for column in ("reason", "half", *REGIONS):
         if column not in labels:
             labels[column] = ""
     if half:
@@ -74,18 +64,14 @@ def run(*arguments: str | Path) -> float:
 
 
 def fill_workspace(workspace: Path, photos: Path, preset: str) -> str:
-    """Collect, filter and caption the photographs; returns a line about the time that it took."""
+    """Collect and filter the photographs; returns a line about the time that it took."""
     run("init", workspace, "--preset", preset)
     run(
         "collect", "-w", workspace, "--source", "folder", "--path", photos, "--licence-basis", "own"
     )
     filter_s = run("filter", "-w", workspace)
-    caption_s = run("caption", "-w", workspace, "--captioner", "measured")
     count = len(_read(workspace, "photos"))
-    return (
-        f"filter: {filter_s:.0f} s, {filter_s / count:.2f} s per photograph; "
-        f"caption: {caption_s:.0f} s"
-    )
+    return f"filter: {filter_s:.0f} s, {filter_s / count:.2f} s per photograph"
 
 
 def _read(workspace: Path, manifest: str) -> pd.DataFrame:
@@ -93,7 +79,7 @@ def _read(workspace: Path, manifest: str) -> pd.DataFrame:
 
 
 def read_faces(workspace: Path, photos: Path) -> pd.DataFrame:
-    """One row per detected face: its file, whether it is kept, its reasons and its tags."""
+    """One row per detected face: its file, whether it is kept, and its reasons."""
     faces = _read(workspace, "faces")
     digests = pd.read_parquet(workspace / "cache" / "file-digests.parquet")
     folder = photos.resolve()
@@ -111,10 +97,6 @@ def read_faces(workspace: Path, photos: Path) -> pd.DataFrame:
     dropping = verdicts[(verdicts["verdict"] != "kept") & (verdicts["gate"] != ALL_GATES)]
     gates_of = dropping.groupby("id")["gate"].agg(list)
     faces["gates"] = [gates_of.get(face_id, []) for face_id in faces["face_id"]]
-
-    captions = _read(workspace, "captions")
-    tags_of = dict(zip(captions["face_id"], captions["measured_tags"], strict=True))
-    faces["tags"] = [list(tags_of.get(face_id, [])) for face_id in faces["face_id"]]
     return faces
 
 
@@ -220,17 +202,6 @@ def print_duplicates(labels: pd.DataFrame, faces: pd.DataFrame) -> None:
           f"{len(expected)} that the labels call duplicates")  # fmt: skip
 
 
-def print_tags(labels: pd.DataFrame, faces: pd.DataFrame) -> None:
-    """Precision of the measured tags, on kept faces."""
-    print("\nMeasured tags of kept faces (right of those given)")
-    for tag, (column, right_values) in TAGS.items():
-        right = []
-        for _, label in labels[labels["row"].notna()].iterrows():
-            if tag in faces.at[label["row"], "tags"] and label[column] not in ("", "?"):
-                right.append(label[column] in right_values)
-        print(f"  {tag}: {_share(pd.Series(right, dtype=bool))}")
-
-
 def _share(values: pd.Series) -> str:
     if not len(values):
         return "none"
@@ -241,11 +212,25 @@ def _counts(names: Iterable[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in Counter(names).most_common()) or "none"
 
 
+def print_comparison(workspace: Path, options: argparse.Namespace) -> None:
+    """Compare a filtered workspace with the labels."""
+    faces = read_faces(workspace, options.photos)
+    labels = read_labels(options.labels, options.half)
+    labels["row"] = match(labels, faces)
+    labels["row"] = labels["row"].astype("object").where(labels["row"].notna(), None)
+    print_decisions(labels, faces)
+    print_pictures(labels, faces)
+    print_regions(labels, faces)
+    print_duplicates(labels, faces)
+    print_tags(labels, faces, workspace, options.tag_labels)
+
+
 def main() -> None:
     """Parse the command line, fill the workspace and print the comparison."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True, help="folder of photographs")
     parser.add_argument("--labels", type=Path, required=True, help="CSV of the labels")
+    parser.add_argument("--tag-labels", type=Path, default=TAG_LABELS, help="CSV of tag labels")
     parser.add_argument("--half", help="compare only the labels of this half")
     parser.add_argument("--preset", default="embedded", help="preset of the workspace")
     parser.add_argument("--workspace", type=Path, help="workspace to make, or to reuse")
@@ -255,15 +240,7 @@ def main() -> None:
         workspace = options.workspace or Path(folder) / "workspace"
         if not (workspace / "authface.toml").is_file():
             print(fill_workspace(workspace, options.photos, options.preset))
-        faces = read_faces(workspace, options.photos)
-    labels = read_labels(options.labels, options.half)
-    labels["row"] = match(labels, faces)
-    labels["row"] = labels["row"].astype("object").where(labels["row"].notna(), None)
-    print_decisions(labels, faces)
-    print_pictures(labels, faces)
-    print_regions(labels, faces)
-    print_duplicates(labels, faces)
-    print_tags(labels, faces)
+        print_comparison(workspace, options)
 
 
 if __name__ == "__main__":
