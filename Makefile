@@ -57,7 +57,7 @@ train-storm: .venv/.installed
 
 docs: .venv/.installed
 	$(BIN)/python docs/generator/write.py
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

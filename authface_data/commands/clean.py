@@ -33,9 +33,10 @@ def clean(
 ) -> None:
     """Remove caches, temporary files, copies of old manifests and old checkpoints.
 
-    cache: crops, latents and prompts that training makes again. temporary: unfinished files and
-    downloads. copies: manifests before `authface migrate`. checkpoints: all but the newest of
-    finished runs. Without --yes, only show what would be removed, with sizes.
+    `cache` is crops, latents and prompts, which training makes again; `temporary` is unfinished
+    files and downloads; `copies` is the manifests from before `authface migrate`; `checkpoints` is
+    all checkpoints of finished runs but the newest. Without --yes, only show what would be
+    removed, with sizes.
 
     ```
     authface clean

@@ -167,7 +167,7 @@ def import_(
 @app.command()
 def sheet(
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help=f"Default: {DEFAULT_PAGE}.")
+        Path | None, typer.Option(metavar="FILE", help=f"Page to write. Default: {DEFAULT_PAGE}.")
     ] = None,
     near_threshold: NearOption = None,
     sample: SampleOption = None,

@@ -32,8 +32,8 @@ def init(
     preset: Annotated[
         WorkspacePreset,
         typer.Option(
-            help="Preset that authface.toml starts from. embedded: only weights from the package "
-            "index."
+            help="Preset that authface.toml starts from. `embedded` uses only weights from the "
+            "package index."
         ),
     ] = "paper",
 ) -> None:
@@ -129,11 +129,11 @@ def explain(
 ) -> None:
     """Show why a face or photograph is kept or dropped, and what is known about it.
 
-    This is its source, measurements, captions, decisions and training runs. `--json` prints all
+    It shows the source, measurements, captions, decisions and training runs. `--json` prints all
     columns.
 
     ```
-    authface explain own_1f2e3d4c
+    authface explain fs_1f2e3d4c
     ```
     """
     from authface_data.commands.explanation import print_explanation

@@ -43,7 +43,9 @@ def export(
     ] = "fp32",
     output: Annotated[
         Path | None,
-        typer.Option(help="Default: DIR.safetensors or DIR-model, next to DIR."),
+        typer.Option(
+            help="File or folder to write. Default: DIR.safetensors or DIR-model, next to DIR."
+        ),
     ] = None,
 ) -> None:
     """Export a model with its model card and lineage.

@@ -1,0 +1,185 @@
+"""The documentation: generated pages, links, navigation, and every command line that it shows."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import command_pages
+import pytest
+import typer.main
+import write
+import yaml
+from typer.core import TyperGroup
+
+import cli
+from manifests.support.console import UsageError, leaf_commands
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+ROOT_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+GROUP = typer.main.get_command(cli.app)
+FENCE = re.compile(r"^ *```([a-z]*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^)\s]+)\)")
+COMMAND = re.compile(r"(?:^|&& |; |--no[_-]python |\$ )(?:[A-Z_]+=\S+ )*authface (?=[a-z-])")
+GLOSSARY_WORD = re.compile(r"^\| \*\*(.+?)\*\*", re.MULTILINE)
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.fixture(scope="module")
+def generated() -> dict[Path, str]:
+    return write.generated_pages()
+
+
+def test_generated_pages_are_the_committed_ones(generated):
+    """To repair it: python docs/generator/write.py"""
+    stale = [relative(path) for path, text in generated.items() if path.read_text() != text]
+    assert stale == []
+    assert set((DOCS / "commands").glob("*.md")) <= set(generated)
+
+
+def test_every_option_and_setting_has_a_description(generated):
+    for path, text in generated.items():
+        for table in re.findall(r"(?<=meaning \|\n)(?:\|.*\|\n)+", text):
+            cells = [re.split(r"(?<!\\)\|", row)[-2] for row in table.splitlines()[1:]]
+            assert all(len(cell) > 4 for cell in cells), f"{relative(path)}: {cells}"
+
+
+def test_settings_page_has_types_ranges_and_the_values_of_the_paper(generated):
+    text = generated[DOCS / "configuration.md"]
+    assert "| `duplicate_radius` | whole number, from 0 to 16 | `6` |" in text
+    assert "| `learning_rate` | number, above 0 | `5e-07` | `2e-05` | paper |" in text
+    assert "| `facial.m` | number | `-0.5` | paper |" in text
+
+
+def test_page_of_a_command_has_choices_defaults_and_ranges(generated):
+    text = generated[DOCS / "commands/restore.md"]
+    assert "| `--steps N` | `50` | Denoising steps. From 1 to 1000. |" in text
+    assert "| `--preset NAME` | `ours` |" in text
+    assert "One of `ddpm`, `ddim`" in text
+    assert all(name in GROUP.commands for name in command_pages.PARTIAL)
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and the site make them."""
+    text = FENCE.sub("", path.read_text())
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        title = re.sub(r"\[([^\]]*)\]\([^)]*\)|<[^>]*>", r"\1", heading)
+        found.add(re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-"))
+    return found
+
+
+@pytest.mark.parametrize("path", [*PAGES, *ROOT_PAGES], ids=relative)
+def test_links_lead_to_files_and_headings(path):
+    broken = []
+    for link in LINK.findall(FENCE.sub("", path.read_text())):
+        if re.match(r"https?:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        is_anchor = not anchor or (target.suffix == ".md" and anchor in anchors(target))
+        if not target.exists() or not is_anchor:
+            broken.append(link)
+    assert broken == []
+
+
+def nav_pages(entries: list) -> Iterator[str]:
+    """The files of a navigation tree."""
+    for entry in entries:
+        value = next(iter(entry.values())) if isinstance(entry, dict) else entry
+        if isinstance(value, str):
+            yield value
+        else:
+            yield from nav_pages(value)
+
+
+def test_navigation_has_every_page_once():
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    pages = [str(path.relative_to(DOCS)) for path in PAGES]
+    assert sorted(nav_pages(nav)) == sorted([*pages, "changelog.md", "contributing.md"])
+
+
+def test_glossary_is_sorted():
+    words = GLOSSARY_WORD.findall((DOCS / "glossary.md").read_text())
+    keys = [re.sub(r"[^a-z0-9 ]", "", word.lower()) for word in words]
+    assert keys == sorted(set(keys))
+
+
+def fenced_commands(text: str) -> Iterator[list[str]]:
+    """The words of every authface command in the code blocks of a page, without `authface`."""
+    for language, block in FENCE.findall(text):
+        if language in ("text", "toml", "json", "yaml", "python"):
+            continue
+        for line in re.sub(r"\\\n\s*", " ", block).splitlines():
+            for start in COMMAND.finditer(line):
+                words = shlex.split(line[start.end() :], comments=True)
+                ends = [words.index(end) for end in ("|", "&&", "&", ";", ">") if end in words]
+                yield words[: min(ends, default=len(words))]
+
+
+def check_command_line(arguments: list[str]) -> None:
+    """Parse a command line without running it. Raises UsageError if a name or a value is wrong."""
+    command, parent = GROUP, None
+    while isinstance(command, TyperGroup) and arguments and arguments[0] in command.commands:
+        parent = command.make_context("authface", [], parent, resilient_parsing=True)
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    assert command is not GROUP, f"no such command: {arguments}"
+    command.make_context("example", arguments, parent)
+
+
+@pytest.mark.parametrize("path", [*PAGES, *ROOT_PAGES], ids=relative)
+def test_command_lines_parse(path):
+    wrong = []
+    for arguments in fenced_commands(path.read_text()):
+        try:
+            check_command_line(list(arguments))
+        except (UsageError, AssertionError) as error:
+            wrong.append(f"authface {shlex.join(arguments)}: {error}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "path", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=relative
+)
+def test_commands_and_options_in_sentences_exist(path):
+    commands = dict(leaf_commands(GROUP))
+    wrong = []
+    for text in re.findall(r"`authface ([a-z][^`]+)`", FENCE.sub("", path.read_text())):
+        words = re.sub(r"\\?\|", " ", " ".join(text.split())).split()
+        name = " ".join(words[:2]) if " ".join(words[:2]) in commands else words[0]
+        if name not in commands and name not in GROUP.commands:
+            wrong.append(text)
+            continue
+        known = {
+            option
+            for full_name, command in commands.items()
+            if full_name == name or full_name.startswith(f"{name} ")
+            for param in command.params
+            for option in (*param.opts, *param.secondary_opts)
+        }
+        wrong += [
+            f"{text}: {word}" for word in words if word.startswith("--") and word not in known
+        ]
+    assert wrong == []
+
+
+@pytest.mark.slow
+def test_site_builds_without_warnings(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "WARNING" not in result.stderr
+    index = (tmp_path / "index.html").read_text()
+    assert 'href="commands/index.html"' in index
+    assert "fonts.googleapis.com" not in index
+    changelog = (tmp_path / "changelog.html").read_text()
+    assert 'href="installation.html"' in changelog
