@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pymdownx.slugs import slugify
 ROOT = Path(__file__).parents[2]
 ROOT_PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 """Files of the repository's root that become pages of the site."""
+CODE_WITH_BARS = re.compile(r"`([^`\n]*\\\|[^`\n]*)`")
 LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 
 
@@ -30,8 +32,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Turn links out of docs/ into links to pages, or into text."""
-    return _rewrite_links(markdown, "../", "")
+    """Turn links out of docs/ into links to pages or into text, and show `a|b` in tables."""
+    return CODE_WITH_BARS.sub(_code_with_bars, _rewrite_links(markdown, "../", ""))
+
+
+def _code_with_bars(match: re.Match[str]) -> str:
+    """Code in a table with escaped bars: GitHub removes the backslashes, Python-Markdown does not."""
+    return f"<code>{html.escape(match[1])}</code>".replace("\\|", "&#124;")
 
 
 def _rewrite_links(markdown: str, to_root: str, to_docs: str) -> str:

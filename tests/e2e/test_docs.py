@@ -1,5 +1,6 @@
 """The documentation: generated pages, links, navigation, and every command line that it shows."""
 
+import itertools
 import os
 import re
 import shlex
@@ -144,6 +145,18 @@ def test_command_lines_parse(path):
         except (UsageError, AssertionError) as error:
             wrong.append(f"authface {shlex.join(arguments)}: {error}")
     assert wrong == []
+
+
+@pytest.mark.parametrize("path", [*DOCS.glob("*.md"), ROOT / "README.md"], ids=relative)
+def test_workspaces_of_examples_are_created_on_the_page(path):
+    text = path.read_text()
+    created = set(re.findall(r"authface\s+init\s+([^\s`]+)", text))
+    unknown = []
+    for arguments in fenced_commands(text):
+        for option, name in itertools.pairwise(arguments):
+            if option in ("-w", "--workspace") and name[0] != "$" and not name.isupper():
+                unknown += [] if name in created else [name]
+    assert unknown == [], "show `authface init NAME` before -w NAME"
 
 
 @pytest.mark.parametrize(
