@@ -1,4 +1,4 @@
-"""Settings of the two trainers. docs/train-prior.md and docs/train-restore.md list them.
+"""Settings of the two trainers. docs/configuration.md lists them.
 
 Settings marked `PAPER` have the paper's value in the preset `paper`; all other values are ours.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from manifests.support.options import TrainingSource
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 WeightKind = Literal["time-aware", "constant", "constant-matched", "off"]
@@ -80,6 +82,10 @@ class TrainSettings(Section):
     the last update are not in the average."""
     min_snr_gamma: float = Field(0.0, ge=0)
     """Weight the noise loss by min(SNR, gamma) / SNR (Min-SNR, Hang et al. 2023); 0 disables it."""
+    source: TrainingSource | None = Field(None, json_schema_extra=PAPER)
+    """Training faces: `ffhq` for those collected from FFHQ, `portraits` for all others (the paper's
+    choice for Stage I), `workspace` for every kept face. Default: `portraits`, or `ffhq` if there
+    are no others."""
     seed: int = Field(0, ge=0, le=2**63 - 2)
     """Seed of all random numbers."""
     workers: int | None = Field(None, ge=0)
@@ -225,14 +231,14 @@ class RestorerSettings(TrainSettings):
 
     steps: int = Field(ge=1)
     """Number of optimiser steps of the whole run; the paper states none for Stage II."""
+    source: TrainingSource = Field("workspace", json_schema_extra=PAPER)
+    """Training faces: `ffhq` for those collected from FFHQ (the paper's choice for Stage II),
+    `portraits` for all others, `workspace` for every kept face."""
     degradation: str = Field("gfpgan", json_schema_extra=PAPER)
     """Degradation preset: gfpgan, bfrffusion, codeformer-large, codeformer-small or diffbir."""
     degrade_on: Literal["cpu", "gpu"] = "cpu"
     """Where faces are degraded: `cpu` in the data workers, `gpu` in batches on the training device,
     with the same parameters but other noise values."""
-    source: Literal["workspace", "ffhq"] = "workspace"
-    """Training faces: `ffhq` (the paper's choice for Stage II) or every kept face of the
-    workspace."""
     facial: FacialSettings = FacialSettings()
     validation: ValidationSettings = ValidationSettings()
     ledger_every: int = Field(1000, ge=0)
@@ -264,6 +270,7 @@ FREE_ON_RESUME = frozenset(
         "ema_device",
         "exact_resume",
         "base",  # its digest is compared instead: the same weights may have moved
+        "source",  # the faces themselves are compared instead
     }
 )
 """Settings that a resumed run may change, because no step computes anything else with them."""

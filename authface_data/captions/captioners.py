@@ -9,9 +9,11 @@ from manifests.missing_files import require_photo_rows
 from manifests.names import CAPTIONERS
 from manifests.schema import CAPTIONS, PHOTOS
 from manifests.settings import override
+from manifests.sources import select_source
 from manifests.store import Store
 from manifests.support.errors import UserError
 from manifests.support.fingerprint import fingerprint
+from manifests.support.options import TrainingSource
 from manifests.support.text import unknown_name
 from manifests.verdicts import kept_faces
 from manifests.workspace import Workspace
@@ -110,16 +112,23 @@ def create_stage(workspace: Workspace, captioner: str, settings: Captions) -> St
     return MeasuredStage(settings, workspace.weights_dir)
 
 
-def load_inputs(workspace: Workspace) -> list[CaptionInput]:
+def load_inputs(workspace: Workspace, source: TrainingSource | None = None) -> list[CaptionInput]:
     """Read the kept faces, each with the camera columns and the size of its photo.
 
     Every row also has the column `measurement_hash`, a hash of all values that measured tags depend
     on: the captioner `measured` is run again when it changes.
+
+    Args:
+        workspace: The workspace.
+        source: "ffhq" for the faces collected from FFHQ, "portraits" for all others, "workspace"
+            for both. None takes "portraits", or "ffhq" if there are no others: Stage II, which
+            learns from FFHQ, needs no captions.
     """
     photos = Store(workspace, PHOTOS).read(["photo_id", *CAMERA_COLUMNS, *SIZE_COLUMNS]).to_pylist()
     photo_of = {photo["photo_id"]: photo for photo in photos}
     faces = kept_faces(workspace, FACE_COLUMNS)
     require_photo_rows(faces["photo_id"], photo_of)
+    faces = select_source(faces, source)
     inputs = []
     for face in faces.to_dict("records"):
         row = {**face, **photo_of[face["photo_id"]]}

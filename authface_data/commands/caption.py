@@ -22,7 +22,7 @@ from manifests.support.console import (
 )
 from manifests.support.errors import UserError
 from manifests.support.extras import needs_extras
-from manifests.support.options import CaptionerName
+from manifests.support.options import CaptionerName, TrainingSource
 from manifests.support.text import count_of
 
 if TYPE_CHECKING:
@@ -59,6 +59,13 @@ def caption(
         Literal["bf16", "8bit", "4bit"] | None,
         typer.Option(help="Precision of LLaVA's weights on a GPU. Default: captions.precision."),
     ] = None,
+    source: Annotated[
+        TrainingSource | None,
+        typer.Option(
+            help="Faces to caption: those collected from FFHQ, all others (portraits), or both "
+            "(workspace). Default: portraits, or ffhq if there are no others."
+        ),
+    ] = None,
     workspace: WorkspaceOption = None,
     retry: RetryOption = None,
     engine: EngineOption = "local",
@@ -67,6 +74,8 @@ def caption(
     yes: YesOption = False,
 ) -> None:
     """Write semantic and photographic tags for every kept face, checked against measurements.
+
+    Faces of FFHQ get none where there are other faces: Stage II needs no captions.
 
     ```
     authface caption --captioner measured
@@ -92,7 +101,9 @@ def caption(
         settings = override_settings(
             ws.settings.captions, name, model=model, base_url=base_url, precision=precision
         )
-        inputs = load_inputs(ws)
+        inputs = load_inputs(ws, source)
+        if not inputs and source not in (None, "workspace"):
+            raise UserError(f"--source {source}: no kept face is of this source")
         if not inputs:
             raise UserError(
                 "no face is kept; run `authface filter` first (`authface status` shows why faces "

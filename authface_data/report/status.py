@@ -14,6 +14,7 @@ from authface_data.report.reasons import summarise_reason
 from authface_data.sources.skipped_files import read_skipped
 from manifests.run_folder import WorkspaceRun, list_runs, resume_command
 from manifests.schema import CAPTIONS, MANIFESTS, VERDICTS
+from manifests.sources import select_source
 from manifests.store import RowFilter, Store, text_array
 from manifests.support.errors import UserError
 from manifests.support.text import excerpt
@@ -67,7 +68,8 @@ def collect_status(workspace: Workspace) -> Status:
         ["face_id"], RowFilter.is_in("captioner", workspace.settings.captions.use)
     )
     kept_ids = text_array(kept["face_id"])
-    num_captioned = pc.sum(pc.is_in(kept_ids, captions["face_id"].unique())).as_py() or 0
+    has_caption = pc.is_in(kept_ids, captions["face_id"].unique()).to_numpy(zero_copy_only=False)
+    needs_caption = kept.index.isin(select_source(kept, None).index)
 
     verdicts = _count_verdicts(workspace)
     runs = describe_runs(workspace)
@@ -76,7 +78,7 @@ def collect_status(workspace: Workspace) -> Status:
         rows=rows,
         kept_faces=len(kept),
         kept_photos=int(kept["photo_id"].nunique()),
-        captioned=num_captioned,
+        captioned=int(has_caption.sum()),
         dropped=_count_reasons(verdicts, "dropped"),
         failed=_count_reasons(verdicts, "failed"),
         skipped_files=read_skipped(workspace),
@@ -85,7 +87,8 @@ def collect_status(workspace: Workspace) -> Status:
             rows,
             detector_verdicts={kind.verdict for kind in verdicts if kind.gate == "faces"},
             num_kept=len(kept),
-            num_captioned=num_captioned,
+            num_uncaptioned=int((needs_caption & ~has_caption).sum()),
+            has_ffhq=not select_source(kept, "ffhq").empty,
             runs=runs,
         ),
     )
@@ -149,7 +152,8 @@ def _next_command(
     *,
     detector_verdicts: set[str],
     num_kept: int,
-    num_captioned: int,
+    num_uncaptioned: int,
+    has_ffhq: bool,
     runs: Mapping[str, str],
 ) -> str:
     """The command to run next.
@@ -158,7 +162,8 @@ def _next_command(
         rows: Number of rows by manifest.
         detector_verdicts: Verdicts of the detector about photographs, such as "failed".
         num_kept: Number of kept faces.
-        num_captioned: Number of kept faces with a caption.
+        num_uncaptioned: Number of kept faces that need a caption and have none.
+        has_ffhq: Whether a kept face comes from FFHQ, as Stage II of the preset `paper` needs.
         runs: Descriptions of the training runs.
     """
     if not rows["photos"]:
@@ -171,14 +176,15 @@ def _next_command(
         return "authface filter"
     if not num_kept:
         return "lower a threshold in authface.toml, then authface filter --regate"
-    if num_captioned < num_kept:
+    if num_uncaptioned:
         return "authface caption"
     for stage, command in (("prior", "train-prior"), ("restorer", "train-restore")):
         if not _has_finished(runs, stage):
             interrupted = [name for name in runs if runs[name].startswith(f"{stage}, ")]
             if interrupted:
                 return resume_command(stage, interrupted[-1])
-            return f"authface {command} --preset paper"
+            source = " --source workspace" if stage == "restorer" and not has_ffhq else ""
+            return f"authface {command} --preset paper{source}"
     return "authface report"
 
 

@@ -20,12 +20,12 @@ from authface_data.sources.aligned import AlignedSource, Size, plain_name
 from authface_data.sources.file_source import FileOptions, SourceFile
 from authface_data.sources.image_files import path_text
 from authface_data.sources.protocol import PhotoInput
+from manifests.sources import FFHQ, FFHQ_PREFIX
 from manifests.support.errors import UserError
 from manifests.support.fingerprint import fingerprint
 from manifests.support.text import excerpt, to_utf8
 from manifests.workspace import Workspace
 
-PREFIX = "ffhq_"
 JSON_NAMES = ("ffhq-dataset-v2.json", "ffhq-dataset-v1.json")
 LANDMARKS = 68
 DEFAULT_SIDE_PX = 1024
@@ -54,7 +54,7 @@ class FfhqSource(AlignedSource):
         options: Where the pictures are, and how they are kept.
     """
 
-    name: ClassVar[str] = "ffhq"
+    name: ClassVar[str] = FFHQ
     has_one_size: ClassVar[bool] = True
 
     def __init__(self, workspace: Workspace, options: FileOptions) -> None:
@@ -67,7 +67,7 @@ class FfhqSource(AlignedSource):
 
     def photo_id(self, file: SourceFile) -> str:
         """`ffhq_` and the picture's name without its suffix, such as `ffhq_00042`."""
-        return PREFIX + plain_name(file.path.stem, file.path.stem)
+        return FFHQ_PREFIX + plain_name(file.path.stem, file.path.stem)
 
     def describe(self, file: SourceFile, photo_id: str) -> PhotoInput:
         """Describe one picture by its entry in the JSON file.

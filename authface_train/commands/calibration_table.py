@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from manifests.support.console import console
+from manifests.support.text import count_of
 
 if TYPE_CHECKING:
     from authface_train.stages.calibrate import Calibration
@@ -16,6 +17,8 @@ def print_calibration(calibration: Calibration) -> None:
     """Print gradients by timestep, the overall ratio and the lambdas to use."""
     from authface_train.stages.calibrate import MAX_RATIO, TARGET_RATIO
 
+    faces = count_of(calibration.faces, "training face")
+    console.print(f"{faces}, source [bold]{calibration.source}[/]")
     if calibration.checkpoint_step is not None:
         console.print(f"Measured at the checkpoint after step {calibration.checkpoint_step}:")
     else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from manifests.support.console import console
+from manifests.support.text import count_of
 
 if TYPE_CHECKING:
     from authface_train.memory.dry_run import Plan
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 def print_plan(plan: Plan) -> None:
     """Print a plan: memory by part, duration, disk space, and whether the run fits."""
     console.print(_memory_table(plan))
+    source = "" if plan.source is None else f", source [bold]{plan.source}[/]"
+    console.print(f"{count_of(plan.faces, 'face')}{source}")
     if plan.micro_batch:
         console.print(
             f"batch {plan.batch} = {plan.micro_batch} x {plan.accumulation} accumulated "

@@ -19,7 +19,7 @@ from manifests.support.console import (
     quote_path,
 )
 from manifests.support.errors import PartialFailureError, UserError
-from manifests.support.extras import needs_extras
+from manifests.support.extras import needs_extras, sometimes_needs
 from manifests.support.options import complete_evaluation_metrics
 from manifests.support.text import count_of
 
@@ -33,6 +33,7 @@ MAX_MESSAGES = 20
 """Messages of one kind that are printed; the report has all of them."""
 
 
+@sometimes_needs("hps")
 @needs_extras("data", "train")
 def evaluate(
     restored: Annotated[
@@ -68,6 +69,13 @@ def evaluate(
             help="The draws.parquet of `authface degrade`, for response curves. Default: none."
         ),
     ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV file with the prompts of generated pictures (columns file, caption), for "
+            "hpsv2. Default: captions.csv in the folder of each method."
+        ),
+    ] = None,
     test_set: Annotated[
         Literal["celeba-test", "lfw-test", "webphoto-test", "wider-test"] | None,
         typer.Option(
@@ -79,8 +87,8 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="NAME,...",
-            help="Metrics, including any of pyiqa. Default: those of Table 1, identity and "
-            "landmarks.",
+            help="Metrics, including any of pyiqa, and hpsv2. Default: those of Table 1, identity "
+            "and landmarks.",
             autocompletion=complete_evaluation_metrics,
         ),
     ] = None,
@@ -113,7 +121,8 @@ def evaluate(
     from authface_train.evaluation import degraded_set, fid, page, summary
     from authface_train.evaluation.evaluate import DEGRADED, measure_faces
     from authface_train.evaluation.evaluate import evaluate as run_evaluation
-    from authface_train.evaluation.metrics import select_metrics
+    from authface_train.evaluation.metrics import HPSV2, select_metrics
+    from authface_train.evaluation.prompts import prompts_of_methods
     from authface_train.evaluation.test_sets import TEST_SETS
     from authface_train.restore.runner import find_weights_dir
 
@@ -123,10 +132,17 @@ def evaluate(
     if test_set is not None and TEST_SETS[test_set].has_reference and reference is None:
         raise UserError(f"{TEST_SETS[test_set].title} has clean pictures; add --reference DIR")
     fid_folder = fid_reference or reference
+    requested = _parse_names(metrics)
+    prompt_of: dict[Path, str] = {}
+    if HPSV2 in (requested or []):
+        prompt_of = prompts_of_methods(methods, prompts)
+    elif prompts is not None:
+        raise UserError(f"--prompts is only valid with --metrics {HPSV2}")
     names = select_metrics(
-        _parse_names(metrics),
+        requested,
         has_reference=reference is not None,
         has_fid_reference=fid_folder is not None,
+        has_prompts=bool(prompt_of),
     )
     fid_set = None
     if "fid" in names and fid_folder is not None:
@@ -141,6 +157,7 @@ def evaluate(
         reference=reference,
         fid_reference=fid_set,
         suffix=suffix,
+        prompts=prompt_of,
         metrics=names,
         weights_dir=weights_dir,
         device="cuda" if torch.cuda.is_available() else "cpu",

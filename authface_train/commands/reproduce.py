@@ -85,12 +85,16 @@ def reproduce(
     row: Annotated[
         list[str] | None,
         typer.Option(
-            help="table2: a, b, c, c' or d. Repeatable. Default: d.", rich_help_panel=SMALL_PANEL
+            help="table2: row to compute: a, b, c, c' or d. Repeatable. Default: d.",
+            rich_help_panel=SMALL_PANEL,
         ),
     ] = None,
     seed: Annotated[
         list[int] | None,
-        typer.Option(help="table2: repeatable. Default: 0.", rich_help_panel=SMALL_PANEL),
+        typer.Option(
+            help="table2: seed of the training. Repeatable. Default: 0.",
+            rich_help_panel=SMALL_PANEL,
+        ),
     ] = None,
     grid: Annotated[
         bool,
@@ -130,14 +134,17 @@ def reproduce(
     ] = None,
     answers: Annotated[
         list[Path] | None,
-        typer.Option(help="table5: a CSV saved by a rater. Repeatable."),
+        typer.Option(help="table3, table5: a CSV saved by a rater. Repeatable."),
     ] = None,
     detector: Annotated[
         DetectorName, typer.Option(help="timestep: face detector.")
     ] = "retinaface-mobile",
     degraded: Annotated[
         Path | None,
-        typer.Option(help="Degraded faces of the test set. Required.", rich_help_panel=PAPER_PANEL),
+        typer.Option(
+            help="Degraded faces of the test set. Required but for table3.",
+            rich_help_panel=PAPER_PANEL,
+        ),
     ] = None,
     reference: Annotated[
         Path | None,
@@ -148,7 +155,8 @@ def reproduce(
     fid_reference: Annotated[
         Path | None,
         typer.Option(
-            help="Reference set of FID. Default: --reference.", rich_help_panel=PAPER_PANEL
+            help="Real faces that FID is measured against. Default: --reference.",
+            rich_help_panel=PAPER_PANEL,
         ),
     ] = None,
     test_set: Annotated[
@@ -182,7 +190,8 @@ def reproduce(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="A setting of the trainers. Repeatable.",
+            help="Change a setting of both trainers, or of one: prior.KEY=VALUE, "
+            "restorer.KEY=VALUE. Repeatable.",
             rich_help_panel=PAPER_PANEL,
         ),
     ] = None,
@@ -270,8 +279,8 @@ def reproduce(
         as_json=as_json,
         workspace=workspace,
     )
-    if target == "table5" and options.answers:
-        _tally(options)
+    if target in ("table3", "table5") and options.answers:
+        _tally(target, options)
     elif target == "timestep":
         _timestep(options)
     elif scale == "paper":
@@ -300,12 +309,17 @@ def _draw(model: str | None, output: Path | None, count: int, workspace: str | N
     )
 
 
-def _tally(options: ReproduceOptions) -> None:
-    """Tally Table 5 from the raters' answers."""
-    from authface_train.study.tally import format_report, read_answers, tally_answers
+def _tally(target: Target, options: ReproduceOptions) -> None:
+    """Tally the ranking of Table 3, or Table 5, from the raters' answers."""
+    from authface_train.study import ranking_tally, tally
 
-    answers = read_answers(options.answers)
-    _save_table(format_report(tally_answers(answers)), options.output / "table5.md")
+    if target == "table3":
+        rankings = ranking_tally.read_rankings(options.answers)
+        table = ranking_tally.format_report(ranking_tally.tally_rankings(rankings))
+        _save_table(table, options.output / "table3-ranking.md")
+        return
+    answers = tally.read_answers(options.answers)
+    _save_table(tally.format_report(tally.tally_answers(answers)), options.output / "table5.md")
 
 
 def _timestep(options: ReproduceOptions) -> None:
@@ -437,8 +451,10 @@ def _run_paper(target: Target, options: ReproduceOptions) -> Path | None:
     table = paper_runs.report(target, request)
     if table:
         _save_table(table, request.test_folder / f"{target}.md")
+    if target == "table3":
+        _print_study_hint(request.test_folder / target / "ranking", target)
     if target == "table5":
-        _print_study_hint(request.test_folder / target)
+        _print_study_hint(request.test_folder / target, target)
     return request.root
 
 
@@ -448,7 +464,7 @@ def _paper_request(target: Target, options: ReproduceOptions) -> PaperRequest:
 
     required = {"degraded": options.degraded}
     if target == "table3":
-        required = {"reference": options.reference}
+        required = {"reference": options.fid_reference or options.reference}
     elif target == "timestep":
         required["reference"] = options.reference
     for option, folder in required.items():
@@ -462,11 +478,7 @@ def _paper_request(target: Target, options: ReproduceOptions) -> PaperRequest:
     if test_set is None and options.reference and target in ("table1", "table2", "table4"):
         # The paper's ablations use CelebA-Test.
         test_set = "celeba-test"
-    degraded = options.degraded or options.reference
-    assert degraded is not None
-    trainer_options = [argument for change in options.changes for argument in ("--set", change)]
-    if options.allow_unknown_licence:
-        trainer_options.append("--allow-unknown-licence")
+    degraded = options.degraded
     clean = options.reference
     fid_reference = options.fid_reference
     return PaperRequest(
@@ -474,12 +486,13 @@ def _paper_request(target: Target, options: ReproduceOptions) -> PaperRequest:
         base=options.base,
         preset=options.preset,
         output=options.output.absolute(),
-        degraded=degraded.absolute(),
+        degraded=degraded.absolute() if degraded else None,
         clean=clean.absolute() if clean else None,
         fid_reference=fid_reference.absolute() if fid_reference else None,
         test_set=test_set,
         steps=options.steps,
-        trainer_options=tuple(trainer_options),
+        changes=tuple(options.changes),
+        allow_unknown_licence=options.allow_unknown_licence,
     )
 
 
@@ -487,18 +500,19 @@ def _print_plan(commands: list[PlannedCommand], plans: list[dict[str, Any] | Non
     """Print the commands with duration, memory and disk space of each training run."""
     from rich.table import Table
 
-    table = Table("command", "hours", "GB per GPU", "disk GB", "fits")
+    table = Table("command", "faces", "hours", "GB per GPU", "disk GB", "fits")
     total_hours = 0.0
     total_disk_gb = 0.0
     for command, plan in zip(commands, plans, strict=True):
         if plan is None:
-            table.add_row(command.label, "", "", "", "done" if command.is_done else "")
+            table.add_row(command.label, "", "", "", "", "done" if command.is_done else "")
             continue
         hours = plan["hours"]
         total_hours += hours or 0
         total_disk_gb += plan["disk_gb"] or 0
         table.add_row(
             command.label,
+            f"{plan['faces']:,} {plan['source']}",
             "?" if hours is None else f"{hours:.1f}",
             f"{plan['memory_total_gb']:.1f} of {plan['memory_there_gb']:.1f}",
             f"{plan['disk_gb']:.1f}",
@@ -511,12 +525,12 @@ def _print_plan(commands: list[PlannedCommand], plans: list[dict[str, Any] | Non
     )
 
 
-def _print_study_hint(folder: Path) -> None:
+def _print_study_hint(folder: Path, target: Target = "table5") -> None:
     from authface_train.study.create import PAGE_FILE
 
     console.print(
         f"Next: let raters open {quote_path(folder / PAGE_FILE)}, then run "
-        "[bold]authface reproduce table5 --answers FILE.csv[/] with the file of each"
+        f"[bold]authface reproduce {target} --answers FILE.csv[/] with the file of each"
     )
 
 

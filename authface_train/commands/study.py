@@ -43,7 +43,7 @@ def create(
         typer.Option(min=0, max=MAX_SEED, help="Seed of the choice, order and sides of pairs."),
     ] = 0,
 ) -> None:
-    """Create the page.
+    """Create a page that asks people which of two methods they prefer.
 
     Pairs appear in random order and on random sides. Raters answer by mouse or keyboard; the
     browser keeps their answers until they save them as a CSV file.
@@ -68,20 +68,84 @@ def create(
 
 
 @app.command()
+def create_ranking(
+    method: Annotated[
+        list[str],
+        typer.Option(help="Pictures of a method: DIR or NAME=DIR. Two to nine, matched by name."),
+    ],
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV file with the prompt of each picture (columns file, caption), shown above "
+            "the pictures; one picture per prompt is drawn. Default: none."
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder for study.html.")] = Path("study"),
+    count: Annotated[
+        int | None,
+        typer.Option(min=1, help="Largest number of prompts, drawn at random. Default: all."),
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, max=MAX_SEED, help="Seed of the choice and order of pictures."),
+    ] = 0,
+) -> None:
+    """Create a page on which people rank the pictures of several methods, as for Table 3.
+
+    ```
+    authface study create-ranking --method none=a --method semantic=b --method both=c --count 10
+    ```
+    """
+    from authface_train.evaluation.prompts import read_prompts
+    from authface_train.study.create import Method
+    from authface_train.study.create_ranking import create_ranking
+
+    methods = [Method(*parse_named_folder("--method", value)) for value in method]
+    names = [item.name for item in methods]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise UserError(f"two methods are named {repeated}; use --method NAME=DIR")
+    study = create_ranking(
+        methods,
+        output,
+        prompts=None if prompts is None else read_prompts(prompts),
+        seed=seed,
+        count=count,
+    )
+    console.print(
+        f"{count_of(study.pairs, 'ranking')} of {len(methods)} pictures in "
+        f"{quote_path(study.path)}; open it or send it to your raters"
+    )
+    console.print("Next: [bold]authface study tally FILE.csv ...[/] with the files that they save")
+
+
+@app.command()
 def tally(
     files: Annotated[list[Path], typer.Argument(help="CSV files that raters have saved.")],
     json: JsonOption = False,
 ) -> None:
-    """Print the share of each answer with intervals and a sign test, as in Table 5.
+    """Print the result of a study, with intervals.
+
+    For pairs: the share of each answer and a sign test, as in Table 5. For rankings: the mean rank
+    of each method.
 
     ```
     authface study tally anna.csv ben.csv
     ```
     """
-    from authface_train.study.tally import format_report, read_answers, tally_answers
+    from authface_train.study import ranking_tally
+    from authface_train.study import tally as pair_tally
 
-    result = tally_answers(read_answers(files))
-    if json:
+    if ranking_tally.is_ranking(files[0]):
+        ranks = ranking_tally.tally_rankings(ranking_tally.read_rankings(files))
+        _print_result(ranks, ranking_tally.format_report(ranks), json)
+        return
+    shares = pair_tally.tally_answers(pair_tally.read_answers(files))
+    _print_result(shares, pair_tally.format_report(shares), json)
+
+
+def _print_result(result: object, report: str, as_json: bool) -> None:
+    if as_json:
         print_json(result)
     else:
-        console.print(format_report(result), markup=False)
+        console.print(report, markup=False)

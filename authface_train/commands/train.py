@@ -13,7 +13,7 @@ from authface_train.commands.silence_libraries import silence_libraries
 from manifests.support.console import JsonOption, WorkspaceOption, console, print_json, quote_path
 from manifests.support.errors import PartialFailureError, UserError
 from manifests.support.extras import needs_extras
-from manifests.support.options import DegradationPreset, TrainPreset
+from manifests.support.options import DegradationPreset, TrainingSource, TrainPreset
 
 if TYPE_CHECKING:
     from authface_train.memory.dry_run import Plan
@@ -30,6 +30,13 @@ PresetOption = Annotated[
 StepsOption = Annotated[
     int | None,
     typer.Option(min=1, help="Optimizer steps of the whole run. Default: those of the preset."),
+]
+SourceOption = Annotated[
+    TrainingSource | None,
+    typer.Option(
+        help="Training faces: those collected from FFHQ, all others (portraits), or both "
+        "(workspace). Default: that of the preset, or of the resumed run."
+    ),
 ]
 OutputOption = Annotated[
     Path | None,
@@ -58,7 +65,7 @@ UnknownLicenceOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting. Repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the preset. Repeatable."),
 ]
 
 
@@ -77,6 +84,7 @@ def train_prior(
         Literal["none", "semantic", "photographic", "both"] | None,
         typer.Option(help="Families of tags that make the captions. Default: that of the preset."),
     ] = None,
+    source: SourceOption = None,
     output: OutputOption = None,
     resume: ResumeOption = False,
     allow_unknown_licence: UnknownLicenceOption = False,
@@ -99,7 +107,7 @@ def train_prior(
     from authface_train.settings import PriorSettings
     from manifests.workspace import Workspace
 
-    overrides = _overrides(set_, base=base, steps=steps, tags=tags)
+    overrides = _overrides(set_, base=base, steps=steps, tags=tags, source=source)
     if faces is not None:
         _check_faces_option(dry_run)
         settings = load_preset("prior", preset, overrides)
@@ -107,8 +115,12 @@ def train_prior(
         return
     ws = Workspace.find(workspace)
     folder = output or _default_folder(ws, f"prior-{preset}")
-    if resume and "base" not in overrides:
-        overrides |= _overrides(None, base=_base_of_run(folder))
+    if resume:
+        overrides = {
+            **_overrides(None, base=_base_of_run(folder)),
+            **_settings_of_run(folder, PriorSettings),
+            **overrides,
+        }
     settings = load_preset("prior", preset, overrides)
     assert isinstance(settings, PriorSettings)
     silence_libraries()
@@ -125,8 +137,7 @@ def train_prior(
     if dry_run:
         _plan(request, preset, as_json)
         return
-    next_command = f"authface train-restore --preset {preset} --prior {quote_path(request.folder)}"
-    _train(request, next_command)
+    _train(request, _restore_command(request, preset))
 
 
 @needs_extras("data", "train")
@@ -150,13 +161,7 @@ def train_restore(
         DegradationPreset | None,
         typer.Option(help="How faces are degraded. Default: that of the preset."),
     ] = None,
-    source: Annotated[
-        Literal["workspace", "ffhq"] | None,
-        typer.Option(
-            help="All kept faces of the workspace, or those collected from FFHQ. Default: that of "
-            "the preset."
-        ),
-    ] = None,
+    source: SourceOption = None,
     facial_weight: Annotated[
         Literal["time-aware", "constant", "constant-matched", "off"] | None,
         typer.Option(help="Weight of the facial loss over time. Default: that of the preset."),
@@ -216,6 +221,9 @@ def train_restore(
         return
     ws = Workspace.find(workspace)
     folder = output or _default_folder(ws, f"restorer-{preset}")
+    if resume or calibrate:
+        overrides = {**_settings_of_run(folder, RestorerSettings), **overrides}
+        settings = load_preset("restorer", preset, overrides)
     silence_libraries()
     from authface_train.training.jobs import JobRequest
     from authface_train.training.setup import has_prior, latest_prior
@@ -282,6 +290,48 @@ def _base_of_run(folder: Path) -> str | None:
     return None if record is None else record.get("base")
 
 
+def _restore_command(request: JobRequest, preset: str) -> str:
+    """The command of Stage II that follows a prior."""
+    from authface_train.presets import load_preset
+    from authface_train.training.setup import has_ffhq
+    from manifests.sources import FFHQ
+
+    command = f"authface train-restore --preset {preset} --prior {quote_path(request.folder)}"
+    if load_preset("restorer", preset).source == FFHQ and not has_ffhq(request.workspace):
+        # The preset learns from FFHQ, as the paper does, and this workspace has none.
+        command += " --source workspace"
+    return command
+
+
+def _settings_of_run(
+    folder: Path, stage: type[PriorSettings] | type[RestorerSettings]
+) -> dict[str, object]:
+    """Settings that continuing the run in a folder takes over from it, whatever the preset says.
+
+    These are the source of its faces, and settings that did not exist when it was started.
+
+    Args:
+        folder: The run folder; without a run there is nothing to take over.
+        stage: Class of the settings of the stage.
+    """
+    from authface_train.presets import setting_names
+    from authface_train.runs.training_run import flatten
+    from authface_train.settings import LATER_SETTINGS
+    from manifests.run_folder import read_run
+
+    record = read_run(folder)
+    if record is None:
+        return {}
+    earlier = flatten(record.get("settings", {}))
+    known = setting_names(stage)
+    kept: dict[str, object] = {
+        name: value
+        for name, value in LATER_SETTINGS.items()
+        if name in known and name not in earlier
+    }
+    return kept | _overrides(None, source=earlier.get("source", "workspace"))
+
+
 def _train(request: JobRequest, next_command: str) -> None:
     from authface_train.training.jobs import build_job, run_job
     from authface_train.training.processes import run_together
@@ -316,8 +366,9 @@ def _plan(request: JobRequest, preset: str, as_json: bool) -> None:
     from authface_train.training.processes import run_together
 
     if not is_on_this_machine(request.base, request.workspace.weights_dir):
-        num_faces = len(load_rows(request).all)
-        _plan_early(request.settings, preset, num_faces, request.folder, as_json)
+        rows = load_rows(request)
+        settings = request.settings.model_copy(update={"source": rows.source})
+        _plan_early(settings, preset, len(rows.all), request.folder, as_json)
         return
     with run_together():
         plan = plan_job(request)

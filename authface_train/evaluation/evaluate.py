@@ -88,6 +88,7 @@ def evaluate(
     reference: Path | None,
     fid_reference: ReferenceSet | None,
     suffix: str | None = None,
+    prompts: Mapping[Path, str] | None = None,
     metrics: Sequence[str],
     weights_dir: str | None,
     device: str,
@@ -99,6 +100,7 @@ def evaluate(
         reference: Folder of the clean pictures, matched by name.
         fid_reference: Pictures that FID is measured against; necessary for `fid`.
         suffix: Text that a method appended to the names of its pictures.
+        prompts: File of a picture to the prompt that it was generated from, for `hpsv2`.
         metrics: Names of metrics (see `select_metrics`).
         weights_dir: Folder of downloaded weights.
         device: Device of the networks, such as "cpu" or "cuda".
@@ -116,7 +118,8 @@ def evaluate(
     pictures = _list_pictures(methods, reference, suffix, evaluation)
     rows = []
     for picture in track(pictures, "evaluate", unit="pictures"):
-        row = _measure_picture(image_metrics, picture, evaluation)
+        prompt = (prompts or {}).get(picture.path)
+        row = _measure_picture(image_metrics, picture, prompt, evaluation)
         if row is not None:
             rows.append(row)
     if not rows:
@@ -206,7 +209,7 @@ def _names_of_degraded(
 
 
 def _measure_picture(
-    image_metrics: ImageMetrics, picture: _Picture, evaluation: Evaluation
+    image_metrics: ImageMetrics, picture: _Picture, prompt: str | None, evaluation: Evaluation
 ) -> dict[str, object] | None:
     """The score row of a picture, or None if it cannot be decoded."""
     label = f"{picture.method}: {picture.name}"
@@ -230,7 +233,9 @@ def _measure_picture(
         evaluation.failed.append(
             f"{label} is {size} and its reference {reference_size}: not compared"
         )
-    values = image_metrics.measure(pixels, reference_pixels)
+    values = image_metrics.measure(pixels, reference_pixels, prompt)
+    if prompt is None and any(metric.kind == "prompt" for metric in image_metrics.metrics.values()):
+        evaluation.unmatched.append(f"{label} has no prompt")
     without_value = [
         name
         for name, metric in image_metrics.metrics.items()

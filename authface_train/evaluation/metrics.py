@@ -16,12 +16,13 @@ import numpy as np
 from authface_data.faces.descriptor import DescribedFace, FaceDescriptor
 from authface_data.faces.landmarks import alignment_points
 from authface_data.quality import iqa
+from authface_train.evaluation.hps import HpsScorer
 from manifests.support.errors import MissingResourceError, UserError
 
 if TYPE_CHECKING:
     import torch
 
-Kind = Literal["reference", "picture", "set", "face"]
+Kind = Literal["reference", "picture", "set", "face", "prompt"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Metric:
         heading: Column heading in tables.
         higher_is_better: Whether a higher value is better.
         kind: What the metric needs. `picture`: the restored picture; `reference`: also the clean
-            picture; `face`: a face in both; `set`: all pictures, for one value per method.
+            picture; `face`: a face in both; `set`: all pictures, for one value per method;
+            `prompt`: the picture and the prompt that it was generated from.
     """
 
     heading: str
@@ -53,6 +55,10 @@ METRICS = {
 }
 """The metrics of Table 1 in its order, and two of the face."""
 
+HPSV2 = "hpsv2"
+PROMPT_METRICS = {HPSV2: Metric("HPSv2", True, "prompt")}
+"""Metrics of generated pictures, as in Table 3."""
+
 EQUAL_DB = 100.0
 """Upper limit of PSNR in dB, reached by identical pictures, so that the mean stays finite."""
 SSIM_WINDOW_PX = 7
@@ -61,13 +67,15 @@ MIN_SIDE_PX = {"ms_ssim": 256, "vsi": 256}
 
 
 def get_metric(name: str) -> Metric:
-    """Look up a metric of `METRICS` or of pyiqa.
+    """Look up a metric of `METRICS`, `PROMPT_METRICS` or pyiqa.
 
     Raises:
         UserError: If the name is unknown.
     """
     if name in METRICS:
         return METRICS[name]
+    if name in PROMPT_METRICS:
+        return PROMPT_METRICS[name]
     import pyiqa
     from pyiqa.default_model_configs import DEFAULT_CONFIGS
 
@@ -77,12 +85,17 @@ def get_metric(name: str) -> Metric:
             higher_is_better = not DEFAULT_CONFIGS[name].get("lower_better", False)
             return Metric(name, higher_is_better, kind)
     raise UserError(
-        f"unknown metric {name!r}; choose from: {', '.join(METRICS)}, or any metric of pyiqa"
+        f"unknown metric {name!r}; choose from: {', '.join([*METRICS, *PROMPT_METRICS])}, or any "
+        "metric of pyiqa"
     )
 
 
 def select_metrics(
-    requested: Sequence[str] | None, *, has_reference: bool, has_fid_reference: bool
+    requested: Sequence[str] | None,
+    *,
+    has_reference: bool,
+    has_fid_reference: bool,
+    has_prompts: bool = False,
 ) -> list[str]:
     """Choose the metrics that can be measured.
 
@@ -91,6 +104,7 @@ def select_metrics(
             missing reference.
         has_reference: Whether clean pictures are given.
         has_fid_reference: Whether pictures for FID are given.
+        has_prompts: Whether prompts of the pictures are given.
 
     Raises:
         UserError: If a requested metric is unknown or needs a missing reference.
@@ -101,6 +115,12 @@ def select_metrics(
         if requested is not None:
             raise UserError(f"{need_reference[0]} needs clean pictures; add --reference DIR")
         names = [name for name in names if name not in need_reference]
+    need_prompts = [name for name in names if get_metric(name).kind == "prompt"]
+    if need_prompts and not has_prompts:
+        raise UserError(
+            f"{need_prompts[0]} needs the prompts of the pictures; add --prompts FILE.csv with "
+            "the columns file and caption"
+        )
     if "fid" in names and not has_fid_reference:
         if requested is not None:
             raise UserError("fid needs a set of pictures to compare with; add --fid-reference DIR")
@@ -130,12 +150,15 @@ class ImageMetrics:
         self.missing: dict[str, str] = {}
         self._networks: dict[str, torch.nn.Module] = {}
         self._descriptor: FaceDescriptor | None = None
+        self._hps: HpsScorer | None = None
         for name in names:
             metric = get_metric(name)
             if metric.kind == "set":
                 continue
             try:
-                if metric.kind == "face" and self._descriptor is None:
+                if metric.kind == "prompt":
+                    self._hps = HpsScorer(weights_dir, device)
+                elif metric.kind == "face" and self._descriptor is None:
                     self._descriptor = load_descriptor(weights_dir)
                 elif metric.kind != "face" and name not in ("psnr", "ssim"):
                     self._networks[name] = iqa.create_metric(name, device, weights_dir)
@@ -144,16 +167,19 @@ class ImageMetrics:
             else:
                 self.metrics[name] = metric
 
-    def measure(self, picture: np.ndarray, reference: np.ndarray | None) -> dict[str, float | None]:
+    def measure(
+        self, picture: np.ndarray, reference: np.ndarray | None, prompt: str | None = None
+    ) -> dict[str, float | None]:
         """Measure one picture.
 
         Args:
             picture: (height, width, 3) uint8 RGB.
             reference: The clean picture, or None.
+            prompt: The prompt that it was generated from, or None.
 
         Returns:
             Metric to value. The value is None if the metric does not apply: without a reference of
-            the same size, without a face, or if the picture is too small.
+            the same size, without a face, without a prompt, or if the picture is too small.
         """
         if reference is not None:
             is_too_small = min(picture.shape[:2]) < SSIM_WINDOW_PX
@@ -167,6 +193,8 @@ class ImageMetrics:
             with contextlib.suppress(RuntimeError, AssertionError, ValueError):
                 if metric.kind == "picture":
                     values[name] = self._measure_with_pyiqa(name, picture)
+                elif metric.kind == "prompt" and prompt is not None and self._hps is not None:
+                    values[name] = self._hps.score(picture, prompt)
                 elif metric.kind == "reference" and reference is not None:
                     values[name] = self._measure_against(name, picture, reference)
 

@@ -46,6 +46,8 @@ class Plan:
         memory_total_gb: Their sum.
         memory_there_gb: Memory that a run may use on each device.
         fits: Whether both memory and disk space suffice.
+        faces: Number of training and held-out faces.
+        source: Setting `source` of the run; None if it is open because no face was read.
         steps: Steps of the whole run.
         seconds_per_step: Measured duration of a step, with the preparation of its samples; None if
             the run does not fit into memory.
@@ -68,6 +70,8 @@ class Plan:
     memory_total_gb: float
     memory_there_gb: float
     fits: bool
+    faces: int
+    source: str | None
     steps: int
     seconds_per_step: float | None
     images_per_second: float | None
@@ -152,6 +156,7 @@ def plan_run(
     estimator: MemoryEstimator,
     machine: Machine,
     measure_step: Callable[[StageSettings, int], float] | None,
+    num_faces: int,
     cache_size: CacheSize,
     model_bytes: float,
     folder: Path,
@@ -166,6 +171,7 @@ def plan_run(
         measure_step: Measures the duration of a step in seconds, for settings with a micro-batch
             and the number of micro-batches. It is called only if the run fits. None leaves the
             duration open.
+        num_faces: Number of training and held-out faces.
         cache_size: Size of the cached inputs.
         model_bytes: Size of the finished model.
         folder: Where the run would be written; its disk must hold the checkpoints.
@@ -205,6 +211,8 @@ def plan_run(
         memory_total_gb=memory.total / GB,
         memory_there_gb=capacity / GB,
         fits=fits_memory and disk_bytes <= free_bytes,
+        faces=num_faces,
+        source=settings.source,
         steps=settings.steps,
         seconds_per_step=step_s,
         images_per_second=settings.batch / step_s if step_s else None,

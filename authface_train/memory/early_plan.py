@@ -69,6 +69,7 @@ def plan_from_architecture(
         estimator=estimator,
         machine=_find_machine(preset),
         measure_step=None,
+        num_faces=num_faces,
         cache_size=_cache_size(settings, networks, num_faces),
         model_bytes=model_bytes,
         folder=folder,

@@ -127,7 +127,7 @@ def _validation_message(error: ValidationError, stage: type[BaseModel]) -> str:
     path = [str(part) for part in first["loc"]]
     key = excerpt(".".join(path), 80)
     if first["type"] == "extra_forbidden":
-        known = _setting_names(stage)
+        known = setting_names(stage)
         # A setting of a group is often given without the group: `weight` for `facial.weight`.
         of_groups = [name for name in known if name.rpartition(".")[2] == path[-1]]
         hint = f"; did you mean {of_groups[0]}?" if of_groups else did_you_mean(key, known)
@@ -137,13 +137,17 @@ def _validation_message(error: ValidationError, stage: type[BaseModel]) -> str:
     return f"setting {key}: {message} (got {value})" if key else message
 
 
-def _setting_names(model: type[BaseModel]) -> list[str]:
-    """The names of all settings, those of groups with the group: `facial.weight`."""
+def setting_names(model: type[BaseModel]) -> list[str]:
+    """The names of all settings, those of groups with the group: `facial.weight`.
+
+    Args:
+        model: Class of the settings.
+    """
     names = []
     for name, field in model.model_fields.items():
         group = field.annotation
         if isinstance(group, type) and issubclass(group, BaseModel):
-            names += [f"{name}.{inner}" for inner in _setting_names(group)]
+            names += [f"{name}.{inner}" for inner in setting_names(group)]
         else:
             names.append(name)
     return names

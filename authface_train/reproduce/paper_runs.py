@@ -12,10 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from authface_train.evaluation.image_pairs import find_pictures
+from authface_train.evaluation.prompts import PROMPTS_FILE
+from authface_train.evaluation.summary import decimals
 from authface_train.models.sdxl import is_on_this_machine
 from authface_train.models.sdxl_config import PIPELINE_FILES
 from authface_train.presets import card_of
 from authface_train.reproduce.rows import ABLATIONS, TABLE2_ROWS, TABLE4_ROWS, Row
+from authface_train.runs.training_run import COMMANDS
 from manifests.run_folder import is_finished, read_run
 from manifests.support.console import run_command
 from manifests.support.errors import AuthfaceError, MissingResourceError
@@ -27,6 +31,10 @@ NUM_SAMPLES = 1000
 """Images that a prior generates for Table 3."""
 NUM_STUDY_PAIRS = 20
 """Pairs of Table 5."""
+NUM_RANKED_PROMPTS = 10
+"""Prompts of Table 3 whose images people rank."""
+SOURCES = {"prior": "portraits", "restorer": "ffhq"}
+"""Training faces of each stage in the paper; setting `source`."""
 ONE_PROCESS = [sys.executable, "-P", "-m", "cli"]
 """The command that starts authface in one process."""
 ROWS_OF_TABLE = {
@@ -52,24 +60,27 @@ class PaperRequest:
         base: SDXL, hub id or folder.
         preset: Preset of the trainers.
         output: Folder of all results, with a sub-folder per preset and test set.
-        degraded: Degraded faces of the test set.
+        degraded: Degraded faces of the test set; None for Table 3, which restores nothing.
         clean: Clean faces of the test set, or None.
-        fid_reference: Reference set of FID, or None.
+        fid_reference: Real faces that FID is measured against. None uses the clean faces.
         test_set: Name of the test set, or None.
         steps: Steps of each training run, for a short trial. None uses the preset's.
-        trainer_options: Further options of the trainers.
+        changes: Settings of the trainers as KEY=VALUE. Those of one stage begin with `prior.` or
+            `restorer.`; the others are for both.
+        allow_unknown_licence: Train on faces without a licence basis.
     """
 
     workspace: Path
     base: str
     preset: str
     output: Path
-    degraded: Path
+    degraded: Path | None
     clean: Path | None
     fid_reference: Path | None
     test_set: str | None
     steps: int | None
-    trainer_options: tuple[str, ...]
+    changes: tuple[str, ...]
+    allow_unknown_licence: bool
 
     @property
     def root(self) -> Path:
@@ -78,9 +89,15 @@ class PaperRequest:
         return self.output / "paper" / name
 
     @property
+    def real_faces(self) -> Path | None:
+        """The real faces that FID is measured against, never the degraded ones."""
+        return self.fid_reference or self.clean
+
+    @property
     def test_folder(self) -> Path:
         """Folder of the results on this test set."""
-        return self.root / f"{self.test_set or 'test'}-{short_hash(str(self.degraded))}"
+        faces = self.degraded or self.real_faces
+        return self.root / f"{self.test_set or 'test'}-{short_hash(str(faces))}"
 
     def model(self, name: str) -> Path:
         """Folder of a trained model."""
@@ -132,7 +149,8 @@ def plan_commands(table: str, request: PaperRequest) -> list[PlannedCommand]:
         request: The request.
     """
     if table == "table3":
-        return [command for tags in TABLE3_TAGS for command in _table3_commands(request, tags)]
+        of_tags = [command for tags in TABLE3_TAGS for command in _table3_commands(request, tags)]
+        return [*of_tags, _create_ranking(request)]
 
     known_rows = TABLE4_ROWS if table == "table4" else TABLE2_ROWS
     rows = ROWS_OF_TABLE[table]
@@ -154,23 +172,40 @@ def _make_command(
     return PlannedCommand(text, folder, done_file)
 
 
-def _trainer_arguments(command: str, request: PaperRequest) -> list[object]:
-    arguments: list[object] = [command, "-w", request.workspace, "--preset", request.preset]
+def _trainer_arguments(stage: str, request: PaperRequest) -> list[object]:
+    """The command of a trainer with its source and the requested settings."""
+    arguments: list[object] = [COMMANDS[stage], "-w", request.workspace, "--preset", request.preset]
     if request.steps is not None:
         arguments += ["--steps", request.steps]
-    return [*arguments, *request.trainer_options]
+    for change in _settings_of(stage, request):
+        arguments += ["--set", change]
+    if request.allow_unknown_licence:
+        arguments.append("--allow-unknown-licence")
+    return arguments
+
+
+def _settings_of(stage: str, request: PaperRequest) -> list[str]:
+    """The settings of a stage as KEY=VALUE; a later one replaces an earlier one."""
+    settings = [f"source={SOURCES[stage]}"]
+    for change in request.changes:
+        prefix, _, rest = change.partition(".")
+        if prefix == stage:
+            settings.append(rest)
+        elif prefix not in SOURCES:
+            settings.append(change)
+    return settings
 
 
 def _train_prior(request: PaperRequest, tags: str) -> PlannedCommand:
     folder = request.model(f"prior-{tags}")
-    arguments = _trainer_arguments("train-prior", request)
+    arguments = _trainer_arguments("prior", request)
     arguments += ["--base", request.base, "--tags", tags, "--output", folder]
     return _make_command(request, arguments, folder)
 
 
 def _train_restorer(request: PaperRequest, row: Row) -> PlannedCommand:
     folder = request.model(f"restorer-{row.name}")
-    arguments = _trainer_arguments("train-restore", request)
+    arguments = _trainer_arguments("restorer", request)
     if row.base == "generic":
         arguments += ["--base", request.base]
     else:
@@ -210,8 +245,26 @@ def _create_study(request: PaperRequest) -> PlannedCommand:
     arguments: list[object] = ["study", "create"]
     arguments += ["--a", f"time-aware={request.restored('d')}"]
     arguments += ["--b", f"none={request.restored('b')}"]
-    arguments += ["--degraded", request.degraded, "--count", NUM_STUDY_PAIRS]
+    assert request.degraded is not None
+    count = min(NUM_STUDY_PAIRS, len(find_pictures(request.degraded)))
+    arguments += ["--degraded", request.degraded, "--count", count]
     return _make_command(request, [*arguments, "--output", folder], folder)
+
+
+def _create_ranking(request: PaperRequest) -> PlannedCommand:
+    """The page on which people rank the images of the three priors, prompt by prompt."""
+    folder = request.test_folder / "table3" / "ranking"
+    arguments: list[object] = ["study", "create-ranking"]
+    for tags in TABLE3_TAGS:
+        arguments += ["--method", f"{tags}={_drawn(request, tags)}"]
+    arguments += ["--prompts", _drawn(request, TABLE3_TAGS[-1]) / PROMPTS_FILE]
+    arguments += ["--count", NUM_RANKED_PROMPTS]
+    return _make_command(request, [*arguments, "--output", folder], folder)
+
+
+def _drawn(request: PaperRequest, tags: str) -> Path:
+    """Folder of the images that the prior of a tag family has generated."""
+    return request.root / "drawn" / tags
 
 
 def _table3_commands(request: PaperRequest, tags: str) -> list[PlannedCommand]:
@@ -225,7 +278,7 @@ def _table3_commands(request: PaperRequest, tags: str) -> list[PlannedCommand]:
         commands.append(_train_prior(request, tags))
         model = request.model(f"prior-{tags}")
 
-    samples = request.root / "drawn" / tags
+    samples = _drawn(request, tags)
     count = NUM_SAMPLES if request.steps is None else 2
     draw: list[object] = ["reproduce", "draw", "--model", model, "--count", count]
     draw += ["--output", samples, "-w", request.workspace]
@@ -233,8 +286,8 @@ def _table3_commands(request: PaperRequest, tags: str) -> list[PlannedCommand]:
 
     scores = request.test_folder / "table3" / tags
     evaluate: list[object] = ["evaluate", "--restored", f"{tags}={samples}"]
-    evaluate += ["--fid-reference", request.degraded, "--metrics", "fid,niqe", "--allow-missing"]
-    evaluate += ["-w", request.workspace, "--output", scores]
+    evaluate += ["--fid-reference", request.real_faces, "--metrics", "fid,hpsv2,niqe"]
+    evaluate += ["--allow-missing", "-w", request.workspace, "--output", scores]
     commands.append(_make_command(request, evaluate, scores))
     return commands
 
@@ -286,6 +339,9 @@ def _dry_run_error(
     """The error of a dry run that failed: the trainer's own line, without torchrun's report."""
     lines = [line for line in completed.stderr.splitlines() if line.startswith("authface: ")]
     reason = lines[0].removeprefix("authface: ") if lines else completed.stderr.strip()[-500:]
+    if reason.startswith("--source"):
+        stage = "prior" if command.arguments[0] == COMMANDS["prior"] else "restorer"
+        reason += f" (with `authface reproduce`: --set {stage}.source=...)"
     error = AuthfaceError(f"the dry run of `authface {command.label}` failed: {reason}")
     # torchrun ends with 1 and reports the exit code of the process that failed.
     reported = re.search(r"exitcode\s*:\s*(\d+)", completed.stderr)
@@ -358,13 +414,14 @@ def report(table: str, request: PaperRequest) -> str:
 
 
 def _table3_report(request: PaperRequest) -> str:
-    lines = ["| captions | FID | NIQE |", "|---|---|---|"]
+    lines = ["| captions | FID | HPSv2 | NIQE |", "|---|---|---|---|"]
     for tags in TABLE3_TAGS:
         summary = request.test_folder / "table3" / tags / "summary.json"
         means = json.loads(summary.read_text("utf-8"))["methods"][tags]
-        lines.append(f"| {tags} | {_format_mean(means, 'fid')} | {_format_mean(means, 'niqe')} |")
+        cells = [_format_mean(means, name) for name in ("fid", "hpsv2", "niqe")]
+        lines.append(f"| {tags} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", f"{PAPER_TABLE3}."])
 
 
 def _format_mean(means: dict[str, float], metric: str) -> str:
-    return f"{means[metric]:.2f}" if metric in means else "-"
+    return f"{means[metric]:.{decimals(metric)}f}" if metric in means else "-"

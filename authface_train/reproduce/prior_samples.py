@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 
+from authface_train.evaluation.prompts import FILE_COLUMN, PROMPT_COLUMN, PROMPTS_FILE
 from authface_train.models.sdxl import load_base
 from manifests.support.csv_file import write_rows
 from manifests.support.errors import UserError
 from manifests.support.files import atomic_path
 from manifests.support.progress import ProgressBar
-from manifests.training_view import training_view
+from manifests.training_view import LIGHT_COLUMNS, training_view
 from manifests.workspace import Workspace
 
 NUM_STEPS = 50
@@ -28,7 +29,8 @@ def draw_samples(
     A GPU computes in bf16 and in batches, a CPU in float32 and one by one.
 
     Args:
-        workspace: Its held-out captions are used, or all captions if nobody is held out.
+        workspace: The captions of its held-out portraits are used, or those of all portraits if
+            nobody is held out. Captions of FFHQ are used only if there are no others.
         model: A prior: hub id or folder.
         folder: Folder of the images, `00000.png` and so on.
         count: Number of images; image i uses caption i modulo their number and seed i.
@@ -37,9 +39,7 @@ def draw_samples(
     Raises:
         UserError: If the workspace has no captions.
     """
-    view = training_view(workspace)
-    held_out = view[view["split"] != "train"]
-    captions = sorted((held_out if len(held_out) else view)["caption"].unique())
+    captions = _list_captions(workspace)
     if not captions:
         raise UserError("the workspace has no captions; run `authface caption` first")
 
@@ -66,7 +66,17 @@ def draw_samples(
                         image.save(temporary, "PNG")
                 progress.advance(len(batch))
     rows = [
-        {"file": path.name, "caption": caption}
+        {FILE_COLUMN: path.name, PROMPT_COLUMN: caption}
         for path, caption in zip(paths, caption_of, strict=True)
     ]
-    write_rows(folder / "captions.csv", rows)
+    write_rows(folder / PROMPTS_FILE, rows)
+
+
+def _list_captions(workspace: Workspace) -> list[str]:
+    """The distinct captions of held-out faces, or of all faces if nobody is held out."""
+    view = training_view(
+        workspace, allow_unknown_licence=True, source=None, face_columns=LIGHT_COLUMNS
+    )
+    view = view[view["caption"].fillna("") != ""]
+    held_out = view[view["split"] != "train"]
+    return sorted((held_out if len(held_out) else view)["caption"].unique())

@@ -15,6 +15,7 @@ from manifests.support.text import escape_markdown, excerpt
 
 COLUMNS = [
     "photo_id",
+    "source",
     "sha256",
     "photographer_name",
     "photographer_url",

@@ -7,6 +7,7 @@ import json
 import pandas as pd
 
 from authface_train.runs.lineage import credits_markdown
+from manifests.support.text import count_of
 
 UNTRAINED = (
     "> **Untrained.** Built from configuration with random weights, to try the software only. "
@@ -44,6 +45,7 @@ def model_card(
     bases = sorted(set(lineage["licence_basis"].dropna()))
     photos = lineage["photo_id"].nunique()
     faces = lineage["face_id"].nunique()
+    summary = "\n".join(_describe_stage(lineage, name) for name in TITLES)
 
     checkpoint = ""
     if checkpoint_step is not None:
@@ -60,7 +62,21 @@ def model_card(
         f"## Data\n\n{faces} faces from {photos} photographs. "
         f"Licence basis: {'; '.join(bases) or 'not stated'}. "
         "`lineage.parquet` lists every photograph with its hash.",
+        summary.strip(),
         credits_markdown(lineage),
         f"## Settings\n\n```json\n{json.dumps(settings, indent=1)}\n```",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _describe_stage(lineage: pd.DataFrame, stage: str) -> str:
+    """Faces, photographs and sources of a stage as an item of a list; "" without rows."""
+    rows = lineage[lineage["stage"] == stage]
+    if rows.empty:
+        return ""
+    faces = count_of(rows["face_id"].nunique(), "face")
+    photos = count_of(rows["photo_id"].nunique(), "photograph")
+    # Lineages of earlier versions have no sources.
+    sources = sorted(rows["source"].dropna().unique()) if "source" in rows else []
+    collected = f", collected from {', '.join(sources)}" if sources else ""
+    return f"- {TITLES[stage]}: {faces} from {photos}{collected}"

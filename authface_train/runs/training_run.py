@@ -302,6 +302,14 @@ class TrainingRun:
 
     def _check_same_inputs(self, previous: dict[str, Any], record: dict[str, Any]) -> None:
         """A resumed run must see the same data and start from the same model."""
+        if previous.get("data") != record["data"]:
+            before = previous.get("settings", {}).get("source") or "workspace"
+            now = record["settings"]["source"]
+            if now is not None and before != now:
+                raise UserError(
+                    f"cannot resume: source was {before} and is {now} now; use the same value or "
+                    "a new --output"
+                )
         descriptions = {
             "data": "the kept faces or captions have changed",
             "base_digest": "the base model has changed",

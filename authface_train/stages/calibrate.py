@@ -25,6 +25,8 @@ class Calibration:
     """Gradients of the facial loss and the noise loss, and the lambdas to use.
 
     Attributes:
+        source: Where the training faces come from, see `TrainSettings.source`.
+        faces: Number of training faces.
         checkpoint_step: Step of the measured checkpoint. None if the facial loss had not started
             by then, in which case new discriminators were trained first.
         warmup_steps: Number of steps that the new discriminators were trained; 0 for a checkpoint.
@@ -34,6 +36,8 @@ class Calibration:
         lambda_s: Setting `facial.lambda_s` that reaches `TARGET_RATIO`; None if the ratio is 0.
     """
 
+    source: str | None
+    faces: int
     checkpoint_step: int | None
     warmup_steps: int
     entries: list[LedgerEntry]
@@ -63,6 +67,8 @@ def calibrate(trainer: RestorerTrainer, run: TrainingRun) -> Calibration:
     entries = GradientLedger(trainer=trainer, folder=run.folder).measure()
     ratio = overall_ratio(entries)
     return Calibration(
+        source=trainer.settings.source,
+        faces=trainer.num_faces,
         checkpoint_step=finished_steps if finished_steps > settings.start_step else None,
         warmup_steps=warmup_steps,
         entries=entries,

@@ -1,1 +1,1 @@
-"""A user study: two methods side by side on one offline page, and the tally of its answers."""
+"""A user study: an offline page on which people compare or rank pictures, and the tally of answers."""

@@ -82,8 +82,19 @@ def read_answers(files: Sequence[Path]) -> pd.DataFrame:
     return answers
 
 
-def _read_file(file: Path) -> pd.DataFrame:
-    """Read and check one CSV file."""
+def read_csv_columns(file: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV file that the page of a study has saved.
+
+    Args:
+        file: The file.
+        columns: Columns that the page saves.
+
+    Returns:
+        The columns as text, and `file`, the name of the file.
+
+    Raises:
+        UserError: If it is not such a file.
+    """
     try:
         table = pd.read_csv(file, dtype=str, keep_default_na=False)
     except (
@@ -93,17 +104,23 @@ def _read_file(file: Path) -> pd.DataFrame:
         pd.errors.EmptyDataError,
     ) as error:
         raise UserError(f"{file} is not a CSV file ({str(error).splitlines()[0]})") from error
-    if list(table.columns) != COLUMNS:
+    if list(table.columns) != list(columns):
         raise UserError(
             f"{file} was not saved by the page of a study (its columns are "
-            f"{', '.join(table.columns)}, not {', '.join(COLUMNS)})"
+            f"{', '.join(table.columns)}, not {', '.join(columns)})"
         )
+    return table.assign(file=file.name)
+
+
+def _read_file(file: Path) -> pd.DataFrame:
+    """Read and check one CSV file of answers."""
+    table = read_csv_columns(file, COLUMNS)
     unknown = set(table["answer"]) - set(ANSWERS)
     if unknown:
         raise UserError(
             f"{file} has the unknown answer {min(unknown)!r}; valid answers: {', '.join(ANSWERS)}"
         )
-    return table.assign(file=file.name)
+    return table
 
 
 def tally_answers(answers: pd.DataFrame) -> Tally:

@@ -173,6 +173,7 @@ def build_job(request: JobRequest) -> TrainingJob:
     run = TrainingRun(request.folder, request.stage)
     run_on_main(accelerator, lambda: run.check_folder(request.resume))
     preparation = _prepare(request, accelerator, settings)
+    settings = preparation.settings
     with ThreadPoolExecutor(max_workers=1) as executor:
         base_digest = None
         if accelerator.is_local_main_process:
@@ -267,6 +268,7 @@ def plan_job(request: JobRequest) -> dry_run.Plan | None:
         estimator=preparation.estimator,
         machine=dry_run.this_machine(preparation.accelerator),
         measure_step=measure_step,
+        num_faces=len(preparation.rows.all),
         cache_size=cache_size,
         model_bytes=preparation.model_bytes,
         folder=request.folder,
@@ -311,7 +313,7 @@ class _Preparation:
 
     Attributes:
         request: The requested run.
-        settings: The requested settings with the launcher's sharding.
+        settings: The requested settings with the launcher's sharding and the source of the faces.
         accelerator: Knows the device and the processes.
         rows: The training and held-out faces.
         pipeline: The base, with VAE and text encoders.
@@ -333,6 +335,8 @@ def _prepare(
 ) -> _Preparation:
     """Read the faces and load the base; see `build_job` for the errors."""
     rows = request.rows or load_rows(request)
+    if request.rows is None:
+        settings = settings.model_copy(update={"source": rows.source})
     if rows.why_none_held_out is not None and accelerator.is_main_process:
         logger.warning(rows.why_none_held_out)
     check_same_request(settings, rows.all, resume=request.resume, accelerator=accelerator)
@@ -368,7 +372,7 @@ def load_rows(request: JobRequest) -> TrainingRows:
         request.workspace,
         settings.tags if isinstance(settings, PriorSettings) else "none",
         allow_unknown_licence=request.allow_unknown_licence,
-        source=settings.source if isinstance(settings, RestorerSettings) else "workspace",
+        source=settings.source,
     )
 
 

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pandas as pd
+import pyarrow.compute as pc
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -28,8 +29,12 @@ from authface_train.training.sharding import check_distribution, sharding_from_l
 from manifests.missing_files import require_crops
 from manifests.run_folder import MODEL_INDEX_FILE, RUNS, is_finished, read_notes
 from manifests.run_register import list_registered_runs
+from manifests.schema import PHOTOS
+from manifests.sources import FFHQ
 from manifests.splits import explain_empty_val
+from manifests.store import Store
 from manifests.support.errors import MissingResourceError, UserError
+from manifests.support.options import TrainingSource
 from manifests.training_view import LIGHT_COLUMNS, TagChoice, training_view
 from manifests.workspace import Workspace
 
@@ -106,11 +111,13 @@ class TrainingRows:
     Attributes:
         training: Rows of the split `train`.
         held_out: Rows of the split `val`; may be empty.
+        source: Where the faces come from, see `TrainSettings.source`.
         why_none_held_out: Why `held_out` is empty although faces should be held out, or None.
     """
 
     training: pd.DataFrame
     held_out: pd.DataFrame
+    source: TrainingSource = "workspace"
     why_none_held_out: str | None = None
 
     @property
@@ -124,7 +131,7 @@ def load_rows(
     tags: TagChoice,
     *,
     allow_unknown_licence: bool,
-    source: Literal["workspace", "ffhq"] = "workspace",
+    source: TrainingSource | None = None,
 ) -> TrainingRows:
     """Read the faces to train on from the workspace.
 
@@ -132,7 +139,8 @@ def load_rows(
         workspace: The workspace.
         tags: Families of tags that make the captions; "none" trains without captions.
         allow_unknown_licence: Accept faces without a licence basis.
-        source: "workspace" for all kept faces, "ffhq" for those collected from FFHQ.
+        source: "ffhq" for the faces collected from FFHQ, "portraits" for all others, "workspace"
+            for both. None takes "portraits", or "ffhq" if there are no others.
 
     Raises:
         UserError: If there is no face to train on, or if faces lack a caption, a licence basis or
@@ -142,18 +150,11 @@ def load_rows(
         workspace,
         tags,
         allow_unknown_licence=allow_unknown_licence,
-        source=None if source == "workspace" else source,
+        source=source,
         face_columns=LIGHT_COLUMNS,
     )
-    if view.empty and source == "ffhq":
-        raise UserError(
-            "--source ffhq: no kept face comes from FFHQ; run "
-            "`authface collect --source ffhq --path DIR`, then `authface filter`"
-        )
     if view.empty:
-        raise UserError(
-            "there is no kept face to train on; run `authface filter`, then `authface status`"
-        )
+        raise UserError(_no_face_message(source))
 
     training = view[view["split"] == "train"].reset_index(drop=True)
     if training.empty:
@@ -164,17 +165,44 @@ def load_rows(
     num_without_caption = int((training["caption"].fillna("") == "").sum())
     if tags != "none" and num_without_caption:
         family = "" if tags == "both" else f" of {tags} tags"
+        is_mixed = source == "workspace" and (training["source"] == FFHQ).any()
+        hint = ", or --source portraits" if is_mixed else ""
         raise UserError(
             f"{num_without_caption} kept faces have no caption{family}; run `authface caption` "
-            "first, or use --tags none"
+            f"first, or use --tags none{hint}"
         )
+    if source is None:
+        source = "ffhq" if (view["source"] == FFHQ).all() else "portraits"
     rows = TrainingRows(
         training,
         held_out=view[view["split"] == "val"].reset_index(drop=True),
+        source=source,
         why_none_held_out=explain_empty_val(view, workspace.settings.splits),
     )
     require_crops(workspace, dict(zip(rows.all["face_id"], rows.all["crop_path"], strict=True)))
     return rows
+
+
+def has_ffhq(workspace: Workspace) -> bool:
+    """Whether a workspace has photographs collected from FFHQ."""
+    sources = Store(workspace, PHOTOS).read(("source",))["source"]
+    return bool(pc.any(pc.equal(sources, FFHQ)).as_py())
+
+
+def _no_face_message(source: TrainingSource | None) -> str:
+    """What is wrong if a source has no kept face, and what to do."""
+    if source == "ffhq":
+        return (
+            "--source ffhq: no kept face comes from FFHQ; run "
+            "`authface collect --source ffhq --path DIR`, then `authface filter`, or use "
+            "--source workspace"
+        )
+    if source == "portraits":
+        return (
+            "--source portraits: no kept face comes from elsewhere than FFHQ; run "
+            "`authface collect`, then `authface filter`, or use --source ffhq"
+        )
+    return "there is no kept face to train on; run `authface filter`, then `authface status`"
 
 
 def choose_micro_batch(

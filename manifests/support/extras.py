@@ -42,6 +42,7 @@ MODULES = {
         "torchvision",
         "transformers",
     ),
+    "hps": ("open_clip",),
     "ray": ("ray",),
     "s3": ("s3fs",),
     "serve": ("starlette", "uvicorn"),

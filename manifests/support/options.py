@@ -12,6 +12,7 @@ WorkspacePreset = Literal["paper", "embedded"]
 DetectorName = Literal["retinaface", "retinaface-mobile"]
 LandmarksName = Literal["dlib", "mediapipe", "retinaface5"]
 CaptionerName = Literal["llava", "server", "measured"]
+TrainingSource = Literal["portraits", "ffhq", "workspace"]
 TrainPreset = Literal["paper", "tiny", "1x24gb", "1x80gb", "4x48gb", "8x80gb"]
 DegradationPreset = Literal[
     "gfpgan", "bfrffusion", "codeformer-large", "codeformer-small", "diffbir"
@@ -43,7 +44,7 @@ def complete_evaluation_metrics(incomplete: str) -> list[str]:
     """
     from manifests.names import iqa_metric_names
 
-    return _complete_last(incomplete, (*EVALUATION_METRICS, *iqa_metric_names()))
+    return _complete_last(incomplete, (*EVALUATION_METRICS, "hpsv2", *iqa_metric_names()))
 
 
 EVALUATION_METRICS = (

@@ -14,13 +14,16 @@ def test_preset_paper_has_the_numbers_of_the_paper():
     assert prior.steps == 50_000
     assert prior.batch == 96
     assert prior.learning_rate == 5e-7
+    assert prior.source is None, "portraits, unless there is only FFHQ"
 
     restorer = load_preset("restorer", "paper")
     assert restorer.resolution_px == 512
     assert restorer.batch == 48
     assert restorer.learning_rate == 2e-5
+    assert restorer.source == "ffhq"
     assert restorer.facial.weight == "time-aware"
     assert (restorer.facial.m, restorer.facial.s) == (-0.5, 1.0)
+    assert restorer.facial.reduction == "region-sum"
 
 
 def test_facial_loss_starts_at_the_documented_steps():

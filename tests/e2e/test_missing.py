@@ -121,7 +121,7 @@ def test_sdxl_for_the_presets_of_the_paper(root, authface_here, offline):
     base = "stabilityai/stable-diffusion-xl-base-1.0"
     prior = authface_here("train-prior", "--preset", "paper", "-w", root, env=offline)
     check_missing(prior, base, "unet, vae, text_encoder")
-    train_restore = ("train-restore", "--preset", "paper", "-w", root)
+    train_restore = ("train-restore", "--preset", "paper", "--source", "workspace", "-w", root)
     without_prior = authface_here(*train_restore, env=offline)
     check_missing(without_prior, "authface train-prior")
     with_base = authface_here(*train_restore, "--base", base, env=offline)

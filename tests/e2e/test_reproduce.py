@@ -1,18 +1,24 @@
-"""`authface reproduce --scale paper` end to end with tiny weights: plans, costs and runs."""
+"""The paper's arrangement end to end with tiny weights: Stage I on portraits, Stage II on FFHQ.
+
+`authface reproduce --scale paper` plans and runs the tables; one workspace holds both sets.
+"""
 
 import csv
+import dataclasses
 import json
 import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny_restorer
 import torch
 from caption_server import CaptionServer
-from commands import CommandRunner
+from commands import CommandRunner, collect_files, set_options
 from PIL import Image
+from public_faces import detected_faces
 
 from authface_train.models.pixel_unshuffle import PixelUnshuffle
 from authface_train.reproduce import paper_runs, timestep
@@ -24,13 +30,28 @@ pytestmark = pytest.mark.slow
 TINY_RUN = ("--scale", "paper", "--base", "tiny", "--preset", "tiny", "--steps", 1)
 TINY_RUN += ("--set", "resolution_px=64")
 RESULTS = "out/paper/tiny-1-steps"
+FFHQ_PHOTOS = ("sample2.jpg", "sample4.jpg")
+"""Photographs whose faces stand in for FFHQ."""
 
 
 @pytest.fixture(scope="module")
 def inputs(filled, tmp_path_factory, authface_here):
-    """A workspace whose captions have semantic tags too, and a test set of two degraded faces."""
+    """A workspace of portraits with semantic tags too and of FFHQ without captions, and a test set.
+
+    The test set has two faces, clean and degraded.
+    """
     root = tmp_path_factory.mktemp("paper")
     shutil.copytree(filled, root / "ws")
+    (root / "ffhq").mkdir()
+    faces = [face for face in detected_faces() if face.photo in FFHQ_PHOTOS and face.index == 0]
+    for number, face in enumerate(faces):
+        Image.fromarray(face.crop).save(root / "ffhq" / f"{number:05d}.png")
+    for command in (
+        collect_files("ffhq", root / "ws", root / "ffhq"),
+        ["filter", "-w", root / "ws"],
+    ):
+        result = authface_here(*command)
+        assert result.returncode == 0, result.stderr
     with CaptionServer() as server:
         options = ("--captioner", "server", "--base-url", server.url, "-w", root / "ws")
         result = authface_here("caption", *options)
@@ -76,11 +97,29 @@ def folder_of_test_set(results):
     return folder
 
 
+def check_sources(models):
+    """Check that Stage I has learned from the portraits only, and Stage II from FFHQ only."""
+    for name, source in (("prior-both", "portraits"), ("restorer-d", "ffhq")):
+        assert json.loads((models / name / "run.json").read_text())["settings"]["source"] == source
+    lineage = pd.read_parquet(models / "restorer-d" / "lineage.parquet")
+    of_prior, of_restorer = (lineage[lineage["stage"] == stage] for stage in ("prior", "restorer"))
+    assert set(of_prior["source"]) == {"folder"}
+    assert len(of_prior) == 4
+    assert set(of_restorer["source"]) == {"ffhq"}
+    card = (models / "restorer-d" / "README.md").read_text()
+    assert (
+        "- Face prior (AuthFace Stage I): 4 faces from 4 photographs, collected from folder" in card
+    )
+    assert "Stage II): 2 faces from 2 photographs, collected from ffhq" in card
+
+
 def test_table1_is_planned_and_every_command_runs_once(reproduce, inputs):
     degraded = ("--degraded", inputs / "degraded")
     result, commands = reproduce("table1", *degraded, "--dry-run")
     assert result.returncode == 0, result.stderr
     assert "hours and" in result.stdout
+    assert "4 portraits" in result.stdout
+    assert "2 ffhq" in result.stdout
     assert commands == []
 
     result, commands = reproduce("table1", *degraded)
@@ -90,6 +129,7 @@ def test_table1_is_planned_and_every_command_runs_once(reproduce, inputs):
     table1 = folder_of_test_set(inputs / RESULTS) / "table1"
     summary = json.loads((table1 / "summary.json").read_text())
     assert set(summary["methods"]) == {"degraded", "row d"}
+    check_sources(inputs / RESULTS / "models")
     assert summary["set"] == "celeba-test"
     assert summary["paper"]["psnr"] == 25.57
 
@@ -109,14 +149,34 @@ def test_table1_is_planned_and_every_command_runs_once(reproduce, inputs):
     assert "the paper's does at t = 0.32" in result.stdout
 
 
+def test_ablations_train_and_evaluate_every_row(reproduce, inputs):
+    """Tables 2 and 4 share row d with Table 1, and Table 5 shares rows b and d with Table 2."""
+    degraded = ("--degraded", inputs / "degraded")
+    for table, rows in (("table2", "abcd"), ("table4", ("d", "m=0", "m=0.5", "s=0.5"))):
+        result, commands = reproduce(table, *degraded)
+        assert result.returncode == 0, result.stderr
+        assert commands.count("train-restore") in (len(rows), len(rows) - 1)
+        assert all(f"| row {row} |" in result.stdout for row in rows)
+
+    result, commands = reproduce("table5", *degraded)
+    assert result.returncode == 0, result.stderr
+    assert commands == ["study"], "models and restored faces are those of Table 2"
+    assert (folder_of_test_set(inputs / RESULTS) / "table5" / "study.html").is_file()
+
+
 def test_table3_generates_images_and_compares_them(reproduce, inputs):
-    result, commands = reproduce("table3")
+    # FID is measured against the real faces even if degraded ones are given.
+    result, commands = reproduce("table3", "--degraded", inputs / "degraded")
     assert result.returncode == 0, result.stderr
     # Table 1 may have trained the prior of both tags before.
     assert 1 <= commands.count("train-prior") <= 2
     assert commands.count("reproduce") == 3
     assert commands.count("evaluate") == 3
+    assert commands[-1] == "study"
     assert "51.09 / .2903" in result.stdout
+    assert "| captions | FID | HPSv2 | NIQE |" in result.stdout
+    (page,) = (inputs / RESULTS).glob("*/table3/ranking/study.html")
+    assert '"methods": ["none", "semantic", "both"]' in page.read_text()
 
     samples = inputs / RESULTS / "drawn/both"
     with (samples / "captions.csv").open() as file:
@@ -136,7 +196,8 @@ def test_plans_of_the_other_tables(inputs):
         fid_reference=None,
         test_set="lfw-test",
         steps=None,
-        trainer_options=(),
+        changes=("prior.lora_rank=4", "restorer.source=workspace", "seed=3"),
+        allow_unknown_licence=True,
     )
 
     def plan(table):
@@ -146,6 +207,8 @@ def test_plans_of_the_other_tables(inputs):
     names = [line.split()[0] for line in table2]
     assert names == ["train-prior", *["train-restore", "restore"] * 4, "evaluate"]
     assert "--set lfw-test" in table2[-1]
+    assert "--set source=portraits --set lora_rank=4 --set seed=3 --allow" in table2[0]
+    assert "--set source=ffhq --set source=workspace --set seed=3 --allow" in table2[1]
     generic, off, constant, aware = (line for line in table2 if line.startswith("train-restore"))
     assert "--base sdxl" in generic
     assert "--prior" not in generic
@@ -164,7 +227,53 @@ def test_plans_of_the_other_tables(inputs):
 
     study = plan("table5")[-1]
     assert study.startswith("study create ")
-    assert "--count 20" in study
+    assert "--count 2 " in study, "no more than there are degraded faces"
+
+    request = dataclasses.replace(request, degraded=None, clean=inputs / "clean", test_set=None)
+    table3 = plan("table3")
+    scores = [line for line in table3 if line.startswith("evaluate")]
+    assert len(scores) == 3
+    for line in scores:
+        assert f"--fid-reference {inputs / 'clean'} --metrics fid,hpsv2,niqe" in line
+    assert table3[-1].startswith("study create-ranking --method none=")
+    assert "--count 10" in table3[-1]
+    request = dataclasses.replace(request, fid_reference=inputs / "ffhq")
+    assert f"--fid-reference {inputs / 'ffhq'} " in plan("table3")[1]
+
+
+def test_sources_of_the_trainers(reproduce, inputs, authface_here):
+    """What each command reports, and what is refused."""
+    restorer = ("train-restore", "--preset", "tiny", "--base", "tiny", "-w", inputs / "ws")
+    restorer += ("--source", "ffhq", *set_options("resolution_px=64"))
+    plan = authface_here(*restorer, "--dry-run")
+    assert "2 faces, source ffhq" in plan.stdout
+    calibrated = authface_here(
+        *restorer, "--calibrate", *set_options("facial.discriminator_only_steps=0")
+    )
+    assert calibrated.returncode == 0, calibrated.stderr
+    assert "2 training faces, source ffhq" in calibrated.stdout
+
+    prior = ("train-prior", "--preset", "tiny", "-w", inputs / "ws", *set_options("steps=1"))
+    plan = json.loads(authface_here(*prior, "--dry-run", "--json").stdout)
+    assert (plan["faces"], plan["source"]) == (4, "portraits")
+    mixed = authface_here(*prior, "--source", "workspace")
+    assert mixed.returncode == 2
+    assert "2 kept faces have no caption" in mixed.stderr
+    assert "or --source portraits" in mixed.stderr
+    status = authface_here("status", "-w", inputs / "ws")
+    assert "Next: authface train-prior" in status.stdout, "FFHQ needs no captions"
+
+
+def test_missing_sources_are_named(filled, authface_here):
+    for stage, source, message in (
+        ("train-restore", "ffhq", "no kept face comes from FFHQ; run `authface collect"),
+        ("train-prior", "ffhq", "or use --source workspace"),
+    ):
+        options = ("--preset", "tiny", "--source", source, "-w", filled)
+        base = ("--base", "tiny") if stage == "train-restore" else ()
+        result = authface_here(stage, *options, *base)
+        assert result.returncode == 2
+        assert message in result.stderr
 
 
 def test_trainers_start_one_process_per_gpu_of_the_preset():

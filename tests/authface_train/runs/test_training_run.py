@@ -94,6 +94,13 @@ def test_resume_keeps_what_changes_the_results(run):
         start(run, resume=True, base_digest="1")
 
 
+def test_resume_compares_the_faces_and_names_a_changed_source(run):
+    start(run, source="portraits")
+    start(run, resume=True, source="workspace")  # the same faces
+    with pytest.raises(UserError, match="source was workspace and is ffhq now"):
+        start(run, resume=True, source="ffhq", view=make_view("another caption"))
+
+
 def test_inexact_resume_may_change_the_order_of_sums(run):
     start(run)
     with pytest.raises(UserError, match=r"micro_batch was 4 and is 2 now.*exact_resume=false"):
