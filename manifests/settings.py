@@ -63,7 +63,7 @@ class Collect(Section):
     """`[collect]`: which photographs `authface collect` downloads, and how."""
 
     min_megapixels: float = Field(0, ge=0)
-    """Smaller photographs of web sources are not downloaded."""
+    """Photographs of web sources with fewer megapixels are not downloaded."""
     min_long_side_px: int = Field(0, ge=0)
     """Photographs of web sources with a shorter long side are not downloaded."""
     face_gate: bool = False
@@ -85,7 +85,7 @@ class Collect(Section):
     attempts: int = Field(5, ge=1)
     """Attempts per download or request."""
     max_megabytes: float = Field(300, gt=0)
-    """Larger files are refused."""
+    """Largest file that is downloaded, in MB."""
     keep_free_gb: float = Field(2, ge=0)
     """Disk space in GB that downloads leave free."""
     unsplash: Unsplash = Unsplash()
@@ -111,9 +111,9 @@ class Filter(Section):
     """Image quality metrics by their names in pyiqa."""
     duplicate_radius: int = Field(6, ge=0, le=16)
     """Photographs are duplicates if at most this many of 64 bits of their hashes differ."""
-    duplicate_face_radius: int | Literal["off"] = 6
+    duplicate_face_radius: int | Literal["off"] = 8
     """Faces are duplicates, mirrored too, if at most this many of 64 bits of their crops' hashes
-    differ, 0 to 63; or "off"."""
+    differ (0 to 63). `off` compares no faces."""
 
     @field_validator("duplicate_face_radius", mode="before")
     @classmethod
@@ -154,7 +154,7 @@ class Gate(Section):
     op: Literal[">=", ">", "<=", "<", "=="]
     """Comparison of the metric with the threshold."""
     threshold: float | None = Field(None, allow_inf_nan=False)
-    """The threshold."""
+    """Value that the metric is compared with."""
     best: int | None = Field(None, ge=1)
     """Number of faces to keep instead of a threshold: the largest for >=, the smallest for <=."""
 
@@ -206,7 +206,7 @@ class Captions(Section):
     contradictions: Literal["leave out", "keep"] = "leave out"
     """What to do with tags that contradict a confident measurement."""
     max_words: int = Field(5, ge=1)
-    """Longer tags are ignored."""
+    """Largest number of words of a tag. Longer tags are ignored."""
     server: Server = Server()
     """The caption server."""
 
@@ -244,9 +244,9 @@ class Limits(Section):
     """`[limits]`: what one picture file may cost. Files above a limit are rows with a reason."""
 
     picture_gb: float = Field(2.0, gt=0)
-    """Memory that decoding one picture may take, per worker. Larger pictures are dropped."""
+    """Memory in GB that decoding one picture may take, per worker. Larger pictures are dropped."""
     file_seconds: float = Field(60.0, gt=0)
-    """Time that one file may take in one stage. Slower files are failed rows."""
+    """Time in seconds that one file may take in one stage. Slower files are failed rows."""
 
 
 class Settings(Section):

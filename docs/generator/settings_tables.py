@@ -10,9 +10,10 @@ import textwrap
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from authface_train.presets import load_preset
 from authface_train.presets import preset_names as train_preset_names
@@ -102,11 +103,11 @@ def preset_gates() -> str:
     lines = [_row("gate", "kept if", *(f"`{name}`" for name in values)), "|---" * 4 + "|"]
     # The order of the preset with the most gates.
     order = [gate["name"] for gate in max(values.values(), key=len)]
-    for (gate_name, criterion), by_preset in sorted(
+    for (gate_name, condition), by_preset in sorted(
         thresholds.items(), key=lambda item: order.index(item[0][0])
     ):
         cells = [by_preset.get(preset, "no gate") for preset in values]
-        lines.append(_row(f"`{gate_name}`", criterion, *cells))
+        lines.append(_row(f"`{gate_name}`", condition, *cells))
     return "\n".join(lines)
 
 
@@ -192,13 +193,12 @@ def settings_of(model: type[BaseModel], prefix: str = "") -> Iterator[Setting]:
     schema = model.model_json_schema()
     descriptions = _descriptions(model)
     for name, field in model.model_fields.items():
-        group = field.annotation
-        is_group = isinstance(group, type) and issubclass(group, BaseModel)
-        if is_group and issubclass(model, TrainSettings):
+        group = _group(field)
+        if group is not None and issubclass(model, TrainSettings):
             yield from settings_of(group, f"{prefix}{name}.")
             continue
         part = schema["properties"][name]
-        is_section = is_group or name == "gates"
+        is_section = group is not None or name == "gates"
         default = "required" if field.is_required() else _value(part.get("default"))
         yield Setting(
             key=prefix + name,
@@ -213,9 +213,16 @@ def _sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, t
     """The tables of authface.toml: name and model, in order."""
     yield prefix, model
     for name, field in model.model_fields.items():
-        inner = Gate if name == "gates" else field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
+        inner = Gate if name == "gates" else _group(field)
+        if inner is not None:
             yield from _sections(inner, f"{prefix}.{name}" if prefix else name)
+
+
+def _group(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of a field that is a group of settings."""
+    annotation: object = field.annotation
+    is_group = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return cast("type[BaseModel]", annotation) if is_group else None
 
 
 def _descriptions(model: type[BaseModel]) -> dict[str, str]:
@@ -239,7 +246,7 @@ def _descriptions(model: type[BaseModel]) -> dict[str, str]:
 
 def _introduction(model: type[BaseModel]) -> str:
     """The docstring of a table, without the name of the table at its start."""
-    text = " ".join(inspect.getdoc(model).split()).split(": ", 1)[-1]
+    text = " ".join((inspect.getdoc(model) or "").split()).split(": ", 1)[-1]
     return text[0].upper() + text[1:]
 
 
