@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from authface_data.measurements import Measurements
 from manifests.schema import CAPTIONS, PHOTOS
-from manifests.store import Store
+from manifests.store import Store, match_encoded
 from manifests.workspace import Workspace
 
 CHILDHOOD_WORDS = (
@@ -46,12 +48,17 @@ _AGE = re.compile(
     re.IGNORECASE,
 )
 
-# Matches wherever the two patterns do, and elsewhere. RE2 searches a column of texts at once.
-_ANY_WORD_OR_AGE = f"[0-9]|{'|'.join((*CHILDHOOD_WORDS, *NUMBER_WORDS))}"
+# Matches wherever the two patterns do, and elsewhere. RE2 searches a column of texts at once, but
+# knows no lookaround.
+_ANY_WORD_OR_AGE = (
+    rf"[0-9]|(?:^|[^A-Za-z])(?:{'|'.join(CHILDHOOD_WORDS)})(?:[^A-Za-z]|$)"
+    rf"|(?:^|[^A-Za-z]|aged?)(?:{'|'.join(NUMBER_WORDS)})"
+)
 ROWS_PER_BATCH = 10_000
 """Number of rows that are converted to Python objects at once."""
 
 
+@lru_cache(maxsize=10_000)  # captions repeat tags
 def find_childhood_word(text: str | None) -> str | None:
     """The first word or age in a text that may refer to a child, in lower case, or None."""
     if not text:
@@ -88,10 +95,7 @@ def possible_minors(workspace: Workspace, measurements: Measurements) -> dict[st
         )
     }
 
-    captions = Store(workspace, CAPTIONS).read(
-        ["face_id", "captioner", "semantic_tags", "raw_answers"]
-    )
-    captions = captions.filter(pc.is_in(captions["face_id"], measurements.face_ids))
+    captions = _read_suspicious_captions(workspace, measurements.face_ids)
     for batch in captions.to_batches(ROWS_PER_BATCH):
         for caption in batch.to_pylist():
             # The model's answer is searched too: settings can strip ages from the tags.
@@ -101,6 +105,24 @@ def possible_minors(workspace: Workspace, measurements: Measurements) -> dict[st
                 reason = f"look: {word!r} in the caption by {caption['captioner']}"
                 flags.setdefault(caption["face_id"], reason)
     return flags
+
+
+def _read_suspicious_captions(workspace: Workspace, face_ids: pa.Array) -> pa.Table:
+    """The captions of some faces without most of those that have no childhood word."""
+    captions = Store(workspace, CAPTIONS).read(
+        ["face_id", "captioner", "semantic_tags", "raw_answers"]
+    )
+    captions = captions.filter(pc.is_in(captions["face_id"], face_ids))
+    tags = pc.list_flatten(captions["semantic_tags"]).dictionary_encode()
+    first_answers = pc.list_slice(captions["raw_answers"], 0, 1)
+    answers = pc.list_flatten(first_answers)
+
+    may_match = np.zeros(captions.num_rows, bool)
+    tag_rows = pc.list_parent_indices(captions["semantic_tags"]).to_numpy()
+    may_match[tag_rows[match_encoded(tags, _may_match)]] = True
+    answer_rows = pc.list_parent_indices(first_answers)
+    may_match[answer_rows.filter(_may_match(answers)).to_numpy()] = True
+    return captions.filter(pa.array(may_match))
 
 
 def _flag_photos(workspace: Workspace) -> dict[str, str]:

@@ -2,9 +2,9 @@
 
     python benchmarks/million.py [--faces 1000000] [--only status,report] [--workspace DIR]
 
-The workspace is synthetic: photographs with one face each, ten scores and ten gates. Every step is
-a new process, start-up included, as its user runs it. The memory is the largest resident set of the
-process and its children together, sampled every 20 ms.
+The workspace is synthetic: photographs with one face each, ten scores, ten gates, and two captions
+of every face. Every step is a new process, start-up included, as its user runs it. The memory is
+the largest resident set of the process and its children together, sampled every 20 ms.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from authface_data.captions.vocabulary import Family, load_vocabulary
 from manifests.names import QUALITY_MEASURES
-from manifests.schema import FACES, PHOTOS, SCORES, Manifest
+from manifests.schema import CAPTIONS, FACES, PHOTOS, SCORES, Manifest
 from manifests.store import ROWS_PER_PART, Store, encode_part
 from manifests.workspace import Workspace
 
@@ -38,6 +39,8 @@ METRICS = QUALITY_MEASURES[:10]
 FACES_PER_PHOTOGRAPHER = 20
 LINKS_PER_FILE = 50_000
 """Number of names of one picture file. File systems allow 65,000."""
+FACETS_PER_CAPTION = 5
+"""Number of facets of each family that have a tag in a caption."""
 SAMPLE_INTERVAL_S = 0.02
 VOCABULARY = (
     "woman",
@@ -218,15 +221,32 @@ def fill_workspace(root: Path, count: int) -> None:
         number = start // ROWS_PER_PART + 1
         append_part(workspace, PHOTOS, number, photo_columns(ids, rng), FINGERPRINT)
         append_part(workspace, FACES, number, face_columns(ids, rng), FINGERPRINT)
+    fill_captions(workspace, count)
     faces_per_part = ROWS_PER_PART // len(METRICS)
     for start in range(0, count, faces_per_part):
         ids = make_ids(start, min(start + faces_per_part, count))
         number = start // faces_per_part + 1
         append_part(workspace, SCORES, number, score_columns(ids, rng), FINGERPRINT)
-    for manifest in (PHOTOS, FACES, SCORES):
+    for manifest in (PHOTOS, FACES, SCORES, CAPTIONS):
         Store(workspace, manifest).compact()  # as `authface filter` does at its end
     for folder, suffix in (("photos", ".jpg"), ("faces", ".png")):
         _link_pictures(root / folder, suffix, count)
+
+
+def fill_captions(workspace: Workspace, count: int) -> None:
+    """Add two captions of every face: by measurements and by LLaVA.
+
+    Args:
+        workspace: The workspace with the faces.
+        count: Number of faces.
+    """
+    rng = np.random.default_rng(2)
+    for captioner, start_number in (("measured", 0), ("llava", count // ROWS_PER_PART + 1)):
+        for start in range(0, count, ROWS_PER_PART):
+            ids = make_ids(start, min(start + ROWS_PER_PART, count))
+            columns = caption_columns(ids, captioner, rng)
+            number = start_number + start // ROWS_PER_PART + 1
+            append_part(workspace, CAPTIONS, number, columns, FINGERPRINT)
 
 
 def make_ids(start: int, stop: int) -> np.ndarray:
@@ -309,6 +329,44 @@ def score_columns(ids: np.ndarray, rng: np.random.Generator) -> dict[str, pa.Arr
         "device": pa.repeat("cpu", len(order)),
         "model_revision": pa.repeat("a" * 16, len(order)),
     }
+
+
+def caption_columns(
+    ids: np.ndarray, captioner: str, rng: np.random.Generator
+) -> dict[str, pa.Array]:
+    """Values of `captions`, with tags of the vocabulary."""
+    families = {"photographic_tags": _tag_lists(len(ids), "photographic", rng)}
+    if captioner == "llava":
+        families["semantic_tags"] = _tag_lists(len(ids), "semantic", rng)
+        answers = [pc.binary_join(families[name], ", ") for name in sorted(families, reverse=True)]
+        texts = pa.chunked_array(answers).combine_chunks()
+        order = np.arange(2 * len(ids)).reshape(2, -1).T.ravel()  # both answers of a face together
+        offsets = np.arange(len(ids) + 1, dtype=np.int32) * 2
+        families["raw_answers"] = pa.ListArray.from_arrays(offsets, texts.take(pa.array(order)))
+    return {
+        "face_id": _face_ids(ids),
+        "captioner": pa.repeat(captioner, len(ids)),
+        **families,
+        "model": pa.repeat(captioner, len(ids)),
+        "token_count": pa.array(rng.integers(20, 77, len(ids))),
+    }
+
+
+def _tag_lists(count: int, family: Family, rng: np.random.Generator) -> pa.ListArray:
+    """(count,) lists: one tag of each of `FACETS_PER_CAPTION` facets."""
+    facets = [
+        sorted(facet.tags)
+        for facet in load_vocabulary().facets
+        if facet.family == family and facet.tags
+    ]
+    starts = np.cumsum([0, *(len(tags) for tags in facets)])
+    chosen = np.argsort(rng.random((count, len(facets))), axis=1)[:, :FACETS_PER_CAPTION]
+    chosen.sort(axis=1)
+    sizes = np.diff(starts)[chosen]
+    codes = starts[chosen] + (rng.random(chosen.shape) * sizes).astype(int)
+    tags = pa.array([tag for facet in facets for tag in facet])
+    offsets = np.arange(count + 1, dtype=np.int32) * FACETS_PER_CAPTION
+    return pa.ListArray.from_arrays(offsets, tags.take(pa.array(codes.ravel())))
 
 
 def append_part(

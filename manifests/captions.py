@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from manifests.decisions import TagDecision, linked_decisions, tag_decisions
 from manifests.schema import CAPTIONS
-from manifests.store import Store
+from manifests.store import RowFilter, Store
 from manifests.support.clip_tokens import MAX_TOKENS
+from manifests.tag_lists import TagLists
 from manifests.workspace import Workspace
 
 TAG_SEPARATOR = ", "
@@ -55,49 +60,126 @@ def truncate_tags(
     return remaining, removed
 
 
-def current_tags(workspace: Workspace) -> dict[str, FaceTags]:
+@dataclass(frozen=True)
+class Captions:
+    """The captions in use of n faces.
+
+    Attributes:
+        face_ids: (n,) string, the captioned faces.
+        captioners: (n,) string: whose tags are used.
+        semantic: Tags of n faces.
+        photographic: Tags of n faces; a tag that is in both families is in `semantic` only.
+    """
+
+    face_ids: pa.Array
+    captioners: pa.Array
+    semantic: TagLists
+    photographic: TagLists
+
+    def __len__(self) -> int:
+        return len(self.face_ids)
+
+    def find(self, face_ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """Find the captions of faces.
+
+        Args:
+            face_ids: (k,) string.
+
+        Returns:
+            (k,) int: row of each face, -1 for a face without a caption.
+        """
+        return pc.fill_null(pc.index_in(face_ids, self.face_ids), -1).to_numpy(False)
+
+    def take(self, rows: np.ndarray) -> Captions:
+        """Select captions by their rows, (k,) int."""
+        index = pa.array(rows)
+        return Captions(
+            self.face_ids.take(index),
+            self.captioners.take(index),
+            self.semantic.take(rows),
+            self.photographic.take(rows),
+        )
+
+
+def current_tags(
+    workspace: Workspace, face_ids: Iterable[str] | None = None
+) -> dict[str, FaceTags]:
     """Read the tags in use: face_id -> its tags, as `current_captions` describes them."""
-    return {
-        str(row.Index): FaceTags(row.semantic_tags, row.photographic_tags)
-        for row in current_captions(workspace).itertuples()
-    }
+    captions = current_captions(workspace, face_ids)
+    families = zip(
+        captions.face_ids.to_pylist(), captions.semantic, captions.photographic, strict=True
+    )
+    return {face_id: FaceTags(*tags) for face_id, *tags in families}
 
 
-def current_captions(workspace: Workspace) -> pd.DataFrame:
+def current_captions(workspace: Workspace, face_ids: Iterable[str] | None = None) -> Captions:
     """Read the captions in use, one per face.
 
     The first captioner in the setting `captions.use` that has captioned a face is used. Tags edited
     by a person replace the captioner's, see `tag_edits`, and decisions about tags are applied. A
     face that has edited tags only is included with the captioner `PERSON`.
 
-    Returns:
-        The columns captioner, semantic_tags and photographic_tags, indexed by face_id. A tag that
-        is in both families stays in the semantic one only.
-    """
-    captions = Store(workspace, CAPTIONS).read_pandas(["face_id", "captioner", *TAG_FAMILIES])
-    rank_of = {name: rank for rank, name in enumerate(workspace.settings.captions.use)}
-    captions = captions[captions["captioner"].isin(list(rank_of))]
-    captions = captions.assign(rank=captions["captioner"].map(rank_of))
-    captions = captions.sort_values(["face_id", "rank"]).drop_duplicates("face_id")
-    captions = captions.set_index("face_id")[["captioner", *TAG_FAMILIES]]
+    Args:
+        workspace: The workspace.
+        face_ids: Read the captions of these faces only. Default: all.
 
+    Returns:
+        The captions, sorted by face_id; faces with edited tags only come last.
+    """
+    wanted = None if face_ids is None else pa.array(face_ids, pa.string())
+    captions = _read_preferred(workspace, wanted)
     edits = tag_edits(workspace)
-    edited_ids = dict.fromkeys(face_id for rows in edits.values() for face_id in rows.index)
-    uncaptioned_ids = [face_id for face_id in edited_ids if face_id not in captions.index]
-    captions = captions.reindex([*captions.index, *uncaptioned_ids])
-    captions["captioner"] = captions["captioner"].fillna(PERSON)
+    edited_ids = pa.array(
+        {face_id: None for rows in edits.values() for face_id in rows.index}, pa.string()
+    )
+    if wanted is not None:
+        edited_ids = edited_ids.filter(pc.is_in(edited_ids, wanted))
+    uncaptioned_ids = edited_ids.filter(pa.array(captions.find(edited_ids) < 0))
+    no_tags = TagLists.from_lists([[]] * len(uncaptioned_ids))
+    face_ids = pa.concat_arrays([captions.face_ids, uncaptioned_ids])
+    row_of_edited = dict(
+        zip(edited_ids.to_pylist(), pc.index_in(edited_ids, face_ids).to_pylist(), strict=True)
+    )
 
     decisions = tag_decisions(workspace)
-    for family in TAG_FAMILIES:
-        captions[family] = _edited_tags(captions[family], edits[family], decisions)
+    semantic, photographic = (
+        _edited_tags(
+            lists.append(no_tags), family, row_of_edited, edits=edits[family], decisions=decisions
+        )
+        for family, lists in zip(
+            TAG_FAMILIES, (captions.semantic, captions.photographic), strict=True
+        )
+    )
+    return Captions(
+        face_ids=face_ids,
+        captioners=pa.concat_arrays([captions.captioners, pa.repeat(PERSON, len(uncaptioned_ids))]),
+        semantic=semantic,
+        # Renaming or editing can put a tag into both families.
+        photographic=photographic.without(semantic),
+    )
 
-    # Renaming or editing can put a tag into both families.
-    families = zip(captions["semantic_tags"], captions["photographic_tags"], strict=True)
-    photographic_only = [
-        [tag for tag in photographic if tag not in semantic] for semantic, photographic in families
-    ]
-    captions["photographic_tags"] = pd.Series(photographic_only, index=captions.index, dtype=object)
-    return captions
+
+def _read_preferred(workspace: Workspace, face_ids: pa.Array | None) -> Captions:
+    """The tags of the preferred captioner of each face, as they are stored, sorted by face_id."""
+    no_ids = pa.array([], pa.string())
+    captions = Captions(no_ids, no_ids, TagLists.from_lists([]), TagLists.from_lists([]))
+    for captioner in workspace.settings.captions.use:
+        of_captioner = RowFilter.equal("captioner", captioner)
+        table = Store(workspace, CAPTIONS).read(["face_id", *TAG_FAMILIES], of_captioner)
+        if face_ids is not None:
+            table = table.filter(pc.is_in(table["face_id"], face_ids))
+        if len(captions):
+            table = table.filter(pc.invert(pc.is_in(table["face_id"], captions.face_ids)))
+        semantic, photographic = (TagLists.from_column(table[family]) for family in TAG_FAMILIES)
+        captions = Captions(
+            pa.concat_arrays([captions.face_ids, table["face_id"].combine_chunks()]),
+            pa.concat_arrays([captions.captioners, pa.repeat(captioner, table.num_rows)]),
+            captions.semantic.append(semantic),
+            captions.photographic.append(photographic),
+        )
+    if pc.all(pc.less(captions.face_ids[:-1], captions.face_ids[1:])).as_py():
+        return captions
+    return captions.take(pc.sort_indices(captions.face_ids).to_numpy())
 
 
 def tag_edits(workspace: Workspace) -> dict[str, pd.DataFrame]:
@@ -120,23 +202,37 @@ def tag_edits(workspace: Workspace) -> dict[str, pd.DataFrame]:
 
 
 def _edited_tags(
-    tags: pd.Series, edits: pd.DataFrame, decisions: Sequence[TagDecision]
-) -> pd.Series:
+    lists: TagLists,
+    family: str,
+    row_of_edited: Mapping[str, int],
+    *,
+    edits: pd.DataFrame,
+    decisions: Sequence[TagDecision],
+) -> TagLists:
     """Apply people's edits and decisions to one family's tags.
 
     Args:
-        tags: Tags of a family by face_id; the name of the series is the family's column.
+        lists: Tags of captioners.
+        family: Name of the family.
+        row_of_edited: face_id of each face with edited tags -> its row.
         edits: The edits in force of the family, as `tag_edits` gives them.
         decisions: Decisions about tags, oldest first.
     """
-    edited_tags = edits[tags.name].to_dict()
-    edited_at = edits["decided_at"].to_dict()
+    decided = {decision.tag for decision in decisions}
+    new_names = {
+        tag: next(iter(_apply_decisions([tag], decisions, None)), None)
+        for tag in lists.tags
+        if tag.lower() in decided
+    }
 
-    result = []
-    for face_id, captioner_tags in tags.items():
-        face_tags = _as_list(edited_tags.get(face_id, captioner_tags))
-        result.append(_apply_decisions(face_tags, decisions, edited_at.get(face_id)))
-    return pd.Series(result, index=tags.index, dtype=object)
+    edited = {
+        row_of_edited[face_id]: _apply_decisions(_as_list(tags), decisions, edited_at)
+        for face_id, tags, edited_at in zip(
+            edits.index, edits[family], edits["decided_at"], strict=True
+        )
+        if face_id in row_of_edited
+    }
+    return lists.rename(new_names).replace(edited)
 
 
 def _apply_decisions(

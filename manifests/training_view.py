@@ -6,15 +6,20 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from manifests.captions import caption_text, current_captions
+from manifests.captions import TAG_SEPARATOR, Captions, current_captions
 from manifests.licence_policy import require_basis
 from manifests.missing_files import require_photo_rows
 from manifests.schema import FACES, PHOTOS, POINTS
+from manifests.sources import select_source
 from manifests.splits import GROUP_COLUMNS, assign_splits
 from manifests.store import RowFilter, Store, text_array
+from manifests.support.options import TrainingSource
+from manifests.tag_lists import TagLists
 from manifests.verdicts import kept_faces
 from manifests.workspace import Workspace
 
@@ -47,7 +52,7 @@ def training_view(
     workspace: Workspace,
     tags: TagChoice = "both",
     allow_unknown_licence: bool = False,
-    source: str | None = None,
+    source: TrainingSource | None = "workspace",
     face_columns: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Join kept faces with their photographs, captions and splits.
@@ -56,7 +61,7 @@ def training_view(
         workspace: The workspace to read.
         tags: The families of tags that captions are made of.
         allow_unknown_licence: Include faces of photographs without a licence basis.
-        source: Only include faces of photographs from this source.
+        source: Only include faces of this source, see `select_source`.
         face_columns: Columns of `faces`, with face_id and photo_id. Default: all.
 
     Returns:
@@ -81,13 +86,11 @@ def training_view(
     photos = photos.drop_columns("photo_id").take(photo_rows)
     view = pd.concat([faces, photos.to_pandas().set_axis(faces.index)], axis=1)
     del faces, photos
-    if source is not None:
-        view = view[view["source"] == source]
+    view = select_source(view, source).reset_index(drop=True)
     if not allow_unknown_licence:
         require_basis(view)
 
-    captions = _captions(workspace, tags)
-    view = view.merge(captions, on="face_id", how="left", validate="one_to_one")
+    view = view.assign(**_caption_columns(workspace, text_array(view["face_id"]), tags))
 
     settings = workspace.settings
     splits = assign_splits(
@@ -102,25 +105,30 @@ def training_view(
     return view.sort_values("face_id").reset_index(drop=True)
 
 
-def _captions(workspace: Workspace, choice: TagChoice) -> pd.DataFrame:
-    """The captions in use with the columns face_id, captioner, tags and caption."""
-    captions = current_captions(workspace)
-    families = zip(captions["semantic_tags"], captions["photographic_tags"], strict=True)
-    tags = [_choose_tags(semantic, photographic, choice) for semantic, photographic in families]
-    return pd.DataFrame(
-        {
-            "face_id": captions.index,
-            "captioner": captions["captioner"].to_numpy(),
-            "tags": tags,
-            "caption": [caption_text(face_tags) for face_tags in tags],
-        }
-    )
+def _caption_columns(
+    workspace: Workspace, face_ids: pa.Array, choice: TagChoice
+) -> dict[str, pd.Series]:
+    """The columns captioner, tags and caption of faces."""
+    captions = current_captions(workspace, face_ids)
+    rows = captions.find(face_ids)
+    tags = _choose_tags(captions, choice).take(rows)
+    has_caption = rows >= 0
+    lists = np.empty(len(rows), object)
+    lists[:] = list(tags)
+    lists[~has_caption] = np.nan
+    index = pa.array(rows, mask=~has_caption)
+    return {
+        "captioner": captions.captioners.take(index).to_pandas(),
+        "tags": pd.Series(lists),
+        "caption": pc.if_else(pa.array(has_caption), tags.texts(TAG_SEPARATOR), None).to_pandas(),
+    }
 
 
-def _choose_tags(semantic: list[str], photographic: list[str], choice: TagChoice) -> list[str]:
-    chosen = []
-    if choice in ("semantic", "both"):
-        chosen += semantic
-    if choice in ("photographic", "both"):
-        chosen += photographic
-    return chosen
+def _choose_tags(captions: Captions, choice: TagChoice) -> TagLists:
+    if choice == "semantic":
+        return captions.semantic
+    if choice == "photographic":
+        return captions.photographic
+    if choice == "both":
+        return captions.semantic.join(captions.photographic)
+    return TagLists.from_lists([[]] * len(captions))

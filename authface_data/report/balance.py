@@ -5,15 +5,16 @@ It shows which groups are under-represented, so that photographs of them can be 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from authface_data.captions.coverage import count_facets
+from authface_data.captions.coverage import count_facets_of
 from authface_data.measurements import Measurements, read_measurements
+from manifests.captions import Captions, current_captions
 from manifests.verdicts import find_kept
 from manifests.workspace import Workspace
 
@@ -125,8 +126,12 @@ MEASURED_FACETS = {
 }
 
 
-def measure_balance(workspace: Workspace) -> list[Facet]:
+def measure_balance(workspace: Workspace, captions: Captions | None = None) -> list[Facet]:
     """Count faces by group.
+
+    Args:
+        workspace: The workspace.
+        captions: The captions in use. Default: they are read.
 
     Returns:
         The measured facets, then the facets of the captions; facets without any known face are
@@ -139,9 +144,12 @@ def measure_balance(workspace: Workspace) -> list[Facet]:
         _count_measured(name, facet, measurements, is_kept)
         for name, facet in MEASURED_FACETS.items()
     ]
-    kept_ids = measurements.face_ids.filter(pa.array(is_kept))
+    if captions is None:
+        captions = current_captions(workspace)
+    rows = captions.find(measurements.face_ids)
+    has_caption = rows >= 0
     facets += _count_tags(
-        workspace, set(measurements.face_ids.to_pylist()), set(kept_ids.to_pylist())
+        captions.take(rows[has_caption]), captions.take(rows[has_caption & is_kept])
     )
     return [facet for facet in facets if facet.found]
 
@@ -162,14 +170,10 @@ def _count_measured(
     return Facet(name, facet.note, len(group), len(kept_group), shares, ask=True)
 
 
-def _count_tags(
-    workspace: Workspace, face_ids: Collection[str], kept_ids: Collection[str]
-) -> list[Facet]:
-    """The facets of the captions in use, with the most frequent tags of each."""
+def _count_tags(captions: Captions, kept_captions: Captions) -> list[Facet]:
+    """The facets of captions, with the most frequent tags of each."""
     facets = []
-    for found, kept in zip(
-        count_facets(workspace, face_ids), count_facets(workspace, kept_ids), strict=True
-    ):
+    for found, kept in zip(count_facets_of(captions), count_facets_of(kept_captions), strict=True):
         kept_counts = dict(kept.tags)
         shares = [
             Share(tag, count, kept_counts.get(tag, 0)) for tag, count in found.tags[:MAX_TAGS]

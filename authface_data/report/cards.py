@@ -6,12 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 from PIL import Image
 
 from authface_data.images.encode import data_uri
 from authface_data.images.stored_picture import read_stored_picture
 from authface_data.report.reasons import Reason, describe_verdict, format_score, wording_of
-from manifests.captions import current_tags
+from manifests.captions import Captions, current_captions
 from manifests.licence_policy import basis_label, photographer_label
 from manifests.schema import FACES, PHOTOS, SCORES, VERDICTS
 from manifests.store import RowFilter, Store
@@ -73,7 +74,10 @@ class ShownFace:
 
 
 def read_shown_faces(
-    workspace: Workspace, face_ids: Collection[str], pictured_ids: Collection[str] = ()
+    workspace: Workspace,
+    face_ids: Collection[str],
+    pictured_ids: Collection[str] = (),
+    captions: Captions | None = None,
 ) -> dict[str, ShownFace]:
     """Read faces to show.
 
@@ -81,6 +85,7 @@ def read_shown_faces(
         workspace: The workspace to read.
         face_ids: The faces. Their photographs have rows.
         pictured_ids: Faces whose cards have a picture.
+        captions: The captions in use. Default: they are read.
 
     Returns:
         The faces by face_id.
@@ -98,10 +103,12 @@ def read_shown_faces(
         scores.setdefault(row["face_id"], []).append(score)
     verdicts = Store(workspace, VERDICTS).read(only=RowFilter.is_in("id", face_ids)).to_pylist()
     reasons = drop_reasons(verdicts)
-    tags = current_tags(workspace)
+    if captions is None:
+        captions = current_captions(workspace, face_ids)
+    caption_rows = captions.find(pa.array([face["face_id"] for face in faces], pa.string()))
 
     shown = {}
-    for face in faces:
+    for face, caption_row in zip(faces, caption_rows.tolist(), strict=True):
         face_id = face["face_id"]
         photo = photos[face["photo_id"]]
         notes = [f"{face['qsize_px']:.0f} px"]
@@ -110,14 +117,16 @@ def read_shown_faces(
         picture = ""
         if face_id in pictured_ids:
             picture = thumbnail_uri(workspace, face["crop_path"], CROP_PX)
-        face_tags = tags.get(face_id)
+        tags: list[str] = []
+        if caption_row >= 0:
+            tags = [*captions.semantic[caption_row], *captions.photographic[caption_row]]
         card = Card(
             face_id=face_id,
             picture=picture,
             title=photo_title(photo),
             credit=photographer_label(photo["photographer_name"]),
             basis=basis_label(photo["licence_basis"]),
-            tags=[] if face_tags is None else [*face_tags.semantic, *face_tags.photographic],
+            tags=tags,
             scores=sorted(scores.get(face_id, [])),
             reasons=reasons.get(face_id, []),
             notes=notes,

@@ -33,6 +33,7 @@ from authface_data.report.cards import (
 )
 from authface_data.report.reasons import Reason, describe_reason, describe_verdict
 from authface_data.report.status import Status, collect_status, describe_run
+from manifests.captions import current_captions
 from manifests.missing_files import find_missing_keys, require_crops, require_photo_rows
 from manifests.run_folder import AUDIT, AUDIT_FILE, METRICS_FILE, WorkspaceRun, list_runs
 from manifests.schema import FACES, PHOTOS, VERDICTS
@@ -116,7 +117,8 @@ def write_report(workspace: Workspace) -> list[Facet]:
         UserError: If the crop of a kept face that the report shows is missing.
     """
     workspace.check_no_interrupted_forget()
-    facets = measure_balance(workspace)  # first: it takes the most memory
+    captions = current_captions(workspace)
+    facets = measure_balance(workspace, captions)  # first: it takes the most memory
     status = collect_status(workspace)
     faces = Store(workspace, FACES).read(["face_id", "photo_id", "crop_path"])
     photo_ids = Store(workspace, PHOTOS).read(["photo_id"])["photo_id"].combine_chunks()
@@ -136,7 +138,9 @@ def write_report(workspace: Workspace) -> list[Facet]:
     pictured_ids = paths.keys() - find_missing_keys(workspace, paths)
     largest = find_largest_face(workspace)
     face_ids = [*paths] if largest is None else [*paths, largest]
-    shown = read_shown_faces(workspace, face_ids, pictured_ids)
+    shown = read_shown_faces(workspace, face_ids, pictured_ids, captions)
+    caption_rows = captions.find(kept["face_id"])
+    captions = captions.take(caption_rows[caption_rows >= 0])
     page = html_page.render_page(
         "authface_data.report",
         "page.html.jinja",
@@ -156,7 +160,7 @@ def write_report(workspace: Workspace) -> list[Facet]:
         underrepresented=list_underrepresented(facets),
         max_groups=MAX_GROUPS,
         min_percent=round(100 * MIN_SHARE),
-        coverage=coverage.count_facets(workspace, set(kept["face_id"].to_pylist())),
+        coverage=coverage.count_facets_of(captions),
         contradictions=coverage.count_contradictions(workspace),
         runs=_view_runs(workspace),
         strips=_read_strips(workspace),
