@@ -176,9 +176,8 @@ def _page(name: str, command: Any) -> str:
         blocks.append("The others are [those of every command](index.md#exit-codes).")
     else:
         blocks.append("[Those of every command](index.md#exit-codes).")
-    guides = [f"[{guide}](../{guide})" for guide in GUIDES.get(name, ()) if _exists(guide)]
-    if guides:
-        blocks.append(f"See also: {', '.join(guides)}.")
+    guides = [f"[{guide}](../{guide})" for guide in GUIDES[name]]
+    blocks.append(f"See also: {', '.join(guides)}.")
     return "\n\n".join(blocks) + "\n"
 
 
@@ -317,7 +316,3 @@ def _code(text: str) -> str:
     parts = re.split(r"(`[^`]*`)", text)
     parts[::2] = [CODE_WORDS.sub(r"`\1`", part) for part in parts[::2]]
     return "".join(parts)
-
-
-def _exists(guide: str) -> bool:
-    return (Path(__file__).parents[1] / guide).is_file()
