@@ -8,7 +8,10 @@ of open_clip, which is used instead: with equal weights both give equal scores.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import pickle
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +19,7 @@ import numpy as np
 from authface_data.weights import WeightFile, find_weights
 from manifests.support.errors import MissingResourceError
 from manifests.support.extras import require_extras
+from manifests.support.text import excerpt
 
 if TYPE_CHECKING:
     import torch
@@ -50,13 +54,14 @@ class HpsScorer:
         import torch
 
         path = find_weights(HPS_V2, weights_dir)
-        model = open_clip.create_model(ARCHITECTURE, load_weights=False, output_dict=True)
+        with _silence_warnings():
+            model = open_clip.create_model(ARCHITECTURE, load_weights=False, output_dict=True)
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
             model.load_state_dict(state)
-        except (pickle.UnpicklingError, RuntimeError, LookupError, TypeError) as error:
+        except (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeError) as error:
             raise MissingResourceError(
-                f"{path} does not hold the weights of HPSv2 ({str(error).splitlines()[0][:200]}); "
+                f"{path} does not hold the weights of HPSv2 ({excerpt(str(error), 100)}); "
                 f"{HPS_V2.instructions}"
             ) from error
         self._device = device
@@ -81,6 +86,17 @@ class HpsScorer:
                 self._tokenizer([prompt]).to(self._device),
             )
         return float((features["image_features"] * features["text_features"]).sum())
+
+
+@contextlib.contextmanager
+def _silence_warnings() -> Iterator[None]:
+    """Silence open_clip, which warns that the network has random weights until they are loaded."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(previous)
 
 
 def preprocess(picture: np.ndarray) -> torch.Tensor:

@@ -33,3 +33,27 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]
     tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
     low, high = np.quantile(np.concatenate(means), tails)
     return float(low), float(high)
+
+
+def bootstrap_two_ways(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """Bootstrap the confidence interval of a mean over raters and items.
+
+    Both are samples of larger populations, so both are resampled with replacement.
+
+    Args:
+        values: (raters, items) answers; NaN where a rater has not answered.
+        seed: Seed of the resampling.
+
+    Returns:
+        Lower and upper end of the interval, see `bootstrap_interval`.
+    """
+    raters, items = values.shape
+    rng = np.random.default_rng(seed)
+    # How often each rater and each item is in each sample.
+    rater_counts = rng.multinomial(raters, np.full(raters, 1 / raters), RESAMPLES).astype(float)
+    item_counts = rng.multinomial(items, np.full(items, 1 / items), RESAMPLES).astype(float)
+    sums = ((rater_counts @ np.nan_to_num(values)) * item_counts).sum(axis=1)
+    numbers = ((rater_counts @ (~np.isnan(values)).astype(float)) * item_counts).sum(axis=1)
+    means = sums[numbers > 0] / numbers[numbers > 0]
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)

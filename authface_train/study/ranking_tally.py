@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from authface_train.evaluation.intervals import CONFIDENCE, RESAMPLES
+from authface_train.evaluation.intervals import bootstrap_two_ways
 from authface_train.study.tally import read_csv_columns
 from manifests.support.errors import UserError
 
@@ -119,7 +118,7 @@ def tally_rankings(rows: pd.DataFrame) -> RankingTally:
     results = {}
     for method, of_method in rows.groupby("method"):
         ranks = of_method.pivot(index="rater", columns="item", values="rank")
-        low, high = _mean_interval(ranks)
+        low, high = bootstrap_two_ways(ranks.to_numpy(float))
         results[str(method)] = MethodRank(
             mean=float(of_method["rank"].mean()),
             low=low,
@@ -135,28 +134,6 @@ def tally_rankings(rows: pd.DataFrame) -> RankingTally:
         p_friedman=_friedman_test(rows),
         left_rank=float(rows.loc[rows["place"] == 1, "rank"].mean()),
     )
-
-
-def _mean_interval(ranks: pd.DataFrame, seed: int = 0) -> tuple[float, float]:
-    """Confidence interval of a mean rank; raters and items are both resampled.
-
-    Args:
-        ranks: (raters, items); missing where a rater has not ranked an item.
-        seed: Seed of the bootstrap, the same for every method.
-    """
-    values = ranks.fillna(0).to_numpy(float)
-    is_answered = ranks.notna().to_numpy(float)
-    raters, items = values.shape
-    rng = np.random.default_rng(seed)
-    means = []
-    for _ in range(RESAMPLES):
-        rater_weights = np.bincount(rng.integers(0, raters, raters), minlength=raters)
-        item_weights = np.bincount(rng.integers(0, items, items), minlength=items)
-        weight = rater_weights @ is_answered @ item_weights
-        if weight:
-            means.append(rater_weights @ values @ item_weights / weight)
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
 
 
 def _friedman_test(rows: pd.DataFrame) -> float | None:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from authface_train.evaluation.intervals import CONFIDENCE, RESAMPLES
+from authface_train.evaluation.intervals import bootstrap_two_ways
 from manifests.support.errors import UserError
 
 COLUMNS = ["study", "rater", "pair", "a", "b", "left", "answer", "answered_at"]
@@ -152,29 +151,11 @@ def tally_answers(answers: pd.DataFrame) -> Tally:
     )
 
 
-def _share_interval(answers: pd.DataFrame, answer: str, seed: int = 0) -> tuple[float, float]:
-    """Confidence interval of the share of an answer.
-
-    Raters and pairs are both resampled with replacement, since both are samples of larger
-    populations.
-    """
-    table = answers.assign(hit=answers["answer"] == answer).pivot(
-        index="rater", columns="pair", values="hit"
-    )
-    hits = table.fillna(False).to_numpy(float)
-    is_answered = table.notna().to_numpy(float)
-    raters, pairs = hits.shape
-
-    rng = np.random.default_rng(seed)
-    shares = []
-    for _ in range(RESAMPLES):
-        rater_weights = np.bincount(rng.integers(0, raters, raters), minlength=raters)
-        pair_weights = np.bincount(rng.integers(0, pairs, pairs), minlength=pairs)
-        weight = rater_weights @ is_answered @ pair_weights
-        if weight:
-            shares.append(rater_weights @ hits @ pair_weights / weight)
-    low, high = np.quantile(shares, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+def _share_interval(answers: pd.DataFrame, answer: str) -> tuple[float, float]:
+    """Confidence interval of the share of an answer."""
+    hits = answers.assign(hit=(answers["answer"] == answer).astype(float))
+    table = hits.pivot(index="rater", columns="pair", values="hit")
+    return bootstrap_two_ways(table.to_numpy(float))
 
 
 def _sign_test(wins: int, losses: int) -> float:
