@@ -50,8 +50,8 @@ def print_tags(
     for tag in tags.columns[len(FACE) :]:
         is_given = np.array([tag in measured for measured in given])
         label = merged[tag].to_numpy()
-        kept = _describe(is_given[is_kept], label[is_kept])
-        print(f"  {tag:19} kept faces: {kept}; all: {_describe(is_given, label)}")
+        kept = describe(is_given[is_kept], label[is_kept])
+        print(f"  {tag:19} kept faces: {kept}; all: {describe(is_given, label)}")
 
 
 def measure_tags(workspace: Path, faces: pd.DataFrame) -> list[set[str]]:
@@ -78,8 +78,16 @@ def measure_tags(workspace: Path, faces: pd.DataFrame) -> list[set[str]]:
     return measured
 
 
-def _describe(is_given: np.ndarray, label: np.ndarray) -> str:
-    """Describe precision and recall of one tag."""
+def describe(is_given: np.ndarray, label: np.ndarray) -> str:
+    """Describe precision and recall of one tag.
+
+    Args:
+        is_given: (faces,) bool; whether the tag is measured.
+        label: (faces,) of y, n and ?.
+
+    Returns:
+        The counts as text.
+    """
     right = int((is_given & (label == "y")).sum())
     wrong = int((is_given & (label == "n")).sum())
     unclear = int((is_given & (label == "?")).sum())

@@ -36,6 +36,7 @@ FACE_COLUMNS = [
     "landmarks_crop_px",
     "left_eye_visible",
     "right_eye_visible",
+    "mouth_visible",
 ]
 
 CaptionInput = tuple[str, dict[str, Any]]
@@ -145,7 +146,7 @@ def _measurement_hash(row: dict[str, Any]) -> str:
     return fingerprint(
         crop=row["crop_sha256"],
         pose=[float(value) for value in pose],
-        seen=[bool(row["left_eye_visible"]), bool(row["right_eye_visible"])],
+        seen=[bool(row[f"{region}_visible"]) for region in ("left_eye", "right_eye", "mouth")],
         camera=[row[column] for column in CAMERA_COLUMNS],
     )
 

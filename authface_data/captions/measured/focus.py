@@ -2,13 +2,13 @@
 
 - Eyes: a box filter of nine pixels removes a share of the differences between neighbouring pixels
   in a patch around the eye (as in quality/sharpness.py, without the diagonals). If the share is
-  above 0.36 for both eyes, the eyes are sharp; if it is below 0.26 for both, the focus is soft.
+  above 0.40 for both eyes, the eyes are sharp; if it is below 0.235 for both, the focus is soft.
 - Background: the pixels outside the person, hair and clothes included. The blur of an edge follows
   from its gradients under Gaussians of 1 and 4 px: a step blurred by s has the ratio
   r = sqrt((s² + 16) / (s² + 1)), so s = sqrt((16 - r²) / (r² - 1)). The median blur of the
   strongest 5 % of the edges counts. The background is blurred if this is above 2.7 px and above 1.3
   times the blur of the eyes, provided that there are slopes at all (1 level per pixel). It is sharp
-  if this is below 0.95 px and the edges are strong (4 levels per pixel). Otherwise, and if less
+  if this is below 0.75 px and the edges are strong (4 levels per pixel). Otherwise, and if less
   than 4 % of the crop is background, it gives no measurement.
 
 Strong noise counts as sharpness.
@@ -26,8 +26,8 @@ from authface_data.captions.measured.measurement import (
 from authface_data.quality.face_scale import FACE_SCALE_PX
 from authface_data.quality.sharpness import blur_loss
 
-MIN_SHARP_EYES = 0.36
-MAX_SOFT_EYES = 0.26
+MIN_SHARP_EYES = 0.40
+MAX_SOFT_EYES = 0.235
 EYES_WIDTH = 0.012
 EYE_PATCH_HALF_SIZE = np.array([0.42, 0.23])
 """Half width and half height of the patch around an eye, in distances between the eyes."""
@@ -35,7 +35,7 @@ DENOISE_SIGMA_PX = 0.8
 
 MIN_BACKGROUND_SHARE = 0.04
 MIN_BLURRED_PX = 2.7
-MAX_SHARP_PX = 0.95
+MAX_SHARP_PX = 0.75
 BLUR_WIDTH_PX = 0.12
 MIN_BLUR_RATIO = 1.3
 BLUR_RATIO_WIDTH = 0.06

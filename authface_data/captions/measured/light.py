@@ -1,57 +1,61 @@
-"""Light tags, from the shading of cheeks and skin and from the brightness of the crop.
+"""Light tags, from the shading of the skin and from the brightness of the crop.
 
-- Key light: the logarithm of the ratio of the right cheek's median brightness to the left cheek's.
-  Beyond ±0.26 (a ratio of 1.3) the key light comes from that side. Within ±0.13 the light is even,
-  provided that the skin has little shading: the 97th percentile of its brightness is below e^0.6
-  times the 10th percentile. Each cheek is a patch between eye, nose and corner of the mouth. The
-  direction is not measured beyond 25 degrees of yaw.
-- Hard or soft light: the steepest shading of the skin, as the 95th percentile of the gradient of
-  the brightness (blurred by 4 px) relative to the brightness, in percent per pixel. Above 6 the
-  light is hard. Below 3.6 it is soft, provided that less than 1 % of the skin shines.
-- Low-key: the median brightness of the face is below 80 and that of the crop below 90. High-key:
-  that of the face is above 197 and that of the crop above 175. A bright or dark background alone
-  does not suffice.
-- Contrast: the distance from the 5th to the 95th percentile of the face's brightness is above 175
-  (high) or below 75 (low).
+They need the 68 landmarks that bound the skin: with five landmarks there are none.
 
-Hair over a cheek and face paint count as shading. A flash beside the lens counts as soft light.
+- Key light: the logarithm of the ratio of the right side's brightness to the left side's, for
+  mirrored areas of cheek, jaw and nose. If cheek and jaw are both beyond 0.28 (a ratio of 1.32) on
+  the same side, the key light comes from there. If all three are within 0.15, the light is even,
+  provided that the skin has little shading: the 97th percentile of its brightness is below e^0.55
+  times the 10th percentile. The direction is not measured beyond 25 degrees of yaw.
+- Soft light: the steepest shading of the skin, as the 95th percentile of the gradient of the
+  brightness (blurred by 4 px) relative to the brightness, is below 3.3 percent per pixel. The skin
+  has little shading (e^0.6), and less than 1 % of it shines.
+- Low-key: the median brightness of the face is below 80 and that of the crop below 90, and the
+  bright parts of the skin are dark, too (below 150), so that a dark skin alone does not suffice.
+  High-key: the median of the face is above 200 and that of the crop above 175, and the skin has
+  little shading. A bright or dark background alone does not suffice.
+
+Hair over both cheek and jaw of one side counts as shading. A flash beside the lens counts as soft
+light. There are no tags of hard light or contrast: beards, dark skin and teeth have as much contrast
+as light has, and on labelled faces fewer than half of such tags were right.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from authface_data.captions.measured.measurement import (
     FaceCrop,
     Measurement,
+    face_oval,
     gradient_magnitude,
 )
 from authface_data.faces.landmarks import LEFT_EYE, RIGHT_EYE
-from authface_data.quality.face_scale import FACE_SCALE_PX
 
-MIN_SIDE_LOG_RATIO = 0.26
-MAX_EVEN_LOG_RATIO = 0.13
-MAX_EVEN_SHADING = 0.6
+MIN_SIDE_LOG_RATIO = 0.28
+MAX_EVEN_LOG_RATIO = 0.15
+MAX_EVEN_SHADING = 0.55
 LOG_RATIO_WIDTH = 0.03
 MAX_YAW_DEG = 25.0
-CHEEK_HALF_SIDE = 0.11
-"""Half side of the patch on a cheek, in distances between the eyes."""
+MIN_AREA_PX = 150
+BLACK_LEVEL = 8.0
+"""Added to the brightness before a logarithm, so that the noise of dark skin does not count."""
 
-MIN_HARD_STEEPNESS = 6.0
-MAX_SOFT_STEEPNESS = 3.6
+MAX_SOFT_STEEPNESS = 3.3
 STEEPNESS_WIDTH = 0.3
+MAX_SOFT_SHADING = 0.6
 SHINE_LEVEL = 235
 MAX_SHINE_SHARE = 0.01
 SMOOTH_SIGMA_PX = 4
 
 MAX_LOW_KEY_FACE = 80.0
 MAX_LOW_KEY = 90.0
-MIN_HIGH_KEY_FACE = 197.0
+MAX_LOW_KEY_SKIN = 150.0
+MIN_HIGH_KEY_FACE = 200.0
 MIN_HIGH_KEY = 175.0
 KEY_WIDTH = 6.0
-MIN_HIGH_CONTRAST = 175.0
-MAX_LOW_CONTRAST = 75.0
-CONTRAST_WIDTH = 8.0
 
 # Slices of dlib's 68 landmarks that bound areas without skin.
 OUTER_LIPS = slice(48, 60)
@@ -59,10 +63,36 @@ LEFT_BROW = slice(17, 22)
 RIGHT_BROW = slice(22, 27)
 
 
+@dataclass(frozen=True)
+class SkinArea:
+    """An area beside the axis of the face, which has a mirror image on the other side.
+
+    Attributes:
+        across: Least and greatest distance from the axis, in distances between the eyes.
+        along: Least and greatest distance below the eyes, in distances from eyes to mouth.
+    """
+
+    across: tuple[float, float]
+    along: tuple[float, float]
+
+
+CHEEK = SkinArea(across=(0.3, 0.75), along=(0.3, 0.75))
+JAW = SkinArea(across=(0.3, 0.7), along=(0.75, 1.25))
+NOSE = SkinArea(across=(0.05, 0.2), along=(0.15, 0.6))
+
+
 def measure_light(face: FaceCrop) -> list[Measurement]:
-    """Measure direction, hardness, key and contrast of the light."""
+    """Measure direction, softness and key of the light."""
     skin = skin_mask(face)
-    return [*_measure_direction(face, skin), *_measure_hardness(face, skin), *_measure_key(face)]
+    if not skin.any():
+        return []
+    smooth = _smooth(face)
+    shading = _shading(smooth, skin)
+    return [
+        *_measure_direction(face, skin, smooth, shading),
+        _measure_softness(face, skin, smooth, shading),
+        *_measure_key(face, skin, smooth, shading),
+    ]
 
 
 def skin_mask(face: FaceCrop) -> np.ndarray:
@@ -97,77 +127,6 @@ def _fill_hull(mask: np.ndarray, points: np.ndarray) -> None:
     cv2.fillConvexPoly(mask, cv2.convexHull(np.rint(points).astype(np.int32)), 1)
 
 
-def _measure_direction(face: FaceCrop, skin: np.ndarray) -> list[Measurement]:
-    if abs(face.row["yaw_deg"]) > MAX_YAW_DEG or not skin.any():
-        return []
-    left_eye, right_eye, nose, left_mouth, right_mouth = face.landmarks5
-    left_cheek = _cheek_patch(face, left_eye, nose, left_mouth)
-    right_cheek = _cheek_patch(face, right_eye, nose, right_mouth)
-    if not left_cheek.size or not right_cheek.size:
-        return []
-
-    left = float(np.median(left_cheek))
-    right = float(np.median(right_cheek))
-    log_ratio = float(np.log((right + 1) / (left + 1)))
-    even = Measurement.below(
-        "light", "even light", abs(log_ratio), bound=MAX_EVEN_LOG_RATIO, width=LOG_RATIO_WIDTH
-    )
-    little_shading = Measurement.below(
-        "light",
-        "even light",
-        _shading(face, skin),
-        bound=MAX_EVEN_SHADING,
-        width=LOG_RATIO_WIDTH,
-    )
-    return [
-        Measurement.below(
-            "light", "key light left", log_ratio, bound=-MIN_SIDE_LOG_RATIO, width=LOG_RATIO_WIDTH
-        ),
-        Measurement.above(
-            "light", "key light right", log_ratio, bound=MIN_SIDE_LOG_RATIO, width=LOG_RATIO_WIDTH
-        ),
-        even.capped(little_shading.confidence),
-    ]
-
-
-def _cheek_patch(
-    face: FaceCrop, eye: np.ndarray, nose: np.ndarray, mouth_corner: np.ndarray
-) -> np.ndarray:
-    """Return the brightness of a cheek between eye, nose and corner of the mouth."""
-    x = 0.55 * eye[0] + 0.25 * mouth_corner[0] + 0.2 * nose[0]
-    y = 0.5 * nose[1] + 0.25 * (eye[1] + mouth_corner[1])
-    half_size = np.full(2, CHEEK_HALF_SIDE * face.eye_distance_px)
-    return face.brightness_patch(np.array([x, y]), half_size)
-
-
-def _shading(face: FaceCrop, skin: np.ndarray) -> float:
-    """Return the logarithm of the ratio of the skin's bright parts to its dark parts."""
-    low, high = np.percentile(_smooth(face)[skin], (10, 97))
-    return float(np.log((high + 1) / (low + 1)))
-
-
-def _measure_hardness(face: FaceCrop, skin: np.ndarray) -> list[Measurement]:
-    if not skin.any():
-        return []
-    smooth = _smooth(face)
-    relative_gradient = gradient_magnitude(smooth) / (smooth + 15)
-    steepness = 100 * float(np.percentile(relative_gradient[skin], 95))
-    shine_share = float((face.brightness[skin] > SHINE_LEVEL).mean())
-
-    soft = Measurement.below(
-        "light", "soft light", steepness, bound=MAX_SOFT_STEEPNESS, width=STEEPNESS_WIDTH
-    )
-    no_shine = Measurement.below(
-        "light", "soft light", shine_share, bound=MAX_SHINE_SHARE, width=MAX_SHINE_SHARE / 4
-    )
-    return [
-        Measurement.above(
-            "light", "hard light", steepness, bound=MIN_HARD_STEEPNESS, width=STEEPNESS_WIDTH
-        ),
-        soft.capped(no_shine.confidence),
-    ]
-
-
 def _smooth(face: FaceCrop) -> np.ndarray:
     """Return the (512, 512) brightness after a Gaussian blur."""
     import cv2
@@ -175,17 +134,114 @@ def _smooth(face: FaceCrop) -> np.ndarray:
     return cv2.GaussianBlur(face.brightness, (0, 0), SMOOTH_SIGMA_PX)
 
 
-def _measure_key(face: FaceCrop) -> list[Measurement]:
-    y, x = (np.mgrid[:FACE_SCALE_PX, :FACE_SCALE_PX] + 0.5) / FACE_SCALE_PX
-    oval = (x - 0.5) ** 2 / 0.05 + (y - 0.55) ** 2 / 0.07 < 1
+def _shading(smooth: np.ndarray, skin: np.ndarray) -> float:
+    """Return the logarithm of the ratio of the skin's bright parts to its dark parts."""
+    low, high = np.percentile(smooth[skin], (10, 97))
+    return float(np.log((high + 1) / (low + 1)))
+
+
+def _measure_direction(
+    face: FaceCrop, skin: np.ndarray, smooth: np.ndarray, shading: float
+) -> list[Measurement]:
+    if abs(face.row["yaw_deg"]) > MAX_YAW_DEG:
+        return []
+    cheek, jaw, nose = (side_log_ratio(face, skin, smooth, area) for area in (CHEEK, JAW, NOSE))
+    if cheek is None or jaw is None or nose is None:
+        return []
+
+    even = Measurement.below(
+        "light",
+        "even light",
+        max(abs(cheek), abs(jaw), abs(nose)),
+        bound=MAX_EVEN_LOG_RATIO,
+        width=LOG_RATIO_WIDTH,
+    )
+    little_shading = Measurement.below(
+        "light", "even light", shading, bound=MAX_EVEN_SHADING, width=LOG_RATIO_WIDTH
+    )
+    left = Measurement.below(
+        "light",
+        "key light left",
+        max(cheek, jaw),
+        bound=-MIN_SIDE_LOG_RATIO,
+        width=LOG_RATIO_WIDTH,
+    )
+    right = Measurement.above(
+        "light",
+        "key light right",
+        min(cheek, jaw),
+        bound=MIN_SIDE_LOG_RATIO,
+        width=LOG_RATIO_WIDTH,
+    )
+    return [left, right, even.capped(little_shading.confidence)]
+
+
+def side_log_ratio(
+    face: FaceCrop, skin: np.ndarray, smooth: np.ndarray, area: SkinArea
+) -> float | None:
+    """Compare an area of the skin with its mirror image.
+
+    Args:
+        face: The crop.
+        skin: (512, 512) bool; the skin.
+        smooth: (512, 512) float32; the blurred brightness, 0 to 255.
+        area: The area.
+
+    Returns:
+        The logarithm of the ratio of the right area's median brightness to the left area's. None
+        if too little skin of one of them is in the crop.
+    """
+    left_eye, right_eye, _, left_mouth, right_mouth = face.landmarks5
+    eyes = (left_eye + right_eye) / 2
+    across = (right_eye - left_eye) / face.eye_distance_px
+    down = (left_mouth + right_mouth) / 2 - eyes
+    y, x = np.mgrid[: len(smooth), : len(smooth)]
+    distance = ((x - eyes[0]) * across[0] + (y - eyes[1]) * across[1]) / face.eye_distance_px
+    depth = ((x - eyes[0]) * down[0] + (y - eyes[1]) * down[1]) / max(float(down @ down), 1.0)
+    band = skin & (depth > area.along[0]) & (depth < area.along[1])
+
+    levels = []
+    for side in (-1, 1):
+        mask = band & (side * distance > area.across[0]) & (side * distance < area.across[1])
+        if mask.sum() < MIN_AREA_PX:
+            return None
+        levels.append(float(np.median(smooth[mask])) + BLACK_LEVEL)
+    return float(np.log(levels[1] / levels[0]))
+
+
+def _measure_softness(
+    face: FaceCrop, skin: np.ndarray, smooth: np.ndarray, shading: float
+) -> Measurement:
+    relative_gradient = gradient_magnitude(smooth) / (smooth + 15)
+    steepness = 100 * float(np.percentile(relative_gradient[skin], 95))
+    shine_share = float((face.brightness[skin] > SHINE_LEVEL).mean())
+    soft = Measurement.below(
+        "light", "soft light", steepness, bound=MAX_SOFT_STEEPNESS, width=STEEPNESS_WIDTH
+    )
+    little_shading = Measurement.below(
+        "light", "soft light", shading, bound=MAX_SOFT_SHADING, width=LOG_RATIO_WIDTH
+    )
+    no_shine = Measurement.below(
+        "light", "soft light", shine_share, bound=MAX_SHINE_SHARE, width=MAX_SHINE_SHARE / 4
+    )
+    return soft.capped(min(little_shading.confidence, no_shine.confidence))
+
+
+def _measure_key(
+    face: FaceCrop, skin: np.ndarray, smooth: np.ndarray, shading: float
+) -> list[Measurement]:
     crop_level = float(np.median(face.brightness))
-    face_level = float(np.median(face.brightness[oval]))
-    contrast = float(np.ptp(np.percentile(face.brightness[oval], (5, 95))))
+    face_level = float(np.median(face.brightness[face_oval()]))
+    bright_skin = float(np.percentile(smooth[skin], 97))
+
     low_key = Measurement.below(
         "light", "low-key", face_level, bound=MAX_LOW_KEY_FACE, width=KEY_WIDTH
     )
     dark_crop = Measurement.below(
         "light", "low-key", crop_level, bound=MAX_LOW_KEY, width=KEY_WIDTH
+    )
+    dark_skin = Measurement.below(
+        "light", "low-key", bright_skin, bound=MAX_LOW_KEY_SKIN, width=KEY_WIDTH
     )
     high_key = Measurement.above(
         "light", "high-key", face_level, bound=MIN_HIGH_KEY_FACE, width=KEY_WIDTH
@@ -193,13 +249,10 @@ def _measure_key(face: FaceCrop) -> list[Measurement]:
     bright_crop = Measurement.above(
         "light", "high-key", crop_level, bound=MIN_HIGH_KEY, width=KEY_WIDTH
     )
+    little_shading = Measurement.below(
+        "light", "high-key", shading, bound=MAX_SOFT_SHADING, width=LOG_RATIO_WIDTH
+    )
     return [
-        low_key.capped(dark_crop.confidence),
-        high_key.capped(bright_crop.confidence),
-        Measurement.above(
-            "light", "high contrast", contrast, bound=MIN_HIGH_CONTRAST, width=CONTRAST_WIDTH
-        ),
-        Measurement.below(
-            "light", "low contrast", contrast, bound=MAX_LOW_CONTRAST, width=CONTRAST_WIDTH
-        ),
+        low_key.capped(min(dark_crop.confidence, dark_skin.confidence)),
+        high_key.capped(min(bright_crop.confidence, little_shading.confidence)),
     ]

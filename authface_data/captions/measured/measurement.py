@@ -134,6 +134,11 @@ class FaceCrop:
         """Whether neither eye is covered or cut off."""
         return bool(self.row["left_eye_visible"] and self.row["right_eye_visible"])
 
+    @property
+    def all_regions_visible(self) -> bool:
+        """Whether eyes and mouth are neither covered nor cut off."""
+        return self.both_eyes_visible and bool(self.row["mouth_visible"])
+
     def brightness_patch(self, centre: np.ndarray, half_size: np.ndarray) -> np.ndarray:
         """Cut a rectangle out of the brightness.
 
@@ -147,6 +152,12 @@ class FaceCrop:
         low = np.clip(np.rint(centre - half_size), 0, FACE_SCALE_PX).astype(int)
         high = np.clip(np.rint(centre + half_size) + 1, 0, FACE_SCALE_PX).astype(int)
         return self.brightness[low[1] : high[1], low[0] : high[0]]
+
+
+def face_oval() -> np.ndarray:
+    """Return (512, 512) bool: the oval that the face fills in an aligned crop."""
+    y, x = (np.mgrid[:FACE_SCALE_PX, :FACE_SCALE_PX] + 0.5) / FACE_SCALE_PX
+    return (x - 0.5) ** 2 / 0.05 + (y - 0.55) ** 2 / 0.07 < 1
 
 
 def gradient_magnitude(brightness: np.ndarray) -> np.ndarray:

@@ -1,11 +1,12 @@
 """View, framing and camera tags, computed from stored values without looking at pixels.
 
-View and tilt follow from the head pose: front view below 14 degrees of yaw, three-quarter view from
-20 to 58, profile view above 62; chin up or down beyond 18 degrees of pitch. Roll gives no tag,
-because alignment removes it.
+View and tilt follow from the head pose: front view below 12 degrees of yaw, three-quarter view from
+23 to 58, profile view above 62. The chin is up above 25 degrees of pitch and down below -22, if eyes
+and mouth are visible: the pitch is wrong by up to 20 degrees for babies and covered faces. Roll
+gives no tag, because alignment removes it.
 
 Framing follows from the height of the face's box relative to the side of its quad. From 0.5 on, the
-crop is a close-up. FFHQ alignment makes nearly every crop a close-up, whatever the framing of the
+crop is a close-up. FFHQ alignment makes every crop a close-up, whatever the framing of the
 photograph: the tag describes the crop, which is what a model is trained on.
 
 Focal length, aperture and ISO are copied from EXIF.
@@ -15,11 +16,12 @@ from __future__ import annotations
 
 from authface_data.captions.measured.measurement import FaceCrop, Measurement
 
-MAX_FRONT_YAW_DEG = 14.0
-THREE_QUARTER_YAW_DEG = (20.0, 58.0)
+MAX_FRONT_YAW_DEG = 12.0
+THREE_QUARTER_YAW_DEG = (23.0, 58.0)
 MIN_PROFILE_YAW_DEG = 62.0
 YAW_WIDTH_DEG = 2.5
-MIN_TILT_DEG = 18.0
+MIN_CHIN_UP_DEG = 25.0
+MIN_CHIN_DOWN_DEG = 22.0
 TILT_WIDTH_DEG = 2.0
 
 MIN_CLOSE_UP_SHARE = 0.5
@@ -29,7 +31,6 @@ SHARE_WIDTH = 0.03
 def measure_view(face: FaceCrop) -> list[Measurement]:
     """Measure view and tilt from yaw and pitch."""
     yaw = abs(face.row["yaw_deg"])
-    pitch = face.row["pitch_deg"]
     low, high = THREE_QUARTER_YAW_DEG
     three_quarter = Measurement.above(
         "view", "three-quarter view", yaw, bound=low, width=YAW_WIDTH_DEG
@@ -37,14 +38,24 @@ def measure_view(face: FaceCrop) -> list[Measurement]:
     before_profile = Measurement.below(
         "view", "three-quarter view", yaw, bound=high, width=YAW_WIDTH_DEG
     )
+    tilts = _measure_tilt(face) if face.all_regions_visible else []
     return [
         Measurement.below("view", "front view", yaw, bound=MAX_FRONT_YAW_DEG, width=YAW_WIDTH_DEG),
         three_quarter.capped(before_profile.confidence),
         Measurement.above(
             "view", "profile view", yaw, bound=MIN_PROFILE_YAW_DEG, width=YAW_WIDTH_DEG
         ),
-        Measurement.above("view", "chin up", pitch, bound=MIN_TILT_DEG, width=TILT_WIDTH_DEG),
-        Measurement.below("view", "chin down", pitch, bound=-MIN_TILT_DEG, width=TILT_WIDTH_DEG),
+        *tilts,
+    ]
+
+
+def _measure_tilt(face: FaceCrop) -> list[Measurement]:
+    pitch = face.row["pitch_deg"]
+    return [
+        Measurement.above("view", "chin up", pitch, bound=MIN_CHIN_UP_DEG, width=TILT_WIDTH_DEG),
+        Measurement.below(
+            "view", "chin down", pitch, bound=-MIN_CHIN_DOWN_DEG, width=TILT_WIDTH_DEG
+        ),
     ]
 
 
@@ -56,12 +67,7 @@ def measure_framing(face: FaceCrop) -> list[Measurement]:
         return []
     share = (box[3] - box[1]) / quad_size
     return [
-        Measurement.above(
-            "framing", "close-up", share, bound=MIN_CLOSE_UP_SHARE, width=SHARE_WIDTH
-        ),
-        Measurement.below(
-            "framing", "head and shoulders", share, bound=MIN_CLOSE_UP_SHARE, width=SHARE_WIDTH
-        ),
+        Measurement.above("framing", "close-up", share, bound=MIN_CLOSE_UP_SHARE, width=SHARE_WIDTH)
     ]
 
 

@@ -47,8 +47,9 @@ class MeasuredStage:
 
     name = "measured"
     # 3: landmarks instead of fixed regions, and a confidence per measurement. 4: background outside
-    # the person, gaze by the irises, key by the face.
-    version = 4
+    # the person, gaze by the irises, key by the face. 5: wider margins, light by mirrored areas of
+    # the skin; no tags of hard light, contrast, head and shoulders.
+    version = 5
     subject: Subject = "face"
     manifest = CAPTIONS
     input_hash_column = "measurement_hash"

@@ -14,9 +14,10 @@ from authface_data.captions.measured.measurement import (
     HIGH_CONFIDENCE,
     MIN_CONFIDENCE,
     FaceCrop,
+    face_oval,
 )
 from authface_data.captions.measured.networks import MARGIN_PX, CropNetworks
-from authface_data.captions.measured.stage import measure_face
+from authface_data.captions.measured.stage import measure_face, read_face
 from manifests.schema import CAPTIONS
 from manifests.store import Store
 from manifests.workspace import Workspace
@@ -53,6 +54,7 @@ def make_row(**changes):
         "landmarks_crop_px": make_landmarks68(),
         "left_eye_visible": True,
         "right_eye_visible": True,
+        "mouth_visible": True,
         "focal_length_mm": None,
         "aperture": None,
         "iso": None,
@@ -61,9 +63,10 @@ def make_row(**changes):
 
 
 def skin_crop(level=150.0, noise=3.0):
-    """A crop filled with one skin tone and noise."""
+    """A crop of one skin tone with noise; clothes of another colour begin below the chin."""
     rng = np.random.default_rng(0)
     tone = np.full((512, 512, 3), (level * 1.15, level, level * 0.85))
+    tone[445:] = (level * 0.7, level * 1.07, level * 1.1)
     noisy = tone + rng.normal(0, noise, (512, 512, 1))
     return np.clip(noisy, 0, 255).astype(np.uint8)
 
@@ -88,13 +91,12 @@ def measured_tags(crop, **changes):
     ("changes", "tag"),
     [
         ({"box_px": [0, 0, 300, 340]}, "close-up"),
-        ({"box_px": [0, 0, 300, 200]}, "head and shoulders"),
         ({"yaw_deg": -4.0}, "front view"),
         ({"yaw_deg": -35.0}, "three-quarter view"),
         ({"yaw_deg": 70.0}, "profile view"),
         ({"yaw_deg": 70.0}, "looking away"),
-        ({"pitch_deg": 25.0}, "chin up"),
-        ({"pitch_deg": -25.0}, "chin down"),
+        ({"pitch_deg": 30.0}, "chin up"),
+        ({"pitch_deg": -30.0}, "chin down"),
         ({"aperture": 1.8}, "f/1.8"),
         ({"focal_length_mm": 85.0}, "85mm lens"),
         ({"iso": 400}, "ISO 400"),
@@ -102,8 +104,7 @@ def measured_tags(crop, **changes):
 )
 def test_metadata_tags(changes, tag):
     assert tag in measured_tags(skin_crop(), **changes)
-    height = 340 if tag == "head and shoulders" else 200
-    assert tag not in measured_tags(skin_crop(), box_px=[0, 0, 300, height], yaw_deg=17.0)
+    assert tag not in measured_tags(skin_crop(), box_px=[0, 0, 300, 200], yaw_deg=17.0)
 
 
 @pytest.mark.parametrize(
@@ -119,8 +120,11 @@ def test_values_between_two_views_give_no_tag(yaw, tag):
     assert tag not in measured_tags(skin_crop(), yaw_deg=yaw)
 
 
-def test_small_pitch_gives_no_tag():
-    assert not {"chin up", "chin down"} & measured_tags(skin_crop(), pitch_deg=15.0)
+@pytest.mark.parametrize(
+    "changes", [{"pitch_deg": 20.0}, {"pitch_deg": 30.0, "mouth_visible": False}]
+)
+def test_small_pitch_and_guessed_landmarks_give_no_tilt(changes):
+    assert not {"chin up", "chin down"} & measured_tags(skin_crop(), **changes)
 
 
 def test_confidence_is_half_at_the_bound_and_grows_beyond_it():
@@ -129,10 +133,10 @@ def test_confidence_is_half_at_the_bound_and_grows_beyond_it():
         confidences = [item.confidence for item in measurements if item.tag == "front view"]
         return confidences[0] if confidences else 0.0
 
-    assert front_view_confidence(14.0) == pytest.approx(0.5)
+    assert front_view_confidence(12.0) == pytest.approx(0.5)
     assert front_view_confidence(0.0) > front_view_confidence(8.0) > HIGH_CONFIDENCE
-    assert HIGH_CONFIDENCE > front_view_confidence(13.0) >= MIN_CONFIDENCE
-    assert front_view_confidence(14.1) == 0.0
+    assert HIGH_CONFIDENCE > front_view_confidence(11.0) >= MIN_CONFIDENCE
+    assert front_view_confidence(12.1) == 0.0
 
 
 def test_light_tags():
@@ -147,27 +151,55 @@ def test_light_tags():
 
     left_half = np.arange(512)[None, :, None] < 256
     hard_edge = np.where(left_half, skin_crop(200), skin_crop(40)).astype(np.uint8)
-    assert "hard light" in measured_tags(hard_edge)
-    assert "soft light" not in measured_tags(hard_edge)
+    assert not {"soft light", "even light"} & measured_tags(hard_edge)
 
+
+@pytest.mark.parametrize(
+    "area",
+    [
+        (slice(270, 330), slice(110, 220)),  # a strand of hair or face paint on the left cheek
+        (slice(330, 430), slice(110, 220)),  # half a beard
+        (slice(250, 320), slice(225, 250)),  # the shadow of the nose
+    ],
+)
+def test_one_dark_area_of_the_skin_is_no_direction(area):
+    crop = skin_crop()
+    crop[area] //= 3
+    assert not {"key light left", "key light right", "even light"} & measured_tags(crop)
+
+
+def test_low_key_and_high_key():
     assert "low-key" in measured_tags(skin_crop(30))
     assert "high-key" in measured_tags(skin_crop(215))
+    # Dark skin with bright highlights is in normal light.
+    dark_skin = skin_crop(50)
+    dark_skin[260:300, 150:360] = skin_crop(190)[260:300, 150:360]
+    assert "low-key" not in measured_tags(dark_skin)
+    # A bright face, of which a part is in the shade, is in normal light.
+    shaded = skin_crop(215)
+    shaded[330:430, 110:400] = skin_crop(90)[330:430, 110:400]
+    assert "high-key" not in measured_tags(shaded)
     # A face in normal light before a white or a black wall is neither.
     face = (slice(100, 470), slice(110, 400))
     for wall in (250, 5):
         crop = np.full((512, 512, 3), wall, np.uint8)
         crop[face] = skin_crop(140)[face]
         assert not {"high-key", "low-key"} & measured_tags(crop)
-    assert "low contrast" in measured_tags(skin_crop())
+
+
+def test_what_cannot_be_measured_gives_no_tag():
+    """Beards, dark skin and teeth have as much contrast as hard light has."""
     dark_and_bright = np.concatenate([skin_crop(10)[:280], skin_crop(230)[280:]])
-    assert "high contrast" in measured_tags(dark_and_bright)
+    for crop in (skin_crop(), dark_and_bright):
+        tags = measured_tags(crop, box_px=[0, 0, 300, 200])
+        assert not {"high contrast", "low contrast", "hard light", "head and shoulders"} & tags
 
 
 def test_colour_tags():
     colour_tags = {"black and white", "colour photograph", "warm colours", "muted colours"}
     assert measured_tags(grey_crop()) & colour_tags == {"black and white"}
     assert "colour photograph" in measured_tags(skin_crop())
-    warm = np.clip(skin_crop().astype(int) + [25, 5, -60], 0, 255).astype(np.uint8)
+    warm = np.clip(skin_crop().astype(int) + [35, 5, -80], 0, 255).astype(np.uint8)
     assert "warm colours" in measured_tags(warm)
     assert "cool colours" in measured_tags(np.ascontiguousarray(warm[..., ::-1]))
     red_and_blue = np.empty((512, 512, 3), np.uint8)
@@ -175,6 +207,22 @@ def test_colour_tags():
     red_and_blue[256:] = (40, 60, 220)
     assert "vivid colours" in measured_tags(red_and_blue)
     assert "vivid colours" not in measured_tags(skin_crop())
+
+
+def test_a_toned_monochrome_print_has_no_colour_tags():
+    rng = np.random.default_rng(0)
+    grey = rng.integers(20, 230, (64, 64, 1)).repeat(8, 0).repeat(8, 1)
+    sepia = (grey * np.array([1.1, 0.95, 0.7])).clip(0, 255).astype(np.uint8)
+    assert not [item.tag for item in measure_face(make_face(sepia)) if item.facet == "colour"]
+
+
+def test_a_red_face_alone_is_not_warm():
+    crop = np.full((512, 512, 3), 120, np.uint8)
+    oval = face_oval()
+    crop[oval] = (230, 120, 20)
+    crop[445:] = (90, 128, 140)
+    assert "colour photograph" in measured_tags(crop)
+    assert "warm colours" not in measured_tags(crop)
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0, 3.0, 5.0])
@@ -244,6 +292,57 @@ def test_irises_are_mirrored_with_the_face(networks, photos):
         assert np.mean(mirrored) == pytest.approx(-np.mean(positions), abs=0.08)
 
 
+@pytest.fixture(scope="module")
+def portrait(photos):
+    """NASA's portrait of an astronaut: (512, 512, 3) uint8 sRGB, and its row."""
+    face = next(face for face in detected_faces() if face.photo == "astronaut-nasa.png")
+    width, height = face.photo_px
+    return face.crop, {**face.row, "width": width, "height": height}
+
+
+def portrait_tags(crop, row, networks):
+    return {measurement.tag for measurement in measure_face(read_face(row, crop, networks))}
+
+
+def test_light_from_the_side_of_a_portrait(portrait, networks):
+    crop, row = portrait
+    gradient = np.linspace(1.4, 0.15, 512)[None, :, None]
+    for gain, tag in ((gradient, "key light left"), (gradient[:, ::-1], "key light right")):
+        lit = (crop * gain).clip(0, 255).astype(np.uint8)
+        directions = {"key light left", "key light right", "even light", "soft light"}
+        assert portrait_tags(lit, row, networks) & directions == {tag}
+
+
+def test_backgrounds_of_a_portrait(portrait, networks):
+    """The hair is sharp; the background is replaced by blurred blocks, and by white."""
+    import cv2
+
+    crop, row = portrait
+    background = networks.find_background(crop, row)
+    weight = cv2.GaussianBlur(background.astype(np.float32), (0, 0), 3)[..., None]
+    rng = np.random.default_rng(0)
+    blocks = np.kron(rng.integers(60, 200, (16, 16, 1)), np.ones((32, 32, 3)))
+    blurred = cv2.GaussianBlur(blocks, (0, 0), 9)
+    tags = {}
+    for name, wall in (("blurred", blurred), ("white", np.full(crop.shape, 250.0))):
+        mixed = (weight * wall + (1 - weight) * crop).astype(np.uint8)
+        tags[name] = portrait_tags(mixed, row, networks)
+    assert "blurred background" in tags["blurred"]
+    assert not {"blurred background", "sharp background", "high-key"} & tags["white"]
+
+
+def test_a_portrait_without_colour_and_in_sepia(portrait, networks):
+    import cv2
+
+    crop, row = portrait
+    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)[..., None].repeat(3, axis=2)
+    assert "black and white" in portrait_tags(grey, row, networks)
+    sepia = (grey * np.array([1.08, 0.97, 0.75])).clip(0, 255).astype(np.uint8)
+    assert not {"black and white", "colour photograph", "warm colours"} & portrait_tags(
+        sepia, row, networks
+    )
+
+
 def test_background_excludes_the_person_and_the_padding(networks, photos):
     face = next(face for face in detected_faces() if face.photo == "obama.jpg")
     width, height = face.photo_px
@@ -262,7 +361,7 @@ def test_background_excludes_the_person_and_the_padding(networks, photos):
 def test_five_landmarks_suffice_for_most_tags():
     tags = measured_tags(skin_crop(), landmarks_crop_px=LANDMARKS5)
     assert {"front view", "close-up", "colour photograph"} <= tags
-    assert not {"even light", "soft light"} & tags
+    assert not {"even light", "soft light", "low-key", "high-key"} & tags
 
 
 def test_tags_do_not_depend_on_the_size_of_the_crop():
@@ -285,10 +384,10 @@ def test_accuracy_on_labelled_faces(photos, weights):
     results = list(compare_with_labels())
     held_out = [result for result in results if result.half == "held out"]
     tuned = [result for result in results if result.half == "tuned"]
-    assert len(held_out) >= 130
-    assert share_correct(held_out) >= 0.9
+    assert len(held_out) >= 100
+    assert share_correct(held_out) >= 0.95
     assert share_correct(tuned) >= 0.98
-    assert share_correct([result for result in held_out if result.is_confident]) >= 0.91
+    assert share_correct([result for result in held_out if result.is_confident]) >= 0.95
     for column in ("framing", "gaze", "colour", "background", "key", "warmth"):
         assert all(result.is_correct for result in held_out if result.column == column), column
 
