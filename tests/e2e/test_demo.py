@@ -1,8 +1,11 @@
 """`authface demo` as a whole, and its report in a real browser."""
 
+import json
 import re
 import subprocess
+from pathlib import Path
 
+import demo_picture
 import pandas as pd
 import pytest
 from browser import HEADLESS_FLAGS, find_chromium
@@ -10,6 +13,10 @@ from PIL import Image
 
 from authface_data.commands import demo as demo_command
 from manifests.support import console
+from manifests.workspace import Workspace
+
+ROOT = Path(__file__).parents[2]
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 pytestmark = pytest.mark.slow
 
@@ -95,6 +102,31 @@ def test_report_is_rendered_by_chromium(demo, tmp_path):
         assert image.size == (1280, 3600)
         colours = image.convert("RGB").getcolors(maxcolors=2**24)
         assert len(colours) > 20_000  # photographs are shown, not only text
+
+
+def test_picture_of_the_readme_shows_what_the_demo_finds(demo):
+    """If it does not: `python benchmarks/demo_picture.py WORKSPACE`."""
+    root, *_ = demo
+    facts = demo_picture.read_facts(Workspace(root))
+    shown = json.loads((ROOT / "docs/demo.json").read_text())["facts"]
+    assert [NUMBER.sub("", fact) for fact in facts] == [NUMBER.sub("", fact) for fact in shown]
+    numbers = [float(number) for number in NUMBER.findall("\n".join(facts))]
+    # Processors round differently.
+    expected = [float(number) for number in NUMBER.findall("\n".join(shown))]
+    assert numbers == pytest.approx(expected, rel=0.02, abs=0.02)
+
+    readme = (ROOT / "README.md").read_text()
+    figures = re.findall(r"\d+ px", readme)
+    assert len(figures) == 2
+    (reason,) = [fact for fact in facts if fact.startswith("Dropped")]
+    assert (
+        reason == f"Dropped: face too small: {figures[0]}, {figures[1].removesuffix(' px')} needed"
+    )
+    with (
+        Image.open(ROOT / "docs/demo.jpg") as committed,
+        Image.open(root / "reports/anatomy.jpg") as drawn,
+    ):
+        assert committed.size == drawn.size
 
 
 def test_demo_does_not_replace_another_workspace(authface_here, workspace):

@@ -70,6 +70,8 @@ def test_installation_and_weights(authface_here, tmp_path, monkeypatch):
     assert "hf_secret" not in text
     assert "HF_TOKEN: set" in text
     assert "authface[data]: installed" in text
+    assert f"missing {detector['file']}: from {detector['source']}\n" in text
+    assert f"put the files into {Path(detector['place']).parent}, and" in " ".join(text.split())
 
 
 def test_names_are_those_of_the_code():
