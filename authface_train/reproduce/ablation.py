@@ -6,11 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from authface_train.evaluation.intervals import bootstrap_interval
 from authface_train.reproduce.rows import ABLATIONS, METRICS, REGRESSION, Ablation
+from authface_train.reproduce.trade import trade_report
 from manifests.support.errors import UserError
 
 BASELINES = {
@@ -102,7 +104,10 @@ def compare_rows(images: pd.DataFrame, row: str, other_row: str, metric: str) ->
     keys = ["file", "person", "drawn"]
     first = images[images["row"] == row].dropna(subset=[metric])
     second = images[images["row"] == other_row].dropna(subset=[metric])
-    if first["seed"].notna().all() and second["seed"].notna().all():
+    if other_row == REGRESSION:
+        # It may have fewer seeds than the rows that are compared with it.
+        second = second.groupby(keys, as_index=False)[metric].mean()
+    elif first["seed"].notna().all() and second["seed"].notna().all():
         keys = [*keys, "seed"]
     elif second["seed"].isna().all():
         second = second.drop(columns="seed")
@@ -127,7 +132,7 @@ def compare_rows(images: pd.DataFrame, row: str, other_row: str, metric: str) ->
 
 
 def report(folder: Path, name: str = "table2") -> str:
-    """Format a table in Markdown: means, differences, comparison with the degraded faces, tuning.
+    """Format a table in Markdown: means, differences, comparisons with the baselines, tuning.
 
     Args:
         folder: Folder of result files.
@@ -141,7 +146,9 @@ def report(folder: Path, name: str = "table2") -> str:
         _describe_experiment(folder, images),
         _means_table(means, rows, ablation),
         _differences_table(images, rows, ablation),
-        _beats_degraded_table(images, rows, ablation),
+        _beats_table(images, rows, ablation, "LQ"),
+        _beats_table(images, rows, ablation, REGRESSION),
+        trade_report(folder, images, ablation),
         _tuning_table(folder),
         f"{ablation.paper_note}. Other data, size and metrics: only the directions can be "
         "compared.",
@@ -153,6 +160,7 @@ def _describe_experiment(folder: Path, images: pd.DataFrame) -> str:
     records = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
     record = next(record for record in records if record["split"] == "test")
     machines = sorted({record["machine"] for record in records})
+    commits = sorted({record.get("commit", "unknown") for record in records})
     scale = record["scale"]
     check = record["gate"]
     latents = "a small AutoencoderKL"
@@ -167,8 +175,18 @@ def _describe_experiment(folder: Path, images: pd.DataFrame) -> str:
         f"{num_pictures} degraded faces ({scale['degradation']}, {scale['drawn_per_face']} draws "
         f"each) of {num_people} people who are not in the training set, 64 px; {latents}, faces "
         f"reconstructed {reconstruction}, degraded {check['degraded_db']:.1f} dB; "
-        f"{scale['restorer']} steps a restorer; {'; '.join(machines)}."
+        f"{_describe_training(record)}; {'; '.join(machines)}; commit {', '.join(commits)}."
     )
+
+
+def _describe_training(record: dict[str, Any]) -> str:
+    scale = record["scale"]
+    steps = f"{scale['restorer']} steps a restorer"
+    if "trunk" in scale:
+        steps = f"{scale['trunk']} common and {scale['restorer']} steps a restorer"
+    if "faces" not in record:
+        return steps
+    return f"{steps} on {record['faces']['train']} faces of {record['people']['train']} people"
 
 
 def _metric_headings() -> str:
@@ -205,21 +223,23 @@ def _differences_table(images: pd.DataFrame, rows: Sequence[str], ablation: Abla
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
-def _beats_degraded_table(images: pd.DataFrame, rows: Sequence[str], ablation: Ablation) -> str:
+def _beats_table(
+    images: pd.DataFrame, rows: Sequence[str], ablation: Ablation, baseline: str
+) -> str:
     lines = [
-        "| restored beats LQ | metric | mean | 95 % over people | each seed | result |",
+        f"| restored beats {baseline} | metric | mean | 95 % over people | each seed | result |",
         "|---|---|---|---|---|---|",
     ]
     for row in (REGRESSION, *ablation.rows):
-        if row not in rows or "LQ" not in rows:
+        if row not in rows or baseline not in rows or row == baseline:
             continue
         for metric, info in METRICS.items():
-            difference = compare_rows(images, row, "LQ", metric)
+            difference = compare_rows(images, row, baseline, metric)
             if difference is not None:
                 result = "PASS" if difference.is_better else "FAIL"
                 numbers = _format_numbers(difference)
-                lines.append(f"| {row} - LQ | {info.heading} | {numbers} | {result} |")
-    return "\n".join(lines)
+                lines.append(f"| {row} - {baseline} | {info.heading} | {numbers} | {result} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def _format_numbers(difference: Difference) -> str:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from authface_train.evaluation.metrics import ImageMetrics
+from authface_train.reproduce.feature_distance import FeatureDistance
 
 LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114])
 
 
 class ImageScores:
-    """Measures whole images (PSNR, SSIM, MS-SSIM, VSI, descriptor distance), and eyes and mouth."""
+    """Measures whole images, and eyes and mouth.
+
+    Whole images: PSNR, SSIM, MS-SSIM, the distances of deep features and of face descriptors.
+    """
 
     def __init__(self) -> None:
-        self._metrics = ImageMetrics(["psnr", "ssim", "ms_ssim", "vsi", "identity"], None, "cpu")
+        self._metrics = ImageMetrics(["psnr", "ssim", "ms_ssim", "identity"], None, "cpu")
+        self._features = FeatureDistance()
 
     def measure(
         self, restored: np.ndarray, clean: np.ndarray, boxes_px: np.ndarray
@@ -37,6 +42,7 @@ class ImageScores:
 
         values = self._metrics.measure(restored, clean)
         values["descriptor"] = values.pop("identity")
+        values["features"] = self._features.measure(restored, clean)
         if in_regions.any():
             error = np.square(restored[in_regions].astype(float) - clean[in_regions]).mean()
             values["psnr_regions"] = float(10 * np.log10(255**2 / max(error, 1e-9)))

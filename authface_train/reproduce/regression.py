@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from torch.utils.data import Dataset
 
 from authface_train.data.pairs import DegradedPairs
 from authface_train.data.prompts import Embedding, time_ids
@@ -65,7 +66,9 @@ class RegressionTrainer:
         pairs = DegradedPairs(
             workspace, view, settings.resolution_px, settings.degradation, settings.seed
         )
-        self.dataset = RegressionDataset(noise_sampler, pairs)
+        self.noise_sampler = noise_sampler
+        self.pairs = pairs
+        self.dataset: Dataset[Sample] = RegressionDataset(noise_sampler, pairs)
         trainable = unet.train().requires_grad_(True)
         self.models: dict[str, TrainableModel] = {
             "unet": prepare_for_training(trainable, settings, accelerator)

@@ -47,6 +47,8 @@ TABLE4_ROWS = _by_name(
 )
 REGRESSION = "regression"
 """Name of the plain regression baseline."""
+TRADE = "trade"
+"""Folder of the results with fewer sampling steps, inside the folder of results."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ METRICS = {
     "psnr": MetricInfo("PSNR dB", True),
     "ssim": MetricInfo("SSIM", True),
     "ms_ssim": MetricInfo("MS-SSIM", True),
-    "vsi": MetricInfo("VSI", True),
+    "features": MetricInfo("feature distance", False),
     "psnr_regions": MetricInfo("PSNR dB, eyes and mouth", True),
     "detail_error": MetricInfo("detail error, eyes and mouth", False),
     "descriptor": MetricInfo("descriptor distance", False),

@@ -2,9 +2,9 @@
 
 Photographs that show the same person form a group, and a group belongs to one split. For the
 photographs of the packages, `small_split.csv` records the person of each face. These records were
-found by the 128-d descriptor and checked by eye, since the descriptor confuses some people. Faces
-in a user's photographs are assigned to people by the descriptor, and new groups to a split by a
-hash.
+found by the 128-d descriptor and checked by eye, since the descriptor confuses some people. The
+ORL database names its people. Faces in a user's photographs are assigned to people by the
+descriptor, and new groups to a split by a hash.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from authface_data.faces.descriptor import SAME_PERSON_DISTANCE, FaceDescriptor
+from authface_data.faces.descriptor import FaceDescriptor
 from authface_data.images.open import open_image
+from authface_train.reproduce.orl_faces import fetch_orl_faces, orl_person
 from manifests.schema import PHOTOS
+from manifests.settings import SETTINGS_FILE
 from manifests.splits import hash_share
 from manifests.store import Store
 from manifests.support.components import connected_labels
@@ -49,7 +51,10 @@ threshold = 64
 captioner = "measured"
 use = ["measured"]
 """
-SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}
+SHARES = {"train": 0.75, "val": 0.05, "test": 0.2}
+SAME_PERSON_DISTANCE = 0.5
+"""Descriptors of one person are closer than this. dlib's threshold of .6 is for single pairs; here
+chains of pairs would join most of a few hundred faces into one person."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,9 @@ class Faces:
 
     Attributes:
         workspace: The workspace that holds them.
-        rows: Rows of the kept faces with the additional columns `file`, `person`, `group` (of the
-            photograph) and `split`.
+        rows: Rows of the kept faces with the additional columns `file`, `place` (faces of a
+            photograph are counted from the left), `person`, `group` (of the photograph) and
+            `split`.
     """
 
     workspace: Workspace
@@ -72,6 +78,8 @@ class Faces:
 
 def prepare_faces(folder: Path, extra_photos: list[Path]) -> Faces:
     """Collect, filter, split and caption the faces of an experiment; later calls reuse them.
+
+    An interrupted call is continued by the next one.
 
     Args:
         folder: Folder of the experiment.
@@ -86,24 +94,25 @@ def prepare_faces(folder: Path, extra_photos: list[Path]) -> Faces:
     columns = ["face_id", "file", "person", "group", "split"]
     table = pd.read_csv(split_table, dtype=str)[columns]
     rows = kept_faces(workspace).merge(table, on="face_id", validate="one_to_one")
+    rows = _add_places(rows)
     return Faces(workspace, rows.sort_values("face_id").reset_index(drop=True))
 
 
 def _build_workspace(root: Path, photos: Path, split_table: Path, extra_photos: list[Path]) -> None:
-    for incomplete in (root, photos):
-        shutil.rmtree(incomplete, ignore_errors=True)
     run_command("demo", "--public-faces", photos)
+    fetch_orl_faces(photos)
     for source in extra_photos:
         for file in sorted(source.rglob("*")):
             if file.suffix.lower() in PHOTO_SUFFIXES:
                 shutil.copy(file, photos / file.name)
 
-    run_command("init", root, "--preset", "embedded")
-    settings_file = root / "authface.toml"
+    settings_file = root / SETTINGS_FILE
+    if not settings_file.is_file():
+        run_command("init", root, "--preset", "embedded")
     settings_file.write_text(SETTINGS, "utf-8")
     collect = ["collect", "-w", root, "--source", "folder", "--path", photos]
     collect += ["--licence-basis", LICENCE_BASIS]
-    run_command(*collect)
+    run_command(*collect, "--yes")
     run_command("filter", "-w", root)
 
     rows = _identify_faces(root)
@@ -130,11 +139,8 @@ def _identify_faces(root: Path) -> pd.DataFrame:
     photos = Store(workspace, PHOTOS).read_pandas(["photo_id", "description"])
     file_names = photos.set_index("photo_id")["description"]
     rows["file"] = file_names.reindex(rows["photo_id"]).to_numpy()
-    rows["left_px"] = [box[0] for box in rows["box_px"]]
-    rows = rows.sort_values(["file", "left_px"]).reset_index(drop=True)
-    rows["place"] = rows.groupby("file").cumcount()
-    known_people = pd.read_csv(SPLIT_FILE)
-    rows = rows.merge(known_people, on=["file", "place"], how="left", validate="one_to_one")
+    rows = _add_places(rows)
+    rows = rows.merge(_known_people(rows), on=["file", "place"], how="left", validate="one_to_one")
 
     same_person = _same_person_pairs(root, rows)
     same_photo = [
@@ -153,6 +159,24 @@ def _identify_faces(root: Path) -> pd.DataFrame:
     rows["person"] = [names[label] for label in person_labels]
     rows["group"] = [str(rows["file"][label]) for label in group_labels]
     return rows
+
+
+def _add_places(rows: pd.DataFrame) -> pd.DataFrame:
+    """Sort rows by file and add the column `place`, which counts the faces from the left."""
+    rows = rows.assign(left_px=[box[0] for box in rows["box_px"]])
+    rows = rows.sort_values(["file", "left_px"]).reset_index(drop=True)
+    return rows.assign(place=rows.groupby("file").cumcount())
+
+
+def _known_people(rows: pd.DataFrame) -> pd.DataFrame:
+    """Person and split of the faces of packages, by `file` and `place`."""
+    known = pd.read_csv(SPLIT_FILE)
+    orl = [
+        {"file": file, "place": 0, "person": person[0], "split": person[1]}
+        for file in rows["file"].unique()
+        if (person := orl_person(file)) is not None
+    ]
+    return pd.concat([known, pd.DataFrame(orl)], ignore_index=True)
 
 
 def _same_person_pairs(root: Path, rows: pd.DataFrame) -> list[tuple[int, int]]:

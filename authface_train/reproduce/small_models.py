@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,10 +19,11 @@ from authface_train.data.crops import load_crop
 from authface_train.data.pairs import DegradedPairs
 from authface_train.data.sample_keys import SampleKey
 from authface_train.reproduce.small_data import PHOTO_SUFFIXES, Faces
+from authface_train.reproduce.small_pairs import SharedPairs, degraded_variants
 from authface_train.reproduce.small_settings import CELL_PX, SIZE_PX
+from authface_train.reproduce.small_views import piece_rows, random_piece
 from manifests.run_folder import read_run
 from manifests.schema import PHOTOS
-from manifests.settings import SETTINGS_FILE, preset_text
 from manifests.store import Store
 from manifests.support.errors import UserError
 from manifests.support.files import apply_umask
@@ -100,24 +100,6 @@ def face_photographs(faces: Faces, split: str) -> tuple[list[np.ndarray], list[n
     return photographs, crops
 
 
-def random_piece(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Cut a random square out of an image, resize it to SIZE_PX and mirror it at random.
-
-    Args:
-        image: (height, width, 3) uint8.
-        rng: Draws the side (SIZE_PX to four times that), the position and the mirroring.
-
-    Returns:
-        (SIZE_PX, SIZE_PX, 3) uint8.
-    """
-    max_side = max(min(*image.shape[:2], 4 * SIZE_PX), SIZE_PX)
-    side = int(rng.integers(SIZE_PX, max_side + 1))
-    top, left = (int(rng.integers(0, max(extent - side, 0) + 1)) for extent in image.shape[:2])
-    square = Image.fromarray(image[top : top + side, left : left + side])
-    resized = np.asarray(square.resize((SIZE_PX, SIZE_PX), Image.Resampling.BOX))
-    return resized[:, :: rng.choice([-1, 1])].copy()
-
-
 def to_tensor(images: list[np.ndarray]) -> torch.Tensor:
     """Stack images of one size.
 
@@ -157,9 +139,8 @@ def train_vae(
     rng = np.random.default_rng(0)
 
     def random_batch(size: int) -> torch.Tensor:
-        return to_tensor(
-            [random_piece(images[rng.integers(len(images))], rng) for _ in range(size)]
-        )
+        pieces = [random_piece(images[rng.integers(len(images))], rng) for _ in range(size)]
+        return F.interpolate(to_tensor(pieces), (SIZE_PX, SIZE_PX), mode="area")
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -248,6 +229,8 @@ def make_base(folder: Path, vae: AutoencoderKL | PixelUnshuffle) -> None:
 
     pipeline = tiny_sdxl(0)
     pipeline.vae = vae
+    # Restoring in a few steps starts at the last timestep, not in the middle of the schedule.
+    pipeline.scheduler.register_to_config(timestep_spacing="trailing")
     channels = vae.config.latent_channels
     config = unet_config(pipeline.unet)
     config["in_channels"] = channels
@@ -296,77 +279,75 @@ def make_identity(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     return unet
 
 
-def generic_view(folder: Path) -> tuple[Workspace, pd.DataFrame]:
-    """Create a workspace of NUM_GENERIC_PIECES random squares of generic images.
+def generic_view(workspace: Workspace) -> pd.DataFrame:
+    """Rows of a training view of NUM_GENERIC_PIECES random squares of generic images.
 
     Args:
-        folder: Folder of the workspace; an existing one is reused.
-
-    Returns:
-        The workspace, and the pieces as rows of a training view.
+        workspace: The squares are stored in its folder.
     """
-    if (folder / SETTINGS_FILE).is_file():
-        workspace = Workspace(folder)
-    else:
-        workspace = Workspace.create(folder, preset_text("embedded"))
-    images = generic_images()
-    rng = np.random.default_rng(1)
-    rows: list[dict[str, object]] = []
-    for number in range(NUM_GENERIC_PIECES):
-        face_id = f"piece-{number:04d}"
-        crop_path = f"faces/{face_id}.png"
-        path = workspace.local_path(crop_path)
-        path.parent.mkdir(exist_ok=True)
-        piece = Image.fromarray(random_piece(images[number % len(images)], rng))
-        piece.save(path)
-        rows.append(
-            {
-                "face_id": face_id,
-                "crop_path": crop_path,
-                "photo_id": f"generic-{number % len(images)}",
-                "crop_sha256": hashlib.sha256(piece.tobytes()).hexdigest(),
-                "sha256": "",
-                "photographer_name": None,
-                "photographer_url": None,
-                "source_url": None,
-                "licence": None,
-                "tags": [],
-                "caption": "",
-                "licence_basis": "other:inside scikit-image and scikit-learn",
-            }
-        )
-    return workspace, pd.DataFrame(rows)
+    return piece_rows(
+        workspace,
+        generic_images(),
+        NUM_GENERIC_PIECES,
+        prefix="generic",
+        licence_basis="other:inside scikit-image and scikit-learn",
+        seed=1,
+    )
 
 
-def train_generic_prior(
+def train_stage(
+    stage: Literal["prior", "restorer"],
     workspace: Workspace,
     view: pd.DataFrame,
+    *,
     base: Path,
     folder: Path,
     overrides: Mapping[str, object],
+    held_out: pd.DataFrame | None = None,
+    degraded: Path | None = None,
+    controlnet: Path | None = None,
 ) -> None:
-    """Train a prior of generic images, which replaces SDXL, with Stage I's trainer.
+    """Train a stage with its trainer on given rows, or resume the run.
 
     Args:
-        workspace: Workspace of the pieces.
-        view: The pieces, see `generic_view`.
-        base: The untrained small SDXL.
+        stage: The stage.
+        workspace: Holds the crops of the rows.
+        view: The training rows.
+        base: The model to start from.
         folder: Folder of the run; a run that it holds is resumed.
         overrides: Settings that override the preset `tiny`.
+        held_out: The held-out rows. Default: none.
+        degraded: Stage II: file of the degradations that all runs share, see `degraded_variants`.
+        controlnet: Stage II: folder of the run whose ControlNet is the initial one. Default: a copy
+            of the prior's encoder.
     """
     from authface_train.presets import load_preset
-    from authface_train.settings import PriorSettings
     from authface_train.training.jobs import JobRequest, build_job, run_job
     from authface_train.training.setup import TrainingRows
 
-    settings = load_preset("prior", "tiny", overrides)
-    assert isinstance(settings, PriorSettings)
+    settings = load_preset(stage, "tiny", overrides)
     request = JobRequest(
         workspace=workspace,
         settings=settings,
         base=str(base),
         folder=folder,
         resume=read_run(folder) is not None,
-        rows=TrainingRows(training=view, held_out=view.iloc[:0]),
+        rows=TrainingRows(training=view, held_out=view.iloc[:0] if held_out is None else held_out),
     )
-    run_job(build_job(request))
+    job = build_job(request)
+    if degraded is not None:
+        from authface_train.stages.restorer import RestorerTrainer
+
+        trainer = job.trainer
+        assert isinstance(trainer, RestorerTrainer)
+        variants = degraded_variants(degraded, trainer.pairs)
+        # The same samples from another class, which does not degrade.
+        trainer.dataset = SharedPairs(  # type: ignore[assignment]
+            trainer.noise_sampler, trainer.pairs, variants
+        )
+        if controlnet is not None:
+            from diffusers import ControlNetModel
+
+            initial = ControlNetModel.from_pretrained(controlnet / "controlnet")
+            trainer.models["controlnet"].module.load_state_dict(initial.state_dict())
+    run_job(job)

@@ -6,43 +6,52 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 
-from authface_train.callbacks.image_grid import to_image
-from authface_train.data.crops import cache_crops
-from authface_train.data.degradation import REFERENCE_PX
+from authface_train.data.crops import load_crop
 from authface_train.data.pairs import DegradedPairs
-from authface_train.data.sample_keys import SampleKey
 from authface_train.models.pixel_unshuffle import PixelUnshuffle
 from authface_train.reproduce import small_models
-from authface_train.reproduce.image_scores import ImageScores
 from authface_train.reproduce.regression import RegressionTrainer, restore_images
-from authface_train.reproduce.rows import REGRESSION, TABLE2_ROWS, Row
-from authface_train.reproduce.small_data import Faces, prepare_faces
+from authface_train.reproduce.rows import REGRESSION, TABLE2_ROWS, TRADE, Row
+from authface_train.reproduce.small_data import LICENCE_BASIS, Faces, prepare_faces
+from authface_train.reproduce.small_pairs import SharedPairs, degraded_variants
+from authface_train.reproduce.small_scores import (
+    ScoredFaces,
+    degrade_faces,
+    measure_restored,
+    save_image,
+    source_commit,
+)
 from authface_train.reproduce.small_settings import (
     CELL_PX,
+    DISCRIMINATOR_LEARNING_RATE,
+    GENERIC_LEARNING_RATE,
     LAMBDA_D,
     LAMBDA_S,
     NO_PICTURES,
+    NUM_PIECES,
+    REGRESSION_LEARNING_RATE,
+    RESTORER_LEARNING_RATE,
     RESTORER_SETTINGS,
     SIZE_PX,
+    TRUNK_LEARNING_RATE,
     TUNING_FACTORS,
     Latent,
     Scale,
     training_settings,
 )
-from manifests.run_folder import is_finished, read_run
-from manifests.support.console import run_command
+from authface_train.reproduce.small_views import piece_rows, with_copies
+from manifests.run_folder import is_finished
 from manifests.support.errors import UserError
 from manifests.support.files import apply_umask, write_json
-from manifests.training_view import training_view
+from manifests.training_view import TagChoice, training_view
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -76,11 +85,7 @@ class Experiment:
         self._check_same_experiment()
         self.faces: Faces = prepare_faces(self.folder, extra_photos)
         self.results = self.folder / "results"
-        self.results.mkdir(exist_ok=True)
-        # One core is left to the worker that degrades: threads on the same core would mostly wait
-        # for each other.
-        num_threads = max((os.cpu_count() or 1) - 1, 1)
-        os.environ.setdefault("OMP_NUM_THREADS", str(num_threads))
+        (self.results / TRADE).mkdir(parents=True, exist_ok=True)
 
     def _check_same_experiment(self) -> None:
         """Refuse to mix results of different latents or sizes."""
@@ -100,15 +105,29 @@ class Experiment:
         base = self.folder / "base"
         generic = self.folder / "generic"
         prior = self.folder / "prior"
+        workspace = self.faces.workspace
         if not is_finished(base):
             self._make_base(base)
         if not is_finished(generic):
-            workspace, view = small_models.generic_view(self.folder / "generic-ws")
-            overrides = training_settings(self.scale.generic) | NO_PICTURES
-            small_models.train_generic_prior(workspace, view, base, generic, overrides)
+            small_models.train_stage(
+                "prior",
+                workspace,
+                small_models.generic_view(workspace),
+                base=base,
+                folder=generic,
+                overrides=training_settings(self.scale.generic)
+                | {"learning_rate": GENERIC_LEARNING_RATE}
+                | NO_PICTURES,
+            )
         if not is_finished(prior):
-            settings = training_settings(self.scale.prior) | {"tags": "none"} | NO_PICTURES
-            self.train("train-prior", prior, base_option="--base", base=generic, settings=settings)
+            small_models.train_stage(
+                "prior",
+                workspace,
+                with_copies(workspace, self.view("train")),
+                base=generic,
+                folder=prior,
+                overrides=training_settings(self.scale.prior) | {"tags": "none"} | NO_PICTURES,
+            )
 
     def _make_base(self, folder: Path) -> None:
         photographs, crops = small_models.face_photographs(self.faces, "train")
@@ -121,34 +140,6 @@ class Experiment:
         check = small_models.check_vae(vae, self.faces, self.scale.degradation)
         small_models.make_base(folder, vae)
         write_json(folder / "gate.json", check)
-
-    def train(
-        self,
-        command: str,
-        folder: Path,
-        *,
-        base_option: str,
-        base: Path,
-        settings: Mapping[str, object],
-    ) -> None:
-        """Start a training run, or resume it.
-
-        Args:
-            command: "train-prior" or "train-restore".
-            folder: Folder of the run.
-            base_option: Option that names the base, "--base" or "--prior".
-            base: The model to start from.
-            settings: Settings that override the preset `tiny`.
-        """
-        arguments: list[object] = [command, "-w", self.faces.workspace.root, "--preset", "tiny"]
-        arguments += [base_option, base, "--output", folder]
-        for name, value in settings.items():
-            # JSON's numbers, booleans and lists are TOML too; strings need no quotes.
-            text = value if isinstance(value, str) else json.dumps(value)
-            arguments += ["--set", f"{name}={text}"]
-        if read_run(folder) is not None:
-            arguments.append("--resume")
-        run_command(*arguments)
 
     # Restorers
 
@@ -169,7 +160,8 @@ class Experiment:
             steps=self.scale.restorer,
             lambda_factor=self.scale.lambda_times,
         )
-        self._score(row.name, seed, "test", self._restore_function(folder))
+        self._score_trade(row.name, seed, folder)
+        self._score(row.name, seed, "test", self._restore_function(folder, self.scale.sampling))
 
     def tune(self) -> None:
         """Train short runs of row c' with different lambdas, and score them on the split `val`."""
@@ -185,7 +177,8 @@ class Experiment:
                 steps=self.scale.tuning,
                 lambda_factor=factor,
             )
-            self._score(name, 0, "val", self._restore_function(folder))
+            restore = self._restore_function(folder, self.scale.sampling)
+            self._score(name, 0, "val", restore)
 
     def _train_restorer(
         self, row: Row, folder: Path, *, seed: int, steps: int, lambda_factor: float
@@ -197,43 +190,90 @@ class Experiment:
         """
         if is_finished(folder):
             return
-        start_step = steps // 5
-        settings = (
+        start_step = steps // 10
+        overrides = (
             training_settings(steps)
             | RESTORER_SETTINGS
             | {
+                "learning_rate": RESTORER_LEARNING_RATE,
                 "seed": seed,
-                "workers": 1,
                 "degradation": self.scale.degradation,
                 "facial.weight": row.weight,
                 "facial.m": row.m,
                 "facial.s": row.s,
                 "facial.lambda_d": LAMBDA_D * lambda_factor,
                 "facial.lambda_s": LAMBDA_S * lambda_factor,
-                "facial.start_step": start_step,
-                "facial.discriminator_only_steps": start_step // 4,
-                "facial.ramp_steps": start_step // 2,
+                "facial.start_step": 0,
+                "facial.discriminator_only_steps": start_step,
+                "facial.ramp_steps": start_step,
                 "facial.discriminator_width": 32,
+                "facial.discriminator_learning_rate": DISCRIMINATOR_LEARNING_RATE,
                 "facial.eye_cells": 6,
                 "facial.mouth_cells": 8,
                 "facial.r1_every": 16,
-                "ledger_every": max(steps // 10, 1),
-                "validation.every": max(steps // 2, 1),
             }
         )
-        self.train(
-            "train-restore",
-            folder,
-            base_option="--prior",
+        small_models.train_stage(
+            "restorer",
+            self.faces.workspace,
+            self._restorer_view(),
             base=self.folder / row.base,
-            settings=settings,
+            folder=folder,
+            overrides=overrides,
+            degraded=self._degraded_file,
+            controlnet=self._train_trunk(row.base),
         )
 
-    def _restore_function(self, folder: Path) -> RestoreFunction:
+    def _train_trunk(self, base: str) -> Path:
+        """Train Stage II without facial loss on a prior, unless the experiment holds the result.
+
+        Returns:
+            Folder of the run.
+        """
+        folder = self.folder / "runs" / f"trunk-{base}"
+        if not is_finished(folder):
+            settings = {
+                "learning_rate": TRUNK_LEARNING_RATE,
+                "degradation": self.scale.degradation,
+                "facial.weight": "off",
+            }
+            small_models.train_stage(
+                "restorer",
+                self.faces.workspace,
+                self._restorer_view(),
+                base=self.folder / base,
+                folder=folder,
+                overrides=training_settings(self.scale.trunk) | RESTORER_SETTINGS | settings,
+                degraded=self._degraded_file,
+            )
+        return folder
+
+    @property
+    def _degraded_file(self) -> Path:
+        """The degradations that all restorers and the regression learn from."""
+        return self.folder / "degraded.npy"
+
+    def _restorer_view(self) -> pd.DataFrame:
+        """The training faces with changed copies, and pieces of photographs."""
+        workspace = self.faces.workspace
+        photographs, _ = small_models.face_photographs(self.faces, "train")
+        images = photographs + small_models.generic_images()
+        pieces = piece_rows(
+            workspace,
+            images,
+            NUM_PIECES,
+            prefix="photo",
+            licence_basis=LICENCE_BASIS,
+            seed=2,
+        )
+        faces = with_copies(workspace, self.view("train"))
+        return pd.concat([faces, pieces], ignore_index=True)
+
+    def _restore_function(self, folder: Path, steps: int) -> RestoreFunction:
         from authface_train.restore.pipeline import Restorer
         from authface_train.restore.sampling import Sampling
 
-        sampling = Sampling(steps=self.scale.sampling, start="degraded", colour_fix="wavelet")
+        sampling = Sampling(steps=steps, start="degraded", colour_fix="wavelet")
         restorer = Restorer(str(folder), sampling)
 
         def restore(degraded: list[np.ndarray]) -> list[np.ndarray]:
@@ -292,18 +332,15 @@ class Experiment:
         from authface_train.settings import RestorerSettings
         from authface_train.training.loop import train
 
-        overrides = training_settings(self.scale.restorer) | {
+        overrides = training_settings(self.scale.regression) | {
+            "learning_rate": REGRESSION_LEARNING_RATE,
             "seed": seed,
-            "workers": 1,
             "degradation": self.scale.degradation,
         }
         settings = load_preset("restorer", "tiny", overrides)
         assert isinstance(settings, RestorerSettings)
         accelerator = Accelerator(cpu=not torch.cuda.is_available())
-        view = self._view("train")
-        cache_crops(
-            self.faces.workspace, view, REFERENCE_PX, accelerator, lambda completed, total: None
-        )
+        view = self._restorer_view()
         null_prompt = self._null_prompt()
         core = detach_core(load_base(str(self.folder / "base"), None, 0))
         config = small_models.unet_config(core.unet)
@@ -312,6 +349,9 @@ class Experiment:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             unet = UNet2DConditionModel(**config)
+        # At first the regression changes nothing.
+        torch.nn.init.zeros_(unet.conv_out.weight)
+        torch.nn.init.zeros_(unet.conv_out.bias)
 
         # The regression needs no latents; only the mirroring of the noise sampler is used.
         latents = [torch.zeros(2, 2, 1, 1, 1)] * len(view)
@@ -324,6 +364,12 @@ class Experiment:
             noise_sampler=NoiseSampler(settings.seed, view, latents, core),
             null_prompt=null_prompt,
             accelerator=accelerator,
+        )
+        trainer.dataset = SharedPairs(
+            trainer.noise_sampler,
+            trainer.pairs,
+            degraded_variants(self._degraded_file, trainer.pairs),
+            clean=self._clean_faces(view),
         )
         run = TrainingRun(folder.parent, "restorer")
         run.start(
@@ -342,12 +388,24 @@ class Experiment:
         unet.save_pretrained(folder)
         apply_umask(folder)
 
+    def _clean_faces(self, view: pd.DataFrame) -> np.ndarray:
+        """The faces of a view, (faces, 3, SIZE_PX, SIZE_PX) uint8."""
+        crops = [load_crop(self.faces.workspace, path, SIZE_PX) for path in view["crop_path"]]
+        return np.stack(crops).transpose(0, 3, 1, 2)
+
     # Scoring
 
-    def _view(self, split: str) -> pd.DataFrame:
-        """The training view of a split with the columns `file` and `person`."""
-        view = training_view(self.faces.workspace, "none").drop(columns=["person", "split"])
-        people = self.faces.rows[["face_id", "file", "person", "split"]]
+    def view(self, split: str, tags: TagChoice = "none") -> pd.DataFrame:
+        """The training view of a split with the columns `file`, `place` and `person`.
+
+        `place` counts the faces of a photograph from the left.
+
+        Args:
+            split: "train", "val" or "test".
+            tags: The families of tags that captions are made of.
+        """
+        view = training_view(self.faces.workspace, tags).drop(columns=["person", "split"])
+        people = self.faces.rows[["face_id", "file", "place", "person", "split"]]
         return view.merge(people, on="face_id").query("split == @split")
 
     def _null_prompt(self) -> Embedding:
@@ -368,48 +426,54 @@ class Experiment:
         All rows and seeds get the same degraded faces.
         """
         started = time.monotonic()
-        view = self._view(split).reset_index(drop=True)
-        pairs = DegradedPairs(self.faces.workspace, view, SIZE_PX, self.scale.degradation, seed=0)
-        keys = [
-            SampleKey(epoch, index)
-            for epoch in range(self.scale.drawn_per_face)
-            for index in range(len(view))
-        ]
-        degraded = [to_image(pairs.make_pair(key, False).degraded) for key in keys]
-
+        faces = self._scored_faces(split)
         suffix = "" if seed is None else f"-{seed}"
-        pictures = self.folder / "pictures"
-        image_scores = ImageScores()
-        images = []
-        for key, restored in zip(keys, restore(degraded), strict=True):
-            face = view.iloc[key.index]
-            clean = pairs.clean_crop(key, False)
-            file_name = f"{face['face_id']}-{key.epoch}.png"
-            _save_image(restored, pictures / f"{name}{suffix}" / file_name)
-            if name == "LQ":
-                _save_image(clean, pictures / "clean" / file_name)
-            visible_boxes_px = pairs.boxes_px[key.index][pairs.visible[key.index]].numpy()
-            scores = image_scores.measure(restored, clean, visible_boxes_px)
-            images.append(
-                {"file": face["file"], "person": face["person"], "drawn": key.epoch, **scores}
+        folder = self.folder / "pictures" / f"{name}{suffix}"
+        images = measure_restored(faces, restore(faces.degraded), folder)
+        if name == "LQ":
+            for file_name, clean in zip(faces.file_names, faces.clean, strict=True):
+                save_image(clean, self.folder / "pictures" / "clean" / file_name)
+        record = self.record(name, seed, split, started) | {"images": images}
+        write_json(self.results / f"{name}{suffix}.json", record)
+
+    def _score_trade(self, name: str, seed: int, folder: Path) -> None:
+        """Restore the test faces with fewer sampling steps too, and save the scores."""
+        faces = self._scored_faces("test")
+        for steps in self.scale.few_steps:
+            started = time.monotonic()
+            restored = self._restore_function(folder, steps)(faces.degraded)
+            pictures = self.folder / "pictures" / f"{name}-{seed}-steps{steps}"
+            images = measure_restored(faces, restored, pictures)
+            record = self.record(name, seed, "test", started) | {"images": images}
+            write_json(
+                self.results / TRADE / f"{name}-{seed}-{steps}.json",
+                record | {"sampling_steps": steps},
             )
-        record = {
+
+    def _scored_faces(self, split: str) -> ScoredFaces:
+        """The degraded faces of a split, the same in every call."""
+        view = self.view(split)
+        rank = view.groupby("person").cumcount()
+        view = view[rank < self.scale.faces_per_person].reset_index(drop=True)
+        pairs = DegradedPairs(self.faces.workspace, view, SIZE_PX, self.scale.degradation, seed=0)
+        return degrade_faces(view, pairs, self.scale.drawn_per_face)
+
+    def record(self, name: str, seed: int | None, split: str, started: float) -> dict[str, object]:
+        """What a result file states besides the scores."""
+        faces = self.faces.rows
+        return {
             "row": name,
             "seed": seed,
             "split": split,
+            "commit": source_commit(),
             "latent": self.latent,
             "scale": vars(self.scale),
+            "faces": faces.groupby("split").size().to_dict(),
+            "people": faces.groupby("split")["person"].nunique().to_dict(),
             "gate": json.loads((self.folder / "base" / "gate.json").read_text("utf-8")),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
             "evaluation_s": round(time.monotonic() - started, 1),
-            "images": images,
         }
-        write_json(self.results / f"{name}{suffix}.json", record)
-
-
-def _save_image(image: np.ndarray, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path)
 
 
 @torch.no_grad()

@@ -20,27 +20,39 @@ class Scale:
         vae: Training steps of the VAE.
         generic: Training steps of the generic prior.
         prior: Training steps of the face prior.
-        restorer: Training steps of each restorer.
+        trunk: Training steps of Stage II without facial loss, which rows on one prior share.
+        restorer: Training steps of each restorer after those.
+        regression: Training steps of the regression.
         tuning: Training steps of each tuning run.
+        faces_per_person: Largest number of faces of a test person that are restored.
         drawn_per_face: Degradations of each test face.
-        sampling: Sampling steps when restoring.
+        sampling: Sampling steps of the results.
+        few_steps: Smaller numbers of sampling steps, for the trade of distortion and detail.
         degradation: Name of the degradation preset.
         lambda_times: Factor on the two default weights of the facial loss, as tuned.
     """
 
     vae: int = 2000
-    generic: int = 4000
-    prior: int = 2500
-    restorer: int = 2500
-    tuning: int = 800
-    drawn_per_face: int = 4
-    sampling: int = 25
+    generic: int = 500
+    prior: int = 500
+    trunk: int = 1200
+    restorer: int = 250
+    regression: int = 1000
+    tuning: int = 150
+    faces_per_person: int = 2
+    drawn_per_face: int = 1
+    sampling: int = 12
+    few_steps: tuple[int, ...] = (1, 2, 4)
     degradation: str = "codeformer-large"
     lambda_times: float = 0.3
 
 
 # Without min-SNR weighting the ControlNet would spend its few steps on the last of the noise.
-RESTORER_SETTINGS: dict[str, object] = {"learning_rate": 2e-3, "min_snr_gamma": 0.05}
+RESTORER_SETTINGS: dict[str, object] = {
+    "min_snr_gamma": 0.05,
+    "ledger_every": 0,
+    "validation.every": 0,
+}
 TUNING_FACTORS = (0.1, 0.3, 1.0, 3.0)
 LAMBDA_D = 0.05
 LAMBDA_S = 10.0
@@ -48,9 +60,16 @@ COMMON_SETTINGS: dict[str, object] = {
     "resolution_px": SIZE_PX,
     "batch": 8,
     "micro_batch": 8,
-    "learning_rate": 5e-4,
-    "warmup_steps": 100,
+    "learning_rate": 1e-3,
+    "warmup_steps": 50,
 }
+GENERIC_LEARNING_RATE = 2e-3
+TRUNK_LEARNING_RATE = 2e-3
+RESTORER_LEARNING_RATE = 5e-4
+REGRESSION_LEARNING_RATE = 3e-3
+DISCRIMINATOR_LEARNING_RATE = 5e-4
+NUM_PIECES = 300
+"""Pieces of photographs among the training data of restorers."""
 NO_PICTURES: dict[str, object] = {"audit": False, "draw.every": 0}
 """Overrides that switch off previews and memorisation audit."""
 
@@ -60,8 +79,9 @@ def training_settings(steps: int) -> dict[str, object]:
     return {
         **COMMON_SETTINGS,
         "schedule": "cosine",
-        "ema_decay": 0.998,
+        "ema_decay": 0.995,
         "steps": steps,
+        "workers": 0,
         "checkpoint_every": max(steps // 4, 1),
         "keep_checkpoints": 1,
     }

@@ -80,6 +80,11 @@ def test_report_marks_restorers_that_do_not_beat_their_input(tmp_path):
     assert "| d - LQ | PSNR dB | -1.000 | -1.000 to -1.000 | -1.000 | FAIL |" in table
     assert "| b - LQ | PSNR dB | +1.000 | +1.000 to +1.000 | +1.000 | PASS |" in table
     assert "| d - b | PSNR dB | -2.000 |" in table
+    assert "beats regression" not in table
+
+    write_result(tmp_path, "regression", 7, -0.5)
+    table = report(tmp_path)
+    assert "| d - regression | PSNR dB | -0.500 | -0.500 to -0.500 | -0.500 | FAIL |" in table
     assert "not a VAE" in table
 
 

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from authface_train.reproduce import orl_faces
 from authface_train.reproduce.small_data import SPLIT_FILE, _assign_groups
 
 
@@ -21,3 +22,12 @@ def test_added_photograph_joins_the_split_of_its_group():
     assert splits["a"] == "train"
     assert splits["c"] == "test", "a group of two splits must not be trained on"
     assert splits["b"] in ("train", "val", "test")
+
+
+def test_pictures_of_an_orl_person_are_in_one_split():
+    people = [orl_faces.orl_person(name) for name in orl_faces.MEMBERS.values()]
+    assert len(people) == 160
+    assert len(set(people)) == 40, "one split per person"
+    splits = pd.Series([split for _, split in set(people)]).value_counts()
+    assert splits.to_dict() == {"train": 28, "test": 10, "val": 2}
+    assert orl_faces.orl_person("lenna.png") is None
