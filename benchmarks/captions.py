@@ -38,7 +38,7 @@ HALVES = ("tuned", "held out")
 
 # Column of labels.csv -> measured tag -> the value of the label that makes the tag correct.
 LABEL_OF_TAG = {
-    "framing": {"close-up": "close-up", "head and shoulders": "head and shoulders"},
+    "framing": {"close-up": "close-up"},
     "view": {
         "front view": "front",
         "three-quarter view": "three-quarter",
@@ -47,9 +47,8 @@ LABEL_OF_TAG = {
     "tilt": {"chin up": "up", "chin down": "down"},
     "gaze": {"direct gaze": "camera", "looking away": "away"},
     "light": {"key light left": "left", "key light right": "right", "even light": "even"},
-    "hardness": {"hard light": "hard", "soft light": "soft"},
+    "hardness": {"soft light": "soft"},
     "key": {"low-key": "low", "high-key": "high"},
-    "contrast": {"high contrast": "high", "low contrast": "low"},
     "colour": {"black and white": "bw", "colour photograph": "colour"},
     "warmth": {"warm colours": "warm", "cool colours": "cool"},
     "palette": {"vivid colours": "strong", "muted colours": "muted"},

@@ -75,6 +75,12 @@ class SkinArea:
     across: tuple[float, float]
     along: tuple[float, float]
 
+    def contains(self, across: np.ndarray, along: np.ndarray) -> np.ndarray:
+        """Return bool: whether pixels with these coordinates are in the area, on either side."""
+        distance = np.abs(across)
+        is_beside = (distance > self.across[0]) & (distance < self.across[1])
+        return is_beside & (along > self.along[0]) & (along < self.along[1])
+
 
 CHEEK = SkinArea(across=(0.3, 0.75), along=(0.3, 0.75))
 JAW = SkinArea(across=(0.3, 0.7), along=(0.75, 1.25))
@@ -145,7 +151,11 @@ def _measure_direction(
 ) -> list[Measurement]:
     if abs(face.row["yaw_deg"]) > MAX_YAW_DEG:
         return []
-    cheek, jaw, nose = (side_log_ratio(face, skin, smooth, area) for area in (CHEEK, JAW, NOSE))
+    across, along = _face_coordinates(face)
+    cheek, jaw, nose = (
+        _side_log_ratio(smooth, skin & area.contains(across, along), across)
+        for area in (CHEEK, JAW, NOSE)
+    )
     if cheek is None or jaw is None or nose is None:
         return []
 
@@ -176,36 +186,29 @@ def _measure_direction(
     return [left, right, even.capped(little_shading.confidence)]
 
 
-def side_log_ratio(
-    face: FaceCrop, skin: np.ndarray, smooth: np.ndarray, area: SkinArea
-) -> float | None:
-    """Compare an area of the skin with its mirror image.
-
-    Args:
-        face: The crop.
-        skin: (512, 512) bool; the skin.
-        smooth: (512, 512) float32; the blurred brightness, 0 to 255.
-        area: The area.
-
-    Returns:
-        The logarithm of the ratio of the right area's median brightness to the left area's. None
-        if too little skin of one of them is in the crop.
-    """
+def _face_coordinates(face: FaceCrop) -> tuple[np.ndarray, np.ndarray]:
+    """Return the coordinates of every pixel that `SkinArea` uses; `across` is negative at left."""
     left_eye, right_eye, _, left_mouth, right_mouth = face.landmarks5
     eyes = (left_eye + right_eye) / 2
-    across = (right_eye - left_eye) / face.eye_distance_px
+    right = (right_eye - left_eye) / face.eye_distance_px**2
     down = (left_mouth + right_mouth) / 2 - eyes
-    y, x = np.mgrid[: len(smooth), : len(smooth)]
-    distance = ((x - eyes[0]) * across[0] + (y - eyes[1]) * across[1]) / face.eye_distance_px
-    depth = ((x - eyes[0]) * down[0] + (y - eyes[1]) * down[1]) / max(float(down @ down), 1.0)
-    band = skin & (depth > area.along[0]) & (depth < area.along[1])
+    down = down / max(float(down @ down), 1.0)
+    y, x = np.mgrid[: len(face.brightness), : len(face.brightness)]
+    across = (x - eyes[0]) * right[0] + (y - eyes[1]) * right[1]
+    along = (x - eyes[0]) * down[0] + (y - eyes[1]) * down[1]
+    return across, along
 
+
+def _side_log_ratio(smooth: np.ndarray, area: np.ndarray, across: np.ndarray) -> float | None:
+    """Return the logarithm of the ratio of an area's right side to its left side.
+
+    It is None if one side has too little skin.
+    """
     levels = []
-    for side in (-1, 1):
-        mask = band & (side * distance > area.across[0]) & (side * distance < area.across[1])
-        if mask.sum() < MIN_AREA_PX:
+    for side in (area & (across < 0), area & (across > 0)):
+        if side.sum() < MIN_AREA_PX:
             return None
-        levels.append(float(np.median(smooth[mask])) + BLACK_LEVEL)
+        levels.append(float(np.median(smooth[side])) + BLACK_LEVEL)
     return float(np.log(levels[1] / levels[0]))
 
 

@@ -202,10 +202,11 @@ def test_colour_tags():
     warm = np.clip(skin_crop().astype(int) + [35, 5, -80], 0, 255).astype(np.uint8)
     assert "warm colours" in measured_tags(warm)
     assert "cool colours" in measured_tags(np.ascontiguousarray(warm[..., ::-1]))
-    red_and_blue = np.empty((512, 512, 3), np.uint8)
+    red_and_blue = np.empty((512, 512, 3))
     red_and_blue[:256] = (220, 40, 40)
     red_and_blue[256:] = (40, 60, 220)
-    assert "vivid colours" in measured_tags(red_and_blue)
+    red_and_blue *= np.linspace(0.6, 1.1, 512)[None, :, None]  # of the same range of brightness
+    assert "vivid colours" in measured_tags(red_and_blue.astype(np.uint8))
     assert "vivid colours" not in measured_tags(skin_crop())
 
 
