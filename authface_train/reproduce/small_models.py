@@ -20,7 +20,7 @@ from authface_train.data.pairs import DegradedPairs
 from authface_train.data.sample_keys import SampleKey
 from authface_train.reproduce.small_data import PHOTO_SUFFIXES, Faces
 from authface_train.reproduce.small_pairs import SharedPairs, degraded_variants
-from authface_train.reproduce.small_settings import CELL_PX, SIZE_PX
+from authface_train.reproduce.small_settings import BETA_END, CELL_PX, SIZE_PX
 from authface_train.reproduce.small_views import piece_rows, random_piece
 from manifests.run_folder import read_run
 from manifests.schema import PHOTOS
@@ -230,7 +230,7 @@ def make_base(folder: Path, vae: AutoencoderKL | PixelUnshuffle) -> None:
     pipeline = tiny_sdxl(0)
     pipeline.vae = vae
     # Restoring in a few steps starts at the last timestep, not in the middle of the schedule.
-    pipeline.scheduler.register_to_config(timestep_spacing="trailing")
+    pipeline.scheduler.register_to_config(timestep_spacing="trailing", beta_end=BETA_END)
     channels = vae.config.latent_channels
     config = unet_config(pipeline.unet)
     config["in_channels"] = channels
