@@ -117,6 +117,7 @@ def piece_rows(
                 "face_id": piece_id,
                 "photo_id": f"{prefix}-photo-{number % len(images)}",
                 "crop_size_px": PIECE_PX,
+                "source": "folder",
                 "sha256": "",
                 "photographer_name": None,
                 "photographer_url": None,
