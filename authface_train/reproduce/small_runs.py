@@ -161,7 +161,7 @@ class Experiment:
             lambda_factor=self.scale.lambda_times,
         )
         self._score_trade(row.name, seed, folder)
-        self._score(row.name, seed, "test", self._restore_function(folder, self.scale.sampling))
+        self._score(row.name, seed, "test", self.restore_function(folder, self.scale.sampling))
 
     def tune(self) -> None:
         """Train short runs of row c' with different lambdas, and score them on the split `val`."""
@@ -177,7 +177,7 @@ class Experiment:
                 steps=self.scale.tuning,
                 lambda_factor=factor,
             )
-            restore = self._restore_function(folder, self.scale.sampling)
+            restore = self.restore_function(folder, self.scale.sampling)
             self._score(name, 0, "val", restore)
 
     def _train_restorer(
@@ -269,7 +269,8 @@ class Experiment:
         faces = with_copies(workspace, self.view("train"))
         return pd.concat([faces, pieces], ignore_index=True)
 
-    def _restore_function(self, folder: Path, steps: int) -> RestoreFunction:
+    def restore_function(self, folder: Path, steps: int) -> RestoreFunction:
+        """Restores with the model of a run, in a number of sampling steps."""
         from authface_train.restore.pipeline import Restorer
         from authface_train.restore.sampling import Sampling
 
@@ -309,16 +310,16 @@ class Experiment:
         if not (folder / "config.json").is_file():
             self._train_regression(seed, folder)
 
+        self._score(REGRESSION, seed, "test", self.regression_function(seed))
+
+    def regression_function(self, seed: int) -> RestoreFunction:
+        """Restores with the regression of a seed."""
         from diffusers import UNet2DConditionModel
 
+        folder = self.folder / "runs" / f"{REGRESSION}-{seed}" / "unet"
         unet = UNet2DConditionModel.from_pretrained(folder).eval()
         null_prompt = self._null_prompt()
-        self._score(
-            REGRESSION,
-            seed,
-            "test",
-            lambda degraded: restore_images(unet, degraded, CELL_PX, null_prompt),
-        )
+        return lambda degraded: restore_images(unet, degraded, CELL_PX, null_prompt)
 
     def _train_regression(self, seed: int, folder: Path) -> None:
         from accelerate import Accelerator
@@ -441,7 +442,7 @@ class Experiment:
         faces = self._scored_faces("test")
         for steps in self.scale.few_steps:
             started = time.monotonic()
-            restored = self._restore_function(folder, steps)(faces.degraded)
+            restored = self.restore_function(folder, steps)(faces.degraded)
             pictures = self.folder / "pictures" / f"{name}-{seed}-steps{steps}"
             images = measure_restored(faces, restored, pictures)
             record = self.record(name, seed, "test", started) | {"images": images}

@@ -1,0 +1,86 @@
+"""The figure and the picture of docs/evidence.md, from the folder of a small experiment.
+
+    python benchmarks/evidence.py --experiment DIR --trade docs/evidence-trade.png
+    python benchmarks/evidence.py --experiment DIR --row d --picture docs/restoration.jpg
+
+The picture shows one person only, NASA's portrait of Eileen Collins, which is in the public domain
+and belongs to the test people: clean, degraded, by the regression, and restored. It is unknown
+whether the other people of the experiment agreed to be shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("AUTHFACE_CACHE", str(ROOT / ".assets"))
+
+from PIL import Image  # noqa: E402
+
+from authface_train.callbacks.image_grid import label_grid  # noqa: E402
+from authface_train.commands.silence_libraries import silence_libraries  # noqa: E402
+from authface_train.data.pairs import DegradedPairs  # noqa: E402
+from authface_train.reproduce.ablation import read_results  # noqa: E402
+from authface_train.reproduce.rows import ABLATIONS  # noqa: E402
+from authface_train.reproduce.small_scores import degrade_faces  # noqa: E402
+from authface_train.reproduce.small_settings import SIZE_PX, Scale  # noqa: E402
+from authface_train.reproduce.trade import plot_trade  # noqa: E402
+
+PORTRAIT = "astronaut-nasa.png"
+DEGRADATIONS = 6
+ENLARGED_PX = 160
+
+
+def main() -> None:
+    """Write the requested files."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--experiment", type=Path, required=True, help="folder of the experiment")
+    parser.add_argument("--trade", type=Path, help="where to save the figure")
+    parser.add_argument("--picture", type=Path, help="where to save the picture")
+    parser.add_argument("--row", default="d", help="row of Table 2 that the picture shows")
+    parser.add_argument("--seed", type=int, default=0, help="seed of its training")
+    arguments = parser.parse_args()
+    if arguments.trade:
+        results = arguments.experiment / "results"
+        plot_trade(results, read_results(results), ABLATIONS["table2"]).save(arguments.trade)
+    if arguments.picture:
+        picture = draw_portrait(arguments.experiment, arguments.row, arguments.seed)
+        picture.save(arguments.picture, quality=92)
+
+
+def draw_portrait(folder: Path, row: str, seed: int) -> Image.Image:
+    """Degrade and restore the portrait several times.
+
+    Args:
+        folder: Folder of the experiment.
+        row: Row of Table 2.
+        seed: Seed of its training.
+    """
+    silence_libraries()
+    from authface_train.reproduce.small_runs import Experiment
+
+    experiment = Experiment(folder, [], "unshuffle", Scale())
+    view = experiment.view("test")
+    view = view[view["file"] == PORTRAIT].reset_index(drop=True)
+    scale = experiment.scale
+    pairs = DegradedPairs(experiment.faces.workspace, view, SIZE_PX, scale.degradation, seed=1)
+    faces = degrade_faces(view, pairs, DEGRADATIONS)
+    restore = experiment.restore_function(folder / "runs" / f"{row}-{seed}", scale.sampling)
+    rows = {
+        "clean": faces.clean,
+        "degraded": faces.degraded,
+        "regression": experiment.regression_function(0)(faces.degraded),
+        f"row {row}": restore(faces.degraded),
+    }
+    images = [image for row_images in rows.values() for image in row_images]
+    return label_grid(images, list(rows), ENLARGED_PX)
+
+
+if __name__ == "__main__":
+    main()
