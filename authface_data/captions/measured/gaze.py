@@ -6,8 +6,12 @@ mean position of both eyes, times 60 degrees, is the turn of the eyes. Below 6.5
 direct, provided that the head is neither raised by more than 10 degrees nor bowed by more than 14;
 beyond 24 degrees the person looks away. Beyond 60 degrees of yaw, the yaw alone decides.
 
+Eyes that look up or down are not direct either: the irises of direct gazes lie 0.24 above to 0.02
+below the line through the corners, in half widths of the eye, and a turn of 15 degrees moves them
+by about 0.2. From 0.28 above or 0.05 below on, the gaze is not direct.
+
 The gaze is not measured if an eye is not visible, or if the positions of the two irises differ by
-more than 0.5. Eyes that look up or down while the head is level count as direct.
+more than 0.5. Eyes that look up or down by less than 10 degrees count as direct.
 """
 
 from __future__ import annotations
@@ -21,6 +25,9 @@ MIN_AWAY_DEG = 24.0
 MIN_PROFILE_YAW_DEG = 60.0
 MAX_BOWED_DEG = 14.0
 MAX_RAISED_DEG = 10.0
+MIN_IRIS_DROP = -0.28
+MAX_IRIS_DROP = 0.05
+IRIS_DROP_WIDTH = 0.02
 WIDTH_DEG = 2.5
 
 
@@ -35,11 +42,12 @@ def measure_gaze(face: FaceCrop) -> list[Measurement]:
         ]
     if not face.both_eyes_visible or face.iris_positions is None:
         return []
-    left, right = face.iris_positions
+    left, right = face.iris_positions[:, 0]
+    drop = float(face.iris_positions[:, 1].mean())
     if abs(left - right) > MAX_POSITION_DIFFERENCE:
         return []
 
-    angle = abs(yaw + DEGREES_PER_POSITION * (left + right) / 2)
+    angle = abs(yaw + DEGREES_PER_POSITION * float(left + right) / 2)
     pitch = float(face.row["pitch_deg"])
     direct = Measurement.below("gaze", "direct gaze", angle, bound=MAX_DIRECT_DEG, width=WIDTH_DEG)
     not_bowed = Measurement.above(
@@ -48,7 +56,14 @@ def measure_gaze(face: FaceCrop) -> list[Measurement]:
     not_raised = Measurement.below(
         "gaze", "direct gaze", pitch, bound=MAX_RAISED_DEG, width=WIDTH_DEG
     )
+    eyes_not_up = Measurement.above(
+        "gaze", "direct gaze", drop, bound=MIN_IRIS_DROP, width=IRIS_DROP_WIDTH
+    )
+    eyes_not_down = Measurement.below(
+        "gaze", "direct gaze", drop, bound=MAX_IRIS_DROP, width=IRIS_DROP_WIDTH
+    )
+    conditions = (not_bowed, not_raised, eyes_not_up, eyes_not_down)
     return [
-        direct.capped(min(not_bowed.confidence, not_raised.confidence)),
+        direct.capped(min(condition.confidence for condition in conditions)),
         Measurement.above("gaze", "looking away", angle, bound=MIN_AWAY_DEG, width=WIDTH_DEG),
     ]

@@ -94,8 +94,9 @@ class FaceCrop:
         landmarks5: (5, 2) float; left eye, right eye, nose, left and right corner of the mouth.
         row: The row of `faces`, with the camera columns and the size of its photo.
         background: (512, 512) bool; pixels away from the person. None if unknown.
-        iris_positions: Position of the iris between the corners of the left and the right eye, -1
-            to 1 from left to right. None if unknown.
+        iris_positions: (2, 2) float; a row for the iris of the left and of the right eye: its place
+            between the corners of the eye, -1 to 1 from left to right, and its distance below the
+            line through the corners, in half widths of the eye. None if unknown.
     """
 
     pixels: np.ndarray
@@ -104,7 +105,7 @@ class FaceCrop:
     landmarks5: np.ndarray
     row: Mapping[str, Any]
     background: np.ndarray | None = None
-    iris_positions: tuple[float, float] | None = None
+    iris_positions: np.ndarray | None = None
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], crop: np.ndarray) -> FaceCrop:

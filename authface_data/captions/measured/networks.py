@@ -70,30 +70,34 @@ class CropNetworks:
         kernel = np.ones((side_px, side_px), np.uint8)
         return cv2.erode(background.astype(np.uint8), kernel, borderValue=1) > 0
 
-    def locate_irises(self, crop: np.ndarray) -> tuple[float, float]:
-        """Locate the iris of each eye between the eye's corners.
+    def locate_irises(self, crop: np.ndarray) -> np.ndarray:
+        """Locate the iris of each eye relative to the eye's corners.
 
         Args:
             crop: (512, 512, 3) uint8 sRGB.
 
         Returns:
-            Positions in the left and in the right eye as seen in the image: -1 at the left corner,
-            1 at the right corner.
+            (2, 2) float; a row for the left and for the right eye as seen in the image: the place
+            along the line through the corners, -1 at the left corner and 1 at the right one, and
+            the distance below that line, in half widths of the eye.
         """
         mesh, _ = self._mesh.locate(crop, crop_square(len(crop)))
-        left, right = (
+        positions = [
             self._iris_position(crop, mesh.points_px[list(corners)], name == "right_eye")
             for name, corners in EYE_CORNERS.items()
-        )
-        return left, right
+        ]
+        return np.array(positions)
 
-    def _iris_position(self, crop: np.ndarray, corners: np.ndarray, is_right_eye: bool) -> float:
+    def _iris_position(
+        self, crop: np.ndarray, corners: np.ndarray, is_right_eye: bool
+    ) -> np.ndarray:
         square = square_around_eye(corners)
         squares = [square.moved(**move) for move in IRIS_MOVES]
         eyes = self._iris.locate_in(crop, squares, is_right_eye=is_right_eye)
         centre = np.median([eye.iris_px[0] for eye in eyes], axis=0)
         across = corners[1] - corners[0]
-        return float((centre - corners.mean(0)) @ across / max(across @ across, 1.0) * 2)
+        axes = np.array([across, (-across[1], across[0])])
+        return axes @ (centre - corners.mean(0)) / max(across @ across, 1.0) * 2
 
 
 def _photo_mask(row: Mapping[str, Any]) -> np.ndarray:
