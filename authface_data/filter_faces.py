@@ -166,7 +166,7 @@ def summarise(workspace: Workspace, result: GateResult) -> FilterSummary:
         kept_faces=int(kept.sum()),
         faces=len(result.measurements),
         kept_photos=len(kept_photo_ids.unique()),
-        photos=Store(workspace, PHOTOS).read(["photo_id"]).num_rows,
+        photos=Store(workspace, PHOTOS).count(),
         duplicate_photos=result.count("photo", DUPLICATES, "dropped"),
         duplicate_faces=result.count("face", DUPLICATE_FACES, "dropped"),
         possible_minors=result.count("face", POSSIBLE_MINOR, "kept"),

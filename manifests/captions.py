@@ -126,7 +126,7 @@ def current_captions(workspace: Workspace, face_ids: Iterable[str] | None = None
     Returns:
         The captions, sorted by face_id; faces with edited tags only come last.
     """
-    wanted = None if face_ids is None else pa.array(face_ids, pa.string())
+    wanted = None if face_ids is None else pa.array(face_ids, pa.string()).unique()
     captions = _read_preferred(workspace, wanted)
     edits = tag_edits(workspace)
     edited_ids = pa.array(
@@ -164,6 +164,8 @@ def _read_preferred(workspace: Workspace, face_ids: pa.Array | None) -> Captions
     no_ids = pa.array([], pa.string())
     captions = Captions(no_ids, no_ids, TagLists.from_lists([]), TagLists.from_lists([]))
     for captioner in workspace.settings.captions.use:
+        if face_ids is not None and len(captions) == len(face_ids):
+            break
         of_captioner = RowFilter.equal("captioner", captioner)
         table = Store(workspace, CAPTIONS).read(["face_id", *TAG_FAMILIES], of_captioner)
         if face_ids is not None:

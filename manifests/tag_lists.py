@@ -76,8 +76,8 @@ class TagLists:
         Returns:
             k lists.
         """
-        lengths = np.append(self.lengths, 0)[rows]
-        starts = np.append(self.offsets[:-1], 0)[rows]
+        starts = self.offsets[rows]
+        lengths = np.where(rows < 0, 0, self.offsets[rows + 1] - starts)
         offsets = _offsets_of(lengths)
         positions = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
         return TagLists(self.tags, self.codes[positions], offsets)

@@ -63,6 +63,9 @@ AUTHFACE_PICTURE_GB states another limit."""
 DECODE_SECONDS = 60.0
 """Time that decoding a picture may take where no other time limit applies."""
 
+PNG_EXIF_MARKS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+"""Names in a PNG under which Pillow finds EXIF tags, the orientation included."""
+
 OWN_BUFFER_FORMATS = ("WEBP", "AVIF", "HEIF")
 """Formats whose decoders keep two pictures of 4 bytes per pixel besides Pillow's."""
 
@@ -383,7 +386,7 @@ class Photo:
     def _header(self) -> _Header:
         data = self.data
         with decoding(data), open_image(data) as image:
-            exif = image.getexif()
+            exif = _read_exif(image, data)
             exif_directory = exif.get_ifd(EXIF_IFD)
             # Only the orientation of the main directory rotates the picture.
             tags = {tag: value for tag, value in exif_directory.items() if tag != ORIENTATION}
@@ -425,6 +428,16 @@ class Photo:
                 )
                 image = image.resize(size_px, Image.Resampling.LANCZOS, reducing_gap=3.0)
             return np.asarray(image)
+
+
+def _read_exif(image: Image.Image, data: bytes) -> Image.Exif:
+    """The EXIF tags of a picture, without decoding a PNG that has none.
+
+    Metadata may follow the pixels of a PNG, so that Pillow decodes all of it to look for them.
+    """
+    if image.format == "PNG" and not any(mark in data for mark in PNG_EXIF_MARKS):
+        return Image.Image.getexif(image)
+    return image.getexif()
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 SEPARATOR = "; "
 """Separates the reasons of several gates in the verdict of all gates."""
@@ -206,8 +207,8 @@ def summarise_reason(reason: str | None) -> str:
 
 
 def describe_joined_reasons(
-    reasons: pa.Array | pa.ChunkedArray, values_of: Callable[[str], np.ndarray]
-) -> list[str]:
+    reasons: pa.ChunkedArray, values_of: Callable[[str], np.ndarray]
+) -> pa.Array:
     """Put the reasons of many faces in a photographer's words.
 
     Args:
@@ -215,22 +216,29 @@ def describe_joined_reasons(
         values_of: Measurement -> (n,) float64, NaN where the value is unknown.
 
     Returns:
-        n texts; "" for a face without reasons.
+        (n,) string; "" for a face without reasons.
     """
-    cached_values_of = functools.cache(values_of)
-    texts = []
-    for row, joined in enumerate(reasons.to_pylist()):
-        parts = joined.split(SEPARATOR) if joined else []
-        texts.append(SEPARATOR.join(_describe_row(part, row, cached_values_of) for part in parts))
-    return texts
+    lists = pc.split_pattern(pc.fill_null(reasons, ""), SEPARATOR).combine_chunks()
+    rows = lists.value_parent_indices().to_numpy()
+    parts = lists.flatten().dictionary_encode()
+    # Faces with the same reason follow each other in this order.
+    order = np.argsort(parts.indices.to_numpy(), kind="stable")
+    counts = np.bincount(parts.indices.to_numpy(), minlength=len(parts.dictionary))
+    texts: list[str] = []
+    stops = np.cumsum(counts)
+    for reason, start, stop in zip(
+        parts.dictionary.to_pylist(), stops - counts, stops, strict=True
+    ):
+        rule = _parse_rule(reason)
+        if rule is None:
+            texts += [describe_reason(reason)] * (stop - start)
+        else:
+            texts += rule.describe_all(values_of(rule.metric)[rows[order[start:stop]]])
 
-
-def _describe_row(reason: str, row: int, values_of: Callable[[str], np.ndarray]) -> str:
-    rule = _parse_rule(reason)
-    if rule is None:
-        return describe_reason(reason)
-    value = float(values_of(rule.metric)[row])
-    return rule.describe(value if math.isfinite(value) else None)
+    places = np.empty(len(order), np.int64)
+    places[order] = np.arange(len(order))
+    described = pa.array(texts, pa.string()).take(pa.array(places))
+    return pc.binary_join(pa.ListArray.from_arrays(lists.offsets, described), SEPARATOR)
 
 
 @dataclass(frozen=True)
@@ -264,6 +272,26 @@ class _Rule:
             )
         needed = f"{self.limit} needed" if self.needs_more else f"{self.limit}{unit} at most"
         return f"{self.problem}: {_format_value(self.wording, value, float(self.limit))}, {needed}"
+
+    def describe_all(self, values: np.ndarray) -> list[str]:
+        """Describe many values.
+
+        Args:
+            values: (n,) float64, NaN where the value is unknown.
+        """
+        shown = tuple((values * self.wording.scale).tolist())
+        rounded = (" ".join([f"%.{self.wording.digits}f"] * len(shown)) % shown).split()
+        # Most values are equal once they are rounded; one that equals the limit has more digits.
+        described: dict[str, str] = {}
+        texts = []
+        for number, value in zip(rounded, values.tolist(), strict=True):
+            text = described.get(number)
+            if text is None:
+                text = self.describe(value if math.isfinite(value) else None)
+                if float(number) != float(self.limit):
+                    described[number] = text
+            texts.append(text)
+        return texts
 
 
 @functools.lru_cache(maxsize=1024)

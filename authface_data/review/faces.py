@@ -16,8 +16,8 @@ import pyarrow.types as pt
 from authface_data.gates import check_gate_names, passes_threshold
 from authface_data.measurements import Measurements, read_measurements
 from authface_data.report.reasons import SEPARATOR, describe_joined_reasons
-from authface_data.review.snapshot import EPOCH, Snapshot
-from manifests.captions import FaceTags, current_tags
+from authface_data.review.snapshot import EPOCH, Snapshot, split_lists
+from manifests.captions import TAG_SEPARATOR, Captions, FaceTags, current_captions
 from manifests.decisions import face_decisions, newest_decision_time
 from manifests.missing_files import describe_missing_crops
 from manifests.names import PHOTO_COLUMNS
@@ -28,7 +28,6 @@ from manifests.verdicts import ALL_GATES, POSSIBLE_MINOR
 from manifests.workspace import Workspace
 
 REGIONS = ("left_eye", "right_eye", "mouth")
-NO_TAGS = FaceTags([], [])
 TEXT_COLUMNS = (
     "face_id",
     "photo_id",
@@ -56,9 +55,10 @@ DOUBTS = (
     Gate(name="presence", metric="face_presence", op=">=", threshold=0.9),
     Gate(name="hidden", metric="visible_regions", op="==", threshold=3),
     Gate(name="drawn", metric="photographic", op=">=", threshold=0.5),
+    Gate(name="retouched", metric="skin", op=">=", threshold=0.8),
 )
 """A kept face that does not meet one of these is doubtful, whatever the gates are: it may be no
-face, hidden, or a painting."""
+face, hidden, a painting, or retouched."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,10 @@ class ReviewFaces(Sequence[ReviewFace]):
     """Faces in the order of a review, in columns: a million of them take few hundred megabytes.
 
     Args:
-        rows: One row per face: columns of `faces`, and those of `ReviewFace` that are one text or
-            number.
+        rows: One row per face: columns of `faces`, those of `ReviewFace` that are one text or
+            number, and `caption_row`, the row in `captions`, -1 for a face without a caption.
         scores: Metric -> (len(rows),) float64, NaN where it is unknown.
-        tags: Tags by face_id; other faces have none.
+        captions: The captions in use.
         exported_at: The time of the snapshots.
     """
 
@@ -112,12 +112,12 @@ class ReviewFaces(Sequence[ReviewFace]):
         self,
         rows: pa.Table,
         scores: Mapping[str, np.ndarray],
-        tags: Mapping[str, FaceTags],
+        captions: Captions,
         exported_at: datetime,
     ) -> None:
         self._rows = rows
         self._scores = scores
-        self._tags = tags
+        self._captions = captions
         self._exported_at = exported_at
 
     def __len__(self) -> int:
@@ -142,7 +142,7 @@ class ReviewFaces(Sequence[ReviewFace]):
         return ReviewFaces(
             self._rows.take(pa.array(positions)),
             {name: values[positions] for name, values in self._scores.items()},
-            self._tags,
+            self._captions,
             self._exported_at,
         )
 
@@ -171,17 +171,27 @@ class ReviewFaces(Sequence[ReviewFace]):
 
     def batches(self) -> Iterator[FaceBatch]:
         """The faces in the columns of a review table."""
+        families = (self._captions.semantic, self._captions.photographic)
+        split_semantic, split_photographic = (split_lists(lists) for lists in families)
         for start in range(0, len(self), ROWS_PER_BATCH):
             part = slice(start, start + ROWS_PER_BATCH)
             rows = self._rows.slice(start, ROWS_PER_BATCH)
-            tags = [self._tags.get(face_id, NO_TAGS) for face_id in rows["face_id"].to_pylist()]
+            caption_rows = rows["caption_row"].to_numpy()
+            semantic, photographic = (
+                lists.take(caption_rows).texts(TAG_SEPARATOR) for lists in families
+            )
+            snapshots = Snapshot.take_texts(
+                rows["crop_sha256"].to_pylist(),
+                split_semantic.take(caption_rows),
+                split_photographic.take(caption_rows),
+                self._exported_at,
+            )
             yield FaceBatch(
-                columns={name: rows[name].to_pylist() for name in TEXT_COLUMNS},
-                is_kept=rows["is_kept"].to_pylist(),
-                tags=tags,
-                snapshots=Snapshot.take_texts(
-                    rows["crop_sha256"].to_pylist(), tags, self._exported_at
-                ),
+                columns={name: rows[name] for name in TEXT_COLUMNS},
+                is_kept=rows["is_kept"],
+                semantic_tags=semantic,
+                photographic_tags=photographic,
+                snapshots=pa.chunked_array([snapshots], pa.string()),
                 scores={name: values[part] for name, values in self._scores.items()},
             )
 
@@ -189,37 +199,48 @@ class ReviewFaces(Sequence[ReviewFace]):
         faces = []
         rows = self._rows.slice(part.start, part.stop - part.start).to_pylist()
         for position, row in enumerate(rows, part.start):
-            tags = self._tags.get(row["face_id"], NO_TAGS)
+            semantic_tags, photographic_tags = self._tags_of(row["caption_row"])
             scores = {name: float(values[position]) for name, values in self._scores.items()}
             boxes = {name: row[f"{name}_box_crop_px"] for name in REGIONS}
             snapshot = Snapshot.take(
-                row["crop_sha256"], tags.semantic, tags.photographic, self._exported_at
+                row["crop_sha256"], semantic_tags, photographic_tags, self._exported_at
             )
             faces.append(
                 ReviewFace(
                     **{name: row[name] for name in (*TEXT_COLUMNS, *OTHER_COLUMNS)},
                     boxes_crop_px=boxes,
-                    semantic_tags=tags.semantic,
-                    photographic_tags=tags.photographic,
+                    semantic_tags=semantic_tags,
+                    photographic_tags=photographic_tags,
                     scores={name: score for name, score in scores.items() if np.isfinite(score)},
                     snapshot=snapshot,
                 )
             )
         return faces
 
+    def _tags_of(self, caption_row: int) -> FaceTags:
+        if caption_row < 0:
+            return FaceTags([], [])
+        return FaceTags(
+            self._captions.semantic[caption_row], self._captions.photographic[caption_row]
+        )
+
 
 @dataclass(frozen=True)
 class FaceBatch:
-    """Some faces of a review, in columns."""
+    """Some faces of a review, in columns of n values."""
 
-    columns: Mapping[str, list[str]]
-    """Name in `TEXT_COLUMNS` -> values."""
-    is_kept: list[bool]
-    tags: list[FaceTags]
-    snapshots: list[str]
-    """Texts of the snapshots."""
+    columns: Mapping[str, pa.ChunkedArray]
+    """Name in `TEXT_COLUMNS` -> (n,) string."""
+    is_kept: pa.ChunkedArray
+    """(n,) bool."""
+    semantic_tags: pa.ChunkedArray
+    """(n,) string: the tags, joined by `TAG_SEPARATOR`."""
+    photographic_tags: pa.ChunkedArray
+    """(n,) string, as `semantic_tags`."""
+    snapshots: pa.ChunkedArray
+    """(n,) string: texts of the snapshots."""
     scores: Mapping[str, np.ndarray]
-    """Metric -> float64, NaN where it is unknown."""
+    """Metric -> (n,) float64, NaN where it is unknown."""
 
 
 def faces_to_review(
@@ -276,7 +297,7 @@ def _read_faces(workspace: Workspace) -> ReviewFaces:
     texts = {
         "photo_title": pc.coalesce(titles.take(photo_rows), rows["photo_id"]),
         "credit": photos["photographer_name"].take(photo_rows),
-        "drop_reasons": pa.array(drop_reasons, pa.string()),
+        "drop_reasons": drop_reasons,
         "drop_rules": drop_rules,
         "flag": flags,
         "last_decision": described.take(pc.index_in(face_ids, decided)),
@@ -291,8 +312,10 @@ def _read_faces(workspace: Workspace) -> ReviewFaces:
         margins=margins,
         doubts=doubts,
     )
+    captions = current_captions(workspace)
     numbers = {
         "is_kept": is_kept,
+        "caption_row": captions.find(face_ids),
         "threshold_distance": distances,
         "margin": margins,
         "review_group": groups,
@@ -304,7 +327,7 @@ def _read_faces(workspace: Workspace) -> ReviewFaces:
     faces = ReviewFaces(
         rows,
         {name: measurements.values_of(name) for name in measurements.metrics},
-        current_tags(workspace),
+        captions,
         # Not before the newest decision, so that a clock that runs behind cannot make a table
         # outdated.
         max(datetime.now(UTC), newest_decision_time(workspace) or EPOCH),

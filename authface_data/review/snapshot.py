@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from manifests.captions import TAG_SEPARATOR, FaceTags
+import numpy as np
+
+from manifests.captions import TAG_SEPARATOR
 from manifests.support.fingerprint import short_hash
+from manifests.tag_lists import TagLists
 
 SNAPSHOT_PATTERN = re.compile(r"c([0-9a-f]{8})-t([0-9a-f]{8})-([0-9a-f]{1,16})")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -54,27 +57,28 @@ class Snapshot:
     def take_texts(
         cls,
         crop_sha256: Sequence[str],
-        tags: Sequence[FaceTags],
+        semantic: TagLists,
+        photographic: TagLists,
         exported_at: datetime,
     ) -> list[str]:
         """Take the snapshots of many faces as texts.
 
         Args:
             crop_sha256: SHA-256 of each crop file.
-            tags: Tags of each face.
+            semantic: The semantic tags of each face, as `split_lists` gives them.
+            photographic: The photographic tags of each face, as `split_lists` gives them.
             exported_at: The time that identifies the table.
 
         Returns:
             One text per face, equal to that of the snapshot that `take` gives.
         """
         table = cls("", "", exported_at)._microseconds
-        tags_hashes: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
+        first_lines = semantic.texts("\n").to_pylist()
+        last_lines = photographic.texts("\n").to_pylist()
         texts = []
-        for sha256, of_face in zip(crop_sha256, tags, strict=True):
-            key = (tuple(of_face.semantic), tuple(of_face.photographic))
-            if key not in tags_hashes:
-                tags_hashes[key] = hash_tags(*key)
-            texts.append(f"c{short_hash(sha256)}-t{tags_hashes[key]}-{table:x}")
+        for sha256, first, last in zip(crop_sha256, first_lines, last_lines, strict=True):
+            tags_hash = short_hash((first and f"{first}\n") + (last and f"\n{last}"))
+            texts.append(f"c{short_hash(sha256)}-t{tags_hash}-{table:x}")
         return texts
 
     @classmethod
@@ -116,6 +120,16 @@ def hash_tags(semantic: Sequence[str], photographic: Sequence[str]) -> str:
     """
     families = [split_tags(TAG_SEPARATOR.join(tags)) for tags in (semantic, photographic)]
     return short_hash("\n".join([*families[0], "", *families[1]]))
+
+
+def split_lists(lists: TagLists) -> TagLists:
+    """Lists of tags as they are after a round trip through a table."""
+    is_changed = np.array([split_tags(tag) != [tag] for tag in lists.tags], bool)[lists.codes]
+    rows = lists.rows
+    keys = np.sort(rows * len(lists.tags) + lists.codes)
+    repeated = keys[1:][keys[1:] == keys[:-1]] // max(len(lists.tags), 1)
+    changed_rows = np.union1d(rows[is_changed], repeated).tolist()
+    return lists.replace({row: split_tags(TAG_SEPARATOR.join(lists[row])) for row in changed_rows})
 
 
 def split_tags(cell: str) -> list[str]:

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
 
 from authface_data.images.open import DECODE_ERRORS, Photo, decode_image
 
@@ -124,6 +124,29 @@ def test_each_scale_is_decoded_once():
     first = photo.pixels(32)
     assert photo.pixels(32) is first
     assert photo.pixels(1000) is photo.pixels()
+
+
+def test_header_of_a_png_is_read_without_its_pixels(monkeypatch):
+    photo = encoded_photo(make_picture(), "PNG")
+    loaded = []
+    load = ImageFile.ImageFile.load
+    monkeypatch.setattr(
+        ImageFile.ImageFile, "load", lambda image: loaded.append(image) or load(image)
+    )
+    assert photo.size_px == (64, 48)
+    assert photo.exif == {}
+    assert not loaded
+
+
+def test_exif_after_the_pixels_of_a_png_is_read():
+    data = encoded_photo(make_picture(), "PNG", exif=exif_with_orientation(6)).data
+    start = data.index(b"eXIf") - 4
+    chunk = data[start : start + 12 + int.from_bytes(data[start : start + 4], "big")]
+    end = data.index(b"IEND") - 4
+    moved = data[:start] + data[start + len(chunk) : end] + chunk + data[end:]
+    photo = Photo(lambda: moved)
+    assert photo.size_px == (48, 64)
+    assert photo.pixels().shape == (64, 48, 3)
 
 
 def test_file_that_cannot_be_decoded_raises():

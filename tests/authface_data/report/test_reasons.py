@@ -50,12 +50,20 @@ def test_verdict_keeps_the_rule_for_the_tooltip():
 
 
 def test_joined_reasons_take_the_values_of_their_rows():
-    values = {"qsize_px": np.array([300.0, 100.0, np.nan])}
-    reasons = pa.array([None, "qsize_px < 224; no_face", "qsize_px < 224"])
-    assert describe_joined_reasons(reasons, values.__getitem__) == [
+    values = {
+        "qsize_px": np.array([300.0, 100.0, np.nan, 223.6, 223.8, 100.2]),
+        "upscaled": np.array([0.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
+    }
+    small = "qsize_px < 224"
+    reasons = [None, f"{small}; no_face", small, small, f"upscaled != 0; {small}", small]
+    described = describe_joined_reasons(pa.chunked_array([reasons]), values.__getitem__)
+    assert described.to_pylist() == [
         "",
         "face too small: 100 px, 224 needed; no face found",
         "face too small: 224 px needed",
+        "face too small: 223.6 px, 224 needed",
+        "face enlarged from a small picture; face too small: 223.8 px, 224 needed",
+        "face too small: 100 px, 224 needed",
     ]
 
 
