@@ -69,6 +69,8 @@ class Copy:
         num_faces: Number of faces in the photograph, or None.
         pad_fraction: Share of the face's crop outside the photograph, or None.
         photo_id: The photograph, or None.
+        is_decided: Whether it does not pass because a person dropped a face in it. Such a decision
+            holds for faces, not for all faces of copies of the photograph.
     """
 
     id: str
@@ -82,6 +84,7 @@ class Copy:
     num_faces: int | None = None
     pad_fraction: float | None = None
     photo_id: str | None = None
+    is_decided: bool = False
 
     @property
     def frame_px(self) -> float | None:
@@ -100,6 +103,7 @@ def read_copies(
     face_px: np.ndarray,
     num_faces: np.ndarray,
     pad_fractions: np.ndarray | None = None,
+    is_decided: np.ndarray | None = None,
 ) -> list[Copy]:
     """Read what the comparison of n copies needs.
 
@@ -111,6 +115,7 @@ def read_copies(
         face_px: (n,) float, see `Copy.face_px`; NaN if unknown.
         num_faces: (n,) int or float, see `Copy.num_faces`.
         pad_fractions: (n,) float, see `Copy.pad_fraction`; NaN if unknown.
+        is_decided: (n,) bool, see `Copy.is_decided`.
     """
     columns = ["width", "height", "bytes", "taken_at", "detail_spectrum", "coefficient_share"]
     rows = Store(workspace, PHOTOS).read(
@@ -136,6 +141,7 @@ def read_copies(
                 num_faces=int(num_faces[number]),
                 pad_fraction=None if pad_fractions is None else float(pad_fractions[number]),
                 photo_id=photo_id,
+                is_decided=is_decided is not None and bool(is_decided[number]),
             )
         )
     return copies
@@ -187,7 +193,8 @@ def compare_copies(a: Copy, b: Copy) -> int:
     # Faces of one photograph have the same quality.
     is_other_photo = a.photo_id is None or a.photo_id != b.photo_id
     is_reduced = (1 / scale if a.passes else scale) < 1 / SIZE_TOLERANCE
-    was_made_from_failing = is_other_photo and not is_reduced and quality == -passing_is_better
+    may_follow = is_other_photo and not is_reduced and not (a.is_decided or b.is_decided)
+    was_made_from_failing = may_follow and quality == -passing_is_better
     return -passing_is_better if was_made_from_failing else passing_is_better
 
 

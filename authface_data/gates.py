@@ -584,6 +584,7 @@ def _apply_duplicates(
     count = len(photos.frame)
     passes = np.bincount(photos.row_of_face, passing, count + 1)[:-1] > 0
     num_faces = np.bincount(photos.row_of_face, minlength=count + 1)
+    num_decided = np.bincount(photos.row_of_face, result.decisions < 0, count + 1)
     face_px = np.zeros(count + 1)
     sizes_px = np.nan_to_num(result.measurements.values_of("qsize_px"))
     np.maximum.at(face_px, photos.row_of_face, sizes_px)
@@ -597,6 +598,7 @@ def _apply_duplicates(
             passes=passes[rows],
             face_px=face_px[rows],
             num_faces=num_faces[rows],
+            is_decided=num_decided[rows] > 0,
         )
         return rows[rank_copies(copies, groups)]
 

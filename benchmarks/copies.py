@@ -37,7 +37,7 @@ from authface_data.images.open import IMAGE_SUFFIXES, Photo, decode_image  # noq
 LARGEST_PX = 20_000_000
 """Larger copies are left out."""
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "Lanczos": Image.Resampling.LANCZOS}
-FACE_RADIUS = 6
+FACE_RADIUS = 8
 MIN_FACE_PX = 150
 """Copies of faces with a smaller quad are not counted: their landmarks differ too much."""
 

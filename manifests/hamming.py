@@ -3,7 +3,8 @@
 Multi-index hashing (Norouzi, Punjani and Fleet 2012, "Fast Search in Hamming Space with Multi-Index
 Hashing"), with two parts per index: a hash is cut into `radius + 2` parts. Two hashes within
 `radius` bits agree in at least two of them, so it is enough to compare hashes that agree in two
-parts, for every choice of two parts.
+parts, for every choice of two parts. For radii whose parts would be short, it is three parts of
+`radius + 3`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ BITS = 64
 ROWS_PER_BLOCK = 1 << 15
 """Number of pairs that a thread compares at once, so that they fit into its cache."""
 KEY_BITS = 16
-"""Number of bits by which hashes are put into buckets, half of them from each of two parts."""
+"""Number of bits by which hashes are put into buckets, as many of them from each chosen part."""
+TRIPLE_RADII = range(7, 10)
+"""Radii for which three parts must agree: with two, far more hashes would be compared."""
 MIN_INDEXED_HASHES = 256
 """Fewer hashes are compared with all others: this is as fast as sorting the others."""
 MAX_INDEXED_RADIUS = 12
@@ -87,8 +90,9 @@ def pairs_within_radius(a: np.ndarray, b: np.ndarray, radius: int) -> HashPairs:
         swapped = pairs_within_radius(b, a, radius)
         return HashPairs(swapped.second, swapped.first, swapped.distance)
 
-    parts = _cut_parts(radius + 2)
-    choices: list[tuple[int, ...]] = list(combinations(range(len(parts)), 2))
+    num_agreeing = 3 if radius in TRIPLE_RADII else 2
+    parts = _cut_parts(radius + num_agreeing)
+    choices: list[tuple[int, ...]] = list(combinations(range(len(parts)), num_agreeing))
     if radius > MAX_INDEXED_RADIUS or len(b) < MIN_INDEXED_HASHES:
         choices = [()]  # compare all pairs
     find_pairs = partial(_pairs_agreeing_in_parts, a, b, radius, parts)
@@ -124,10 +128,10 @@ def _cut_parts(count: int) -> list[_Part]:
 
 
 def _bucket_keys(hashes: np.ndarray, parts: Sequence[_Part]) -> np.ndarray:
-    """(n,) uint16: the lowest bits of at most two parts; equal for hashes that agree in them."""
+    """(n,) uint16: the lowest bits of some parts; equal for hashes that agree in them."""
     keys = np.zeros(len(hashes), np.uint16)
     for part in parts:
-        width = min(part.width, KEY_BITS // 2)
+        width = min(part.width, KEY_BITS // len(parts))
         bits = (hashes >> np.uint64(part.low)) & np.uint64((1 << width) - 1)
         keys = (keys << np.uint16(width)) | bits.astype(np.uint16)
     return keys

@@ -26,6 +26,7 @@ from authface_data.faces.mesh import (
     crop_square,
 )
 from authface_data.images.colour import luma
+from authface_data.quality import sharpness
 from authface_data.quality.face_scale import resize_to_face_scale
 
 MESH_MOVES: tuple[dict[str, float], ...] = (
@@ -94,12 +95,14 @@ class RegionFeatures:
 
     Attributes:
         presence: Probability of a face, 0 to 1.
+        sharpness: Score of the measure `sharpness`, 0 to 1.
         points_px: (468, 2) landmarks of the mesh, pixel centres in the crop at 512 px.
         eyes: `left_eye` and `right_eye` -> (9,) float in the order of `EYE_FEATURES`.
         mouth: (9,) float in the order of `MOUTH_FEATURES`.
     """
 
     presence: float
+    sharpness: float
     points_px: np.ndarray
     eyes: dict[str, np.ndarray]
     mouth: np.ndarray
@@ -146,7 +149,7 @@ class RegionModels:
             eye = self._eye_features(crop, name, planes, spread)
             eyes[name] = np.array([*eye, log_odds])
         mouth = np.array([*_mouth_features(planes, spread), log_odds])
-        return RegionFeatures(presence, points_px, eyes, mouth)
+        return RegionFeatures(presence, sharpness.score(crop), points_px, eyes, mouth)
 
     def _eye_features(
         self, crop: np.ndarray, name: str, planes: _Planes, spread: np.ndarray
@@ -209,7 +212,7 @@ class _Planes:
         self.eye_distance_px = max(float(np.hypot(*across)), 1.0)
         self.luma = luma(crop)
         fine = cv2.GaussianBlur(self.luma, (0, 0), FINE_SIGMA * self.eye_distance_px)
-        coarse = cv2.GaussianBlur(self.luma, (0, 0), COARSE_SIGMA * self.eye_distance_px)
+        coarse = _blur_reduced(self.luma, COARSE_SIGMA * self.eye_distance_px)
         self.band = fine - coarse
         self.gradient = np.hypot(
             cv2.Sobel(fine, cv2.CV_32F, 1, 0), cv2.Sobel(fine, cv2.CV_32F, 0, 1)
@@ -279,6 +282,16 @@ class _Planes:
         colours = self.lab[..., 1:]
         is_ring = (around == 1) & (lips == 0)
         return _mean(colours[lips == 1]), _mean(colours[is_ring])
+
+
+def _blur_reduced(plane: np.ndarray, sigma_px: float) -> np.ndarray:
+    """Blur a plane with a large sigma at a quarter of its size, which takes a tenth of the time."""
+    import cv2
+
+    size_px = plane.shape[::-1]
+    reduced = cv2.resize(plane, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+    blurred = cv2.GaussianBlur(reduced, (0, 0), max(sigma_px / 4, 0.1))
+    return cv2.resize(blurred, size_px, interpolation=cv2.INTER_LINEAR)
 
 
 def _mean(colours: np.ndarray) -> np.ndarray:

@@ -122,8 +122,9 @@ class FacesStage:
     name = "faces"
     # 2: another head model for the pose. 3: perceptual hashes of the crops. 4: detection at two
     # scales, and a single resampling step. 5: faster padding, which differs by rounding. 6: turned
-    # photographs, visibility and presence by the face mesh.
-    version = 6
+    # photographs, visibility and presence by the face mesh. 7: visibility in small and blurred
+    # crops.
+    version = 7
     subject: Subject = "photo"
     manifest = FACES
     input_hash_column = "photo_hash"

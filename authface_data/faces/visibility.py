@@ -10,6 +10,10 @@ A region is visible if all of these hold:
 - For the mouth: it is not surrounded by another colour than the rest of the face while its
   landmarks are unstable, as under a mask that covers the nose and the cheeks too.
 
+In a small or blurred crop, contrast and colour say little about what hides a region. There a region
+is hidden only if its landmarks do not stay in place either, or an eye is as dark and even as a lens;
+otherwise it counts as visible, and it is left to the gates on size and sharpness to drop the face.
+
 The models have ten numbers each. They were fitted on 46 faces of public photographs with
 occlusions painted on them (benchmarks/fit_visibility.py); docs/filter.md states how they do on
 photographs of real masks, hands and hats.
@@ -38,6 +42,19 @@ MOUTH_YAW_DEG = 75.0
 HIDDEN_LOG_ODDS = -0.5
 """Log-odds of a model above which a region counts as hidden. Visible regions of good faces lie far
 below, and a hidden region does more harm than a lost face."""
+MIN_CLEAR_QUAD_PX = 160
+"""A face with a smaller quad is too small for the models' features other than the spread."""
+MIN_CLEAR_SHARPNESS = 0.3
+"""Below this score of `sharpness`, a crop is too blurred for them."""
+UNCLEAR_EYE_SPREAD = -3.5
+"""Logarithm of the spread of an eye's landmarks, in distances between the eyes, from which it may
+be hidden in a crop that is not clear."""
+UNCLEAR_MOUTH_SPREAD = -3.2
+"""The same for the mouth."""
+LENS_LUMA_RATIO = 0.35
+"""Largest brightness of dark lenses, relative to the skin."""
+LENS_DARK_RATIO = 0.65
+"""Smallest ratio of the darkest parts of dark lenses to their median: they are even."""
 COVER_COLOUR_DISTANCE = 14.0
 """Distance in CIE Lab (a*, b*) between the surroundings of the mouth and the rest of the face."""
 COVER_LANDMARK_SPREAD = -3.5
@@ -130,11 +147,9 @@ def region_visibility(
         "right_eye": yaw_deg > FAR_EYE_YAW_DEG,
         "mouth": abs(yaw_deg) > MOUTH_YAW_DEG,
     }
-    is_hidden = {
-        name: EYE_MODEL.log_odds(EYE_FEATURES, eye) > HIDDEN_LOG_ODDS
-        for name, eye in features.eyes.items()
-    }
-    is_hidden["mouth"] = _is_mouth_hidden(features.mouth)
+    is_clear = quad.size_px >= MIN_CLEAR_QUAD_PX and features.sharpness >= MIN_CLEAR_SHARPNESS
+    is_hidden = {name: _is_eye_hidden(eye, is_clear) for name, eye in features.eyes.items()}
+    is_hidden["mouth"] = _is_mouth_hidden(features.mouth, is_clear)
     return {
         name: bool(
             features.presence >= MIN_PRESENCE
@@ -146,9 +161,20 @@ def region_visibility(
     }
 
 
-def _is_mouth_hidden(mouth: np.ndarray) -> bool:
+def _is_eye_hidden(eye: np.ndarray, is_clear: bool) -> bool:
+    """Whether an eye is hidden, by its features in the order of `EYE_FEATURES`."""
+    values = dict(zip(EYE_FEATURES, eye, strict=True))
+    is_unstable = values["landmark_spread"] >= UNCLEAR_EYE_SPREAD
+    is_lens = values["luma_ratio"] <= LENS_LUMA_RATIO and values["dark_ratio"] >= LENS_DARK_RATIO
+    may_be_hidden = is_clear or is_unstable or is_lens
+    return bool(may_be_hidden and EYE_MODEL.log_odds(EYE_FEATURES, eye) > HIDDEN_LOG_ODDS)
+
+
+def _is_mouth_hidden(mouth: np.ndarray, is_clear: bool) -> bool:
     """Whether a mouth is hidden, by its features in the order of `MOUTH_FEATURES`."""
     values = dict(zip(MOUTH_FEATURES, mouth, strict=True))
+    if not is_clear and values["landmark_spread"] < UNCLEAR_MOUTH_SPREAD:
+        return False
     is_covered = (
         values["colour_distance"] >= COVER_COLOUR_DISTANCE
         and values["landmark_spread"] >= COVER_LANDMARK_SPREAD

@@ -1,26 +1,36 @@
-"""Photograph or not: stylised pictures, renders, halftone prints, drawn boxes and screenshots.
+"""Photograph or not: stylised pictures, renders, prints, scans, drawn boxes and screenshots.
 
-Three signs are measured at face scale. The score is the lowest of their scores.
+Five signs are measured at face scale. The score is the lowest of their scores.
 
 - Flatness. Filters, cel shading and renders leave flat areas between sharp edges, also in eyes and
   hair, where every photograph has texture. With the texture T, the luma between Gaussians of sigma
   0.7 and 1.4 px as absolute values, f is the sum of ln(10th / 95th percentile) in boxes around the
   eyes and ln(50th / 95th percentile) in the middle of the crop, without blown-out pixels. A
   logistic function, 0.5 at -6.8.
-- Halftone. The dots of a print are peaks in the spectrum of the middle of the face: frequencies of
-  0.08 to 0.45 cycles per pixel with more than ten times the median amplitude of their ring. With
-  the share p of the power in the peaks, the score is exp(-p / 0.2). Photographs have 0.00 to 0.01.
+- Halftone and stripes. The dots of a print and the stripes of a scan are peaks in the spectrum of
+  the middle of the face: frequencies of 0.08 to 0.45 cycles per pixel with more than ten times the
+  median amplitude of their ring. With the share p of the power in the peaks, the score is
+  exp(-p / 0.02). Photographs have less than 0.001.
 - Lines. The crop is rotated upright, as the photograph was. A line is up to 5 px wide, darker or
   lighter than both sides, constant along its course, and horizontal or vertical. The border of an
-  area of exactly one colour counts as well, as screenshots have them. With the longest horizontal
+  area of one colour, to within 3 levels, counts as well, as screenshots have them. With the longest horizontal
   and the longest vertical line, in pixels, the shorter one is used: a box has both, a pole or the
   edge of a scan has one. A logistic function, 0.5 at 180 px.
+- Patches. Brushes and painting filters leave strokes or patches of even paint on the skin. With the
+  percentiles of T on the skin, the patchiness is ln(95th / 50th) + ln(90th / 10th) / 2. A logistic
+  function, 0.5 at 3.6.
+- Colours. The skin of a painting may have several colours. With the ranges of a* and b* on the
+  skin, from the 10th to the 90th percentile, the range is the root of the sum of their squares. A
+  logistic function, 0.5 at 55 units of CIE Lab.
+
+Some photographs have the last two signs, make-up and light of two colours among them. Their scores
+are mapped to 0.5 to 1: these faces come first in the review, but no gate at 0.5 drops them.
 
 It does not know what a painting is: pictures with brush strokes, pencil or canvas everywhere pass,
 as do good renders with textured skin. Text alone passes too.
 
-Fails on: strongly defocused faces and pure profiles before a smooth wall (count as flat), striped
-scans and the blocks of small enlarged JPEGs (count as dots), and window bars, tiles or frames
+Fails on: strongly defocused faces and pure profiles before a smooth wall (count as flat), the
+blocks of small enlarged JPEGs (count as dots), and window bars, tiles or frames
 around the face (count as lines).
 """
 
@@ -30,8 +40,9 @@ import numpy as np
 
 from authface_data.images.colour import luma
 from authface_data.quality.face_scale import FACE_SCALE_PX, resize_to_face_scale, sigmoid
+from authface_data.quality.skin import MIN_SKIN_PX, has_skin_colour, skin_region
 
-VERSION = "1"
+VERSION = "2"
 USES_QUAD = True
 
 TEXTURE_SIGMAS_PX = (0.7, 1.4)
@@ -47,12 +58,19 @@ MIN_TEXTURE_PX = 1000
 FLATNESS_MIDPOINT = -6.8
 FLATNESS_WIDTH = 0.15
 
+PATCH_MIDPOINT = 3.6
+PATCH_WIDTH = 0.12
+COLOUR_STEP = 4
+"""Colours are measured on means of this many pixels in both directions."""
+COLOUR_MIDPOINT = 55.0
+COLOUR_WIDTH = 4.0
+
 FACE = (slice(160, 416), slice(128, 384))
 DOT_FREQUENCIES = (0.08, 0.45)
 """In cycles per pixel."""
 MIN_PEAK = 10.0
 """Smallest amplitude of a peak, relative to the median of the frequencies around."""
-PEAK_POWER_SCALE = 0.2
+PEAK_POWER_SCALE = 0.02
 """Share of the power at which the score is 1/e."""
 
 MAX_LINE_WIDTH_PX = 5
@@ -63,6 +81,8 @@ CHANGE_PX = 12
 MAX_GAP_PX = 8
 MIN_AREA_SHARE = 0.05
 """Smallest area of one colour whose border counts."""
+AREA_TOLERANCE = 3
+"""Largest difference from the colour of such an area, in levels; compression changes it a little."""
 EDGE_PX = 16
 """Border of the crop in which lines are not searched."""
 LINE_MIDPOINT_PX = 180.0
@@ -82,19 +102,48 @@ def score(crop: np.ndarray, quad_px: np.ndarray | None = None) -> float:
     """
     pixels = resize_to_face_scale(crop)
     luma_plane = luma(pixels)
-    flatness_score = sigmoid(_flatness(luma_plane), FLATNESS_MIDPOINT, FLATNESS_WIDTH)
+    texture = _texture(luma_plane)
+    flatness = _flatness(luma_plane, texture)
+    flatness_score = sigmoid(flatness, FLATNESS_MIDPOINT, FLATNESS_WIDTH)
     dots_score = float(np.exp(-_peak_power(luma_plane[FACE]) / PEAK_POWER_SCALE))
     length_px = _longest_lines(_rotate_upright(pixels, quad_px))
     lines_score = sigmoid(-length_px, -LINE_MIDPOINT_PX, LINE_WIDTH_PX)
-    return min(flatness_score, dots_score, lines_score)
+    is_skin = skin_region() & has_skin_colour(pixels)
+    patches_score = sigmoid(-_patchiness(texture, is_skin), -PATCH_MIDPOINT, PATCH_WIDTH)
+    colours_score = sigmoid(-_colour_range(pixels), -COLOUR_MIDPOINT, COLOUR_WIDTH)
+    doubt = (1 + min(patches_score, colours_score)) / 2
+    return min(flatness_score, dots_score, lines_score, doubt)
 
 
-def _flatness(luma_plane: np.ndarray) -> float:
-    """Compare the calm parts of eyes and crop with their edges."""
+def _texture(luma_plane: np.ndarray) -> np.ndarray:
+    """The luma between Gaussians of the two sigmas, as absolute values."""
     import cv2
 
     fine, coarse = (cv2.GaussianBlur(luma_plane, (0, 0), sigma) for sigma in TEXTURE_SIGMAS_PX)
-    texture = np.abs(fine - coarse)
+    return np.abs(fine - coarse)
+
+
+def _patchiness(texture: np.ndarray, is_skin: np.ndarray) -> float:
+    """Compare the strongest and the weakest texture of the skin with its median."""
+    if is_skin.sum() < MIN_SKIN_PX:
+        is_skin = skin_region()
+    p10, p50, p90, p95 = np.percentile(texture[is_skin], (10, 50, 90, 95)) + OFFSET
+    return float(np.log(p95 / p50) + np.log(p90 / p10) / 2)
+
+
+def _colour_range(pixels: np.ndarray) -> float:
+    """The range of the colours of the skin, in units of CIE Lab."""
+    import cv2
+
+    side = FACE_SCALE_PX // COLOUR_STEP
+    reduced = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
+    lab = cv2.cvtColor(reduced.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    colours = lab[..., 1:][skin_region()[::COLOUR_STEP, ::COLOUR_STEP]]
+    return float(np.hypot(*np.ptp(np.percentile(colours, (10, 90), axis=0), axis=0)))
+
+
+def _flatness(luma_plane: np.ndarray, texture: np.ndarray) -> float:
+    """Compare the calm parts of eyes and crop with their edges."""
     is_blown = luma_plane >= BLOWN_LUMA
     eyes = [(EYE_ROWS, columns) for columns in EYE_COLUMNS]
     eye_texture = np.concatenate([texture[box][~is_blown[box]] for box in eyes])
@@ -154,19 +203,19 @@ def _longest_lines(pixels: np.ndarray) -> float:
 
 
 def _single_colour_area(pixels: np.ndarray) -> np.ndarray:
-    """Mark the area of the most frequent colour, if it is large and exactly of one colour."""
+    """Mark the area of the most frequent colour, if it is large."""
     import cv2
 
-    area = np.zeros(pixels.shape[:2], np.uint8)
     red, green, blue = np.moveaxis(pixels[::4, ::4].astype(np.int32), -1, 0)
     codes, counts = np.unique(red << 16 | green << 8 | blue, return_counts=True)
-    if counts.max() < MIN_AREA_SHARE * counts.sum():
-        return area
     code = int(codes[counts.argmax()])
-    low = high = (code >> 16, code >> 8 & 255, code & 255)
-    return cv2.morphologyEx(
-        cv2.inRange(pixels, low, high), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)
+    colour = np.array((code >> 16, code >> 8 & 255, code & 255))
+    low, high = (
+        np.clip(colour + step, 0, 255).tolist() for step in (-AREA_TOLERANCE, AREA_TOLERANCE)
     )
+    area = cv2.inRange(pixels, tuple(low), tuple(high))
+    area = cv2.morphologyEx(area, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+    return area if (area > 0).mean() >= MIN_AREA_SHARE else np.zeros_like(area)
 
 
 def _longest_vertical_line(channels: list[np.ndarray], area: np.ndarray) -> int:

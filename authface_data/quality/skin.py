@@ -76,8 +76,8 @@ def score(crop: np.ndarray) -> float:
     fine, coarse = (cv2.GaussianBlur(luma_plane, (0, 0), sigma) for sigma in TEXTURE_SIGMAS_PX)
     texture = np.abs(fine - coarse)
 
-    region = _skin_region() & (luma_plane < BLOWN_LUMA)
-    is_skin = region & _has_skin_colour(pixels)
+    region = skin_region() & (luma_plane < BLOWN_LUMA)
+    is_skin = region & has_skin_colour(pixels)
     if is_skin.sum() < MIN_SKIN_PX:
         is_skin = region
     if is_skin.sum() < MIN_SKIN_PX:
@@ -96,8 +96,8 @@ def _slices(box: tuple[float, float, float, float]) -> tuple[slice, slice]:
     return slice(top, bottom), slice(left, right)
 
 
-def _skin_region() -> np.ndarray:
-    """Mark where FFHQ alignment places cheeks, forehead and chin."""
+def skin_region() -> np.ndarray:
+    """Mark where FFHQ alignment places cheeks, forehead and chin: (512, 512) bool."""
     shares = (np.arange(FACE_SCALE_PX) + 0.5) / FACE_SCALE_PX
     x = (shares - OVAL_CENTRE[0]) / OVAL_RADII[0]
     y = (shares[:, None] - OVAL_CENTRE[1]) / OVAL_RADII[1]
@@ -107,8 +107,15 @@ def _skin_region() -> np.ndarray:
     return region
 
 
-def _has_skin_colour(pixels: np.ndarray) -> np.ndarray:
-    """Mark pixels with about the median colour of the skin patches."""
+def has_skin_colour(pixels: np.ndarray) -> np.ndarray:
+    """Mark pixels with about the median colour of the skin patches.
+
+    Args:
+        pixels: (512, 512, 3) uint8 sRGB at face scale.
+
+    Returns:
+        (512, 512) bool.
+    """
     import cv2
 
     smoothed = cv2.cvtColor(cv2.blur(pixels, (4, 4)), cv2.COLOR_RGB2YCrCb)

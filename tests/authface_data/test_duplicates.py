@@ -24,7 +24,7 @@ def flip_bits(value: int, bits: list[int]) -> int:
     return value
 
 
-@pytest.mark.parametrize("radius", [0, 1, 6, 10, 16])
+@pytest.mark.parametrize("radius", [0, 1, 6, 8, 10, 16])
 def test_pairs_within_radius_equals_brute_force(radius):
     rng = np.random.default_rng(radius)
     base = rng.integers(0, 2**64, 300, dtype=np.uint64)
@@ -42,7 +42,7 @@ def test_pairs_within_radius_equals_brute_force(radius):
     assert len(i) == len(expected)
 
 
-@pytest.mark.parametrize("radius", [0, 6, 13])
+@pytest.mark.parametrize("radius", [0, 6, 8, 13])
 def test_pairs_within_one_set_equal_brute_force(radius):
     """Also with equal hashes, and with parts in which many hashes agree."""
     rng = np.random.default_rng(radius)
@@ -146,8 +146,8 @@ def twins(workspace):
                 "face_id": f"fs_{name}_0",
                 "photo_id": f"fs_{name}",
                 "qsize_px": size,
-                # 8 bits from each other and 4 from 0...01.
-                "crop_phash": f"{1 ^ (0xF0 << 4 * n):016x}",
+                # 10 bits from each other and 5 from 0...01.
+                "crop_phash": f"{1 ^ (0x1F << (4 + 5 * n)):016x}",
                 "fingerprint": "f",
             }
             for n, (name, size) in enumerate(sizes.items())

@@ -19,7 +19,7 @@ from manifests.store import Store
 from manifests.support.errors import UserError
 from manifests.verdicts import kept_faces
 
-RADIUS = 6
+RADIUS = 8
 FINE = "0" * 64
 
 
@@ -36,7 +36,7 @@ def find(hashes, mirrored=None, fine=None, competing=None) -> dict[str, str]:
 
 
 def test_faces_within_the_radius_are_duplicates_of_the_better_one():
-    hashes = ["0" * 16, "000000000000003f", "000000000000007f", "ff" * 8, None]
+    hashes = ["0" * 16, "00000000000000ff", "00000000000001ff", "ff" * 8, None]
     assert find(hashes) == {"1": "0"}
     assert find(hashes, competing=[False, True, True, True, True]) == {"2": "1"}
     assert find([None, None]) == {}
@@ -54,7 +54,7 @@ def test_fine_hashes_must_agree_where_both_are_known():
     hashes = ["0" * 16] * 3
     other = "f" * 16 + "0" * 48  # 64 bits
     assert find(hashes, fine=[FINE, other, None]) == {"2": "0"}
-    assert find(hashes, fine=[FINE, "f" * 14 + "0" * 50, other]) == {"1": "0"}
+    assert find(hashes, fine=[FINE, "f" * 13 + "0" * 51, other]) == {"1": "0"}
 
 
 def test_many_equal_faces_take_no_long_time():

@@ -145,6 +145,14 @@ def print_halftone(crop, share, period=5.0):
     return _to_bytes((1 - share) * crop + share * dots)
 
 
+def print_stripes(crop, amplitude, period=6.3, angle_deg=2.0):
+    """Add fine stripes, as a scan of textured paper or of a screen has them."""
+    rows, columns = np.mgrid[: len(crop), : len(crop)]
+    angle = np.radians(angle_deg)
+    across = columns * np.cos(angle) + rows * np.sin(angle)
+    return _to_bytes(crop + amplitude * np.sin(2 * np.pi * across / period)[..., None])
+
+
 def draw_box(picture, width, colour=(0, 255, 0)):
     """Draw the box of a face detector around the face of a crop."""
     size = len(picture)
@@ -212,6 +220,7 @@ DEGRADATIONS = {
     ],
     "photographic": [
         (print_halftone, (0.3, 0.6)),
+        (print_stripes, (5, 9)),
         (paint_oil, (6,)),
         (draw_cartoon, (2,)),
     ],

@@ -15,6 +15,7 @@ from degradations import (
     draw_box,
     posterise,
     print_halftone,
+    print_stripes,
     smooth_skin,
 )
 from PIL import Image
@@ -100,6 +101,16 @@ def test_dots_in_a_corner_are_no_pepper_noise(portrait):
 @pytest.mark.parametrize("quality", [100, 90])
 def test_pepper_noise_of_the_sensor_is_found_at_every_scale(portrait, size, quality):
     noisy = compress_jpeg(add_pepper_to_photo(portrait, 0.01, size), quality)
+    assert pepper.score(noisy) < 0.5
+
+
+def test_pepper_noise_of_a_large_face_is_found_in_a_crop_of_1024_px(portrait):
+    """Reduced to 512 px, three of four dots are averaged away."""
+    large = cv2.resize(portrait, (2400, 2400), interpolation=cv2.INTER_CUBIC)
+    size_px = (1024, 1024)
+    clean = cv2.resize(large, size_px, interpolation=cv2.INTER_AREA)
+    noisy = cv2.resize(add_pepper_noise(large, 0.01), size_px, interpolation=cv2.INTER_AREA)
+    assert pepper.score(clean) > 0.9
     assert pepper.score(noisy) < 0.5
 
 
@@ -212,6 +223,18 @@ def test_thumbnail_in_a_screenshot_is_no_photograph(face):
     screenshot = np.full_like(face, 30)
     screenshot[110:480, 90:420] = face[110:480, 90:420]
     assert photographic.score(screenshot) < 0.1
+
+
+def test_thumbnail_in_a_compressed_screenshot_is_no_photograph(face):
+    """Compression changes the colour of the area around the thumbnail a little."""
+    screenshot = np.full_like(face, 30)
+    screenshot[110:480, 90:420] = face[110:480, 90:420]
+    assert photographic.score(compress_jpeg(screenshot, 80)) < 0.1
+
+
+def test_striped_scan_is_no_photograph(face):
+    for period, angle_deg in ((5, 88), (7, 1), (9, 30)):
+        assert photographic.score(print_stripes(face, 6, period, angle_deg)) < 0.5
 
 
 def test_print_with_fine_dots_is_no_photograph(face):
