@@ -4,7 +4,7 @@ The gaze angle is the yaw of the head plus the turn of the eyes. MediaPipe's iri
 position of each iris between the corners of the eye, from -1 (left corner) to 1 (right corner); the
 mean position of both eyes, times 60 degrees, is the turn of the eyes. Below 6.5 degrees the gaze is
 direct, provided that the head is neither raised by more than 10 degrees nor bowed by more than 14;
-beyond 24 degrees the person looks away. Beyond 60 degrees of yaw, the yaw alone decides.
+beyond 28 degrees the person looks away. Beyond 60 degrees of yaw, the yaw alone decides.
 
 Eyes that look up or down are not direct either: the irises of direct gazes lie 0.24 above to 0.02
 below the line through the corners, in half widths of the eye, and a turn of 15 degrees moves them
@@ -21,7 +21,7 @@ from authface_data.captions.measured.measurement import FaceCrop, Measurement
 DEGREES_PER_POSITION = 60.0
 MAX_POSITION_DIFFERENCE = 0.5
 MAX_DIRECT_DEG = 6.5
-MIN_AWAY_DEG = 24.0
+MIN_AWAY_DEG = 28.0
 MIN_PROFILE_YAW_DEG = 60.0
 MAX_BOWED_DEG = 14.0
 MAX_RAISED_DEG = 10.0

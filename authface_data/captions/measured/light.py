@@ -3,8 +3,9 @@
 They need the 68 landmarks that bound the skin: with five landmarks there are none.
 
 - Key light: the logarithm of the ratio of the right side's brightness to the left side's, for
-  mirrored areas of cheek, jaw and nose. If cheek and jaw are both beyond 0.28 (a ratio of 1.32) on
-  the same side, the key light comes from there. If all three are within 0.15, the light is even,
+  mirrored areas of cheek, jaw and nose. If cheek and jaw are both beyond 0.3 (a ratio of 1.35) on
+  the same side, and the mean of the three is beyond 0.35, the key light comes from there: hair and
+  beards darken cheek and jaw, but not the nose. If all three are within 0.15, the light is even,
   provided that the skin has little shading: the 97th percentile of its brightness is below e^0.55
   times the 10th percentile. The direction is not measured beyond 25 degrees of yaw.
 - Soft light: the steepest shading of the skin, as the 95th percentile of the gradient of the
@@ -34,7 +35,8 @@ from authface_data.captions.measured.measurement import (
 )
 from authface_data.faces.landmarks import LEFT_EYE, RIGHT_EYE
 
-MIN_SIDE_LOG_RATIO = 0.28
+MIN_SIDE_LOG_RATIO = 0.3
+MIN_MEAN_LOG_RATIO = 0.35
 MAX_EVEN_LOG_RATIO = 0.15
 MAX_EVEN_SHADING = 0.55
 LOG_RATIO_WIDTH = 0.03
@@ -169,21 +171,19 @@ def _measure_direction(
     little_shading = Measurement.below(
         "light", "even light", shading, bound=MAX_EVEN_SHADING, width=LOG_RATIO_WIDTH
     )
-    left = Measurement.below(
-        "light",
-        "key light left",
-        max(cheek, jaw),
-        bound=-MIN_SIDE_LOG_RATIO,
-        width=LOG_RATIO_WIDTH,
-    )
-    right = Measurement.above(
-        "light",
-        "key light right",
-        min(cheek, jaw),
-        bound=MIN_SIDE_LOG_RATIO,
-        width=LOG_RATIO_WIDTH,
-    )
-    return [left, right, even.capped(little_shading.confidence)]
+    mean = (cheek + jaw + nose) / 3
+    return [
+        _key_light("key light left", -mean, min(-cheek, -jaw)),
+        _key_light("key light right", mean, min(cheek, jaw)),
+        even.capped(little_shading.confidence),
+    ]
+
+
+def _key_light(tag: str, mean: float, least: float) -> Measurement:
+    """Measure the light of one side by the mean of all areas and the least of cheek and jaw."""
+    side = Measurement.above("light", tag, mean, bound=MIN_MEAN_LOG_RATIO, width=LOG_RATIO_WIDTH)
+    both = Measurement.above("light", tag, least, bound=MIN_SIDE_LOG_RATIO, width=LOG_RATIO_WIDTH)
+    return side.capped(both.confidence)
 
 
 def _face_coordinates(face: FaceCrop) -> tuple[np.ndarray, np.ndarray]:
