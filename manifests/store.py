@@ -7,7 +7,7 @@ object store.
 A compaction replaces several parts. All new parts but the last are written under a pending name.
 The Parquet metadata of the last one lists the parts that it replaces and its pending siblings, so
 that its rename commits them all. Opening the manifest completes a compaction that was interrupted
-after that commit. In an object store, which has no renames, there is one new part. The metadata
+after that commit. An object store copies and removes a part in place of a rename. The metadata
 also list the parts among which no row supersedes another, so that a reader compares only the rows
 of later parts with them.
 """
@@ -17,7 +17,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import sys
 import uuid
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -336,9 +335,7 @@ class Store:
             is_distinct: Whether no row of the new and the remaining parts supersedes another.
         """
         empty = self.manifest.schema.remove_metadata().empty_table()
-        # An object store has no renames: one part, which one write commits, replaces all.
-        part_rows = ROWS_PER_PART if self.workspace.is_local else sys.maxsize
-        pieces = _cut_pieces(itertools.chain([empty], tables), part_rows)
+        pieces = _cut_pieces(itertools.chain([empty], tables), ROWS_PER_PART)
         piece = next(pieces)
         names = [self._next_part_name()]
         with ThreadPoolExecutor(NUM_WRITERS) as pool:

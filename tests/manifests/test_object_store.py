@@ -1,5 +1,6 @@
 """Workspaces in an object store, with a real S3 server on this machine and real processes."""
 
+import itertools
 import json
 import os
 import pickle
@@ -26,7 +27,7 @@ from manifests.object_store import ObjectStore
 from manifests.run_register import list_registered_runs
 from manifests.schema import DECISIONS, FACES, MANIFESTS
 from manifests.settings import preset_text
-from manifests.store import Store
+from manifests.store import Store, encode_part
 from manifests.support.errors import UserError
 from manifests.workspace import Workspace
 
@@ -408,36 +409,78 @@ def face_rows(*ids):
     return [{"face_id": face_id, "photo_id": "p", "fingerprint": "f"} for face_id in ids]
 
 
-def test_compaction_is_one_write(remote, monkeypatch):
+def test_compaction_holds_few_parts_in_memory(remote, monkeypatch):
+    """It reads one old part after the other, and encodes new ones of `ROWS_PER_PART` rows."""
     monkeypatch.setattr("manifests.store.ROWS_PER_PART", 4)
+    num_rows = []
+
+    def record(manifest, table, metadata):
+        num_rows.append(table.num_rows)
+        return encode_part(manifest, table, metadata)
+
     store = Store(remote, FACES)
-    for face_id in "abcde":
+    for face_id in "abcdefghij":
         store.append(face_rows(face_id))
+    monkeypatch.setattr("manifests.store.encode_part", record)
     store.compact()
-    (part,) = store.parts()
-    assert remote.list_names("manifests/faces") == [part.rpartition("/")[2]]
-    assert store.read()["face_id"].to_pylist() == list("abcde")
+    assert num_rows == [4, 4, 2]
+    assert sorted(remote.list_names("manifests/faces")) == [
+        part.rpartition("/")[2] for part in store.parts()
+    ]
+    assert store.read()["face_id"].to_pylist() == list("abcdefghij")
 
 
-def test_kill_between_write_and_removal_in_a_compaction(remote, monkeypatch):
+class Killed(BaseException):
+    """Ends a compaction as SIGKILL does: nothing catches it."""
+
+
+def let_die(patch, num_operations):
+    """Let this process die after so many operations that change an object."""
+    remaining = itertools.count(num_operations, -1)
+
+    def dying(operation):
+        def run(*arguments):
+            if next(remaining) <= 0:
+                raise Killed
+            return operation(*arguments)
+
+        return run
+
+    for name in ("write_bytes", "copy", "remove"):
+        patch.setattr(ObjectStore, name, dying(getattr(ObjectStore, name)))
+
+
+@pytest.mark.slow
+def test_compaction_killed_at_any_operation_is_complete_or_absent(remote, monkeypatch):
+    """Four parts become two. Kills before every write, copy and removal of an object."""
+    monkeypatch.setattr("manifests.store.ROWS_PER_PART", 8)
     store = Store(remote, FACES)
-    for face_id in "abc":
-        store.append(face_rows(face_id))
-
-    class Killed(BaseException):
-        pass
-
-    def kill(*_):
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Workspace, "remove", kill)
-        with pytest.raises(Killed):
+    for face_ids in ("abc", "def", "ghi", "jkl"):
+        store.append(face_rows(*face_ids))
+    parts = {path: remote.read_bytes(path) for path in store.parts()}
+    results = []
+    is_killed = True
+    while is_killed:
+        for path in store.parts():
+            remote.remove(path)
+        for path, content in parts.items():
+            remote.write_bytes(path, content)
+        with monkeypatch.context() as patch:
+            let_die(patch, num_operations=len(results))
+            try:
+                store.compact(drop=lambda part: pc.equal(part["face_id"], "b"))
+                is_killed = False
+            except Killed:
+                pass
+        store = Store(remote, FACES)
+        results.append("".join(store.read(["face_id"])["face_id"].to_pylist()))
+        if is_killed:
             store.compact(drop=lambda part: pc.equal(part["face_id"], "b"))
-    assert len(remote.list_names("manifests/faces")) == 4
-    store = Store(Workspace(remote.root), FACES)
-    assert store.read()["face_id"].to_pylist() == ["a", "c"]
-    assert len(store.parts()) == 1
+        assert store.read(["face_id"])["face_id"].to_pylist() == list("acdefghijkl")
+        assert len(store.parts()) == len(remote.list_names("manifests/faces")) == 2
+    num_absent = results.count("abcdefghijkl")
+    assert 0 < num_absent < len(results) - 1
+    assert results == ["abcdefghijkl"] * num_absent + ["acdefghijkl"] * (len(results) - num_absent)
 
 
 def test_kill_between_copy_and_removal_of_a_pending_part(workspace, remote, monkeypatch):
@@ -454,9 +497,6 @@ def test_kill_between_copy_and_removal_of_a_pending_part(workspace, remote, monk
     for name in names:
         path = f"manifests/faces/{name}"
         remote.write_bytes(path, workspace.read_bytes(path))
-
-    class Killed(BaseException):
-        pass
 
     def kill(*_):
         raise Killed
