@@ -104,7 +104,15 @@ class Captions:
 def current_tags(
     workspace: Workspace, face_ids: Iterable[str] | None = None
 ) -> dict[str, FaceTags]:
-    """Read the tags in use: face_id -> its tags, as `current_captions` describes them."""
+    """Read the tags in use.
+
+    Args:
+        workspace: The workspace.
+        face_ids: Read the tags of these faces only. Default: all.
+
+    Returns:
+        face_id -> its tags, as `current_captions` describes them.
+    """
     captions = current_captions(workspace, face_ids)
     families = zip(
         captions.face_ids.to_pylist(), captions.semantic, captions.photographic, strict=True

@@ -23,6 +23,8 @@ KeyT = TypeVar("KeyT", str, int)
 PATH_COLUMNS = {PHOTOS.name: "path", FACES.name: "crop_path"}
 """Manifest -> the column with the path of a row's file, for the manifests that have files."""
 
+MAX_SINGLE_CHECKS = 1000
+"""Up to so many files on a disk are looked for one by one: a folder may have a million names."""
 MAX_NAMED = 3
 """Number of ids that a message names."""
 
@@ -58,7 +60,7 @@ def find_missing_files(workspace: Workspace) -> MissingFiles:
 def find_missing_keys(
     workspace: Workspace, paths: Mapping[KeyT, str | None], *, count_broken_links: bool = False
 ) -> set[KeyT]:
-    """Find the keys whose file is missing. Every folder is listed once.
+    """Find the keys whose file is missing. Every folder is listed once, unless there are few paths.
 
     Args:
         workspace: The workspace.
@@ -68,6 +70,14 @@ def find_missing_keys(
     Returns:
         The keys whose file is missing.
     """
+    if workspace.is_local and len(paths) <= MAX_SINGLE_CHECKS:
+        is_present = os.path.exists if count_broken_links else os.path.lexists
+        return {
+            key
+            for key, path in paths.items()
+            if path and not is_present(workspace.local_path(path))
+        }
+
     present: dict[str, set[str]] = {}
     missing = set()
     for key, path in paths.items():

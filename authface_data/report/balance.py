@@ -126,26 +126,31 @@ MEASURED_FACETS = {
 }
 
 
-def measure_balance(workspace: Workspace, captions: Captions | None = None) -> list[Facet]:
+def measure_balance(workspace: Workspace) -> list[Facet]:
+    """Count the faces of a workspace by group, see `count_groups`."""
+    measurements = read_measurements(workspace)
+    is_kept = find_kept(workspace, pa.chunked_array([measurements.face_ids]))
+    return count_groups(measurements, is_kept, current_captions(workspace))
+
+
+def count_groups(
+    measurements: Measurements, is_kept: np.ndarray, captions: Captions
+) -> list[Facet]:
     """Count faces by group.
 
     Args:
-        workspace: The workspace.
-        captions: The captions in use. Default: they are read.
+        measurements: The measurements of n faces.
+        is_kept: (n,) bool.
+        captions: The captions in use.
 
     Returns:
         The measured facets, then the facets of the captions; facets without any known face are
         left out.
     """
-    measurements = read_measurements(workspace)
-    is_kept = find_kept(workspace, pa.chunked_array([measurements.face_ids]))
-
     facets = [
         _count_measured(name, facet, measurements, is_kept)
         for name, facet in MEASURED_FACETS.items()
     ]
-    if captions is None:
-        captions = current_captions(workspace)
     rows = captions.find(measurements.face_ids)
     has_caption = rows >= 0
     facets += _count_tags(

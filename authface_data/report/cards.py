@@ -21,6 +21,10 @@ from manifests.workspace import Workspace
 
 CROP_PX = 280
 JPEG_QUALITY = 88
+SHOWN_FACE_COLUMNS = tuple(
+    field.name for field in FACES.schema if field.name not in ("landmarks5_px", "landmarks68_px")
+)
+"""Columns of `faces` that are shown. Landmarks of the photograph take half of the manifest."""
 
 
 class ShownScore(NamedTuple):
@@ -63,7 +67,7 @@ class ShownFace:
     """What the manifests hold about a face that is shown.
 
     Attributes:
-        face: Row of `faces`.
+        face: Row of `faces`, with `SHOWN_FACE_COLUMNS`.
         photo: Row of `photos`.
         card: The texts and the picture.
     """
@@ -77,7 +81,9 @@ def read_shown_faces(
     workspace: Workspace,
     face_ids: Collection[str],
     pictured_ids: Collection[str] = (),
+    *,
     captions: Captions | None = None,
+    scores: pa.Table | None = None,
 ) -> dict[str, ShownFace]:
     """Read faces to show.
 
@@ -86,21 +92,25 @@ def read_shown_faces(
         face_ids: The faces. Their photographs have rows.
         pictured_ids: Faces whose cards have a picture.
         captions: The captions in use. Default: they are read.
+        scores: Rows of `scores` of these faces, with face_id, metric and value. Default: they are
+            read.
 
     Returns:
         The faces by face_id.
     """
     of_faces = RowFilter.is_in("face_id", face_ids)
-    faces = Store(workspace, FACES).read(only=of_faces).to_pylist()
+    faces = Store(workspace, FACES).read(SHOWN_FACE_COLUMNS, of_faces).to_pylist()
     photo_ids = {face["photo_id"] for face in faces}
     rows = Store(workspace, PHOTOS).read(only=RowFilter.is_in("photo_id", photo_ids)).to_pylist()
     photos = {row["photo_id"]: row for row in rows}
 
-    scores: dict[str, list[ShownScore]] = {}
-    for row in Store(workspace, SCORES).read(only=of_faces).to_pylist():
+    if scores is None:
+        scores = Store(workspace, SCORES).read(["face_id", "metric", "value"], of_faces)
+    shown_scores: dict[str, list[ShownScore]] = {}
+    for row in scores.to_pylist():
         metric = row["metric"]
         score = ShownScore(metric, wording_of(metric).noun, format_score(metric, row["value"]))
-        scores.setdefault(row["face_id"], []).append(score)
+        shown_scores.setdefault(row["face_id"], []).append(score)
     verdicts = Store(workspace, VERDICTS).read(only=RowFilter.is_in("id", face_ids)).to_pylist()
     reasons = drop_reasons(verdicts)
     if captions is None:
@@ -127,7 +137,7 @@ def read_shown_faces(
             credit=photographer_label(photo["photographer_name"]),
             basis=basis_label(photo["licence_basis"]),
             tags=tags,
-            scores=sorted(scores.get(face_id, [])),
+            scores=sorted(shown_scores.get(face_id, [])),
             reasons=reasons.get(face_id, []),
             notes=notes,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 
 from authface_data.captions import coverage
 from authface_data.images.encode import data_uri
+from authface_data.measurements import Measurements, read_measurements
 from authface_data.report import curves
 from authface_data.report.anatomy import (
     draw_aligned_crop,
@@ -20,8 +22,8 @@ from authface_data.report.anatomy import (
 from authface_data.report.balance import (
     MIN_SHARE,
     Facet,
+    count_groups,
     list_underrepresented,
-    measure_balance,
 )
 from authface_data.report.cards import (
     JPEG_QUALITY,
@@ -36,7 +38,7 @@ from authface_data.report.status import Status, collect_status, describe_run
 from manifests.captions import current_captions
 from manifests.missing_files import find_missing_keys, require_crops, require_photo_rows
 from manifests.run_folder import AUDIT, AUDIT_FILE, METRICS_FILE, WorkspaceRun, list_runs
-from manifests.schema import FACES, PHOTOS, VERDICTS
+from manifests.schema import FACES, PHOTOS, SCORES, VERDICTS
 from manifests.store import RowFilter, Store, match_encoded
 from manifests.support import html_page
 from manifests.support.errors import UserError
@@ -48,6 +50,7 @@ MAX_CARDS = 120
 """Number of faces that a contact sheet shows."""
 MAX_GROUPS = 12
 """Number of under-represented groups that the report lists."""
+SCORE_SCHEMA = pa.schema([SCORES.schema.field(name) for name in ("face_id", "metric", "value")])
 STRIP_PX = 2048
 """Longest side of the overviews of restored faces."""
 
@@ -117,19 +120,17 @@ def write_report(workspace: Workspace) -> list[Facet]:
         UserError: If the crop of a kept face that the report shows is missing.
     """
     workspace.check_no_interrupted_forget()
+    measurements = read_measurements(workspace)
+    is_kept = find_kept(workspace, pa.chunked_array([measurements.face_ids]))
+    kept_ids = measurements.face_ids.filter(pa.array(is_kept))
     captions = current_captions(workspace)
-    facets = measure_balance(workspace, captions)  # first: it takes the most memory
-    status = collect_status(workspace)
+    facets = count_groups(measurements, is_kept, captions)
     faces = Store(workspace, FACES).read(["face_id", "photo_id", "crop_path"])
     photo_ids = Store(workspace, PHOTOS).read(["photo_id"])["photo_id"].combine_chunks()
     has_no_row = pc.invert(pc.is_in(faces["photo_id"], photo_ids))
     require_photo_rows(faces["photo_id"].filter(has_no_row).to_pylist(), ())
-    lost = _read_lost_photos(workspace)
-    num_unknown = pc.sum(pc.invert(pc.is_in(lost["id"], photo_ids))).as_py() or 0
-
-    is_kept = pa.array(find_kept(workspace, faces["face_id"]))
-    kept = faces.filter(is_kept)
-    dropped = faces.filter(pc.invert(is_kept))
+    kept = faces.filter(pc.is_in(faces["face_id"], kept_ids))
+    dropped = faces.filter(pc.invert(pc.is_in(faces["face_id"], kept_ids)))
     shown_kept = _paths_of_first(kept)
     shown_dropped = _paths_of_first(dropped)
     require_crops(workspace, shown_kept)
@@ -137,9 +138,17 @@ def write_report(workspace: Workspace) -> list[Facet]:
     paths = shown_kept | shown_dropped
     pictured_ids = paths.keys() - find_missing_keys(workspace, paths)
     largest = find_largest_face(workspace)
-    face_ids = [*paths] if largest is None else [*paths, largest]
-    shown = read_shown_faces(workspace, face_ids, pictured_ids, captions)
-    caption_rows = captions.find(kept["face_id"])
+    face_ids = [*paths]
+    if largest is not None and largest not in paths:
+        face_ids.append(largest)
+    scores = _scores_of(measurements, face_ids)
+    del measurements  # it takes the most memory
+
+    status = collect_status(workspace)
+    lost = _read_lost_photos(workspace)
+    num_unknown = pc.sum(pc.invert(pc.is_in(lost["id"], photo_ids))).as_py() or 0
+    shown = read_shown_faces(workspace, face_ids, pictured_ids, captions=captions, scores=scores)
+    caption_rows = captions.find(kept_ids)
     captions = captions.take(caption_rows[caption_rows >= 0])
     page = html_page.render_page(
         "authface_data.report",
@@ -174,6 +183,17 @@ def _paths_of_first(faces: pa.Table) -> dict[str, str]:
     """face_id -> path of the crop, of the first `MAX_CARDS` faces."""
     first = faces.slice(0, MAX_CARDS)
     return dict(zip(first["face_id"].to_pylist(), first["crop_path"].to_pylist(), strict=True))
+
+
+def _scores_of(measurements: Measurements, face_ids: Sequence[str]) -> pa.Table:
+    """The known scores of some faces, as rows with face_id, metric and value."""
+    rows = pc.index_in(pa.array(face_ids, pa.string()), measurements.face_ids)
+    tables = [pa.table({"face_id": [], "metric": [], "value": []}, SCORE_SCHEMA)]
+    for metric in measurements.metrics:
+        values = pa.array(measurements.values_of(metric), from_pandas=True).take(rows)
+        metrics = pa.repeat(metric, len(face_ids))
+        tables.append(pa.table([pa.array(face_ids), metrics, values], schema=SCORE_SCHEMA))
+    return pa.concat_tables(tables).drop_null()
 
 
 def _draw_anatomy(workspace: Workspace, shown: ShownFace) -> Anatomy:
