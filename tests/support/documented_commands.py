@@ -7,6 +7,7 @@ any text. Other blocks are not run.
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 import tomllib
@@ -73,6 +74,14 @@ def split_commands(text: str) -> list[list[str]]:
     return commands
 
 
+@functools.cache
+def command_group() -> TyperGroup:
+    """The command line of authface."""
+    group = typer.main.get_command(cli.app)
+    assert isinstance(group, TyperGroup)
+    return group
+
+
 def check_authface(arguments: Sequence[str]) -> None:
     """Check that the command line accepts arguments, without running the command.
 
@@ -80,14 +89,23 @@ def check_authface(arguments: Sequence[str]) -> None:
         arguments: What follows `authface`.
 
     Raises:
-        click.UsageError: If a command, an option or a value is unknown.
+        click.UsageError: If an option or a value is unknown.
+        AssertionError: If there is no such command.
     """
-    command, parent = typer.main.get_command(cli.app), None
+    command, parent = command_group(), None
     remaining = list(arguments)
+    if remaining[0].startswith("-"):  # --version and --install-completion act while they are parsed
+        context = command.make_context("authface", [], resilient_parsing=True)
+        names = [name for param in command.get_params(context) for name in param.opts]
+        assert remaining[0] in names, f"no such option: {remaining[0]}"
+        return
+    assert remaining[0] in command.commands, f"no such command: {remaining[0]}"
     while isinstance(command, TyperGroup) and remaining and remaining[0] in command.commands:
         parent = command.make_context("authface", [], parent, resilient_parsing=True)
         command = command.commands[remaining.pop(0)]
     assert isinstance(command, (TyperCommand, TyperGroup))
+    is_unknown = isinstance(command, TyperGroup) and remaining and remaining[0][0] != "-"
+    assert not is_unknown, f"no such command: {' '.join(arguments)}"
     command.make_context("authface", remaining, parent)
 
 
