@@ -109,15 +109,15 @@ def check_authface(arguments: Sequence[str]) -> None:
     command.make_context("authface", remaining, parent)
 
 
-def check_installer(words: Sequence[str]) -> None:
+def check_installer(command: Sequence[str]) -> None:
     """Check that the targets of make and the extras of pip exist."""
-    if words[0] == "make":
+    if command[0] == "make":
         makefile = (ROOT / "Makefile").read_text("utf-8")
-        for target in words[1:]:
+        for target in command[1:]:
             is_target = "=" in target or re.search(rf"^{target}:", makefile, re.MULTILINE)
             assert is_target, f"the Makefile has no target {target}"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    for word in words:
+    for word in command:
         for extras in re.findall(r"authface\[([\w,]+)\]", word):
             unknown = set(extras.split(",")) - set(project["optional-dependencies"])
             assert not unknown, f"unknown extras: {unknown}"
@@ -146,8 +146,8 @@ class Walk:
     Args:
         authface: Runs a command: the fixture `authface_here`.
         folder: The folder in which the first page starts.
-        by_hand: What a reader does by hand before a command, by the words with which it begins. It is called
-            with the current folder.
+        by_hand: What a reader does by hand before a command, by the beginning of the command
+            without `authface`. It is called with the current folder.
         placeholders: Functions of the current folder that give the value of a word such as FACE_ID.
     """
 
@@ -172,18 +172,18 @@ class Walk:
                 check_output(block.text, self.output)
             elif block.language == "bash":
                 self.output = ""
-                for words in split_commands(block.text):
-                    self._run(words, place)
+                for command in split_commands(block.text):
+                    self._run(command, place)
 
-    def _run(self, words: list[str], place: str) -> None:
-        program, arguments = words[0], words[1:]
+    def _run(self, command: list[str], place: str) -> None:
+        program, arguments = command[0], command[1:]
         if program == "cd":
             self.folder = (self.folder / Path(arguments[0]).expanduser()).resolve(strict=True)
         elif program == "authface":
             self._run_authface(arguments, place)
         else:
             assert program in INSTALLERS, f"{place}: cannot run {program}"
-            check_installer(words)
+            check_installer(command)
 
     def _run_authface(self, arguments: list[str], place: str) -> None:
         typed = " ".join(arguments)
