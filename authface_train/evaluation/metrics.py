@@ -16,7 +16,7 @@ import numpy as np
 from authface_data.faces.descriptor import DescribedFace, FaceDescriptor
 from authface_data.faces.landmarks import alignment_points
 from authface_data.quality import iqa
-from authface_train.evaluation.hps import HpsScorer
+from authface_data.quality.hps import HpsScorer
 from manifests.support.errors import MissingResourceError, UserError
 
 if TYPE_CHECKING:

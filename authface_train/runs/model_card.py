@@ -63,7 +63,7 @@ def model_card(
         f"Licence basis: {'; '.join(bases) or 'not stated'}. "
         "`lineage.parquet` lists every photograph with its hash.",
         summary.strip(),
-        credits_markdown(lineage),
+        f"### Photographs\n\n{credits_markdown(lineage)}",
         f"## Settings\n\n```json\n{json.dumps(settings, indent=1)}\n```",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"

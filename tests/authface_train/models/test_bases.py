@@ -197,8 +197,10 @@ def test_configuration_of_sdxl_has_the_published_sizes():
 def test_lineage_beside_a_file_is_kept(exported, tmp_path):
     import pandas as pd
 
-    columns = ["photo_id", "sha256", "photographer_name", "photographer_url", "source_url"]
-    view = pd.DataFrame([dict.fromkeys(["face_id", *columns, "licence", "licence_basis"], "b")])
+    columns = ["photo_id", "source", "sha256", "photographer_name", "photographer_url"]
+    view = pd.DataFrame(
+        [dict.fromkeys(["face_id", *columns, "source_url", "licence", "licence_basis"], "b")]
+    )
     base = shutil.copy(exported, tmp_path / "base.safetensors")
     earlier = view.assign(face_id="a", stage="prior")
     earlier.to_parquet(tmp_path / "base.lineage.parquet")

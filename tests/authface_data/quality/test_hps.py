@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from authface_train.evaluation import hps
+from authface_data.quality import hps
 from authface_train.evaluation.prompts import read_prompts
 from manifests.support.errors import MissingResourceError, UserError
 
