@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,28 @@ from manifests.fine_hash import FineHashes
 from manifests.hamming import parse_hash_column
 from manifests.support.components import connected_labels
 from manifests.verdicts import DUPLICATE_FACE_PREFIX
+
+WIDE_RADIUS = 8
+NARROW_RADIUS = 6
+MAX_WIDE_FACES = 200_000
+"""With more faces, the search within the wide radius takes minutes."""
+
+
+def choose_radius(setting: int | Literal["auto", "off"], num_faces: int) -> int | None:
+    """Choose the radius of the search for duplicate faces.
+
+    Args:
+        setting: `filter.duplicate_face_radius`.
+        num_faces: Number of faces in the workspace.
+
+    Returns:
+        Largest number of differing bits of two perceptual hashes; None if no faces are compared.
+    """
+    if setting == "off":
+        return None
+    if setting == "auto":
+        return WIDE_RADIUS if num_faces <= MAX_WIDE_FACES else NARROW_RADIUS
+    return setting
 
 
 @dataclass(frozen=True)

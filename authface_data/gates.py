@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from authface_data.copies import rank_copies, read_copies
 from authface_data.duplicates import Exclusions, Match, find_duplicates
-from authface_data.face_duplicates import FaceHashes, find_face_duplicates
+from authface_data.face_duplicates import FaceHashes, choose_radius, find_face_duplicates
 from authface_data.measurements import Measurements, read_measurements
 from authface_data.minors import possible_minors
 from manifests.decisions import face_decisions
@@ -512,9 +512,10 @@ def _apply_exclusions_and_duplicates(workspace: Workspace, result: GateResult) -
     if exclusions:
         competing &= ~_apply_exclusions(result, photos, exclusions, radius)
     competing &= ~_apply_duplicates(workspace, result, photos, passing & competing)
-    if settings.duplicate_face_radius != "off":
+    face_radius = choose_radius(settings.duplicate_face_radius, len(result.kept))
+    if face_radius is not None:
         faces = _CompetingFaces(competing, passing & competing)
-        _apply_face_duplicates(workspace, result, faces, settings.duplicate_face_radius)
+        _apply_face_duplicates(workspace, result, faces, face_radius)
 
 
 @dataclass(frozen=True)

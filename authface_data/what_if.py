@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from authface_data.face_duplicates import choose_radius
 from authface_data.gates import (
     DUPLICATE_FACES,
     DUPLICATES,
@@ -152,14 +153,14 @@ def gate_costs(workspace: Workspace) -> GateCosts:
         UserError: If a gate has an unusable name.
     """
     settings = workspace.settings
+    result = evaluate_gates(workspace, settings.gates)
+    face_radius = choose_radius(settings.filter.duplicate_face_radius, len(result.kept))
     rules = {gate.name: _format_rule(gate) for gate in settings.gates} | {
         EXCLUSION: "not on the list of --exclude-hashes",
         DUPLICATES: f"no better copy of the photograph within {settings.filter.duplicate_radius} "
         "bits",
-        DUPLICATE_FACES: "no better copy of the face within "
-        f"{settings.filter.duplicate_face_radius} bits",
+        DUPLICATE_FACES: f"no better copy of the face within {face_radius} bits",
     }
-    result = evaluate_gates(workspace, settings.gates)
     undecided = result.decisions == 0
     by_gate = {
         verdicts.gate: _dropped_faces(result, verdicts) & undecided

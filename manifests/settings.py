@@ -111,16 +111,18 @@ class Filter(Section):
     """Image quality metrics by their names in pyiqa."""
     duplicate_radius: int = Field(6, ge=0, le=16)
     """Photographs are duplicates if at most this many of 64 bits of their hashes differ."""
-    duplicate_face_radius: int | Literal["off"] = 8
+    duplicate_face_radius: int | Literal["auto", "off"] = "auto"
     """Faces are duplicates, mirrored too, if at most this many of 64 bits of their crops' hashes
-    differ (0 to 63). `off` compares no faces."""
+    differ (0 to 63). `auto`: 8, or 6 with more than 200,000 faces. `off` compares no faces."""
 
     @field_validator("duplicate_face_radius", mode="before")
     @classmethod
     def _check_face_radius(cls, radius: object) -> object:
         is_radius = isinstance(radius, int) and not isinstance(radius, bool) and 0 <= radius <= 63
-        if not is_radius and radius != "off":
-            raise ValueError(f'must be a whole number from 0 to 63, or "off", not {radius!r}')
+        if not is_radius and radius not in ("auto", "off"):
+            raise ValueError(
+                f'must be a whole number from 0 to 63, "auto" or "off", not {radius!r}'
+            )
         return radius
 
     @field_validator("detector")

@@ -30,8 +30,8 @@ It does not know what a painting is: pictures with brush strokes, pencil or canv
 as do good renders with textured skin. Text alone passes too.
 
 Fails on: strongly defocused faces and pure profiles before a smooth wall (count as flat), the
-blocks of small enlarged JPEGs (count as dots), and window bars, tiles or frames
-around the face (count as lines).
+blocks of small enlarged JPEGs and strong motion blur (count as dots), and window bars, tiles or
+frames around the face (count as lines).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from commands import collect_folder, init_workspace
 from PIL import Image, ImageOps
 
 from authface_data import gates
-from authface_data.face_duplicates import FaceHashes, find_face_duplicates
+from authface_data.face_duplicates import FaceHashes, choose_radius, find_face_duplicates
 from authface_data.images.hashes import fine_hash, mirrored_perceptual_hash, perceptual_hash
 from manifests.fine_hash import FineHashes
 from manifests.schema import FACES, PHOTOS
@@ -81,6 +81,14 @@ def test_setting_of_the_radius(workspace, setting, num_duplicates):
     add_faces(workspace, {"a": ("0" * 16, 500.0), "b": ("000000000000000f", 400.0)})
     result = gates.evaluate_gates(workspace, [])
     assert result.count("face", gates.DUPLICATE_FACES, "dropped") == num_duplicates
+
+
+def test_automatic_radius_depends_on_the_number_of_faces(workspace):
+    assert workspace.settings.filter.duplicate_face_radius == "auto"
+    assert choose_radius("auto", 200_000) == 8
+    assert choose_radius("auto", 200_001) == 6
+    assert choose_radius(3, 200_001) == 3
+    assert choose_radius("off", 1) is None
 
 
 @pytest.mark.parametrize("setting", ["64", "-1", "true", '"on"', "2.5"])
