@@ -220,6 +220,7 @@ LIGHT = {
     "clean": "-w {ws}",
     "migrate": "-w {ws}",
     "study create": "--a a={tmp}/in --b b={tmp}/in --output {tmp}/study",
+    "study create-ranking": "--method a={tmp}/in --method b={tmp}/in --output {tmp}/study2",
     "study tally": "{tmp}/nothing.csv",
 }
 MISSING_INPUT = {"review agreement", "tags rename", "tags remove", "tags restore", "forget"}
@@ -264,6 +265,7 @@ def test_light_installation(root, run_light, tmp_path):
     assert names_in(tmp_path) == ["captions", "credits.html", "credits.md", "in", "new"] + [
         "review.csv",
         "study",
+        "study2",
         "ws",
     ]
 
