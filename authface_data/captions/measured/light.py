@@ -1,6 +1,6 @@
 """Light tags, from the shading of the skin and from the brightness of the crop.
 
-They need the 68 landmarks that bound the skin: with five landmarks there are none.
+They need the 68 landmarks that bound the skin; five landmarks give no light tags.
 
 - Key light: the logarithm of the ratio of the right side's brightness to the left side's, for
   mirrored areas of cheek, jaw and nose. If cheek and jaw are both beyond 0.3 (a ratio of 1.35) on
