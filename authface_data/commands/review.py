@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -192,7 +192,7 @@ def sheet(
     if output is None:
         ws.write_bytes(DEFAULT_PAGE, page)
     else:
-        _write(output, page)
+        _write(output, [page])
     path = f"{ws.root}/{DEFAULT_PAGE}" if output is None else output
     console.print(
         f"{count_of(len(faces), 'face')}, {len(page) / 1e6:.1f} MB: open {quote_path(path)} in a browser; "
@@ -297,24 +297,25 @@ def _check_table_format(path: Path, separator: str | None) -> None:
         raise UserError("--separator is only valid for a CSV file; remove it for .xlsx")
 
 
-def _table_content(path: Path, faces: ReviewFaces, separator: str | None) -> bytes:
-    """The table of the faces in the format that the name of the file states."""
+def _table_content(path: Path, faces: ReviewFaces, separator: str | None) -> Iterable[bytes]:
+    """The pieces of the table of the faces in the format that the name of the file states."""
     if path.suffix.lower() == WORKBOOK_SUFFIX:
         from authface_data.review.workbook import write_workbook
 
-        return write_workbook(faces)
-    from authface_data.review.table import to_csv
+        return [write_workbook(faces)]
+    from authface_data.review.table import csv_pieces
 
-    return to_csv(faces, "\t" if separator == "tab" else separator or ",")
+    return csv_pieces(faces, "\t" if separator == "tab" else separator or ",")
 
 
-def _write(path: Path, data: bytes) -> None:
-    from manifests.support.files import write_atomic
+def _write(path: Path, pieces: Iterable[bytes]) -> None:
+    from manifests.support.files import atomic_path
 
     if path.is_dir() or not path.parent.is_dir():
         raise UserError(f"cannot write {path}; choose a file in an existing directory")
     try:
-        write_atomic(path, data)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            file.writelines(pieces)
     except FileNotFoundError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another file") from error
 

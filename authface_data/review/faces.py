@@ -106,6 +106,7 @@ class ReviewFaces(Sequence[ReviewFace]):
         scores: Metric -> (len(rows),) float64, NaN where it is unknown.
         captions: The captions in use.
         exported_at: The time of the snapshots.
+        positions: (n,) int: the rows of the faces, in their order. Default: all rows.
     """
 
     def __init__(
@@ -114,14 +115,17 @@ class ReviewFaces(Sequence[ReviewFace]):
         scores: Mapping[str, np.ndarray],
         captions: Captions,
         exported_at: datetime,
+        positions: np.ndarray | None = None,
     ) -> None:
         self._rows = rows
         self._scores = scores
         self._captions = captions
         self._exported_at = exported_at
+        # Rows are taken when they are needed: sorted copies of all would take too much memory.
+        self._positions = np.arange(rows.num_rows) if positions is None else positions
 
     def __len__(self) -> int:
-        return self._rows.num_rows
+        return len(self._positions)
 
     @overload
     def __getitem__(self, index: int) -> ReviewFace: ...
@@ -140,34 +144,46 @@ class ReviewFaces(Sequence[ReviewFace]):
     def take(self, positions: np.ndarray) -> ReviewFaces:
         """The faces at some positions, in that order."""
         return ReviewFaces(
-            self._rows.take(pa.array(positions)),
-            {name: values[positions] for name, values in self._scores.items()},
+            self._rows,
+            self._scores,
             self._captions,
             self._exported_at,
+            self._positions[positions],
         )
 
     def sort(self, *columns: str) -> ReviewFaces:
         """The faces sorted by columns of the rows, ascending."""
-        order = pc.sort_indices(self._rows, sort_keys=[(name, "ascending") for name in columns])
+        rows = self._take_rows(slice(None), columns)
+        order = pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in columns])
         return self.take(order.to_numpy())
 
     def column(self, name: str) -> list:
         """The values of a column of the rows."""
-        return self._rows[name].to_pylist()
+        return self._take_rows(slice(None), [name])[name].to_pylist()
+
+    def _take_rows(self, part: slice, columns: Sequence[str] | None = None) -> pa.Table:
+        """Columns of the rows of some faces, in their order. Default: all columns."""
+        rows = self._rows if columns is None else self._rows.select(list(columns))
+        return rows.take(pa.array(self._positions[part]))
 
     def describe_missing_crops(self, workspace: Workspace) -> str | None:
         """Name the faces whose crop is missing, as `missing_files.describe_missing_crops` does."""
         names = pa.array(workspace.list_names("faces"), pa.string())
         present = pc.binary_join_element_wise("faces", names, "/")
         # Paths in other folders are compared by the function.
-        others = self._rows.filter(pc.invert(pc.is_in(self._rows["crop_path"], present)))
+        rows = self._take_rows(slice(None), ["face_id", "crop_path"])
+        others = rows.filter(pc.invert(pc.is_in(rows["crop_path"], present)))
         paths = zip(others["face_id"].to_pylist(), others["crop_path"].to_pylist(), strict=True)
         return describe_missing_crops(workspace, dict(paths))
 
     @property
     def metrics(self) -> list[str]:
         """The metrics that at least one of the faces has, sorted."""
-        return sorted(name for name, values in self._scores.items() if np.isfinite(values).any())
+        return sorted(
+            name
+            for name, values in self._scores.items()
+            if np.isfinite(values[self._positions]).any()
+        )
 
     def batches(self) -> Iterator[FaceBatch]:
         """The faces in the columns of a review table."""
@@ -175,7 +191,7 @@ class ReviewFaces(Sequence[ReviewFace]):
         split_semantic, split_photographic = (split_lists(lists) for lists in families)
         for start in range(0, len(self), ROWS_PER_BATCH):
             part = slice(start, start + ROWS_PER_BATCH)
-            rows = self._rows.slice(start, ROWS_PER_BATCH)
+            rows = self._take_rows(part)
             caption_rows = rows["caption_row"].to_numpy()
             semantic, photographic = (
                 lists.take(caption_rows).texts(TAG_SEPARATOR) for lists in families
@@ -192,13 +208,15 @@ class ReviewFaces(Sequence[ReviewFace]):
                 semantic_tags=semantic,
                 photographic_tags=photographic,
                 snapshots=pa.chunked_array([snapshots], pa.string()),
-                scores={name: values[part] for name, values in self._scores.items()},
+                scores={
+                    name: values[self._positions[part]] for name, values in self._scores.items()
+                },
             )
 
     def _faces(self, part: slice) -> list[ReviewFace]:
         faces = []
-        rows = self._rows.slice(part.start, part.stop - part.start).to_pylist()
-        for position, row in enumerate(rows, part.start):
+        rows = self._take_rows(part).to_pylist()
+        for position, row in zip(self._positions[part], rows, strict=True):
             semantic_tags, photographic_tags = self._tags_of(row["caption_row"])
             scores = {name: float(values[position]) for name, values in self._scores.items()}
             boxes = {name: row[f"{name}_box_crop_px"] for name in REGIONS}

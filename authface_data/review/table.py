@@ -9,7 +9,7 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -88,6 +88,11 @@ def collect_metrics(faces: Iterable[ReviewFace]) -> list[str]:
 
 
 def to_csv(faces: ReviewFaces, separator: str = ",") -> bytes:
+    """The content of the CSV file that `csv_pieces` writes."""
+    return b"".join(csv_pieces(faces, separator))
+
+
+def csv_pieces(faces: ReviewFaces, separator: str = ",") -> Iterator[bytes]:
     """Write faces as a CSV file.
 
     The text is UTF-8 with a byte-order mark, without which spreadsheets assume another encoding.
@@ -99,19 +104,18 @@ def to_csv(faces: ReviewFaces, separator: str = ",") -> bytes:
         faces: The faces, one row each.
         separator: One of `SEPARATORS`.
 
-    Returns:
-        The content of the file.
+    Yields:
+        The content of the file, piece by piece.
     """
     metrics = faces.metrics
     header = io.StringIO()
     csv.writer(header, delimiter=separator).writerow(table_columns(metrics))
-    content = [codecs.BOM_UTF8, header.getvalue().encode()]
+    yield codecs.BOM_UTF8 + header.getvalue().encode()
     for batch in faces.batches():
         cells = [_quote_cells(column, separator) for column in _cells_of_batch(batch, metrics)]
         rows = pc.binary_join_element_wise(*cells, separator).combine_chunks()
         lines = pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), rows)
-        content.append(f"{pc.binary_join(lines, LINE_END)[0].as_py()}{LINE_END}".encode())
-    return b"".join(content)
+        yield f"{pc.binary_join(lines, LINE_END)[0].as_py()}{LINE_END}".encode()
 
 
 def _quote_cells(cells: pa.ChunkedArray, separator: str) -> pa.ChunkedArray:
