@@ -59,6 +59,7 @@ LONG_FILES = (
     "tests/e2e/test_storm.py",
     "tests/e2e/test_resume.py",
     "tests/e2e/test_demo.py",
+    "tests/e2e/test_walk.py",
     "tests/authface_data/engine/test_ray.py",
     "tests/manifests/test_object_store.py",
     "tests/e2e/test_reproduce.py",
