@@ -112,7 +112,6 @@ def _read_suspicious_captions(workspace: Workspace, face_ids: pa.Array) -> pa.Ta
     captions = Store(workspace, CAPTIONS).read(
         ["face_id", "captioner", "semantic_tags", "raw_answers"]
     )
-    captions = captions.filter(pc.is_in(captions["face_id"], face_ids))
     tags = pc.list_flatten(captions["semantic_tags"]).dictionary_encode()
     first_answers = pc.list_slice(captions["raw_answers"], 0, 1)
     answers = pc.list_flatten(first_answers)
@@ -122,7 +121,8 @@ def _read_suspicious_captions(workspace: Workspace, face_ids: pa.Array) -> pa.Ta
     may_match[tag_rows[match_encoded(tags, _may_match)]] = True
     answer_rows = pc.list_parent_indices(first_answers)
     may_match[answer_rows.filter(_may_match(answers)).to_numpy()] = True
-    return captions.filter(pa.array(may_match))
+    suspicious = captions.filter(pa.array(may_match))
+    return suspicious.filter(pc.is_in(suspicious["face_id"], face_ids))
 
 
 def _flag_photos(workspace: Workspace) -> dict[str, str]:
