@@ -1,4 +1,4 @@
-"""The Ray engine on a cluster of this machine: its rows are those of the local engine."""
+"""The Ray engine on a cluster of two nodes: its rows are those of the local engine."""
 
 import os
 import signal
@@ -10,10 +10,11 @@ import psutil
 import pytest
 import ray
 from commands import collect_folder, init_workspace
+from ray._private.ray_constants import ENABLE_RAY_CLUSTERS_ENV_VAR
+from ray.cluster_utils import Cluster
 from stages import ModelStage, NumberStage, no_picture
 
 from authface_data.engine import ray as ray_engine
-from authface_data.engine.ray import LOCAL_CLUSTER
 from authface_data.engine.run import Engine, run_chain
 from authface_data.engine.stage import Chain
 from manifests.schema import CAPTIONS, FACES, PHOTOS, SCORES, VERDICTS
@@ -24,23 +25,37 @@ from manifests.workspace import Workspace
 pytestmark = pytest.mark.slow
 
 TIMES = {"created_at", "collected_at"}
+LOOPBACK = {"node_ip_address": "127.0.0.1", "include_dashboard": False}
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def cluster():
-    """A cluster with two CPUs and, by its own account, one GPU."""
-    path = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join([os.path.dirname(__file__), path])
-    options = {**LOCAL_CLUSTER, "num_cpus": 2, "num_gpus": 1}
-    ray.init(**options, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
-    os.environ["PYTHONPATH"] = path
+    """Two nodes on this machine with one CPU each; the first has, by its own account, one GPU.
+
+    Ray replaces 127.0.0.1 by the outer address of the machine, unless its setting for systems
+    without clusters is 0.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.path.dirname(__file__), prepend=os.pathsep)
+        patch.setenv(ENABLE_RAY_CLUSTERS_ENV_VAR, "0")
+        patch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
+        cluster = Cluster(True, head_node_args={**LOOPBACK, "num_cpus": 1, "num_gpus": 1})
+        cluster.add_node(**LOOPBACK, num_cpus=1)
+        ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()
 
 
-def run(workspace, stages, inputs, address=None):
-    engine = Engine("ray", 2, address)
-    return run_chain(workspace, Chain(stages, no_picture), inputs, title="t", engine=engine)
+@pytest.fixture
+def run(cluster):
+    """Take inputs through stages on the cluster; the runs share the connection to it."""
+
+    def run(workspace, stages, inputs, address=cluster.address):
+        engine = Engine("ray", 2, address)
+        return run_chain(workspace, Chain(stages, no_picture), inputs, title="t", engine=engine)
+
+    return run
 
 
 def make_inputs(count, **actions):
@@ -55,7 +70,7 @@ def scores(workspace):
     return {(row["metric"], row["face_id"]): row["value"] for row in rows}
 
 
-def test_each_input_gets_one_result(workspace, tmp_path):
+def test_each_input_gets_one_result(run, workspace, tmp_path):
     inputs = make_inputs(40, f1="drop", f5="raise")
     stages = [NumberStage("m", log_folder=tmp_path), NumberStage("n", batch_size=4)]
     run(workspace, stages, inputs)
@@ -71,7 +86,7 @@ def test_each_input_gets_one_result(workspace, tmp_path):
     assert sorted(path.read_text() for path in tmp_path.glob("m-*")) == logs
 
 
-def test_killed_worker_loses_no_row(workspace, tmp_path):
+def test_killed_worker_loses_no_row(run, workspace, tmp_path):
     """SIGKILL to a worker while both work."""
     killed = []
 
@@ -93,7 +108,36 @@ def test_killed_worker_loses_no_row(workspace, tmp_path):
     assert len(Store(workspace, VERDICTS).read()) == 0
 
 
-def test_only_the_input_that_kills_its_worker_fails(workspace):
+def test_killed_node_loses_no_row(run, cluster, workspace, tmp_path):
+    """SIGKILL to a node and its worker while the workers of both nodes work."""
+    (node,) = cluster.worker_nodes
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    killed = []
+
+    def kill_the_node():
+        while not (has_ended.is_set() or killed):
+            time.sleep(0.01)
+            workers = {log.read_text().strip() for log in tmp_path.glob("m-*")}
+            killed.extend(child for child in raylet.children() if str(child.pid) in workers)
+        cluster.remove_node(node, allow_graceful=False)
+
+    has_ended = threading.Event()
+    thread = threading.Thread(target=kill_the_node)
+    thread.start()
+    inputs = make_inputs(24, **{f"f{number}": "pause" for number in range(24)})
+    run(workspace, [NumberStage("m", log_folder=tmp_path)], inputs)
+    has_ended.set()
+    thread.join()
+    assert killed
+    assert not any(worker.is_running() for worker in killed)
+    cluster.add_node(**LOOPBACK, num_cpus=1)
+    rows = Store(workspace, SCORES).read().to_pylist()
+    assert {row["face_id"]: row["value"] for row in rows} == {f"f{n}": n for n in range(24)}
+    assert len(rows) == 24
+    assert len(Store(workspace, VERDICTS).read()) == 0
+
+
+def test_only_the_input_that_kills_its_worker_fails(run, workspace):
     run(workspace, [NumberStage("m")], make_inputs(8, f2="die"))
     assert scores(workspace) == {("m", f"f{n}"): n for n in range(8) if n != 2}
     (verdict,) = Store(workspace, VERDICTS).read().to_pylist()
@@ -101,7 +145,7 @@ def test_only_the_input_that_kills_its_worker_fails(workspace):
     assert "worker died" in verdict["reason"]
 
 
-def test_workers_share_the_models_of_a_server(workspace):
+def test_workers_share_the_models_of_a_server(run, workspace):
     """The cluster has one GPU, by its own account; the model uses none."""
     stages = [ModelStage("double", 2.0, batch_size=3), NumberStage("m")]
     inputs = [(f"f{number}", {"number": number}) for number in [*range(20), -1]]
@@ -114,13 +158,13 @@ def test_workers_share_the_models_of_a_server(workspace):
     assert verdict["reason"] == "RuntimeError: the model cannot compute -1"
 
 
-def test_missing_weights_end_the_run(workspace):
+def test_missing_weights_end_the_run(run, workspace):
     with pytest.raises(MissingResourceError, match="the weights are missing"):
         run(workspace, [ModelStage("m", 0.0)], make_inputs(4))
     assert len(Store(workspace, VERDICTS).read()) == 0
 
 
-def test_wrong_address_is_one_line(workspace):
+def test_wrong_address_is_one_line(run, workspace):
     with pytest.raises(UserError, match=r"cannot use Ray at 127.0.0.1:9: ") as caught:
         run(workspace, [NumberStage()], make_inputs(2), "127.0.0.1:9")
     assert "\n" not in str(caught.value)
@@ -136,9 +180,11 @@ def read_rows(root, manifest):
 
 
 def test_commands_give_the_rows_of_the_local_engine(
-    filled, photos, weights, tmp_path, authface_here, monkeypatch
+    cluster, filled, photos, weights, tmp_path, authface_here, monkeypatch
 ):
     monkeypatch.setattr(ray_engine, "_start_servers", lambda models: [])
+    on_cluster = ["--engine", "ray", "--address", cluster.address]
+    ray.shutdown()  # every command connects to the cluster
     root = tmp_path / "ws"
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -147,9 +193,9 @@ def test_commands_give_the_rows_of_the_local_engine(
     (folder / "broken.jpg").write_bytes(b"not a picture")
     for command in (
         init_workspace(root),
-        [*collect_folder(root, folder), "--engine", "ray"],
-        ["filter", "-w", root, "--engine", "ray", "--workers", "2"],
-        ["caption", "-w", root, "--engine", "ray"],
+        [*collect_folder(root, folder), *on_cluster],
+        ["filter", "-w", root, *on_cluster, "--workers", "2"],
+        ["caption", "-w", root, *on_cluster],
     ):
         completed = authface_here(*command)
         assert completed.returncode == 0, completed.stderr
@@ -159,7 +205,7 @@ def test_commands_give_the_rows_of_the_local_engine(
         assert (root / "faces" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_missing_package_is_one_line(workspace, monkeypatch):
+def test_missing_package_is_one_line(run, workspace, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "authface_data.engine.ray")
     monkeypatch.delattr("authface_data.engine.ray")
