@@ -42,7 +42,11 @@ class TagLists:
 
     @classmethod
     def from_lists(cls, lists: Sequence[Sequence[str]]) -> TagLists:
-        """Convert lists of Python."""
+        """Convert lists of Python.
+
+        Args:
+            lists: n lists of tags.
+        """
         return cls.from_column(pa.chunked_array([lists], pa.list_(pa.string())))
 
     def __len__(self) -> int:
@@ -59,12 +63,20 @@ class TagLists:
 
     @property
     def lengths(self) -> np.ndarray:
-        """(n,) int64: number of tags of each face."""
+        """Number of tags of each face.
+
+        Returns:
+            (n,) int64.
+        """
         return np.diff(self.offsets)
 
     @property
     def rows(self) -> np.ndarray:
-        """(m,) int64: the face of each tag in `codes`."""
+        """The face of each tag in `codes`.
+
+        Returns:
+            (m,) int64.
+        """
         return np.repeat(np.arange(len(self)), self.lengths)
 
     def take(self, rows: np.ndarray) -> TagLists:
@@ -92,13 +104,21 @@ class TagLists:
         return TagLists(self.tags, self.codes[is_kept], _offsets_of(lengths))
 
     def append(self, other: TagLists) -> TagLists:
-        """The lists of these faces, then those of other faces."""
+        """The lists of these faces, then those of other faces.
+
+        Args:
+            other: The lists of the other faces.
+        """
         tags, codes = self._translate(other)
         offsets = np.concatenate([self.offsets, other.offsets[1:] + self.offsets[-1]])
         return TagLists(tags, np.concatenate([self.codes, codes]), offsets)
 
     def join(self, other: TagLists) -> TagLists:
-        """For each face its tags, then its tags of another family."""
+        """For each face its tags, then its tags of another family.
+
+        Args:
+            other: The other family, of the same n faces.
+        """
         tags, other_codes = self._translate(other)
         codes = np.empty(len(self.codes) + len(other_codes), np.int32)
         codes[np.arange(len(self.codes)) + np.repeat(other.offsets[:-1], self.lengths)] = self.codes
@@ -107,7 +127,11 @@ class TagLists:
         return TagLists(tags, codes, self.offsets + other.offsets)
 
     def without(self, other: TagLists) -> TagLists:
-        """Remove from each list the tags that the face also has in another family."""
+        """Remove from each list the tags that the face also has in another family.
+
+        Args:
+            other: The other family, of the same n faces.
+        """
         tags, other_codes = self._translate(other)
         shared = np.intersect1d(np.unique(self.codes), np.unique(other_codes))
         if not len(shared):

@@ -88,7 +88,12 @@ def collect_metrics(faces: Iterable[ReviewFace]) -> list[str]:
 
 
 def to_csv(faces: ReviewFaces, separator: str = ",") -> bytes:
-    """The content of the CSV file that `csv_pieces` writes."""
+    """The whole content of the CSV file that `csv_pieces` writes.
+
+    Args:
+        faces: The faces, one row each.
+        separator: One of `SEPARATORS`.
+    """
     return b"".join(csv_pieces(faces, separator))
 
 
