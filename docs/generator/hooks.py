@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from pymdownx.slugs import slugify
 
 ROOT = Path(__file__).parents[2]
@@ -31,9 +32,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: object) -> str:
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """Turn links out of docs/ into links to pages or into text, and show `a|b` in tables."""
-    return CODE_WITH_BARS.sub(_code_with_bars, _rewrite_links(markdown, "../", ""))
+    to_root = "../" * (page.file.src_uri.count("/") + 1)
+    return CODE_WITH_BARS.sub(_code_with_bars, _rewrite_links(markdown, to_root, ""))
 
 
 def _code_with_bars(match: re.Match[str]) -> str:
