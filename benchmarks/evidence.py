@@ -11,6 +11,7 @@ whether the other people of the experiment agreed to be shown.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -65,7 +66,8 @@ def draw_portrait(folder: Path, row: str, seed: int) -> Image.Image:
     silence_libraries()
     from authface_train.reproduce.small_runs import Experiment
 
-    experiment = Experiment(folder, [], "unshuffle", Scale())
+    stored = json.loads((folder / "experiment.json").read_text("utf-8"))
+    experiment = Experiment(folder, [], stored.pop("latent"), Scale(**stored))
     view = experiment.view("test")
     view = view[view["file"] == PORTRAIT].reset_index(drop=True)
     scale = experiment.scale

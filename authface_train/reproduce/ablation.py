@@ -14,6 +14,7 @@ from authface_train.evaluation.intervals import bootstrap_interval
 from authface_train.reproduce.rows import ABLATIONS, METRICS, REGRESSION, Ablation
 from authface_train.reproduce.trade import trade_report
 from manifests.support.errors import UserError
+from manifests.support.text import count_of
 
 BASELINES = {
     "LQ": "degraded",
@@ -58,7 +59,8 @@ def read_results(folder: Path) -> pd.DataFrame:
         folder: Folder of result files.
 
     Returns:
-        One row per restored picture: `row`, `seed`, `file`, `person`, `drawn` and the metrics.
+        One row per restored picture: `row`, `seed`, `file`, `person`, `face` (number of the face
+        among those of the person in the file), `drawn` and the metrics.
 
     Raises:
         UserError: If there are no results.
@@ -68,6 +70,8 @@ def read_results(folder: Path) -> pd.DataFrame:
         record = json.loads(path.read_text("utf-8"))
         if record["split"] == "test":
             images = pd.DataFrame(record["images"])
+            # A photograph may show a person twice.
+            images["face"] = images.groupby(["file", "person", "drawn"]).cumcount()
             frames.append(images.assign(row=record["row"], seed=record["seed"]))
     if not frames:
         raise UserError(
@@ -101,7 +105,7 @@ def compare_rows(images: pd.DataFrame, row: str, other_row: str, metric: str) ->
     Returns:
         The difference, or None if the rows have no picture in common with a value of the metric.
     """
-    keys = ["file", "person", "drawn"]
+    keys = ["file", "person", "face", "drawn"]
     first = images[images["row"] == row].dropna(subset=[metric])
     second = images[images["row"] == other_row].dropna(subset=[metric])
     if other_row == REGRESSION:
@@ -170,10 +174,10 @@ def _describe_experiment(folder: Path, images: pd.DataFrame) -> str:
     if check["reconstruction_db"] == float("inf"):
         reconstruction = "without loss"
     num_people = images["person"].nunique()
-    num_pictures = images.groupby(["file", "person", "drawn"]).ngroups
+    num_pictures = images.groupby(["file", "person", "face", "drawn"]).ngroups
     return (
-        f"{num_pictures} degraded faces ({scale['degradation']}, {scale['drawn_per_face']} draws "
-        f"each) of {num_people} people who are not in the training set, 64 px; {latents}, faces "
+        f"{num_pictures} degraded faces ({scale['degradation']}, "
+        f"{count_of(scale['drawn_per_face'], 'draw')} each) of {num_people} people who are not in the training set, 64 px; {latents}, faces "
         f"reconstructed {reconstruction}, degraded {check['degraded_db']:.1f} dB; "
         f"{_describe_training(record)}; {'; '.join(machines)}; commit {', '.join(commits)}."
     )

@@ -38,12 +38,12 @@ class Scale:
     """
 
     vae: int = 2000
-    generic: int = 400
-    prior: int = 400
-    trunk: int = 1200
-    restorer: int = 250
-    regression: int = 1000
-    tuning: int = 150
+    generic: int = 1500
+    prior: int = 1500
+    trunk: int = 5000
+    restorer: int = 400
+    regression: int = 2000
+    tuning: int = 200
     faces_per_person: int = 2
     drawn_per_face: int = 1
     sampling: int = 12

@@ -44,6 +44,7 @@ from manifests.store import Store
 from manifests.support.console import run_command
 from manifests.support.errors import UserError
 from manifests.support.files import write_json
+from manifests.verdicts import kept_faces
 from manifests.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -296,6 +297,8 @@ def _caption_pictures(
         *("--licence-basis", LICENCE_BASIS),
     )
     run_command("filter", "-w", workspace)
+    if kept_faces(Workspace(workspace)).empty:
+        return [None] * len(pictures)
     run_command("caption", "-w", workspace)
     return _read_tags(Workspace(workspace), len(pictures))
 
@@ -374,12 +377,13 @@ def _describe(record: dict[str, object], losses: pd.DataFrame) -> str:
     faces, people = record["faces"], record["people"]
     assert isinstance(faces, dict)
     assert isinstance(people, dict)
-    scale = record["scale"]
+    scale, drawn = record["scale"], record["drawn"]
     assert isinstance(scale, dict)
+    assert isinstance(drawn, list)
     return (
         f"Stage I, {scale['prior']} steps on {faces['train']} faces of {people['train']} people, "
         f"measured on {losses['face_id'].nunique()} faces of {losses['person'].nunique()} other "
-        f"people; {DRAWN} generated pictures per model; {record['machine']}; commit "
+        f"people; {len(drawn)} generated pictures per model; {record['machine']}; commit "
         f"{record['commit']}."
     )
 

@@ -163,6 +163,8 @@ def plot_trade(folder: Path, images: pd.DataFrame, ablation: Ablation) -> Image.
     for axes, metric in zip(panels, COMPARED, strict=True):
         for row in ablation.rows:
             means = trade[trade["row"] == row].groupby("steps")[["psnr", metric]].mean()
+            if means.empty:
+                continue
             axes.plot(means["psnr"], means[metric], "o-", label=f"row {row}")
             for steps, values in means.iterrows():
                 axes.annotate(f"{steps}", (values["psnr"], values[metric]), fontsize=7)

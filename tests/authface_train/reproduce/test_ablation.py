@@ -18,7 +18,7 @@ def make_scores(row, seed, gain, num_people=6):
     for person, level in enumerate(levels):
         for drawn in range(2):
             value = float(level + drawn + gain + 0.01 * person)
-            picture = {"file": f"{person}.jpg", "person": str(person), "drawn": drawn}
+            picture = {"file": f"{person}.jpg", "person": str(person), "face": 0, "drawn": drawn}
             scores.append({"row": row, "seed": seed, **picture, **dict.fromkeys(METRICS, value)})
     return scores
 
