@@ -25,7 +25,7 @@ GROUP = command_group()
 FENCE = re.compile(r"^ *```([a-z]*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"(?:^|&& |; |--no[_-]python |\$ )(?:[A-Z_]+=\S+ )*authface (?=[a-z-])")
-GLOSSARY_WORD = re.compile(r"^\| \*\*(.+?)\*\*", re.MULTILINE)
+GLOSSARY_TERM = re.compile(r"^\| \*\*(.+?)\*\*", re.MULTILINE)
 
 
 def relative(path: Path) -> str:
@@ -107,21 +107,23 @@ def test_navigation_has_every_page_once():
 
 
 def test_glossary_is_sorted():
-    words = GLOSSARY_WORD.findall((DOCS / "glossary.md").read_text())
-    keys = [re.sub(r"[^a-z0-9 ]", "", word.lower()) for word in words]
+    terms = GLOSSARY_TERM.findall((DOCS / "glossary.md").read_text())
+    keys = [re.sub(r"[^a-z0-9 ]", "", term.lower()) for term in terms]
     assert keys == sorted(set(keys))
 
 
 def fenced_commands(path: Path) -> Iterator[list[str]]:
-    """The words of every authface command in the code blocks of a page, without `authface`."""
+    """The arguments of every authface command in the code blocks of a page."""
     for block in read_blocks(path):
         if block.language in ("text", "toml", "json", "yaml", "python"):
             continue
         for line in re.sub(r"\\\n\s*", " ", block.text).splitlines():
             for start in COMMAND.finditer(line):
-                words = shlex.split(line[start.end() :], comments=True)
-                ends = [words.index(end) for end in ("|", "&&", "&", ";", ">") if end in words]
-                yield words[: min(ends, default=len(words))]
+                line_end = shlex.split(line[start.end() :], comments=True)
+                ends = [
+                    line_end.index(end) for end in ("|", "&&", "&", ";", ">") if end in line_end
+                ]
+                yield line_end[: min(ends, default=len(line_end))]
 
 
 @pytest.mark.parametrize("path", [*PAGES, *ROOT_PAGES], ids=relative)
@@ -154,8 +156,8 @@ def test_commands_and_options_in_sentences_exist(path):
     commands = dict(leaf_commands(GROUP))
     wrong = []
     for text in re.findall(r"`authface ([a-z][^`]+)`", FENCE.sub("", path.read_text())):
-        words = re.sub(r"\\?\|", " ", " ".join(text.split())).split()
-        name = " ".join(words[:2]) if " ".join(words[:2]) in commands else words[0]
+        parts = re.sub(r"\\?\|", " ", " ".join(text.split())).split()
+        name = " ".join(parts[:2]) if " ".join(parts[:2]) in commands else parts[0]
         if name not in commands and name not in GROUP.commands:
             wrong.append(text)
             continue
@@ -167,7 +169,7 @@ def test_commands_and_options_in_sentences_exist(path):
             for option in (*param.opts, *param.secondary_opts)
         }
         wrong += [
-            f"{text}: {word}" for word in words if word.startswith("--") and word not in known
+            f"{text}: {part}" for part in parts if part.startswith("--") and part not in known
         ]
     assert wrong == []
 

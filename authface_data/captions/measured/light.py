@@ -78,7 +78,15 @@ class SkinArea:
     along: tuple[float, float]
 
     def contains(self, across: np.ndarray, along: np.ndarray) -> np.ndarray:
-        """Return bool: whether pixels with these coordinates are in the area, on either side."""
+        """Whether pixels are in the area, on either side of the face.
+
+        Args:
+            across: Distance from the axis of the face, in distances between the eyes.
+            along: Distance below the eyes, in distances from eyes to mouth; the same shape.
+
+        Returns:
+            bool array of the same shape.
+        """
         distance = np.abs(across)
         is_beside = (distance > self.across[0]) & (distance < self.across[1])
         return is_beside & (along > self.along[0]) & (along < self.along[1])
