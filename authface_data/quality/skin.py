@@ -97,7 +97,11 @@ def _slices(box: tuple[float, float, float, float]) -> tuple[slice, slice]:
 
 
 def skin_region() -> np.ndarray:
-    """Mark where FFHQ alignment places cheeks, forehead and chin: (512, 512) bool."""
+    """Mark where FFHQ alignment places cheeks, forehead and chin.
+
+    Returns:
+        (512, 512) bool.
+    """
     shares = (np.arange(FACE_SCALE_PX) + 0.5) / FACE_SCALE_PX
     x = (shares - OVAL_CENTRE[0]) / OVAL_RADII[0]
     y = (shares[:, None] - OVAL_CENTRE[1]) / OVAL_RADII[1]

@@ -156,7 +156,11 @@ class FaceCrop:
 
 
 def face_oval() -> np.ndarray:
-    """Return (512, 512) bool: the oval that the face fills in an aligned crop."""
+    """The oval that the face fills in an aligned crop.
+
+    Returns:
+        (512, 512) bool.
+    """
     y, x = (np.mgrid[:FACE_SCALE_PX, :FACE_SCALE_PX] + 0.5) / FACE_SCALE_PX
     return (x - 0.5) ** 2 / 0.05 + (y - 0.55) ** 2 / 0.07 < 1
 
