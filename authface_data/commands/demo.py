@@ -148,9 +148,11 @@ def _save_anatomy_picture(workspace: Path) -> None:
 
 def _fetch_public_faces(folder: Path) -> None:
     from authface_data.sources.demo_photos import fetch_demo_photos
+    from authface_data.sources.orl_faces import fetch_orl_faces
     from authface_data.sources.public_faces import CONSENT_NOTE, fetch_public_faces
 
     fetch_public_faces(folder)
+    fetch_orl_faces(folder)
     for demo_folder in fetch_demo_photos().values():
         for file in demo_folder.iterdir():
             shutil.copy(file, folder / file.name)

@@ -19,7 +19,7 @@ import pandas as pd
 
 from authface_data.faces.descriptor import FaceDescriptor
 from authface_data.images.open import open_image
-from authface_train.reproduce.orl_faces import fetch_orl_faces, orl_person
+from authface_train.reproduce.orl_faces import orl_person
 from manifests.schema import PHOTOS
 from manifests.settings import SETTINGS_FILE
 from manifests.splits import hash_share
@@ -100,7 +100,6 @@ def prepare_faces(folder: Path, extra_photos: list[Path]) -> Faces:
 
 def _build_workspace(root: Path, photos: Path, split_table: Path, extra_photos: list[Path]) -> None:
     run_command("demo", "--public-faces", photos)
-    fetch_orl_faces(photos)
     for source in extra_photos:
         for file in sorted(source.rglob("*")):
             if file.suffix.lower() in PHOTO_SUFFIXES:

@@ -270,7 +270,15 @@ class Experiment:
         return pd.concat([faces, pieces], ignore_index=True)
 
     def restore_function(self, folder: Path, steps: int) -> RestoreFunction:
-        """Restores with the model of a run, in a number of sampling steps."""
+        """Load the model of a run.
+
+        Args:
+            folder: Folder of the run.
+            steps: Number of sampling steps.
+
+        Returns:
+            A function that restores with it.
+        """
         from authface_train.restore.pipeline import Restorer
         from authface_train.restore.sampling import Sampling
 
@@ -313,7 +321,14 @@ class Experiment:
         self._score(REGRESSION, seed, "test", self.regression_function(seed))
 
     def regression_function(self, seed: int) -> RestoreFunction:
-        """Restores with the regression of a seed."""
+        """Load a regression.
+
+        Args:
+            seed: Seed of its training.
+
+        Returns:
+            A function that restores with it.
+        """
         from diffusers import UNet2DConditionModel
 
         folder = self.folder / "runs" / f"{REGRESSION}-{seed}" / "unet"
@@ -460,7 +475,17 @@ class Experiment:
         return degrade_faces(view, pairs, self.scale.drawn_per_face)
 
     def record(self, name: str, seed: int | None, split: str, started: float) -> dict[str, object]:
-        """What a result file states besides the scores."""
+        """What a result file states besides the scores.
+
+        Args:
+            name: Name of the row.
+            seed: Seed of the training, or None.
+            split: Split of the scored faces.
+            started: `time.monotonic()` at the start of the evaluation.
+
+        Returns:
+            The record by column.
+        """
         faces = self.faces.rows
         return {
             "row": name,

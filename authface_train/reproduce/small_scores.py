@@ -86,7 +86,12 @@ def measure_restored(
 
 
 def save_image(image: np.ndarray, path: Path) -> None:
-    """Save a picture, (height, width, 3) uint8, and create its folder."""
+    """Save a picture and create its folder.
+
+    Args:
+        image: (height, width, 3) uint8.
+        path: Where to save it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path)
 

@@ -103,7 +103,16 @@ def run_table3(experiment: Experiment, seeds: list[int]) -> str:
 
 
 def captioned_view(experiment: Experiment, split: str, variant: str) -> pd.DataFrame:
-    """The training view of a split with the captions of a variant."""
+    """The training view of a split with the captions of a variant.
+
+    Args:
+        experiment: The experiment.
+        split: "train", "val" or "test".
+        variant: One of `VARIANTS`.
+
+    Returns:
+        One row per face with its `tags` and `caption`.
+    """
     view = experiment.view(split, "photographic").reset_index(drop=True)
     semantic = _semantic_tags(view)
     tags: list[list[str]] = []

@@ -63,11 +63,11 @@ def _make_copy(workspace: Workspace, row: dict[str, object], number: int) -> dic
 
     crop = load_crop(workspace, str(row["crop_path"]), CROP_PX)
     size = (CROP_PX, CROP_PX)
-    turned = cv2.warpAffine(
+    warped = cv2.warpAffine(
         crop, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
     )
     is_grey = bool((crop[..., 0] == crop[..., 1]).all() and (crop[..., 1] == crop[..., 2]).all())
-    coloured = np.clip(turned * (gains.mean() if is_grey else gains), 0, 255).astype(np.uint8)
+    coloured = np.clip(warped * (gains.mean() if is_grey else gains), 0, 255).astype(np.uint8)
 
     # The boxes are edges; OpenCV's matrix maps pixel centres. Half a pixel of 256 does not matter.
     scale = CROP_PX / float(str(row["crop_size_px"]))

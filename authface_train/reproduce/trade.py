@@ -151,6 +151,9 @@ def plot_trade(folder: Path, images: pd.DataFrame, ablation: Ablation) -> Image.
         folder: Folder of result files.
         images: Their scores.
         ablation: The table.
+
+    Returns:
+        The figure as an RGBA picture.
     """
     import matplotlib
 

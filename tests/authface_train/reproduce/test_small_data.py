@@ -1,8 +1,10 @@
 """Splits of the small experiments: no person is in two of them."""
 
+import numpy as np
 import pandas as pd
 
-from authface_train.reproduce import orl_faces
+from authface_data.sources.orl_faces import MEMBERS, read_pgm
+from authface_train.reproduce.orl_faces import orl_person
 from authface_train.reproduce.small_data import SPLIT_FILE, _assign_groups
 
 
@@ -25,9 +27,18 @@ def test_added_photograph_joins_the_split_of_its_group():
 
 
 def test_pictures_of_an_orl_person_are_in_one_split():
-    people = [orl_faces.orl_person(name) for name in orl_faces.MEMBERS.values()]
-    assert len(people) == 160
+    people = [orl_person(name) for name in MEMBERS.values()]
+    assert len(people) == 159
     assert len(set(people)) == 40, "one split per person"
     splits = pd.Series([split for _, split in set(people)]).value_counts()
     assert splits.to_dict() == {"train": 28, "test": 10, "val": 2}
-    assert orl_faces.orl_person("lenna.png") is None
+    assert orl_person("lenna.png") is None
+
+
+def test_orl_picture_with_converted_line_ends_is_repaired():
+    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    data = b"P5\n4 3\n255\n" + pixels.tobytes()
+    assert np.array_equal(read_pgm(data), pixels)
+    converted = data.replace(b"\n", b"\r\n")
+    assert len(converted) == len(data) + 4, "the pixel of value 10 too"
+    assert np.array_equal(read_pgm(converted), pixels)
