@@ -174,7 +174,7 @@ def test_ablations_train_and_evaluate_every_row(reproduce, inputs):
     # The test set has no name in Table 5; the models are those of Table 2.
     assert set(commands[:-1]) <= {"restore"}
     assert commands[-1] == "study"
-    assert (folder_of_test_set(inputs / RESULTS) / "table5" / "study.html").is_file()
+    assert len(list((inputs / RESULTS).glob("*/table5/study.html"))) == 1
 
 
 def test_table3_generates_images_and_compares_them(reproduce, inputs):

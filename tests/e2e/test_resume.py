@@ -116,9 +116,12 @@ def test_resumed_run_keeps_its_derived_micro_batch(root, tmp_path, authface_here
     from authface_train import presets
     from authface_train.training import setup
 
-    tiny = {**presets._stage_values("tiny", "prior")}
-    del tiny["micro_batch"]
-    monkeypatch.setattr(presets, "_stage_values", lambda *_: dict(tiny))
+    stage_values = presets._stage_values
+
+    def without_micro_batch(preset, stage):
+        return {k: v for k, v in stage_values(preset, stage).items() if k != "micro_batch"}
+
+    monkeypatch.setattr(presets, "_stage_values", without_micro_batch)
 
     def set_memory(capacity_bytes):
         monkeypatch.setattr(setup, "memory_capacity", lambda *_: capacity_bytes)

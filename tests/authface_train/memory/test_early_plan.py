@@ -104,7 +104,7 @@ def test_weights_that_are_not_here_are_not_downloaded(tmp_path, filled, authface
     assert not is_on_this_machine(SDXL, None)
     (tmp_path / SDXL / "unet").mkdir(parents=True)
     assert is_on_this_machine(SDXL, str(tmp_path))
-    options = ("--preset", "1x24gb", "--dry-run", "-w", filled, "--json")
+    options = ("--preset", "1x24gb", "--source", "workspace", "--dry-run", "-w", filled, "--json")
     result = Plan(**json.loads(authface_here("train-restore", *options).stdout))
     assert result.hours is None
     assert result.memory_total_gb > 5
