@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         not os.environ.get("AUTHFACE_LONG_TESTS"),
-        reason="takes four minutes; AUTHFACE_LONG_TESTS=1 runs it",
+        reason="takes more than ten minutes; AUTHFACE_LONG_TESTS=1 runs it",
     ),
 ]
 TINY_SCALE = functools.partial(
