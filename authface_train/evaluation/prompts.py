@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import pandas as pd
-
+from authface_train.evaluation.csv_file import read_csv_file
 from authface_train.evaluation.image_pairs import find_pictures
 from manifests.support.errors import UserError
 
@@ -28,15 +27,7 @@ def read_prompts(file: Path) -> dict[str, str]:
     Raises:
         UserError: If it is not such a file.
     """
-    try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (
-        OSError,
-        UnicodeDecodeError,
-        pd.errors.ParserError,
-        pd.errors.EmptyDataError,
-    ) as error:
-        raise UserError(f"{file} is not a CSV file ({str(error).splitlines()[0]})") from error
+    table = read_csv_file(file)
     missing = {FILE_COLUMN, PROMPT_COLUMN} - set(table.columns)
     if missing:
         raise UserError(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from authface_train.evaluation.csv_file import read_csv_file
 from authface_train.evaluation.intervals import bootstrap_two_ways
 from manifests.support.errors import UserError
 
@@ -94,15 +95,7 @@ def read_csv_columns(file: Path, columns: Sequence[str]) -> pd.DataFrame:
     Raises:
         UserError: If it is not such a file.
     """
-    try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except (
-        OSError,
-        UnicodeDecodeError,
-        pd.errors.ParserError,
-        pd.errors.EmptyDataError,
-    ) as error:
-        raise UserError(f"{file} is not a CSV file ({str(error).splitlines()[0]})") from error
+    table = read_csv_file(file)
     if list(table.columns) != list(columns):
         raise UserError(
             f"{file} was not saved by the page of a study (its columns are "
