@@ -188,6 +188,7 @@ def run_command_here(
 
     Arguments and result are those of `run_command`.
     """
+    import huggingface_hub
     from accelerate.state import AcceleratorState
 
     import cli
@@ -200,8 +201,9 @@ def run_command_here(
     finally:
         signal.signal(signal.SIGTERM, signal_handler)
         AcceleratorState._reset_state(reset_partial_state=True)
-        # urllib keeps the proxies of its first request for the whole process.
+        # urllib and the hub's client keep the proxies of their first request for the whole process.
         urllib.request.install_opener(urllib.request.build_opener())
+        huggingface_hub.close_session()
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
