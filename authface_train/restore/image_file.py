@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin
 
-from authface_data.images.open import decoding, open_image, read_file
+from authface_data.images.open import JPEG_FORMATS, decoding, open_image, read_file
 from authface_train.restore import jpeg_blocks
 from authface_train.restore.file_metadata import (
     copy_png_chunks,
@@ -25,7 +25,6 @@ from authface_train.restore.file_metadata import (
 from authface_train.restore.jpeg_blocks import Box
 from manifests.support.files import write_atomic
 
-JPEG_FORMATS = ("JPEG", "MPO")
 LOSSY_FORMATS = {"HEIF": "HEIC", "HEIC": "HEIC", "AVIF": "AVIF", "GIF": "GIF"}
 """Formats whose pixels would all change if they were written again, and their names."""
 SUPPORTED_MODES = ("RGB", "RGBA", "L", "LA", "P", "1")

@@ -169,7 +169,8 @@ def render_page(a: Method, b: Method, pairs: Sequence[Pair], seed: int) -> str:
         "page.html.jinja",
         has_degraded=any(pair.degraded is not None for pair in pairs),
         data=html_page.json_for_script(data),
-        script=html_page.read_asset(PACKAGE, "page.js"),
+        script=html_page.read_asset(PACKAGE, "answers.js")
+        + html_page.read_asset(PACKAGE, "page.js"),
     )
 
 

@@ -178,5 +178,6 @@ def render_ranking(methods: Sequence[Method], items: Sequence[RankedItem], seed:
         count=len(methods),
         has_prompts=any(item.prompt for item in items),
         data=html_page.json_for_script(data),
-        script=html_page.read_asset(PACKAGE, "ranking.js"),
+        script=html_page.read_asset(PACKAGE, "answers.js")
+        + html_page.read_asset(PACKAGE, "ranking.js"),
     )

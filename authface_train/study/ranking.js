@@ -1,39 +1,12 @@
-"use strict";
-const study = JSON.parse(document.getElementById("data").textContent);
-const element = (id) => document.getElementById(id);
+// Runs after answers.js.
 const buttons = [...document.querySelectorAll("#pictures button")];
-const STORAGE_KEY = `authface-ranking-${study.study}`;
+const KIND = "ranking";
 const COLUMNS = ["study", "rater", "item", "method", "place", "rank", "answered_at"];
 const ORDINALS = ["Best", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th", "9th"];
-const STORED = "Your answers are stored in this browser.";
-const NOT_STORED = "This browser stores nothing: save your answers before you close the page.";
-const MIN_ZOOM = 2;
-
-let answers = {}; // name of the item -> { places: places from best to worst, time }
+// An answer is { places: places from best to worst, time }.
 let position = 0; // index of the item that is shown; the number of items at the end
 let chosen = []; // places of the shown item that have a rank, from best to worst
 let isZoomed = false;
-
-function loadAnswers() {
-  try {
-    const stored = JSON.parse(localStorage.getItem(STORAGE_KEY) || "{}");
-    answers = stored.answers || {};
-    element("rater").value = stored.rater || "";
-  } catch {
-    element("storage").textContent = NOT_STORED;
-  }
-  const firstOpen = study.items.findIndex((item) => !answers[item.name]);
-  show(firstOpen < 0 ? study.items.length : firstOpen);
-}
-
-function storeAnswers() {
-  try {
-    localStorage.setItem(STORAGE_KEY, JSON.stringify({ answers, rater: element("rater").value }));
-    element("storage").textContent = STORED;
-  } catch {
-    element("storage").textContent = NOT_STORED;
-  }
-}
 
 // Show an item with the ranks that it has been given before.
 function show(index) {
@@ -51,15 +24,8 @@ function show(index) {
 
 function render() {
   const total = study.items.length;
-  const answered = Object.keys(answers).length;
-  const isDone = position >= total;
-  element("restart").hidden = answered === 0;
-  element("bar").style.width = `${(100 * answered) / total}%`;
-  element("progress").setAttribute("aria-valuemax", total);
-  element("progress").setAttribute("aria-valuenow", answered);
-  element("question").hidden = isDone;
-  element("done").hidden = !isDone;
-  if (isDone) return;
+  showProgress(position, total);
+  if (position >= total) return;
 
   buttons.forEach((button, place) => {
     const rank = chosen.indexOf(place);
@@ -85,15 +51,6 @@ function render() {
   element("clear").disabled = chosen.length === 0;
   element("next").disabled = chosen.length < buttons.length;
   element("position").textContent = `${position + 1} of ${total}`;
-}
-
-// The scale that shows the middle of a picture pixel by pixel.
-function zoomScale(image) {
-  const fitted = Math.min(
-    image.clientWidth / (image.naturalWidth || 1),
-    image.clientHeight / (image.naturalHeight || 1),
-  );
-  return Math.max(MIN_ZOOM, 1 / (fitted || 1));
 }
 
 // Give the picture at a place the next rank, or take its rank back. The last picture needs no
@@ -148,30 +105,11 @@ element("pictures").addEventListener("pointermove", (event) => {
   }
 });
 
-// Several people may use one computer: the answers of one must not mix with those of the next.
 function restart() {
-  const question = "Delete the answers stored in this browser and start as another person? " +
-    "Save them first.";
-  if (!confirm(question)) return;
-  answers = {};
-  element("rater").value = "";
-  storeAnswers();
-  show(0);
+  if (deleteAnswers()) show(0);
 }
 
-const csvCell = (text) => {
-  const value = String(text);
-  return /[",\n\r]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value;
-};
-
-function saveCsv() {
-  const rater = element("rater").value.trim();
-  if (!rater) {
-    element("rater").focus();
-    element("rater").placeholder = "enter your name first";
-    element("rater").required = true;
-    return;
-  }
+function csvRows(rater) {
   const rows = [];
   for (const item of study.items) {
     const answer = answers[item.name];
@@ -181,16 +119,11 @@ function saveCsv() {
       rows.push([study.study, rater, item.name, method, place + 1, rank + 1, answer.time]);
     });
   }
-  const lines = [COLUMNS, ...rows].map((row) => row.map(csvCell).join(","));
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/csv" }));
-  link.download = `ranking-${study.study}-${rater.replace(/[^\p{L}\p{N}]+/gu, "-")}.csv`;
-  link.click();
+  return rows;
 }
 
 document.addEventListener("keydown", (event) => {
-  const isTyping = event.target === element("rater");
-  if (isTyping || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (!isShortcut(event)) return;
   if (/^[1-9]$/.test(event.key)) choose(Number(event.key) - 1);
   else if (event.key === "ArrowRight") goNext();
   else if (event.key === "ArrowUp" || event.key === "ArrowLeft") goBack();
@@ -205,7 +138,7 @@ element("back").addEventListener("click", goBack);
 element("review").addEventListener("click", goBack);
 element("clear").addEventListener("click", clear);
 element("zoom").addEventListener("click", zoom);
-element("rater").addEventListener("input", storeAnswers);
-element("save").addEventListener("click", saveCsv);
+element("save").addEventListener("click", () => saveCsv(csvRows));
 element("restart").addEventListener("click", restart);
 loadAnswers();
+show(firstOpen(study.items));
