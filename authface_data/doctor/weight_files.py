@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from authface_data import weights
+from authface_data.quality.hps import HPS_V2
 from authface_data.quality.library_weights import LIBRARY_FILES, find_in_hub_cache
 from authface_data.weights import WeightFile
 from manifests.run_folder import MODEL_INDEX_FILE
 from manifests.settings import Settings, load_settings, preset_names, preset_text
+from manifests.support.extras import missing_modules
 
 DETECTOR_WEIGHTS = {
     "retinaface": weights.RETINAFACE,
@@ -60,7 +62,10 @@ def inspect_evaluation(weights_dir: str | None) -> list[WeightState]:
         for metric in LIBRARY_FILES
         for state in _metric_states(metric, weights_dir, "evaluate")
     ]
-    return [*states, _file_state("evaluate", weights.DLIB_DESCRIPTOR, weights_dir)]
+    files = [weights.DLIB_DESCRIPTOR]
+    if not missing_modules("hps"):
+        files.append(HPS_V2)
+    return [*states, *(_file_state("evaluate", file, weights_dir) for file in files)]
 
 
 def inspect_weights(settings: Settings) -> list[WeightState]:

@@ -1,5 +1,6 @@
 """`authface doctor` and `authface clean` on real workspaces, and the light installation."""
 
+import importlib.util
 import json
 import re
 import shutil
@@ -72,6 +73,17 @@ def test_installation_and_weights(authface_here, tmp_path, monkeypatch):
     assert "authface[data]: installed" in text
     assert f"missing {detector['file']}: from {detector['source']}\n" in text
     assert f"put the files into {Path(detector['place']).parent}, and" in " ".join(text.split())
+
+
+def test_weights_of_hpsv2_count_only_if_the_metric_is_installed(authface_here, monkeypatch):
+    _, result = examine(authface_here)
+    files = [state["file"] for state in result["weights"]["evaluate"]]
+    assert ("HPS_v2_compressed.pt" in files) == (importlib.util.find_spec("open_clip") is not None)
+    monkeypatch.setitem(extras.MODULES, "hps", ("no_such_module",))
+    _, result = examine(authface_here)
+    files = [state["file"] for state in result["weights"]["evaluate"]]
+    assert files
+    assert "HPS_v2_compressed.pt" not in files
 
 
 def test_names_are_those_of_the_code():
