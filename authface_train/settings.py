@@ -235,7 +235,8 @@ class RestorerSettings(TrainSettings):
     """Training faces: `ffhq` for those collected from FFHQ (the paper's choice for Stage II),
     `portraits` for all others, `workspace` for every kept face."""
     degradation: str = Field("gfpgan", json_schema_extra=PAPER)
-    """Degradation preset: gfpgan, bfrffusion, codeformer-large, codeformer-small or diffbir."""
+    """Degradation preset: gfpgan, bfrffusion, codeformer-large, codeformer-small, diffbir, or high-iso
+    (strong noise and little blur; of no paper)."""
     degrade_on: Literal["cpu", "gpu"] = "cpu"
     """Where faces are degraded: `cpu` in the data workers, `gpu` in batches on the training device,
     with the same parameters but other noise values."""

@@ -40,7 +40,7 @@ class Scale:
     vae: int = 2000
     generic: int = 1500
     prior: int = 1500
-    trunk: int = 5000
+    trunk: int = 4000
     restorer: int = 400
     regression: int = 2000
     tuning: int = 200
@@ -48,8 +48,8 @@ class Scale:
     drawn_per_face: int = 1
     sampling: int = 12
     few_steps: tuple[int, ...] = (1, 2, 4)
-    degradation: str = "codeformer-large"
-    lambda_times: float = 0.3
+    degradation: str = "high-iso"
+    lambda_times: float = 0.1
 
 
 RESTORER_SETTINGS: dict[str, object] = {"ledger_every": 0, "validation.every": 0}
@@ -66,9 +66,9 @@ COMMON_SETTINGS: dict[str, object] = {
     "min_snr_gamma": 0.05,
 }
 GENERIC_LEARNING_RATE = 2e-3
-TRUNK_LEARNING_RATE = 2e-3
+TRUNK_LEARNING_RATE = 1e-3
 RESTORER_LEARNING_RATE = 5e-4
-REGRESSION_LEARNING_RATE = 3e-3
+REGRESSION_LEARNING_RATE = 6e-4
 DISCRIMINATOR_LEARNING_RATE = 5e-4
 NUM_PIECES = 300
 """Pieces of photographs among the training data of restorers."""

@@ -24,7 +24,7 @@ CROP_PX = 256
 """Side of the stored copies of faces."""
 PIECE_PX = 128
 """Side of the stored pieces."""
-COPIES_PER_FACE = 2
+COPIES_PER_FACE = 4
 MAX_TURN_DEG = 8.0
 SCALES = (0.95, 1.15)
 MAX_SHIFT = 0.04

@@ -15,7 +15,7 @@ CaptionerName = Literal["llava", "server", "measured"]
 TrainingSource = Literal["portraits", "ffhq", "workspace"]
 TrainPreset = Literal["paper", "tiny", "1x24gb", "1x80gb", "4x48gb", "8x80gb"]
 DegradationPreset = Literal[
-    "gfpgan", "bfrffusion", "codeformer-large", "codeformer-small", "diffbir"
+    "gfpgan", "bfrffusion", "codeformer-large", "codeformer-small", "diffbir", "high-iso"
 ]
 
 
