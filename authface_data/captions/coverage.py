@@ -35,6 +35,11 @@ class FacetCount:
     of: int
     tags: list[tuple[str, int]]
 
+    @property
+    def title(self) -> str:
+        """The facet as tables show it: both families have unknown tags."""
+        return f"{UNKNOWN}, {self.family}" if self.facet == UNKNOWN else self.facet
+
 
 @dataclass(frozen=True)
 class ContradictionCount:

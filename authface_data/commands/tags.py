@@ -73,7 +73,7 @@ def _print_facets(facets: list[FacetCount]) -> None:
         hidden_count = len(facet.tags) - MAX_LISTED
         if hidden_count > 0:
             listed += f", and {hidden_count} others"
-        table.add_row(facet.facet, str(facet.faces), listed)
+        table.add_row(facet.title, str(facet.faces), listed)
     console.print(table)
 
 

@@ -128,6 +128,7 @@ def test_tags_are_counted_renamed_removed_and_restored(root, authface_here):
     listing = authface_here("tags", "-w", root)
     assert "4 captions in use" in listing.stdout
     assert "front view" in listing.stdout
+    assert re.findall(r"unknown, (\w+) ", listing.stdout) == ["semantic", "photographic"]
 
     captions_before = Store(Workspace(root), CAPTIONS).read()
     result = authface_here("tags", "rename", "front view", "facing us", "-w", root)
