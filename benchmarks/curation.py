@@ -10,6 +10,7 @@ A row of the labels is a face or, without a box, a whole picture:
     decision (or label)    keep, drop, or for a picture also "no face"; anything else is not counted
     reason, half           optional: why it should be dropped, and the half of the labels
     left_eye, right_eye, mouth         optional: v (visible) or h (hidden); left as seen
+    kind                   optional: "photo", or what else the face is, such as "painting"
 
 It prints the confusion of decisions, false drops by gate, the visibility of regions, duplicates,
 precision and recall of the measured tags, and the time per photograph. The labels of the tags are
@@ -45,7 +46,7 @@ def read_labels(path: Path, half: str | None) -> pd.DataFrame:
     """Read the labels; every optional column exists and holds text."""
     labels = pd.read_csv(path, keep_default_na=False, dtype=str)
     labels = labels.rename(columns={"label": "decision"})
-    for column in ("reason", "half", *REGIONS):
+    for column in ("reason", "half", "kind", *REGIONS):
         if column not in labels:
             labels[column] = ""
     if half:
@@ -176,6 +177,7 @@ def print_regions(labels: pd.DataFrame, faces: pd.DataFrame) -> None:
     print("\nRegions (eyes and mouth)")
     for name, chosen in (
         ("all labelled faces", labels["row"].notna()),
+        ("faces in photographs", labels["row"].notna() & labels["kind"].isin(["", "photo"])),
         ("faces that the person keeps", labels["row"].notna() & (labels["decision"] == "keep")),
     ):
         hidden, visible = [], []
