@@ -19,7 +19,8 @@ def degrade(
     input: Annotated[Path, typer.Option(help="A picture, or a folder of pictures.")],
     output: Annotated[Path, typer.Option(help="Folder for `<stem>.png` and draws.parquet.")],
     preset: Annotated[
-        DegradationPreset, typer.Option(help="Recipe of a paper, or high-iso: strong noise and little blur.")
+        DegradationPreset,
+        typer.Option(help="Recipe of a paper, or high-iso: strong noise and little blur."),
     ] = "gfpgan",
     seed: Annotated[
         int,

@@ -10,7 +10,7 @@ from authface_train.data.pairs import DegradedPairs
 from authface_train.data.sample_keys import SampleKey
 from authface_train.facial_loss.regions import REGIONS
 from authface_train.reproduce.small_pairs import VARIANTS, SharedPairs, degraded_variants
-from authface_train.reproduce.small_views import CROP_PX, piece_rows, with_copies
+from authface_train.reproduce.small_views import COPIES_PER_FACE, CROP_PX, piece_rows, with_copies
 from manifests.settings import preset_text
 from manifests.workspace import Workspace
 
@@ -35,7 +35,7 @@ def view(tmp_path):
 def test_boxes_of_copies_surround_the_moved_eye(view):
     workspace, faces = view
     copies = with_copies(workspace, faces).iloc[1:]
-    assert len(copies) == 2
+    assert len(copies) == COPIES_PER_FACE
     for copy in copies.to_dict("records"):
         pixels = np.asarray(Image.open(workspace.local_path(copy["crop_path"])))
         rows, columns = np.nonzero(pixels[..., 0] > 170)
