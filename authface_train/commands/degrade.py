@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from authface_train.commands.input_images import MAX_SEED, expand_inputs, report_failures
+from authface_train.commands.input_images import expand_inputs, report_failures
 from manifests.support.console import console, quote_path
 from manifests.support.extras import needs_extras
-from manifests.support.options import DegradationPreset
+from manifests.support.options import MAX_SEED, DegradationPreset
 from manifests.support.text import count_of
 
 

@@ -14,9 +14,6 @@ from manifests.support.text import count_of
 if TYPE_CHECKING:
     from authface_train.restore.output_folder import ResultNames
 
-MAX_SEED = 2**63 - 1
-"""Largest seed: the records store seeds as signed integers of 64 bits."""
-
 
 def parse_named_folder(option: str, value: str) -> tuple[str, Path]:
     """Split DIR or NAME=DIR into a name and a folder; both parts may contain `=`.

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from authface_train.commands.input_images import MAX_SEED, expand_inputs, report_failures
+from authface_train.commands.input_images import expand_inputs, report_failures
 from authface_train.commands.silence_libraries import silence_libraries
 from authface_train.restore.sampling import ColourFix, Scheduler, Start
 from manifests.support.console import WorkspaceOption, console, quote_path
 from manifests.support.errors import UserError
 from manifests.support.extras import needs_extras
-from manifests.support.options import DetectorName
+from manifests.support.options import MAX_SEED, DetectorName
 from manifests.support.text import count_of
 
 if TYPE_CHECKING:

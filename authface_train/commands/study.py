@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from authface_train.commands.input_images import MAX_SEED, parse_named_folder
+from authface_train.commands.input_images import parse_named_folder
 from manifests.support.console import (
     CommandGroup,
     JsonOption,
@@ -16,6 +16,7 @@ from manifests.support.console import (
     quote_path,
 )
 from manifests.support.errors import UserError
+from manifests.support.options import MAX_SEED
 from manifests.support.text import count_of
 
 app = typer.Typer(

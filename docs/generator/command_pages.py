@@ -5,20 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import typer.main
 from typer.core import TyperGroup
 
 import cli
 from manifests.support.console import leaf_commands
+from manifests.support.options import MAX_SEED
+from manifests.support.value_names import VALUE_NAMES, value_type
 
 NOTICE = "<!-- Generated from the command line: run `python docs/generator/write.py`. -->"
 COMMON_OPTIONS = ("verbose", "quiet", "help")
-METAVARS = {Path: "PATH", str: "TEXT", int: "N", float: "X"}
-MAX_SEED = 2**63 - 1
 CODE_WORDS = re.compile(
     r"(?<![\w`/.-])(--[a-z][a-z-]+|(?:collect|filter|captions)(?:\.[a-z_]+)+"
     r"|[\w-]+\.(?:toml|parquet|txt|html|csv|png)|[A-Z]+_[A-Z_]+)(?![\w`])"
@@ -214,13 +212,13 @@ def _sections(full_name: str, command: Any, level: int) -> Iterator[str]:
 
 def _option(param: Any, annotation: Any) -> Option:
     """A parameter of typer, with its type, as the page shows it."""
-    kind, choices, is_repeatable = _value_type(annotation)
+    kind, choices, is_repeatable = value_type(annotation)
     is_flag = bool(getattr(param, "is_flag", False))
     is_argument = param.param_type_name == "argument"
 
     value = ""
     if not is_flag:
-        value = param.metavar or ("" if choices else METAVARS.get(kind, "VALUE"))
+        value = param.metavar or ("" if choices else VALUE_NAMES.get(kind, "VALUE"))
     names = [value or str(param.name).upper()] if is_argument else _sorted_names(param)
     if is_argument and is_repeatable and not names[0].endswith(("…", "...")):
         names[0] += "..."
@@ -245,18 +243,6 @@ def _option(param: Any, annotation: Any) -> Option:
         meaning=f"{meaning}{_limits(param)}",
         panel=str(getattr(param, "rich_help_panel", None) or ""),
     )
-
-
-def _value_type(annotation: Any) -> tuple[Any, Sequence[object], bool]:
-    """Type of a value, its choices, and whether the parameter is repeatable."""
-    if get_origin(annotation) in (Union, UnionType):
-        annotation = next(item for item in get_args(annotation) if item is not NoneType)
-    is_repeatable = get_origin(annotation) is list
-    if is_repeatable:
-        (annotation,) = get_args(annotation)
-    if get_origin(annotation) is Literal:
-        return str, get_args(annotation), is_repeatable
-    return annotation, (), is_repeatable
 
 
 def _sorted_names(param: Any) -> list[str]:

@@ -25,6 +25,7 @@ from typer.core import TyperCommand, TyperGroup
 from manifests.support.errors import AuthfaceError, MissingResourceError, Terminated
 from manifests.support.extras import describe_missing, extra_of_module
 from manifests.support.text import did_you_mean, strip_control
+from manifests.support.value_names import name_values
 
 WorkspaceOption = Annotated[
     str | None,
@@ -261,6 +262,7 @@ def _hide_flag_types(params: Iterable[Any]) -> None:
 
 
 def _print_help(context: Any) -> NoReturn:
+    name_values(context.command)
     typer.echo(context.get_help(), color=context.color)
     raise typer.Exit
 

@@ -1,4 +1,4 @@
-"""Names that options of several commands accept.
+"""Values that options of several commands accept.
 
 As types of the options they appear in the help and are completed by the shell. The commands import
 them without the modules that define what the names mean; a test compares both.
@@ -17,6 +17,8 @@ TrainPreset = Literal["paper", "tiny", "1x24gb", "1x80gb", "4x48gb", "8x80gb"]
 DegradationPreset = Literal[
     "gfpgan", "bfrffusion", "codeformer-large", "codeformer-small", "diffbir", "high-iso"
 ]
+MAX_SEED = 2**63 - 1
+"""Largest seed: the records store seeds as signed integers of 64 bits."""
 
 
 def complete_metrics(incomplete: str) -> list[str]:

@@ -58,6 +58,14 @@ def test_every_option_shows_its_default(name):
         assert shown or described, f"{name} {option.opts[0]}"
 
 
+@pytest.mark.parametrize("command", ["train-prior", "restore", "study create", "forget"])
+def test_help_shows_no_types_of_python(authface_here, command):
+    shown = authface_here(*command.split(), "--help").stdout
+    assert not re.search(r"<(list|str|int|float|path)\b", shown)
+    assert re.search(r"--\S+ +(-\w +)?(N|PATH|TEXT|DIR) ", shown)
+    assert str(options.MAX_SEED)[:6] not in shown
+
+
 @pytest.mark.parametrize("command", ["", "review", "study"])
 def test_group_without_a_command_prints_its_help(authface_here, command):
     result = authface_here(*command.split())

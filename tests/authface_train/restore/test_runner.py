@@ -12,13 +12,14 @@ from PIL import Image
 from authface_data.faces.align import align_photo
 from authface_data.faces.finder import FaceFinder
 from authface_data.images.open import Photo
-from authface_train.commands.input_images import MAX_SEED, expand_inputs
+from authface_train.commands.input_images import expand_inputs
 from authface_train.restore.earlier_results import EarlierResults
 from authface_train.restore.output_folder import OutputTarget
 from authface_train.restore.pipeline import Restorer
 from authface_train.restore.runner import RestoreOptions, RestoreRunner
 from authface_train.restore.sampling import Sampling
 from manifests.support.errors import UserError
+from manifests.support.options import MAX_SEED
 
 SIZE_PX = 64
 
