@@ -253,6 +253,7 @@ def reproduce(
         _draw(model, output, count, workspace)
         return
     if show is not None:
+        silence_libraries()
         from authface_train.reproduce import ablation, small_table3
 
         print(small_table3.report(show) if target == "table3" else ablation.report(show))
@@ -343,7 +344,6 @@ def _timestep(options: ReproduceOptions) -> None:
         degraded = experiment.folder / "pictures" / "LQ"
         clean = experiment.folder / "pictures" / "clean"
 
-    silence_libraries()
     from authface_train.reproduce import timestep
     from authface_train.restore.pipeline import Restorer
     from authface_train.restore.runner import find_weights_dir
@@ -427,6 +427,7 @@ def _run_paper(target: Target, options: ReproduceOptions) -> Path | None:
         UserError: If the test set is missing.
         PartialFailureError: If a training run does not fit on this machine.
     """
+    silence_libraries()
     from authface_train.reproduce import paper_runs
 
     request = _paper_request(target, options)

@@ -88,12 +88,13 @@ def test_report_marks_restorers_that_do_not_beat_their_input(tmp_path):
     assert "not a VAE" in table
 
 
-def test_show_prints_the_table_of_a_folder_of_results(authface_here, tmp_path):
+def test_show_prints_the_table_of_a_folder_of_results(authface, authface_here, tmp_path):
     write_result(tmp_path, "LQ", None, 0.0)
     write_result(tmp_path, "d", 0, 1.0)
-    result = authface_here("reproduce", "table2", "--show", tmp_path)
+    result = authface("reproduce", "table2", "--show", tmp_path)
     assert result.returncode == 0
     assert "| d | face prior, time-aware weight | 1 |" in result.stdout
+    assert not result.stderr, "a library has warned"
 
     result = authface_here("reproduce", "table2", "--show", tmp_path / "none")
     assert result.returncode == 2
