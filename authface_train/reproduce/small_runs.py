@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
     from authface_train.data.prompts import Embedding
+    from authface_train.restore.sampling import Start
 
 RestoreFunction = Callable[[list[np.ndarray]], list[np.ndarray]]
 """Restores degraded faces, (size, size, 3) uint8 each."""
@@ -269,12 +270,21 @@ class Experiment:
         faces = with_copies(workspace, self.view("train"))
         return pd.concat([faces, pieces], ignore_index=True)
 
-    def restore_function(self, folder: Path, steps: int) -> RestoreFunction:
+    def restore_function(
+        self,
+        folder: Path,
+        steps: int,
+        *,
+        start: Start = "degraded",
+        conditioning_scale: float = 1.0,
+    ) -> RestoreFunction:
         """Load the model of a run.
 
         Args:
             folder: Folder of the run.
             steps: Number of sampling steps.
+            start: Initial latents.
+            conditioning_scale: Scale of the ControlNet's residuals.
 
         Returns:
             A function that restores with it.
@@ -282,7 +292,12 @@ class Experiment:
         from authface_train.restore.pipeline import Restorer
         from authface_train.restore.sampling import Sampling
 
-        sampling = Sampling(steps=steps, start="degraded", colour_fix="wavelet")
+        sampling = Sampling(
+            steps=steps,
+            start=start,
+            conditioning_scale=conditioning_scale,
+            colour_fix="wavelet",
+        )
         restorer = Restorer(str(folder), sampling)
 
         def restore(degraded: list[np.ndarray]) -> list[np.ndarray]:
@@ -442,7 +457,7 @@ class Experiment:
         All rows and seeds get the same degraded faces.
         """
         started = time.monotonic()
-        faces = self._scored_faces(split)
+        faces = self.scored_faces(split)
         suffix = "" if seed is None else f"-{seed}"
         folder = self.folder / "pictures" / f"{name}{suffix}"
         images = measure_restored(faces, restore(faces.degraded), folder)
@@ -454,7 +469,7 @@ class Experiment:
 
     def _score_trade(self, name: str, seed: int, folder: Path) -> None:
         """Restore the test faces with fewer sampling steps too, and save the scores."""
-        faces = self._scored_faces("test")
+        faces = self.scored_faces("test")
         for steps in self.scale.few_steps:
             started = time.monotonic()
             restored = self.restore_function(folder, steps)(faces.degraded)
@@ -466,8 +481,12 @@ class Experiment:
                 record | {"sampling_steps": steps},
             )
 
-    def _scored_faces(self, split: str) -> ScoredFaces:
-        """The degraded faces of a split, the same in every call."""
+    def scored_faces(self, split: str) -> ScoredFaces:
+        """Degrade the faces of a split that are restored, the same way in every call.
+
+        Args:
+            split: "val" or "test".
+        """
         view = self.view(split)
         rank = view.groupby("person").cumcount()
         view = view[rank < self.scale.faces_per_person].reset_index(drop=True)
