@@ -26,7 +26,7 @@ from authface_data.measurements import Measurements, read_measurements
 from authface_data.minors import possible_minors
 from manifests.decisions import face_decisions
 from manifests.names import MEASURED_COLUMNS, OPTIONAL_COLUMNS, QUALITY_MEASURES
-from manifests.schema import PHOTOS, VERDICTS
+from manifests.schema import FACES, PHOTOS, VERDICTS
 from manifests.settings import Gate
 from manifests.store import ROWS_PER_PART, RowFilter, Store, text_array
 from manifests.support.errors import UserError
@@ -504,13 +504,12 @@ def _read_photos(
 def _apply_exclusions_and_duplicates(workspace: Workspace, result: GateResult) -> None:
     """Drop excluded pictures, then duplicates among the photographs."""
     settings = workspace.settings.filter
-    radius = settings.duplicate_radius
     exclusions = Exclusions.load(workspace)
     photos = _read_photos(workspace, result.measurements, with_file_hashes=bool(exclusions))
     competing = np.ones(len(result.kept), bool)
     passing = result.in_set
     if exclusions:
-        competing &= ~_apply_exclusions(result, photos, exclusions, radius)
+        competing &= ~_apply_exclusions(workspace, result, photos, exclusions)
     competing &= ~_apply_duplicates(workspace, result, photos, passing & competing)
     face_radius = choose_radius(settings.duplicate_face_radius, len(result.kept))
     if face_radius is not None:
@@ -529,8 +528,14 @@ class _Matches:
     """(n,) int: index into `found`, -1 for a face without a match."""
 
 
+def _crop_hashes(workspace: Workspace, *columns: str) -> list[pa.Array]:
+    """Hashes of the crops of n faces, each (n,) string, null if unknown."""
+    hashes = Store(workspace, FACES).read(columns)
+    return [hashes[name].combine_chunks() for name in columns]
+
+
 def _apply_exclusions(
-    result: GateResult, photos: _Photos, exclusions: Exclusions, radius: int
+    workspace: Workspace, result: GateResult, photos: _Photos, exclusions: Exclusions
 ) -> np.ndarray:
     """Drop pictures whose photograph or crop is excluded.
 
@@ -538,10 +543,12 @@ def _apply_exclusions(
         (n,) bool: the excluded faces.
     """
     measurements = result.measurements
+    radius = workspace.settings.filter.duplicate_radius
     by_photo = exclusions.find(
         photos.frame, {"perceptual": "phash", "pixels": "pixel_hash", "file": "sha256"}, radius
     )
-    crops = pa.table({"id": measurements.face_ids, "phash": measurements.crop_phashes})
+    (phashes,) = _crop_hashes(workspace, "crop_phash")
+    crops = pa.table({"id": measurements.face_ids, "phash": phashes})
     by_face = exclusions.find(crops.to_pandas(), {"perceptual": "phash"}, radius)
 
     of_photo = _index_matches(by_photo, text_array(photos.frame["photo_id"]))
@@ -644,10 +651,8 @@ def _apply_face_duplicates(
         return rows[rank_copies(copies, groups)]
 
     hashes = FaceHashes(
-        face_ids=measurements.face_ids,
-        hashes=measurements.crop_phashes,
-        mirrored=measurements.mirrored_phashes,
-        fine=measurements.fine_hashes,
+        measurements.face_ids,
+        *_crop_hashes(workspace, "crop_phash", "crop_phash_mirrored", "crop_fine_hash"),
     )
     duplicates = find_face_duplicates(hashes, faces.competing, radius, rank)
     matches = _index_matches(duplicates, measurements.face_ids)

@@ -26,12 +26,6 @@ class Measurements:
     """(n,) string."""
     photo_ids: pa.Array
     """(n,) string: the photograph of each face."""
-    crop_phashes: pa.Array
-    """(n,) string: perceptual hashes of the crops, null if unknown."""
-    mirrored_phashes: pa.Array
-    """(n,) string: perceptual hashes of the crops' mirror images, null if unknown."""
-    fine_hashes: pa.Array
-    """(n,) string: fine hashes of the crops, null if unknown."""
     values: dict[str, np.ndarray]
     """Measurement name -> (n,) float64, NaN where the value is unknown."""
     metrics: list[str]
@@ -56,8 +50,7 @@ class Measurements:
 
 def read_measurements(workspace: Workspace) -> Measurements:
     """Read the measurements of every face from `faces` and `scores`."""
-    hashes = ["crop_phash", "crop_phash_mirrored", "crop_fine_hash"]
-    faces = Store(workspace, FACES).read(["face_id", "photo_id", *hashes, *FACE_COLUMNS])
+    faces = Store(workspace, FACES).read(["face_id", "photo_id", *FACE_COLUMNS])
     face_ids = faces["face_id"].combine_chunks()
     photo_ids = faces["photo_id"].combine_chunks()
 
@@ -76,9 +69,6 @@ def read_measurements(workspace: Workspace) -> Measurements:
     return Measurements(
         face_ids=face_ids,
         photo_ids=photo_ids,
-        crop_phashes=faces["crop_phash"].combine_chunks(),
-        mirrored_phashes=faces["crop_phash_mirrored"].combine_chunks(),
-        fine_hashes=faces["crop_fine_hash"].combine_chunks(),
         values=values | scores,
         metrics=sorted(scores),
     )

@@ -110,8 +110,13 @@ def possible_minors(workspace: Workspace, measurements: Measurements) -> dict[st
 def _read_suspicious_captions(workspace: Workspace, face_ids: pa.Array) -> pa.Table:
     """The captions of some faces without most of those that have no childhood word."""
     captions = Store(workspace, CAPTIONS).read(
-        ["face_id", "captioner", "semantic_tags", "raw_answers"]
+        ["face_id", "captioner", "semantic_tags", "raw_answers"], where=_is_suspicious
     )
+    return captions.filter(pc.is_in(captions["face_id"], face_ids))
+
+
+def _is_suspicious(captions: pa.Table) -> np.ndarray:
+    """(n,) bool: False only for captions in which there is no childhood word."""
     tags = pc.list_flatten(captions["semantic_tags"]).dictionary_encode()
     first_answers = pc.list_slice(captions["raw_answers"], 0, 1)
     answers = pc.list_flatten(first_answers)
@@ -121,8 +126,7 @@ def _read_suspicious_captions(workspace: Workspace, face_ids: pa.Array) -> pa.Ta
     may_match[tag_rows[match_encoded(tags, _may_match)]] = True
     answer_rows = pc.list_parent_indices(first_answers)
     may_match[answer_rows.filter(_may_match(answers)).to_numpy()] = True
-    suspicious = captions.filter(pa.array(may_match))
-    return suspicious.filter(pc.is_in(suspicious["face_id"], face_ids))
+    return may_match
 
 
 def _flag_photos(workspace: Workspace) -> dict[str, str]:

@@ -56,7 +56,7 @@ def parse_hashes(hashes: Sequence[str]) -> np.ndarray:
     Returns:
         (len(hashes),) uint64.
     """
-    return np.frombuffer(bytes.fromhex("".join(hashes)), ">u8").astype(np.uint64)
+    return _parse_digits("".join(hashes))
 
 
 def parse_hash_column(
@@ -70,9 +70,27 @@ def parse_hash_column(
     Returns:
         (m,) int64, the rows that have a hash; and (m,) uint64, the hashes.
     """
-    has_hash = pc.equal(pc.utf8_length(hashes), BITS // 4).fill_null(False)
+    num_digits = BITS // 4
+    has_length = pc.equal(pc.binary_length(hashes), num_digits)
+    has_hash = pc.and_(has_length, pc.string_is_ascii(hashes)).fill_null(False)
     rows = np.flatnonzero(has_hash.to_numpy(zero_copy_only=False))
-    return rows, parse_hashes(hashes.filter(has_hash).to_pylist())
+    # Python's strings would take five times the memory.
+    digits = hashes.filter(has_hash).cast(pa.binary()).cast(pa.binary(num_digits))
+    chunks = digits.chunks if isinstance(digits, pa.ChunkedArray) else [digits]
+    texts = [
+        np.frombuffer(
+            chunk.buffers()[1], np.uint8, len(chunk) * num_digits, chunk.offset * num_digits
+        )
+        for chunk in chunks
+        if len(chunk)
+    ]
+    joined = np.concatenate([np.zeros(0, np.uint8), *texts])
+    return rows, _parse_digits(joined.tobytes().decode("ascii"))
+
+
+def _parse_digits(digits: str) -> np.ndarray:
+    """Parse the hexadecimal digits of hashes, one after the other: (n,) uint64."""
+    return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
 
 
 def pairs_within_radius(a: np.ndarray, b: np.ndarray, radius: int) -> HashPairs:

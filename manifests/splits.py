@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from manifests.hamming import pairs_within_radius, parse_hashes
+from manifests.hamming import pairs_within_radius, parse_hash_column
 from manifests.settings import Splits
 from manifests.store import text_array
 from manifests.support.components import connected_labels
@@ -157,7 +157,7 @@ def _edges_of_similar(nodes: np.ndarray, phashes: pd.Series, radius: int) -> np.
     """(m, 2) int: pairs of nodes with perceptual hashes within the radius, one per hash."""
     hashes = text_array(phashes)
     is_hash = pc.fill_null(pc.match_substring_regex(hashes, _PERCEPTUAL_HASH), False)
-    bits = parse_hashes(hashes.filter(is_hash).to_pylist())
+    _, bits = parse_hash_column(hashes.filter(is_hash))
     unique, rows = np.unique(bits, return_index=True)
     hash_nodes = nodes[is_hash.to_numpy(False)][rows]
     pairs = pairs_within_radius(unique, unique, radius)

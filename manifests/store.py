@@ -261,6 +261,7 @@ class Store:
         columns: Iterable[str] | None = None,
         only: RowFilter | None = None,
         encoded: Collection[str] = (),
+        where: Callable[[pa.Table], np.ndarray] | None = None,
     ) -> pa.Table:
         """Read all rows that are not superseded, in the order they were written.
 
@@ -269,6 +270,8 @@ class Store:
             only: The rows to read. Parts without any are skipped.
             encoded: Text columns to read as dictionary arrays, which take less memory and time
                 where values repeat. The dictionaries of two chunks differ.
+            where: Maps the columns of some rows to (n,) bool: the rows to read. It is called for
+                each part, so that rows which are not needed never are in memory together.
 
         Returns:
             A table of the columns, in the given order.
@@ -276,11 +279,13 @@ class Store:
         names = list(dict.fromkeys(self.manifest.schema.names if columns is None else columns))
         for _ in range(MAX_READ_ATTEMPTS):
             try:
-                tables = self._read_current(names, only, encoded)
+                tables = self._read_current(names, only, encoded, where)
             except FileNotFoundError:
                 continue  # another process has compacted the manifest
             fields = [self.manifest.schema.field(name) for name in names]
             empty = pa.schema(_encode_field(field, encoded) for field in fields).empty_table()
+            # Arrow keeps what decoding has used: hundreds of megabytes for a large manifest.
+            pa.default_memory_pool().release_unused()
             return pa.concat_tables([empty, *tables])
         raise UserError(
             f"{self.workspace.root}/{self.folder} kept changing while it was read; wait until no "
@@ -513,9 +518,13 @@ class Store:
             )
 
     def _read_current(
-        self, columns: Sequence[str], only: RowFilter | None, encoded: Collection[str]
+        self,
+        columns: Sequence[str],
+        only: RowFilter | None,
+        encoded: Collection[str],
+        where: Callable[[pa.Table], np.ndarray] | None,
     ) -> list[pa.Table]:
-        """The rows of every part that are not superseded and match `only`."""
+        """The rows of every part that are not superseded and match `only` and `where`."""
         parts = self.parts()
         current = self._find_current(parts, {})
         tables = []
@@ -526,7 +535,8 @@ class Store:
                 mask = matching if mask is None else mask & matching
                 if not mask.any():
                     continue
-            tables.append(self._read_kept(path, mask, columns, encoded))
+            table = self._read_kept(path, mask, columns, encoded)
+            tables.append(table if where is None else table.filter(pa.array(where(table))))
         return tables
 
     def _match_rows(self, path: str, only: RowFilter) -> np.ndarray:

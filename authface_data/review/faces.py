@@ -188,25 +188,22 @@ class ReviewFaces(Sequence[ReviewFace]):
     def batches(self) -> Iterator[FaceBatch]:
         """The faces in the columns of a review table."""
         families = (self._captions.semantic, self._captions.photographic)
-        split_semantic, split_photographic = (split_lists(lists) for lists in families)
         for start in range(0, len(self), ROWS_PER_BATCH):
             part = slice(start, start + ROWS_PER_BATCH)
             rows = self._take_rows(part)
             caption_rows = rows["caption_row"].to_numpy()
-            semantic, photographic = (
-                lists.take(caption_rows).texts(TAG_SEPARATOR) for lists in families
-            )
+            semantic, photographic = (lists.take(caption_rows) for lists in families)
             snapshots = Snapshot.take_texts(
                 rows["crop_sha256"].to_pylist(),
-                split_semantic.take(caption_rows),
-                split_photographic.take(caption_rows),
+                split_lists(semantic),
+                split_lists(photographic),
                 self._exported_at,
             )
             yield FaceBatch(
                 columns={name: rows[name] for name in TEXT_COLUMNS},
                 is_kept=rows["is_kept"],
-                semantic_tags=semantic,
-                photographic_tags=photographic,
+                semantic_tags=semantic.texts(TAG_SEPARATOR),
+                photographic_tags=photographic.texts(TAG_SEPARATOR),
                 snapshots=pa.chunked_array([snapshots], pa.string()),
                 scores={
                     name: values[self._positions[part]] for name, values in self._scores.items()
@@ -290,39 +287,32 @@ def _read_faces(workspace: Workspace) -> ReviewFaces:
     """All faces that have been through the gates."""
     gates = workspace.settings.gates
     check_gate_names(gates)
+    # In this order, and with what is no longer needed removed: a million faces fill the memory of
+    # a laptop.
+    captions = current_captions(workspace)
     measurements = read_measurements(workspace)
+    face_ids = measurements.face_ids
+    scores = {name: measurements.values_of(name) for name in measurements.metrics}
     distances, margins = threshold_margins(measurements, gates)
     _, doubts = threshold_margins(measurements, DOUBTS)
+    overall = _read_verdicts(workspace, ALL_GATES, face_ids)
+    drop_reasons = describe_joined_reasons(overall["reason"], measurements.values_of)
+    del measurements
 
     boxes = [f"{name}_box_crop_px" for name in REGIONS]
     rows = Store(workspace, FACES).read(
         ["face_id", "photo_id", "crop_path", "crop_sha256", "crop_size_px", *boxes]
     )
-    face_ids = measurements.face_ids
-    overall = _read_verdicts(workspace, ALL_GATES)
-    verdict_rows = pc.index_in(face_ids, overall["id"].combine_chunks())
-    flagged = _read_verdicts(workspace, POSSIBLE_MINOR)
-    flags = flagged["reason"].take(pc.index_in(face_ids, flagged["id"].combine_chunks()))
-    decisions = describe_decisions(workspace)
-    decided = pa.array(list(decisions), pa.string())
-    described = pa.array(list(decisions.values()), pa.string())
-
-    photos = Store(workspace, PHOTOS).read(["photo_id", "description", "photographer_name"])
-    photo_rows = pc.index_in(rows["photo_id"], photos["photo_id"].combine_chunks())
-    titles = pc.if_else(pc.equal(photos["description"], ""), None, photos["description"])
-    drop_rules = overall["reason"].take(verdict_rows)
-    drop_reasons = describe_joined_reasons(drop_rules, measurements.values_of)
     texts = {
-        "photo_title": pc.coalesce(titles.take(photo_rows), rows["photo_id"]),
-        "credit": photos["photographer_name"].take(photo_rows),
+        **_photo_texts(workspace, rows["photo_id"]),
         "drop_reasons": drop_reasons,
-        "drop_rules": drop_rules,
-        "flag": flags,
-        "last_decision": described.take(pc.index_in(face_ids, decided)),
+        "drop_rules": overall["reason"],
+        "flag": _read_verdicts(workspace, POSSIBLE_MINOR, face_ids)["reason"],
+        "last_decision": _decisions_of(workspace, face_ids),
     }
     for name, column in texts.items():
         rows = rows.append_column(name, pc.fill_null(column, ""))
-    is_kept = pc.equal(overall["verdict"].take(verdict_rows), "kept")
+    is_kept = pc.equal(overall["verdict"], "kept")
     groups, order = _review_order(
         is_flagged=pc.not_equal(rows["flag"], "").to_numpy(),
         is_kept=is_kept.fill_null(False).to_numpy(),
@@ -330,7 +320,6 @@ def _read_faces(workspace: Workspace) -> ReviewFaces:
         margins=margins,
         doubts=doubts,
     )
-    captions = current_captions(workspace)
     numbers = {
         "is_kept": is_kept,
         "caption_row": captions.find(face_ids),
@@ -341,17 +330,20 @@ def _read_faces(workspace: Workspace) -> ReviewFaces:
     }
     for name, values in numbers.items():
         rows = rows.append_column(name, values if isinstance(values, pa.ChunkedArray) else [values])
+    # Rows are taken often, and each time Arrow would join the chunks of all rows.
+    for index, name in enumerate(rows.column_names):
+        rows = rows.set_column(index, name, rows[name].combine_chunks())
 
     faces = ReviewFaces(
         rows,
-        {name: measurements.values_of(name) for name in measurements.metrics},
+        scores,
         captions,
         # Not before the newest decision, so that a clock that runs behind cannot make a table
         # outdated.
         max(datetime.now(UTC), newest_decision_time(workspace) or EPOCH),
     )
     has_crop = pc.fill_null(pc.not_equal(rows["crop_path"], ""), False).to_numpy()
-    is_gated = verdict_rows.is_valid().to_numpy(False) & has_crop
+    is_gated = overall["verdict"].is_valid().to_numpy() & has_crop
     return faces if is_gated.all() else faces.take(np.flatnonzero(is_gated))
 
 
@@ -383,10 +375,31 @@ def _review_order(
     return groups, order
 
 
-def _read_verdicts(workspace: Workspace, gate: str) -> pa.Table:
-    """id, verdict and reason of the verdicts of a gate."""
+def _read_verdicts(workspace: Workspace, gate: str, face_ids: pa.Array) -> pa.Table:
+    """verdict and reason of a gate for each face; null for a face without one."""
     of_gate = RowFilter.equal("gate", gate)
-    return Store(workspace, VERDICTS).read(["id", "verdict", "reason"], of_gate)
+    verdicts = Store(workspace, VERDICTS).read(["id", "verdict", "reason"], of_gate)
+    index = pc.index_in(face_ids, verdicts["id"].combine_chunks())
+    return verdicts.drop_columns("id").take(index)
+
+
+def _photo_texts(workspace: Workspace, photo_ids: pa.ChunkedArray) -> dict[str, pa.ChunkedArray]:
+    """photo_title and credit of each face."""
+    photos = Store(workspace, PHOTOS).read(["photo_id", "description", "photographer_name"])
+    index = pc.index_in(photo_ids, photos["photo_id"].combine_chunks())
+    titles = pc.if_else(pc.equal(photos["description"], ""), None, photos["description"])
+    return {
+        "photo_title": pc.coalesce(titles.take(index), photo_ids),
+        "credit": photos["photographer_name"].take(index),
+    }
+
+
+def _decisions_of(workspace: Workspace, face_ids: pa.Array) -> pa.Array:
+    """The last decision on each face, see `describe_decisions`; null for none."""
+    decisions = describe_decisions(workspace)
+    decided = pa.array(list(decisions), pa.string())
+    described = pa.array(list(decisions.values()), pa.string())
+    return described.take(pc.index_in(face_ids, decided))
 
 
 def threshold_margins(

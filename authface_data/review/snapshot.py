@@ -124,7 +124,9 @@ def hash_tags(semantic: Sequence[str], photographic: Sequence[str]) -> str:
 
 def split_lists(lists: TagLists) -> TagLists:
     """Lists of tags as they are after a round trip through a table."""
-    is_changed = np.array([split_tags(tag) != [tag] for tag in lists.tags], bool)[lists.codes]
+    used = np.unique(lists.codes).tolist()
+    changed = [code for code in used if split_tags(lists.tags[code]) != [lists.tags[code]]]
+    is_changed = np.isin(lists.codes, changed)
     rows = lists.rows
     keys = np.sort(rows * len(lists.tags) + lists.codes)
     repeated = keys[1:][keys[1:] == keys[:-1]] // max(len(lists.tags), 1)
