@@ -134,7 +134,11 @@ def _group_photos(photos: pd.DataFrame, radius: int) -> pd.Series:
     sorted_ids = ids.unique().sort()
     nodes = pc.index_in(ids, sorted_ids).to_numpy()
 
-    edges = [_edges_of_equals(nodes, photos[column]) for column in GROUP_COLUMNS]
+    edges = []
+    for column in GROUP_COLUMNS:
+        edges.append(_edges_of_equals(nodes, photos[column]))
+        # Arrow keeps the memory of a million distinct values.
+        pa.default_memory_pool().release_unused()
     edges.append(_edges_of_similar(nodes, photos["phash"], radius))
     labels = connected_labels(len(sorted_ids), np.concatenate(edges))
     roots, codes = np.unique(labels[nodes], return_inverse=True)

@@ -330,9 +330,12 @@ def _read_faces(workspace: Workspace) -> ReviewFaces:
     }
     for name, values in numbers.items():
         rows = rows.append_column(name, values if isinstance(values, pa.ChunkedArray) else [values])
+    is_gated = overall["verdict"].is_valid().to_numpy()
+    del texts, numbers, overall, drop_reasons
     # Rows are taken often, and each time Arrow would join the chunks of all rows.
     for index, name in enumerate(rows.column_names):
         rows = rows.set_column(index, name, rows[name].combine_chunks())
+        pa.default_memory_pool().release_unused()
 
     faces = ReviewFaces(
         rows,
@@ -343,7 +346,7 @@ def _read_faces(workspace: Workspace) -> ReviewFaces:
         max(datetime.now(UTC), newest_decision_time(workspace) or EPOCH),
     )
     has_crop = pc.fill_null(pc.not_equal(rows["crop_path"], ""), False).to_numpy()
-    is_gated = overall["verdict"].is_valid().to_numpy() & has_crop
+    is_gated = is_gated & has_crop
     return faces if is_gated.all() else faces.take(np.flatnonzero(is_gated))
 
 
