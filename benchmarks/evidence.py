@@ -111,9 +111,11 @@ def compare_sampling(folder: Path, row: str, seed: int) -> str:
 
 
 def _mean_cell(values: pd.Series) -> str:
-    """The mean of a metric, and in how many pictures no face was found to measure."""
+    """The mean of a metric, and in how many pictures it could not be measured."""
     missing = int(values.isna().sum())
-    return f"{values.mean():.3f}" + (f" (no face in {missing})" if missing else "")
+    if missing == len(values):
+        return "not measured"
+    return f"{values.mean():.3f}" + (f" ({missing} missing)" if missing else "")
 
 
 def draw_portrait(folder: Path, row: str, seed: int) -> Image.Image:

@@ -170,10 +170,21 @@ def plot_trade(folder: Path, images: pd.DataFrame, ablation: Ablation) -> Image.
                 continue
             axes.plot(means["psnr"], means[metric], "o-", label=f"row {row}")
             for steps, values in means.iterrows():
-                axes.annotate(f"{steps}", (values["psnr"], values[metric]), fontsize=7)
+                place = (values["psnr"], values[metric])
+                axes.annotate(
+                    f"{steps}", place, xytext=(4, 2), textcoords="offset points", fontsize=7
+                )
         for row, values in baselines.groupby("row")[["psnr", metric]].mean().iterrows():
             axes.plot(values["psnr"], values[metric], "k*")
-            axes.annotate(str(row), (values["psnr"], values[metric]), fontsize=8)
+            is_left = values["psnr"] < sum(axes.get_xlim()) / 2
+            axes.annotate(
+                str(row),
+                (values["psnr"], values[metric]),
+                xytext=(6 if is_left else -6, -3),
+                textcoords="offset points",
+                ha="left" if is_left else "right",
+                fontsize=8,
+            )
         axes.set_xlabel("PSNR in dB, better to the right")
         axes.set_ylabel(f"{METRICS[metric].heading}, better below")
     panels[0].legend(title="numbers: sampling steps")
