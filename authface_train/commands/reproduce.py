@@ -361,7 +361,6 @@ def _timestep(options: ReproduceOptions) -> None:
 
 def _run_small(target: Target, options: ReproduceOptions) -> None:
     """Run a table at small scale."""
-    from authface_train.reproduce import small_table3, small_tables
     from authface_train.reproduce.rows import TABLE2_ROWS, TABLE4_ROWS
 
     unknown = [name for name in options.rows if name not in TABLE2_ROWS]
@@ -369,6 +368,8 @@ def _run_small(target: Target, options: ReproduceOptions) -> None:
         raise UserError(f'unknown row "{unknown[0]}"; choose from: {", ".join(TABLE2_ROWS)}')
 
     experiment = _small_experiment(options)
+    from authface_train.reproduce import small_table3, small_tables
+
     seeds = options.seeds or list(SEEDS)
     if target == "table1":
         small_tables.run_table1(experiment)
