@@ -199,6 +199,8 @@ class FacialSettings(Section):
     """Side of a mouth patch, in latent cells."""
     discriminator_width: int = Field(64, ge=4)
     """Channels of the first layer of the discriminators."""
+    discriminator_timesteps: bool = False
+    """Whether the discriminators see the timestep of a prediction."""
     discriminator_learning_rate: float = Field(1e-4, gt=0)
     """Adam learning rate of the discriminators."""
     discriminator_betas: tuple[Beta, Beta] = (0.5, 0.99)

@@ -31,7 +31,7 @@ from authface_train.data.pairs import DegradedPairs  # noqa: E402
 from authface_train.reproduce.ablation import read_results  # noqa: E402
 from authface_train.reproduce.rows import ABLATIONS, METRICS  # noqa: E402
 from authface_train.reproduce.small_scores import degrade_faces, measure_restored  # noqa: E402
-from authface_train.reproduce.small_settings import SIZE_PX, Scale  # noqa: E402
+from authface_train.reproduce.small_settings import Scale  # noqa: E402
 from authface_train.reproduce.trade import SHOWN, plot_trade  # noqa: E402
 from authface_train.restore.sampling import Start  # noqa: E402
 
@@ -130,7 +130,9 @@ def draw_portrait(folder: Path, row: str, seed: int) -> Image.Image:
     view = experiment.view("test")
     view = view[view["file"] == PORTRAIT].reset_index(drop=True)
     scale = experiment.scale
-    pairs = DegradedPairs(experiment.faces.workspace, view, SIZE_PX, scale.degradation, seed=1)
+    pairs = DegradedPairs(
+        experiment.faces.workspace, view, scale.size_px, scale.degradation, seed=1
+    )
     faces = degrade_faces(view, pairs, DEGRADATIONS)
     restore = experiment.restore_function(folder / "runs" / f"{row}-{seed}", scale.sampling)
     rows = {

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from authface_train.reproduce.small_runs import Experiment
 
 SEEDS = (0, 1, 2)
+MIN_SIZE_PX = 64
+MAX_SIZE_PX = 128
+"""Sides of the small experiment's faces. Its pieces of photographs have 128 px."""
 DEFAULT_ROWS = ("b", "c'", "d")
 """Rows of Table 2 at small scale that test the time-aware weight."""
 SMALL_PANEL = "Small scale"
@@ -48,6 +51,7 @@ class ReproduceOptions:
     grid: bool
     tune: bool
     latent: Literal["unshuffle", "vae"]
+    size: int
     answers: list[Path]
     detector: str
     degraded: Path | None
@@ -75,7 +79,7 @@ def reproduce(
     ],
     scale: Annotated[
         Literal["small", "paper"],
-        typer.Option(help="What a laptop can do (faces of 64 px, models of 2 M), or the paper's."),
+        typer.Option(help="What a laptop can do (small faces, models of 2 M), or the paper's."),
     ] = "small",
     output: Annotated[
         Path | None,
@@ -87,7 +91,7 @@ def reproduce(
     row: Annotated[
         list[str] | None,
         typer.Option(
-            help="table2: row to compute: a, b, c, c' or d. Repeatable. Default: b, c', d.",
+            help="table2: row to compute: a, b, c, c', d or d'. Repeatable. Default: b, c', d.",
             rich_help_panel=SMALL_PANEL,
         ),
     ] = None,
@@ -102,7 +106,7 @@ def reproduce(
         bool,
         typer.Option(
             "--grid",
-            help="table2: rows a and c too.",
+            help="table2: all rows.",
             rich_help_panel=SMALL_PANEL,
         ),
     ] = False,
@@ -121,6 +125,16 @@ def reproduce(
             rich_help_panel=SMALL_PANEL,
         ),
     ] = "unshuffle",
+    size: Annotated[
+        int,
+        typer.Option(
+            min=MIN_SIZE_PX,
+            max=MAX_SIZE_PX,
+            help="table2: side of the faces in pixels, a multiple of 16. Twice the side takes "
+            "four times as long.",
+            rich_help_panel=SMALL_PANEL,
+        ),
+    ] = MIN_SIZE_PX,
     show: Annotated[
         Path | None,
         typer.Option(
@@ -238,10 +252,13 @@ def reproduce(
         "--grid": grid,
         "--tune": tune,
         "--latent": latent != "unshuffle",
+        "--size": size != MIN_SIZE_PX,
     }
     for option, value in only_table2.items():
         if value and target != "table2":
             raise UserError(f"{option} is only valid with table2")
+    if size % 16:
+        raise UserError(f"--size {size} is not a multiple of 16")
     for option, given in {"--seed": seed, "--show": show}.items():
         if given and target not in ("table2", "table3"):
             raise UserError(f"{option} is only valid with table2 and table3")
@@ -268,6 +285,7 @@ def reproduce(
         grid=grid,
         tune=tune,
         latent=latent,
+        size=size,
         answers=answers or [],
         detector=detector,
         degraded=degraded,
@@ -388,7 +406,7 @@ def _run_small(target: Target, options: ReproduceOptions) -> None:
         _run_ablation(experiment, "table2", rows, seeds)
     if target == "table2" and not (options.grid or options.rows or options.tune):
         command = f"authface reproduce table2 --output {quote_path(options.output)} --grid"
-        console.print(f"Next: [bold]{command}[/] adds rows a and c")
+        console.print(f"Next: [bold]{command}[/] adds rows a, c and d'")
 
 
 def _small_experiment(options: ReproduceOptions) -> Experiment:
@@ -400,7 +418,9 @@ def _small_experiment(options: ReproduceOptions) -> Experiment:
     from authface_train.reproduce.small_runs import Experiment
     from authface_train.reproduce.small_settings import Scale
 
-    experiment = Experiment(options.output, options.photos, options.latent, Scale())
+    experiment = Experiment(
+        options.output, options.photos, options.latent, Scale(size_px=options.size)
+    )
     experiment.train_models()
     experiment.score_baselines()
     return experiment

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+TIMESTEP_FREQUENCIES = 32
+"""Sines, and as many cosines, that a timestep is encoded with."""
+
 
 class PatchDiscriminator(nn.Module):
     """A small convolutional discriminator, adapted from GFPGAN's facial component discriminators.
@@ -16,9 +19,12 @@ class PatchDiscriminator(nn.Module):
     Args:
         channels: Channels of the latents.
         width: Channels of the first layer.
+        knows_timestep: Whether it sees the timestep that a patch was predicted at, as the
+            discriminator of denoising diffusion GANs does (Xiao et al. 2022): an encoding of the
+            timestep is added to the early features.
     """
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, knows_timestep: bool = False) -> None:
         super().__init__()
 
         def block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
@@ -30,18 +36,36 @@ class PatchDiscriminator(nn.Module):
         )
         self.second = nn.Sequential(block(2 * width, 4 * width), block(4 * width, 4 * width))
         self.last = nn.Conv2d(4 * width, 1, 3, 1, 1)
+        self.time: nn.Sequential | None = None
+        if knows_timestep:
+            self.time = nn.Sequential(
+                nn.Linear(2 * TIMESTEP_FREQUENCIES, 2 * width),
+                nn.SiLU(),
+                nn.Linear(2 * width, 2 * width),
+            )
+            # At first the timestep changes nothing.
+            for parameter in self.time[-1].parameters():
+                nn.init.zeros_(parameter)
 
-    def forward(self, patches: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def forward(
+        self, patches: torch.Tensor, timesteps: torch.Tensor
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Classify patches as real or generated.
 
         Args:
             patches: (n, channels, height, width).
+            timesteps: (n,) int64, of the predictions that the patches belong to.
 
         Returns:
             (n,) logits, averaged over the map, positive for real; and the feature maps
             (n, 2 * width, height / 2, width / 2) and (n, 4 * width, height / 2, width / 2).
         """
         early_features = self.first(patches)
+        if self.time is not None:
+            from diffusers.models.embeddings import get_timestep_embedding
+
+            encoding = get_timestep_embedding(timesteps, 2 * TIMESTEP_FREQUENCIES)
+            early_features = early_features + self.time(encoding)[:, :, None, None]
         late_features = self.second(early_features)
         logits = self.last(late_features).mean((1, 2, 3))
         return logits, [early_features, late_features]

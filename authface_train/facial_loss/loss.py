@@ -65,6 +65,8 @@ class RegionPair:
     """(n, channels, cells, cells) patches of the true latents."""
     weight: torch.Tensor
     """(n,) time-aware weight of the sample that each patch comes from."""
+    timesteps: torch.Tensor
+    """(n,) int64 timestep of that sample."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,12 @@ class FacialLoss(nn.Module):
         super().__init__()
         self.settings = settings
         self.vae_scale_factor = vae_scale_factor
-        self.eyes = PatchDiscriminator(channels, settings.discriminator_width)
-        self.mouth = PatchDiscriminator(channels, settings.discriminator_width)
+        self.eyes, self.mouth = (
+            PatchDiscriminator(
+                channels, settings.discriminator_width, settings.discriminator_timesteps
+            )
+            for _ in range(2)
+        )
         table = weight_table(settings.weight, settings.m, settings.s, alphas_cumprod)
         self.register_buffer("weights", table, persistent=False)
         self.register_buffer("abar", alphas_cumprod.float().clone(), persistent=False)
@@ -155,15 +161,17 @@ class FacialLoss(nn.Module):
         """
         predicted = predict_clean_latents(noisy, noise_prediction, self.abar[timesteps])
         weights = self.weights[timesteps]
-        fake_eyes, fake_mouths = self._cut(predicted, boxes_px, visible)
-        real_eyes, real_mouths = self._cut(clean.float(), boxes_px, visible)
+        fake_patches = self._cut(predicted, boxes_px, visible)
+        real_patches = self._cut(clean.float(), boxes_px, visible)
         return [
             RegionPair(
-                "eyes", fake_eyes.latents, real_eyes.latents, weights[fake_eyes.sample_index]
-            ),
-            RegionPair(
-                "mouth", fake_mouths.latents, real_mouths.latents, weights[fake_mouths.sample_index]
-            ),
+                name,
+                fake.latents,
+                real.latents,
+                weights[fake.sample_index],
+                timesteps[fake.sample_index],
+            )
+            for name, fake, real in zip(("eyes", "mouth"), fake_patches, real_patches, strict=True)
         ]
 
     def count_visible(self, visible: torch.Tensor) -> VisibleCounts:
@@ -192,9 +200,9 @@ class FacialLoss(nn.Module):
             if len(pair.fake):
                 discriminator = self._discriminator_of(pair.name)
                 discriminator.requires_grad_(False)
-                logits, fake_features = discriminator(pair.fake)
+                logits, fake_features = discriminator(pair.fake, pair.timesteps)
                 with torch.no_grad():
-                    _, real_features = discriminator(pair.real)
+                    _, real_features = discriminator(pair.real, pair.timesteps)
                 discriminator.requires_grad_(True)
 
                 weighted = pair.weight * self._adversarial(logits)
@@ -253,8 +261,8 @@ class FacialLoss(nn.Module):
             if not len(pair.fake):
                 continue
             discriminator = self._discriminator_of(pair.name)
-            fake_logits, _ = discriminator(pair.fake.detach())
-            real_logits, _ = discriminator(pair.real.detach())
+            fake_logits, _ = discriminator(pair.fake.detach(), pair.timesteps)
+            real_logits, _ = discriminator(pair.real.detach(), pair.timesteps)
             cross_entropy = F.softplus(fake_logits) + F.softplus(-real_logits)
             divisor = visible.divisor(pair.name, self.settings.reduction)
             region_loss = (pair.weight * cross_entropy).sum() / divisor
@@ -283,7 +291,7 @@ class FacialLoss(nn.Module):
             if not len(pair.real):
                 continue
             real = pair.real.detach().requires_grad_(True)
-            logits, _ = self._discriminator_of(pair.name)(real)
+            logits, _ = self._discriminator_of(pair.name)(real, pair.timesteps)
             (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
             divisor = visible.divisor(pair.name, self.settings.reduction)
             penalty = penalty + gradient.square().sum() / divisor

@@ -180,7 +180,9 @@ class RestorerPass(_UNetPass):
         self.frozen_bytes = float(frozen_dtype.itemsize * count_parameters(unet))
         if settings.facial.weight != "off":
             discriminator = PatchDiscriminator(
-                self.unet_config["in_channels"], settings.facial.discriminator_width
+                self.unet_config["in_channels"],
+                settings.facial.discriminator_width,
+                settings.facial.discriminator_timesteps,
             )
             num_weights = count_parameters(discriminator)
             self.frozen_bytes += 2 * ADAM_BYTES * num_weights

@@ -12,6 +12,7 @@ import pandas as pd
 
 from authface_train.evaluation.intervals import bootstrap_interval
 from authface_train.reproduce.rows import ABLATIONS, METRICS, REGRESSION, Ablation
+from authface_train.reproduce.small_settings import SIZE_PX
 from authface_train.reproduce.trade import trade_report
 from manifests.support.errors import UserError
 from manifests.support.text import count_of
@@ -177,7 +178,8 @@ def _describe_experiment(folder: Path, images: pd.DataFrame) -> str:
     num_pictures = images.groupby(["file", "person", "face", "drawn"]).ngroups
     return (
         f"{num_pictures} degraded faces ({scale['degradation']}, "
-        f"{count_of(scale['drawn_per_face'], 'draw')} each) of {num_people} people who are not in the training set, 64 px; {latents}, faces "
+        f"{count_of(scale['drawn_per_face'], 'draw')} each) of {num_people} people who are not in "
+        f"the training set, {scale.get('size_px', SIZE_PX)} px; {latents}, faces "
         f"reconstructed {reconstruction}, degraded {check['degraded_db']:.1f} dB; "
         f"{_describe_training(record)}; {'; '.join(machines)}; commit {', '.join(commits)}."
     )

@@ -18,6 +18,7 @@ class Row:
         description: Description in the table.
         m: Parameter m of Eq. 3.
         s: Parameter s of Eq. 3.
+        discriminator_timesteps: Whether the discriminators see the timestep.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Row:
     description: str
     m: float = -0.5
     s: float = 1.0
+    discriminator_timesteps: bool = False
 
 
 def _by_name(*rows: Row) -> dict[str, Row]:
@@ -38,6 +40,13 @@ TABLE2_ROWS = _by_name(
     Row("c", "prior", "constant", "face prior, constant weight"),
     Row("c'", "prior", "constant-matched", "face prior, constant weight of the same pull"),
     Row("d", "prior", "time-aware", "face prior, time-aware weight"),
+    Row(
+        "d'",
+        "prior",
+        "time-aware",
+        "as d, discriminators see the timestep",
+        discriminator_timesteps=True,
+    ),
 )
 TABLE4_ROWS = _by_name(
     TABLE2_ROWS["d"],
@@ -69,7 +78,16 @@ class Ablation:
 ABLATIONS = {
     "table2": Ablation(
         TABLE2_ROWS,
-        (("b", "a"), ("c", "b"), ("c'", "b"), ("d", "b"), ("d", "c'"), ("d", "c")),
+        (
+            ("b", "a"),
+            ("c", "b"),
+            ("c'", "b"),
+            ("d", "b"),
+            ("d", "c'"),
+            ("d", "c"),
+            ("d'", "b"),
+            ("d'", "d"),
+        ),
         "The paper's rows, on CelebA-Test (PSNR / MANIQA / MUSIQ / CLIPIQA): "
         "a 24.39 / .5781 / 69.25 / .6465; b 25.59 / .5057 / 74.42 / .7088; "
         "c 23.95 / .6449 / 73.66 / .6821; d 25.57 / .6624 / 75.76 / .7065",

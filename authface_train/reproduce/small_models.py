@@ -124,7 +124,11 @@ def psnr(images: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
 
 
 def train_vae(
-    images: list[np.ndarray], channels: int, steps: int, learning_rate: float = 2e-3
+    images: list[np.ndarray],
+    channels: int,
+    steps: int,
+    size_px: int = SIZE_PX,
+    learning_rate: float = 2e-3,
 ) -> AutoencoderKL:
     """Train a small AutoencoderKL with cells of CELL_PX pixels on random pieces of images.
 
@@ -132,6 +136,7 @@ def train_vae(
         images: (height, width, 3) uint8 each.
         channels: Latent channels.
         steps: Training steps of batch 8.
+        size_px: Side of the pieces.
         learning_rate: Peak learning rate of AdamW; it falls linearly to 3 %.
     """
     from diffusers import AutoencoderKL
@@ -140,7 +145,7 @@ def train_vae(
 
     def random_batch(size: int) -> torch.Tensor:
         pieces = [random_piece(images[rng.integers(len(images))], rng) for _ in range(size)]
-        return F.interpolate(to_tensor(pieces), (SIZE_PX, SIZE_PX), mode="area")
+        return F.interpolate(to_tensor(pieces), (size_px, size_px), mode="area")
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -150,7 +155,7 @@ def train_vae(
             up_block_types=("UpDecoderBlock2D",) * 3,
             norm_num_groups=8,
             latent_channels=channels,
-            sample_size=SIZE_PX,
+            sample_size=size_px,
             layers_per_block=1,
             mid_block_add_attention=False,
         )
@@ -177,7 +182,7 @@ def train_vae(
 
 @torch.no_grad()
 def check_vae(
-    vae: AutoencoderKL | PixelUnshuffle, faces: Faces, degradation: str
+    vae: AutoencoderKL | PixelUnshuffle, faces: Faces, degradation: str, size_px: int
 ) -> dict[str, float]:
     """Check that a VAE reconstructs held-out faces well enough: what it loses cannot be restored.
 
@@ -185,6 +190,7 @@ def check_vae(
         vae: The VAE.
         faces: The faces of the experiment; those of "val" and "test" are used.
         degradation: Degradation preset of the experiment.
+        size_px: Side of the faces.
 
     Returns:
         `reconstruction_db` and `degraded_db`: mean PSNR of reconstructed and of degraded faces.
@@ -193,7 +199,7 @@ def check_vae(
         UserError: If the reconstructions are less than MIN_VAE_MARGIN_DB better.
     """
     held_out = pd.concat([faces.of_split("val"), faces.of_split("test")], ignore_index=True)
-    pairs = DegradedPairs(faces.workspace, held_out, SIZE_PX, degradation, seed=0)
+    pairs = DegradedPairs(faces.workspace, held_out, size_px, degradation, seed=0)
     num_faces = len(held_out)
     clean = to_tensor([pairs.clean_crop(SampleKey(0, index), False) for index in range(num_faces)])
     keys = [SampleKey(epoch, index) for epoch in range(4) for index in range(num_faces)]
@@ -216,12 +222,13 @@ def check_vae(
     return {"reconstruction_db": reconstruction_db, "degraded_db": degraded_db}
 
 
-def make_base(folder: Path, vae: AutoencoderKL | PixelUnshuffle) -> None:
+def make_base(folder: Path, vae: AutoencoderKL | PixelUnshuffle, size_px: int = SIZE_PX) -> None:
     """Save a small SDXL with an untrained U-Net of about 2 M parameters.
 
     Args:
         folder: Where to save it.
         vae: Its VAE, which decides the latent channels.
+        size_px: Side of its images.
     """
     from diffusers import UNet2DConditionModel
 
@@ -235,7 +242,7 @@ def make_base(folder: Path, vae: AutoencoderKL | PixelUnshuffle) -> None:
     config = unet_config(pipeline.unet)
     config["in_channels"] = channels
     config["out_channels"] = channels
-    config["sample_size"] = SIZE_PX // CELL_PX
+    config["sample_size"] = size_px // CELL_PX
     config["block_out_channels"] = (2 * channels, 64)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -32,15 +32,16 @@ from authface_train.reproduce.small_scores import (
 from authface_train.reproduce.small_settings import (
     CELL_PX,
     DISCRIMINATOR_LEARNING_RATE,
+    EYE_SHARE,
     GENERIC_LEARNING_RATE,
     LAMBDA_D,
     LAMBDA_S,
+    MOUTH_SHARE,
     NO_PICTURES,
     NUM_PIECES,
     REGRESSION_LEARNING_RATE,
     RESTORER_LEARNING_RATE,
     RESTORER_SETTINGS,
-    SIZE_PX,
     TRUNK_LEARNING_RATE,
     TUNING_FACTORS,
     Latent,
@@ -116,7 +117,7 @@ class Experiment:
                 small_models.generic_view(workspace),
                 base=base,
                 folder=generic,
-                overrides=training_settings(self.scale.generic)
+                overrides=self._settings(self.scale.generic)
                 | {"learning_rate": GENERIC_LEARNING_RATE}
                 | NO_PICTURES,
             )
@@ -127,7 +128,7 @@ class Experiment:
                 with_copies(workspace, self.view("train")),
                 base=generic,
                 folder=prior,
-                overrides=training_settings(self.scale.prior) | {"tags": "none"} | NO_PICTURES,
+                overrides=self._settings(self.scale.prior) | {"tags": "none"} | NO_PICTURES,
             )
 
     def _make_base(self, folder: Path) -> None:
@@ -135,12 +136,17 @@ class Experiment:
         vae: AutoencoderKL | PixelUnshuffle
         if self.latent == "vae":
             images = small_models.generic_images() + photographs + crops
-            vae = small_models.train_vae(images, channels=16, steps=self.scale.vae)
+            vae = small_models.train_vae(
+                images, channels=16, steps=self.scale.vae, size_px=self.scale.size_px
+            )
         else:
             vae = PixelUnshuffle(scaling_factor=1 / float(small_models.to_tensor(crops).std()))
-        check = small_models.check_vae(vae, self.faces, self.scale.degradation)
-        small_models.make_base(folder, vae)
+        check = small_models.check_vae(vae, self.faces, self.scale.degradation, self.scale.size_px)
+        small_models.make_base(folder, vae, self.scale.size_px)
         write_json(folder / "gate.json", check)
+
+    def _settings(self, steps: int) -> dict[str, object]:
+        return training_settings(steps, self.scale.size_px)
 
     # Restorers
 
@@ -192,8 +198,9 @@ class Experiment:
         if is_finished(folder):
             return
         start_step = steps // 10
+        latent_side = self.scale.size_px // CELL_PX
         overrides = (
-            training_settings(steps)
+            self._settings(steps)
             | RESTORER_SETTINGS
             | {
                 "learning_rate": RESTORER_LEARNING_RATE,
@@ -209,8 +216,9 @@ class Experiment:
                 "facial.ramp_steps": start_step,
                 "facial.discriminator_width": 32,
                 "facial.discriminator_learning_rate": DISCRIMINATOR_LEARNING_RATE,
-                "facial.eye_cells": 6,
-                "facial.mouth_cells": 8,
+                "facial.discriminator_timesteps": row.discriminator_timesteps,
+                "facial.eye_cells": round(latent_side * EYE_SHARE),
+                "facial.mouth_cells": round(latent_side * MOUTH_SHARE),
                 "facial.r1_every": 16,
             }
         )
@@ -244,7 +252,7 @@ class Experiment:
                 self._restorer_view(),
                 base=self.folder / base,
                 folder=folder,
-                overrides=training_settings(self.scale.trunk) | RESTORER_SETTINGS | settings,
+                overrides=self._settings(self.scale.trunk) | RESTORER_SETTINGS | settings,
                 degraded=self._degraded_file,
             )
         return folder
@@ -363,7 +371,7 @@ class Experiment:
         from authface_train.settings import RestorerSettings
         from authface_train.training.loop import train
 
-        overrides = training_settings(self.scale.regression) | {
+        overrides = self._settings(self.scale.regression) | {
             "learning_rate": REGRESSION_LEARNING_RATE,
             "seed": seed,
             "degradation": self.scale.degradation,
@@ -420,8 +428,9 @@ class Experiment:
         apply_umask(folder)
 
     def _clean_faces(self, view: pd.DataFrame) -> np.ndarray:
-        """The faces of a view, (faces, 3, SIZE_PX, SIZE_PX) uint8."""
-        crops = [load_crop(self.faces.workspace, path, SIZE_PX) for path in view["crop_path"]]
+        """The faces of a view, (faces, 3, size, size) uint8."""
+        size_px = self.scale.size_px
+        crops = [load_crop(self.faces.workspace, path, size_px) for path in view["crop_path"]]
         return np.stack(crops).transpose(0, 3, 1, 2)
 
     # Scoring
@@ -490,7 +499,9 @@ class Experiment:
         view = self.view(split)
         rank = view.groupby("person").cumcount()
         view = view[rank < self.scale.faces_per_person].reset_index(drop=True)
-        pairs = DegradedPairs(self.faces.workspace, view, SIZE_PX, self.scale.degradation, seed=0)
+        pairs = DegradedPairs(
+            self.faces.workspace, view, self.scale.size_px, self.scale.degradation, seed=0
+        )
         return degrade_faces(view, pairs, self.scale.drawn_per_face)
 
     def record(self, name: str, seed: int | None, split: str, started: float) -> dict[str, object]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 SIZE_PX = 64
+"""Side of the faces, unless `--size` says otherwise."""
 CELL_PX = 4
 """Side of a latent cell in pixels."""
 
@@ -22,6 +23,7 @@ class Scale:
     """Size of an experiment. Its fields are stored with every result.
 
     Attributes:
+        size_px: Side of the faces.
         vae: Training steps of the VAE.
         generic: Training steps of the generic prior.
         prior: Training steps of the face prior.
@@ -37,6 +39,7 @@ class Scale:
         lambda_times: Factor on the two default weights of the facial loss, as tuned.
     """
 
+    size_px: int = SIZE_PX
     vae: int = 2000
     generic: int = 1500
     prior: int = 1500
@@ -57,7 +60,6 @@ TUNING_FACTORS = (0.1, 0.3, 1.0, 3.0)
 LAMBDA_D = 0.05
 LAMBDA_S = 10.0
 COMMON_SETTINGS: dict[str, object] = {
-    "resolution_px": SIZE_PX,
     "batch": 8,
     "micro_batch": 8,
     "learning_rate": 1e-3,
@@ -69,6 +71,9 @@ GENERIC_LEARNING_RATE = 2e-3
 TRUNK_LEARNING_RATE = 2e-3
 RESTORER_LEARNING_RATE = 5e-4
 REGRESSION_LEARNING_RATE = 6e-4
+EYE_SHARE = 6 / 16
+"""Side of an eye patch, in sides of the latents."""
+MOUTH_SHARE = 8 / 16
 DISCRIMINATOR_LEARNING_RATE = 5e-4
 NUM_PIECES = 300
 """Pieces of photographs among the training data of restorers."""
@@ -76,10 +81,16 @@ NO_PICTURES: dict[str, object] = {"audit": False, "draw.every": 0}
 """Overrides that switch off previews and memorisation audit."""
 
 
-def training_settings(steps: int) -> dict[str, object]:
-    """Settings that every model of the experiment is trained with."""
+def training_settings(steps: int, size_px: int) -> dict[str, object]:
+    """Settings that every model of the experiment is trained with.
+
+    Args:
+        steps: Training steps.
+        size_px: Side of the faces.
+    """
     return {
         **COMMON_SETTINGS,
+        "resolution_px": size_px,
         "schedule": "cosine",
         "ema_decay": 0.995,
         "steps": steps,

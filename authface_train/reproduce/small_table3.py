@@ -146,7 +146,9 @@ def _train(experiment: Experiment, variant: str, seed: int) -> Path:
             with_copies(workspace, view),
             base=experiment.folder / "generic",
             folder=folder,
-            overrides=training_settings(experiment.scale.prior) | {"seed": seed} | NO_PICTURES,
+            overrides=training_settings(experiment.scale.prior, SIZE_PX)
+            | {"seed": seed}
+            | NO_PICTURES,
         )
     return folder
 

@@ -6,6 +6,7 @@ noise loss plus the time-aware latent facial feature loss (AuthFace, Eq. 4).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -313,7 +314,7 @@ class RestorerTrainer:
 
 
 def _detach(pair: RegionPair) -> RegionPair:
-    return RegionPair(pair.name, pair.fake.detach(), pair.real.detach(), pair.weight)
+    return dataclasses.replace(pair, fake=pair.fake.detach(), real=pair.real.detach())
 
 
 def _accumulate(

@@ -194,8 +194,8 @@ def test_generator_loss_is_the_weighted_sum_over_regions(reduction, divisors):
     for pair in pairs:
         discriminator = discriminator_of(loss, pair)
         for n in range(len(pair.fake)):
-            logit, fake_features = discriminator(pair.fake[n : n + 1])
-            _, real_features = discriminator(pair.real[n : n + 1])
+            logit, fake_features = discriminator(pair.fake[n : n + 1], pair.timesteps[n : n + 1])
+            _, real_features = discriminator(pair.real[n : n + 1], pair.timesteps[n : n + 1])
             adversarial = math.log1p(math.exp(-float(logit.detach())))
             style = style_distance(fake_features, real_features)
             weighted = float(pair.weight[n]) * (0.3 * adversarial + 7.0 * style)
@@ -205,10 +205,13 @@ def test_generator_loss_is_the_weighted_sum_over_regions(reduction, divisors):
     assert terms == pytest.approx(float(total), rel=1e-5)
 
 
-def test_patches_have_the_weight_of_their_samples():
-    pairs, _ = make_pairs(make_loss())
+def test_patches_have_weight_and_timestep_of_their_samples():
+    (eyes, mouth), _ = make_pairs(make_loss())
     weights = weight_table("time-aware", M, S, ABAR)
-    assert pairs[1].weight.tolist() == [float(weights[100]), float(weights[700])]
+    assert mouth.weight.tolist() == [float(weights[100]), float(weights[700])]
+    assert mouth.timesteps.tolist() == [100, 700]
+    # The left eyes come first; the second sample's right eye is invisible.
+    assert eyes.timesteps.tolist() == [100, 700, 100]
 
 
 def test_paper_literal_form_is_log_of_one_minus_d():
@@ -227,8 +230,8 @@ def test_discriminator_loss_is_weighted_cross_entropy(reduction, divisors):
     expected = 0.0
     for pair in pairs:
         discriminator = discriminator_of(loss, pair)
-        fake_logits, _ = discriminator(pair.fake)
-        real_logits, _ = discriminator(pair.real)
+        fake_logits, _ = discriminator(pair.fake, pair.timesteps)
+        real_logits, _ = discriminator(pair.real, pair.timesteps)
         for weight, fake, real in zip(pair.weight, fake_logits, real_logits, strict=True):
             cross_entropy = math.log1p(math.exp(float(fake))) + math.log1p(math.exp(-float(real)))
             expected += float(weight) * cross_entropy / divisors[pair.name]
@@ -237,8 +240,8 @@ def test_discriminator_loss_is_weighted_cross_entropy(reduction, divisors):
     assert float(by_region) == pytest.approx(float(total), rel=1e-5)
 
     eyes = pairs[0]
-    num_correct = int((loss.eyes(eyes.fake)[0] < 0).sum()) + int(
-        (loss.eyes(eyes.real)[0] > 0).sum()
+    num_correct = int((loss.eyes(eyes.fake, eyes.timesteps)[0] < 0).sum()) + int(
+        (loss.eyes(eyes.real, eyes.timesteps)[0] > 0).sum()
     )
     assert float(metrics["accuracy_eyes"]) == pytest.approx(num_correct / 6)
 
@@ -259,6 +262,35 @@ def test_generator_loss_gives_gradients_to_the_prediction_only():
     assert first_row.abs().sum() == 0
 
 
+def test_only_discriminators_that_know_the_timestep_learn_what_depends_on_it():
+    """What is real at one timestep is generated at the other."""
+    light, dark = torch.ones(4, 4, 6, 6), -torch.ones(4, 4, 6, 6)
+    weight = torch.ones(4)
+    pairs = [
+        RegionPair("eyes", light, dark, weight, torch.full((4,), 100)),
+        RegionPair("eyes", dark, light, weight, torch.full((4,), 900)),
+    ]
+    losses = []
+    for knows_timestep in (True, False):
+        loss = make_loss(discriminator_timesteps=knows_timestep)
+        optimizer = torch.optim.Adam(loss.parameters(), lr=1e-2)
+        for _ in range(150):
+            optimizer.zero_grad()
+            total, _ = loss.discriminator_loss(pairs, VisibleCounts({"eyes": 8, "mouth": 0}))
+            total.backward()
+            optimizer.step()
+        losses.append(float(total.detach()))
+    assert losses[0] < 0.1
+    assert losses[1] == pytest.approx(2 * math.log(2), abs=0.01)
+
+
+def test_an_untrained_discriminator_ignores_the_timestep():
+    patches = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    discriminator = PatchDiscriminator(4, 8, knows_timestep=True)
+    logits = [discriminator(patches, torch.full((2,), t))[0] for t in (0, 999)]
+    assert torch.equal(*logits)
+
+
 def test_losses_without_visible_patches_are_zero():
     loss = make_loss()
     pairs, prediction = make_pairs(loss, visible=((False,) * 3,) * 2)
@@ -277,7 +309,7 @@ def test_r1_penalty_is_the_squared_gradient_on_real_patches(reduction, divisors)
     squared = 0.0
     for pair in pairs:
         real = pair.real.clone().requires_grad_(True)
-        discriminator_of(loss, pair)(real)[0].sum().backward()
+        discriminator_of(loss, pair)(real, pair.timesteps)[0].sum().backward()
         squared += float(real.grad.square().sum()) / divisors[pair.name]
     expected = 2.0 / 2 * 3 * squared
     assert float(loss.r1_penalty(pairs, FIVE_VISIBLE)) == pytest.approx(expected, rel=1e-4)
@@ -290,6 +322,8 @@ def test_facial_loss_ramps_up_after_the_discriminators_start():
 
 
 def test_discriminator_halves_once_and_returns_two_feature_maps():
-    logits, features = PatchDiscriminator(4, 8)(torch.zeros(3, 4, 10, 10))
+    logits, features = PatchDiscriminator(4, 8)(
+        torch.zeros(3, 4, 10, 10), torch.zeros(3, dtype=torch.long)
+    )
     assert logits.shape == (3,)
     assert [tuple(feature.shape) for feature in features] == [(3, 16, 5, 5), (3, 32, 5, 5)]

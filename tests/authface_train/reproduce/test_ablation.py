@@ -119,9 +119,11 @@ def test_figure14_saves_a_plot(authface_here, tmp_path):
     assert (tmp_path / "weights.png").stat().st_size > 10_000
 
 
-def test_rows_of_table2_differ_in_facial_weight_or_prior_only():
+def test_rows_of_table2_differ_in_facial_loss_or_prior_only():
     weights = {row.weight for row in TABLE2_ROWS.values()}
     assert weights == {"off", "constant", "constant-matched", "time-aware"}
     bases = [row.base for row in TABLE2_ROWS.values()]
-    assert bases == ["generic", "prior", "prior", "prior", "prior"]
+    assert bases == ["generic", "prior", "prior", "prior", "prior", "prior"]
+    know_timestep = [row.name for row in TABLE2_ROWS.values() if row.discriminator_timesteps]
+    assert know_timestep == ["d'"]
     assert set(ABLATIONS["table2"].compared) >= {("c'", "b"), ("d", "c'"), ("d", "b")}
