@@ -20,6 +20,7 @@ in a file of their own, see tag_precision.py.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ import pandas as pd
 from tag_precision import TAG_LABELS, print_tags
 
 from authface_data.faces.boxes import iou
+from authface_data.images.strip_location import strip_location
 from manifests.verdicts import ALL_GATES, DUPLICATE_FACE_PREFIX, DUPLICATE_PREFIX
 
 BOX = ["x0", "y0", "x1", "y1"]
@@ -82,12 +84,15 @@ def _read(workspace: Path, manifest: str) -> pd.DataFrame:
 def read_faces(workspace: Path, photos: Path) -> pd.DataFrame:
     """One row per detected face: its file, whether it is kept, and its reasons."""
     faces = _read(workspace, "faces")
-    digests = pd.read_parquet(workspace / "cache" / "file-digests.parquet")
-    folder = photos.resolve()
-    digests = digests[[Path(path).is_relative_to(folder) for path in digests["path"]]]
-    name_of = {
-        row.photo_id: Path(row.path).relative_to(folder).as_posix() for row in digests.itertuples()
+    name_of_digest = {
+        hashlib.sha256(strip_location(path.read_bytes())).hexdigest(): path.relative_to(
+            photos
+        ).as_posix()
+        for path in sorted(photos.rglob("*"))
+        if path.is_file()
     }
+    collected = _read(workspace, "photos").set_index("photo_id")["sha256"]
+    name_of = collected.map(name_of_digest)
     faces["file"] = faces["photo_id"].map(name_of)
 
     verdicts = _read(workspace, "verdicts")

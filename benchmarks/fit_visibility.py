@@ -1,22 +1,28 @@
-"""Fits the weights of authface_data/faces/visibility.py on painted occlusions of public faces.
+"""Fits the weights of authface_data/faces/visibility.py on painted and on labelled faces.
 
-    python benchmarks/fit_visibility.py
+    python benchmarks/fit_visibility.py --photos DIR --labels CSV
+    python benchmarks/fit_visibility.py                            the painted faces alone
 
-It prints the two logistic models as Python, and how well they separate the painted kinds. The faces
+It prints the two logistic models as Python, and how well they separate the kinds. The painted faces
 are those of tests/authface_data/faces/visibility_labels.csv; `python tests/support/public_faces.py`
-fetches them. The result depends on these faces and on the seed alone.
+fetches them. Of the labels, in the format of curation.py, only the half "tune" is used. The result
+depends on these faces and on the seed alone.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import os
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from curation import fill_workspace, match, read_faces, read_labels
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
@@ -40,6 +46,7 @@ from authface_data.faces.region_features import (  # noqa: E402
     RegionModels,
 )
 from authface_data.faces.visibility import MIN_PRESENCE  # noqa: E402
+from authface_data.images.open import decode_image, read_file  # noqa: E402
 
 LABELS = ROOT / "tests" / "authface_data" / "faces" / "visibility_labels.csv"
 EYES = ("left_eye", "right_eye")
@@ -47,12 +54,15 @@ REGIONS = (*EYES, "mouth")
 MIN_QUAD_PX = 150
 """Smaller faces are not painted on: their own regions are hard to see."""
 SOFT_SIDES_PX = (64, 150)
+CLEAN_KINDS = ("clean", "soft", "labelled")
+"""Kinds of pictures without paint."""
 CLEAN_WEIGHT = 3.0
 """Weight of a picture without paint, of which there are few."""
 REGULARISATION = 0.3
 TEXTURES = ("plain", "plaid", "dots", "leaves", "grain")
 
 Labels = dict[str, bool]
+"""Whether each region is visible; regions that are not labelled are left out."""
 Painted = tuple[str, np.ndarray, tuple[str, ...]]
 """A kind of occlusion, the painted crop, and the regions it hides."""
 
@@ -106,6 +116,21 @@ def samples() -> Iterator[tuple[str, Labels, np.ndarray]]:
                 yield kind, painted, soften(crop, int(rng.integers(*SOFT_SIDES_PX)))
 
 
+def labelled_samples(photos: Path, labels: Path) -> Iterator[tuple[str, Labels, np.ndarray]]:
+    """("labelled", whether each labelled region is visible, crop) of the half "tune"."""
+    rows = read_labels(labels, "tune")
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Path(folder) / "workspace"
+        fill_workspace(workspace, photos, "embedded")
+        faces = read_faces(workspace, photos)
+        for label, row in zip(rows.to_dict("records"), match(rows, faces), strict=True):
+            if row is None:
+                continue
+            visible = {name: label[name] == "v" for name in REGIONS if label[name] in ("v", "h")}
+            crop = decode_image(read_file(workspace / faces.at[row, "crop_path"]))
+            yield "labelled", visible, crop
+
+
 def fit(features: np.ndarray, hidden: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
     """Fit a logistic model; returns its intercept and its weights for features as they are."""
     from sklearn.linear_model import LogisticRegression
@@ -118,22 +143,33 @@ def fit(features: np.ndarray, hidden: np.ndarray, weights: np.ndarray) -> tuple[
 
 
 def main() -> None:
+    """Parse the command line, fit the models and print them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--photos", type=Path, help="folder of labelled photographs")
+    parser.add_argument("--labels", type=Path, help="CSV of the labels")
+    options = parser.parse_args()
+    sources = [samples()]
+    if options.photos and options.labels:
+        sources.append(labelled_samples(options.photos, options.labels))
+
     models = RegionModels()
     models.setup(None)
     table: dict[str, list[tuple[str, str, bool, np.ndarray]]] = defaultdict(list)
-    for kind, labels, crop in samples():
+    for kind, labels, crop in chain.from_iterable(sources):
         found = models.measure(crop)
         if found.presence < MIN_PRESENCE:
             continue
-        for name in EYES:
-            table["eye"].append((kind, name, not labels[name], found.eyes[name]))
-        table["mouth"].append((kind, "mouth", not labels["mouth"], found.mouth))
+        for name, is_visible in labels.items():
+            region, features = (
+                ("mouth", found.mouth) if name == "mouth" else ("eye", found.eyes[name])
+            )
+            table[region].append((kind, name, not is_visible, features))
 
     for region, names in (("eye", EYE_FEATURES), ("mouth", MOUTH_FEATURES)):
         kinds = np.array([row[0] for row in table[region]])
         hidden = np.array([row[2] for row in table[region]])
         features = np.array([row[3] for row in table[region]])
-        weights = np.where(np.isin(kinds, ["clean", "soft"]), CLEAN_WEIGHT, 1.0)
+        weights = np.where(np.isin(kinds, CLEAN_KINDS), CLEAN_WEIGHT, 1.0)
         intercept, slopes = fit(features, hidden, weights)
         print(
             f"{region.upper()}_MODEL = LogisticModel(\n    intercept={intercept:.3f},\n    weights={{"

@@ -124,7 +124,7 @@ class FacesStage:
     # scales, and a single resampling step. 5: faster padding, which differs by rounding. 6: turned
     # photographs, visibility and presence by the face mesh. 7: visibility in small and blurred
     # crops.
-    version = 7
+    version = 8
     subject: Subject = "photo"
     manifest = FACES
     input_hash_column = "photo_hash"

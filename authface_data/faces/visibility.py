@@ -15,8 +15,8 @@ is hidden only if its landmarks do not stay in place either, or an eye is as dar
 otherwise it counts as visible, and it is left to the gates on size and sharpness to drop the face.
 
 The models have ten numbers each. They were fitted on 46 faces of public photographs with
-occlusions painted on them (benchmarks/fit_visibility.py); docs/filter.md states how they do on
-photographs of real masks, hands and hats.
+occlusions painted on them and on 96 labelled faces (benchmarks/fit_visibility.py); docs/filter.md
+states how they do on other photographs, with real masks, hands and hats.
 
 Fails on: hair over an eye (dark strands in front of light skin count as visible) and tinted glasses
 behind which the eyes can just be seen.
@@ -39,17 +39,14 @@ MIN_PRESENCE = 0.5
 FAR_EYE_YAW_DEG = 50.0
 MOUTH_YAW_DEG = 75.0
 
-HIDDEN_LOG_ODDS = -0.5
-"""Log-odds of a model above which a region counts as hidden. Visible regions of good faces lie far
-below, and a hidden region does more harm than a lost face."""
 MIN_CLEAR_QUAD_PX = 160
 """A face with a smaller quad is too small for the models' features other than the spread."""
 MIN_CLEAR_SHARPNESS = 0.3
 """Below this score of `sharpness`, a crop is too blurred for them."""
-UNCLEAR_EYE_SPREAD = -3.5
+UNCLEAR_EYE_SPREAD = -3.2
 """Logarithm of the spread of an eye's landmarks, in distances between the eyes, from which it may
 be hidden in a crop that is not clear."""
-UNCLEAR_MOUTH_SPREAD = -3.2
+UNCLEAR_MOUTH_SPREAD = -3.0
 """The same for the mouth."""
 LENS_LUMA_RATIO = 0.35
 """Largest brightness of dark lenses, relative to the skin."""
@@ -89,31 +86,31 @@ class LogisticModel:
 
 # As printed by benchmarks/fit_visibility.py.
 EYE_MODEL = LogisticModel(
-    intercept=5.653,
+    intercept=10.659,
     weights={
-        "landmark_spread": -1.175,
-        "relative_spread": 4.397,
-        "iris_spread": 2.382,
-        "eyelid_spread": 1.710,
-        "dark_ratio": 8.617,
-        "luma_ratio": 2.252,
-        "contrast": 1.725,
-        "gradient": -3.057,
-        "presence": 0.511,
+        "landmark_spread": 0.441,
+        "relative_spread": 3.997,
+        "iris_spread": 2.711,
+        "eyelid_spread": 1.126,
+        "dark_ratio": 6.914,
+        "luma_ratio": -0.450,
+        "contrast": 4.891,
+        "gradient": -2.931,
+        "presence": 0.595,
     },
 )
 MOUTH_MODEL = LogisticModel(
-    intercept=-2.457,
+    intercept=1.644,
     weights={
-        "landmark_spread": 1.779,
-        "relative_spread": 8.717,
-        "dark_ratio": 6.115,
-        "luma_ratio": 3.394,
-        "contrast": -1.045,
-        "gradient": -0.804,
-        "redness": -0.054,
-        "colour_distance": 0.221,
-        "presence": 0.121,
+        "landmark_spread": 1.430,
+        "relative_spread": 8.941,
+        "dark_ratio": 3.927,
+        "luma_ratio": 2.119,
+        "contrast": 0.026,
+        "gradient": -1.418,
+        "redness": -0.052,
+        "colour_distance": 0.217,
+        "presence": -0.101,
     },
 )
 
@@ -167,7 +164,7 @@ def _is_eye_hidden(eye: np.ndarray, is_clear: bool) -> bool:
     is_unstable = values["landmark_spread"] >= UNCLEAR_EYE_SPREAD
     is_lens = values["luma_ratio"] <= LENS_LUMA_RATIO and values["dark_ratio"] >= LENS_DARK_RATIO
     may_be_hidden = is_clear or is_unstable or is_lens
-    return bool(may_be_hidden and EYE_MODEL.log_odds(EYE_FEATURES, eye) > HIDDEN_LOG_ODDS)
+    return bool(may_be_hidden and EYE_MODEL.log_odds(EYE_FEATURES, eye) > 0)
 
 
 def _is_mouth_hidden(mouth: np.ndarray, is_clear: bool) -> bool:
@@ -179,7 +176,7 @@ def _is_mouth_hidden(mouth: np.ndarray, is_clear: bool) -> bool:
         values["colour_distance"] >= COVER_COLOUR_DISTANCE
         and values["landmark_spread"] >= COVER_LANDMARK_SPREAD
     )
-    return is_covered or MOUTH_MODEL.log_odds(MOUTH_FEATURES, mouth) > HIDDEN_LOG_ODDS
+    return is_covered or MOUTH_MODEL.log_odds(MOUTH_FEATURES, mouth) > 0
 
 
 def _lies_in_crop_and_photo(

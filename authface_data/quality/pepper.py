@@ -6,7 +6,7 @@ properties of the noise are required:
 - Only smooth areas count: skin and background, where the median-filtered luma varies little around
   its local mean.
 - An outlier differs from the 7 x 7 median of the luma, at face scale, by more than 8 levels and
-  more than five times the typical difference nearby, which is the median over blocks of 16 px. It
+  more than 4.7 times the typical difference nearby, which is the median over blocks of 16 px. It
   is the extremum of its 3 x 3 neighbours and not part of a line, as strands of hair are.
 - The outliers are spread over the picture, and some are dark and some are light. In each cell of
   128 px the mean contrast of the outliers per pixel of smooth area is computed. With the 30th
@@ -32,7 +32,7 @@ import numpy as np
 from authface_data.images.colour import luma
 from authface_data.quality.face_scale import resize_to_face_scale, split_into_blocks
 
-VERSION = "4"
+VERSION = "5"
 LARGE_SCALE_PX = 1024
 """Larger crops are reduced to this size for the second measurement."""
 MEDIAN_SIDE_PX = 7
@@ -43,7 +43,7 @@ MIN_CONTRAST = 8.0
 """Smallest contrast of an outlier, in luma levels."""
 MAX_CONTRAST = 80.0
 """Larger contrasts count as this."""
-MIN_RELATIVE_CONTRAST = 5.0
+MIN_RELATIVE_CONTRAST = 4.7
 """Smallest contrast of an outlier, relative to the typical difference nearby."""
 BLOCK_SIDE_PX = 16
 CELL_SIDE_PX = 128

@@ -86,7 +86,7 @@ def test_gaussian_noise_is_no_pepper_noise(portrait):
 def test_dark_dots_alone_are_no_pepper_noise(portrait):
     """Stubble, freckles and dust are dark only."""
     noisy = add_pepper_noise(portrait, 0.01)
-    assert pepper.score(np.minimum(noisy, portrait)) > 0.9
+    assert pepper.score(np.minimum(noisy, portrait)) > 0.8
     assert pepper.score(noisy) < 0.05
 
 
