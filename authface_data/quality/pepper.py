@@ -18,11 +18,11 @@ the dots are more and fainter. Dots of 1 % of the photograph's pixels give p = 0
 256 px, and 0.15 to 0.6 on faces of 384 to 1024 px.
 
 Crops of 1024 px and more are also measured at 1024 px, and the lower score counts: there, a large
-photograph is reduced less. Clean faces score 0.95 or more.
+photograph is reduced less. Most clean faces score 0.95 or more.
 
-Fails on: dots that a reduction by more than 3.5 has averaged away (faces of 1800 px in a crop of
-512 px, nearly invisible, and half of them missed at 2000 px), a picture of texture only (is not
-measured, scores 1), and rough walls with sharpened pores (score 0.7).
+Fails on: dots that a reduction by more than 3 has averaged away (faces of more than 1600 px in a
+crop of 512 px, where they are nearly invisible), a picture of texture only (is not measured, scores
+1), and rough walls with sharpened pores (score 0.68).
 """
 
 from __future__ import annotations
