@@ -11,6 +11,7 @@ import tempfile
 import urllib.error
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ SEED = 0
 """Seed of the random sub-crops that some metrics draw."""
 
 
+@cache
 def pyiqa_revision() -> str:
     """Return the name and version of pyiqa, the metric version of every IQA score."""
     return f"pyiqa {metadata.version('pyiqa')}"

@@ -224,7 +224,7 @@ def _longest_vertical_line(channels: list[np.ndarray], area: np.ndarray) -> int:
 
     is_line = cv2.morphologyEx(area, cv2.MORPH_GRADIENT, np.ones((1, 3), np.uint8))
     reach = MAX_LINE_WIDTH_PX + 1
-    is_constant = np.full_like(is_line, 255)
+    largest_change = np.zeros_like(is_line[CHANGE_PX:])
     contrast = np.zeros_like(is_line)
     for channel in channels:
         left, middle, right = (
@@ -235,18 +235,21 @@ def _longest_vertical_line(channels: list[np.ndarray], area: np.ndarray) -> int:
         lighter = cv2.min(cv2.subtract(middle, left), cv2.subtract(middle, right))
         darker = cv2.min(cv2.subtract(left, middle), cv2.subtract(right, middle))
         inner = contrast[:, reach:-reach]
-        contrast[:, reach:-reach] = cv2.max(inner, cv2.max(lighter, darker))
+        inner[:] = cv2.max(inner, cv2.max(lighter, darker))
         change = cv2.absdiff(channel[CHANGE_PX:], channel[:-CHANGE_PX])
-        is_constant[:-CHANGE_PX][change > MAX_CHANGE] = 0
-    is_constant[-CHANGE_PX:] = 0
-    is_line[(contrast >= MIN_LINE_CONTRAST) & (is_constant > 0)] = 255
+        cv2.max(largest_change, change, dst=largest_change)
+    is_constant = cv2.inRange(largest_change, 0, MAX_CHANGE)
+    has_contrast = cv2.inRange(contrast[:-CHANGE_PX], MIN_LINE_CONTRAST, 255)
+    is_line[:-CHANGE_PX] |= is_constant & has_contrast
 
     # A line may be off by one pixel, because the rotation samples between pixels.
     is_line = cv2.dilate(is_line, np.ones((1, 3), np.uint8))
     is_line = cv2.morphologyEx(is_line, cv2.MORPH_CLOSE, np.ones((MAX_GAP_PX + 1, 1), np.uint8))
-    longest = 0
-    lengths = np.zeros(is_line.shape[1] - 2 * EDGE_PX, int)
-    for row in is_line[EDGE_PX:-EDGE_PX, EDGE_PX:-EDGE_PX] > 0:
-        lengths = (lengths + 1) * row
-        longest = max(longest, int(lengths.max()))
-    return longest
+    return _longest_run(is_line[EDGE_PX:-EDGE_PX, EDGE_PX:-EDGE_PX] > 0)
+
+
+def _longest_run(is_marked: np.ndarray) -> int:
+    """The largest number of marked pixels below each other, of a (height, width) bool array."""
+    rows = np.arange(1, len(is_marked) + 1, dtype=np.int16)[:, None]
+    last_unmarked = np.maximum.accumulate(np.where(is_marked, np.int16(0), rows), axis=0)
+    return int((rows - last_unmarked).max())
