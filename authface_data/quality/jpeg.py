@@ -19,7 +19,7 @@ import numpy as np
 
 from authface_data.images.colour import luma
 
-VERSION = "1"
+VERSION = "2"
 USES_QUAD = True
 MAX_SIDE_PX = 1024
 """Only the middle of a larger crop is used."""
@@ -72,32 +72,40 @@ def _grid_amplitude(luma_plane: np.ndarray, wave_vector: np.ndarray) -> float:
         The amplitude above that of nearby frequencies, relative to the mean difference.
     """
     import cv2
-    from scipy import fft
 
     axis = 1 if abs(wave_vector[0]) > abs(wave_vector[1]) else 0
     differences = np.minimum(np.abs(np.diff(luma_plane, axis=axis)), MAX_DIFFERENCE)
     num_rows, num_columns = differences.shape
     window = np.outer(np.hanning(num_rows), np.hanning(num_columns)).astype(np.float32)
-    # Padding to twice the size halves the spacing of the transform's frequencies, so that no wave
-    # falls between two of them.
-    length = fft.next_fast_len(2 * len(luma_plane))
+    window_sum = float(window.sum())
     local_mean = cv2.blur(differences, (LOCAL_MEAN_PX, LOCAL_MEAN_PX))
-    spectrum = fft.rfft2((differences - local_mean) * window, (length, length))
 
     grid_frequency = float(np.hypot(*wave_vector))
-    # The spectrum of a real picture is symmetric, and rfft2 returns the half with x >= 0.
-    sign = 1 if wave_vector[0] >= 0 else -1
-    direction = wave_vector / grid_frequency * sign
+    harmonics = [grid_frequency * harmonic for harmonic in HARMONICS]
+    measured = np.array([frequency for frequency in harmonics if frequency <= MAX_FREQUENCY])
+    offsets = np.array([0, *NEARBY_OFFSETS]) / len(luma_plane)
+    frequencies = (measured[:, None] + offsets).ravel()[:, None] * wave_vector / grid_frequency
+    spectrum = _spectrum((differences - local_mean) * window, frequencies)
+    amplitudes = (np.abs(spectrum) * 2 / window_sum).reshape(len(measured), len(offsets))
 
-    def amplitude(frequency: float) -> float:
-        x, y = np.rint(direction * frequency * length).astype(int)
-        return abs(complex(spectrum[y % length, x])) * 2 / float(window.sum())
+    excess = np.maximum(amplitudes[:, 0] - 2 * amplitudes[:, 1:].mean(1), 0).sum()
+    mean_difference = float((differences * window).sum() / window_sum)
+    return float(excess) / (mean_difference + 0.3)
 
-    excess = 0.0
-    for harmonic in HARMONICS:
-        frequency = harmonic * grid_frequency
-        if frequency <= MAX_FREQUENCY:
-            nearby = [amplitude(frequency + offset / len(luma_plane)) for offset in NEARBY_OFFSETS]
-            excess += max(amplitude(frequency) - 2 * float(np.mean(nearby)), 0)
-    mean_difference = float((differences * window).sum() / window.sum())
-    return excess / (mean_difference + 0.3)
+
+def _spectrum(plane: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
+    """The Fourier transform of a plane at single frequencies.
+
+    Args:
+        plane: (height, width) float32.
+        frequencies: (n, 2) along x and y, in cycles per pixel.
+
+    Returns:
+        (n,) complex64.
+    """
+    height, width = plane.shape
+    x_waves, y_waves = (
+        np.exp(-2j * np.pi * np.outer(np.arange(size), frequencies[:, axis])).astype(np.complex64)
+        for axis, size in enumerate((width, height))
+    )
+    return ((plane @ x_waves) * y_waves).sum(0)
