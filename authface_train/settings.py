@@ -93,6 +93,9 @@ class TrainSettings(Section):
     the card's share of the CPU cores less one, at most 8; 0 without a GPU."""
     checkpoint_every: int = Field(1000, ge=1)
     """Steps between checkpoints."""
+    checkpoint_in_background: bool = False
+    """Write checkpoints while training goes on. The main process copies the states first, 30 to
+    40 GB of memory for SDXL."""
     keep_checkpoints: int = Field(2, ge=1)
     """Number of newest checkpoints to keep. The best one by the memorisation audit is kept too."""
     spike: float = Field(10.0, ge=0)
@@ -267,6 +270,7 @@ FREE_ON_RESUME = frozenset(
         "workers",
         "gradient_checkpointing",
         "checkpoint_every",
+        "checkpoint_in_background",
         "keep_checkpoints",
         "spike",
         "wandb",
@@ -281,6 +285,7 @@ FREE_ON_RESUME = frozenset(
 LATER_SETTINGS: dict[str, JsonValue] = {
     "ema_every": 1,
     "degrade_on": "cpu",
+    "facial.discriminator_timesteps": False,
     "facial.reduction": "patch-mean",
 }
 """Settings that earlier versions did not have, with the values as which they behaved."""

@@ -158,7 +158,8 @@ class MemorisationAudit:
 
         row |= self._compare(step, previews)
         earlier = [other for other in read_audits(self.folder) if int(other["step"]) < step]
-        checkpoints = list_steps(self.run_folder / CHECKPOINTS)
+        # The checkpoint of this step may still be written in the background.
+        checkpoints = sorted({*list_steps(self.run_folder / CHECKPOINTS), step})
         row["advice"] = advise([*earlier, row], self.run_folder, checkpoints)
         write_rows(self.folder / AUDIT_FILE, [*earlier, row], columns=COLUMNS)
         scalars = {name: value for name, value in row.items() if isinstance(value, float)}

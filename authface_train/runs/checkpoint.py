@@ -4,19 +4,17 @@
 killed process leaves half of them. These checkpoints are the same files for one process, DDP and
 FSDP2, so that a run can be resumed on other hardware, and they appear in one rename. Random numbers
 come from counters (see `data/sample_keys.py`), so no generator state is saved.
+
+`checkpoint_saver` writes them.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import re
-import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -24,12 +22,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
-from authface_train.training.processes import run_on_main
-from authface_train.training.sharding import load_optimizer_state, optimizer_state
+from authface_train.training.sharding import load_optimizer_state
 from authface_train.training.trainable_model import TrainableModel
 from manifests.run_folder import step_name
 from manifests.support.errors import UserError
-from manifests.support.files import apply_umask, explain_write_errors, sync_folder
 from manifests.support.parsing import parse_json_object
 from manifests.support.safetensors_header import read_header
 from manifests.support.text import excerpt
@@ -40,7 +36,6 @@ T = TypeVar("T")
 
 FOLDER_PATTERN = re.compile(r"step-(\d{8})")
 STATE_FILE = "state.json"
-TEMPORARY_PREFIX = ".writing-"
 ADVICE = "restore one from a backup, or start another run with a new --output"
 
 
@@ -59,62 +54,6 @@ def list_steps(folder: Path) -> list[int]:
 def folder_bytes(folder: Path) -> int:
     """Size of all checkpoints in a folder, in bytes, with unfinished ones that will be removed."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def save(
-    folder: Path,
-    step: int,
-    models: Mapping[str, TrainableModel],
-    accelerator: Accelerator,
-    *,
-    keep: int,
-    best: int | None = None,
-) -> None:
-    """Write the checkpoint of a step and remove old ones.
-
-    All processes must call it together: each contributes its shards, the main process writes.
-
-    Args:
-        folder: Folder of the run's checkpoints.
-        step: Number of steps that are done.
-        models: The models in training, by name.
-        accelerator: The run's accelerator.
-        keep: Number of newest checkpoints to keep.
-        best: Step of a checkpoint that is kept beside the newest ones.
-
-    Raises:
-        UserError: On all processes, if the main process cannot write. The other checkpoints are as
-            they were.
-    """
-    target = folder / step_name(step)
-    temporary = folder / f"{TEMPORARY_PREFIX}{step}"
-
-    def prepare() -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
-            shutil.rmtree(leftover)
-        temporary.mkdir()
-
-    def finish() -> None:
-        state: dict[str, object] = {"step": step}
-        if accelerator.scaler is not None:
-            state["scaler"] = accelerator.scaler.state_dict()
-        (temporary / STATE_FILE).write_text(json.dumps(state))
-        _commit(temporary, target)
-
-    # Messages name the folder that is meant to appear, not the temporary one.
-    write = partial(_write_on_main, target, accelerator)
-    try:
-        write(prepare)
-        for name, model in models.items():
-            _save_model(temporary, name, model, accelerator, write)
-        write(finish)
-    except UserError:
-        if accelerator.is_main_process:
-            shutil.rmtree(temporary, ignore_errors=True)  # makes room on a full disk
-        raise
-    if accelerator.is_main_process:
-        _remove_old(folder, step, keep, best)
 
 
 def load_latest(
@@ -276,78 +215,3 @@ def ema_path(folder: Path, name: str) -> Path:
         name: Name of the model.
     """
     return folder / f"{name}.ema.safetensors"
-
-
-def _save_model(
-    folder: Path,
-    name: str,
-    model: TrainableModel,
-    accelerator: Accelerator,
-    write: Callable[..., None],
-) -> None:
-    """Gather the states of one model, and write them on the main process.
-
-    Each state is written before the next one is gathered, since one of SDXL's U-Net takes 10 GB.
-    """
-    from safetensors.torch import save_file
-
-    weights = model.state(accelerator)
-    write(save_file, weights, weights_path(folder, name))
-    del weights
-
-    moments = optimizer_state(model.module, model.optimizer, accelerator)
-    write(_save_torch, moments, optimizer_path(folder, name))
-    del moments
-
-    if model.ema is not None:
-        average = model.ema.state_dict()
-        write(save_file, average, ema_path(folder, name))
-
-
-def _save_torch(value: object, path: Path) -> None:
-    # If torch opens the file, its error does not say that the disk is full.
-    with path.open("wb") as file:
-        torch.save(value, file)
-
-
-def _write_on_main(
-    path: Path, accelerator: Accelerator, write: Callable[..., object], *arguments: object
-) -> None:
-    """Write a part of `path` on the main process; if that fails, raise UserError on all."""
-
-    def write_explained() -> None:
-        try:
-            with explain_write_errors(path):
-                write(*arguments)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-
-    run_on_main(accelerator, write_explained)
-
-
-def _commit(temporary: Path, target: Path) -> None:
-    """Flush the files to disk, then put the folder in place in one rename."""
-    apply_umask(temporary)
-    for file in temporary.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-    if target.exists():
-        shutil.rmtree(target)
-    os.replace(temporary, target)
-    sync_folder(target.parent)
-
-
-def _remove_old(folder: Path, step: int, keep: int, best: int | None) -> None:
-    """Remove all checkpoints but the newest ones and the best one."""
-    steps = list_steps(folder)
-    newest = [other for other in steps if other <= step][-keep:]
-    for other in steps:
-        if other in newest or other == best:
-            continue
-        source = folder / step_name(other)
-        if other > step:
-            logger.warning("removed the damaged checkpoint %s, which is replaced now", source)
-        # Half of a removed checkpoint must not look like a whole one after a kill.
-        removed = folder / f"{TEMPORARY_PREFIX}removed-{other}"
-        os.replace(source, removed)
-        shutil.rmtree(removed)

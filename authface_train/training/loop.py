@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from authface_train.data.sample_keys import SampleKey, derive_seed, step_keys
 from authface_train.data.samples import Sample
 from authface_train.runs import checkpoint
+from authface_train.runs.checkpoint_saver import CheckpointSaver
 from authface_train.settings import TrainSettings
 from authface_train.training.loss_guard import DiscriminatorMonitor, LossGuard, primary_loss
 from authface_train.training.metrics_logger import MetricsLogger
@@ -147,6 +148,7 @@ def train(
         MetricsLogger(run, settings, first_step)
         if is_main
         else contextlib.nullcontext() as metrics_logger,
+        CheckpointSaver(run.checkpoint_folder, accelerator, settings.keep_checkpoints) as saver,
     ):
         for callback in callbacks:
             callback.on_step_end(first_step, metrics_logger)
@@ -161,7 +163,11 @@ def train(
             torch.manual_seed(derive_seed(settings.seed, step, rank, "step"))
 
             losses = trainer.step(step, keys, batches)
-            metrics, stop_signal = _reduce_step(losses, signals.received, accelerator)
+            metrics, stop_signal, cannot_write = _reduce_step(
+                losses, signals.received, saver.has_failed, accelerator
+            )
+            if cannot_write:
+                saver.finish()
             loss_guard.check(step + 1, metrics)
             if metrics_logger is not None:
                 metrics_logger.log_step(step + 1, metrics, rate)
@@ -171,13 +177,12 @@ def train(
                 logger.info("a signal stops the run; saving step %d", step + 1)
             is_last = step + 1 == settings.steps
             if is_last or stop_signal or (step + 1) % settings.checkpoint_every == 0:
-                checkpoint.save(
-                    run.checkpoint_folder,
+                goes_on = not (is_last or stop_signal)
+                saver.save(
                     step + 1,
                     trainer.models,
-                    accelerator,
-                    keep=settings.keep_checkpoints,
                     best=run.best_step(),
+                    in_background=settings.checkpoint_in_background and goes_on,
                 )
                 accelerator.wait_for_everyone()
             if stop_signal:
@@ -267,27 +272,29 @@ def accumulation_steps(settings: TrainSettings, num_processes: int) -> int:
 
 
 def _reduce_step(
-    losses: StepLosses, received: int | None, accelerator: Accelerator
-) -> tuple[dict[str, float | None], int]:
-    """Average the losses over the processes and find out whether any process received a signal.
+    losses: StepLosses, received: int | None, cannot_write: bool, accelerator: Accelerator
+) -> tuple[dict[str, float | None], int, bool]:
+    """Average the losses over the processes and find out what has happened to any process.
 
     One reduction carries both, so that every process stops after the same step.
 
     Args:
         losses: Losses of this process.
         received: Signal that this process received, or None.
+        cannot_write: Whether this process could not write a checkpoint.
         accelerator: Reduces over the processes.
 
     Returns:
-        Metrics by name, and SIGTERM, SIGINT or 0, see `_signal_of_flags`. The metrics include the
-        mean noise loss of each timestep bin, `loss_t000` to `loss_t900`; it is None if no process
-        has a sample in the bin.
+        Metrics by name; SIGTERM, SIGINT or 0, see `_signal_of_flags`; and whether any process could
+        not write a checkpoint. The metrics include the mean noise loss of each timestep bin,
+        `loss_t000` to `loss_t900`; it is None if no process has a sample in the bin.
     """
     device = accelerator.device
     names = sorted(losses.means)
     means = torch.stack([losses.means[name].float().to(device) for name in names])
     flags = _signal_flags(received, means.device)
-    packed = torch.cat([means, losses.by_timestep.flatten().to(means), flags])
+    failure = torch.tensor([float(cannot_write)], device=means.device)
+    packed = torch.cat([means, losses.by_timestep.flatten().to(means), flags, failure])
     reduced: list[float] = accelerator.reduce(packed, "mean").tolist()  # type: ignore[union-attr]
 
     metrics: dict[str, float | None] = dict(zip(names, reduced, strict=False))
@@ -296,7 +303,7 @@ def _reduce_step(
     for index, (total, count) in enumerate(zip(sums, counts, strict=True)):
         first_timestep = index * NUM_TRAIN_TIMESTEPS // TIMESTEP_BINS
         metrics[f"loss_t{first_timestep:03d}"] = total / count if count else None
-    return metrics, _signal_of_flags(reduced[-2:])
+    return metrics, _signal_of_flags(reduced[-3:-1]), bool(reduced[-1])
 
 
 def _reduce_signals(received: int | None, accelerator: Accelerator) -> int:

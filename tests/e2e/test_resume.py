@@ -40,7 +40,7 @@ def assert_same_run(expected, actual):
 @pytest.mark.parametrize(
     "changes",
     [
-        ("ema_decay=0.9", "warmup_steps=3"),
+        ("ema_decay=0.9", "warmup_steps=3", "checkpoint_in_background=true"),
         ("optimiser=adamw-8bit", "caption_dropout=0.5", "tag_order=shuffled"),
         (
             "optimiser=adamw-8bit-bf16",
@@ -155,6 +155,7 @@ def test_fp16_loss_scaler_is_resumed(filled, tmp_path, monkeypatch):
     from accelerate import Accelerator
 
     from authface_train.runs import checkpoint
+    from authface_train.runs.checkpoint_saver import CheckpointSaver
     from authface_train.training.trainable_model import TrainableModel
 
     def make_model():
@@ -175,7 +176,7 @@ def test_fp16_loss_scaler_is_resumed(filled, tmp_path, monkeypatch):
     for factor in (1.0, float("inf"), 1.0):
         take_step(accelerator, model, factor)
     assert accelerator.scaler.get_scale() == 32
-    checkpoint.save(tmp_path, 3, {"unet": model}, accelerator, keep=1)
+    CheckpointSaver(tmp_path, accelerator, keep=1).save(3, {"unet": model})
 
     resumed_accelerator, resumed_model = make_model()
     step = checkpoint.load_latest(tmp_path, {"unet": resumed_model}, resumed_accelerator)

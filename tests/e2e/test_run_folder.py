@@ -238,6 +238,19 @@ def test_full_disk_while_saving_is_one_line_and_the_run_can_be_resumed(train, tm
     assert not (run / ".lock").exists()
 
 
+def test_full_disk_in_the_background_stops_the_run(train, tmp_path):
+    run = tmp_path / "run"
+    options = set_options("checkpoint_in_background=true")
+    assert train(run, "--steps", 1, *options).returncode == 0
+    moments = run / "checkpoints/step-00000001/unet.optimiser.pt"
+    with file_size_limit(moments.stat().st_size // 2):
+        completed = train(run, "--steps", 50, "--resume", *options)
+    assert completed.returncode == 2
+    assert f"cannot write {run}/checkpoints/step-00000002: File" in completed.stderr
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000001"]
+    assert not (run / ".lock").exists()
+
+
 def test_space_is_checked_on_resume(prior, train, monkeypatch):
     usage = namedtuple("usage", "total used free")
     checkpoint = prior / "checkpoints/step-00000001"

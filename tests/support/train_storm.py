@@ -207,7 +207,10 @@ class TrainStorm:
         options: list[object] = ["--preset", "tiny", "--steps", schedule.steps, "--resume"]
         options += ["-w", self.workspace, "--output", run]
         options += set_options(
-            f"checkpoint_every={schedule.checkpoint_every}", "micro_batch=2", "workers=1"
+            f"checkpoint_every={schedule.checkpoint_every}",
+            "checkpoint_in_background=true",
+            "micro_batch=2",
+            "workers=1",
         )
         if stage == "prior":
             changes = ("audit=false", "draw.every=20", "draw.steps=2", "ema_decay=0.9")

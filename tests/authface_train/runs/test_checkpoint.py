@@ -1,8 +1,12 @@
-"""Checkpoints: which ones are kept, damaged ones, a full disk, permissions."""
+"""Checkpoints: which ones are kept, damaged ones, a full disk, permissions, background."""
 
 import json
 import os
+import threading
+import time
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from accelerate import Accelerator
@@ -10,6 +14,7 @@ from full_disk import file_size_limit
 from safetensors.torch import load_file, save_file
 
 from authface_train.runs import checkpoint
+from authface_train.runs.checkpoint_saver import CheckpointSaver
 from authface_train.training.ema import EMA
 from authface_train.training.trainable_model import TrainableModel
 from manifests.support.errors import UserError
@@ -42,7 +47,7 @@ def folder(tmp_path):
 
 
 def save(folder, step, accelerator, model, keep=2, best=None):
-    checkpoint.save(folder, step, {"unet": model}, accelerator, keep=keep, best=best)
+    CheckpointSaver(folder, accelerator, keep).save(step, {"unet": model}, best=best)
 
 
 def change_tensor(path):
@@ -183,3 +188,71 @@ def test_files_have_the_permissions_of_the_umask(tmp_path, umask, mode):
     files = list((tmp_path / "step-00000001").iterdir())
     assert {path.stat().st_mode & 0o777 for path in files} == {mode}
     assert len(files) == 4
+
+
+def change_everything(model):
+    """Overwrite all states in place, as training does."""
+    with torch.no_grad():
+        for weight in model.weights:
+            weight.fill_(9)
+        for moments in model.optimizer.state.values():
+            for value in moments.values():
+                value.fill_(9)
+        for average in model.ema.average:
+            average.fill_(9)
+
+
+def file_contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_checkpoint_in_the_background_holds_the_states_of_its_step(tmp_path, monkeypatch):
+    accelerator, model = make_model(ema=True)
+    with CheckpointSaver(tmp_path / "sync", accelerator, keep=2) as saver:
+        saver.save(1, {"unet": model})
+
+    may_write = threading.Event()
+    write = torch.save
+    monkeypatch.setattr(torch, "save", lambda *args: may_write.wait(60) and write(*args))
+    with CheckpointSaver(tmp_path / "async", accelerator, keep=2) as saver:
+        saver.save(1, {"unet": model}, in_background=True)
+        assert checkpoint.list_steps(tmp_path / "async") == []
+        change_everything(model)
+        may_write.set()
+    assert checkpoint.list_steps(tmp_path / "async") == [1]
+    expected = file_contents(tmp_path / "sync/step-00000001")
+    assert file_contents(tmp_path / "async/step-00000001") == expected
+    assert len(expected) == 4
+
+
+def test_the_next_checkpoint_waits_for_the_one_in_the_background(tmp_path):
+    accelerator, model = make_model()
+    with CheckpointSaver(tmp_path, accelerator, keep=2) as saver:
+        for step in range(1, 6):
+            saver.save(step, {"unet": model}, in_background=step < 5)
+        assert checkpoint.list_steps(tmp_path) == [4, 5]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_full_disk_in_the_background_is_raised_once_and_the_next_checkpoint_is_saved(folder):
+    accelerator, model = make_model(width=50)
+    with CheckpointSaver(folder, accelerator, keep=2) as saver:
+        with file_size_limit(3_000):
+            saver.save(3, {"unet": model}, in_background=True)
+            while not saver.has_failed:
+                time.sleep(0.01)
+        with pytest.raises(UserError, match=r"cannot write .*/step-00000003: File too large; use"):
+            saver.finish()
+        assert checkpoint.list_steps(folder) == [1, 2]
+        assert not list(folder.glob(".*"))
+        saver.save(4, {"unet": model}, in_background=True)
+    assert checkpoint.list_steps(folder) == [2, 4]
+
+
+def test_without_memory_for_a_copy_the_checkpoint_is_written_at_once(tmp_path, monkeypatch, caplog):
+    accelerator, model = make_model()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=100))
+    with CheckpointSaver(tmp_path, accelerator, keep=2) as saver:
+        saver.save(1, {"unet": model}, in_background=True)
+        assert checkpoint.list_steps(tmp_path) == [1]
+    assert "is written before training goes on" in caplog.text
