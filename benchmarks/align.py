@@ -32,7 +32,7 @@ GRAIN = 4.0
 FACE_CENTRE = (0.5, 0.4)
 """Centre of the face, as shares of the photograph's width and height."""
 ROLL_RAD = 0.1
-QUAD_SIZES_PX = (1200, 2400, 3600)
+QUAD_SIZES_PX = (800, 1200, 2400, 3600)
 
 
 def make_large_jpeg() -> bytes:
