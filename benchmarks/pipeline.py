@@ -135,6 +135,7 @@ def measure_parts(root: Path) -> None:
     from authface_data.engine.run import Engine
     from authface_data.faces import stage as faces
     from authface_data.faces.landmarks import Dlib68
+    from authface_data.faces.region_features import RegionModels
     from authface_data.filter_faces import measure_faces
     from authface_data.images import open as pictures
     from authface_data.quality.stage import ScoreStage
@@ -147,7 +148,7 @@ def measure_parts(root: Path) -> None:
     clock.measure(Dlib68, "locate", "landmarks")
     clock.measure(faces, "align_photo", "alignment")
     clock.measure(faces, "encode_lossless", "encoding of crops")
-    clock.measure(faces, "region_visibility", "visibility")
+    clock.measure(RegionModels, "measure", "visibility of regions")
     process = ScoreStage.process
 
     def measured(stage: ScoreStage, *args: Any) -> Any:
