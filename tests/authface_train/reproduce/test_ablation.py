@@ -113,6 +113,20 @@ def test_options_are_checked_before_anything_runs(authface_here, tmp_path):
     assert not output.exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("table2", "--size", 100), "--size 100 is not a multiple of 16"),
+        (("table3", "--size", 128), "--size is only valid with table2"),
+    ],
+)
+def test_wrong_size_is_one_line(authface_here, tmp_path, arguments, message):
+    result = authface_here("reproduce", *arguments, "--output", tmp_path / "small")
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_figure14_saves_a_plot(authface_here, tmp_path):
     result = authface_here("reproduce", "figure14", "--output", tmp_path / "weights.png")
     assert result.returncode == 0

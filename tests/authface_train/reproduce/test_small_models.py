@@ -24,6 +24,13 @@ def test_pixel_unshuffle_is_lossless_and_survives_saving(tmp_path):
         assert torch.equal(loaded.decode(posterior.mean).sample, images)
 
 
+def test_base_of_larger_faces_has_larger_latents(tmp_path):
+    small_models.make_base(tmp_path, PixelUnshuffle(scaling_factor=2.0), size_px=128)
+    pipeline = load_base(str(tmp_path), None, 0)
+    assert pipeline.unet.config.sample_size == 32
+    assert pipeline.vae.encode(torch.zeros(1, 3, 128, 128)).latent_dist.mean.shape[-1] == 32
+
+
 def test_initial_unet_predicts_its_input_as_noise(tmp_path):
     """At the last timestep the input is almost the noise, so the initial loss is small."""
     small_models.make_base(tmp_path, PixelUnshuffle(scaling_factor=2.0))
