@@ -8,7 +8,7 @@ from PIL import Image
 from public_faces import faces_stage
 
 from authface_data.engine.stage import Dropped, Item, Rows
-from authface_data.faces.turned import quarter_turns, turn_points
+from authface_data.faces.turned import detect_faces_upright, quarter_turns, turn_points
 from authface_data.images.open import Photo
 
 
@@ -65,6 +65,24 @@ def test_turned_photograph_gives_the_crop_of_the_upright_one(stages, photos, lan
     height, width = np.rot90(picture, turns).shape[:2]
     assert 0 <= x0 < x1 <= width
     assert 0 <= y0 < y1 <= height
+
+
+@pytest.mark.parametrize(("turns", "searches"), [(0, 1), (1, 2)])
+def test_only_turned_photographs_are_searched_again(stages, photos, turns, searches):
+    """Upright photographs cost nothing more."""
+    with Image.open(photos["obama2.jpg"]) as image:
+        picture = np.rot90(np.asarray(image.convert("RGB")), turns)
+    data = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(data, "PNG")
+    calls = []
+
+    def detect(pictures):
+        calls.append(pictures)
+        return stages["dlib"].model.predict(pictures)
+
+    (faces,) = detect_faces_upright(detect, [Photo(data.getvalue)], 1280)
+    assert faces
+    assert len(calls) == searches
 
 
 def test_picture_without_a_face_is_dropped(stages):
