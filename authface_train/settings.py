@@ -202,8 +202,8 @@ class FacialSettings(Section):
     """Side of a mouth patch, in latent cells."""
     discriminator_width: int = Field(64, ge=4)
     """Channels of the first layer of the discriminators."""
-    discriminator_timesteps: bool = False
-    """Whether the discriminators see the timestep of a prediction."""
+    timestep_conditioning: bool = False
+    """Whether the discriminators are conditioned on the timestep of a prediction."""
     discriminator_learning_rate: float = Field(1e-4, gt=0)
     """Adam learning rate of the discriminators."""
     discriminator_betas: tuple[Beta, Beta] = (0.5, 0.99)
@@ -285,7 +285,7 @@ FREE_ON_RESUME = frozenset(
 LATER_SETTINGS: dict[str, JsonValue] = {
     "ema_every": 1,
     "degrade_on": "cpu",
-    "facial.discriminator_timesteps": False,
+    "facial.timestep_conditioning": False,
     "facial.reduction": "patch-mean",
 }
 """Settings that earlier versions did not have, with the values as which they behaved."""

@@ -19,12 +19,12 @@ class PatchDiscriminator(nn.Module):
     Args:
         channels: Channels of the latents.
         width: Channels of the first layer.
-        knows_timestep: Whether it sees the timestep that a patch was predicted at, as the
-            discriminator of denoising diffusion GANs does (Xiao et al. 2022): an encoding of the
+        timestep_conditioning: Whether it is conditioned on the timestep of the prediction, as the
+            discriminator of denoising diffusion GANs is (Xiao et al. 2022): an embedding of the
             timestep is added to the early features.
     """
 
-    def __init__(self, channels: int, width: int, knows_timestep: bool = False) -> None:
+    def __init__(self, channels: int, width: int, timestep_conditioning: bool = False) -> None:
         super().__init__()
 
         def block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
@@ -36,15 +36,17 @@ class PatchDiscriminator(nn.Module):
         )
         self.second = nn.Sequential(block(2 * width, 4 * width), block(4 * width, 4 * width))
         self.last = nn.Conv2d(4 * width, 1, 3, 1, 1)
-        self.time: nn.Sequential | None = None
-        if knows_timestep:
-            self.time = nn.Sequential(
-                nn.Linear(2 * TIMESTEP_FREQUENCIES, 2 * width),
-                nn.SiLU(),
-                nn.Linear(2 * width, 2 * width),
-            )
+        self.time_embedding: nn.Sequential | None = None
+        if timestep_conditioning:
+            # What is created afterwards gets the same initial weights with and without it.
+            with torch.random.fork_rng(devices=[]):
+                self.time_embedding = nn.Sequential(
+                    nn.Linear(2 * TIMESTEP_FREQUENCIES, 2 * width),
+                    nn.SiLU(),
+                    nn.Linear(2 * width, 2 * width),
+                )
             # At first the timestep changes nothing.
-            for parameter in self.time[-1].parameters():
+            for parameter in self.time_embedding[-1].parameters():
                 nn.init.zeros_(parameter)
 
     def forward(
@@ -61,11 +63,11 @@ class PatchDiscriminator(nn.Module):
             (n, 2 * width, height / 2, width / 2) and (n, 4 * width, height / 2, width / 2).
         """
         early_features = self.first(patches)
-        if self.time is not None:
+        if self.time_embedding is not None:
             from diffusers.models.embeddings import get_timestep_embedding
 
             encoding = get_timestep_embedding(timesteps, 2 * TIMESTEP_FREQUENCIES)
-            early_features = early_features + self.time(encoding)[:, :, None, None]
+            early_features = early_features + self.time_embedding(encoding)[:, :, None, None]
         late_features = self.second(early_features)
         logits = self.last(late_features).mean((1, 2, 3))
         return logits, [early_features, late_features]

@@ -128,7 +128,7 @@ class FacialLoss(nn.Module):
         self.vae_scale_factor = vae_scale_factor
         self.eyes, self.mouth = (
             PatchDiscriminator(
-                channels, settings.discriminator_width, settings.discriminator_timesteps
+                channels, settings.discriminator_width, settings.timestep_conditioning
             )
             for _ in range(2)
         )

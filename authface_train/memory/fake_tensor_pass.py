@@ -182,7 +182,7 @@ class RestorerPass(_UNetPass):
             discriminator = PatchDiscriminator(
                 self.unet_config["in_channels"],
                 settings.facial.discriminator_width,
-                settings.facial.discriminator_timesteps,
+                settings.facial.timestep_conditioning,
             )
             num_weights = count_parameters(discriminator)
             self.frozen_bytes += 2 * ADAM_BYTES * num_weights

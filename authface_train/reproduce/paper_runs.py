@@ -212,6 +212,8 @@ def _train_restorer(request: PaperRequest, row: Row) -> PlannedCommand:
         arguments += ["--prior", request.model("prior-both")]
     arguments += ["--facial-weight", row.weight]
     arguments += ["--set", f"facial.m={row.m}", "--set", f"facial.s={row.s}"]
+    if row.timestep_conditioning:
+        arguments += ["--set", "facial.timestep_conditioning=true"]
     return _make_command(request, [*arguments, "--output", folder], folder)
 
 

@@ -18,7 +18,7 @@ class Row:
         description: Description in the table.
         m: Parameter m of Eq. 3.
         s: Parameter s of Eq. 3.
-        discriminator_timesteps: Whether the discriminators see the timestep.
+        timestep_conditioning: Whether the discriminators are conditioned on the timestep.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Row:
     description: str
     m: float = -0.5
     s: float = 1.0
-    discriminator_timesteps: bool = False
+    timestep_conditioning: bool = False
 
 
 def _by_name(*rows: Row) -> dict[str, Row]:
@@ -44,8 +44,8 @@ TABLE2_ROWS = _by_name(
         "d'",
         "prior",
         "time-aware",
-        "as d, discriminators see the timestep",
-        discriminator_timesteps=True,
+        "as d, discriminators conditioned on the timestep",
+        timestep_conditioning=True,
     ),
 )
 TABLE4_ROWS = _by_name(

@@ -216,7 +216,7 @@ class Experiment:
                 "facial.ramp_steps": start_step,
                 "facial.discriminator_width": 32,
                 "facial.discriminator_learning_rate": DISCRIMINATOR_LEARNING_RATE,
-                "facial.discriminator_timesteps": row.discriminator_timesteps,
+                "facial.timestep_conditioning": row.timestep_conditioning,
                 "facial.eye_cells": round(latent_side * EYE_SHARE),
                 "facial.mouth_cells": round(latent_side * MOUTH_SHARE),
                 "facial.r1_every": 16,

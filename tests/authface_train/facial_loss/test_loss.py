@@ -262,7 +262,7 @@ def test_generator_loss_gives_gradients_to_the_prediction_only():
     assert first_row.abs().sum() == 0
 
 
-def test_only_discriminators_that_know_the_timestep_learn_what_depends_on_it():
+def test_only_conditioned_discriminators_learn_what_depends_on_the_timestep():
     """What is real at one timestep is generated at the other."""
     light, dark = torch.ones(4, 4, 6, 6), -torch.ones(4, 4, 6, 6)
     weight = torch.ones(4)
@@ -271,8 +271,8 @@ def test_only_discriminators_that_know_the_timestep_learn_what_depends_on_it():
         RegionPair("eyes", dark, light, weight, torch.full((4,), 900)),
     ]
     losses = []
-    for knows_timestep in (True, False):
-        loss = make_loss(discriminator_timesteps=knows_timestep)
+    for is_conditioned in (True, False):
+        loss = make_loss(timestep_conditioning=is_conditioned)
         optimizer = torch.optim.Adam(loss.parameters(), lr=1e-2)
         for _ in range(150):
             optimizer.zero_grad()
@@ -284,9 +284,17 @@ def test_only_discriminators_that_know_the_timestep_learn_what_depends_on_it():
     assert losses[1] == pytest.approx(2 * math.log(2), abs=0.01)
 
 
+def test_timestep_conditioning_leaves_the_other_initial_weights_as_they_are():
+    plain, conditioned = (
+        make_loss(timestep_conditioning=flag).state_dict() for flag in (False, True)
+    )
+    assert len(conditioned) > len(plain)
+    assert all(torch.equal(value, conditioned[name]) for name, value in plain.items())
+
+
 def test_an_untrained_discriminator_ignores_the_timestep():
     patches = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
-    discriminator = PatchDiscriminator(4, 8, knows_timestep=True)
+    discriminator = PatchDiscriminator(4, 8, timestep_conditioning=True)
     logits = [discriminator(patches, torch.full((2,), t))[0] for t in (0, 999)]
     assert torch.equal(*logits)
 

@@ -138,6 +138,6 @@ def test_rows_of_table2_differ_in_facial_loss_or_prior_only():
     assert weights == {"off", "constant", "constant-matched", "time-aware"}
     bases = [row.base for row in TABLE2_ROWS.values()]
     assert bases == ["generic", "prior", "prior", "prior", "prior", "prior"]
-    know_timestep = [row.name for row in TABLE2_ROWS.values() if row.discriminator_timesteps]
-    assert know_timestep == ["d'"]
+    conditioned = [row.name for row in TABLE2_ROWS.values() if row.timestep_conditioning]
+    assert conditioned == ["d'"]
     assert set(ABLATIONS["table2"].compared) >= {("c'", "b"), ("d", "c'"), ("d", "b")}
