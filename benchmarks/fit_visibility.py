@@ -149,7 +149,9 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, help="CSV of the labels")
     options = parser.parse_args()
     sources = [samples()]
-    if options.photos and options.labels:
+    if bool(options.photos) != bool(options.labels):
+        parser.error("--photos and --labels belong together")
+    if options.photos:
         sources.append(labelled_samples(options.photos, options.labels))
 
     models = RegionModels()

@@ -116,9 +116,9 @@ def train(faces: Faces, folder: Path, *, steps: int, vae_steps: int) -> Path:
     run_folder = folder / "run"
     if not is_finished(base):
         photographs, crops = small_models.face_photographs(faces, "train")
-        vae = small_models.train_vae(photographs + crops, LATENT_CHANNELS, vae_steps)
+        vae = small_models.train_vae(photographs + crops, LATENT_CHANNELS, vae_steps, SIZE_PX)
         print(f"VAE: {reconstruction_db(vae, faces):.1f} dB on held-out faces", flush=True)
-        small_models.make_base(base, vae)
+        small_models.make_base(base, vae, SIZE_PX)
     if is_finished(run_folder):
         return run_folder
 

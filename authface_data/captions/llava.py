@@ -23,6 +23,7 @@ from manifests.schema import CAPTIONS
 from manifests.settings import Captions
 from manifests.support import hub
 from manifests.support.errors import MissingResourceError, UserError
+from manifests.support.host_memory import available_bytes
 from manifests.support.model_folder import check_model_files, explain_loading
 from manifests.verdicts import Subject
 
@@ -307,9 +308,7 @@ class LlavaModel:
     def _free_memory_bytes(self) -> int:
         """Return the memory in bytes that is available to tensors on the device."""
         if not self.device.startswith("cuda"):
-            import psutil
-
-            return psutil.virtual_memory().available
+            return int(available_bytes())
         import torch
 
         allocated = torch.cuda.memory_allocated(self.device)

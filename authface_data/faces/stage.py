@@ -123,7 +123,8 @@ class FacesStage:
     # 2: another head model for the pose. 3: perceptual hashes of the crops. 4: detection at two
     # scales, and a single resampling step. 5: faster padding, which differs by rounding. 6: turned
     # photographs, visibility and presence by the face mesh. 7: visibility in small and blurred
-    # crops. 8: other models of visibility.
+    # crops. 8: other models of visibility, and half of the samples
+    # of small faces.
     version = 8
     subject: Subject = "photo"
     manifest = FACES

@@ -10,6 +10,7 @@ import typer
 
 from authface_train.commands.silence_libraries import silence_libraries
 from authface_train.models.sdxl_config import SDXL
+from authface_train.reproduce.small_settings import SIZE_PX
 from manifests.support.console import (
     JsonOption,
     WorkspaceOption,
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
     from authface_train.reproduce.small_runs import Experiment
 
 SEEDS = (0, 1, 2)
-MIN_SIZE_PX = 64
 MAX_SIZE_PX = 128
-"""Sides of the small experiment's faces. Its pieces of photographs have 128 px."""
+"""Largest side of the small experiment's faces: its pieces of photographs have 128 px."""
 DEFAULT_ROWS = ("b", "c'", "d")
 """Rows of Table 2 at small scale that test the time-aware weight."""
 SMALL_PANEL = "Small scale"
@@ -128,13 +128,13 @@ def reproduce(
     size: Annotated[
         int,
         typer.Option(
-            min=MIN_SIZE_PX,
+            min=SIZE_PX,
             max=MAX_SIZE_PX,
-            help="table2: side of the faces in pixels, a multiple of 16. Twice the side takes "
-            "four times as long.",
+            help="table2: side of the faces in pixels, a multiple of 16. Smaller faces are "
+            "enlarged. Twice the side takes four times as long.",
             rich_help_panel=SMALL_PANEL,
         ),
-    ] = MIN_SIZE_PX,
+    ] = SIZE_PX,
     show: Annotated[
         Path | None,
         typer.Option(
@@ -252,13 +252,16 @@ def reproduce(
         "--grid": grid,
         "--tune": tune,
         "--latent": latent != "unshuffle",
-        "--size": size != MIN_SIZE_PX,
+        "--size": size != SIZE_PX,
     }
     for option, value in only_table2.items():
         if value and target != "table2":
             raise UserError(f"{option} is only valid with table2")
     if size % 16:
-        raise UserError(f"--size {size} is not a multiple of 16")
+        lower = size // 16 * 16
+        raise UserError(f"--size {size} is not a multiple of 16; use {lower} or {lower + 16}")
+    if size != SIZE_PX and scale == "paper":
+        raise UserError("--size is only valid with --scale small")
     for option, given in {"--seed": seed, "--show": show}.items():
         if given and target not in ("table2", "table3"):
             raise UserError(f"{option} is only valid with table2 and table3")
@@ -406,6 +409,12 @@ def _run_small(target: Target, options: ReproduceOptions) -> None:
         _run_ablation(experiment, "table2", rows, seeds)
     if target == "table2" and not (options.grid or options.rows or options.tune):
         command = f"authface reproduce table2 --output {quote_path(options.output)} --grid"
+        for folder in options.photos:
+            command += f" --photos {quote_path(folder)}"
+        if options.latent != "unshuffle":
+            command += f" --latent {options.latent}"
+        if options.size != SIZE_PX:
+            command += f" --size {options.size}"
         console.print(f"Next: [bold]{command}[/] adds rows a, c and d'")
 
 

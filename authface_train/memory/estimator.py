@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol
 
-import psutil
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -30,6 +29,7 @@ from authface_train.training.master_weights import uses_master_weights
 from authface_train.training.optimizer import bytes_per_parameter
 from manifests.support.errors import UserError
 from manifests.support.fingerprint import fingerprint
+from manifests.support.host_memory import available_bytes
 
 USABLE_FRACTION = 0.92
 """Share of the memory that a run may fill. The rest is for the CUDA context and fragmentation."""
@@ -206,7 +206,7 @@ def memory_capacity(device: torch.device) -> float:
     """
     if device.type == "cuda":
         return USABLE_FRACTION * torch.cuda.get_device_properties(device).total_memory
-    return USABLE_FRACTION * psutil.virtual_memory().available / processes_per_machine()
+    return USABLE_FRACTION * available_bytes() / processes_per_machine()
 
 
 class MemoryEstimator:

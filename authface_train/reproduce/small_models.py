@@ -127,7 +127,7 @@ def train_vae(
     images: list[np.ndarray],
     channels: int,
     steps: int,
-    size_px: int = SIZE_PX,
+    size_px: int,
     learning_rate: float = 2e-3,
 ) -> AutoencoderKL:
     """Train a small AutoencoderKL with cells of CELL_PX pixels on random pieces of images.

@@ -91,14 +91,18 @@ class Experiment:
 
     def _check_same_experiment(self) -> None:
         """Refuse to mix results of different latents or sizes."""
-        content = json.dumps({"latent": self.latent, **vars(self.scale)}, indent=1)
+        content = json.loads(json.dumps({"latent": self.latent, **vars(self.scale)}))
         file = self.folder / "experiment.json"
-        if file.is_file() and file.read_text("utf-8") != content:
-            raise UserError(
-                f"{self.folder} holds an experiment with other latents or steps; use another "
-                "--output"
-            )
-        file.write_text(content, "utf-8")
+        if file.is_file():
+            # Experiments of earlier versions lack what could not be chosen then.
+            stored = vars(Scale()) | json.loads(file.read_text("utf-8"))
+            for name, value in content.items():
+                if json.loads(json.dumps(stored.get(name))) != value:
+                    raise UserError(
+                        f"{self.folder} holds an experiment with {name} = {stored.get(name)}, not "
+                        f"{value}; use another --output"
+                    )
+        file.write_text(json.dumps(content, indent=1), "utf-8")
 
     # Models
 

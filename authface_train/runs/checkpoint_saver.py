@@ -1,8 +1,8 @@
-"""Saves the checkpoints of a run, if wanted while training goes on; see `checkpoint`."""
+"""Saves the checkpoints of a run, optionally in a background thread; see `checkpoint`."""
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import json
 import logging
 import os
@@ -12,12 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import psutil
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 
 from authface_train.runs.checkpoint import (
     STATE_FILE,
@@ -27,30 +25,29 @@ from authface_train.runs.checkpoint import (
     weights_path,
 )
 from authface_train.training.processes import run_on_main
-from authface_train.training.sharding import optimizer_state
+from authface_train.training.sharding import broadcast_decision, optimizer_state
 from authface_train.training.trainable_model import TrainableModel
 from manifests.run_folder import step_name
 from manifests.support.errors import UserError
 from manifests.support.files import apply_umask, explain_write_errors, sync_folder
+from manifests.support.host_memory import available_bytes
 
 logger = logging.getLogger(__name__)
 
 TEMPORARY_PREFIX = ".writing-"
-BYTES_PER_WEIGHT = 12
-"""A weight and its two moments in float32; an EMA takes four bytes more."""
 MEMORY_MARGIN = 1.25
+"""Free memory that a copy of the states needs, in sizes of the copy."""
 
 
 class _State(NamedTuple):
     """A part of a checkpoint: its file in a folder, and how it is gathered and written.
 
-    The gathered tensors are on the CPU. `is_live` says that training goes on changing them.
+    The gathered tensors may be those in training, on any device.
     """
 
     path_in: Callable[[Path], Path]
     gather: Callable[[], object]
     write: Callable[..., object]
-    is_live: bool
 
 
 class CheckpointSaver:
@@ -67,7 +64,9 @@ class CheckpointSaver:
         self.accelerator = accelerator
         self.keep = keep
         self._thread: threading.Thread | None = None
+        self._is_abandoned = threading.Event()
         self._error: Exception | None = None
+        self._has_warned = False
 
     def __enter__(self) -> CheckpointSaver:
         return self
@@ -78,8 +77,11 @@ class CheckpointSaver:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._thread is not None:
-            self._thread.join()
+        if isinstance(error, KeyboardInterrupt):
+            # A second Ctrl-C ends at once. The next process removes the unfinished folder.
+            self._is_abandoned.set()
+        else:
+            self._wait()
 
     @property
     def has_failed(self) -> bool:
@@ -103,41 +105,39 @@ class CheckpointSaver:
             models: The models in training, by name.
             best: Step of a checkpoint that is kept beside the newest ones.
             in_background: Copy the states and return; the files are written while training goes
-                on. With too little memory for the copy they are written before it goes on.
+                on. They are written before it goes on if there is too little memory for the copy,
+                or if the checkpoint before could not be written in the background.
 
         Raises:
-            UserError: On all processes, if the main process cannot write this checkpoint, or could
-                not write the one before in the background. The other checkpoints are as they were.
+            UserError: On all processes, if the main process cannot write. The other checkpoints
+                are as they were.
         """
-        self.finish()
-        if in_background and self._has_memory(models):
-            self._start_writing(step, models, best)
+        had_failed = self._wait()
+        if in_background and broadcast_decision(not had_failed and self._has_memory(models)):
+            self._write_in_background(step, models, best)
         else:
             self._write(step, models, best)
 
-    def finish(self) -> None:
-        """Wait for the checkpoint that is being written. All processes must call it together.
-
-        Raises:
-            UserError: On all processes, if it could not be written.
-        """
-
-        def wait() -> None:
-            if self._thread is not None:
-                self._thread.join()
-                self._thread = None
-            if self._error is not None:
-                error, self._error = self._error, None
-                raise error
-
-        run_on_main(self.accelerator, wait)
+    def _wait(self) -> bool:
+        """Wait for the checkpoint that is being written; warn if that failed, and tell so."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            logger.warning("a checkpoint was not written in the background: %s", error)
+        return error is not None
 
     def _write(self, step: int, models: Mapping[str, TrainableModel], best: int | None) -> None:
         """Write each state before the next one is gathered: one of SDXL's U-Net takes 10 GB."""
         unfinished = _UnfinishedCheckpoint(self.folder, step)
 
         def on_main(function: Callable[[], object]) -> None:
-            run_on_main(self.accelerator, partial(_explained, unfinished.target, function))
+            def write() -> None:
+                with _raise_write_errors(unfinished.target):
+                    function()
+
+            run_on_main(self.accelerator, write)
 
         try:
             on_main(unfinished.create)
@@ -153,7 +153,7 @@ class CheckpointSaver:
         if self.accelerator.is_main_process:
             _remove_old(self.folder, step, self.keep, best)
 
-    def _start_writing(
+    def _write_in_background(
         self, step: int, models: Mapping[str, TrainableModel], best: int | None
     ) -> None:
         """Copy all states on the main process and write them in a thread."""
@@ -161,72 +161,118 @@ class CheckpointSaver:
         for state in _states(models, self.accelerator):
             gathered = state.gather()
             if self.accelerator.is_main_process:
-                copies.append((state, copy.deepcopy(gathered) if state.is_live else gathered))
+                copies.append((state, copy_to_cpu(gathered)))
             del gathered
         if not self.accelerator.is_main_process:
             return
         unfinished = _UnfinishedCheckpoint(self.folder, step)
         scaler_state = self._scaler_state()
 
-        def write_files() -> None:
-            unfinished.create()
-            while copies:
-                state, value = copies.pop(0)
-                state.write(value, state.path_in(unfinished.path))
-            unfinished.commit(scaler_state)
-            _remove_old(self.folder, step, self.keep, best)
-
         def write() -> None:
             try:
-                _explained(unfinished.target, write_files)
+                with _raise_write_errors(unfinished.target):
+                    unfinished.create()
+                    while copies:
+                        state, value = copies.pop(0)
+                        state.write(value, state.path_in(unfinished.path))
+                        del value
+                    if self._is_abandoned.is_set():
+                        return
+                    unfinished.commit(scaler_state)
             except Exception as error:
                 unfinished.remove()
                 self._error = error
+            else:
+                _remove_old(self.folder, step, self.keep, best)
 
-        self._thread = threading.Thread(target=write, name=unfinished.target.name)
+        self._thread = threading.Thread(target=write, name=unfinished.target.name, daemon=True)
         self._thread.start()
 
     def _has_memory(self, models: Mapping[str, TrainableModel]) -> bool:
-        """Whether the main process has memory for a copy of all states; the same on all."""
-        needed = 0
-        for model in models.values():
-            count = sum(weight.numel() for weight in model.weights)
-            needed += count * (BYTES_PER_WEIGHT + (4 if model.ema is not None else 0))
-        available = psutil.virtual_memory().available
-        decision = [available >= MEMORY_MARGIN * needed]
-        broadcast_object_list(decision)
-        if not decision[0] and self.accelerator.is_main_process:
+        """Whether this process has memory for a copy of all states."""
+        needed = MEMORY_MARGIN * sum(_state_bytes(model) for model in models.values())
+        available = available_bytes()
+        if available >= needed:
+            return True
+        if self.accelerator.is_main_process and not self._has_warned:
+            self._has_warned = True
             logger.warning(
-                "a copy of the states needs %.0f GB and %.0f GB of memory are free: the checkpoint "
-                "is written before training goes on",
+                "a checkpoint in the background needs %.1f GB of free memory and there are %.1f "
+                "GB: it is written before training goes on; give the job more memory, or set "
+                "checkpoint_in_background=false",
                 needed / 1e9,
                 available / 1e9,
             )
-        return decision[0]
+        return False
 
     def _scaler_state(self) -> dict[str, object] | None:
         scaler = self.accelerator.scaler
         return None if scaler is None else dict(scaler.state_dict())
 
 
+def copy_to_cpu(value: Any) -> Any:
+    """Copy a state to the CPU. No tensor of the copy shares memory with the original.
+
+    Args:
+        value: Tensors in dictionaries, lists and tuples, with other values among them.
+    """
+    if isinstance(value, dict):
+        return {key: copy_to_cpu(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(copy_to_cpu(item) for item in value)
+    if not isinstance(value, torch.Tensor):
+        return value
+    inner = _inner_tensors(value)
+    if inner:
+        copies = {name: copy_to_cpu(tensor) for name, tensor in inner.items()}
+        _, context = value.__tensor_flatten__()  # type: ignore[attr-defined]
+        return type(value).__tensor_unflatten__(copies, context, value.shape, value.stride())  # type: ignore[attr-defined]
+    return value.detach().to("cpu", copy=True)
+
+
+def _state_bytes(model: TrainableModel) -> int:
+    """Size of the states of a model in a checkpoint, in bytes."""
+    total = _num_bytes([*model.weights, *model.module.buffers(), model.optimizer.state_dict()])
+    if model.ema is not None:
+        total += sum(4 * weight.numel() for weight in model.ema.parameters)
+    return total
+
+
+def _num_bytes(value: Any) -> int:
+    """Size of the tensors in dictionaries, lists and tuples, in bytes."""
+    if isinstance(value, dict):
+        return sum(map(_num_bytes, value.values()))
+    if isinstance(value, list | tuple):
+        return sum(map(_num_bytes, value))
+    if not isinstance(value, torch.Tensor):
+        return 0
+    inner = _inner_tensors(value)
+    return _num_bytes(inner) if inner else value.numel() * value.element_size()
+
+
+def _inner_tensors(tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The tensors that a quantised tensor consists of, by attribute; none for others."""
+    from torch.distributed.tensor import DTensor
+
+    if isinstance(tensor, DTensor) or not hasattr(tensor, "__tensor_flatten__"):
+        return {}
+    names, _ = tensor.__tensor_flatten__()
+    return {name: getattr(tensor, name) for name in names}
+
+
 def _states(models: Mapping[str, TrainableModel], accelerator: Accelerator) -> Iterator[_State]:
     """The states of a checkpoint in the order in which they are gathered and written."""
     from safetensors.torch import save_file
 
-    on_cpu = accelerator.device.type == "cpu"
     for name, model in models.items():
-        yield _State(
-            partial(weights_path, name=name), partial(model.state, accelerator), save_file, on_cpu
-        )
+        yield _State(partial(weights_path, name=name), partial(model.state, accelerator), save_file)
         yield _State(
             partial(optimizer_path, name=name),
             partial(optimizer_state, model.module, model.optimizer, accelerator),
             _save_torch,
-            on_cpu,
         )
         if model.ema is not None:
-            is_live = model.ema.average[0].device.type == "cpu"
-            yield _State(partial(ema_path, name=name), model.ema.state_dict, save_file, is_live)
+            yield _State(partial(ema_path, name=name), model.ema.state_dict, save_file)
 
 
 def _save_torch(value: object, path: Path) -> None:
@@ -235,11 +281,12 @@ def _save_torch(value: object, path: Path) -> None:
         torch.save(value, file)
 
 
-def _explained(path: Path, write: Callable[[], object]) -> None:
-    """Write a part of `path`; if that fails, raise UserError."""
+@contextlib.contextmanager
+def _raise_write_errors(path: Path) -> Iterator[None]:
+    """Turn an error of the disk while a part of `path` is written into UserError."""
     try:
         with explain_write_errors(path):
-            write()
+            yield
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -265,7 +312,7 @@ class _UnfinishedCheckpoint:
         """Make the empty folder and remove those that a killed process has left."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         for leftover in self.path.parent.glob(f"{TEMPORARY_PREFIX}*"):
-            shutil.rmtree(leftover)
+            shutil.rmtree(leftover, ignore_errors=True)
         self.path.mkdir()
 
     def commit(self, scaler_state: dict[str, object] | None) -> None:
@@ -300,5 +347,8 @@ def _remove_old(folder: Path, step: int, keep: int, best: int | None) -> None:
             logger.warning("removed the damaged checkpoint %s, which is replaced now", source)
         # Half of a removed checkpoint must not look like a whole one after a kill.
         removed = folder / f"{TEMPORARY_PREFIX}removed-{other}"
-        os.replace(source, removed)
-        shutil.rmtree(removed)
+        try:
+            os.replace(source, removed)
+            shutil.rmtree(removed)
+        except OSError as error:
+            logger.warning("cannot remove the old checkpoint %s: %s", source, error.strerror)

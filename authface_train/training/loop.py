@@ -128,7 +128,8 @@ def train(
         Terminated: After SIGTERM, SIGUSR1 or SIGHUP, when the checkpoint is saved.
         KeyboardInterrupt: After Ctrl-C, when the checkpoint is saved.
         PartialFailureError: If a loss is non-finite or spikes; the last checkpoint is kept.
-        UserError: If the batch cannot be divided over the processes.
+        UserError: If the batch cannot be divided over the processes, or a checkpoint cannot be
+            written.
     """
     is_main = accelerator.is_main_process
     rank = accelerator.process_index
@@ -163,11 +164,9 @@ def train(
             torch.manual_seed(derive_seed(settings.seed, step, rank, "step"))
 
             losses = trainer.step(step, keys, batches)
-            metrics, stop_signal, cannot_write = _reduce_step(
+            metrics, stop_signal, save_failed = _reduce_step(
                 losses, signals.received, saver.has_failed, accelerator
             )
-            if cannot_write:
-                saver.finish()
             loss_guard.check(step + 1, metrics)
             if metrics_logger is not None:
                 metrics_logger.log_step(step + 1, metrics, rate)
@@ -176,13 +175,14 @@ def train(
             if stop_signal and is_main:
                 logger.info("a signal stops the run; saving step %d", step + 1)
             is_last = step + 1 == settings.steps
-            if is_last or stop_signal or (step + 1) % settings.checkpoint_every == 0:
-                goes_on = not (is_last or stop_signal)
+            is_due = (step + 1) % settings.checkpoint_every == 0
+            if is_due or is_last or stop_signal or save_failed:
+                must_wait = is_last or stop_signal or save_failed
                 saver.save(
                     step + 1,
                     trainer.models,
                     best=run.best_step(),
-                    in_background=settings.checkpoint_in_background and goes_on,
+                    in_background=settings.checkpoint_in_background and not must_wait,
                 )
                 accelerator.wait_for_everyone()
             if stop_signal:
@@ -272,28 +272,28 @@ def accumulation_steps(settings: TrainSettings, num_processes: int) -> int:
 
 
 def _reduce_step(
-    losses: StepLosses, received: int | None, cannot_write: bool, accelerator: Accelerator
+    losses: StepLosses, received: int | None, save_failed: bool, accelerator: Accelerator
 ) -> tuple[dict[str, float | None], int, bool]:
     """Average the losses over the processes and find out what has happened to any process.
 
-    One reduction carries both, so that every process stops after the same step.
+    One reduction carries it all, so that every process does the same after the same step.
 
     Args:
         losses: Losses of this process.
         received: Signal that this process received, or None.
-        cannot_write: Whether this process could not write a checkpoint.
+        save_failed: Whether this process could not write a checkpoint in the background.
         accelerator: Reduces over the processes.
 
     Returns:
-        Metrics by name; SIGTERM, SIGINT or 0, see `_signal_of_flags`; and whether any process could
-        not write a checkpoint. The metrics include the mean noise loss of each timestep bin,
-        `loss_t000` to `loss_t900`; it is None if no process has a sample in the bin.
+        Metrics by name; SIGTERM, SIGINT or 0, see `_signal_of_flags`; and `save_failed` of any
+        process. The metrics include the mean noise loss of each timestep bin, `loss_t000` to
+        `loss_t900`; it is None if no process has a sample in the bin.
     """
     device = accelerator.device
     names = sorted(losses.means)
     means = torch.stack([losses.means[name].float().to(device) for name in names])
     flags = _signal_flags(received, means.device)
-    failure = torch.tensor([float(cannot_write)], device=means.device)
+    failure = torch.tensor([float(save_failed)], device=means.device)
     packed = torch.cat([means, losses.by_timestep.flatten().to(means), flags, failure])
     reduced: list[float] = accelerator.reduce(packed, "mean").tolist()  # type: ignore[union-attr]
 

@@ -72,7 +72,7 @@ def runs(filled, tmp_path_factory, authface_here):
         assert completed.returncode == 0, completed.stderr
     commands = [
         prior("two"),
-        prior("full", *set_options("sharding=full")),
+        prior("full", *set_options("sharding=full", "checkpoint_in_background=true")),
         prior("gradients", *set_options("sharding=gradients")),
         restorer("two-restorer"),
         prior("two-bf16", *BF16),
@@ -123,10 +123,12 @@ def test_two_processes_in_bf16_train_like_one(runs, double):
 @pytest.mark.parametrize("name", ["two", "full", "gradients"])
 def test_model_and_checkpoint_of_two_processes_are_those_of_one(runs, name):
     base, _ = runs
+    # With sharding=full the first checkpoint was written in the background.
+    checkpoints = ("checkpoints/step-00000001", CHECKPOINT)
     for file in (
         MODEL_FILE,
-        f"{CHECKPOINT}/unet.safetensors",
-        f"{CHECKPOINT}/unet.ema.safetensors",
+        *(f"{checkpoint}/unet.safetensors" for checkpoint in checkpoints),
+        *(f"{checkpoint}/unet.ema.safetensors" for checkpoint in checkpoints),
     ):
         expected = load_file(base / "one" / file)
         actual = load_file(base / name / file)
@@ -137,13 +139,15 @@ def test_model_and_checkpoint_of_two_processes_are_those_of_one(runs, name):
         assert difference.mean() < 1e-7, file
         assert difference.median() < 1e-9, file
 
-    expected_state, actual_state = (
-        torch.load(base / run / CHECKPOINT / "unet.optimiser.pt", weights_only=True)["state"]
-        for run in ("one", name)
-    )
-    assert actual_state.keys() == expected_state.keys()
-    for key, state in expected_state.items():
-        assert torch.allclose(actual_state[key]["exp_avg"], state["exp_avg"], atol=1e-6)
+    for checkpoint in checkpoints:
+        expected_state, actual_state = (
+            torch.load(base / run / checkpoint / "unet.optimiser.pt", weights_only=True)["state"]
+            for run in ("one", name)
+        )
+        assert actual_state.keys() == expected_state.keys()
+        for key, state in expected_state.items():
+            assert torch.allclose(actual_state[key]["exp_avg"], state["exp_avg"], atol=1e-6)
+            assert actual_state[key]["step"] == state["step"]
     previews = sorted(path.name for path in (base / name / "drawn").iterdir())
     assert previews == [f"step-{step:08d}.png" for step in (0, 2)]
 

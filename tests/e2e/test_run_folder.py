@@ -238,16 +238,18 @@ def test_full_disk_while_saving_is_one_line_and_the_run_can_be_resumed(train, tm
     assert not (run / ".lock").exists()
 
 
-def test_full_disk_in_the_background_stops_the_run(train, tmp_path):
+def test_full_disk_in_the_background_stops_the_run_before_the_next_checkpoint(train, tmp_path):
     run = tmp_path / "run"
-    options = set_options("checkpoint_in_background=true")
-    assert train(run, "--steps", 1, *options).returncode == 0
+    assert train(run, "--steps", 1).returncode == 0
     moments = run / "checkpoints/step-00000001/unet.optimiser.pt"
+    options = set_options("checkpoint_in_background=true", "checkpoint_every=20")
     with file_size_limit(moments.stat().st_size // 2):
-        completed = train(run, "--steps", 50, "--resume", *options)
+        completed = train(run, "--steps", 40, "--resume", *options)
     assert completed.returncode == 2
-    assert f"cannot write {run}/checkpoints/step-00000002: File" in completed.stderr
+    assert "not written in the background: cannot write" in completed.stderr
+    assert f"cannot write {run}/checkpoints/step-000000" in completed.stderr.splitlines()[-1]
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000001"]
+    assert 20 < len((run / "metrics.csv").read_text().splitlines()) < 40
     assert not (run / ".lock").exists()
 
 

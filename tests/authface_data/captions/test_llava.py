@@ -7,7 +7,7 @@ import pytest
 import tiny_llava
 from PIL import Image
 
-from authface_data.captions import prompts
+from authface_data.captions import llava, prompts
 from authface_data.captions.compose import NoTags
 from authface_data.captions.llava import MAX_NEW_TOKENS, LlavaStage
 from authface_data.engine.stage import Item
@@ -154,12 +154,9 @@ def test_out_of_memory_halves_the_batch(checkpoint):
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_batch_size_follows_from_free_memory(checkpoint, monkeypatch, batch_size):
     """Two layers, two heads of size 8 and fp32 take 256 bytes per token of prompt and answer."""
-    import psutil
-
     stage = load_stage(checkpoint)
     free_bytes = batch_size * 256 * (300 + 200) / 0.7 + 1
-    memory = type("Memory", (), {"available": free_bytes})
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(llava, "available_bytes", lambda: free_bytes)
     assert stage.model._affordable_batch_size(300) == batch_size
 
 

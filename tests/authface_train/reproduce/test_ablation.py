@@ -116,8 +116,9 @@ def test_options_are_checked_before_anything_runs(authface_here, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("table2", "--size", 100), "--size 100 is not a multiple of 16"),
+        (("table2", "--size", 100), "--size 100 is not a multiple of 16; use 96 or 112"),
         (("table3", "--size", 128), "--size is only valid with table2"),
+        (("table2", "--size", 128, "--scale", "paper"), "only valid with --scale small"),
     ],
 )
 def test_wrong_size_is_one_line(authface_here, tmp_path, arguments, message):

@@ -17,7 +17,7 @@ def test_pixel_unshuffle_is_lossless_and_survives_saving(tmp_path):
     assert float(posterior.mean.norm()) == pytest.approx(float(images.norm()))
     assert torch.equal(vae.decode(posterior.mean).sample, images)
 
-    small_models.make_base(tmp_path, vae)
+    small_models.make_base(tmp_path, vae, 64)
     for loaded in (load_base(str(tmp_path), None, 0).vae, load_vae(str(tmp_path), None, 0)):
         assert isinstance(loaded, PixelUnshuffle)
         assert loaded.config.scaling_factor == 2.0
@@ -33,7 +33,7 @@ def test_base_of_larger_faces_has_larger_latents(tmp_path):
 
 def test_initial_unet_predicts_its_input_as_noise(tmp_path):
     """At the last timestep the input is almost the noise, so the initial loss is small."""
-    small_models.make_base(tmp_path, PixelUnshuffle(scaling_factor=2.0))
+    small_models.make_base(tmp_path, PixelUnshuffle(scaling_factor=2.0), 64)
     unet = load_base(str(tmp_path), None, 0).unet
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(2, 48, 16, 16, generator=generator)

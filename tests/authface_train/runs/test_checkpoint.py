@@ -1,20 +1,19 @@
 """Checkpoints: which ones are kept, damaged ones, a full disk, permissions, background."""
 
+import io
 import json
 import os
 import threading
 import time
-from types import SimpleNamespace
 
-import psutil
 import pytest
 import torch
 from accelerate import Accelerator
 from full_disk import file_size_limit
 from safetensors.torch import load_file, save_file
 
-from authface_train.runs import checkpoint
-from authface_train.runs.checkpoint_saver import CheckpointSaver
+from authface_train.runs import checkpoint, checkpoint_saver
+from authface_train.runs.checkpoint_saver import CheckpointSaver, copy_to_cpu
 from authface_train.training.ema import EMA
 from authface_train.training.trainable_model import TrainableModel
 from manifests.support.errors import UserError
@@ -225,6 +224,27 @@ def test_checkpoint_in_the_background_holds_the_states_of_its_step(tmp_path, mon
     assert len(expected) == 4
 
 
+def test_copies_share_no_memory_with_the_state_also_of_quantised_moments():
+    torchao = pytest.importorskip("torchao.optim")
+    linear = torch.nn.Linear(64, 128)
+    optimizer = torchao.AdamW8bit(linear.parameters())
+    linear(torch.ones(2, 64)).sum().backward()
+    optimizer.step()
+    state = optimizer.state_dict()
+    before = io.BytesIO()
+    torch.save(state, before)
+    copied = copy_to_cpu(state)
+    assert type(copied["state"][0]["exp_avg"]) is type(state["state"][0]["exp_avg"])
+    assert type(copied["state"][0]["exp_avg"]) is not torch.Tensor
+
+    linear(torch.full((2, 64), 3.0)).sum().backward()
+    optimizer.step()
+    after, kept = io.BytesIO(), io.BytesIO()
+    torch.save(optimizer.state_dict(), after)
+    torch.save(copied, kept)
+    assert kept.getvalue() == before.getvalue() != after.getvalue()
+
+
 def test_the_next_checkpoint_waits_for_the_one_in_the_background(tmp_path):
     accelerator, model = make_model()
     with CheckpointSaver(tmp_path, accelerator, keep=2) as saver:
@@ -234,25 +254,82 @@ def test_the_next_checkpoint_waits_for_the_one_in_the_background(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_full_disk_in_the_background_is_raised_once_and_the_next_checkpoint_is_saved(folder):
+def wait_for_failure(saver):
+    deadline = time.monotonic() + 30
+    while not saver.has_failed:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_after_a_full_disk_in_the_background_the_next_checkpoint_is_written_at_once(folder, caplog):
     accelerator, model = make_model(width=50)
     with CheckpointSaver(folder, accelerator, keep=2) as saver:
         with file_size_limit(3_000):
             saver.save(3, {"unet": model}, in_background=True)
-            while not saver.has_failed:
-                time.sleep(0.01)
-        with pytest.raises(UserError, match=r"cannot write .*/step-00000003: File too large; use"):
-            saver.finish()
+            wait_for_failure(saver)
         assert checkpoint.list_steps(folder) == [1, 2]
         assert not list(folder.glob(".*"))
         saver.save(4, {"unet": model}, in_background=True)
-    assert checkpoint.list_steps(folder) == [2, 4]
+        assert checkpoint.list_steps(folder) == [2, 4]
+    (line,) = caplog.messages
+    assert "not written in the background: cannot write" in line
+    assert "step-00000003: File too large; use" in line
 
 
-def test_without_memory_for_a_copy_the_checkpoint_is_written_at_once(tmp_path, monkeypatch, caplog):
+def test_failure_in_the_background_is_told_when_training_ends_by_another_error(folder, caplog):
+    accelerator, model = make_model(width=50)
+    saver = CheckpointSaver(folder, accelerator, keep=2)
+
+    def train():
+        with saver, file_size_limit(3_000):
+            saver.save(3, {"unet": model}, in_background=True)
+            wait_for_failure(saver)
+            raise ValueError("an error of training")
+
+    with pytest.raises(ValueError, match="of training"):
+        train()
+    assert "step-00000003: File too large" in caplog.text
+
+
+def test_second_interrupt_does_not_wait_for_the_background(folder, monkeypatch):
     accelerator, model = make_model()
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=100))
+    may_write = threading.Event()
+    write = torch.save
+    monkeypatch.setattr(torch, "save", lambda *args: may_write.wait(60) and write(*args))
+
+    def train():
+        with CheckpointSaver(folder, accelerator, keep=2) as saver:
+            saver.save(3, {"unet": model}, in_background=True)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    assert checkpoint.list_steps(folder) == [1, 2]
+    may_write.set()
+    for thread in threading.enumerate():
+        if thread.name == "step-00000003":
+            thread.join(30)
+    assert checkpoint.list_steps(folder) == [1, 2], "another process may write the run by now"
+
+
+def test_without_memory_for_a_copy_checkpoints_are_written_at_once(tmp_path, monkeypatch, caplog):
+    accelerator, model = make_model()
+    monkeypatch.setattr(checkpoint_saver, "available_bytes", lambda: 100.0)
     with CheckpointSaver(tmp_path, accelerator, keep=2) as saver:
-        saver.save(1, {"unet": model}, in_background=True)
-        assert checkpoint.list_steps(tmp_path) == [1]
-    assert "is written before training goes on" in caplog.text
+        for step in (1, 2):
+            saver.save(step, {"unet": model}, in_background=True)
+            assert checkpoint.list_steps(tmp_path)[-1] == step
+    assert caplog.text.count("is written before training goes on") == 1
+
+
+def test_old_checkpoint_that_cannot_be_removed_is_a_warning(folder, monkeypatch, caplog):
+    def refuse(path, *_, **__):
+        raise OSError(16, "Device or resource busy")
+
+    accelerator, model = make_model()
+    with CheckpointSaver(folder, accelerator, keep=1) as saver:
+        monkeypatch.setattr(checkpoint_saver.shutil, "rmtree", refuse)
+        saver.save(3, {"unet": model}, in_background=True)
+    assert checkpoint.list_steps(folder) == [3]
+    assert "cannot remove the old checkpoint" in caplog.text
+    assert load(folder) == 3
