@@ -70,8 +70,7 @@ def trade_report(folder: Path, images: pd.DataFrame, ablation: Ablation) -> str:
             numbers = " | ".join(f"{values[name]:.3f}" for name in SHOWN)
             lines.append(f"| {row} | {steps} | {numbers} |")
 
-    lines += ["", "| at equal PSNR | metric | mean | 95 % over people | result |"]
-    lines.append("|---|---|---|---|---|")
+    comparisons = []
     results = {True: "better", False: "worse", None: "no difference resolved"}
     for row, other_row in ablation.compared:
         for metric in COMPARED:
@@ -81,7 +80,10 @@ def trade_report(folder: Path, images: pd.DataFrame, ablation: Ablation) -> str:
             mean, low, high = difference
             is_better = None if low <= 0 <= high else mean < 0
             numbers = f"{mean:+.3f} | {low:+.3f} to {high:+.3f} | {results[is_better]}"
-            lines.append(f"| {row} - {other_row} | {METRICS[metric].heading} | {numbers} |")
+            comparisons.append(f"| {row} - {other_row} | {METRICS[metric].heading} | {numbers} |")
+    if comparisons:
+        lines += ["", "| at equal PSNR | metric | mean | 95 % over people | result |"]
+        lines += ["|---|---|---|---|---|", *comparisons]
     return "\n".join(lines)
 
 

@@ -73,4 +73,9 @@ def test_report_and_plot_show_every_number_of_steps(tmp_path):
     assert "| d - c' | feature distance | -0.010 | -0.010 to -0.010 | better |" in report
 
     images = ablation.read_results(tmp_path)
+    assert "at equal PSNR" in trade.trade_report(tmp_path, images, ABLATIONS["table2"])
+    one_row = images[images["row"] == "d"]
+    for path in tmp_path.rglob("c'-0*.json"):
+        path.unlink()
+    assert "at equal PSNR" not in trade.trade_report(tmp_path, one_row, ABLATIONS["table2"])
     assert trade.plot_trade(tmp_path, images, ABLATIONS["table2"]).width > 1000
