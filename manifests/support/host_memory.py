@@ -21,9 +21,9 @@ def available_bytes() -> float:
     available = float(psutil.virtual_memory().available)
     for group in _own_groups():
         with suppress(OSError, ValueError, KeyError):
-            limit = int((group / "memory.max").read_text())  # "max" without a limit
-            usage = int((group / "memory.current").read_text())
-            lines = (group / "memory.stat").read_text().splitlines()
+            limit = int((group / "memory.max").read_text("utf-8"))  # "max" without a limit
+            usage = int((group / "memory.current").read_text("utf-8"))
+            lines = (group / "memory.stat").read_text("utf-8").splitlines()
             # The system frees cached files before it ends a process.
             cached = int(dict(line.split() for line in lines)["inactive_file"])
             available = min(available, limit - usage + cached)
@@ -33,7 +33,7 @@ def available_bytes() -> float:
 def _own_groups() -> Iterator[Path]:
     """The folders of this process's control group and of those that contain it."""
     with suppress(OSError, StopIteration):
-        lines = OWN_CGROUP.read_text().splitlines()
+        lines = OWN_CGROUP.read_text("utf-8").splitlines()
         name = next(line[3:] for line in lines if line.startswith("0::"))
         path = PurePosixPath(name.lstrip("/"))
         for part in (path, *path.parents):

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 TINY_RUN = ("--scale", "paper", "--base", "tiny", "--preset", "tiny", "--steps", 1)
 TINY_RUN += ("--set", "resolution_px=64")
 RESULTS = "out/paper/tiny-1-steps"
-FFHQ_PHOTO = "sample4.jpg"
+FFHQ_PHOTO = "sample5.jpg"
 """Photograph whose first face stands in for FFHQ."""
 
 

@@ -299,7 +299,7 @@ def test_irises_are_mirrored_with_the_face(networks, photos):
         positions = networks.locate_irises(face.crop)
         mirrored = networks.locate_irises(np.ascontiguousarray(face.crop[:, ::-1]))
         mean = positions.mean(0) * (-1, 1)
-        assert mirrored.mean(0) == pytest.approx(mean, abs=0.08)
+        assert mirrored.mean(0) == pytest.approx(mean, abs=0.1)
 
 
 @pytest.fixture(scope="module")
