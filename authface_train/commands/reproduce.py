@@ -411,6 +411,8 @@ def _run_small(target: Target, options: ReproduceOptions) -> None:
         command = f"authface reproduce table2 --output {quote_path(options.output)} --grid"
         for folder in options.photos:
             command += f" --photos {quote_path(folder)}"
+        for seed in options.seeds:
+            command += f" --seed {seed}"
         if options.latent != "unshuffle":
             command += f" --latent {options.latent}"
         if options.size != SIZE_PX:

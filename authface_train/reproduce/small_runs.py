@@ -221,8 +221,8 @@ class Experiment:
                 "facial.discriminator_width": 32,
                 "facial.discriminator_learning_rate": DISCRIMINATOR_LEARNING_RATE,
                 "facial.timestep_conditioning": row.timestep_conditioning,
-                "facial.eye_cells": round(latent_side * EYE_SHARE),
-                "facial.mouth_cells": round(latent_side * MOUTH_SHARE),
+                "facial.eye_cells": int(latent_side * EYE_SHARE + 0.5),
+                "facial.mouth_cells": int(latent_side * MOUTH_SHARE + 0.5),
                 "facial.r1_every": 16,
             }
         )

@@ -25,7 +25,7 @@ from authface_train.runs.checkpoint import (
     weights_path,
 )
 from authface_train.training.processes import run_on_main
-from authface_train.training.sharding import broadcast_decision, optimizer_state
+from authface_train.training.sharding import broadcast_decision, is_sharded, optimizer_state
 from authface_train.training.trainable_model import TrainableModel
 from manifests.run_folder import step_name
 from manifests.support.errors import UserError
@@ -42,12 +42,14 @@ MEMORY_MARGIN = 1.25
 class _State(NamedTuple):
     """A part of a checkpoint: its file in a folder, and how it is gathered and written.
 
-    The gathered tensors may be those in training, on any device.
+    The gathered tensors may be those in training, on any device. If `is_gathered_anew` is true,
+    those on the CPU are not, apart from scalars.
     """
 
     path_in: Callable[[Path], Path]
     gather: Callable[[], object]
     write: Callable[..., object]
+    is_gathered_anew: bool
 
 
 class CheckpointSaver:
@@ -78,10 +80,13 @@ class CheckpointSaver:
         traceback: TracebackType | None,
     ) -> None:
         if isinstance(error, KeyboardInterrupt):
-            # A second Ctrl-C ends at once. The next process removes the unfinished folder.
+            # A second Ctrl-C does not wait for a whole checkpoint, but for the file in progress.
             self._is_abandoned.set()
-        else:
+        try:
             self._wait()
+        except KeyboardInterrupt:
+            self._is_abandoned.set()
+            raise
 
     @property
     def has_failed(self) -> bool:
@@ -109,8 +114,8 @@ class CheckpointSaver:
                 or if the checkpoint before could not be written in the background.
 
         Raises:
-            UserError: On all processes, if the main process cannot write. The other checkpoints
-                are as they were.
+            UserError: On all processes, if the main process cannot write before training goes on.
+                The other checkpoints are as they were.
         """
         had_failed = self._wait()
         if in_background and broadcast_decision(not had_failed and self._has_memory(models)):
@@ -125,7 +130,7 @@ class CheckpointSaver:
             self._thread = None
         error, self._error = self._error, None
         if error is not None:
-            logger.warning("a checkpoint was not written in the background: %s", error)
+            logger.warning("no checkpoint was written in the background: %s", error)
         return error is not None
 
     def _write(self, step: int, models: Mapping[str, TrainableModel], best: int | None) -> None:
@@ -156,13 +161,25 @@ class CheckpointSaver:
     def _write_in_background(
         self, step: int, models: Mapping[str, TrainableModel], best: int | None
     ) -> None:
-        """Copy all states on the main process and write them in a thread."""
+        """Copy all states on the main process and write them in a thread.
+
+        If the copy fails, they are written without it.
+        """
         copies: list[tuple[_State, object]] = []
+        is_complete = True
         for state in _states(models, self.accelerator):
             gathered = state.gather()
-            if self.accelerator.is_main_process:
-                copies.append((state, copy_to_cpu(gathered)))
+            if self.accelerator.is_main_process and is_complete:
+                try:
+                    copies.append((state, copy_to_cpu(gathered, state.is_gathered_anew)))
+                except (MemoryError, RuntimeError) as error:
+                    logger.warning("the states cannot be copied: %s", error)
+                    copies.clear()
+                    is_complete = False
             del gathered
+        if not broadcast_decision(is_complete):
+            self._write(step, models, best)
+            return
         if not self.accelerator.is_main_process:
             return
         unfinished = _UnfinishedCheckpoint(self.folder, step)
@@ -172,11 +189,12 @@ class CheckpointSaver:
             try:
                 with _raise_write_errors(unfinished.target):
                     unfinished.create()
-                    while copies:
+                    while copies and not self._is_abandoned.is_set():
                         state, value = copies.pop(0)
                         state.write(value, state.path_in(unfinished.path))
                         del value
                     if self._is_abandoned.is_set():
+                        unfinished.remove()
                         return
                     unfinished.commit(scaler_state)
             except Exception as error:
@@ -185,7 +203,7 @@ class CheckpointSaver:
             else:
                 _remove_old(self.folder, step, self.keep, best)
 
-        self._thread = threading.Thread(target=write, name=unfinished.target.name, daemon=True)
+        self._thread = threading.Thread(target=write, name=unfinished.target.name)
         self._thread.start()
 
     def _has_memory(self, models: Mapping[str, TrainableModel]) -> bool:
@@ -210,17 +228,21 @@ class CheckpointSaver:
         return None if scaler is None else dict(scaler.state_dict())
 
 
-def copy_to_cpu(value: Any) -> Any:
-    """Copy a state to the CPU. No tensor of the copy shares memory with the original.
+def copy_to_cpu(value: Any, is_gathered_anew: bool = False) -> Any:
+    """Copy a state to the CPU. No tensor of the copy shares memory with a tensor in training.
 
     Args:
         value: Tensors in dictionaries, lists and tuples, with other values among them.
+        is_gathered_anew: Tensors on the CPU that are not scalars belong to nobody else, and are
+            not copied once more.
     """
     if isinstance(value, dict):
-        return {key: copy_to_cpu(item) for key, item in value.items()}
+        return {key: copy_to_cpu(item, is_gathered_anew) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(copy_to_cpu(item) for item in value)
+        return type(value)(copy_to_cpu(item, is_gathered_anew) for item in value)
     if not isinstance(value, torch.Tensor):
+        return value
+    if is_gathered_anew and value.device.type == "cpu" and value.dim() > 0:
         return value
     inner = _inner_tensors(value)
     if inner:
@@ -264,15 +286,20 @@ def _states(models: Mapping[str, TrainableModel], accelerator: Accelerator) -> I
     """The states of a checkpoint in the order in which they are gathered and written."""
     from safetensors.torch import save_file
 
+    on_gpu = accelerator.device.type != "cpu"
     for name, model in models.items():
-        yield _State(partial(weights_path, name=name), partial(model.state, accelerator), save_file)
+        yield _State(
+            partial(weights_path, name=name), partial(model.state, accelerator), save_file, on_gpu
+        )
         yield _State(
             partial(optimizer_path, name=name),
             partial(optimizer_state, model.module, model.optimizer, accelerator),
             _save_torch,
+            on_gpu and is_sharded(model.module),
         )
         if model.ema is not None:
-            yield _State(partial(ema_path, name=name), model.ema.state_dict, save_file)
+            ema_on_gpu = model.ema.average[0].device.type != "cpu"
+            yield _State(partial(ema_path, name=name), model.ema.state_dict, save_file, ema_on_gpu)
 
 
 def _save_torch(value: object, path: Path) -> None:
@@ -336,8 +363,12 @@ class _UnfinishedCheckpoint:
 
 
 def _remove_old(folder: Path, step: int, keep: int, best: int | None) -> None:
-    """Remove all checkpoints but the newest ones and the best one."""
-    steps = list_steps(folder)
+    """Remove all checkpoints but the newest ones and the best one; warn of what cannot be removed."""
+    try:
+        steps = list_steps(folder)
+    except OSError as error:
+        logger.warning("cannot remove old checkpoints in %s: %s", folder, error.strerror)
+        return
     newest = [other for other in steps if other <= step][-keep:]
     for other in steps:
         if other in newest or other == best:

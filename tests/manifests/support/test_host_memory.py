@@ -43,6 +43,16 @@ def test_the_limit_of_any_enclosing_group_counts(groups, limit, usage, cached, e
     assert host_memory.available_bytes() == expected
 
 
+def test_limit_of_version_1_counts(groups):
+    (groups.parent / "own").write_text("4:cpu,memory:/job_1\n0::/\n")
+    job = groups / "memory" / "job_1"
+    job.mkdir(parents=True)
+    (job / "memory.limit_in_bytes").write_text("4000\n")
+    (job / "memory.usage_in_bytes").write_text("1500\n")
+    (job / "memory.stat").write_text("total_inactive_file 200\n")
+    assert host_memory.available_bytes() == 2_700
+
+
 def test_without_groups_the_memory_of_the_machine_counts(groups, monkeypatch, tmp_path):
     monkeypatch.setattr(host_memory, "OWN_CGROUP", tmp_path / "missing")
     assert host_memory.available_bytes() == 10_000
