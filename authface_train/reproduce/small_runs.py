@@ -95,9 +95,10 @@ class Experiment:
         file = self.folder / "experiment.json"
         if file.is_file():
             # Experiments of earlier versions lack what could not be chosen then.
-            stored = vars(Scale()) | json.loads(file.read_text("utf-8"))
+            defaults = json.loads(json.dumps(vars(Scale())))
+            stored = defaults | json.loads(file.read_text("utf-8"))
             for name, value in content.items():
-                if json.loads(json.dumps(stored.get(name))) != value:
+                if stored.get(name) != value:
                     raise UserError(
                         f"{self.folder} holds an experiment with {name} = {stored.get(name)}, not "
                         f"{value}; use another --output"

@@ -124,7 +124,7 @@ class CheckpointSaver:
             self._write(step, models, best)
 
     def _wait(self) -> bool:
-        """Wait for the checkpoint that is being written; warn if that failed, and tell so."""
+        """Wait for the checkpoint that is being written; warn if that failed, and return whether."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -247,8 +247,9 @@ def copy_to_cpu(value: Any, is_gathered_anew: bool = False) -> Any:
     inner = _inner_tensors(value)
     if inner:
         copies = {name: copy_to_cpu(tensor) for name, tensor in inner.items()}
-        _, context = value.__tensor_flatten__()  # type: ignore[attr-defined]
-        return type(value).__tensor_unflatten__(copies, context, value.shape, value.stride())  # type: ignore[attr-defined]
+        quantised: Any = value
+        _, context = quantised.__tensor_flatten__()
+        return type(quantised).__tensor_unflatten__(copies, context, value.shape, value.stride())
     return value.detach().to("cpu", copy=True)
 
 
@@ -363,7 +364,7 @@ class _UnfinishedCheckpoint:
 
 
 def _remove_old(folder: Path, step: int, keep: int, best: int | None) -> None:
-    """Remove all checkpoints but the newest ones and the best one; warn of what cannot be removed."""
+    """Remove all checkpoints but the newest ones and the best one; warn of what stays."""
     try:
         steps = list_steps(folder)
     except OSError as error:
